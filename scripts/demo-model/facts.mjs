@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
 
 function table(file) {
-  const [header, ...rows] = readFileSync(`${ROOT}/data/facts/${file}`, 'utf8').trimEnd().split('\n');
+  const [header, ...rows] = readFileSync(`${ROOT}/data/facts/${file}`, 'utf8').replace(/\n$/, '').split('\n');
   const columns = header.split('\t');
   return rows.map((row) => Object.fromEntries(row.split('\t').map((cell, i) => [columns[i], cell])));
 }
