@@ -1,0 +1,286 @@
+#include "runtime.h"
+
+#include "backends.h"
+#include "errors.h"
+
+#include "llama-ext.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+model::model(const options & o) {
+    auto params = llama_model_default_params();
+    auto devices = backends_select(o.device);
+    params.devices      = devices.data();
+    params.n_gpu_layers = o.n_gpu_layers;
+    params.load_mode    = o.use_mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+    bool aborted = false;
+    std::pair<const std::function<bool(float)> *, bool *> progress { &o.progress, &aborted };
+    params.progress_callback = [](float fraction, void * data) {
+        auto & [report, stopped] = *static_cast<decltype(progress) *>(data);
+        *stopped = !(*report)(fraction);
+        return !*stopped;
+    };
+    params.progress_callback_user_data = &progress;
+
+    log_take();
+    handle = llama_model_load_from_file(o.path.c_str(), params);
+    if (!handle) {
+        throw aborted ? coded_error("ABORTED", "loading was aborted") : coded_error("MODEL_LOAD", log_take());
+    }
+    vocab = llama_model_get_vocab(handle);
+}
+
+model::~model() {
+    llama_model_free(handle);
+}
+
+std::string model::metadata(const char * key) const {
+    const int32_t n = llama_model_meta_val_str(handle, key, nullptr, 0);
+    if (n < 0) {
+        return "";
+    }
+    std::string value(n + 1, '\0');
+    llama_model_meta_val_str(handle, key, value.data(), value.size());
+    value.resize(n);
+    return value;
+}
+
+int32_t model::positions_per_embedding() const {
+    const auto type = llama_model_rope_type(handle);
+    return type == LLAMA_ROPE_TYPE_MROPE || type == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
+}
+
+std::vector<int32_t> model::tokenize(const std::string & text, bool add_special, bool parse_special) const {
+    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
+        throw coded_error("TOKEN_INVALID", "this model has no tokenizer; give the prompt as token ids");
+    }
+    std::vector<int32_t> tokens(text.size() + 8);
+    int32_t n = llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), add_special, parse_special);
+    if (n < 0) {
+        tokens.resize(-n);
+        n = llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), add_special, parse_special);
+    }
+    tokens.resize(std::max(n, 0));
+    return tokens;
+}
+
+std::string model::detokenize(const std::vector<int32_t> & tokens, bool render_special) const {
+    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
+        return "";
+    }
+    // Piece by piece: llama_detokenize trims a leading space, which would differ between a token and its sequence.
+    std::string text;
+    char        piece[512];
+    for (int32_t token : tokens) {
+        if (token < 0 || token >= llama_vocab_n_tokens(vocab)) {
+            throw coded_error("TOKEN_INVALID", "token id " + std::to_string(token) + " is outside the vocabulary");
+        }
+        const int32_t n = llama_token_to_piece(vocab, token, piece, sizeof(piece), 0, render_special);
+        if (n >= 0) {
+            text.append(piece, n);
+        } else {
+            std::string longer(-n, '\0');
+            llama_token_to_piece(vocab, token, longer.data(), longer.size(), 0, render_special);
+            text += longer;
+        }
+    }
+    return text;
+}
+
+// ggml-cpu may be a library that was loaded at run time, so its functions are reached through its registry.
+template <typename F>
+static F cpu_function(const char * name) {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    return cpu ? reinterpret_cast<F>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name)) : nullptr;
+}
+
+context::context(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)), n_seq(o.n_seq) {
+    auto params = llama_context_default_params();
+    params.n_ctx           = o.n_ctx;
+    params.n_batch         = o.n_ubatch;
+    params.n_ubatch        = o.n_ubatch;
+    params.n_seq_max       = o.n_seq;
+    params.n_threads       = o.n_threads;
+    params.n_threads_batch = o.n_threads;
+    params.flash_attn_type = o.flash_attention;
+    params.type_k          = o.kv_type;
+    params.type_v          = o.kv_type;
+    params.kv_unified      = true; // keeps the order of the rows, and makes copying a sequence a matter of metadata
+    params.swa_full        = true; // a shared prefix must keep all of its cells
+    params.no_perf         = true;
+    params.cb_eval           = hook_table::callback;
+    params.cb_eval_user_data = &hooks;
+    params.abort_callback      = [](void * data) { return static_cast<context *>(data)->abort_requested.load(); };
+    params.abort_callback_data = this;
+
+    log_take();
+    handle = llama_init_from_model(owner->handle, params);
+    if (!handle) {
+        throw coded_error("MODEL_LOAD", "no context could be made: " + log_take());
+    }
+
+    // Without a pool of its own the CPU backend makes and frees threads for every graph segment, and hooks cut the graph
+    // into as many segments as they have nodes.
+    const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
+    if (make && o.n_threads > 1) {
+        auto pool_params = ggml_threadpool_params_default(o.n_threads);
+        threadpool = make(&pool_params);
+        if (threadpool) {
+            llama_attach_threadpool(handle, threadpool, threadpool);
+        }
+    }
+}
+
+context::~context() {
+    llama_free(handle);
+    if (threadpool) {
+        cpu_function<decltype(&ggml_threadpool_free)>("ggml_threadpool_free")(threadpool);
+    }
+}
+
+std::vector<int32_t> context::hook_layers(hook_point hook) {
+    std::vector<int32_t> layers;
+    ggml_cgraph * graph = llama_graph_reserve(handle, 1, 1, 1);
+    if (!graph) {
+        throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
+    }
+    const int32_t     n_layer = llama_model_n_layer(owner->handle);
+    const std::string format  = std::string(hook_table::node_name(hook)) + "-%d%c";
+    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+        int  layer = -1;
+        char rest  = 0;
+        if (std::sscanf(ggml_graph_node(graph, i)->name, format.c_str(), &layer, &rest) == 1 && layer < n_layer) {
+            layers.push_back(layer);
+        }
+    }
+    return layers;
+}
+
+static void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values, float * logsumexp) {
+    std::vector<int32_t> order(n_vocab);
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + k, order.end(), [logits](int32_t a, int32_t b) {
+        return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    });
+    double sum = 0.0;
+    for (int32_t i = 0; i < n_vocab; ++i) {
+        sum += std::exp(static_cast<double>(logits[i]) - logits[order[0]]);
+    }
+    *logsumexp = static_cast<float>(logits[order[0]] + std::log(sum));
+    for (int32_t i = 0; i < k; ++i) {
+        ids[i]    = order[i];
+        values[i] = logits[order[i]];
+    }
+}
+
+void context::decode(const decode_job & job) {
+    llama_memory_t memory = llama_get_memory(handle);
+    if (job.clear) {
+        llama_memory_clear(memory, false);
+    }
+    for (const auto & r : job.removes) {
+        llama_memory_seq_rm(memory, r.src, r.p0, r.p1);
+    }
+    for (const auto & c : job.copies) {
+        llama_memory_seq_cp(memory, c.src, c.dst, c.p0, c.p1);
+    }
+    if (job.n_rows == 0) {
+        return;
+    }
+
+    const int32_t n_vocab = llama_vocab_n_tokens(owner->vocab);
+    const int32_t n_layer = llama_model_n_layer(owner->handle);
+
+    // llama.cpp asserts on some of these, which would end the process.
+    if (job.n_rows > static_cast<int32_t>(llama_n_ubatch(handle))) {
+        throw coded_error("INVALID_ARGUMENT", "a decode of " + std::to_string(job.n_rows) + " rows exceeds n_ubatch");
+    }
+    std::vector<int32_t>        output_row(job.n_rows, -1), seq_count(job.n_rows, 1);
+    std::vector<llama_seq_id *> seq_ids(job.n_rows);
+    std::vector<int8_t>         outputs(job.n_rows);
+    int32_t                     n_output = 0;
+    for (int32_t i = 0; i < job.n_rows; ++i) {
+        if (job.sequences[i] < 0 || job.sequences[i] >= static_cast<int32_t>(n_seq)) {
+            throw coded_error("INVALID_ARGUMENT", "sequence id " + std::to_string(job.sequences[i]) + " is out of range");
+        }
+        if (job.tokens && (job.tokens[i] < 0 || job.tokens[i] >= n_vocab)) {
+            throw coded_error("TOKEN_INVALID", "token id " + std::to_string(job.tokens[i]) + " is outside the vocabulary of " +
+                std::to_string(n_vocab));
+        }
+        seq_ids[i] = const_cast<llama_seq_id *>(job.sequences + i);
+        outputs[i] = job.outputs[i] != 0;
+        if (outputs[i]) {
+            output_row[i] = n_output++;
+        }
+    }
+    const auto check_rows = [&](const std::vector<int32_t> & rows, int32_t layer, bool wants_output) {
+        if (layer < 0 || layer >= n_layer) {
+            throw coded_error("LAYER_OUT_OF_RANGE", "layer " + std::to_string(layer) + " is not one of 0.." + std::to_string(n_layer - 1));
+        }
+        for (int32_t row : rows) {
+            if (row < 0 || row >= job.n_rows || (wants_output && output_row[row] < 0)) {
+                throw coded_error("INVALID_ARGUMENT", "row " + std::to_string(row) + " is not in the batch or has no output");
+            }
+        }
+    };
+    for (const auto & c : job.captures) {
+        check_rows(c.rows, c.layer, c.layer == n_layer - 1);
+    }
+    for (const auto & p : job.patches) {
+        check_rows(p.rows, p.layer, p.layer == n_layer - 1);
+    }
+    check_rows(job.logit_rows, 0, true);
+    check_rows(job.top_rows, 0, true);
+    if (!job.top_rows.empty() && (job.top_k < 1 || job.top_k > n_vocab)) {
+        throw coded_error("INVALID_ARGUMENT", "top-k of " + std::to_string(job.top_k) + " in a vocabulary of " + std::to_string(n_vocab));
+    }
+
+    llama_batch batch {};
+    batch.n_tokens = job.n_rows;
+    batch.token    = const_cast<llama_token *>(job.tokens);
+    batch.embd     = const_cast<float *>(job.embeddings);
+    batch.pos      = const_cast<llama_pos *>(job.positions);
+    batch.n_seq_id = seq_count.data();
+    batch.seq_id   = seq_ids.data();
+    batch.logits   = outputs.data();
+
+    log_take();
+    hooks.arm(llama_model_n_embd(owner->handle), std::move(output_row), job.captures, job.patches);
+    llama_set_causal_attn(handle, !job.non_causal);
+    struct restore_at_exit {
+        context & self;
+        ~restore_at_exit() {
+            self.hooks.disarm();
+            llama_set_causal_attn(self.handle, true);
+        }
+    } restore { *this };
+    const int32_t status = llama_decode(handle, batch);
+    llama_synchronize(handle);
+
+    switch (status) {
+        case 0:  break;
+        case 1:  throw coded_error("CONTEXT_OVERFLOW", "no room in the KV cache for a batch of " + std::to_string(job.n_rows) + " rows");
+        case 2:  throw coded_error("ABORTED", "the decode was aborted");
+        default: throw coded_error("NATIVE_FAILURE", "llama_decode returned " + std::to_string(status) + ": " + log_take());
+    }
+    hooks.check_fired();
+
+    const auto logits_of = [&](int32_t row) {
+        const float * logits = llama_get_logits_ith(handle, row);
+        if (!logits) {
+            throw coded_error("NATIVE_FAILURE", "no logits for row " + std::to_string(row));
+        }
+        return logits;
+    };
+    for (size_t i = 0; i < job.logit_rows.size(); ++i) {
+        const float * logits = logits_of(job.logit_rows[i]);
+        std::copy(logits, logits + n_vocab, job.logits + job.logit_offsets[i]);
+    }
+    for (size_t i = 0; i < job.top_rows.size(); ++i) {
+        top_k_of(logits_of(job.top_rows[i]), n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k,
+            job.top_logsumexp + i);
+    }
+}

@@ -1,0 +1,101 @@
+#pragma once
+
+#include "hooks.h"
+
+#include "ggml-cpu.h"
+#include "llama.h"
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+// A loaded GGUF. Shared by its contexts and vision encoders, freed with the last of them.
+struct model {
+    llama_model *       handle = nullptr;
+    const llama_vocab * vocab  = nullptr;
+
+    struct options {
+        std::string                  path;
+        std::string                  device;       // see backends_select
+        int32_t                      n_gpu_layers; // negative = all
+        bool                         use_mmap;
+        std::function<bool(float)>   progress;     // false = abort
+    };
+
+    explicit model(const options & options);
+    ~model();
+    model(const model &) = delete;
+
+    std::string          metadata(const char * key) const;
+    int32_t              positions_per_embedding() const; // 4 with M-RoPE, otherwise 1
+    std::vector<int32_t> tokenize(const std::string & text, bool add_special, bool parse_special) const;
+    std::string          detokenize(const std::vector<int32_t> & tokens, bool render_special) const;
+};
+
+// One llama_decode, prepared by src/model/: at most n_ubatch rows, so that one decode is one ubatch and a row of the
+// batch is a row of every tensor. All pointers stay valid during the call.
+struct decode_job {
+    // Before the decode: forget positions [p0, p1) of a sequence; copy positions [p0, p1) of a sequence to another.
+    struct seq_range { int32_t src, dst, p0, p1; };
+    bool                   clear = false;
+    std::vector<seq_range> removes;
+    std::vector<seq_range> copies;
+
+    int32_t         n_rows     = 0;
+    const int32_t * tokens     = nullptr; // n_rows, or
+    const float *   embeddings = nullptr; // n_rows * n_embd_inp
+    const int32_t * positions  = nullptr; // n_rows; with embeddings n_rows * positions_per_embedding, dimension by dimension
+    const int32_t * sequences  = nullptr; // n_rows
+    const uint8_t * outputs    = nullptr; // n_rows, 1 = compute logits
+    bool            non_causal = false;
+
+    std::vector<capture> captures;
+    std::vector<patch>   patches;
+
+    // Row logit_rows[i] is copied to logits + logit_offsets[i], n_vocab floats.
+    std::vector<int32_t> logit_rows;
+    std::vector<int64_t> logit_offsets;
+    float *              logits = nullptr;
+
+    // The k best tokens of row top_rows[i]: ids and logits at i * k, best first, and log(sum(exp(logits))) at i.
+    std::vector<int32_t> top_rows;
+    int32_t              top_k     = 0;
+    int32_t *            top_ids   = nullptr;
+    float *              top_logits = nullptr;
+    float *              top_logsumexp = nullptr;
+};
+
+class context {
+public:
+    struct options {
+        uint32_t n_ctx;
+        uint32_t n_ubatch;
+        uint32_t n_seq;
+        int32_t  n_threads;
+        llama_flash_attn_type flash_attention;
+        ggml_type kv_type;
+    };
+
+    context(std::shared_ptr<model> owner, const options & options);
+    ~context();
+    context(const context &) = delete;
+
+    void decode(const decode_job & job);
+
+    uint32_t n_ctx() const { return llama_n_ctx(handle); }
+
+    // Layers whose block output the graph of this architecture names, for one hook point.
+    std::vector<int32_t> hook_layers(hook_point hook);
+
+    // May be set from any thread: the decode under way ends early and throws ABORTED.
+    std::atomic<bool> abort_requested { false };
+
+private:
+    std::shared_ptr<model> owner;
+    llama_context *        handle     = nullptr;
+    ggml_threadpool *      threadpool = nullptr;
+    hook_table             hooks;
+    uint32_t               n_seq;
+};

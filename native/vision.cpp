@@ -1,0 +1,106 @@
+#include "vision.h"
+
+#include "backends.h"
+#include "errors.h"
+
+#include "mtmd.h"
+
+static void keep_log(ggml_log_level level, const char * text, void *) {
+    // mtmd reports through a logger of its own; llama.cpp's leads to the same memory of lines.
+    ggml_log_callback callback;
+    void *            data;
+    llama_log_get(&callback, &data);
+    callback(level, text, data);
+}
+
+vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)) {
+    auto params      = mtmd_context_params_default();
+    auto devices     = backends_select(o.device);
+    params.device    = devices[0];
+    params.use_gpu   = devices[0] != nullptr;
+    params.n_threads = o.n_threads;
+    params.warmup    = false;
+    params.print_timings = false;
+
+    mtmd_log_set(keep_log, nullptr);
+    log_take();
+    handle = mtmd_init_from_file(o.path.c_str(), owner->handle, params);
+    if (!handle) {
+        throw coded_error("MMPROJ_INVALID", log_take());
+    }
+    if (!mtmd_support_vision(handle)) {
+        mtmd_free(handle);
+        throw coded_error("MMPROJ_INVALID", "the mmproj has no image encoder");
+    }
+}
+
+vision::~vision() {
+    mtmd_free(handle);
+}
+
+// One chunk of mtmd's list, which is either text or a picture.
+static image_chunk read_chunk(mtmd_context * handle, const model & owner, const mtmd_input_chunk * chunk) {
+    image_chunk result;
+    result.n_rows      = mtmd_input_chunk_get_n_tokens(chunk);
+    result.n_positions = mtmd_input_chunk_get_n_pos(chunk);
+    if (mtmd_input_chunk_get_type(chunk) == MTMD_INPUT_CHUNK_TYPE_TEXT) {
+        size_t       n      = 0;
+        const auto * tokens = mtmd_input_chunk_get_tokens_text(chunk, &n);
+        result.tokens.assign(tokens, tokens + n);
+        return result;
+    }
+
+    if (mtmd_encode_chunk(handle, chunk) != 0) {
+        throw coded_error("NATIVE_FAILURE", "the picture could not be encoded: " + log_take());
+    }
+    const float * embeddings = mtmd_get_output_embd(handle);
+    result.embeddings.assign(embeddings, embeddings + static_cast<size_t>(result.n_rows) * llama_model_n_embd_inp(owner.handle));
+    result.non_causal = mtmd_decode_use_non_causal(handle, chunk);
+
+    if (mtmd_decode_use_mrope(handle)) {
+        const auto * image = mtmd_input_chunk_get_tokens_image(chunk);
+        const size_t n     = result.n_rows;
+        result.positions.resize(4 * n);
+        for (size_t i = 0; i < n; ++i) {
+            const auto at_0 = mtmd_image_tokens_get_decoder_pos(image, 0, i);
+            const auto at_1 = mtmd_image_tokens_get_decoder_pos(image, 1, i);
+            // The caller shifts t, y and x to where the picture stands; a layout with absolute ones would come out wrong.
+            if (at_1.t != at_0.t + 1 || at_1.y != at_0.y + 1 || at_1.x != at_0.x + 1 || at_0.z != 0) {
+                throw coded_error("IMAGE_UNSUPPORTED", "the image positions of this projector are not relative to the picture");
+            }
+            result.positions[i]         = at_0.t;
+            result.positions[n + i]     = at_0.y;
+            result.positions[2 * n + i] = at_0.x;
+            result.positions[3 * n + i] = at_0.z;
+        }
+    }
+    return result;
+}
+
+std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uint32_t height) {
+    struct free_at_exit {
+        mtmd_bitmap *       bitmap;
+        mtmd_input_chunks * chunks;
+        ~free_at_exit() {
+            mtmd_input_chunks_free(chunks);
+            mtmd_bitmap_free(bitmap);
+        }
+    } owned { mtmd_bitmap_init(width, height, rgb), mtmd_input_chunks_init() };
+
+    // Only the marker: text around the picture is tokenised by our own prompt builder, piece by piece as mtmd does it.
+    const std::string     marker = mtmd_get_marker(handle);
+    const mtmd_input_text text { marker.c_str(), marker.size(), false, true };
+    const mtmd_bitmap *   bitmaps[] = { owned.bitmap };
+
+    log_take();
+    const int32_t status = mtmd_tokenize(handle, owned.chunks, &text, bitmaps, 1);
+    if (status != 0) {
+        throw coded_error("IMAGE_INVALID", "the picture of " + std::to_string(width) + "x" + std::to_string(height) +
+            " pixels could not be preprocessed: " + log_take());
+    }
+    std::vector<image_chunk> chunks;
+    for (size_t i = 0; i < mtmd_input_chunks_size(owned.chunks); ++i) {
+        chunks.push_back(read_chunk(handle, *owner, mtmd_input_chunks_get(owned.chunks, i)));
+    }
+    return chunks;
+}

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "runtime.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+struct mtmd_context;
+
+// A piece of an encoded picture: either text tokens that the model wants around it, or rows of embeddings.
+struct image_chunk {
+    std::vector<int32_t> tokens;
+    std::vector<float>   embeddings;    // n_rows * n_embd_inp
+    int32_t              n_rows      = 0;
+    int32_t              n_positions = 0; // by how much the position counter advances
+    bool                 non_causal  = false;
+    // Per row the positions (t, y, x, z) relative to the first, for M-RoPE; empty otherwise. Columns first.
+    std::vector<int32_t> positions;
+};
+
+// The picture encoder of an mmproj file. The only place that knows mtmd.
+class vision {
+public:
+    struct options {
+        std::string path;
+        std::string device;
+        int32_t     n_threads;
+    };
+
+    vision(std::shared_ptr<model> owner, const options & options);
+    ~vision();
+    vision(const vision &) = delete;
+
+    // `rgb` holds width * height * 3 bytes. Not thread-safe.
+    std::vector<image_chunk> encode(const uint8_t * rgb, uint32_t width, uint32_t height);
+
+private:
+    std::shared_ptr<model> owner;
+    mtmd_context *         handle = nullptr;
+};

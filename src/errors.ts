@@ -1,0 +1,50 @@
+/**
+ * Stable error codes. Scripts may switch on them; a code never changes its meaning.
+ * Grouped by who can mend the cause.
+ */
+export const ERROR_CODES = [
+  'ABORTED',
+  'ADDON_LOAD',
+  'ARCHITECTURE_UNSUPPORTED',
+  'BUSY',
+  'CONFIG_INVALID',
+  'CONTEXT_OVERFLOW',
+  'DEVICE_UNKNOWN',
+  'DISPOSED',
+  'FILE_NOT_FOUND',
+  'FILE_WRITE',
+  'GGUF_INVALID',
+  'HOOK_NOT_FIRED',
+  'HOOK_UNSUPPORTED',
+  'IMAGE_INVALID',
+  'IMAGE_UNSUPPORTED',
+  'INTERVENTION_INVALID',
+  'INVALID_ARGUMENT',
+  'LAYER_OUT_OF_RANGE',
+  'MARK_AMBIGUOUS',
+  'MMPROJ_INVALID',
+  'MODEL_LOAD',
+  'NATIVE_FAILURE',
+  'POSITION_OUT_OF_RANGE',
+  'PROMPT_EMPTY',
+  'SAFETENSORS_INVALID',
+  'TASK_INVALID',
+  'TOKEN_INVALID',
+  'VECTOR_INVALID',
+  'VECTOR_MISMATCH',
+] as const;
+
+export type XpatchErrorCode = (typeof ERROR_CODES)[number];
+
+/** The one error class of the library: `code` is stable, `message` says what went wrong and names the way out. */
+export class XpatchError extends Error {
+  override readonly name = 'XpatchError';
+
+  constructor(
+    readonly code: XpatchErrorCode,
+    message: string,
+    options?: { cause?: unknown },
+  ) {
+    super(message, options);
+  }
+}
