@@ -1,0 +1,117 @@
+"""The text-only families. Sizes keep each GGUF near 400 KB; ff differs from n_embd, and key/value heads from heads."""
+
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from record import record_prompt
+from tiny import randomise, train_tokenizer
+
+COMMON = dict(
+    vocab_size=288,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=512,
+    attn_implementation='eager',
+    bos_token_id=0,
+    eos_token_id=1,
+    pad_token_id=None,
+)
+GQA = dict(num_key_value_heads=2)
+
+
+def llama():
+    config = LlamaConfig(**COMMON, **GQA, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False)
+    return randomise(LlamaForCausalLM(config), seed=11)
+
+
+def qwen2():
+    config = Qwen2Config(**COMMON, **GQA, rms_norm_eps=1e-6, rope_theta=1e6, tie_word_embeddings=True)
+    return randomise(Qwen2ForCausalLM(config), seed=12, embedding_std=0.3)
+
+
+def gemma2():
+    # The real caps (50 and 30) never bite at these sizes, nor does a window of 4096: small ones show mistakes.
+    config = Gemma2Config(
+        **{**COMMON, 'num_hidden_layers': 4, 'hidden_size': 48},
+        **GQA,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+        attn_logit_softcapping=3.0,
+        final_logit_softcapping=6.0,
+        sliding_window=8,
+        rms_norm_eps=1e-6,
+    )
+    # Gemma scales embeddings by sqrt(n_embd), and its head is the embedding matrix.
+    return randomise(Gemma2ForCausalLM(config), seed=13, embedding_std=0.5, norm_offset=0.0)
+
+
+def gpt_neox():
+    config = GPTNeoXConfig(
+        **COMMON, rotary_pct=0.25, use_parallel_residual=True, layer_norm_eps=1e-5, tie_word_embeddings=False
+    )
+    return randomise(GPTNeoXForCausalLM(config), seed=14)
+
+
+def phi3():
+    config = Phi3Config(**COMMON, **GQA, rms_norm_eps=1e-5, tie_word_embeddings=False)
+    return randomise(Phi3ForCausalLM(config), seed=15)
+
+
+# name: (model maker, path to the decoder layers, pre-tokenizer of the GGUF or None for no tokenizer at all)
+FAMILIES = {
+    'llama': (llama, 'model.layers', 'gpt-2'),
+    'qwen2': (qwen2, 'model.layers', None),
+    'gemma2': (gemma2, 'model.layers', None),
+    'gpt-neox': (gpt_neox, 'gpt_neox.layers', None),
+    'phi3': (phi3, 'model.layers', None),
+}
+# What the converter reads from a configuration of transformers 4 and does not find in one of transformers 5.
+RENAMED = {'gpt-neox': {'rotary_pct': 0.25}}
+TEXTS = ['Q:Sweden\nA:', 'The capital city of the country:', ' two  spaces, 3.14 and "åäö" 🙂\n\n']
+
+
+def make(name, checkpoint, gguf_path, convert_text):
+    """Writes the checkpoint and the GGUF file; returns the reference tensors and the index entry."""
+    build, layers_path, pre_tokenizer = FAMILIES[name]
+    model = build()
+    model.save_pretrained(checkpoint)
+    texts = []
+    if pre_tokenizer is not None:
+        tokenizer = train_tokenizer(COMMON['vocab_size'], ['<s>', '</s>'], add_bos=True)
+        tokenizer.save_pretrained(checkpoint)
+        texts = [{'text': t, 'tokens': [0, *tokenizer.encode(t, add_special_tokens=False)]} for t in TEXTS]
+    convert_text(checkpoint, gguf_path, f'tiny-{name}', pre_tokenizer, RENAMED.get(name, {}))
+
+    layers = model.get_submodule(layers_path)
+    generator = torch.Generator().manual_seed(100)
+    tensors, prompts = {}, []
+    # 24 tokens: three times gemma2's window; 5: within it.
+    for prompt, length, middles in (('long', 24, [7, 17]), ('short', 5, [2])):
+        tokens = torch.randint(2, model.config.vocab_size, (length,), generator=generator).tolist()
+        recorded = record_prompt(
+            model, layers, {'input_ids': torch.tensor([tokens])}, prompt, middles, tensors, seed=200 + length
+        )
+        prompts.append({'name': prompt, 'tokens': tokens, **recorded})
+    return tensors, {
+        'kind': 'text',
+        'architecture': name.replace('-', ''),
+        'nEmbd': model.config.hidden_size,
+        'nLayers': len(layers),
+        'nVocab': model.config.vocab_size,
+        'tokenizer': pre_tokenizer is not None,
+        'texts': texts,
+        'prompts': prompts,
+    }

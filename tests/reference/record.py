@@ -1,0 +1,112 @@
+"""Reference values: block outputs, logits, and logits under interventions, from a transformers model in float32."""
+
+from contextlib import contextmanager
+
+import torch
+
+
+def _apply(hidden, intervention):
+    for position in intervention['positions']:
+        row = hidden[0, position]
+        match intervention['op']:
+            case 'replace':
+                row = intervention['value']
+            case 'add':
+                row = row + intervention['value']
+            case 'scale':
+                row = row * intervention['value']
+            case 'zero':
+                row = torch.zeros_like(row)
+        hidden[0, position] = row
+
+
+@contextmanager
+def _hooked(layers, interventions, states):
+    def hook(index):
+        def run(_module, _inputs, output):
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            for intervention in interventions:
+                if intervention['layer'] == index:
+                    _apply(hidden, intervention)
+            states[index] = hidden[0].clone()
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return run
+
+    handles = [layer.register_forward_hook(hook(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run(model, layers, inputs, interventions=()):
+    """Returns block outputs [layers, positions, n_embd] (after interventions, before the final norm) and logits."""
+    states = {}
+    with torch.no_grad(), _hooked(layers, interventions, states):
+        logits = model(**inputs, use_cache=False).logits[0]
+    return torch.stack([states[i] for i in range(len(layers))]), logits
+
+
+def standard_interventions(n_layers, length, middles, vector):
+    """The cases of every prompt. vector(layer, position) draws a value of the size of the state it meets.
+
+    middles are positions before the last one: in a prompt with pictures, one of text and one inside a picture.
+    """
+    last = length - 1
+    deep = n_layers - 1
+    mid = n_layers // 2
+
+    def case(op, layer, position, value=None):
+        intervention = {'hook': 'resid_post', 'layer': layer, 'positions': [position], 'op': op}
+        return intervention if value is None else {**intervention, 'value': value}
+
+    cases = {
+        'replace-first-layer-last-token': [case('replace', 0, last, vector(0, last))],
+        'replace-middle-layer-last-token': [case('replace', mid, last, vector(mid, last))],
+        'replace-last-layer-last-token': [case('replace', deep, last, vector(deep, last))],
+        'add-last-token': [case('add', mid, last, 0.5 * vector(mid, last))],
+    }
+    for i, middle in enumerate(middles):
+        cases[f'replace-middle-token-{i}'] = [case('replace', 0, middle, vector(0, middle))]
+        cases[f'add-middle-token-{i}'] = [case('add', mid - 1, middle, 2.0 * vector(mid - 1, middle))]
+        cases[f'scale-middle-token-{i}'] = [case('scale', mid - 1, middle, -0.5)]
+        cases[f'zero-middle-token-{i}'] = [case('zero', 0, middle)]
+    cases['two-layers'] = [
+        case('replace', 0, middles[-1], vector(0, middles[-1])),
+        case('add', deep, last, vector(deep, last)),
+    ]
+    return cases
+
+
+def record_prompt(model, layers, inputs, name, middles, tensors, seed):
+    """Fills tensors and returns the prompt's part of the index."""
+    states, logits = run(model, layers, inputs)
+    n_layers, length, n_embd = states.shape
+    tensors[f'{name}.states'] = states
+    tensors[f'{name}.logits'] = logits
+    generator = torch.Generator().manual_seed(seed)
+
+    def vector(layer, position):
+        size = states[layer, position].pow(2).mean().sqrt()
+        return size * torch.randn(n_embd, generator=generator)
+
+    cases = []
+    for case_name, interventions in standard_interventions(n_layers, length, middles, vector).items():
+        patched_states, patched_logits = run(model, layers, inputs, interventions)
+        key = f'{name}.{case_name}'
+        if torch.allclose(patched_logits[-1], logits[-1], atol=1e-2):
+            raise ValueError(f'{key}: the intervention does not reach the last logits, so the case would test nothing')
+        tensors[f'{key}.states'] = patched_states[:, -1]
+        tensors[f'{key}.logits'] = patched_logits[-1]
+        listed = []
+        for i, intervention in enumerate(interventions):
+            if isinstance(intervention.get('value'), torch.Tensor):
+                tensors[f'{key}.value.{i}'] = intervention['value']
+                intervention = {**intervention, 'value': f'{key}.value.{i}'}
+            listed.append(intervention)
+        cases.append(
+            {'name': case_name, 'interventions': listed, 'states': f'{key}.states', 'logits': f'{key}.logits'}
+        )
+    return {'states': f'{name}.states', 'logits': f'{name}.logits', 'cases': cases}
