@@ -1,0 +1,20 @@
+// Projects: unit needs no addon, native loads it with tiny models, models runs the demo models, e2e starts the built command line.
+const common = {
+  testEnvironment: 'node',
+  extensionsToTreatAsEsm: ['.ts'],
+  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  transform: {
+    '^.+\\.ts$': [
+      '@swc/jest',
+      { jsc: { target: 'es2022', parser: { syntax: 'typescript' } }, module: { type: 'es6' } },
+    ],
+  },
+  // other copies of package.json: node-gyp's and CMake's trees, and what tests install
+  modulePathIgnorePatterns: ['<rootDir>/.cache/', '<rootDir>/build/', '<rootDir>/dist/'],
+};
+
+const project = (name) => ({ ...common, displayName: name, testMatch: [`<rootDir>/tests/${name}/**/*.test.ts`] });
+
+export default {
+  projects: ['unit', 'native', 'models', 'e2e'].map(project),
+};

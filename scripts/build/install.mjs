@@ -1,0 +1,16 @@
+// npm's install step. It never fails an install: without an addon the package still loads, and says what to run.
+import { buildAddon } from './build.mjs';
+import { describeFailure, describeResult, progressPrinter } from './print.mjs';
+
+const progress = progressPrinter(process.stderr);
+try {
+  const result = await buildAddon({ onProgress: progress.update });
+  progress.done();
+  console.log(describeResult(result));
+} catch (error) {
+  progress.done();
+  console.error(describeFailure(error));
+  console.error(
+    '  The installation goes on. Once that is mended, run `npx xpatch build`; `npx xpatch doctor` checks the result.',
+  );
+}
