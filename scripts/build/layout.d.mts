@@ -6,7 +6,7 @@ export interface LlamaLibraries {
 }
 
 export interface GpuBackendLibrary {
-  kind: 'cuda' | 'vulkan';
+  gpu: 'cuda' | 'vulkan';
   path: string;
   package: string;
 }

@@ -61,7 +61,7 @@ export function findLlama(root = PACKAGE_ROOT, platform = process.platform, arch
     const kind = name.includes('cuda') ? 'cuda' : 'vulkan';
     return filesBelow(join(found, 'bins'))
       .filter((file) => LIBRARY.test(file) && file.slice(file.lastIndexOf(sep) + 1).includes(`ggml-${kind}`))
-      .map((path) => ({ kind, path, package: `@node-llama-cpp/${name}` }));
+      .map((path) => ({ gpu: kind, path, package: `@node-llama-cpp/${name}` }));
   });
   return {
     folder,
