@@ -20,7 +20,9 @@ const EMOJI_SETS = [
   'streamline-emojis',
 ];
 const FLAG_SETS = ['circle-flags', 'flag', 'cif', 'flagpack'];
-const sets = Object.fromEntries([...EMOJI_SETS, ...FLAG_SETS].map((set) => [set, require(`@iconify-json/${set}`).icons]));
+const sets = Object.fromEntries(
+  [...EMOJI_SETS, ...FLAG_SETS].map((set) => [set, require(`@iconify-json/${set}`).icons]),
+);
 const codePoints = Object.fromEntries(
   Object.entries(require('@iconify-json/noto/chars.json')).map(([code, name]) => [name, code]),
 );
@@ -56,16 +58,23 @@ function fluent3d(name) {
 /** [style, source] of every drawing of one entity. */
 function drawings(domain, fact) {
   if (domain !== 'country') {
-    return fact.icons.split(',').flatMap((icon) => [
-      ...EMOJI_SETS.map((set) => [set, svg(set, set === 'fxemoji' ? icon.replaceAll('-', '') : icon)]),
-      ...['-1', '-2'].map((suffix) => ['streamline-emojis', svg('streamline-emojis', icon + suffix)]),
-      ['fluent-emoji-3d', fluent3d(icon)],
-    ]);
+    return fact.icons
+      .split(',')
+      .flatMap((icon) => [
+        ...EMOJI_SETS.map((set) => [set, svg(set, set === 'fxemoji' ? icon.replaceAll('-', '') : icon)]),
+        ...['-1', '-2'].map((suffix) => ['streamline-emojis', svg('streamline-emojis', icon + suffix)]),
+        ['fluent-emoji-3d', fluent3d(icon)],
+      ]);
   }
   const { code, name } = fact;
   const region = new Intl.DisplayNames(['en'], { type: 'region' }).of(code.toUpperCase());
   const spellings = [region, name, FLAG_NAMES[code] ?? name].map((text) =>
-    slug(text.normalize('NFD').replace(/[\u0300-\u036f’']/g, '').replace('&', 'and')),
+    slug(
+      text
+        .normalize('NFD')
+        .replace(/[\u0300-\u036f’']/g, '')
+        .replace('&', 'and'),
+    ),
   );
   const named = (set, prefix) => [set, spellings.map((text) => svg(set, prefix + text)).find(Boolean)];
   return [

@@ -1,6 +1,6 @@
 // Writes data/tasks/*.json from the fact tables in data/facts/. Run: node scripts/demo-model/tasks.mjs
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { ROOT, facts, hasPicture, slug } from './facts.mjs';
+import { facts, hasPicture, ROOT, slug } from './facts.mjs';
 
 const TASKS = {
   'country-capital': ['country', 'capital', 'The capital city of the country:', 'capital'],
