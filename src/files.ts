@@ -1,0 +1,56 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { XpatchError } from './errors.js';
+
+const WAYS_OUT: Record<string, (path: string) => string> = {
+  ENOENT: (path) => `The folder ${dirname(path)} does not exist: create it, or name another one.`,
+  ENOTDIR: (path) => `${dirname(path)} is not a folder: name another one.`,
+  EISDIR: () => 'It is a folder: name a file inside it.',
+  EACCES: (path) => `No permission to write in ${dirname(path)}: name a folder you may write to.`,
+  EPERM: (path) => `No permission to write in ${dirname(path)}: name a folder you may write to.`,
+  EROFS: () => 'The file system is read-only: name a folder on another one.',
+  ENOSPC: () => 'The disk is full: free some space, or name a folder on another disk.',
+  EDQUOT: () => 'Your disk quota is used up: free some space, or name a folder on another disk.',
+};
+
+/**
+ * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
+ * file beside it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
+ * and a file that stood there before is untouched.
+ *
+ * @param content text (UTF-8), bytes, or byte chunks written one after the other
+ * @throws {XpatchError} FILE_WRITE
+ */
+export async function writeFileAtomic(
+  path: string,
+  content: string | Uint8Array | Iterable<Uint8Array>,
+): Promise<void> {
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
+  let handle: FileHandle | undefined;
+  let created = false;
+  try {
+    handle = await open(temporary, 'wx');
+    created = true;
+    const chunks = typeof content === 'string' || content instanceof Uint8Array ? [content] : content;
+    for (const chunk of chunks) await handle.writeFile(chunk);
+    await handle.sync();
+    await handle.close();
+    handle = undefined;
+    await rename(temporary, path);
+    created = false;
+    await syncFolder(dirname(path));
+  } catch (cause) {
+    await handle?.close().catch(() => undefined);
+    if (created) await unlink(temporary).catch(() => undefined);
+    const wayOut = WAYS_OUT[(cause as NodeJS.ErrnoException).code ?? '']?.(path) ?? (cause as Error).message;
+    throw new XpatchError('FILE_WRITE', `Could not write ${path}. ${wayOut}`, { cause });
+  }
+}
+
+/** Makes the rename itself last through a power cut, on systems where a folder can be opened. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r').catch(() => undefined);
+  await handle?.sync().catch(() => undefined);
+  await handle?.close();
+}

@@ -1,0 +1,380 @@
+import { constants } from 'node:buffer';
+import { type FileHandle, open } from 'node:fs/promises';
+import { XpatchError } from '../errors.js';
+import { writeFileAtomic } from '../files.js';
+
+/** Bytes of one element, for every type that is read. */
+const ELEMENT_BYTES = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  U16: 2,
+  I16: 2,
+  F16: 2,
+  BF16: 2,
+  U32: 4,
+  I32: 4,
+  F32: 4,
+  U64: 8,
+  I64: 8,
+  F64: 8,
+} as const;
+
+export type SafetensorsDtype = keyof typeof ELEMENT_BYTES;
+
+/** One tensor of a file. Nothing of its data has been read yet. */
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: SafetensorsDtype;
+  /** Row-major; `[]` is a scalar. */
+  readonly shape: readonly number[];
+  /** Number of elements. */
+  readonly length: number;
+  /** Place of the first byte in the file, and number of bytes. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** What can be written; the type of the array is the type in the file (F32, F64, I32, I64, U8). */
+export interface TensorToWrite {
+  readonly data: Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
+  readonly shape: readonly number[];
+}
+
+/** The format's own bound on the header. A 70 B model's header has less than 0.2 MB. */
+const MAX_HEADER_BYTES = 100_000_000;
+const METADATA_KEY = '__metadata__';
+
+function invalid(path: string, problem: string, cause?: unknown): XpatchError {
+  const wayOut = 'Write or download the file again; a whole one opens with safetensors.safe_open in Python.';
+  return new XpatchError('SAFETENSORS_INVALID', `${path} is not a usable safetensors file: ${problem}. ${wayOut}`, {
+    cause,
+  });
+}
+
+/**
+ * A safetensors file (https://huggingface.co/docs/safetensors) opened for reading. `open` reads and checks the header
+ * only; each tensor is read when asked for, so a checkpoint of any size costs no more memory than its largest tensor in use.
+ * Close it after use.
+ */
+export class SafetensorsFile {
+  #handle: FileHandle | undefined;
+
+  private constructor(
+    readonly path: string,
+    /** The free text pairs of the header; empty when there are none. */
+    readonly metadata: Readonly<Record<string, string>>,
+    /** By name, in the order of their data in the file. */
+    readonly tensors: ReadonlyMap<string, TensorInfo>,
+    handle: FileHandle,
+  ) {
+    this.#handle = handle;
+  }
+
+  /**
+   * @throws {XpatchError} FILE_NOT_FOUND; SAFETENSORS_INVALID for a header that is cut off, no JSON, has duplicate keys or
+   * unknown types, or describes other bytes than the file has (gaps, overlaps, ends before or after the file's end)
+   */
+  static async open(path: string): Promise<SafetensorsFile> {
+    let handle: FileHandle;
+    try {
+      handle = await open(path, 'r');
+    } catch (cause) {
+      throw new XpatchError('FILE_NOT_FOUND', `Cannot open ${path}: ${(cause as Error).message}. Check the path.`, {
+        cause,
+      });
+    }
+    try {
+      const stat = await handle.stat();
+      if (!stat.isFile()) throw invalid(path, 'it is not a regular file');
+      if (stat.size < 8) throw invalid(path, `it has ${stat.size} bytes, and the length of the header alone takes 8`);
+      const headerBytes = Number((await readExactly(handle, path, 0, 8)).readBigUInt64LE());
+      if (headerBytes > MAX_HEADER_BYTES) {
+        throw invalid(
+          path,
+          `its first 8 bytes announce a header of ${headerBytes} bytes, over the format's limit of 100 MB`,
+        );
+      }
+      if (8 + headerBytes > stat.size) {
+        throw invalid(path, `its header should have ${headerBytes} bytes, but the file ends after ${stat.size}`);
+      }
+      const header = parseHeader(path, await readExactly(handle, path, 8, headerBytes));
+      const tensors = checkTensors(path, header, 8 + headerBytes, stat.size);
+      return new SafetensorsFile(path, checkMetadata(path, header[METADATA_KEY]), tensors, handle);
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Reads one tensor as it stands: F16 and BF16 are widened to Float32Array, BOOL comes as Uint8Array, 64-bit integers as
+   * BigInt arrays.
+   * @throws {XpatchError} SAFETENSORS_INVALID when there is no such tensor or the file has shrunk; DISPOSED after `close`
+   */
+  async read(name: string) {
+    const info = this.#info(name);
+    if (this.#handle === undefined) {
+      throw new XpatchError('DISPOSED', `${this.path} has been closed. Open it again to read ${JSON.stringify(name)}.`);
+    }
+    if (info.bytes > constants.MAX_LENGTH) {
+      throw invalid(
+        this.path,
+        `tensor ${JSON.stringify(name)} of ${info.bytes} bytes is larger than this Node can hold`,
+      );
+    }
+    const raw = await readExactly(this.#handle, this.path, info.offset, info.bytes);
+    const { buffer, byteOffset } = raw;
+    switch (info.dtype) {
+      case 'F32':
+        return new Float32Array(buffer, byteOffset, info.length);
+      case 'F64':
+        return new Float64Array(buffer, byteOffset, info.length);
+      case 'F16':
+        return widenHalf(new Uint16Array(buffer, byteOffset, info.length));
+      case 'BF16':
+        return widenBrain(new Uint16Array(buffer, byteOffset, info.length));
+      case 'I8':
+        return new Int8Array(buffer, byteOffset, info.length);
+      case 'I16':
+        return new Int16Array(buffer, byteOffset, info.length);
+      case 'U16':
+        return new Uint16Array(buffer, byteOffset, info.length);
+      case 'I32':
+        return new Int32Array(buffer, byteOffset, info.length);
+      case 'U32':
+        return new Uint32Array(buffer, byteOffset, info.length);
+      case 'I64':
+        return new BigInt64Array(buffer, byteOffset, info.length);
+      case 'U64':
+        return new BigUint64Array(buffer, byteOffset, info.length);
+      case 'U8':
+      case 'BOOL':
+        return new Uint8Array(buffer, byteOffset, info.length);
+    }
+  }
+
+  /**
+   * Reads one tensor of any float type as Float32Array.
+   * @throws {XpatchError} as `read`; SAFETENSORS_INVALID also for a tensor of integers
+   */
+  async readFloat32(name: string): Promise<Float32Array> {
+    const { dtype } = this.#info(name);
+    const data = await this.read(name);
+    if (data instanceof Float32Array) return data;
+    if (data instanceof Float64Array) return Float32Array.from(data);
+    throw invalid(this.path, `tensor ${JSON.stringify(name)} holds ${dtype}, where floats are needed`);
+  }
+
+  #info(name: string): TensorInfo {
+    const info = this.tensors.get(name);
+    if (info === undefined) {
+      const names = [...this.tensors.keys()];
+      const shown = names.slice(0, 8).map((n) => JSON.stringify(n));
+      const list = names.length > shown.length ? `${shown.join(', ')}, … (${names.length})` : shown.join(', ');
+      throw invalid(this.path, `it has no tensor ${JSON.stringify(name)}, only ${list || 'none at all'}`);
+    }
+    return info;
+  }
+
+  async close(): Promise<void> {
+    const handle = this.#handle;
+    this.#handle = undefined;
+    await handle?.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/**
+ * Writes a safetensors file, all or nothing (see `writeFileAtomic`). Like the reference implementation, tensors are ordered
+ * by falling element size and then by name, and the header is padded to 8 bytes, so that all data are aligned.
+ *
+ * @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT when a shape does not fit its data
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: Readonly<Record<string, TensorToWrite>>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const entries = Object.entries(tensors).sort(
+    ([nameA, a], [nameB, b]) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT || (nameA < nameB ? -1 : 1),
+  );
+  const header: [string, unknown][] = [];
+  if (Object.keys(metadata).length > 0) header.push([METADATA_KEY, metadata]);
+  let end = 0;
+  for (const [name, { data, shape }] of entries) {
+    if (name === METADATA_KEY) {
+      throw new XpatchError('INVALID_ARGUMENT', `${METADATA_KEY} is reserved: give the tensor another name.`);
+    }
+    if (!shape.every((n) => Number.isSafeInteger(n) && n >= 0) || shape.reduce((a, b) => a * b, 1) !== data.length) {
+      const problem = `Tensor ${name} has ${data.length} elements, which do not make a shape of [${shape.join(', ')}].`;
+      throw new XpatchError('INVALID_ARGUMENT', problem);
+    }
+    header.push([name, { dtype: dtypeOf(data), shape, data_offsets: [end, end + data.byteLength] }]);
+    end += data.byteLength;
+  }
+  let json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
+  json = Buffer.concat([json, Buffer.alloc((8 - (json.length % 8)) % 8, ' ')]);
+  if (json.length > MAX_HEADER_BYTES) {
+    const problem = `The header of ${path} would have ${json.length} bytes; the format allows 100 MB. Shorten the metadata.`;
+    throw new XpatchError('INVALID_ARGUMENT', problem);
+  }
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  const data = entries.map(([, { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  await writeFileAtomic(path, [length, json, ...data]);
+}
+
+function dtypeOf(data: TensorToWrite['data']): SafetensorsDtype {
+  if (data instanceof Float32Array) return 'F32';
+  if (data instanceof Float64Array) return 'F64';
+  if (data instanceof Int32Array) return 'I32';
+  if (data instanceof BigInt64Array) return 'I64';
+  return 'U8';
+}
+
+async function readExactly(handle: FileHandle, path: string, position: number, length: number): Promise<Buffer> {
+  // Its own ArrayBuffer, never a slice of Node's pool: typed arrays over it need aligned offsets.
+  const buffer = Buffer.from(new ArrayBuffer(length));
+  let done = 0;
+  while (done < length) {
+    // One read call takes at most 2^31 - 1 bytes.
+    const want = Math.min(length - done, 0x40000000);
+    const { bytesRead } = await handle.read(buffer, done, want, position + done);
+    if (bytesRead === 0) throw invalid(path, `it ended at byte ${position + done} while being read`);
+    done += bytesRead;
+  }
+  return buffer;
+}
+
+function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
+  if (bytes[0] !== 0x7b) throw invalid(path, 'its header does not begin with {');
+  let header: unknown;
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    header = JSON.parse(text);
+  } catch (cause) {
+    throw invalid(path, `its header is not JSON (${(cause as Error).message})`, cause);
+  }
+  const duplicate = duplicateKey(text);
+  if (duplicate !== undefined) throw invalid(path, `its header has the key ${duplicate} twice`);
+  return header as Record<string, unknown>;
+}
+
+/** The first key that an object of this (valid) JSON text has twice; `JSON.parse` would silently keep the last one. */
+function duplicateKey(json: string): string | undefined {
+  const open: Set<string>[] = [];
+  for (let i = 0; i < json.length; i++) {
+    const c = json[i];
+    if (c === '{') open.push(new Set());
+    else if (c === '}') open.pop();
+    if (c !== '"') continue;
+    const start = i++;
+    while (json[i] !== '"') i += json[i] === '\\' ? 2 : 1;
+    let next = i + 1;
+    while (json[next] === ' ' || json[next] === '\n' || json[next] === '\t' || json[next] === '\r') next++;
+    if (json[next] !== ':') continue;
+    const key = JSON.parse(json.slice(start, i + 1)) as string;
+    const keys = open.at(-1);
+    if (keys?.has(key)) return JSON.stringify(key);
+    keys?.add(key);
+  }
+  return undefined;
+}
+
+function checkMetadata(path: string, metadata: unknown): Readonly<Record<string, string>> {
+  if (metadata === undefined) return Object.freeze({});
+  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
+    throw invalid(path, `${METADATA_KEY} is not an object`);
+  }
+  for (const [key, value] of Object.entries(metadata)) {
+    if (typeof value !== 'string') throw invalid(path, `the metadata of key ${JSON.stringify(key)} is not a string`);
+  }
+  return Object.freeze(metadata as Record<string, string>);
+}
+
+function checkTensors(
+  path: string,
+  header: Readonly<Record<string, unknown>>,
+  dataStart: number,
+  fileBytes: number,
+): ReadonlyMap<string, TensorInfo> {
+  const tensors = Object.entries(header)
+    .filter(([name]) => name !== METADATA_KEY)
+    .map(([name, entry]) => checkTensor(path, name, entry, dataStart))
+    .sort((a, b) => a.offset - b.offset || a.bytes - b.bytes);
+  // The format wants every data byte to belong to exactly one tensor; this one loop rules out gaps, overlaps and both
+  // kinds of wrong length.
+  let expected = dataStart;
+  for (const tensor of tensors) {
+    const name = JSON.stringify(tensor.name);
+    if (tensor.offset < expected) throw invalid(path, `tensor ${name} overlaps the one before it`);
+    if (tensor.offset > expected) throw invalid(path, `there is a gap before tensor ${name}`);
+    expected += tensor.bytes;
+  }
+  if (expected !== fileBytes) {
+    throw invalid(
+      path,
+      `its tensors end at byte ${expected}, but the file has ${fileBytes} (cut off, or something appended)`,
+    );
+  }
+  return new Map(tensors.map((tensor) => [tensor.name, tensor]));
+}
+
+function checkTensor(path: string, name: string, entry: unknown, dataStart: number): TensorInfo {
+  const bad = (problem: string) => invalid(path, `tensor ${JSON.stringify(name)} ${problem}`);
+  const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
+  if (typeof entry !== 'object' || entry === null) throw bad('is not described by an object');
+  const { dtype, shape, data_offsets: offsets } = entry as Record<string, unknown>;
+  if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
+    throw bad(`has the type ${JSON.stringify(dtype)}; ${Object.keys(ELEMENT_BYTES).join(', ')} are read`);
+  }
+  if (!Array.isArray(shape) || !shape.every(isCount)) throw bad('has a shape that is no list of counts');
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) {
+    throw bad('has data_offsets that are not two counts');
+  }
+  const [begin, end] = offsets as [number, number];
+  const length = shape.reduce((a: number, b: number) => a * b, 1);
+  const bytes = length * ELEMENT_BYTES[dtype as SafetensorsDtype];
+  // A product past 2^53 is inexact, so it must not be compared at all.
+  if (!Number.isSafeInteger(bytes) || end - begin !== bytes) {
+    throw bad(
+      `of type ${dtype} and shape [${shape.join(', ')}] needs ${bytes} bytes, but its data_offsets are ${begin}, ${end}`,
+    );
+  }
+  const info = {
+    name,
+    dtype: dtype as SafetensorsDtype,
+    shape: Object.freeze(shape),
+    length,
+    offset: dataStart + begin,
+    bytes,
+  };
+  return Object.freeze(info);
+}
+
+/** bfloat16 is the upper half of a float32. */
+function widenBrain(halves: Uint16Array): Float32Array {
+  const bits = new Uint32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) bits[i] = (halves[i] as number) << 16;
+  return new Float32Array(bits.buffer);
+}
+
+/** IEEE 754 binary16: 1 sign, 5 exponent and 10 fraction bits. */
+function widenHalf(halves: Uint16Array): Float32Array {
+  const out = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) {
+    const half = halves[i] as number;
+    const sign = half & 0x8000 ? -1 : 1;
+    const exponent = (half >> 10) & 0x1f;
+    const fraction = half & 0x3ff;
+    if (exponent === 0) out[i] = sign * fraction * 2 ** -24;
+    else if (exponent === 0x1f) out[i] = fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+    else out[i] = sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  }
+  return out;
+}

@@ -1,0 +1,325 @@
+import { XpatchError } from '../errors.js';
+import type { HiddenStates, HookName, Intervention, ModelIdentity, PositionRef } from '../model/types.js';
+import { Random } from '../random.js';
+import type { PromptRecord } from './prompt-record.js';
+import { writeSafetensors } from './safetensors.js';
+import { readVectorFile, UNKNOWN_HASH, VECTOR_FORMAT, VECTOR_TENSOR } from './vector-file.js';
+
+/** How the task was specified to the model. */
+export type TaskSpec = 'text' | 'image' | 'instruction';
+
+/**
+ * How a vector was made: prompts at the leaves, arithmetic above them.
+ * - `prompts`: mean of the states at the read position of these prompts. `shots` counts the examples as the paper does
+ *   (with read position `last-example` the last of them is the dummy query); `seed` drew them.
+ * - `capture`: one position of a file made by `xpatch capture`; `token` is its id, -1 for an image row.
+ * - `random`: Gaussian noise with the layer norms of another vector.
+ */
+export type VectorOrigin =
+  | {
+      readonly op: 'prompts';
+      readonly task: string;
+      readonly spec: TaskSpec;
+      readonly shots: number;
+      readonly seed: number;
+      readonly prompts: readonly PromptRecord[];
+    }
+  | { readonly op: 'capture'; readonly position: number; readonly token: number }
+  | { readonly op: 'mean' | 'add' | 'subtract'; readonly of: readonly VectorOrigin[] }
+  | { readonly op: 'scale'; readonly factor: number; readonly of: readonly [VectorOrigin] }
+  | { readonly op: 'random'; readonly seed: number; readonly of: readonly [VectorOrigin] };
+
+/** Everything about a vector but its numbers. */
+export interface TaskVectorInfo {
+  /** The model whose states these are. */
+  readonly model: ModelIdentity;
+  readonly hook: HookName;
+  /** Block outputs, 0-based and rising: row i of the data is the state after block `layers[i]`. */
+  readonly layers: readonly number[];
+  /**
+   * The token whose state was read: `last-example` (the `:` of the last example's `A:`, before its answer), `dummy-query`
+   * (the `:` of a query after all examples), `instruction` (its final `:`) or `position` (named in a capture).
+   */
+  readonly readPosition: string;
+  readonly origin: VectorOrigin;
+}
+
+/**
+ * A task vector: the residual stream at one token of a prompt that specifies a task, one row a layer (Hendel, Geva and
+ * Globerson, "In-Context Learning Creates Task Vectors", 2023; across modalities: Luo, Darrell and Bar, 2024).
+ * Immutable: data are copied in and out, and arithmetic makes new vectors.
+ */
+export class TaskVector {
+  readonly info: TaskVectorInfo;
+  readonly #data: Float32Array;
+
+  /**
+   * @param data row-major [layers, nEmbd], copied
+   * @throws {XpatchError} VECTOR_INVALID when the size is wrong, layers do not rise within the model, or a number is NaN or infinite
+   */
+  constructor(info: TaskVectorInfo, data: ArrayLike<number>) {
+    const { model, layers } = info;
+    if (layers.length === 0 || data.length !== layers.length * model.nEmbd) {
+      const problem = `${data.length} numbers do not make ${layers.length} layers of width ${model.nEmbd}`;
+      throw new XpatchError(
+        'VECTOR_INVALID',
+        `Not a task vector: ${problem}. Give [layers, n_embd] values, row by row.`,
+      );
+    }
+    layers.forEach((layer, i) => {
+      const rises = i === 0 || layer > (layers[i - 1] as number);
+      if (!Number.isInteger(layer) || layer < 0 || layer >= model.nLayers || !rises) {
+        const problem = `layers [${layers.join(', ')}] must rise within 0 to ${model.nLayers - 1}`;
+        throw new XpatchError('VECTOR_INVALID', `Not a task vector of ${model.name}: ${problem}.`);
+      }
+    });
+    this.#data = Float32Array.from(data);
+    const bad = this.#data.findIndex((x) => !Number.isFinite(x));
+    if (bad >= 0) {
+      const place = `layer ${layers[Math.floor(bad / model.nEmbd)]}, dimension ${bad % model.nEmbd}`;
+      const wayOut = 'Extract it again; if that repeats, the model overflows at this layer (try F32 or BF16 weights).';
+      throw new XpatchError('VECTOR_INVALID', `A task vector has ${this.#data[bad]} at ${place}. ${wayOut}`);
+    }
+    this.info = deepFreeze(structuredClone(info));
+  }
+
+  /**
+   * One vector out of captured states.
+   * @param states with exactly one position
+   * @throws {XpatchError} VECTOR_INVALID
+   */
+  static fromStates(states: HiddenStates, info: Omit<TaskVectorInfo, 'hook' | 'layers'>): TaskVector {
+    if (states.positions.length !== 1) {
+      const problem = `${states.positions.length} positions were captured, a task vector has one`;
+      throw new XpatchError('VECTOR_INVALID', `Not a task vector: ${problem}. Capture the read position only.`);
+    }
+    return new TaskVector({ ...info, hook: states.hook, layers: states.layers }, states.data);
+  }
+
+  /**
+   * Elementwise mean, summed in double precision. Vectors of the same task, spec, shots, seed and number of prompts become one
+   * list of prompts in the origin.
+   * @throws {XpatchError} INVALID_ARGUMENT for no vectors; VECTOR_MISMATCH when they differ in model, hook or layers
+   */
+  static mean(vectors: readonly TaskVector[]): TaskVector {
+    const [first] = vectors;
+    if (first === undefined) throw new XpatchError('INVALID_ARGUMENT', 'The mean of no vectors: give at least one.');
+    const sum = new Float64Array(first.#data.length);
+    for (const vector of vectors) {
+      first.#requireSameShape(vector, true);
+      for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (vector.#data[i] as number);
+    }
+    const data = sum.map((x) => x / vectors.length);
+    const readPosition = commonReadPosition(vectors);
+    return new TaskVector({ ...first.info, readPosition, origin: originOfMean(vectors) }, data);
+  }
+
+  /** @throws {XpatchError} VECTOR_MISMATCH when the vectors differ in model, hook or layers */
+  add(other: TaskVector): TaskVector {
+    return this.#combine(other, 'add', (a, b) => a + b);
+  }
+
+  /** @throws {XpatchError} VECTOR_MISMATCH when the vectors differ in model, hook or layers */
+  subtract(other: TaskVector): TaskVector {
+    return this.#combine(other, 'subtract', (a, b) => a - b);
+  }
+
+  /** @throws {XpatchError} VECTOR_INVALID when a result is not finite */
+  scale(factor: number): TaskVector {
+    const origin: VectorOrigin = { op: 'scale', factor, of: [this.info.origin] };
+    return new TaskVector(
+      { ...this.info, origin },
+      this.#data.map((x) => x * factor),
+    );
+  }
+
+  /**
+   * Cosine similarity with another vector, layer by layer, in the order of `info.layers`. The other one may come from
+   * another model of equal width and layers. NaN where one of both is zero throughout.
+   * @throws {XpatchError} VECTOR_MISMATCH when width, hook or layers differ
+   */
+  cosine(other: TaskVector): number[] {
+    this.#requireSameShape(other, false);
+    return this.info.layers.map((_, row) => {
+      const a = this.#row(row);
+      const b = other.#row(row);
+      return dot(a, b) / (Math.sqrt(dot(a, a)) * Math.sqrt(dot(b, b)));
+    });
+  }
+
+  /** L2 norm of every layer, in the order of `info.layers`. */
+  norms(): number[] {
+    return this.info.layers.map((_, row) => Math.sqrt(dot(this.#row(row), this.#row(row))));
+  }
+
+  /** A control: seeded Gaussian directions, each layer scaled to the L2 norm it has here. */
+  normMatchedRandom(seed: number): TaskVector {
+    const norms = this.norms();
+    const width = this.info.model.nEmbd;
+    const data = new Float64Array(this.#data.length);
+    this.info.layers.forEach((layer, row) => {
+      // A stream a layer: the noise at one layer does not depend on which others the vector has.
+      const random = new Random(seed, 'norm-matched', layer);
+      const noise = Float64Array.from({ length: width }, () => random.gaussian());
+      const factor = (norms[row] as number) / Math.sqrt(dot(noise, noise));
+      data.set(
+        noise.map((x) => x * factor),
+        row * width,
+      );
+    });
+    return new TaskVector({ ...this.info, origin: { op: 'random', seed, of: [this.info.origin] } }, data);
+  }
+
+  /** Copy of all numbers, row-major [layers, nEmbd]. */
+  toArray(): Float32Array {
+    return this.#data.slice();
+  }
+
+  /**
+   * Copy of one layer, [nEmbd].
+   * @param layer 0-based block output
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have it
+   */
+  at(layer: number): Float32Array {
+    const row = this.info.layers.indexOf(layer);
+    if (row < 0) {
+      const wayOut = `It has ${formatLayers(this.info.layers)}; choose one of them or extract it anew.`;
+      throw new XpatchError('LAYER_OUT_OF_RANGE', `The task vector has no layer ${String(layer)}. ${wayOut}`);
+    }
+    return this.#row(row).slice();
+  }
+
+  /**
+   * Whether this vector may be written into a model. Another model of equal width is allowed (that is how a language
+   * model's vector goes into a vision-language model); record what this returns.
+   * @returns `same` when it was read from this very file, else `foreign`
+   * @throws {XpatchError} VECTOR_MISMATCH when the widths differ
+   */
+  requireCompatible(model: ModelIdentity): 'same' | 'foreign' {
+    const own = this.info.model;
+    if (own.nEmbd !== model.nEmbd) {
+      const problem = `of width ${own.nEmbd} (${own.name}) does not fit ${model.name} of width ${model.nEmbd}`;
+      const wayOut = 'Extract it from this model, or from one of equal width.';
+      throw new XpatchError('VECTOR_MISMATCH', `A task vector ${problem}. ${wayOut}`);
+    }
+    return own.hash !== UNKNOWN_HASH && own.hash === model.hash ? 'same' : 'foreign';
+  }
+
+  /**
+   * The intervention that patches this vector in.
+   * @param layer block output, read from the vector and written at the same place
+   * @param options.op Defaults to `replace`
+   * @param options.position Defaults to `last`
+   * @param options.strength factor on the vector. Defaults to 1
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have the layer
+   */
+  toIntervention(
+    layer: number,
+    options: { op?: 'replace' | 'add'; position?: PositionRef; strength?: number } = {},
+  ): Intervention {
+    const { op = 'replace', position = 'last', strength = 1 } = options;
+    const value = this.at(layer).map((x) => x * strength);
+    return { hook: this.info.hook, layer, positions: position, op, value };
+  }
+
+  /**
+   * Saves as safetensors: tensor `task_vector` F32 [layers, n_embd], everything else as text or JSON in the metadata (keys
+   * `format`, `model`, `hook`, `layers`, `read_position`, `origin`).
+   * @throws {XpatchError} FILE_WRITE
+   */
+  async save(path: string): Promise<void> {
+    const { model, hook, layers, readPosition, origin } = this.info;
+    const shape = [layers.length, model.nEmbd];
+    await writeSafetensors(
+      path,
+      { [VECTOR_TENSOR]: { data: this.#data, shape } },
+      {
+        format: VECTOR_FORMAT,
+        model: JSON.stringify(model),
+        hook,
+        layers: JSON.stringify(layers),
+        read_position: readPosition,
+        origin: JSON.stringify(origin),
+      },
+    );
+  }
+
+  /**
+   * Loads a saved vector, or a file made by `xpatch capture`.
+   * @param options.position for a capture of several positions: which one, by its index in the prompt
+   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything that is neither, is damaged, or leaves the position open
+   */
+  static async load(path: string, options: { position?: number } = {}): Promise<TaskVector> {
+    const { info, data } = await readVectorFile(path, options.position);
+    return new TaskVector(info, data);
+  }
+
+  #row(row: number): Float32Array {
+    const width = this.info.model.nEmbd;
+    return this.#data.subarray(row * width, (row + 1) * width);
+  }
+
+  #combine(other: TaskVector, op: 'add' | 'subtract', apply: (a: number, b: number) => number): TaskVector {
+    this.#requireSameShape(other, true);
+    const origin: VectorOrigin = { op, of: [this.info.origin, other.info.origin] };
+    const readPosition = commonReadPosition([this, other]);
+    return new TaskVector(
+      { ...this.info, readPosition, origin },
+      this.#data.map((x, i) => apply(x, other.#data[i] as number)),
+    );
+  }
+
+  #requireSameShape(other: TaskVector, sameModel: boolean): void {
+    const a = this.info;
+    const b = other.info;
+    let problem: string | undefined;
+    if (a.model.nEmbd !== b.model.nEmbd) problem = `widths ${a.model.nEmbd} and ${b.model.nEmbd}`;
+    else if (a.hook !== b.hook) problem = `hooks ${a.hook} and ${b.hook}`;
+    else if (a.layers.join() !== b.layers.join()) problem = `${formatLayers(a.layers)} and ${formatLayers(b.layers)}`;
+    else if (sameModel && a.model.hash !== b.model.hash) problem = `models ${a.model.name} and ${b.model.name}`;
+    if (problem === undefined) return;
+    throw new XpatchError(
+      'VECTOR_MISMATCH',
+      `Two task vectors do not fit together: ${problem}. Use vectors that agree.`,
+    );
+  }
+}
+
+function originOfMean(vectors: readonly TaskVector[]): VectorOrigin {
+  const origins = vectors.map((vector) => vector.info.origin);
+  const [first] = origins;
+  if (first === undefined || first.op !== 'prompts') return { op: 'mean', of: origins };
+  const prompts: PromptRecord[] = [];
+  for (const origin of origins) {
+    // Unequal counts would weigh prompts differently than one mean over all of them does.
+    const alike =
+      origin.op === 'prompts' &&
+      origin.task === first.task &&
+      origin.spec === first.spec &&
+      origin.shots === first.shots &&
+      origin.seed === first.seed &&
+      origin.prompts.length === first.prompts.length;
+    if (!alike) return { op: 'mean', of: origins };
+    prompts.push(...origin.prompts);
+  }
+  return { ...first, prompts };
+}
+
+function commonReadPosition(vectors: readonly TaskVector[]): string {
+  return [...new Set(vectors.map((vector) => vector.info.readPosition))].join('+');
+}
+
+function formatLayers(layers: readonly number[]): string {
+  return layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers.join(', ')}`;
+}
+
+function dot(a: Float32Array | Float64Array, b: Float32Array | Float64Array): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += (a[i] as number) * (b[i] as number);
+  return sum;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null) Object.values(value).forEach(deepFreeze);
+  return Object.freeze(value);
+}

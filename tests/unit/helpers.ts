@@ -1,0 +1,27 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect } from '@jest/globals';
+import { XpatchError, type XpatchErrorCode } from '../../src/errors.js';
+
+/** Runs `action` and checks that it fails with this code and a message that matches. */
+export async function expectError(action: () => unknown, code: XpatchErrorCode, message: RegExp): Promise<void> {
+  const error = await Promise.resolve()
+    .then(action)
+    .then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+  expect(error).toBeInstanceOf(XpatchError);
+  expect({ code: (error as XpatchError).code, message: (error as XpatchError).message }).toEqual({
+    code,
+    message: expect.stringMatching(message),
+  });
+}
+
+/** A folder of its own for a test file, removed afterwards. */
+export async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'xpatch-test-'));
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
