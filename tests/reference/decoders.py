@@ -83,7 +83,7 @@ RENAMED = {'gpt-neox': {'rotary_pct': 0.25}}
 TEXTS = ['Q:Sweden\nA:', 'The capital city of the country:', ' two  spaces, 3.14 and "åäö" 🙂\n\n']
 
 
-def make(name, checkpoint, gguf_path, convert_text):
+def make(name, checkpoint, out, convert):
     """Writes the checkpoint and the GGUF file; returns the reference tensors and the index entry."""
     build, layers_path, pre_tokenizer = FAMILIES[name]
     model = build()
@@ -93,7 +93,7 @@ def make(name, checkpoint, gguf_path, convert_text):
         tokenizer = train_tokenizer(COMMON['vocab_size'], ['<s>', '</s>'], add_bos=True)
         tokenizer.save_pretrained(checkpoint)
         texts = [{'text': t, 'tokens': [0, *tokenizer.encode(t, add_special_tokens=False)]} for t in TEXTS]
-    convert_text(checkpoint, gguf_path, f'tiny-{name}', pre_tokenizer, RENAMED.get(name, {}))
+    convert.convert_text(checkpoint, out / f'{name}.gguf', f'tiny-{name}', pre_tokenizer, RENAMED.get(name, {}))
 
     layers = model.get_submodule(layers_path)
     generator = torch.Generator().manual_seed(100)

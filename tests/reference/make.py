@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 
 import convert
 import decoders
+import llava
+import pictures
 
 OUT = Path(__file__).resolve().parent.parent / 'fixtures' / 'models'
 
@@ -36,17 +38,18 @@ def main():
     index_path = OUT / 'index.json'
     index = json.loads(index_path.read_text()) if index_path.is_file() else {'families': []}
     families = {family['name']: family for family in index['families']}
-    makers = {name: decoders for name in decoders.FAMILIES}
+    makers = {name: module for module in (decoders, llava) for name in module.FAMILIES}
     unknown = set(args.only or ()) - set(makers)
     if unknown:
         raise SystemExit(f'unknown families {sorted(unknown)}; there are {sorted(makers)}')
 
+    pictures.write_pictures()
     with tempfile.TemporaryDirectory() as scratch:
         for name, module in makers.items():
             if args.only and name not in args.only:
                 continue
             checkpoint = Path(args.keep or scratch) / name
-            tensors, entry = module.make(name, checkpoint, OUT / f'{name}.gguf', convert.convert_text)
+            tensors, entry = module.make(name, checkpoint, OUT, convert)
             entry = {'name': name, 'model': f'{name}.gguf', 'reference': f'{name}.safetensors', **entry}
             save_file({k: v.float().contiguous() for k, v in tensors.items()}, OUT / entry['reference'])
             (OUT / entry['reference']).chmod(0o644)

@@ -12,9 +12,9 @@ def _apply(hidden, intervention):
             case 'replace':
                 row = intervention['value']
             case 'add':
-                row = row + intervention['value']
+                row = row + intervention.get('factor', 1.0) * intervention['value']
             case 'scale':
-                row = row * intervention['value']
+                row = row * intervention['factor']
             case 'zero':
                 row = torch.zeros_like(row)
         hidden[0, position] = row
@@ -58,24 +58,23 @@ def standard_interventions(n_layers, length, middles, vector):
     deep = n_layers - 1
     mid = n_layers // 2
 
-    def case(op, layer, position, value=None):
-        intervention = {'hook': 'resid_post', 'layer': layer, 'positions': [position], 'op': op}
-        return intervention if value is None else {**intervention, 'value': value}
+    def case(op, layer, position, **amount):
+        return {'hook': 'resid_post', 'layer': layer, 'positions': [position], 'op': op, **amount}
 
     cases = {
-        'replace-first-layer-last-token': [case('replace', 0, last, vector(0, last))],
-        'replace-middle-layer-last-token': [case('replace', mid, last, vector(mid, last))],
-        'replace-last-layer-last-token': [case('replace', deep, last, vector(deep, last))],
-        'add-last-token': [case('add', mid, last, 0.5 * vector(mid, last))],
+        'replace-first-layer-last-token': [case('replace', 0, last, value=vector(0, last))],
+        'replace-middle-layer-last-token': [case('replace', mid, last, value=vector(mid, last))],
+        'replace-last-layer-last-token': [case('replace', deep, last, value=vector(deep, last))],
+        'add-last-token': [case('add', mid, last, value=vector(mid, last))],
     }
     for i, middle in enumerate(middles):
-        cases[f'replace-middle-token-{i}'] = [case('replace', 0, middle, vector(0, middle))]
-        cases[f'add-middle-token-{i}'] = [case('add', mid - 1, middle, 2.0 * vector(mid - 1, middle))]
-        cases[f'scale-middle-token-{i}'] = [case('scale', mid - 1, middle, -0.5)]
+        cases[f'replace-middle-token-{i}'] = [case('replace', 0, middle, value=vector(0, middle))]
+        cases[f'add-middle-token-{i}'] = [case('add', mid - 1, middle, value=vector(mid - 1, middle), factor=2.0)]
+        cases[f'scale-middle-token-{i}'] = [case('scale', mid - 1, middle, factor=-0.5)]
         cases[f'zero-middle-token-{i}'] = [case('zero', 0, middle)]
     cases['two-layers'] = [
-        case('replace', 0, middles[-1], vector(0, middles[-1])),
-        case('add', deep, last, vector(deep, last)),
+        case('replace', 0, middles[-1], value=vector(0, middles[-1])),
+        case('add', deep, last, value=vector(deep, last)),
     ]
     return cases
 
@@ -102,7 +101,7 @@ def record_prompt(model, layers, inputs, name, middles, tensors, seed):
         tensors[f'{key}.logits'] = patched_logits[-1]
         listed = []
         for i, intervention in enumerate(interventions):
-            if isinstance(intervention.get('value'), torch.Tensor):
+            if 'value' in intervention:
                 tensors[f'{key}.value.{i}'] = intervention['value']
                 intervention = {**intervention, 'value': f'{key}.value.{i}'}
             listed.append(intervention)
