@@ -62,12 +62,20 @@ function tryPrebuilt(folders, llama, sourceHash) {
   }
 }
 
+/**
+ * Where the addon finds the libraries, relative to itself so that a moved project still works: from native/bin/, and from
+ * prebuilds/ in a clone and as an installed dependency.
+ */
+function libraryPaths(folders, llama) {
+  const inModules = llama.libraries.folder.replaceAll(sep, '/').replace(/^.*\/node_modules\//, '');
+  const own = relative(folders.binary, llama.libraries.folder).replaceAll(sep, '/');
+  return [own, `../../node_modules/${inModules}`, `../../../${inModules}`];
+}
+
 /** Compiles in one mode, or returns at once when nothing changed. */
 async function compile(mode, { folders, llama, sourceHash, clean, onProgress }) {
   const { root } = folders;
   const extra = parseCmakeArgs(process.env.XPATCH_CMAKE_ARGS);
-  const libraryFolder =
-    mode === 'hybrid' ? relative(folders.binary, llama.libraries.folder).replaceAll(sep, '/') : undefined;
   const definitions = {
     XPATCH_MODE: mode,
     XPATCH_LLAMA_TAG: llama.tag,
@@ -76,7 +84,7 @@ async function compile(mode, { folders, llama, sourceHash, clean, onProgress }) 
       XPATCH_LIB_LLAMA: llama.libraries.llama,
       XPATCH_LIB_GGML: llama.libraries.ggml,
       XPATCH_LIB_GGML_BASE: llama.libraries.ggmlBase,
-      XPATCH_RPATH: libraryFolder,
+      XPATCH_RPATH: libraryPaths(folders, llama).join(';'),
     }),
     ...extra,
   };
@@ -127,7 +135,6 @@ async function compile(mode, { folders, llama, sourceHash, clean, onProgress }) 
     cmake: tools.cmake,
     cmakeArgs: extra,
     backends: found.backends,
-    libraryFolder,
     node: process.version,
     date: new Date().toISOString(),
     seconds: Math.round((Date.now() - started) / 100) / 10,
