@@ -1,0 +1,157 @@
+import { XpatchError } from '../errors.js';
+import type { PromptPart } from '../model/types.js';
+import { Random } from '../random.js';
+import type { TaskSpec } from '../vectors/task-vector.js';
+import type { TaskSplit } from './split.js';
+import type { Task, TaskItem } from './task.js';
+
+/** What stands for the input of an item: its name or its picture. */
+export type Modality = 'text' | 'image';
+
+/**
+ * Where the vector is read in a prompt of examples:
+ * - `last-example`: the `:` of the last example's `A:`, before its answer (the paper's way). Five shots are four whole
+ *   pairs and the fifth input.
+ * - `dummy-query`: the `:` after a further input that follows all pairs whole.
+ */
+export type ReadPosition = 'last-example' | 'dummy-query';
+
+/** Name of the one mark in every prompt: the `:` that a vector is read at or written to. */
+export const DELIMITER = 'delimiter';
+
+/** A prompt that a vector is read from. */
+export interface VectorPrompt {
+  readonly parts: readonly PromptPart[];
+  /** The examples, in order; none for an instruction. */
+  readonly shots: readonly TaskItem[];
+  /** The validation item whose turn it was; it is in the prompt only with read position `dummy-query`. */
+  readonly query?: TaskItem;
+}
+
+/**
+ * `Q:{x}\nA:`, nothing before it.
+ * @throws {XpatchError} TASK_INVALID when a picture is asked for and the item has none
+ */
+export function queryPrompt(query: TaskItem, modality: Modality): PromptPart[] {
+  return assemble([], 'text', query, modality);
+}
+
+/**
+ * The Prompt baseline: whole examples and then the query, in one context window.
+ * @throws {XpatchError} TASK_INVALID when a picture is asked for and an item has none
+ */
+export function fewShotPrompt(
+  shots: readonly TaskItem[],
+  shotModality: Modality,
+  query: TaskItem,
+  queryModality: Modality,
+): PromptPart[] {
+  return assemble(shots, shotModality, query, queryModality);
+}
+
+/**
+ * The instruction alone, as raw text; the mark is its final colon.
+ * @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon
+ */
+export function instructionPrompt(task: Pick<Task, 'name' | 'instruction'>): PromptPart[] {
+  const { name, instruction } = task;
+  if (instruction === undefined || !/[^\s:].*:$/s.test(instruction)) {
+    const found =
+      instruction === undefined ? 'has no instruction' : `has the instruction ${JSON.stringify(instruction)}`;
+    const wayOut = 'Give one that ends in a colon, such as "The capital city of the country:".';
+    throw new XpatchError('TASK_INVALID', `Task ${name} ${found}. ${wayOut}`);
+  }
+  return [instruction, { mark: DELIMITER }];
+}
+
+/**
+ * The prompts whose mean state is a task vector: each of the first `count` validation items in turn is the query, with
+ * other validation items, drawn by the split's seed, as shots. Text and image prompts of one seed have the same items. An
+ * instruction has no examples and gives a single prompt.
+ *
+ * @param options.shots number of examples. Defaults to 5
+ * @param options.count number of prompts. Defaults to all validation items, 30 in the paper
+ * @param options.readPosition Defaults to `last-example`
+ * @throws {XpatchError} INVALID_ARGUMENT for numbers out of range; TASK_INVALID for too few items or a missing picture
+ */
+export function vectorPrompts(
+  split: TaskSplit,
+  spec: TaskSpec,
+  options: { shots?: number; count?: number; readPosition?: ReadPosition } = {},
+): VectorPrompt[] {
+  if (spec === 'instruction') return [{ parts: instructionPrompt(split.task), shots: [] }];
+  const { shots: shotCount = 5, count = split.validation.length, readPosition = 'last-example' } = options;
+  if (!Number.isInteger(count) || count < 1 || count > split.validation.length) {
+    const message = `${count} prompts cannot be made of ${split.validation.length} validation items.`;
+    throw new XpatchError('INVALID_ARGUMENT', `${message} Ask for 1 to ${split.validation.length}.`);
+  }
+  return split.validation.slice(0, count).map((query) => {
+    const shots = drawShots(split.validation, query, shotCount, split.seed, 'vector-prompt', split.task.name);
+    const before = readPosition === 'last-example' ? shots.slice(0, -1) : shots;
+    const last = readPosition === 'last-example' ? (shots.at(-1) as TaskItem) : query;
+    return { parts: assemble(before, spec, last, spec), shots, query };
+  });
+}
+
+/**
+ * The shots of the Prompt baseline for one test query: other test items, drawn by the split's seed. The same items whatever
+ * the modality.
+ * @param shots Defaults to 5
+ * @throws {XpatchError} TASK_INVALID when the split has too few test items
+ */
+export function baselineShots(split: TaskSplit, query: TaskItem, shots = 5): TaskItem[] {
+  return drawShots(split.test, query, shots, split.seed, 'prompt-baseline', split.task.name);
+}
+
+function drawShots(
+  pool: readonly TaskItem[],
+  query: TaskItem,
+  count: number,
+  seed: number,
+  purpose: string,
+  taskName: string,
+): TaskItem[] {
+  const others = pool.filter((item) => item.input !== query.input);
+  if (!Number.isInteger(count) || count < 1) {
+    throw new XpatchError('INVALID_ARGUMENT', `A prompt of examples has at least 1 shot, not ${String(count)}.`);
+  }
+  if (count > others.length) {
+    const message = `Task ${taskName} has ${others.length} items to draw ${count} shots from.`;
+    throw new XpatchError('TASK_INVALID', `${message} Ask for fewer shots, or add items.`);
+  }
+  return new Random(seed, purpose, query.input).sample(others, count);
+}
+
+/** The paper's template, to the byte, with the mark after the last `A:`. Text around pictures stays in one piece. */
+function assemble(
+  shots: readonly TaskItem[],
+  shotModality: Modality,
+  query: TaskItem,
+  queryModality: Modality,
+): PromptPart[] {
+  const parts: PromptPart[] = [];
+  let text = '';
+  const ask = (item: TaskItem, modality: Modality): void => {
+    text += 'Q:';
+    if (modality === 'text') {
+      text += item.input;
+    } else {
+      parts.push(text, { image: pictureOf(item) });
+      text = '';
+    }
+    text += '\nA:';
+  };
+  for (const shot of shots) {
+    ask(shot, shotModality);
+    text += `${shot.output}\n\n`;
+  }
+  ask(query, queryModality);
+  parts.push(text, { mark: DELIMITER });
+  return parts;
+}
+
+function pictureOf(item: TaskItem): string {
+  if (item.image !== undefined) return item.image;
+  const wayOut = 'Load the task with pictures, and split it with pictures: true.';
+  throw new XpatchError('TASK_INVALID', `Item ${JSON.stringify(item.input)} has no picture. ${wayOut}`);
+}

@@ -1,0 +1,260 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import type { PromptPart } from '../../src/model/types.js';
+import {
+  baselineShots,
+  fewShotPrompt,
+  instructionPrompt,
+  queryPrompt,
+  vectorPrompts,
+} from '../../src/tasks/prompts.js';
+import { splitTask } from '../../src/tasks/split.js';
+import { listTasks, loadTask, type Task, type TaskItem } from '../../src/tasks/task.js';
+import { expectError, temporaryFolder } from './helpers.js';
+
+const folder = await temporaryFolder();
+let files = 0;
+async function taskFile(content: unknown): Promise<string> {
+  const path = join(folder, `task${files++}.json`);
+  await writeFile(
+    path,
+    typeof content === 'string' || content instanceof Uint8Array ? content : JSON.stringify(content),
+  );
+  return path;
+}
+
+const items = (n: number, pictures = 0): TaskItem[] =>
+  Array.from({ length: n }, (_, i) => ({
+    input: `in${i}`,
+    output: `out${i}`,
+    ...(i < pictures ? { image: `/p/${i}.png` } : {}),
+  }));
+const task = (list: TaskItem[]): Task => ({ name: 't', domain: 't', file: '/t.json', hash: '', items: list });
+const text = (parts: readonly PromptPart[]) =>
+  parts.map((p) => (typeof p === 'string' ? p : 'image' in p ? `<${String(p.image)}>` : `[${p.mark}]`)).join('');
+
+describe('shipped tasks', () => {
+  test('are the six of the paper, with its instructions', async () => {
+    const names = ['country-capital', 'country-currency', 'animal-latin', 'animal-young', 'food-color', 'food-flavor'];
+    expect(await listTasks()).toEqual(names);
+    const capital = await loadTask('country-capital');
+    expect(capital).toMatchObject({
+      name: 'country-capital',
+      domain: 'country',
+      instruction: 'The capital city of the country:',
+      taskWord: 'capital',
+    });
+    expect(capital.items.find((item) => item.input === 'Peru')).toEqual({ input: 'Peru', output: 'Lima' });
+    expect(capital.hash).toMatch(/^[0-9a-f]{64}$/);
+  });
+
+  test('each have 130 different inputs, and pictures for 30 validation and some test items', async () => {
+    for (const name of await listTasks()) {
+      const shipped = await loadTask(name, { pictures: true });
+      expect(new Set(shipped.items.map((item) => item.input)).size).toBe(shipped.items.length);
+      expect(splitTask(shipped, 1).test.length).toBe(100);
+      expect(splitTask(shipped, 1, { pictures: true }).test.length).toBeGreaterThanOrEqual(50);
+      const picture = shipped.items.find((item) => item.image !== undefined)?.image ?? '';
+      expect(picture).toMatch(/twemoji/);
+      expect((await readFile(picture)).subarray(1, 4).toString()).toBe('PNG');
+    }
+  });
+
+  test('say which names and styles there are', async () => {
+    await expectError(() => loadTask('country-capitol'), 'TASK_INVALID', /"country-capitol".*country-capital, country/);
+    await expectError(() => loadTask('toString'), 'TASK_INVALID', /no task named/);
+    const style = (name: string) => loadTask('food-color', { pictures: true, style: name });
+    await expectError(() => style('crayon'), 'TASK_INVALID', /style "crayon"/);
+    await expectError(() => style('../tasks'), 'TASK_INVALID', /style/);
+  });
+});
+
+describe('task files', () => {
+  test("the paper's format loads unchanged, pictures beside the file or under a root", async () => {
+    await mkdir(join(folder, 'flags'));
+    await writeFile(join(folder, 'flags', 'peru.png'), 'x');
+    const list = [
+      { input: 'Peru', output: 'Lima', image: 'flags/peru.png' },
+      { input: 'Chad', output: ' N’Djamena ' },
+    ];
+    const path = await taskFile(list);
+    expect((await loadTask(path)).items).toEqual(
+      [list[0], list[1]].map((i) => ({ input: i?.input, output: i?.output })),
+    );
+    const beside = await loadTask(path, { pictures: true, instruction: 'Capital:' });
+    expect(beside.items[0]?.image).toBe(join(folder, 'flags', 'peru.png'));
+    expect(beside.items[1]).toEqual({ input: 'Chad', output: ' N’Djamena ' });
+    expect(beside).toMatchObject({ instruction: 'Capital:', file: path });
+    expect(beside.domain).toBe(beside.name);
+    const rooted = await taskFile([{ input: 'Peru', output: 'Lima', image: 'peru.png' }]);
+    const found = await loadTask(rooted, { pictures: true, imagesRoot: join(folder, 'flags') });
+    expect(found.items[0]?.image).toBe(join(folder, 'flags', 'peru.png'));
+    await expectError(() => loadTask(rooted, { pictures: true }), 'TASK_INVALID', /item 0, field "image".*peru\.png/);
+    expect(() => Object.assign(found.items[0] ?? {}, { input: 'x' })).toThrow(TypeError);
+  });
+
+  test.each<[string, unknown, RegExp]>([
+    ['no JSON', '[{', /not JSON in UTF-8/],
+    ['no UTF-8', new Uint8Array([0x5b, 0xff, 0x5d]), /not JSON in UTF-8/],
+    ['an object', { train: [] }, /not an array/],
+    ['nothing', [], /at least one item/],
+    ['a string item', [{ input: 'a', output: 'b' }, 'c'], /item 1 is not an object/],
+    ['a list item', [[]], /item 0 is not an object/],
+    ['no output', [{ input: 'a' }], /item 0, field "output"/],
+    ['a number', [{ input: 5, output: 'b' }], /item 0, field "input"/],
+    ['a blank', [{ input: ' ', output: 'b' }], /item 0, field "input"/],
+    ['an answer of two lines', [{ input: 'a', output: 'b\nc' }], /item 0, field "output".*one line/],
+    ['an image that is no string', [{ input: 'a', output: 'b', image: {} }], /item 0, field "image"/],
+  ])('with %s are refused', async (_, content, message) => {
+    const path = await taskFile(content);
+    await expectError(() => loadTask(path), 'TASK_INVALID', message);
+    await expectError(() => loadTask(path), 'TASK_INVALID', /task\d+\.json/);
+  });
+
+  test('that are not there', async () => {
+    await expectError(() => loadTask(join(folder, 'no.json')), 'FILE_NOT_FOUND', /no\.json/);
+    await expectError(() => loadTask(`${folder}/`), 'FILE_NOT_FOUND', /EISDIR/);
+  });
+});
+
+describe('splits', () => {
+  test('are disjoint, repeatable, different by seed, and need no order of the file', () => {
+    const list = items(150);
+    const split = splitTask(task(list), 1);
+    expect([split.validation.length, split.test.length]).toEqual([30, 100]);
+    const inputs = [...split.validation, ...split.test].map((item) => item.input);
+    expect(new Set(inputs).size).toBe(130);
+    expect(splitTask(task([...list].reverse()), 1)).toMatchObject({ validation: split.validation, test: split.test });
+    expect(splitTask(task(list), 2).validation).not.toEqual(split.validation);
+    expect(splitTask(task(list), 1, { test: 0, validation: 12 }).validation).toEqual(split.validation.slice(0, 12));
+  });
+
+  test('with pictures take only items that have one, in the same order, as many as there are', () => {
+    const list = items(150, 80);
+    const withPictures = splitTask(task(list), 3, { pictures: true });
+    expect([withPictures.validation.length, withPictures.test.length]).toEqual([30, 50]);
+    const all = splitTask(task(list), 3, { test: 120 });
+    const order = [...all.validation, ...all.test].filter((item) => item.image !== undefined);
+    expect([...withPictures.validation, ...withPictures.test]).toEqual(order);
+  });
+
+  test('never put one input on both sides', () => {
+    const doubled = [...items(60), ...items(60).map((item) => ({ ...item, output: 'other' }))];
+    const split = splitTask(task(doubled), 1);
+    expect([split.validation.length, split.test.length]).toEqual([30, 30]);
+    expect([...split.validation, ...split.test].every((item) => item.output !== 'other')).toBe(true);
+  });
+
+  test('tasks about the same things split them alike', () => {
+    const capitals = items(140);
+    const currencies = items(140)
+      .map((item) => ({ ...item, output: 'x' }))
+      .reverse();
+    const validation = (list: TaskItem[]) => splitTask(task(list), 1).validation.map((item) => item.input);
+    expect(validation(capitals)).toEqual(validation(currencies));
+  });
+
+  test('say when there are too few items', async () => {
+    await expectError(() => splitTask(task(items(29)), 1), 'TASK_INVALID', /29 different inputs, and 30 validation/);
+    const pictures = () => splitTask(task(items(50, 3)), 1, { pictures: true });
+    await expectError(pictures, 'TASK_INVALID', /3 different inputs with a picture/);
+  });
+});
+
+describe('prompts, to the byte', () => {
+  const peru = { input: 'Peru', output: 'Lima', image: '/p/peru.png' };
+  const chad = { input: 'Chad:', output: "N'Djamena", image: '/p/chad.png' };
+  const fiji = { input: 'Fiji', output: 'Suva' };
+
+  test('query, examples and instruction', () => {
+    expect(queryPrompt(peru, 'text')).toEqual(['Q:Peru\nA:', { mark: 'delimiter' }]);
+    expect(queryPrompt(peru, 'image')).toEqual(['Q:', { image: '/p/peru.png' }, '\nA:', { mark: 'delimiter' }]);
+    expect(fewShotPrompt([peru, chad], 'text', fiji, 'text')).toEqual([
+      "Q:Peru\nA:Lima\n\nQ:Chad:\nA:N'Djamena\n\nQ:Fiji\nA:",
+      { mark: 'delimiter' },
+    ]);
+    expect(fewShotPrompt([fiji], 'text', chad, 'image')).toEqual([
+      'Q:Fiji\nA:Suva\n\nQ:',
+      { image: '/p/chad.png' },
+      '\nA:',
+      { mark: 'delimiter' },
+    ]);
+    expect(fewShotPrompt([peru, chad], 'image', fiji, 'text')).toEqual([
+      'Q:',
+      { image: '/p/peru.png' },
+      '\nA:Lima\n\nQ:',
+      { image: '/p/chad.png' },
+      "\nA:N'Djamena\n\nQ:Fiji\nA:",
+      { mark: 'delimiter' },
+    ]);
+    const instruction = 'The capital city of the country:';
+    expect(instructionPrompt({ name: 't', instruction })).toEqual([instruction, { mark: 'delimiter' }]);
+  });
+
+  test('a missing picture or instruction is an error', async () => {
+    await expectError(() => queryPrompt(fiji, 'image'), 'TASK_INVALID', /"Fiji" has no picture/);
+    await expectError(() => instructionPrompt(task([])), 'TASK_INVALID', /no instruction/);
+    for (const instruction of ['The capital', 'The capital: ', ':', ' :']) {
+      await expectError(() => instructionPrompt({ name: 't', instruction }), 'TASK_INVALID', /ends in a colon/);
+    }
+  });
+
+  const split = splitTask(task(items(60, 60)), 1);
+
+  test('vectors: each validation item in turn is the query, others are the shots', () => {
+    const prompts = vectorPrompts(split, 'text');
+    expect(prompts.length).toBe(30);
+    expect(prompts.map((prompt) => prompt.query)).toEqual(split.validation);
+    for (const { shots, query } of prompts) {
+      expect(new Set([...shots, query]).size).toBe(6);
+      expect(shots.every((shot) => split.validation.includes(shot))).toBe(true);
+    }
+    expect(vectorPrompts(split, 'text', { count: 3 })).toEqual(prompts.slice(0, 3));
+    expect(vectorPrompts(splitTask(task(items(60, 60)), 2), 'text')).not.toEqual(prompts);
+  });
+
+  test('vectors: the last example is read before its answer, or a dummy query follows all pairs', () => {
+    const [atLast] = vectorPrompts(split, 'text');
+    const inputs = atLast?.shots.map((shot) => shot.input) ?? [];
+    const pair = (shot: TaskItem) => `Q:${shot.input}\nA:${shot.output}\n\n`;
+    const four = atLast?.shots.slice(0, 4).map(pair).join('');
+    expect(text(atLast?.parts ?? [])).toBe(`${four}Q:${inputs[4]}\nA:[delimiter]`);
+    const [dummy] = vectorPrompts(split, 'text', { readPosition: 'dummy-query' });
+    expect(dummy?.shots).toEqual(atLast?.shots);
+    expect(text(dummy?.parts ?? [])).toBe(`${atLast?.shots.map(pair).join('')}Q:${dummy?.query?.input}\nA:[delimiter]`);
+  });
+
+  test('vectors: text and image prompts have the same items', () => {
+    const image = vectorPrompts(split, 'image', { shots: 2 });
+    const words = vectorPrompts(split, 'text', { shots: 2 });
+    expect(image.map((prompt) => prompt.shots)).toEqual(words.map((prompt) => prompt.shots));
+    const [first, second] = image[0]?.shots ?? [];
+    expect(text(image[0]?.parts ?? [])).toBe(
+      `Q:<${first?.image}>\nA:${first?.output}\n\nQ:<${second?.image}>\nA:[delimiter]`,
+    );
+  });
+
+  test('vectors: an instruction gives one prompt', () => {
+    const withInstruction = splitTask({ ...task(items(40)), instruction: 'Say:' }, 1);
+    expect(vectorPrompts(withInstruction, 'instruction')).toEqual([
+      { parts: ['Say:', { mark: 'delimiter' }], shots: [] },
+    ]);
+  });
+
+  test('baseline: other test items, the same for a query every time', () => {
+    const query = split.test[7] as TaskItem;
+    const shots = baselineShots(split, query);
+    expect(new Set(shots).size).toBe(5);
+    expect(shots.every((shot) => split.test.includes(shot) && shot !== query)).toBe(true);
+    expect(baselineShots(split, query)).toEqual(shots);
+    expect(baselineShots(split, split.test[8] as TaskItem)).not.toEqual(shots);
+  });
+
+  test('numbers out of range are refused', async () => {
+    await expectError(() => vectorPrompts(split, 'text', { count: 31 }), 'INVALID_ARGUMENT', /31 prompts.*1 to 30/);
+    await expectError(() => vectorPrompts(split, 'text', { count: 0 }), 'INVALID_ARGUMENT', /0 prompts/);
+    await expectError(() => vectorPrompts(split, 'text', { shots: 0 }), 'INVALID_ARGUMENT', /at least 1 shot/);
+    await expectError(() => vectorPrompts(split, 'text', { shots: 30 }), 'TASK_INVALID', /29 items to draw 30 shots/);
+  });
+});
