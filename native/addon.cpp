@@ -442,10 +442,15 @@ static decode_job read_job(const Napi::Object & o, const model & owner) {
         }
     }
     if (has(o, "logits")) {
-        auto item = o.Get("logits").As<Napi::Object>();
-        job.logit_rows    = int_vector(item.Get("rows"));
-        job.logit_offsets = offsets_into(item.Get("offsets"), job.logit_rows.size(), item.Get("out"), n_vocab);
-        job.logits        = item.Get("out").As<Napi::Float32Array>().Data();
+        auto list = o.Get("logits").As<Napi::Array>();
+        for (uint32_t i = 0; i < list.Length(); ++i) {
+            auto item = list.Get(i).As<Napi::Object>();
+            decode_job::logit_copy l;
+            l.rows    = int_vector(item.Get("rows"));
+            l.offsets = offsets_into(item.Get("offsets"), l.rows.size(), item.Get("out"), n_vocab);
+            l.out     = item.Get("out").As<Napi::Float32Array>().Data();
+            job.logits.push_back(std::move(l));
+        }
     }
     if (has(o, "top")) {
         auto item = o.Get("top").As<Napi::Object>();

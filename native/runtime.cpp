@@ -232,7 +232,9 @@ void context::decode(const decode_job & job) {
     for (const auto & p : job.patches) {
         check_rows(p.rows, p.layer, p.layer == n_layer - 1);
     }
-    check_rows(job.logit_rows, 0, true);
+    for (const auto & l : job.logits) {
+        check_rows(l.rows, 0, true);
+    }
     check_rows(job.top_rows, 0, true);
     if (!job.top_rows.empty() && (job.top_k < 1 || job.top_k > n_vocab)) {
         throw coded_error("INVALID_ARGUMENT", "top-k of " + std::to_string(job.top_k) + " in a vocabulary of " + std::to_string(n_vocab));
@@ -275,9 +277,11 @@ void context::decode(const decode_job & job) {
         }
         return logits;
     };
-    for (size_t i = 0; i < job.logit_rows.size(); ++i) {
-        const float * logits = logits_of(job.logit_rows[i]);
-        std::copy(logits, logits + n_vocab, job.logits + job.logit_offsets[i]);
+    for (const auto & l : job.logits) {
+        for (size_t i = 0; i < l.rows.size(); ++i) {
+            const float * logits = logits_of(l.rows[i]);
+            std::copy(logits, logits + n_vocab, l.out + l.offsets[i]);
+        }
     }
     for (size_t i = 0; i < job.top_rows.size(); ++i) {
         top_k_of(logits_of(job.top_rows[i]), n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k,

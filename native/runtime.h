@@ -54,10 +54,13 @@ struct decode_job {
     std::vector<capture> captures;
     std::vector<patch>   patches;
 
-    // Row logit_rows[i] is copied to logits + logit_offsets[i], n_vocab floats.
-    std::vector<int32_t> logit_rows;
-    std::vector<int64_t> logit_offsets;
-    float *              logits = nullptr;
+    // Row rows[i] is copied to out + offsets[i], n_vocab floats.
+    struct logit_copy {
+        std::vector<int32_t> rows;
+        std::vector<int64_t> offsets;
+        float *              out;
+    };
+    std::vector<logit_copy> logits;
 
     // The k best tokens of row top_rows[i]: ids and logits at i * k, best first, and log(sum(exp(logits))) at i.
     std::vector<int32_t> top_rows;

@@ -1,0 +1,250 @@
+import { XpatchError } from '../errors.js';
+import type { ContextHandle, DecodeJob } from '../native/addon.js';
+import { native, nativeError } from '../native/index.js';
+import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
+import { type Generation, type GenerateOptions, type GenerateRow, generateRows } from './generate.js';
+import type { Model } from './model.js';
+import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
+import { PrefixTree } from './prefix-tree.js';
+import { HOOKS, type HookName, type OnProgress } from './types.js';
+
+export interface ContextOptions {
+  /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
+  nCtx?: number;
+  /** Rows decoded at once. A picture of a model with non-causal images must fit. Defaults to 512. */
+  nUbatch?: number;
+  /** `on`, `off`, or `auto` (llama.cpp decides by device). Defaults to `off` on the CPU, where it slows batches of many sequences down, else `auto`. */
+  flashAttention?: 'on' | 'off' | 'auto';
+  /** Type of the KV cache. Defaults to `f16`. */
+  kvType?: 'f16' | 'f32';
+}
+
+export interface PassOptions {
+  signal?: AbortSignal;
+  /** Positions decoded of all. */
+  onProgress?: OnProgress;
+}
+
+/** Sequences that llama.cpp can keep apart. */
+const MAX_SEQUENCES = 256;
+
+/**
+ * A KV cache and the passes on it. One call at a time: a second one is refused with BUSY, so that two experiments cannot
+ * disturb each other; make a context for each.
+ */
+export class Context implements AsyncDisposable {
+  private running = false;
+  private disposing: Promise<void> | undefined;
+  private readonly hookLayers = new Map<HookName, Set<number>>();
+
+  private constructor(
+    readonly model: Model,
+    private readonly handle: ContextHandle,
+    /** The options in force, defaults filled in. */
+    readonly options: Readonly<Required<ContextOptions>>,
+    private readonly nSeq: number,
+  ) {}
+
+  /** @internal Use `model.createContext`. */
+  static async create(model: Model, options: ContextOptions): Promise<Context> {
+    const { addon } = native();
+    const onCpu = model.options.device === 'cpu' || !addon.listDevices().some((d) => d.type === 'gpu' || d.type === 'igpu');
+    const filled = {
+      nCtx: options.nCtx ?? 4096,
+      nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
+      flashAttention: options.flashAttention ?? (onCpu ? 'off' : 'auto'),
+      kvType: options.kvType ?? 'f16',
+    } as const;
+    for (const [name, max] of [['nCtx', 1 << 24], ['nUbatch', 1 << 16]] as const) {
+      const value = filled[name];
+      if (!Number.isInteger(value) || value < 1 || value > max) {
+        throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1 to ${max}, not ${value}.`);
+      }
+    }
+    if (!['on', 'off', 'auto'].includes(filled.flashAttention) || !['f16', 'f32'].includes(filled.kvType)) {
+      throw new XpatchError('INVALID_ARGUMENT', `flashAttention must be on, off or auto, and kvType f16 or f32.`);
+    }
+    // Recurrent state cannot be shared by metadata: one row at a time.
+    const nSeq = model.info.recurrent ? 1 : MAX_SEQUENCES;
+    try {
+      const handle = await addon.contextCreate(model.native, { ...filled, nSeq, threads: model.options.threads });
+      return new Context(model, handle, filled, nSeq);
+    } catch (error) {
+      throw nativeError(error, `A context of ${filled.nCtx} cells cannot be made`);
+    }
+  }
+
+  /**
+   * Decodes rows in as few batches as they fit into and returns what each asked for, in their order.
+   * What rows have in common from their start, interventions included, is computed once.
+   *
+   * @throws XpatchError CONTEXT_OVERFLOW when a prompt does not fit, HOOK_UNSUPPORTED, HOOK_NOT_FIRED, LAYER_OUT_OF_RANGE,
+   *   POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED.
+   */
+  async pass(rows: readonly PassRow[], options: PassOptions = {}): Promise<PassResult[]> {
+    const prepared = this.prepare(rows);
+    return this.exclusive(options.signal, async (target) => {
+      await this.requireHooks(prepared);
+      const total = prepared.reduce((n, row) => n + row.prompt.length, 0);
+      let finished = 0;
+      for (const { tree, rows: members } of this.waves(prepared, 0)) {
+        let done = 0;
+        await runTree(tree, target, {
+          keepSequences: false,
+          onRows: (n) => {
+            done += n;
+            options.onProgress?.({ done: finished + done, total });
+          },
+        });
+        finished += members.reduce((n, row) => n + row.prompt.length, 0);
+        options.onProgress?.({ done: finished, total });
+      }
+      return prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token])));
+    });
+  }
+
+  /**
+   * Continues prompts token by token, all rows in common batches.
+   *
+   * @returns One generation per row, in their order, with what the row's prompt pass returned.
+   * @throws As `pass`.
+   */
+  async generate(rows: readonly GenerateRow[], options: GenerateOptions = {}): Promise<Generation[]> {
+    const plan = generateRows(this.model, rows, options);
+    const prepared = this.prepare(plan.passRows);
+    return this.exclusive(options.signal, async (target) => {
+      await this.requireHooks(prepared);
+      const total = rows.length * plan.maxTokens;
+      let finished = 0;
+      for (const { tree, rows: members } of this.waves(prepared, plan.maxTokens)) {
+        const ends: Map<PreparedRow, RowEnd> = await runTree(tree, target, { keepSequences: true, onRows: () => {} });
+        await plan.run(
+          members.map((row) => ({ row, index: prepared.indexOf(row), end: ends.get(row) as RowEnd })),
+          target,
+          (tokens) => options.onProgress?.({ done: finished + tokens, total }),
+        );
+        finished += members.length * plan.maxTokens;
+        options.onProgress?.({ done: finished, total });
+      }
+      return plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
+    });
+  }
+
+  /**
+   * Checks that the model's architecture names the node of a hook, in every layer.
+   *
+   * @throws XpatchError HOOK_UNSUPPORTED.
+   */
+  async requireHook(hook: HookName): Promise<void> {
+    let layers = this.hookLayers.get(hook);
+    if (!layers) {
+      try {
+        layers = new Set(await native().addon.contextHookLayers(this.handle, HOOKS.indexOf(hook)));
+      } catch (error) {
+        throw nativeError(error, `The hook '${hook}' cannot be set`);
+      }
+      this.hookLayers.set(hook, layers);
+    }
+    const { nLayers, architecture } = this.model.info;
+    const missing = Array.from({ length: nLayers }, (_, i) => i).filter((layer) => !layers.has(layer));
+    if (missing.length) {
+      throw new XpatchError(
+        'HOOK_UNSUPPORTED',
+        `The architecture '${architecture}' does not name '${hook}' in llama.cpp (layers ${missing.slice(0, 8).join(', ')}${missing.length > 8 ? ', ...' : ''}): ` +
+          'its states can be neither read nor patched there. Without captures and interventions the model runs.',
+      );
+    }
+  }
+
+  /** Frees the KV cache. A call under way ends with ABORTED. May be called twice. */
+  dispose(): Promise<void> {
+    if (!this.disposing) {
+      this.model.forget(this);
+      native().addon.contextAbort(this.handle, true);
+      this.disposing = native().addon.contextDispose(this.handle);
+    }
+    return this.disposing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  private prepare(rows: readonly PassRow[]): PreparedRow[] {
+    if (rows.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'A pass needs at least one row.');
+    const limits: PassLimits = this.model.info;
+    return rows.map((row) => prepareRow(row, limits));
+  }
+
+  private async requireHooks(rows: PreparedRow[]): Promise<void> {
+    const hooks = new Set(rows.flatMap((row) => [...row.interventions.map((i) => i.report.hook), ...(row.states ? [row.states.hook] : [])]));
+    for (const hook of hooks) await this.requireHook(hook);
+  }
+
+  /** Cuts rows into groups whose cells and sequences fit, in order; rows with a common start stay together if they are neighbours. */
+  private *waves(rows: PreparedRow[], reserve: number): Generator<{ tree: PrefixTree; rows: PreparedRow[] }> {
+    const { nCtx, nUbatch } = this.options;
+    let tree = new PrefixTree();
+    let members: PreparedRow[] = [];
+    for (const row of rows) {
+      if (row.prompt.length + reserve > nCtx) {
+        throw new XpatchError(
+          'CONTEXT_OVERFLOW',
+          `A prompt of ${row.prompt.length} positions${reserve ? ` and ${reserve} new tokens` : ''} does not fit a context of ${nCtx}. Raise nCtx (--n-ctx).`,
+        );
+      }
+      for (const segment of row.prompt.segments) {
+        if (segment.kind === 'image' && segment.nonCausal && segment.nRows > nUbatch) {
+          throw new XpatchError(
+            'CONTEXT_OVERFLOW',
+            `A picture of ${segment.nRows} positions must be decoded at once by this model. Raise nUbatch (--n-ubatch) from ${nUbatch}.`,
+          );
+        }
+      }
+      const cost = tree.cost(row);
+      const cells = tree.cells + cost.cells + (tree.leaves + cost.leaves) * reserve;
+      if (members.length && (cells > nCtx || tree.leaves + cost.leaves > this.nSeq)) {
+        yield { tree, rows: members };
+        tree = new PrefixTree();
+        members = [];
+      }
+      tree.add(row);
+      members.push(row);
+    }
+    yield { tree, rows: members };
+  }
+
+  /** Runs `work` as the only call on this context, with the signal wired to the native abort. */
+  private async exclusive<T>(signal: AbortSignal | undefined, work: (target: DecodeTarget) => Promise<T>): Promise<T> {
+    if (this.disposing) throw new XpatchError('DISPOSED', 'The context was disposed. Create another one.');
+    if (this.running) {
+      throw new XpatchError('BUSY', 'The context is running another call. Await it, or create a context for each concurrent call.');
+    }
+    const { addon } = native();
+    const { info, native: modelHandle } = this.model;
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted before it began.', { cause: signal.reason });
+    const onAbort = () => addon.contextAbort(this.handle, true);
+    this.running = true;
+    signal?.addEventListener('abort', onAbort);
+    try {
+      return await work({
+        nUbatch: this.options.nUbatch,
+        nLayers: info.nLayers,
+        nEmbd: info.nEmbd,
+        nEmbdInput: info.nEmbdInput,
+        positionsPerEmbedding: info.positionsPerEmbedding,
+        decode: async (job: DecodeJob) => {
+          // Between batches too: only a CPU decode can be stopped half-way.
+          if (signal?.aborted || this.disposing) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
+          await addon.contextDecode(this.handle, modelHandle, job);
+        },
+      });
+    } catch (error) {
+      throw nativeError(error, 'The pass failed');
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+      this.running = false;
+      if (!this.disposing) addon.contextAbort(this.handle, false);
+    }
+  }
+}

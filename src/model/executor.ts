@@ -1,0 +1,302 @@
+import type { DecodeJob, NativeCapture, NativePatch } from '../native/addon.js';
+import type { PlacedIntervention, PreparedRow } from './pass.js';
+import type { PrefixTree, TreeNode } from './prefix-tree.js';
+
+/** What the executor needs of a context. */
+export interface DecodeTarget {
+  nUbatch: number;
+  nLayers: number;
+  nEmbd: number;
+  nEmbdInput: number;
+  positionsPerEmbedding: 1 | 4;
+  decode(job: DecodeJob): Promise<void>;
+}
+
+/** Where a row's prompt ended: its sequence in the KV cache and the next value of its position counter. */
+export interface RowEnd {
+  seq: number;
+  counter: number;
+}
+
+/** One row of a batch: row `offset` of a node, on a sequence. */
+interface BatchRow {
+  node: TreeNode;
+  offset: number;
+  seq: number;
+}
+
+interface Cursor {
+  node: TreeNode;
+  seq: number;
+  /** Rows of a picture that are done. */
+  offset: number;
+}
+
+/**
+ * Decodes a prefix tree. Every branch is a sequence of the KV cache; branches copy their parent's cells, which costs only
+ * metadata. Tokens of all branches that are ready go into one batch, rows of pictures into batches of their own.
+ *
+ * A batch never exceeds n_ubatch, so one decode is one ubatch and row i of the batch is row i of every tensor; this is the
+ * one place that maps (row, position) to batch rows.
+ */
+export async function runTree(
+  tree: PrefixTree,
+  target: DecodeTarget,
+  options: { keepSequences: boolean; onRows: (rows: number) => void },
+): Promise<Map<PreparedRow, RowEnd>> {
+  const ends = new Map<PreparedRow, RowEnd>();
+  let nextSeq = 0;
+  let copies: number[] = [];
+  let cursors: Cursor[] = [];
+  let first = true;
+
+  const arrive = (node: TreeNode, seq: number): Cursor[] => {
+    const counter = node.counter + (node.image ? node.image.nPositions : 1);
+    // The first to need this sequence takes it over, the others get copies of its cells.
+    let taken = false;
+    const claim = () => {
+      if (!taken) {
+        taken = true;
+        return seq;
+      }
+      copies.push(seq, nextSeq, 0, -1);
+      return nextSeq++;
+    };
+    if (options.keepSequences) for (const row of node.ends) ends.set(row, { seq: claim(), counter });
+    return Array.from(node.children.values(), (child) => ({ node: child, seq: claim(), offset: 0 }));
+  };
+
+  for (const node of tree.roots.values()) cursors.push({ node, seq: nextSeq++, offset: 0 });
+  while (cursors.length) {
+    const { batch, rest, arrived } = cursors.some((c) => !c.node.image)
+      ? tokenBatch(cursors, target.nUbatch)
+      : imageBatch(cursors, target.nUbatch);
+    const job = buildJob(batch, target);
+    job.clear = first;
+    if (copies.length) job.copies = Int32Array.from(copies);
+    copies = [];
+    first = false;
+    await target.decode(job);
+    collect(job, batch);
+    options.onRows(batch.length);
+    cursors = rest;
+    for (const { node, seq } of arrived) cursors.push(...arrive(node, seq));
+  }
+  if (copies.length) await target.decode({ copies: Int32Array.from(copies) });
+  return ends;
+}
+
+interface Selection {
+  batch: BatchRow[];
+  /** Cursors that go on where they are. */
+  rest: Cursor[];
+  /** Nodes that are done and whose followers are to be started. */
+  arrived: { node: TreeNode; seq: number }[];
+}
+
+function tokenBatch(cursors: Cursor[], limit: number): Selection {
+  const batch: BatchRow[] = [];
+  const rest: Cursor[] = [];
+  const arrived: Selection['arrived'] = [];
+  for (const cursor of cursors) {
+    let { node } = cursor;
+    const { seq } = cursor;
+    if (node.image || batch.length >= limit) {
+      rest.push(cursor);
+      continue;
+    }
+    for (;;) {
+      batch.push({ node, offset: 0, seq });
+      const [only] = node.children.values();
+      if (node.children.size !== 1 || node.ends.length || !only) {
+        arrived.push({ node, seq });
+        break;
+      }
+      node = only;
+      if (node.image || batch.length >= limit) {
+        rest.push({ node, seq, offset: 0 });
+        break;
+      }
+    }
+  }
+  return { batch, rest, arrived };
+}
+
+function imageBatch(cursors: Cursor[], limit: number): Selection {
+  const batch: BatchRow[] = [];
+  const rest: Cursor[] = [];
+  const arrived: Selection['arrived'] = [];
+  let closed = false;
+  for (const cursor of cursors) {
+    const { node, seq, offset } = cursor;
+    // Rows that see each other need a batch of their own kind of attention; one picture at a time.
+    const alone = node.image?.nonCausal === true;
+    if (closed || batch.length >= limit || (alone && batch.length)) {
+      rest.push(cursor);
+      continue;
+    }
+    const n = Math.min(node.nRows - offset, limit - batch.length);
+    for (let i = 0; i < n; i++) batch.push({ node, offset: offset + i, seq });
+    if (offset + n === node.nRows) arrived.push({ node, seq });
+    else rest.push({ node, seq, offset: offset + n });
+    closed = alone;
+  }
+  return { batch, rest, arrived };
+}
+
+function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
+  const n = batch.length;
+  const outputs = new Uint8Array(n);
+  const captures = new Map<string, { row: PreparedRow; l: number; rows: number[]; offsets: number[] }>();
+  const logits = new Map<PreparedRow, { rows: number[]; offsets: number[] }>();
+  const topRows: { row: number; k: number }[] = [];
+
+  batch.forEach(({ node, offset }, i) => {
+    const position = node.position + offset;
+    for (const edit of node.interventions) {
+      if (edit.position === position && edit.layer === target.nLayers - 1) outputs[i] = 1;
+    }
+    for (const reader of node.readers) {
+      const p = reader.stateIndex.get(position);
+      if (p !== undefined && reader.states) {
+        const { layers, positions } = reader.states;
+        layers.forEach((layer, l) => {
+          // The last block keeps only rows whose logits were asked for.
+          if (layer === target.nLayers - 1) outputs[i] = 1;
+          const key = `${reader.id}:${l}`;
+          let item = captures.get(key);
+          if (!item) captures.set(key, (item = { row: reader, l, rows: [], offsets: [] }));
+          item.rows.push(i);
+          item.offsets.push((l * positions.length + p) * target.nEmbd);
+        });
+      }
+      const g = reader.logitIndex.get(position);
+      if (g !== undefined && reader.logits) {
+        outputs[i] = 1;
+        let item = logits.get(reader);
+        if (!item) logits.set(reader, (item = { rows: [], offsets: [] }));
+        item.rows.push(i);
+        item.offsets.push(g * reader.logits.shape[1]);
+      }
+      if (reader.topK > 0 && position === reader.prompt.length - 1) {
+        outputs[i] = 1;
+        const known = topRows.find((t) => t.row === i);
+        if (known) known.k = Math.max(known.k, reader.topK);
+        else topRows.push({ row: i, k: reader.topK });
+      }
+    }
+  });
+
+  const job: DecodeJob = { sequences: Int32Array.from(batch, (row) => row.seq), outputs };
+  const image = batch[0]?.node.image;
+  if (image) {
+    fillEmbeddings(job, batch, target);
+    job.nonCausal = image.nonCausal;
+  } else {
+    job.tokens = Int32Array.from(batch, (row) => row.node.token);
+    job.positions = Int32Array.from(batch, (row) => row.node.counter);
+  }
+  if (captures.size) {
+    job.captures = Array.from(captures.values(), ({ row, l, rows, offsets }): NativeCapture => {
+      const states = row.states as NonNullable<PreparedRow['states']>;
+      return {
+        hook: row.captureHook,
+        layer: states.layers[l] as number,
+        rows: Int32Array.from(rows),
+        offsets: Float64Array.from(offsets),
+        out: states.data,
+      };
+    });
+  }
+  const patches = buildPatches(batch, target.nEmbd);
+  if (patches.length) job.patches = patches;
+  if (logits.size) {
+    job.logits = Array.from(logits, ([row, { rows, offsets }]) => ({
+      rows: Int32Array.from(rows),
+      offsets: Float64Array.from(offsets),
+      out: (row.logits as NonNullable<PreparedRow['logits']>).data,
+    }));
+  }
+  if (topRows.length) {
+    const k = Math.max(...topRows.map((t) => t.k));
+    job.top = {
+      rows: Int32Array.from(topRows, (t) => t.row),
+      k,
+      ids: new Int32Array(topRows.length * k),
+      logits: new Float32Array(topRows.length * k),
+      logsumexp: new Float32Array(topRows.length),
+    };
+  }
+  return job;
+}
+
+function fillEmbeddings(job: DecodeJob, batch: BatchRow[], target: DecodeTarget): void {
+  const n = batch.length;
+  const width = target.nEmbdInput;
+  const dims = target.positionsPerEmbedding;
+  job.embeddings = new Float32Array(n * width);
+  job.positions = new Int32Array(n * dims);
+  for (const [i, { node, offset }] of batch.entries()) {
+    const image = node.image as NonNullable<TreeNode['image']>;
+    job.embeddings.set(image.embeddings.subarray(offset * width, (offset + 1) * width), i * width);
+    for (let d = 0; d < dims; d++) {
+      const relative = dims === 1 ? offset : (image.positions[d * image.nRows + offset] as number);
+      // The fourth dimension of M-RoPE is not a place in the prompt.
+      job.positions[d * n + i] = d === 3 ? relative : node.counter + relative;
+    }
+  }
+}
+
+/** Edits of a batch, grouped so that one native patch serves all rows with the same operation at the same layer. */
+function buildPatches(batch: BatchRow[], nEmbd: number): (NativePatch & { edits: PlacedIntervention[] })[] {
+  const groups = new Map<string, { order: number; rows: number[]; edits: PlacedIntervention[] }>();
+  batch.forEach(({ node, offset }, i) => {
+    let order = 0;
+    for (const edit of node.interventions) {
+      if (edit.position !== node.position + offset) continue;
+      const key = `${order},${edit.hook},${edit.layer},${edit.op},${edit.factor}`;
+      const group = groups.get(key) ?? { order, rows: [], edits: [] };
+      group.rows.push(i);
+      group.edits.push(edit);
+      groups.set(key, group);
+      order++;
+    }
+  });
+  // In the order of each row's own list: two edits of one row do not commute.
+  return Array.from(groups.values())
+    .sort((a, b) => a.order - b.order)
+    .map(({ rows, edits }) => {
+      const [{ hook, layer, op, factor, value }] = edits as [PlacedIntervention];
+      const values = new Float32Array(value ? rows.length * nEmbd : 0);
+      if (value) edits.forEach((edit, i) => void values.set(edit.value as Float32Array, i * nEmbd));
+      return { hook, layer, op, factor, rows: Int32Array.from(rows), values, deltas: new Float32Array(rows.length), edits };
+    });
+}
+
+/** Hands the results of a decode to the rows that asked for them. */
+function collect(job: DecodeJob, batch: BatchRow[]): void {
+  for (const patch of (job.patches ?? []) as ReturnType<typeof buildPatches>) {
+    patch.edits.forEach((edit, i) => {
+      edit.report.delta = patch.deltas[i] as number;
+    });
+  }
+  for (const { node } of batch) {
+    for (const twin of node.twins) {
+      twin.forEach((edit, i) => {
+        edit.report.delta = (node.interventions[i] as PlacedIntervention).report.delta;
+      });
+    }
+  }
+  const { top } = job;
+  top?.rows.forEach((row, i) => {
+    const { node, offset } = batch[row] as BatchRow;
+    for (const reader of node.readers) {
+      if (reader.topK === 0 || node.position + offset !== reader.prompt.length - 1) continue;
+      reader.top = {
+        ids: top.ids.slice(i * top.k, i * top.k + reader.topK),
+        logits: top.logits.slice(i * top.k, i * top.k + reader.topK),
+        logsumexp: top.logsumexp[i] as number,
+      };
+    }
+  });
+}

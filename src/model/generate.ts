@@ -1,0 +1,207 @@
+import { XpatchError } from '../errors.js';
+import type { DecodeJob } from '../native/addon.js';
+import { Random } from '../random.js';
+import type { DecodeTarget, RowEnd } from './executor.js';
+import type { Model } from './model.js';
+import type { PassResult, PassRow, PlacedIntervention, PreparedRow } from './pass.js';
+import type { OnProgress } from './types.js';
+
+export interface GenerateRow extends PassRow {
+  /**
+   * Also apply the interventions at the last prompt position to every generated token. Defaults to false: the prompt only,
+   * as in the paper.
+   */
+  everyStep?: boolean;
+}
+
+export interface GenerateOptions {
+  /** Defaults to 16. */
+  maxTokens?: number;
+  /** 0 is greedy. Defaults to 0. */
+  temperature?: number;
+  /** Sampling keeps this many of the best tokens. Defaults to 40. */
+  sampleFrom?: number;
+  /** Sampling keeps the smallest set of tokens with this much probability. Defaults to 1. */
+  topP?: number;
+  /** Seed of sampling; row i uses its own stream of it. Defaults to 1. */
+  seed?: number;
+  /** Texts that end a generation; they are not part of it. */
+  stop?: readonly string[];
+  signal?: AbortSignal;
+  /** Called for every new piece of text. A piece holds whole characters, and nothing that may be the start of a stop text. */
+  onText?: (row: number, text: string) => void;
+  onProgress?: OnProgress;
+}
+
+export interface Generation extends PassResult {
+  text: string;
+  tokens: number[];
+  /** `end`: the model's end token; `stop`: a stop text; `length`: maxTokens. */
+  finish: 'end' | 'stop' | 'length';
+}
+
+interface Stream {
+  index: number;
+  tokens: number[];
+  bytes: number[];
+  text: string;
+  shown: number;
+  finish?: Generation['finish'];
+  random: Random;
+  edits: PlacedIntervention[];
+  top: NonNullable<PreparedRow['top']>;
+  end: RowEnd;
+}
+
+/** Checks the options and gives what `Context.generate` drives: the prompt pass's rows, the token loop, the results. */
+export function generateRows(model: Model, rows: readonly GenerateRow[], options: GenerateOptions) {
+  const { maxTokens = 16, temperature = 0, sampleFrom = 40, topP = 1, seed = 1, stop = [] } = options;
+  const check = (name: string, ok: boolean, wanted: string, value: unknown) => {
+    if (!ok) throw new XpatchError('INVALID_ARGUMENT', `${name} must be ${wanted}, not ${value}.`);
+  };
+  check('maxTokens', Number.isInteger(maxTokens) && maxTokens >= 1, 'a whole number from 1', maxTokens);
+  check('temperature', temperature >= 0 && Number.isFinite(temperature), 'a number from 0', temperature);
+  check('sampleFrom', Number.isInteger(sampleFrom) && sampleFrom >= 1, 'a whole number from 1', sampleFrom);
+  check('topP', topP > 0 && topP <= 1, 'above 0 and at most 1', topP);
+  check('stop', stop.every((s) => typeof s === 'string' && s.length > 0), 'non-empty texts', JSON.stringify(stop));
+
+  const k = temperature === 0 ? 1 : Math.min(sampleFrom, model.info.nVocab);
+  const streams: Stream[] = [];
+  const wanted = rows.map((row) => row.topK ?? 0);
+
+  return {
+    maxTokens,
+    passRows: rows.map((row) => ({ ...row, topK: Math.max(row.topK ?? 0, k) })),
+
+    /** Generates for the rows of one wave, whose prompts are in the KV cache. */
+    async run(
+      members: { row: PreparedRow; index: number; end: RowEnd }[],
+      target: DecodeTarget,
+      onTokens: (tokens: number) => void,
+    ): Promise<void> {
+      const wave = members.map(({ row, index, end }): Stream => {
+        const last = row.prompt.length - 1;
+        const edits = rows[index]?.everyStep ? row.interventions.filter((edit) => edit.position === last) : [];
+        if (rows[index]?.everyStep && edits.length === 0) {
+          throw new XpatchError('INTERVENTION_INVALID', 'everyStep repeats the interventions at the last prompt position, and there is none.');
+        }
+        const top = row.top as Stream['top'];
+        const random = new Random(seed, 'generate', index);
+        return { index, tokens: [], bytes: [], text: '', shown: 0, random, edits, top, end };
+      });
+      streams.push(...wave);
+      let count = 0;
+      let live = wave;
+      for (let step = 0; step < maxTokens && live.length; step++) {
+        for (const stream of live) accept(stream, sample(stream.top, stream.random, { temperature, topP, k }), step);
+        onTokens((count += live.length));
+        live = live.filter((stream) => !stream.finish);
+        for (let from = 0; from < live.length; from += target.nUbatch) {
+          await advance(live.slice(from, from + target.nUbatch), target, k);
+        }
+      }
+    },
+
+    /** Generations in the order of the rows. */
+    results(passes: PassResult[]): Generation[] {
+      const byIndex = new Map(streams.map((stream) => [stream.index, stream]));
+      return passes.map((pass, i) => {
+        const { text, tokens, finish = 'length' } = byIndex.get(i) as Stream;
+        const { top, ...rest } = pass;
+        return { ...rest, ...(wanted[i] && { top: top?.slice(0, wanted[i]) }), text, tokens, finish };
+      });
+    },
+  };
+
+  /** Takes a new token in: text, stop conditions, streaming. */
+  function accept(stream: Stream, token: number, step: number): void {
+    if (model.info.hasTokenizer && model.isEnd(token)) {
+      stream.finish = 'end';
+    } else {
+      stream.tokens.push(token);
+      stream.bytes.push(...model.tokenBytes([token]));
+      stream.text = new TextDecoder().decode(Uint8Array.from(stream.bytes));
+      const cuts = stop.map((s) => stream.text.indexOf(s)).filter((at) => at >= 0);
+      if (cuts.length) {
+        stream.text = stream.text.slice(0, Math.min(...cuts));
+        stream.finish = 'stop';
+      }
+    }
+    if (step === maxTokens - 1) stream.finish ??= 'length';
+    const ready = stream.finish ? stream.text.length : safeLength(stream.text, stop);
+    if (ready > stream.shown) {
+      options.onText?.(stream.index, stream.text.slice(stream.shown, ready));
+      stream.shown = ready;
+    }
+  }
+}
+
+/** How much of a text can be shown: not an unfinished character at its end, nor a part that may become a stop text. */
+function safeLength(text: string, stop: readonly string[]): number {
+  let safe = text.length;
+  while (safe > 0 && text[safe - 1] === '\uFFFD') safe--;
+  for (const s of stop) {
+    for (let n = Math.min(s.length - 1, text.length); n > 0; n--) {
+      if (text.endsWith(s.slice(0, n))) safe = Math.min(safe, text.length - n);
+    }
+  }
+  return safe;
+}
+
+/** Decodes the newest token of every stream in one batch. */
+async function advance(streams: Stream[], target: DecodeTarget, k: number): Promise<void> {
+  const n = streams.length;
+  const job: DecodeJob = {
+    tokens: Int32Array.from(streams, (s) => s.tokens.at(-1) as number),
+    positions: Int32Array.from(streams, (s) => s.end.counter++),
+    sequences: Int32Array.from(streams, (s) => s.end.seq),
+    outputs: new Uint8Array(n).fill(1),
+    patches: streams.flatMap((stream, row) =>
+      stream.edits.map(({ hook, layer, op, factor, value }) => ({
+        hook,
+        layer,
+        op,
+        factor,
+        rows: Int32Array.of(row),
+        values: value ?? new Float32Array(0),
+        deltas: new Float32Array(1),
+      })),
+    ),
+    top: {
+      rows: Int32Array.from({ length: n }, (_, i) => i),
+      k,
+      ids: new Int32Array(n * k),
+      logits: new Float32Array(n * k),
+      logsumexp: new Float32Array(n),
+    },
+  };
+  await target.decode(job);
+  const top = job.top as NonNullable<DecodeJob['top']>;
+  streams.forEach((stream, i) => {
+    stream.top = {
+      ids: top.ids.subarray(i * k, (i + 1) * k),
+      logits: top.logits.subarray(i * k, (i + 1) * k),
+      logsumexp: top.logsumexp[i] as number,
+    };
+  });
+}
+
+function sample(
+  top: Stream['top'],
+  random: Random,
+  { temperature, topP, k }: { temperature: number; topP: number; k: number },
+): number {
+  if (temperature === 0) return top.ids[0] as number;
+  const best = top.logits[0] as number;
+  const weights = Array.from(top.logits.subarray(0, k), (logit) => Math.exp((logit - best) / temperature));
+  const sum = weights.reduce((a, b) => a + b, 0);
+  let kept = 0;
+  let mass = 0;
+  while (kept < weights.length && mass < topP * sum) mass += weights[kept++] as number;
+  let pick = random.uniform() * mass;
+  for (let i = 0; i < kept; i++) {
+    pick -= weights[i] as number;
+    if (pick < 0) return top.ids[i] as number;
+  }
+  return top.ids[kept - 1] as number;
+}

@@ -1,0 +1,216 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { XpatchError } from '../errors.js';
+import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
+import { native, nativeError } from '../native/index.js';
+import { Context, type ContextOptions } from './context.js';
+import { checkModelFile, checkProjectorFile } from './gguf-check.js';
+import { readImage } from './image.js';
+import { CachedImageEncoder, DEFAULT_IMAGE_CACHE_BYTES, type ImageEncoder, MtmdEncoder } from './image-encoder.js';
+import { Prompt, type Segment } from './prompt.js';
+import { buildPrompt, promptFromTokens } from './prompt-builder.js';
+import { resolveModel } from './resolve.js';
+import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
+
+export interface LoadOptions {
+  /** The mmproj GGUF with the picture encoder. Defaults to the one that belongs to a shipped model, otherwise none. */
+  mmproj?: string;
+  /** `auto` (every GPU there is), `cpu`, or the name of a device as `xpatch doctor` prints it. Defaults to `auto`. */
+  device?: string;
+  /** Layers to keep on the device, the rest on the CPU. Defaults to all. */
+  gpuLayers?: number;
+  /** CPU threads, of contexts and the picture encoder. Defaults to the machine's cores, at most 8. */
+  threads?: number;
+  /** Width to which pictures are scaled, aspect kept, before the model's own preprocessing (the paper: 224). Defaults to none. */
+  imageWidth?: number;
+  /** Bound of the memory cache of encoded pictures, bytes. Defaults to 256 MiB. */
+  imageCacheBytes?: number;
+  signal?: AbortSignal;
+  /** Fraction of the weights that are loaded, 0 to 1. */
+  onProgress?: (fraction: number) => void;
+}
+
+/**
+ * Loads a GGUF model, and the picture encoder beside it.
+ *
+ * @param source `demo` or `demo-base` (shipped), or a path to a GGUF file.
+ * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, ABORTED.
+ */
+export async function loadModel(source: string, options: LoadOptions = {}): Promise<Model> {
+  const files = resolveModel(source, options.mmproj);
+  const { addon } = native();
+  const threads = options.threads ?? Math.min(availableParallelism(), 8);
+  const device = options.device ?? 'auto';
+  if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
+    throw new XpatchError('INVALID_ARGUMENT', `threads must be a whole number from 1 to 512, not ${threads}.`);
+  }
+  const gpuLayers = options.gpuLayers ?? -1;
+  if (!Number.isInteger(gpuLayers) || gpuLayers < -1) {
+    throw new XpatchError('INVALID_ARGUMENT', `gpuLayers must be a whole number from 0, not ${gpuLayers}.`);
+  }
+  options.signal?.throwIfAborted();
+  await checkModelFile(files.model);
+  const projector = files.mmproj ? await checkProjectorFile(files.mmproj) : undefined;
+
+  const abort = new Int32Array(1);
+  const onAbort = () => {
+    abort[0] = 1;
+  };
+  options.signal?.addEventListener('abort', onAbort);
+  let handle: ModelHandle | undefined;
+  try {
+    const hashing = hashFile(files.model, options.signal);
+    hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
+    handle = await addon.modelLoad({ path: files.model, device, gpuLayers, useMmap: true }, options.onProgress ?? (() => {}), abort);
+    const info = addon.modelInfo(handle);
+    if (info.hasEncoder || !info.hasDecoder) {
+      throw new XpatchError(
+        'ARCHITECTURE_UNSUPPORTED',
+        `'${info.architecture}' is not a decoder-only model; xpatch patches decoder-only language models.`,
+      );
+    }
+    const hash = await hashing;
+    const identity = { hash, architecture: info.architecture, name: info.name, nEmbd: info.nEmbd, nLayers: info.nLayers };
+    const model = new Model(handle, identity, info, files, { ...options, threads, device });
+    if (files.mmproj) {
+      const vision = await addon.visionCreate(handle, { path: files.mmproj, device, threads });
+      const id = `mtmd:${await hashFile(files.mmproj, options.signal)}:${projector}`;
+      model.useEncoder(new MtmdEncoder(vision, id, info.positionsPerEmbedding));
+    }
+    return model;
+  } catch (error) {
+    if (handle) await addon.modelDispose(handle);
+    if (options.signal?.aborted) throw new XpatchError('ABORTED', 'Loading the model was aborted.', { cause: error });
+    throw nativeError(error, `'${files.model}' cannot be loaded`);
+  } finally {
+    options.signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+/** A loaded model: tokenizer, prompt builder and picture encoder. Contexts made from it share its weights. */
+export class Model implements AsyncDisposable {
+  private readonly contexts = new Set<Context>();
+  private encoder: CachedImageEncoder | undefined;
+  private handle: ModelHandle | undefined;
+
+  /** @internal Use `loadModel`. */
+  constructor(
+    handle: ModelHandle,
+    /** Which model this is; recorded with everything read from it. */
+    readonly identity: ModelIdentity,
+    readonly info: Readonly<NativeModelInfo>,
+    readonly files: Readonly<{ model: string; mmproj?: string }>,
+    readonly options: Readonly<LoadOptions & { threads: number; device: string }>,
+  ) {
+    this.handle = handle;
+  }
+
+  /** The handle of the addon; throws DISPOSED after dispose. @internal */
+  get native(): ModelHandle {
+    if (!this.handle) throw new XpatchError('DISPOSED', 'The model was disposed. Load it again to use it.');
+    return this.handle;
+  }
+
+  /** Whether prompts may contain pictures. */
+  get hasVision(): boolean {
+    return this.encoder !== undefined;
+  }
+
+  /** How many pictures were really encoded, those from the cache not counted. */
+  get imageEncodes(): number {
+    return this.encoder?.encodes ?? 0;
+  }
+
+  /** Puts a picture encoder in front of the cache. @internal */
+  useEncoder(encoder: ImageEncoder): void {
+    this.encoder = new CachedImageEncoder(encoder, this.options.imageCacheBytes ?? DEFAULT_IMAGE_CACHE_BYTES);
+  }
+
+  /**
+   * Tokenises parts, encodes their pictures (each distinct one once) and finds the positions of the marks.
+   * BOS is added when the model's tokenizer adds it. Token ids are taken as they are, with nothing added.
+   *
+   * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, IMAGE_INVALID, IMAGE_UNSUPPORTED.
+   */
+  async prompt(source: readonly PromptPart[] | string | { tokens: ArrayLike<number> }): Promise<Prompt> {
+    if (typeof source === 'object' && 'tokens' in source) return promptFromTokens(source.tokens, this.info.nVocab);
+    this.native;
+    return buildPrompt(typeof source === 'string' ? [source] : source, {
+      tokenize: (text) => this.tokenize(text),
+      describe: (token) => this.detokenize([token]),
+      bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
+      encodeImage: (image) => this.encodeImage(image),
+    });
+  }
+
+  private async encodeImage(source: ImageSource): Promise<Segment[]> {
+    if (!this.encoder) {
+      throw new XpatchError(
+        'IMAGE_UNSUPPORTED',
+        `'${this.identity.name || this.files.model}' was loaded without a picture encoder. Name its mmproj GGUF (--mmproj, or the mmproj option of loadModel).`,
+      );
+    }
+    return this.encoder.encode(await readImage(source, { width: this.options.imageWidth }));
+  }
+
+  /** Tokens of a text, without BOS; special tokens written in it are recognised. @throws XpatchError TOKEN_INVALID without a tokenizer. */
+  tokenize(text: string): Int32Array {
+    try {
+      return native().addon.modelTokenize(this.native, text, false, true);
+    } catch (error) {
+      throw nativeError(error, 'The text cannot be tokenised');
+    }
+  }
+
+  /** Bytes of tokens: a token may be a part of a UTF-8 character. Special tokens are left out unless `special`. */
+  tokenBytes(tokens: ArrayLike<number>, special = false): Uint8Array {
+    try {
+      return native().addon.modelDetokenize(this.native, Int32Array.from(tokens), special);
+    } catch (error) {
+      throw nativeError(error, 'The tokens have no text');
+    }
+  }
+
+  /** Text of tokens, special tokens written out; bytes that are no whole character become U+FFFD. */
+  detokenize(tokens: ArrayLike<number>): string {
+    return new TextDecoder().decode(this.tokenBytes(tokens, true));
+  }
+
+  /** Whether a token ends a generation. */
+  isEnd(token: number): boolean {
+    return native().addon.modelIsEnd(this.native, token);
+  }
+
+  /** Makes a context: a KV cache and what runs passes on it. */
+  async createContext(options: ContextOptions = {}): Promise<Context> {
+    const context = await Context.create(this, options);
+    this.contexts.add(context);
+    return context;
+  }
+
+  /** @internal */
+  forget(context: Context): void {
+    this.contexts.delete(context);
+  }
+
+  /** Frees the model, its contexts and its encoder; what runs on them ends with ABORTED. May be called twice. */
+  async dispose(): Promise<void> {
+    const handle = this.handle;
+    if (!handle) return;
+    this.handle = undefined;
+    await Promise.all([...this.contexts].map((context) => context.dispose()));
+    await this.encoder?.dispose();
+    await native().addon.modelDispose(handle);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+async function hashFile(path: string, signal?: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}

@@ -1,0 +1,97 @@
+import { XpatchError } from '../errors.js';
+import { Prompt, type Segment } from './prompt.js';
+import type { ImageSource, PromptPart } from './types.js';
+
+/** What building a prompt needs of a model. */
+export interface PromptTools {
+  /** Tokens of a text without BOS; special tokens written in the text are recognised. */
+  tokenize(text: string): Int32Array;
+  /** Text of a token, for messages. */
+  describe(token: number): string;
+  /** The BOS token, if the model's tokenizer puts one in front. */
+  bos: number | undefined;
+  encodeImage(image: ImageSource): Promise<Segment[]>;
+}
+
+/**
+ * Tokenises parts into a prompt and finds the token position of every mark.
+ *
+ * Adjacent texts are tokenised as one string, so that marks do not change the tokens. A mark is the token that ends at its
+ * place; where a token reaches across it the prompt is refused, because a neighbouring token would be patched silently.
+ * Text on either side of a picture is tokenised on its own, as llama.cpp's mtmd does.
+ *
+ * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, INVALID_ARGUMENT, or what the image encoder throws.
+ */
+export async function buildPrompt(parts: readonly PromptPart[], tools: PromptTools): Promise<Prompt> {
+  const segments: Segment[] = tools.bos === undefined ? [] : [{ kind: 'tokens', tokens: Int32Array.of(tools.bos) }];
+  const marks: Record<string, number> = {};
+  let length = segments.length;
+  let text = '';
+  let pending: { mark: string; offset: number }[] = [];
+
+  const place = (mark: string, position: number) => {
+    if (mark === 'last' || mark === 'all' || marks[mark] !== undefined) {
+      throw new XpatchError('MARK_AMBIGUOUS', `The mark '${mark}' ${marks[mark] === undefined ? 'is a reserved name' : 'stands twice in the prompt'}.`);
+    }
+    if (position < 0) {
+      throw new XpatchError('MARK_AMBIGUOUS', `The mark '${mark}' stands before the first token. Put it after some text.`);
+    }
+    marks[mark] = position;
+  };
+  const flush = () => {
+    const tokens = text ? tools.tokenize(text) : new Int32Array(0);
+    for (const { mark, offset } of pending) {
+      const before = offset ? tools.tokenize(text.slice(0, offset)) : new Int32Array(0);
+      const differs = before.findIndex((token, i) => token !== tokens[i]);
+      if (differs >= 0) {
+        const token = tokens[Math.min(differs, tokens.length - 1)] as number;
+        throw new XpatchError(
+          'MARK_AMBIGUOUS',
+          `The tokenizer merges across the mark '${mark}': the text before it does not end with a token of its own there ` +
+            `(token ${JSON.stringify(tools.describe(token))}). Change the text around the mark.`,
+        );
+      }
+      place(mark, length + before.length - 1);
+    }
+    if (tokens.length) segments.push({ kind: 'tokens', tokens });
+    length += tokens.length;
+    text = '';
+    pending = [];
+  };
+
+  for (const part of parts) {
+    if (typeof part === 'string') {
+      text += part;
+    } else if ('mark' in part) {
+      pending.push({ mark: part.mark, offset: text.length });
+    } else if ('image' in part) {
+      flush();
+      for (const segment of await tools.encodeImage(part.image)) {
+        segments.push(segment);
+        length += segment.kind === 'tokens' ? segment.tokens.length : segment.nRows;
+      }
+    } else {
+      throw new XpatchError('INVALID_ARGUMENT', 'A prompt part must be a string, { image } or { mark }.');
+    }
+  }
+  flush();
+  if (!parts.some((part) => typeof part !== 'string' && 'image' in part) && length === (tools.bos === undefined ? 0 : 1)) {
+    throw new XpatchError('PROMPT_EMPTY', 'The prompt has no tokens. Give it some text, token ids or a picture.');
+  }
+  return new Prompt(segments, marks);
+}
+
+/**
+ * A prompt from token ids, with nothing added.
+ *
+ * @throws XpatchError PROMPT_EMPTY, TOKEN_INVALID.
+ */
+export function promptFromTokens(tokens: ArrayLike<number>, nVocab: number): Prompt {
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i] as number;
+    if (!Number.isInteger(token) || token < 0 || token >= nVocab) {
+      throw new XpatchError('TOKEN_INVALID', `Token id ${token} at index ${i} is outside the vocabulary (0 to ${nVocab - 1}).`);
+    }
+  }
+  return new Prompt([{ kind: 'tokens', tokens: Int32Array.from(tokens) }], {});
+}

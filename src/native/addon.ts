@@ -1,0 +1,128 @@
+/**
+ * The surface of the C++ addon, one line a function. tests/native checks that the addon exports exactly these names.
+ * Nothing but src/native and src/model uses it: arguments are validated there, in TypeScript, before they get here.
+ */
+export interface Addon {
+  loadBackends(folder: string): void;
+  /** An empty string, or why the library could not be loaded. */
+  loadBackendLibrary(path: string): string;
+  listDevices(): Device[];
+  llamaVersion(): string;
+
+  modelLoad(options: NativeModelOptions, onProgress: (fraction: number) => void, abort: Int32Array): Promise<ModelHandle>;
+  modelInfo(model: ModelHandle): NativeModelInfo;
+  modelTokenize(model: ModelHandle, text: string, addSpecial: boolean, parseSpecial: boolean): Int32Array;
+  modelDetokenize(model: ModelHandle, tokens: Int32Array, renderSpecial: boolean): Uint8Array;
+  modelIsEnd(model: ModelHandle, token: number): boolean;
+  modelDispose(model: ModelHandle): Promise<void>;
+
+  contextCreate(model: ModelHandle, options: NativeContextOptions): Promise<ContextHandle>;
+  contextSize(context: ContextHandle): number;
+  contextHookLayers(context: ContextHandle, hook: number): Promise<Int32Array>;
+  contextDecode(context: ContextHandle, model: ModelHandle, job: DecodeJob): Promise<void>;
+  contextAbort(context: ContextHandle, on: boolean): void;
+  contextDispose(context: ContextHandle): Promise<void>;
+
+  visionCreate(model: ModelHandle, options: { path: string; device: string; threads: number }): Promise<VisionHandle>;
+  visionEncode(vision: VisionHandle, rgb: Uint8Array, width: number, height: number): Promise<NativeImageChunk[]>;
+  visionDispose(vision: VisionHandle): Promise<void>;
+}
+
+declare const handle: unique symbol;
+export type ModelHandle = { readonly [handle]: 'model' };
+export type ContextHandle = { readonly [handle]: 'context' };
+export type VisionHandle = { readonly [handle]: 'vision' };
+
+/** A compute device, as ggml reports it. Memory in bytes. */
+export interface Device {
+  name: string;
+  description: string;
+  backend: string;
+  type: 'cpu' | 'gpu' | 'igpu' | 'accel';
+  memoryFree: number;
+  memoryTotal: number;
+}
+
+export interface NativeModelOptions {
+  path: string;
+  device: string;
+  gpuLayers: number;
+  useMmap: boolean;
+}
+
+export interface NativeModelInfo {
+  architecture: string;
+  name: string;
+  description: string;
+  nLayers: number;
+  nEmbd: number;
+  nEmbdInput: number;
+  nVocab: number;
+  nCtxTrain: number;
+  positionsPerEmbedding: 1 | 4;
+  slidingWindow: number;
+  recurrent: boolean;
+  hasEncoder: boolean;
+  hasDecoder: boolean;
+  hasTokenizer: boolean;
+  bosToken: number;
+  addsBos: boolean;
+  sizeBytes: number;
+}
+
+export interface NativeContextOptions {
+  nCtx: number;
+  nUbatch: number;
+  nSeq: number;
+  threads: number;
+  flashAttention: 'on' | 'off' | 'auto';
+  kvType: 'f16' | 'f32';
+}
+
+/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each. */
+export interface DecodeJob {
+  clear?: boolean;
+  removes?: Int32Array;
+  copies?: Int32Array;
+  tokens?: Int32Array;
+  embeddings?: Float32Array;
+  positions?: Int32Array;
+  sequences?: Int32Array;
+  outputs?: Uint8Array;
+  nonCausal?: boolean;
+  captures?: NativeCapture[];
+  patches?: NativePatch[];
+  logits?: { rows: Int32Array; offsets: Float64Array; out: Float32Array }[];
+  top?: { rows: Int32Array; k: number; ids: Int32Array; logits: Float32Array; logsumexp: Float32Array };
+}
+
+export interface NativeCapture {
+  hook: number;
+  layer: number;
+  rows: Int32Array;
+  offsets: Float64Array;
+  out: Float32Array;
+}
+
+export interface NativePatch {
+  hook: number;
+  layer: number;
+  rows: Int32Array;
+  op: number;
+  factor: number;
+  values: Float32Array;
+  deltas: Float32Array;
+}
+
+export interface NativeImageChunk {
+  /** Text tokens that the model wants around the picture; empty for the picture itself. */
+  tokens: Int32Array;
+  /** nRows x n_embd_inp; empty for text. */
+  embeddings: Float32Array;
+  nRows: number;
+  /** By how much the position counter advances. */
+  nPositions: number;
+  nonCausal: boolean;
+  /** M-RoPE only: t, y, x, z of every row relative to the first, dimension by dimension. */
+  positions: Int32Array;
+}
