@@ -8,9 +8,9 @@ written here, with the keys and names of tools/mtmd/legacy-models/convert_image_
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
-from pictures import PICTURES, load_pixels
-from record import record_prompt
+from pictures import SQUARE, load_pixels
 from tiny import randomise, train_tokenizer
+from vision import index_entry, record_vision
 
 IMAGE_SIZE = 32
 PATCH_SIZE = 8
@@ -37,10 +37,6 @@ TOWERS = {
     ),
 }
 FAMILIES = list(TOWERS)
-PROMPTS = {
-    'one-picture': ['Q:', {'image': 'square-a.png'}, '\nA:'],
-    'two-pictures': ['Q:', {'image': 'square-a.png'}, '\nA:Sweden\n\nQ:', {'image': 'square-b.png'}, '\nA:'],
-}
 
 
 def build(name):
@@ -148,38 +144,13 @@ def make(name, checkpoint, out, convert):
     convert.convert_text(checkpoint, out / f'{name}.gguf', f'tiny-{name}', 'gpt-2', {})
     write_mmproj(model, out / f'{name}.mmproj.gguf', f'tiny-{name}-mmproj')
 
-    pixels = {p: load_pixels(p, MEAN, STD) for p in PICTURES if p.startswith('square')}
-    with torch.no_grad():
-        embeddings = {
-            p: model.get_image_features(pixel_values=x[None]).pooler_output[0] for p, x in pixels.items()
-        }
-    tensors = {f'{p}.embeddings': e for p, e in embeddings.items()}
-    prompts = []
-    for prompt, parts in PROMPTS.items():
-        ids, used, pictures = [0], [], []
-        for part in parts:
-            if isinstance(part, str):
-                ids += tokenizer.encode(part, add_special_tokens=False)
-            else:
-                used.append({'file': part['image'], 'at': len(ids), 'rows': ROWS,
-                             'embeddings': f'{part["image"]}.embeddings'})
-                pictures.append(pixels[part['image']])
-                ids += [IMAGE_TOKEN] * ROWS
-        inputs = {'input_ids': torch.tensor([ids]), 'pixel_values': torch.stack(pictures)}
-        middles = [used[-1]['at'] - 1, used[-1]['at'] + ROWS // 2]
-        recorded = record_prompt(
-            model, model.get_submodule('model.language_model.layers'), inputs, prompt, middles, tensors, seed=300
-        )
-        tokens = [-1 if i == IMAGE_TOKEN else i for i in ids]
-        prompts.append({'name': prompt, 'parts': parts, 'tokens': tokens, 'images': used, **recorded})
-    return tensors, {
-        'mmproj': f'{name}.mmproj.gguf',
-        'kind': 'vision',
-        'architecture': 'llama',
-        'nEmbd': 64,
-        'nLayers': 3,
-        'nVocab': 288,
-        'tokenizer': True,
-        'texts': [],
-        'prompts': prompts,
-    }
+    pixels = {file: load_pixels(file, MEAN, STD) for file in SQUARE}
+
+    def embed(file):
+        return model.get_image_features(pixel_values=pixels[file][None]).pooler_output[0]
+
+    def inputs(ids, files):
+        return {'input_ids': ids, 'pixel_values': torch.stack([pixels[file] for file in files])}
+
+    tensors, prompts = record_vision(model, tokenizer, SQUARE, embed, inputs, IMAGE_TOKEN, bos=[0])
+    return tensors, index_entry(name, model, 'llama', prompts)

@@ -18,8 +18,10 @@ from safetensors.torch import save_file
 
 import convert
 import decoders
+import gemma3
 import llava
 import pictures
+import qwen2_vl
 
 OUT = Path(__file__).resolve().parent.parent / 'fixtures' / 'models'
 
@@ -38,7 +40,7 @@ def main():
     index_path = OUT / 'index.json'
     index = json.loads(index_path.read_text()) if index_path.is_file() else {'families': []}
     families = {family['name']: family for family in index['families']}
-    makers = {name: module for module in (decoders, llava) for name in module.FAMILIES}
+    makers = {name: module for module in (decoders, llava, qwen2_vl, gemma3) for name in module.FAMILIES}
     unknown = set(args.only or ()) - set(makers)
     if unknown:
         raise SystemExit(f'unknown families {sorted(unknown)}; there are {sorted(makers)}')

@@ -28,10 +28,15 @@ def _picture(width, height, seed):
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
+# file: (width, height, seed)
 PICTURES = {
     'square-a.png': (32, 32, 1),
     'square-b.png': (32, 32, 2),
+    'grid-a.png': (64, 48, 3),
+    'grid-b.png': (48, 80, 4),
 }
+SQUARE = ['square-a.png', 'square-b.png']
+GRID = ['grid-a.png', 'grid-b.png']
 
 
 def write_pictures():
