@@ -4,6 +4,7 @@ import { XpatchError } from './errors.js';
 /** The four 32-bit words of a generator's state; not all of them zero. */
 export type RandomState = readonly [number, number, number, number];
 
+const { imul } = Math;
 const rotateLeft = (x: number, k: number): number => (x << k) | (x >>> (32 - k));
 
 /**
@@ -14,7 +15,7 @@ const rotateLeft = (x: number, k: number): number => (x << k) | (x >>> (32 - k))
  * every use names its own stream, and one draw more in one place shifts nothing elsewhere.
  */
 export class Random {
-  #s: [number, number, number, number];
+  readonly #s: Uint32Array;
   #spareGaussian: number | undefined;
 
   /**
@@ -29,27 +30,27 @@ export class Random {
     const digest = createHash('sha256')
       .update(JSON.stringify([seed, ...stream]))
       .digest();
-    this.#s = [digest.readUInt32LE(0), digest.readUInt32LE(4), digest.readUInt32LE(8), digest.readUInt32LE(12)];
+    this.#s = Uint32Array.of(...[0, 4, 8, 12].map((offset) => digest.readUInt32LE(offset)));
   }
 
   /** A generator in a given state, for comparison with other implementations. */
   static fromState(state: RandomState): Random {
     const random = new Random(0);
-    random.#s = [state[0] >>> 0, state[1] >>> 0, state[2] >>> 0, state[3] >>> 0];
+    random.#s.set(state);
     return random;
   }
 
   /** The next 32 random bits, as an integer from 0 to 2^32 - 1. */
   uint32(): number {
     const s = this.#s;
-    const result = Math.imul(rotateLeft(Math.imul(s[1], 5), 7), 9) >>> 0;
-    const t = s[1] << 9;
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= t;
-    s[3] = rotateLeft(s[3], 11);
+    const s1 = s[1] as number;
+    const result = imul(rotateLeft(imul(s1, 5), 7), 9) >>> 0;
+    const s2 = (s[2] as number) ^ (s[0] as number);
+    const s3 = (s[3] as number) ^ s1;
+    s[1] = s1 ^ s2;
+    s[0] = (s[0] as number) ^ s3;
+    s[2] = s2 ^ (s1 << 9);
+    s[3] = rotateLeft(s3, 11);
     return result;
   }
 
@@ -62,7 +63,7 @@ export class Random {
 
   /** A whole number from 0 to n - 1, each equally likely. `n` from 1 to 2^32. */
   integer(n: number): number {
-    if (!Number.isInteger(n) || n < 1 || n > 0x100000000) {
+    if (!(n >= 1 && n <= 0x100000000 && n % 1 === 0)) {
       throw new XpatchError(
         'INVALID_ARGUMENT',
         `Random.integer takes a whole number from 1 to 2^32, not ${String(n)}.`,

@@ -1,0 +1,46 @@
+import type { TaskItem } from '../tasks/task.js';
+
+export interface ScoringOptions {
+  /** Compare without regard to case, as the paper does in its instruction experiment. Defaults to false. */
+  readonly ignoreCase?: boolean;
+}
+
+/**
+ * The paper's rule, for one generated token: after stripping, both strings are non-empty and one is a prefix of the other.
+ * Lenient: a token of one letter can pass.
+ */
+export function lenientMatch(answer: string, expected: string, options: ScoringOptions = {}): boolean {
+  const a = normalise(answer, options);
+  const b = normalise(expected, options);
+  return a !== '' && b !== '' && (a.startsWith(b) || b.startsWith(a));
+}
+
+/**
+ * The whole answer: what a longer greedy continuation says before its first line break equals the expected string, both
+ * stripped. A continuation that was cut off earlier does not pass.
+ */
+export function strictMatch(continuation: string, expected: string, options: ScoringOptions = {}): boolean {
+  const [firstLine = ''] = continuation.split(/\r\n|\r|\n/, 1);
+  const answer = normalise(firstLine, options);
+  return answer !== '' && answer === normalise(expected, options);
+}
+
+/**
+ * The Random row: the answer that most examples have, given to every query. Ties go to the answer met first.
+ * @param examples examples that exclude every query: the validation items of the same seed
+ * @returns undefined when there are no examples
+ */
+export function majorityAnswer(examples: readonly Pick<TaskItem, 'output'>[]): string | undefined {
+  const counts = new Map<string, number>();
+  for (const { output } of examples) counts.set(output, (counts.get(output) ?? 0) + 1);
+  let best: string | undefined;
+  for (const [answer, count] of counts) {
+    if (best === undefined || count > (counts.get(best) as number)) best = answer;
+  }
+  return best;
+}
+
+function normalise(text: string, { ignoreCase = false }: ScoringOptions): string {
+  const stripped = text.trim().normalize('NFC');
+  return ignoreCase ? stripped.toLowerCase() : stripped;
+}

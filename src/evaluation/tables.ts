@@ -1,0 +1,101 @@
+import { bootstrapInterval, type Observation } from './statistics.js';
+
+/** One scored query of one condition: what the tables are made of. */
+export interface ScoredQuery {
+  /** Row of the table, e.g. `Text Patch`. */
+  readonly condition: string;
+  readonly task: string;
+  readonly domain: string;
+  readonly seed: number;
+  /** The input of the query. */
+  readonly item: string;
+  /** Whether the first generated token passes the paper's rule (`lenientMatch`). */
+  readonly lenient: boolean;
+  /** Whether the longer answer is right as a whole (`strictMatch`). */
+  readonly strict: boolean;
+}
+
+export type Score = 'lenient' | 'strict';
+
+/** A measured number with its interval, and how many queries and different items it comes from. */
+export interface Cell {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+  readonly n: number;
+  readonly items: number;
+}
+
+/** A table as data; src/report/tables.ts writes it as text, Markdown or CSV. */
+export interface Table {
+  readonly title: string;
+  /** Head of the column of row names. */
+  readonly corner: string;
+  readonly columns: readonly string[];
+  /** One cell a column; undefined where nothing was measured. */
+  readonly rows: readonly { readonly label: string; readonly cells: readonly (Cell | undefined)[] }[];
+  /** What the numbers are, one sentence each. */
+  readonly notes: readonly string[];
+}
+
+export interface AccuracyTableOptions {
+  readonly title: string;
+  readonly score: Score;
+  /** Rows, in this order; one without any scored query gets empty cells. Defaults to the order of appearance. */
+  readonly conditions?: readonly string[];
+  /** Columns, in this order. Defaults to the order of appearance. */
+  readonly tasks?: readonly string[];
+  /** Further notes, put before those about scores, intervals and n. */
+  readonly notes?: readonly string[];
+}
+
+const SCORE_NOTES: Record<Score, string> = {
+  lenient:
+    'Lenient score: the first generated token, stripped, and the expected answer are both non-empty and one is a prefix of the other.',
+  strict: 'Strict score: the whole greedy answer up to the first line break equals the expected answer.',
+};
+
+/** The main table: accuracy of every condition in every task and in their mean, with 95 % intervals. */
+export function accuracyTable(queries: readonly ScoredQuery[], options: AccuracyTableOptions): Table {
+  const { title, score } = options;
+  const conditions = options.conditions ?? [...new Set(queries.map((query) => query.condition))];
+  const tasks = options.tasks ?? [...new Set(queries.map((query) => query.task))];
+  const rows = conditions.map((condition) => {
+    const own = queries.filter((query) => query.condition === condition && tasks.includes(query.task));
+    const observations = own.map((query) => observe(query, score));
+    const cells = tasks.map((task) => estimateCell(observations.filter((o) => o.task === task)));
+    // A mean over fewer tasks than the other rows have would not be comparable.
+    return { label: condition, cells: [...cells, cells.includes(undefined) ? undefined : estimateCell(observations)] };
+  });
+  const seeds = [...new Set(queries.map((query) => query.seed))].sort((a, b) => a - b);
+  const notes = [
+    ...(options.notes ?? []),
+    SCORE_NOTES[score],
+    `Brackets: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
+    countNote(rows, tasks),
+  ];
+  return { title, corner: 'Condition', columns: [...tasks, 'mean'], rows, notes };
+}
+
+/** A query as the statistics take it. */
+export function observe(query: ScoredQuery, score: Score): Observation {
+  const { task, domain, seed, item } = query;
+  return { task, domain, seed, item, value: query[score] ? 1 : 0 };
+}
+
+function estimateCell(observations: readonly Observation[]): Cell | undefined {
+  return observations.length > 0 ? bootstrapInterval(observations) : undefined;
+}
+
+function countNote(rows: Table['rows'], tasks: readonly string[]): string {
+  const counts = tasks.map((task, column) => {
+    const cells = rows.flatMap((row) => row.cells[column] ?? []);
+    const range = (values: number[]) => {
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      return low === high ? `${low}` : `${low}-${high}`;
+    };
+    if (cells.length === 0) return `${task} 0`;
+    return `${task} ${range(cells.map((cell) => cell.n))} (${range(cells.map((cell) => cell.items))} items)`;
+  });
+  return `n, scored queries a cell, all seeds together: ${counts.join(', ')}.`;
+}
