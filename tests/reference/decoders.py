@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from record import record_prompt
-from tiny import randomise, train_tokenizer
+from tiny import randomise, save_tokenizer
 
 COMMON = dict(
     vocab_size=288,
@@ -90,8 +90,7 @@ def make(name, checkpoint, out, convert):
     model.save_pretrained(checkpoint)
     texts = []
     if pre_tokenizer is not None:
-        tokenizer = train_tokenizer(COMMON['vocab_size'], ['<s>', '</s>'], add_bos=True)
-        tokenizer.save_pretrained(checkpoint)
+        tokenizer = save_tokenizer(checkpoint, COMMON['vocab_size'], ['<s>', '</s>'], add_bos=True)
         texts = [{'text': t, 'tokens': [0, *tokenizer.encode(t, add_special_tokens=False)]} for t in TEXTS]
     convert.convert_text(checkpoint, out / f'{name}.gguf', f'tiny-{name}', pre_tokenizer, RENAMED.get(name, {}))
 

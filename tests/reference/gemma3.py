@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from pictures import SQUARE, load_pixels
-from tiny import randomise, train_tokenizer
+from tiny import randomise, save_tokenizer
 from vision import index_entry, record_vision
 
 ROWS = 16
@@ -59,8 +59,7 @@ def build():
 def make(name, checkpoint, out, convert):
     model = build()
     model.save_pretrained(checkpoint)
-    tokenizer = train_tokenizer(288, SPECIALS, add_bos=True)
-    tokenizer.save_pretrained(checkpoint)
+    tokenizer = save_tokenizer(checkpoint, 288, SPECIALS, add_bos=True)
     processor = {'image_mean': MEAN, 'image_std': STD, 'image_seq_length': ROWS}
     (checkpoint / 'preprocessor_config.json').write_text(json.dumps(processor))
     convert.convert_text(checkpoint, out / f'{name}.gguf', f'tiny-{name}', 'gpt-2', {})

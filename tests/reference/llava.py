@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
 from pictures import SQUARE, load_pixels
-from tiny import randomise, train_tokenizer
+from tiny import randomise, save_tokenizer
 from vision import index_entry, record_vision
 
 IMAGE_SIZE = 32
@@ -139,8 +139,7 @@ def write_mmproj(model, path, name):
 def make(name, checkpoint, out, convert):
     model = build(name)
     model.save_pretrained(checkpoint)
-    tokenizer = train_tokenizer(288, SPECIALS, add_bos=True)
-    tokenizer.save_pretrained(checkpoint)
+    tokenizer = save_tokenizer(checkpoint, 288, SPECIALS, add_bos=True)
     convert.convert_text(checkpoint, out / f'{name}.gguf', f'tiny-{name}', 'gpt-2', {})
     write_mmproj(model, out / f'{name}.mmproj.gguf', f'tiny-{name}-mmproj')
 

@@ -6,7 +6,7 @@ import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from pictures import GRID, load_pixels
-from tiny import randomise, train_tokenizer
+from tiny import randomise, save_tokenizer
 from vision import index_entry, record_vision
 
 # 16 pixels a merged patch: a 64 x 48 picture is a grid of 4 x 3 rows. Real models have patches of 14 pixels.
@@ -67,8 +67,7 @@ def patches(file):
 def make(name, checkpoint, out, convert):
     model = build()
     model.save_pretrained(checkpoint)
-    tokenizer = train_tokenizer(288, SPECIALS, add_bos=False)
-    tokenizer.save_pretrained(checkpoint)
+    tokenizer = save_tokenizer(checkpoint, 288, SPECIALS, add_bos=False)
     (checkpoint / 'preprocessor_config.json').write_text(json.dumps({'image_mean': MEAN, 'image_std': STD}))
     convert.convert_text(checkpoint, out / f'{name}.gguf', f'tiny-{name}', 'gpt-2', {})
     convert.convert_mmproj(checkpoint, out / f'{name}.mmproj.gguf', f'tiny-{name}-mmproj')

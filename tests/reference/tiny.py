@@ -1,5 +1,6 @@
 """Tiny checkpoints: random weights that keep every part of a model at work, and a byte-level BPE tokenizer."""
 
+import json
 import math
 
 import torch
@@ -51,7 +52,7 @@ def randomise(model, seed, embedding_std=1.0, norm_offset=1.0, gains=None):
     return model.float().eval()
 
 
-def train_tokenizer(vocab_size, specials, add_bos):
+def save_tokenizer(checkpoint, vocab_size, specials, add_bos):
     """A byte-level BPE with GPT-2's pre-tokenizer. specials take the first ids; the first one is BOS, the second EOS."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -66,5 +67,8 @@ def train_tokenizer(vocab_size, specials, add_bos):
     if tokenizer.get_vocab_size() != vocab_size:
         raise ValueError(f'the corpus gives {tokenizer.get_vocab_size()} tokens, not {vocab_size}')
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[1])
-    wrapped.init_kwargs['add_bos_token'] = add_bos
+    wrapped.save_pretrained(checkpoint)
+    # Read by the converter; transformers keeps it only for tokenizer classes of its own.
+    config = checkpoint / 'tokenizer_config.json'
+    config.write_text(json.dumps({**json.loads(config.read_text()), 'add_bos_token': add_bos}))
     return wrapped
