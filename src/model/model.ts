@@ -8,8 +8,8 @@ import { Context, type ContextOptions } from './context.js';
 import { checkModelFile, checkProjectorFile } from './gguf-check.js';
 import { readImage } from './image.js';
 import { CachedImageEncoder, DEFAULT_IMAGE_CACHE_BYTES, type ImageEncoder, MtmdEncoder } from './image-encoder.js';
-import { Prompt, type Segment } from './prompt.js';
-import { buildPrompt, promptFromTokens } from './prompt-builder.js';
+import type { Prompt, Segment } from './prompt.js';
+import { buildPrompt } from './prompt-builder.js';
 import { resolveModel } from './resolve.js';
 import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
 
@@ -129,17 +129,17 @@ export class Model implements AsyncDisposable {
 
   /**
    * Tokenises parts, encodes their pictures (each distinct one once) and finds the positions of the marks.
-   * BOS is added when the model's tokenizer adds it. Token ids are taken as they are, with nothing added.
+   * BOS is added when the model's tokenizer adds it, unless the prompt starts with token ids.
    *
    * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, IMAGE_INVALID, IMAGE_UNSUPPORTED.
    */
-  async prompt(source: readonly PromptPart[] | string | { tokens: ArrayLike<number> }): Promise<Prompt> {
-    if (typeof source === 'object' && 'tokens' in source) return promptFromTokens(source.tokens, this.info.nVocab);
-    this.native;
-    return buildPrompt(typeof source === 'string' ? [source] : source, {
+  async prompt(source: readonly PromptPart[] | PromptPart): Promise<Prompt> {
+    this.native; // throws when disposed
+    return buildPrompt(Array.isArray(source) ? source : [source as PromptPart], {
       tokenize: (text) => this.tokenize(text),
       describe: (token) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
+      nVocab: this.info.nVocab,
       encodeImage: (image) => this.encodeImage(image),
     });
   }

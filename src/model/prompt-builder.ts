@@ -10,6 +10,7 @@ export interface PromptTools {
   describe(token: number): string;
   /** The BOS token, if the model's tokenizer puts one in front. */
   bos: number | undefined;
+  nVocab: number;
   encodeImage(image: ImageSource): Promise<Segment[]>;
 }
 
@@ -18,17 +19,27 @@ export interface PromptTools {
  *
  * Adjacent texts are tokenised as one string, so that marks do not change the tokens. A mark is the token that ends at its
  * place; where a token reaches across it the prompt is refused, because a neighbouring token would be patched silently.
- * Text on either side of a picture is tokenised on its own, as llama.cpp's mtmd does.
+ * Text on either side of a picture is tokenised on its own, as llama.cpp's mtmd does. BOS is added unless the prompt
+ * starts with token ids.
  *
- * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, INVALID_ARGUMENT, or what the image encoder throws.
+ * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, INVALID_ARGUMENT, or what the image encoder throws.
  */
 export async function buildPrompt(parts: readonly PromptPart[], tools: PromptTools): Promise<Prompt> {
-  const segments: Segment[] = tools.bos === undefined ? [] : [{ kind: 'tokens', tokens: Int32Array.of(tools.bos) }];
+  const segments: Segment[] = [];
   const marks: Record<string, number> = {};
-  let length = segments.length;
+  let length = 0;
   let text = '';
   let pending: { mark: string; offset: number }[] = [];
 
+  const append = (segment: Segment) => {
+    const last = segments.at(-1);
+    if (segment.kind === 'tokens' && last?.kind === 'tokens') {
+      segments[segments.length - 1] = { kind: 'tokens', tokens: Int32Array.of(...last.tokens, ...segment.tokens) };
+    } else {
+      segments.push(segment);
+    }
+    length += segment.kind === 'tokens' ? segment.tokens.length : segment.nRows;
+  };
   const place = (mark: string, position: number) => {
     if (mark === 'last' || mark === 'all' || marks[mark] !== undefined) {
       throw new XpatchError('MARK_AMBIGUOUS', `The mark '${mark}' ${marks[mark] === undefined ? 'is a reserved name' : 'stands twice in the prompt'}.`);
@@ -53,45 +64,44 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
       }
       place(mark, length + before.length - 1);
     }
-    if (tokens.length) segments.push({ kind: 'tokens', tokens });
-    length += tokens.length;
+    if (tokens.length) append({ kind: 'tokens', tokens });
     text = '';
     pending = [];
   };
 
+  const isEmpty = (part: PromptPart) => part === '' || (typeof part === 'object' && 'mark' in part);
+  const start = parts.find((part) => !isEmpty(part));
+  if (start === undefined) {
+    throw new XpatchError('PROMPT_EMPTY', 'The prompt is empty. Give it some text, token ids or a picture.');
+  }
+  if (tools.bos !== undefined && !(typeof start === 'object' && 'tokens' in start)) {
+    append({ kind: 'tokens', tokens: Int32Array.of(tools.bos) });
+  }
   for (const part of parts) {
     if (typeof part === 'string') {
       text += part;
     } else if ('mark' in part) {
       pending.push({ mark: part.mark, offset: text.length });
+    } else if ('tokens' in part) {
+      flush();
+      append({ kind: 'tokens', tokens: checkTokens(part.tokens, tools.nVocab) });
     } else if ('image' in part) {
       flush();
-      for (const segment of await tools.encodeImage(part.image)) {
-        segments.push(segment);
-        length += segment.kind === 'tokens' ? segment.tokens.length : segment.nRows;
-      }
+      for (const segment of await tools.encodeImage(part.image)) append(segment);
     } else {
-      throw new XpatchError('INVALID_ARGUMENT', 'A prompt part must be a string, { image } or { mark }.');
+      throw new XpatchError('INVALID_ARGUMENT', 'A prompt part must be a string, { tokens }, { image } or { mark }.');
     }
   }
   flush();
-  if (!parts.some((part) => typeof part !== 'string' && 'image' in part) && length === (tools.bos === undefined ? 0 : 1)) {
-    throw new XpatchError('PROMPT_EMPTY', 'The prompt has no tokens. Give it some text, token ids or a picture.');
-  }
   return new Prompt(segments, marks);
 }
 
-/**
- * A prompt from token ids, with nothing added.
- *
- * @throws XpatchError PROMPT_EMPTY, TOKEN_INVALID.
- */
-export function promptFromTokens(tokens: ArrayLike<number>, nVocab: number): Prompt {
+function checkTokens(tokens: ArrayLike<number>, nVocab: number): Int32Array {
   for (let i = 0; i < tokens.length; i++) {
     const token = tokens[i] as number;
     if (!Number.isInteger(token) || token < 0 || token >= nVocab) {
       throw new XpatchError('TOKEN_INVALID', `Token id ${token} at index ${i} is outside the vocabulary (0 to ${nVocab - 1}).`);
     }
   }
-  return new Prompt([{ kind: 'tokens', tokens: Int32Array.from(tokens) }], {});
+  return Int32Array.from(tokens);
 }

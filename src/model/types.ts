@@ -16,8 +16,11 @@ export type InterventionOp = (typeof OPS)[number];
 /** A picture: a path, a `data:` URL, an encoded file, or raw 8-bit RGB (width * height * 3 bytes, row by row). */
 export type ImageSource = string | Uint8Array | { data: Uint8Array; width: number; height: number };
 
-/** A part of a prompt. A mark names the token that ends at its place, e.g. `delimiter` right after `A:`. */
-export type PromptPart = string | { image: ImageSource } | { mark: string };
+/**
+ * A part of a prompt: text, token ids as they are, a picture, or a mark, which names the token that ends at its place,
+ * e.g. `delimiter` right after `A:`.
+ */
+export type PromptPart = string | { tokens: ArrayLike<number> } | { image: ImageSource } | { mark: string };
 
 /** A position in the expanded prompt (pictures count as many positions as they have rows): an index, negative from the end; a mark's name; or `'last'`. */
 export type PositionRef = number | string;
