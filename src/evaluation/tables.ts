@@ -1,4 +1,4 @@
-import { bootstrapInterval, type Observation } from './statistics.js';
+import { bootstrapInterval, type Observation, spreadOverSeeds } from './statistics.js';
 
 /** One scored query of one condition: what the tables are made of. */
 export interface ScoredQuery {
@@ -60,18 +60,23 @@ export function accuracyTable(queries: readonly ScoredQuery[], options: Accuracy
   const { title, score } = options;
   const conditions = options.conditions ?? [...new Set(queries.map((query) => query.condition))];
   const tasks = options.tasks ?? [...new Set(queries.map((query) => query.task))];
+  const spreads: string[] = [];
   const rows = conditions.map((condition) => {
     const own = queries.filter((query) => query.condition === condition && tasks.includes(query.task));
     const observations = own.map((query) => observe(query, score));
     const cells = tasks.map((task) => estimateCell(observations.filter((o) => o.task === task)));
     // A mean over fewer tasks than the other rows have would not be comparable.
-    return { label: condition, cells: [...cells, cells.includes(undefined) ? undefined : estimateCell(observations)] };
+    if (cells.includes(undefined)) return { label: condition, cells: [...cells, undefined] };
+    const { sd } = spreadOverSeeds(observations);
+    if (sd !== undefined) spreads.push(`${condition} ${sd.toFixed(3)}`);
+    return { label: condition, cells: [...cells, estimateCell(observations)] };
   });
   const seeds = [...new Set(queries.map((query) => query.seed))].sort((a, b) => a - b);
   const notes = [
     ...(options.notes ?? []),
     SCORE_NOTES[score],
-    `Brackets: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
+    `Ranges: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
+    ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
     countNote(rows, tasks),
   ];
   return { title, corner: 'Condition', columns: [...tasks, 'mean'], rows, notes };

@@ -2,7 +2,7 @@ import type { PromptPart } from '../model/types.js';
 
 /** What a prompt was, written into results and vector files so that it can be built again. */
 export interface PromptRecord {
-  /** The text of all parts in order; `<image>` stands where a picture stood. */
+  /** The text of all parts in order; `<image>` stands where a picture stood, `<tokens>` where token ids were given. */
   readonly text: string;
   /** The pictures in order: the path, or the kind of in-memory source. Left out when there are none. */
   readonly images?: readonly string[];
@@ -23,6 +23,8 @@ export function recordPrompt(parts: readonly PromptPart[], tokens: ArrayLike<num
     } else if ('image' in part) {
       text += '<image>';
       images.push(nameOfImage(part.image));
+    } else if ('tokens' in part) {
+      text += '<tokens>';
     }
   }
   const record = { text, tokens: foldImageRows(tokens) };

@@ -366,7 +366,8 @@ describe('prompt records', () => {
       images: ['/data/peru.png'],
       tokens: [1, 40, -3, 10, 34],
     });
-    expect(recordPrompt(['hi'], new Int32Array([1, 5]))).toEqual({ text: 'hi', tokens: [1, 5] });
+    const ids = [{ tokens: [5] }, 'hi'];
+    expect(recordPrompt(ids, new Int32Array([1, 5, 6]))).toEqual({ text: '<tokens>hi', tokens: [1, 5, 6] });
     const raw = { data: new Uint8Array(3), width: 1, height: 1 };
     const inMemory = [{ image: 'data:image/png;base64,AA' }, { image: Buffer.from('x') }, { image: raw }];
     expect(recordPrompt(inMemory, [-1, -1]).images).toEqual(['data URL', 'encoded image in memory', 'raw image 1x1']);

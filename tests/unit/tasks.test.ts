@@ -32,7 +32,12 @@ const items = (n: number, pictures = 0): TaskItem[] =>
   }));
 const task = (list: TaskItem[]): Task => ({ name: 't', domain: 't', file: '/t.json', hash: '', items: list });
 const text = (parts: readonly PromptPart[]) =>
-  parts.map((p) => (typeof p === 'string' ? p : 'image' in p ? `<${String(p.image)}>` : `[${p.mark}]`)).join('');
+  parts
+    .map((part) => {
+      if (typeof part === 'string') return part;
+      return 'image' in part ? `<${String(part.image)}>` : `[${'mark' in part ? part.mark : 'tokens'}]`;
+    })
+    .join('');
 
 describe('shipped tasks', () => {
   test('are the six of the paper, with its instructions', async () => {
