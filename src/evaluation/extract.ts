@@ -1,0 +1,69 @@
+import { XpatchError } from '../errors.js';
+import type { Context } from '../model/context.js';
+import type { Prompt } from '../model/prompt.js';
+import type { Progress, PromptPart } from '../model/types.js';
+import { DELIMITER, type ReadPosition, vectorPrompts } from '../tasks/prompts.js';
+import type { TaskSplit } from '../tasks/split.js';
+import { recordPrompt } from '../vectors/prompt-record.js';
+import { type TaskSpec, TaskVector } from '../vectors/task-vector.js';
+
+export interface ExtractOptions {
+  /** What specifies the task: text examples, image examples, or the instruction alone. */
+  spec: TaskSpec;
+  /** Examples a prompt. Not used by `instruction`. Defaults to 5. */
+  shots?: number;
+  /** Prompts whose mean is taken, at most one a validation item. Not used by `instruction`. Defaults to all validation items. */
+  prompts?: number;
+  /** Which `:` of an example prompt is read. Not used by `instruction`. Defaults to `last-example`, the paper's. */
+  readPosition?: ReadPosition;
+  signal?: AbortSignal;
+  /** `prompts` counts the prompts that are tokenised and their pictures encoded, `pass` the positions decoded. */
+  onProgress?: (progress: Progress & { stage: 'prompts' | 'pass' }) => void;
+}
+
+/**
+ * Extracts the task vector of a split: the residual stream after every block at the delimiter of each prompt, averaged over
+ * the prompts (Luo, Darrell and Bar, "Task Vectors are Cross-Modal", 2024). All prompts go through one pass, so what they
+ * share from their start is computed once. Only validation items are used.
+ *
+ * @returns A vector of all layers, [n_layers, n_embd].
+ * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, IMAGE_UNSUPPORTED, and as `Context.pass`.
+ */
+export async function extractTaskVector(
+  context: Context,
+  split: TaskSplit,
+  options: ExtractOptions,
+): Promise<TaskVector> {
+  const { spec, shots = 5, prompts: count, readPosition = 'last-example', signal, onProgress } = options;
+  const { model } = context;
+  const built: { parts: readonly PromptPart[]; prompt: Prompt }[] = [];
+  const asked = vectorPrompts(split, spec, { shots, count, readPosition });
+  for (const { parts } of asked) {
+    if (signal?.aborted) {
+      throw new XpatchError('ABORTED', 'The extraction was aborted while its prompts were built.', {
+        cause: signal.reason,
+      });
+    }
+    built.push({ parts, prompt: await model.prompt(parts) });
+    onProgress?.({ stage: 'prompts', done: built.length, total: asked.length });
+  }
+  const results = await context.pass(
+    built.map(({ prompt }) => ({ prompt, capture: { layers: 'all' as const, positions: [DELIMITER] } })),
+    { signal, onProgress: (progress) => onProgress?.({ stage: 'pass', ...progress }) },
+  );
+  const vectors = results.map(({ states }, i) => {
+    const { parts, prompt } = built[i] as { parts: readonly PromptPart[]; prompt: Prompt };
+    if (!states) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
+    const origin = {
+      op: 'prompts',
+      task: split.task.name,
+      spec,
+      shots: spec === 'instruction' ? 0 : shots,
+      seed: split.seed,
+      prompts: [recordPrompt(parts, prompt.tokens)],
+    } as const;
+    const readAt = spec === 'instruction' ? 'instruction' : readPosition;
+    return TaskVector.fromStates(states, { model: model.identity, readPosition: readAt, origin });
+  });
+  return TaskVector.mean(vectors);
+}
