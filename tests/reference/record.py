@@ -79,8 +79,8 @@ def standard_interventions(n_layers, length, middles, vector):
     return cases
 
 
-def record_prompt(model, layers, inputs, name, middles, tensors, seed):
-    """Fills tensors and returns the prompt's part of the index."""
+def record_prompt(model, layers, inputs, name, middles, tensors, seed, without=()):
+    """Fills tensors and returns the prompt's part of the index. without: operations to leave out."""
     states, logits = run(model, layers, inputs)
     n_layers, length, n_embd = states.shape
     tensors[f'{name}.states'] = states
@@ -93,6 +93,8 @@ def record_prompt(model, layers, inputs, name, middles, tensors, seed):
 
     cases = []
     for case_name, interventions in standard_interventions(n_layers, length, middles, vector).items():
+        if any(intervention['op'] in without for intervention in interventions):
+            continue
         patched_states, patched_logits = run(model, layers, inputs, interventions)
         key = f'{name}.{case_name}'
         if torch.allclose(patched_logits[-1], logits[-1], atol=1e-2):

@@ -10,11 +10,12 @@ PROMPTS = {
 }
 
 
-def record_vision(model, tokenizer, pictures, embed, inputs, image_token, bos=(), around=((), ())):
+def record_vision(model, tokenizer, pictures, embed, inputs, image_token, bos=(), around=((), ()), without=()):
     """Returns reference tensors and the prompts' part of the index.
 
     pictures: two file names. embed(file) -> [rows, n_embd], what the projector gives. inputs(ids, files) -> what the
-    model's forward takes. around: tokens that llama.cpp's mtmd puts before and after each picture.
+    model's forward takes. around: tokens that llama.cpp's mtmd puts before and after each picture. without: operations
+    that llama.cpp cannot do on this family.
     """
     with torch.no_grad():
         embeddings = {file: embed(file) for file in pictures}
@@ -37,7 +38,9 @@ def record_vision(model, tokenizer, pictures, embed, inputs, image_token, bos=()
         last_picture = images[-1]
         middles = [last_picture['at'] - 1, last_picture['at'] + last_picture['rows'] // 2]
         files = [image['file'] for image in images]
-        recorded = record_prompt(model, layers, inputs(torch.tensor([ids]), files), name, middles, tensors, seed=300)
+        recorded = record_prompt(
+            model, layers, inputs(torch.tensor([ids]), files), name, middles, tensors, seed=300, without=without
+        )
         tokens = [-1 if i == image_token else i for i in ids]
         prompts.append({'name': name, 'parts': parts, 'tokens': tokens, 'images': images, **recorded})
     return tensors, prompts
