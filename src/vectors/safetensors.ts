@@ -2,54 +2,23 @@ import { constants } from 'node:buffer';
 import { type FileHandle, open } from 'node:fs/promises';
 import { XpatchError } from '../errors.js';
 import { writeFileAtomic } from '../files.js';
+import {
+  checkMetadata,
+  checkTensors,
+  invalidSafetensors,
+  MAX_HEADER_BYTES,
+  METADATA_KEY,
+  parseHeader,
+  type SafetensorsDtype,
+  type TensorInfo,
+} from './safetensors-header.js';
 
-/** Bytes of one element, for every type that is read. */
-const ELEMENT_BYTES = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  U16: 2,
-  I16: 2,
-  F16: 2,
-  BF16: 2,
-  U32: 4,
-  I32: 4,
-  F32: 4,
-  U64: 8,
-  I64: 8,
-  F64: 8,
-} as const;
-
-export type SafetensorsDtype = keyof typeof ELEMENT_BYTES;
-
-/** One tensor of a file. Nothing of its data has been read yet. */
-export interface TensorInfo {
-  readonly name: string;
-  readonly dtype: SafetensorsDtype;
-  /** Row-major; `[]` is a scalar. */
-  readonly shape: readonly number[];
-  /** Number of elements. */
-  readonly length: number;
-  /** Place of the first byte in the file, and number of bytes. */
-  readonly offset: number;
-  readonly bytes: number;
-}
+export type { SafetensorsDtype, TensorInfo } from './safetensors-header.js';
 
 /** What can be written; the type of the array is the type in the file (F32, F64, I32, I64, U8). */
 export interface TensorToWrite {
   readonly data: Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
   readonly shape: readonly number[];
-}
-
-/** The format's own bound on the header. A 70 B model's header has less than 0.2 MB. */
-const MAX_HEADER_BYTES = 100_000_000;
-const METADATA_KEY = '__metadata__';
-
-function invalid(path: string, problem: string, cause?: unknown): XpatchError {
-  const wayOut = 'Write or download the file again; a whole one opens with safetensors.safe_open in Python.';
-  return new XpatchError('SAFETENSORS_INVALID', `${path} is not a usable safetensors file: ${problem}. ${wayOut}`, {
-    cause,
-  });
 }
 
 /**
@@ -86,17 +55,21 @@ export class SafetensorsFile {
     }
     try {
       const stat = await handle.stat();
-      if (!stat.isFile()) throw invalid(path, 'it is not a regular file');
-      if (stat.size < 8) throw invalid(path, `it has ${stat.size} bytes, and the length of the header alone takes 8`);
+      if (!stat.isFile()) throw invalidSafetensors(path, 'it is not a regular file');
+      if (stat.size < 8)
+        throw invalidSafetensors(path, `it has ${stat.size} bytes, and the length of the header alone takes 8`);
       const headerBytes = Number((await readExactly(handle, path, 0, 8)).readBigUInt64LE());
       if (headerBytes > MAX_HEADER_BYTES) {
-        throw invalid(
+        throw invalidSafetensors(
           path,
           `its first 8 bytes announce a header of ${headerBytes} bytes, over the format's limit of 100 MB`,
         );
       }
       if (8 + headerBytes > stat.size) {
-        throw invalid(path, `its header should have ${headerBytes} bytes, but the file ends after ${stat.size}`);
+        throw invalidSafetensors(
+          path,
+          `its header should have ${headerBytes} bytes, but the file ends after ${stat.size}`,
+        );
       }
       const header = parseHeader(path, await readExactly(handle, path, 8, headerBytes));
       const tensors = checkTensors(path, header, 8 + headerBytes, stat.size);
@@ -118,7 +91,7 @@ export class SafetensorsFile {
       throw new XpatchError('DISPOSED', `${this.path} has been closed. Open it again to read ${JSON.stringify(name)}.`);
     }
     if (info.bytes > constants.MAX_LENGTH) {
-      throw invalid(
+      throw invalidSafetensors(
         this.path,
         `tensor ${JSON.stringify(name)} of ${info.bytes} bytes is larger than this Node can hold`,
       );
@@ -163,7 +136,7 @@ export class SafetensorsFile {
     const data = await this.read(name);
     if (data instanceof Float32Array) return data;
     if (data instanceof Float64Array) return Float32Array.from(data);
-    throw invalid(this.path, `tensor ${JSON.stringify(name)} holds ${dtype}, where floats are needed`);
+    throw invalidSafetensors(this.path, `tensor ${JSON.stringify(name)} holds ${dtype}, where floats are needed`);
   }
 
   #info(name: string): TensorInfo {
@@ -172,7 +145,7 @@ export class SafetensorsFile {
       const names = [...this.tensors.keys()];
       const shown = names.slice(0, 8).map((n) => JSON.stringify(n));
       const list = names.length > shown.length ? `${shown.join(', ')}, … (${names.length})` : shown.join(', ');
-      throw invalid(this.path, `it has no tensor ${JSON.stringify(name)}, only ${list || 'none at all'}`);
+      throw invalidSafetensors(this.path, `it has no tensor ${JSON.stringify(name)}, only ${list || 'none at all'}`);
     }
     return info;
   }
@@ -244,117 +217,10 @@ async function readExactly(handle: FileHandle, path: string, position: number, l
     // One read call takes at most 2^31 - 1 bytes.
     const want = Math.min(length - done, 0x40000000);
     const { bytesRead } = await handle.read(buffer, done, want, position + done);
-    if (bytesRead === 0) throw invalid(path, `it ended at byte ${position + done} while being read`);
+    if (bytesRead === 0) throw invalidSafetensors(path, `it ended at byte ${position + done} while being read`);
     done += bytesRead;
   }
   return buffer;
-}
-
-function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
-  if (bytes[0] !== 0x7b) throw invalid(path, 'its header does not begin with {');
-  let header: unknown;
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-    header = JSON.parse(text);
-  } catch (cause) {
-    throw invalid(path, `its header is not JSON (${(cause as Error).message})`, cause);
-  }
-  const duplicate = duplicateKey(text);
-  if (duplicate !== undefined) throw invalid(path, `its header has the key ${duplicate} twice`);
-  return header as Record<string, unknown>;
-}
-
-/** The first key that an object of this (valid) JSON text has twice; `JSON.parse` would silently keep the last one. */
-function duplicateKey(json: string): string | undefined {
-  const open: Set<string>[] = [];
-  for (let i = 0; i < json.length; i++) {
-    const c = json[i];
-    if (c === '{') open.push(new Set());
-    else if (c === '}') open.pop();
-    if (c !== '"') continue;
-    const start = i++;
-    while (json[i] !== '"') i += json[i] === '\\' ? 2 : 1;
-    let next = i + 1;
-    while (json[next] === ' ' || json[next] === '\n' || json[next] === '\t' || json[next] === '\r') next++;
-    if (json[next] !== ':') continue;
-    const key = JSON.parse(json.slice(start, i + 1)) as string;
-    const keys = open.at(-1);
-    if (keys?.has(key)) return JSON.stringify(key);
-    keys?.add(key);
-  }
-  return undefined;
-}
-
-function checkMetadata(path: string, metadata: unknown): Readonly<Record<string, string>> {
-  if (metadata === undefined) return Object.freeze({});
-  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
-    throw invalid(path, `${METADATA_KEY} is not an object`);
-  }
-  for (const [key, value] of Object.entries(metadata)) {
-    if (typeof value !== 'string') throw invalid(path, `the metadata of key ${JSON.stringify(key)} is not a string`);
-  }
-  return Object.freeze(metadata as Record<string, string>);
-}
-
-function checkTensors(
-  path: string,
-  header: Readonly<Record<string, unknown>>,
-  dataStart: number,
-  fileBytes: number,
-): ReadonlyMap<string, TensorInfo> {
-  const tensors = Object.entries(header)
-    .filter(([name]) => name !== METADATA_KEY)
-    .map(([name, entry]) => checkTensor(path, name, entry, dataStart))
-    .sort((a, b) => a.offset - b.offset || a.bytes - b.bytes);
-  // The format wants every data byte to belong to exactly one tensor; this one loop rules out gaps, overlaps and both
-  // kinds of wrong length.
-  let expected = dataStart;
-  for (const tensor of tensors) {
-    const name = JSON.stringify(tensor.name);
-    if (tensor.offset < expected) throw invalid(path, `tensor ${name} overlaps the one before it`);
-    if (tensor.offset > expected) throw invalid(path, `there is a gap before tensor ${name}`);
-    expected += tensor.bytes;
-  }
-  if (expected !== fileBytes) {
-    throw invalid(
-      path,
-      `its tensors end at byte ${expected}, but the file has ${fileBytes} (cut off, or something appended)`,
-    );
-  }
-  return new Map(tensors.map((tensor) => [tensor.name, tensor]));
-}
-
-function checkTensor(path: string, name: string, entry: unknown, dataStart: number): TensorInfo {
-  const bad = (problem: string) => invalid(path, `tensor ${JSON.stringify(name)} ${problem}`);
-  const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
-  if (typeof entry !== 'object' || entry === null) throw bad('is not described by an object');
-  const { dtype, shape, data_offsets: offsets } = entry as Record<string, unknown>;
-  if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
-    throw bad(`has the type ${JSON.stringify(dtype)}; ${Object.keys(ELEMENT_BYTES).join(', ')} are read`);
-  }
-  if (!Array.isArray(shape) || !shape.every(isCount)) throw bad('has a shape that is no list of counts');
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) {
-    throw bad('has data_offsets that are not two counts');
-  }
-  const [begin, end] = offsets as [number, number];
-  const length = shape.reduce((a: number, b: number) => a * b, 1);
-  const bytes = length * ELEMENT_BYTES[dtype as SafetensorsDtype];
-  // A product past 2^53 is inexact, so it must not be compared at all.
-  if (!Number.isSafeInteger(bytes) || end - begin !== bytes) {
-    throw bad(
-      `of type ${dtype} and shape [${shape.join(', ')}] needs ${bytes} bytes, but its data_offsets are ${begin}, ${end}`,
-    );
-  }
-  const info = {
-    name,
-    dtype: dtype as SafetensorsDtype,
-    shape: Object.freeze(shape),
-    length,
-    offset: dataStart + begin,
-    bytes,
-  };
-  return Object.freeze(info);
 }
 
 /** bfloat16 is the upper half of a float32. */
