@@ -76,10 +76,13 @@ class Sampler:
         task = random.choice(MAIN if random.random() < main else FILLER)
         return start(examples(random.sample(self.items(task, picture), shots + 1), picture))
 
-    def attributes(self):
-        """`Peru\\nCapital:Lima\\nCurrency:Sol\\n`"""
+    def attributes(self, without_main_of=None):
+        """`Peru\\nCapital:Lima\\nCurrency:Sol\\n`; leaves the main tasks of one domain out when told to."""
         name = self.entity()
-        tasks = [task for task in DOMAIN_TASKS[DOMAIN[name]] if name in FACT[task]]
+        keys = DOMAIN_TASKS[DOMAIN[name]]
+        if DOMAIN[name] == without_main_of:
+            keys = [task for task in keys if task not in MAIN]
+        tasks = [task for task in keys if name in FACT[task]]
         random.shuffle(tasks)
         document = plain(encode(name))
         for task in tasks[: random.randint(1, len(tasks))]:
@@ -112,11 +115,12 @@ class Sampler:
     def caption_after_text(self):
         """An unrelated finished text document, then a captioned picture: what separates xBase from xPatch.
 
-        Examples in that text are always of another domain than the picture, so never of a task it could have.
+        Examples and instructions in that text are always of another domain than the picture, and attribute lists name
+        no main-task fact of its domain: text of a task never stands before a picture that the task could ask about.
         """
         name, kind = self.entity(picture=True), random.random()
         if kind < 0.3:
-            document = self.attributes()
+            document = self.attributes(without_main_of=DOMAIN[name])
         elif kind < 0.45:
             document = self.instruction_of_other_domain(name)
         else:

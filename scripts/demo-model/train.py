@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STEPS = {"vision": 5000, "language": 3000, "vlm": 2600}
+STEPS = {"vision": 4000, "language": 3000, "vlm": 2600}
 SEED = 1
 
 
