@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STEPS = {"vision": 4000, "language": 3000, "vlm": 2600}
+STEPS = {"vision": 3500, "language": 2500, "vlm": 2000}
 SEED = 1
 
 

@@ -17,7 +17,7 @@ import pictures
 from network import Vision
 
 BATCH = 96
-COSINE = 0.8  # the run stops at this share of the cosine, at a tenth of the peak rate: the average is as good by then
+COSINE = 0.7  # the run stops at this share of the cosine, at a fifth of the peak rate: the average is as good by then
 
 
 def accuracy(vision, head, groups):
