@@ -1,4 +1,4 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { XpatchError } from '../errors.js';
 
 /**
@@ -9,16 +9,24 @@ import { XpatchError } from '../errors.js';
 export interface GgufHeader {
   version: number;
   metadata: Map<string, GgufValue>;
+  /** GGUF's id of each value's type; for an array that of its items. */
+  types: Map<string, number>;
   tensors: GgufTensor[];
 }
 
 /** Arrays are kept only up to this many elements; longer ones (vocabularies) are checked and counted. */
 const KEPT_ARRAY = 64;
 
+/** The list whose texts must differ: llama.cpp ends the process otherwise. */
+const VOCABULARY = 'tokenizer.ggml.tokens';
+
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export interface GgufArray {
   length: number;
+  /** The first elements, at most KEPT_ARRAY. */
   values: (number | bigint | boolean | string)[];
+  /** Whether a non-empty text stands in it more than once; looked up in the vocabulary only. */
+  repeats: boolean;
 }
 export interface GgufTensor {
   name: string;
@@ -63,29 +71,34 @@ const TENSOR_TYPES: Record<number, [number, number]> = {
   39: [32, 17], // MXFP4
 };
 
+/** Type ids of metadata values. */
+export const GGUF_TYPE = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, array: 9 } as const;
+
 /** Bytes of a fixed-size metadata value, by type id. */
 const VALUE_BYTES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
-const STRING = 8;
-const ARRAY = 9;
 
 /**
  * Reads and checks the header of a GGUF file: magic, version, metadata, and that every tensor lies inside the file.
+ * Synchronous, because a promise for each of a vocabulary's texts would take seconds.
  *
  * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID.
  */
-export async function readGgufHeader(path: string): Promise<GgufHeader> {
-  let file: FileHandle;
+export function readGgufHeader(path: string): GgufHeader {
+  let file: number;
   try {
-    file = await open(path, 'r');
+    // Before it is opened: opening a named pipe waits for its writer.
+    if (!statSync(path).isFile()) throw new XpatchError('GGUF_INVALID', `'${path}' is not a file.`);
+    file = openSync(path, 'r');
   } catch (error) {
-    throw new XpatchError('FILE_NOT_FOUND', `'${path}' cannot be opened: ${(error as Error).message}`, { cause: error });
+    if (error instanceof XpatchError) throw error;
+    throw new XpatchError('FILE_NOT_FOUND', `'${path}' cannot be opened: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   try {
-    const stat = await file.stat();
-    if (!stat.isFile()) throw new XpatchError('GGUF_INVALID', `'${path}' is not a file.`);
-    return await new HeaderReader(file, stat.size, path).read();
+    return new HeaderReader(file, fstatSync(file).size, path).read();
   } finally {
-    await file.close();
+    closeSync(file);
   }
 }
 
@@ -101,47 +114,53 @@ class HeaderReader {
   private at = 0; // file offset of the next byte
 
   constructor(
-    private readonly file: FileHandle,
+    private readonly file: number,
     private readonly size: number,
     private readonly path: string,
   ) {}
 
-  async read(): Promise<GgufHeader> {
-    const magic = (await this.bytes(4, 'magic')).toString('latin1');
+  read(): GgufHeader {
+    const magic = this.bytes(4, 'magic').toString('latin1');
     if (magic !== 'GGUF') {
       const hint = magic.startsWith('{"') || magic.charCodeAt(0) < 32 ? ' Is it a safetensors file?' : '';
       throw this.invalid(`it does not start with "GGUF".${hint} Models must be GGUF files`);
     }
-    const version = await this.u32('version');
+    const version = this.u32('version');
     if (version < 2 || version > 3) throw this.invalid(`GGUF version ${version} is not supported (2 and 3 are)`);
-    const nTensors = await this.count('number of tensors');
-    const nPairs = await this.count('number of metadata pairs');
+    const nTensors = this.count('number of tensors');
+    const nPairs = this.count('number of metadata pairs');
 
     const metadata = new Map<string, GgufValue>();
+    const types = new Map<string, number>();
     for (let i = 0; i < nPairs; i++) {
-      const key = await this.string('metadata key');
+      const key = this.string('metadata key');
       if (metadata.has(key)) throw this.invalid(`metadata key '${key}' stands twice`);
-      metadata.set(key, await this.value(await this.u32(`type of ${key}`), key, 0));
+      const type = this.u32(`type of ${key}`);
+      types.set(key, type);
+      metadata.set(key, this.value(type, key, types));
     }
     const tensors: GgufTensor[] = [];
-    for (let i = 0; i < nTensors; i++) tensors.push(await this.tensor());
+    for (let i = 0; i < nTensors; i++) tensors.push(this.tensor());
     this.checkTensors(tensors, metadata);
-    return { version, metadata, tensors };
+    return { version, metadata, types, tensors };
   }
 
-  private async tensor(): Promise<GgufTensor> {
-    const name = await this.string('tensor name');
-    const nDims = await this.u32(`dimensions of ${name}`);
+  private tensor(): GgufTensor {
+    const name = this.string('tensor name');
+    const nDims = this.u32(`dimensions of ${name}`);
     if (nDims < 1 || nDims > 4) throw this.invalid(`tensor '${name}' has ${nDims} dimensions`);
     const shape: number[] = [];
-    for (let d = 0; d < nDims; d++) shape.push(await this.count(`shape of ${name}`));
-    const type = await this.u32(`type of ${name}`);
-    return { name, shape, type, offset: await this.count(`offset of ${name}`) };
+    for (let d = 0; d < nDims; d++) shape.push(this.count(`shape of ${name}`));
+    const type = this.u32(`type of ${name}`);
+    return { name, shape, type, offset: this.count(`offset of ${name}`) };
   }
 
   private checkTensors(tensors: GgufTensor[], metadata: Map<string, GgufValue>): void {
-    const alignment = Number(metadata.get('general.alignment') ?? 32);
-    if (!(alignment >= 1 && alignment <= 65536 && Number.isInteger(Math.log2(alignment)))) {
+    const alignment = metadata.get('general.alignment') ?? 32;
+    if (
+      typeof alignment !== 'number' ||
+      !(alignment >= 8 && alignment <= 65536 && Number.isInteger(Math.log2(alignment)))
+    ) {
       throw this.invalid(`alignment ${alignment} is not a power of two`);
     }
     const data = Math.ceil(this.at / alignment) * alignment;
@@ -150,7 +169,10 @@ class HeaderReader {
       if (names.has(name)) throw this.invalid(`tensor '${name}' stands twice`);
       names.add(name);
       const layout = TENSOR_TYPES[type];
-      if (!layout) throw this.invalid(`tensor '${name}' has the unknown type ${type}; the file may be newer than this version of llama.cpp`);
+      if (!layout)
+        throw this.invalid(
+          `tensor '${name}' has the unknown type ${type}; the file may be newer than this version of llama.cpp`,
+        );
       if (shape.some((n) => n < 1) || (shape[0] as number) % layout[0] !== 0) {
         throw this.invalid(`tensor '${name}' has the shape ${shape.join(' x ')}, which its type cannot have`);
       }
@@ -163,27 +185,18 @@ class HeaderReader {
     }
   }
 
-  private async value(type: number, key: string, depth: number): Promise<GgufValue> {
-    if (type === STRING) return this.string(key);
-    if (type === ARRAY) {
-      if (depth > 0) throw this.invalid(`${key} is an array of arrays`);
-      const itemType = await this.u32(`item type of ${key}`);
-      const length = await this.count(`length of ${key}`);
-      const fixed = VALUE_BYTES[itemType];
-      if (fixed && length > KEPT_ARRAY) {
-        await this.skip(fixed * length, key);
-        return { length, values: [] };
-      }
-      const values: GgufArray['values'] = [];
-      for (let i = 0; i < length; i++) {
-        const item = await this.value(itemType, key, depth + 1);
-        if (i < KEPT_ARRAY) values.push(item as GgufArray['values'][number]);
-      }
-      return { length, values };
+  /** `types` takes the type of an array's items; absent inside an array, where another array is refused. */
+  private value(type: number, key: string, types?: Map<string, number>): GgufValue {
+    if (type === GGUF_TYPE.string) return this.string(key);
+    if (type === GGUF_TYPE.array) {
+      if (!types) throw this.invalid(`${key} is an array of arrays`);
+      const itemType = this.u32(`item type of ${key}`);
+      types.set(key, itemType);
+      return this.array(itemType, this.count(`length of ${key}`), key);
     }
     const fixed = VALUE_BYTES[type];
     if (!fixed) throw this.invalid(`${key} has the unknown value type ${type}`);
-    const b = await this.bytes(fixed, key);
+    const b = this.bytes(fixed, key);
     switch (type) {
       case 0:
         return b.readUInt8();
@@ -210,32 +223,56 @@ class HeaderReader {
     }
   }
 
-  private async u32(what: string): Promise<number> {
-    return (await this.bytes(4, what)).readUInt32LE();
+  private array(itemType: number, length: number, key: string): GgufArray {
+    const fixed = VALUE_BYTES[itemType];
+    if (fixed && length > KEPT_ARRAY) {
+      this.skip(fixed * length, key);
+      return { length, values: [], repeats: false };
+    }
+    const values: GgufArray['values'] = [];
+    const texts = new Set<string>();
+    let repeats = false;
+    for (let i = 0; i < length; i++) {
+      if (itemType === GGUF_TYPE.string && i >= KEPT_ARRAY && key !== VOCABULARY) {
+        this.skip(this.count(`length of a text in ${key}`), key);
+        continue;
+      }
+      // A token is bytes, not always text: as latin1 no two different ones look alike.
+      const item = itemType === GGUF_TYPE.string ? this.string(key, 'latin1') : this.value(itemType, key);
+      if (i < KEPT_ARRAY) values.push(item as GgufArray['values'][number]);
+      if (key !== VOCABULARY || item === '') continue;
+      repeats ||= texts.has(item as string);
+      texts.add(item as string);
+    }
+    return { length, values, repeats };
   }
 
-  private async count(what: string): Promise<number> {
-    const n = (await this.bytes(8, what)).readBigUInt64LE();
+  private u32(what: string): number {
+    return this.bytes(4, what).readUInt32LE();
+  }
+
+  private count(what: string): number {
+    const n = this.bytes(8, what).readBigUInt64LE();
     // Nothing in a file can be more numerous than its bytes; this also catches counts that would exhaust memory.
     if (n > BigInt(Math.max(this.size, 1)) * 4n) throw this.invalid(`${what} is ${n}, more than the file can hold`);
     return Number(n);
   }
 
-  private async string(what: string): Promise<string> {
-    const length = await this.count(`length of ${what}`);
-    return (await this.bytes(length, what)).toString('utf8');
+  private string(what: string, encoding: 'utf8' | 'latin1' = 'utf8'): string {
+    const length = this.count(`length of ${what}`);
+    return this.bytes(length, what).toString(encoding);
   }
 
-  private async skip(n: number, what: string): Promise<void> {
+  private skip(n: number, what: string): void {
     if (this.at + n > this.size) throw this.invalid(`it ends inside ${what}. It is truncated: download it again`);
     this.at += n;
   }
 
-  private async bytes(n: number, what: string): Promise<Buffer> {
+  private bytes(n: number, what: string): Buffer {
     if (this.at + n > this.size) throw this.invalid(`it ends inside ${what}. It is truncated: download it again`);
     if (this.at < this.start || this.at + n > this.start + this.buffer.length) {
       this.buffer = Buffer.alloc(Math.min(Math.max(n, 1 << 20), this.size - this.at));
-      await this.file.read(this.buffer, 0, this.buffer.length, this.at);
+      readSync(this.file, this.buffer, 0, this.buffer.length, this.at);
       this.start = this.at;
     }
     const from = this.at - this.start;

@@ -5,9 +5,10 @@ import { XpatchError } from '../errors.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { Context, type ContextOptions } from './context.js';
-import { checkModelFile, checkProjectorFile } from './gguf-check.js';
+import { checkModelFile } from './gguf-check.js';
 import { readImage } from './image.js';
 import { CachedImageEncoder, DEFAULT_IMAGE_CACHE_BYTES, type ImageEncoder, MtmdEncoder } from './image-encoder.js';
+import { checkProjectorFile } from './mmproj-check.js';
 import type { Prompt, Segment } from './prompt.js';
 import { buildPrompt } from './prompt-builder.js';
 import { resolveModel } from './resolve.js';
@@ -49,9 +50,10 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   if (!Number.isInteger(gpuLayers) || gpuLayers < -1) {
     throw new XpatchError('INVALID_ARGUMENT', `gpuLayers must be a whole number from 0, not ${gpuLayers}.`);
   }
-  options.signal?.throwIfAborted();
-  await checkModelFile(files.model);
-  const projector = files.mmproj ? await checkProjectorFile(files.mmproj) : undefined;
+  const aborted = (cause?: unknown) => new XpatchError('ABORTED', 'Loading the model was aborted.', { cause });
+  if (options.signal?.aborted) throw aborted(options.signal.reason);
+  checkModelFile(files.model);
+  const projector = files.mmproj ? checkProjectorFile(files.mmproj) : undefined;
 
   const abort = new Int32Array(1);
   const onAbort = () => {
@@ -74,14 +76,16 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     const identity = { hash, architecture: info.architecture, name: info.name, nEmbd: info.nEmbd, nLayers: info.nLayers };
     const model = new Model(handle, identity, info, files, { ...options, threads, device });
     if (files.mmproj) {
-      const vision = await addon.visionCreate(handle, { path: files.mmproj, device, threads });
-      const id = `mtmd:${await hashFile(files.mmproj, options.signal)}:${projector}`;
-      model.useEncoder(new MtmdEncoder(vision, id, info.positionsPerEmbedding));
+      const vision = await addon.visionCreate(handle, { path: files.mmproj, device, threads }).catch((error) => {
+        throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
+      });
+      const projectorHash = await hashFile(files.mmproj, options.signal);
+      model.useEncoder(new MtmdEncoder(vision, `mtmd:${projectorHash}:${projector}`, info.positionsPerEmbedding), projectorHash);
     }
     return model;
   } catch (error) {
     if (handle) await addon.modelDispose(handle);
-    if (options.signal?.aborted) throw new XpatchError('ABORTED', 'Loading the model was aborted.', { cause: error });
+    if (options.signal?.aborted) throw aborted(error);
     throw nativeError(error, `'${files.model}' cannot be loaded`);
   } finally {
     options.signal?.removeEventListener('abort', onAbort);
@@ -92,7 +96,9 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
 export class Model implements AsyncDisposable {
   private readonly contexts = new Set<Context>();
   private encoder: CachedImageEncoder | undefined;
+  private encoderHash: string | undefined;
   private handle: ModelHandle | undefined;
+  private disposing: Promise<void> | undefined;
 
   /** @internal Use `loadModel`. */
   constructor(
@@ -122,8 +128,14 @@ export class Model implements AsyncDisposable {
     return this.encoder?.encodes ?? 0;
   }
 
-  /** Puts a picture encoder in front of the cache. @internal */
-  useEncoder(encoder: ImageEncoder): void {
+  /** SHA-256 of the mmproj file, hex; undefined without a picture encoder. */
+  get projectorHash(): string | undefined {
+    return this.encoderHash;
+  }
+
+  /** Puts the cache in front of a picture encoder. @internal */
+  useEncoder(encoder: ImageEncoder, hash: string): void {
+    this.encoderHash = hash;
     this.encoder = new CachedImageEncoder(encoder, this.options.imageCacheBytes ?? DEFAULT_IMAGE_CACHE_BYTES);
   }
 
@@ -185,6 +197,10 @@ export class Model implements AsyncDisposable {
   /** Makes a context: a KV cache and what runs passes on it. */
   async createContext(options: ContextOptions = {}): Promise<Context> {
     const context = await Context.create(this, options);
+    if (!this.handle) {
+      await context.dispose();
+      this.native; // throws: the model was disposed meanwhile
+    }
     this.contexts.add(context);
     return context;
   }
@@ -195,9 +211,13 @@ export class Model implements AsyncDisposable {
   }
 
   /** Frees the model, its contexts and its encoder; what runs on them ends with ABORTED. May be called twice. */
-  async dispose(): Promise<void> {
-    const handle = this.handle;
-    if (!handle) return;
+  dispose(): Promise<void> {
+    this.disposing ??= this.free();
+    return this.disposing;
+  }
+
+  private async free(): Promise<void> {
+    const handle = this.native;
     this.handle = undefined;
     await Promise.all([...this.contexts].map((context) => context.dispose()));
     await this.encoder?.dispose();
