@@ -98,16 +98,24 @@ static void post_to_js(environment & e, js_task task) {
     napi_call_threadsafe_function(e.to_js, new js_task(std::move(task)), napi_tsfn_nonblocking);
 }
 
-// Runs `work` on the handle's thread and settles the promise with `result`. `keep` holds what the work points into.
+// Something of JavaScript's that a job on another thread holds on to. Whichever thread lets go of it last, it is deleted on
+// JavaScript's: references may not be touched on others.
+template <typename T>
+static std::shared_ptr<T> owned_by_js(environment & e, T && value) {
+    return { new T(std::move(value)), [&e](T * held) { post_to_js(e, [held](Napi::Env) { delete held; }); } };
+}
+
+// Runs `work` on the handle's thread and settles the promise with `result`, which also gets `keep`: what the work points
+// into, not collected until then.
 template <typename T, typename R>
 static Napi::Value run_async(Napi::Env env, handle<T> & h, const Napi::Value & keep, std::function<R()> work,
-    std::function<Napi::Value(Napi::Env, R &)> result) {
+    std::function<Napi::Value(Napi::Env, R &, const Napi::Value &)> result) {
     auto & e = environment_of(env);
     if (e.pending++ == 0) {
         napi_ref_threadsafe_function(env, e.to_js);
     }
     auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
-    auto kept     = std::make_shared<Napi::Reference<Napi::Value>>(Napi::Reference<Napi::Value>::New(keep, 1));
+    auto kept     = owned_by_js(e, Napi::Reference<Napi::Value>::New(keep, 1));
     h.thread.post([&e, deferred, kept, work = std::move(work), result = std::move(result)] {
         std::shared_ptr<R> value;
         std::string code, message;
@@ -121,12 +129,11 @@ static Napi::Value run_async(Napi::Env env, handle<T> & h, const Napi::Value & k
             code = "NATIVE_FAILURE", message = error.what();
         }
         post_to_js(e, [&e, deferred, kept, value, code, message, result](Napi::Env env) {
-            kept->Reset();
             if (--e.pending == 0) {
                 napi_unref_threadsafe_function(env, e.to_js);
             }
             if (value) {
-                deferred->Resolve(result(env, *value));
+                deferred->Resolve(result(env, *value, kept->Value()));
             } else {
                 deferred->Reject(js_error(env, code, message).Value());
             }
@@ -144,11 +151,10 @@ static Napi::Value create_async(Napi::Env env, const Napi::Value & keep, std::fu
     auto kept = Napi::Array::New(env, 2);
     kept.Set(0u, external);
     kept.Set(1u, keep);
-    auto reference = std::make_shared<Napi::Reference<Napi::Value>>(Napi::Reference<Napi::Value>::New(external, 1));
     return run_async<T, std::shared_ptr<T>>(env, *h, kept, std::move(make),
-        [h, reference](Napi::Env, std::shared_ptr<T> & made) -> Napi::Value {
+        [h](Napi::Env, std::shared_ptr<T> & made, const Napi::Value & kept) -> Napi::Value {
             h->value = std::move(made);
-            return reference->Value();
+            return kept.As<Napi::Array>().Get(0u);
         });
 }
 
@@ -258,9 +264,9 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
     options.n_gpu_layers = int_of(o, "gpuLayers");
     options.use_mmap     = o.Get("useMmap").As<Napi::Boolean>();
 
-    auto on_progress = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
-    const int32_t * abort = array_of<int32_t>(info[2], 1, "abort flag");
     auto & e = environment_of(env);
+    auto on_progress = owned_by_js(e, Napi::Persistent(info[1].As<Napi::Function>()));
+    const int32_t * abort = array_of<int32_t>(info[2], 1, "abort flag");
     options.progress = [&e, on_progress, abort, last = -1](float fraction) mutable {
         const int percent = static_cast<int>(fraction * 100);
         if (percent != last) {
@@ -306,6 +312,8 @@ static Napi::Value model_tokenize(const Napi::CallbackInfo & info) {
         tokens = m.tokenize(info[1].As<Napi::String>().Utf8Value(), info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>());
     } catch (const coded_error & error) {
         throw js_error(info.Env(), error.code, error.what());
+    } catch (const std::exception & error) { // llama.cpp's vocabulary throws where a token is missing
+        throw js_error(info.Env(), "NATIVE_FAILURE", error.what());
     }
     auto array = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), array.Data());
@@ -320,6 +328,8 @@ static Napi::Value model_detokenize(const Napi::CallbackInfo & info) {
         text = m.detokenize(int_vector(info[1]), info[2].As<Napi::Boolean>());
     } catch (const coded_error & error) {
         throw js_error(info.Env(), error.code, error.what());
+    } catch (const std::exception & error) { // llama.cpp's vocabulary throws where a token is missing
+        throw js_error(info.Env(), "NATIVE_FAILURE", error.what());
     }
     auto array = Napi::Uint8Array::New(info.Env(), text.size());
     std::copy(text.begin(), text.end(), array.Data());
@@ -363,7 +373,7 @@ static Napi::Value context_hook_layers(const Napi::CallbackInfo & info) {
     auto shared = h.value;
     return run_async<context, std::vector<int32_t>>(info.Env(), h, info[0],
         [shared, hook] { return shared->hook_layers(hook); },
-        [](Napi::Env env, std::vector<int32_t> & layers) -> Napi::Value {
+        [](Napi::Env env, std::vector<int32_t> & layers, const Napi::Value &) -> Napi::Value {
             auto array = Napi::Int32Array::New(env, layers.size());
             std::copy(layers.begin(), layers.end(), array.Data());
             return array;
@@ -471,7 +481,7 @@ static Napi::Value context_decode(const Napi::CallbackInfo & info) {
     auto job     = std::make_shared<decode_job>(read_job(info[2].As<Napi::Object>(), *owner.value));
     return run_async<context, bool>(info.Env(), h, info[2],
         [shared, job] { shared->decode(*job); return true; },
-        [](Napi::Env env, bool &) -> Napi::Value { return env.Undefined(); });
+        [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
 }
 
 // contextAbort(context, on): the decode under way, if any, ends early; `off` before the next one.
@@ -502,7 +512,7 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
     const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
     return run_async<vision, std::vector<image_chunk>>(info.Env(), h, info[1],
         [shared, rgb, width, height] { return shared->encode(rgb, width, height); },
-        [](Napi::Env env, std::vector<image_chunk> & chunks) -> Napi::Value {
+        [](Napi::Env env, std::vector<image_chunk> & chunks, const Napi::Value &) -> Napi::Value {
             auto list = Napi::Array::New(env, chunks.size());
             for (size_t i = 0; i < chunks.size(); ++i) {
                 auto & c = chunks[i];
@@ -536,7 +546,7 @@ static Napi::Value dispose(const Napi::CallbackInfo & info) {
     h.value.reset();
     return run_async<T, bool>(info.Env(), h, info[0],
         [shared] { shared->reset(); return true; },
-        [](Napi::Env env, bool &) -> Napi::Value { return env.Undefined(); });
+        [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
 }
 
 // Finalizers of handles may run after the one of the environment, so it is never freed: one small object a process.

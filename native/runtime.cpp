@@ -102,7 +102,8 @@ context::context(std::shared_ptr<model> shared, const options & o) : owner(std::
     params.n_ctx           = o.n_ctx;
     params.n_batch         = o.n_ubatch;
     params.n_ubatch        = o.n_ubatch;
-    params.n_seq_max       = o.n_seq;
+    // A unified cache tells LLAMA_MAX_SEQ sequences apart whatever is asked for here; more would only enlarge buffers.
+    params.n_seq_max       = 1;
     params.n_threads       = o.n_threads;
     params.n_threads_batch = o.n_threads;
     params.flash_attn_type = o.flash_attention;
@@ -160,6 +161,12 @@ std::vector<int32_t> context::hook_layers(hook_point hook) {
 }
 
 static void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values, float * logsumexp) {
+    for (int32_t i = 0; i < n_vocab; ++i) {
+        if (std::isnan(logits[i])) { // no order among them, so no best token
+            throw coded_error("NATIVE_FAILURE", "the logits are not numbers: the model's file is damaged, or an intervention "
+                "drove the states out of the range of its arithmetic");
+        }
+    }
     std::vector<int32_t> order(n_vocab);
     std::iota(order.begin(), order.end(), 0);
     std::partial_sort(order.begin(), order.begin() + k, order.end(), [logits](int32_t a, int32_t b) {

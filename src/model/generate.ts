@@ -140,9 +140,10 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
 function safeLength(text: string, stop: readonly string[]): number {
   let safe = text.length;
   while (safe > 0 && text[safe - 1] === '\uFFFD') safe--;
+  const whole = text.slice(0, safe);
   for (const s of stop) {
-    for (let n = Math.min(s.length - 1, text.length); n > 0; n--) {
-      if (text.endsWith(s.slice(0, n))) safe = Math.min(safe, text.length - n);
+    for (let n = Math.min(s.length - 1, whole.length); n > 0; n--) {
+      if (whole.endsWith(s.slice(0, n))) safe = Math.min(safe, whole.length - n);
     }
   }
   return safe;
