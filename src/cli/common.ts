@@ -1,0 +1,107 @@
+import type { Argv } from 'yargs';
+import { XpatchError } from '../errors.js';
+import type { Context } from '../model/context.js';
+import type { Model } from '../model/model.js';
+import type { ModelIdentity, Progress } from '../model/types.js';
+import { interruptSignal } from './interrupt.js';
+import { textOption, wholeOption } from './options.js';
+import { ProgressLine } from './progress.js';
+
+/** What every command that runs a model takes. */
+export interface ModelArguments {
+  model: string;
+  mmproj?: string;
+  device: string;
+  gpuLayers?: number;
+  threads?: number;
+  nCtx?: number;
+  nUbatch?: number;
+  flashAttention?: 'on' | 'off' | 'auto';
+}
+
+export interface OutputArguments {
+  json: boolean;
+  quiet: boolean;
+}
+
+export function modelOptions<T>(yargs: Argv<T>): Argv<T & ModelArguments> {
+  return yargs
+    .option(
+      'model',
+      textOption('model', 'GGUF file, or demo for the shipped model', { alias: 'm', demandOption: true }),
+    )
+    .option('mmproj', textOption('mmproj', 'GGUF file of the picture encoder. Defaults to that of a shipped model'))
+    .option('device', textOption('device', 'auto, cpu, or a device as doctor names it', { default: 'auto' }))
+    .option('gpu-layers', wholeOption('gpu-layers', 0, 'Layers to keep on the device. Defaults to all'))
+    .option('threads', wholeOption('threads', 1, 'CPU threads. Defaults to the cores, at most 8'))
+    .option('n-ctx', wholeOption('n-ctx', 1, 'Positions that a context holds. Defaults to 4096'))
+    .option('n-ubatch', wholeOption('n-ubatch', 1, 'Positions decoded at once. Defaults to 512'))
+    .option('flash-attention', {
+      ...textOption('flash-attention', 'Defaults to off on the CPU, else auto'),
+      choices: ['on', 'off', 'auto'] as const,
+    })
+    .group(
+      ['model', 'mmproj', 'device', 'gpu-layers', 'threads', 'n-ctx', 'n-ubatch', 'flash-attention'],
+      'Model:',
+    ) as Argv<T & ModelArguments>;
+}
+
+export function outputOptions<T>(yargs: Argv<T>): Argv<T & OutputArguments> {
+  return yargs
+    .option('json', { type: 'boolean', default: false, describe: 'Print the result, or the error, as one JSON object' })
+    .option('quiet', { type: 'boolean', default: false, describe: 'No progress and no notes on stderr' });
+}
+
+/** A loaded model with a context, for the time of one command. */
+export interface Session {
+  model: Model;
+  context: Context;
+  signal: AbortSignal;
+  progress: ProgressLine;
+  /** An `onProgress` that shows its fraction under a label. */
+  track(label: string): (progress: Progress) => void;
+}
+
+/** Loads the model, makes a context, does the work, and frees both, whatever happens. */
+export async function withSession<T>(
+  args: ModelArguments & OutputArguments,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
+  const signal = interruptSignal();
+  const progress = new ProgressLine(!args.json && !args.quiet);
+  const track = (label: string) => (p: Progress) => progress.update(label, p.total > 0 ? p.done / p.total : undefined);
+  let model: Model | undefined;
+  try {
+    // Not imported at the top: --help and doctor must work where the addon or sharp does not.
+    const { loadModel } = await import('../model/model.js');
+    progress.update('loading the model');
+    model = await loadModel(args.model, {
+      mmproj: args.mmproj,
+      device: args.device,
+      gpuLayers: args.gpuLayers,
+      threads: args.threads,
+      signal,
+      onProgress: (fraction) => progress.update('loading the model', fraction),
+    });
+    const { nCtx, nUbatch, flashAttention } = args;
+    const context = await model.createContext({ nCtx, nUbatch, flashAttention });
+    return await work({ model, context, signal, progress, track });
+  } finally {
+    progress.done();
+    await model?.dispose();
+  }
+}
+
+/** Stops before a result is written when the user has given up in the meantime. */
+export function requireNotAborted(signal: AbortSignal): void {
+  if (signal.aborted) throw new XpatchError('ABORTED', 'Interrupted. Nothing was written.', { cause: signal.reason });
+}
+
+/** How a model is named to a reader. */
+export function describeModel({ name, architecture }: ModelIdentity): string {
+  return name || `a model of architecture ${architecture}`;
+}
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`);
+}

@@ -1,0 +1,49 @@
+// Runs what may crash, an addon, a driver, a kernel, in a process of its own: doctor forks this file and reports how it ended.
+import { XpatchError } from '../errors.js';
+import type { NativeReport } from './doctor.js';
+import type { Check, SelfTestOptions } from './self-test.js';
+
+export type ChildMessage =
+  | { type: 'stage'; stage: string }
+  | { type: 'native'; report: NativeReport }
+  | { type: 'check'; check: Check }
+  | { type: 'done' };
+
+/** Resolves once the message is on its way: what comes next may take the process down. */
+function tell(message: ChildMessage): Promise<void> {
+  return new Promise((resolve) => {
+    process.send?.(message, () => resolve());
+  });
+}
+
+async function attempt(name: string, work: () => Promise<void>): Promise<boolean> {
+  await tell({ type: 'stage', stage: name });
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    const { code = 'UNEXPECTED', message } = error as Partial<XpatchError>;
+    const stack = error instanceof XpatchError ? '' : `\n${(error as Error).stack}`;
+    await tell({ type: 'check', check: { name, ok: false, detail: `${code}: ${message}${stack}` } });
+    return false;
+  }
+}
+
+const options = JSON.parse(process.argv[2] as string) as SelfTestOptions;
+const loads = await attempt('the addon loads', async () => {
+  const { native } = await import('../native/index.js');
+  const { addon, path, prebuilt, build, stale, failedBackends } = native();
+  const report = { path, prebuilt, build, stale, devices: addon.listDevices(), failedBackends };
+  await tell({ type: 'native', report });
+  await tell({ type: 'check', check: { name: 'the addon loads', ok: true, detail: path } });
+});
+if (loads) {
+  await attempt('the self-test runs', async () => {
+    const { selfTest } = await import('./self-test.js');
+    const checks: Promise<void>[] = [];
+    await selfTest(options, (check) => checks.push(tell({ type: 'check', check })));
+    await Promise.all(checks);
+  });
+}
+await tell({ type: 'done' });
+process.disconnect();

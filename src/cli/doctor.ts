@@ -1,0 +1,157 @@
+import { fork } from 'node:child_process';
+import { basename } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Argv, CommandModule } from 'yargs';
+import { findLlama, PACKAGE_ROOT, packageVersion } from '../../scripts/build/layout.mjs';
+import type { Device } from '../native/addon.js';
+import type { BuildInfo } from '../native/load.js';
+import { type OutputArguments, outputOptions, printJson } from './common.js';
+import type { ChildMessage } from './doctor-child.js';
+import { EXIT } from './errors.js';
+import { interruptSignal } from './interrupt.js';
+import { textOption, withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+import type { Check, SelfTestOptions } from './self-test.js';
+
+type DoctorArguments = OutputArguments & SelfTestOptions;
+
+/** What the loaded addon says about itself and the machine. */
+export interface NativeReport {
+  path: string;
+  prebuilt: boolean;
+  build: BuildInfo;
+  stale?: string;
+  devices: Device[];
+  failedBackends: { path: string; reason: string }[];
+}
+
+interface Diagnosis {
+  ok: boolean;
+  versions: { xpatch: string; llamaCpp?: string; nodeLlamaCpp?: string; node: string };
+  platform: string;
+  addon?: Omit<NativeReport, 'devices' | 'failedBackends'>;
+  devices: Device[];
+  failedBackends: { path: string; reason: string; wayOut: string }[];
+  checks: Check[];
+}
+
+/** `xpatch doctor`: whether the installation works, and what to do when it does not. */
+export const doctor: CommandModule<unknown, DoctorArguments> = {
+  command: 'doctor',
+  describe: 'Check the installation: versions, devices, and a self-test',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(yargs)
+        .option('model', textOption('model', 'Model of the self-test', { alias: 'm', default: 'demo' }))
+        .option('mmproj', textOption('mmproj', 'Its picture encoder. Defaults to that of a shipped model'))
+        .option('device', textOption('device', 'auto, cpu, or a device as listed', { default: 'auto' })),
+      [
+        ['Check everything', 'doctor'],
+        ['The same with the self-test on one device', 'doctor --device Vulkan0'],
+        ['For a bug report', 'doctor --json'],
+      ],
+    ) as Argv<unknown> as Argv<DoctorArguments>,
+  handler: async ({ model, mmproj, device, json, quiet }) => {
+    const diagnosis = await diagnose({ model, mmproj, device }, new ProgressLine(!json && !quiet));
+    if (json) printJson(diagnosis);
+    else process.stdout.write(describe(diagnosis));
+    if (!diagnosis.ok) process.exitCode = EXIT.failed;
+  },
+};
+
+async function diagnose(options: SelfTestOptions, progress: ProgressLine): Promise<Diagnosis> {
+  const llama = findLlama(PACKAGE_ROOT);
+  const diagnosis: Diagnosis = {
+    ok: false,
+    versions: {
+      xpatch: packageVersion(PACKAGE_ROOT),
+      llamaCpp: llama?.tag,
+      nodeLlamaCpp: llama?.version,
+      node: process.version,
+    },
+    platform: `${process.platform}-${process.arch}`,
+    devices: [],
+    failedBackends: [],
+    checks: [],
+  };
+  const { checks } = diagnosis;
+  let stage = 'start';
+  let done = false;
+  const signal = interruptSignal();
+  const child = fork(fileURLToPath(new URL('./doctor-child.js', import.meta.url)), [JSON.stringify(options)], {
+    execArgv: ['--no-warnings'], // what they say is in the report
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    signal,
+  });
+  let stderr = '';
+  child.stderr?.on('data', (chunk: Buffer) => {
+    stderr = (stderr + chunk).slice(-2000);
+  });
+  child.on('message', (message: ChildMessage) => {
+    if (message.type === 'stage') {
+      stage = message.stage;
+      progress.update(`checking whether ${stage}`);
+    } else if (message.type === 'native') {
+      const { devices, failedBackends, ...addon } = message.report;
+      Object.assign(diagnosis, { addon, devices });
+      diagnosis.failedBackends = failedBackends.map((failed) => ({ ...failed, wayOut: wayOut(failed.path) }));
+    } else if (message.type === 'check') {
+      checks.push(message.check);
+    } else {
+      done = true;
+    }
+  });
+  const ended = await new Promise<string>((resolve) => {
+    child.on('error', (error) => resolve(error.message));
+    child.on('close', (code, name) => resolve(name ? `signal ${name}` : `code ${code}`));
+  });
+  progress.done();
+  if (!done) {
+    const wayOut = 'Try --device cpu, or `XPATCH_LLAMA=source npx xpatch build` to compile for this very machine.';
+    const detail = `its process ended with ${ended}. ${stderr.trim()}${stderr ? '\n' : ''}${wayOut}`;
+    checks.push({ name: stage, ok: false, detail });
+  }
+  diagnosis.ok = checks.every((check) => check.ok);
+  return diagnosis;
+}
+
+function wayOut(path: string): string {
+  if (/cuda/i.test(basename(path))) {
+    return 'Normal without an NVIDIA GPU. With one, install its driver and the CUDA runtime libraries, then run doctor again.';
+  }
+  if (/vulkan/i.test(basename(path))) {
+    return 'Normal without a GPU. With one, install its Vulkan driver and the Vulkan loader (Debian: mesa-vulkan-drivers, libvulkan1).';
+  }
+  return 'Run `npm ci` to restore it, or compile it in with `XPATCH_LLAMA=source npx xpatch build`.';
+}
+
+function describe({ ok, versions, platform, addon, devices, failedBackends, checks }: Diagnosis): string {
+  const { xpatch, llamaCpp = 'not found', nodeLlamaCpp = 'not installed', node } = versions;
+  const lines = [`xpatch ${xpatch}, llama.cpp ${llamaCpp} (node-llama-cpp ${nodeLlamaCpp}), node ${node}, ${platform}`];
+  if (addon) {
+    const { mode, compiler, date, llamaTag } = addon.build;
+    const origin = addon.prebuilt ? 'came with the package' : `built here on ${date}`;
+    lines.push(`addon: ${mode}, llama.cpp ${llamaTag}, ${compiler}, ${origin}`, `  ${addon.path}`);
+    if (addon.stale) lines.push(`  stale: ${addon.stale} Run \`npx xpatch build\`.`);
+  }
+  if (devices.length > 0) lines.push('devices:');
+  for (const { name, description, backend, type, memoryFree, memoryTotal } of devices) {
+    lines.push(
+      `  ${name}: ${description} (${type}, backend ${backend}, ${gib(memoryFree)} of ${gib(memoryTotal)} GiB free)`,
+    );
+  }
+  if (failedBackends.length > 0) lines.push('backends that could not be loaded:');
+  for (const { path, reason, wayOut } of failedBackends) lines.push(`  ${path}`, `    ${reason}`, `    ${wayOut}`);
+  lines.push('checks:');
+  for (const { name, ok, detail } of checks) lines.push(`  ${ok ? 'ok    ' : 'FAILED'} ${name}`, indent(detail));
+  lines.push(ok ? 'Everything works.' : 'Something is broken: see the failed checks above.');
+  return `${lines.join('\n')}\n`;
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1);
+}
+
+function indent(text: string): string {
+  return text.replace(/^/gm, '         ');
+}

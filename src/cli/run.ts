@@ -1,0 +1,167 @@
+import type { Argv, CommandModule } from 'yargs';
+import type { Generation } from '../model/generate.js';
+import type { InterventionReport } from '../model/types.js';
+import { recordPrompt } from '../vectors/prompt-record.js';
+import { writeSafetensors } from '../vectors/safetensors.js';
+import {
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  requireNotAborted,
+  withSession,
+} from './common.js';
+import { usageError } from './errors.js';
+import {
+  parsePosition,
+  repeatedOption,
+  single,
+  textOption,
+  unescapeText,
+  wholeOption,
+  withExamples,
+} from './options.js';
+import { requireWritable } from './output-file.js';
+import { type PatchArguments, patchOptions } from './patch-options.js';
+import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { loadVector, requireFit, vectorRecord } from './vector-file.js';
+
+interface RunArguments extends ModelArguments, OutputArguments, PromptArguments, PatchArguments {
+  patch?: string;
+  layer?: number;
+  everyStep: boolean;
+  maxTokens: number;
+  temperature: number;
+  seed: number;
+  stop?: string[];
+  saveLogits?: string;
+}
+
+/** `xpatch run`: generates text, with a vector patched in when asked. */
+export const run: CommandModule<unknown, RunArguments> = {
+  command: 'run',
+  describe: 'Generate text, plain or with a vector patched in',
+  builder: (yargs) =>
+    withExamples(
+      patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
+        .option('patch', textOption('patch', 'Vector to patch in: a file of extract or capture; needs --layer'))
+        .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
+        .option('every-step', { type: 'boolean', default: false, describe: 'Patch every generated token too' })
+        .group(['patch', 'layer', 'position', 'op', 'vector-position', 'every-step'], 'Patch:')
+        .option('max-tokens', wholeOption('max-tokens', 1, 'Largest number of new tokens', { alias: 'n', default: 16 }))
+        .option('temperature', {
+          type: 'number',
+          nargs: 1,
+          default: 0,
+          describe: '0 always takes the best token',
+          coerce: temperature,
+        })
+        .option('seed', wholeOption('seed', 0, 'Seed of the sampling', { default: 1 }))
+        .option('stop', repeatedOption('Text that ends the answer; repeat for more'))
+        .option('save-logits', textOption('save-logits', 'Write the logits of the last prompt position to this file'))
+        .group(['max-tokens', 'temperature', 'seed', 'stop'], 'Generation:'),
+      [
+        ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
+        [
+          'A task vector patched into a picture query',
+          'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --patch capital.safetensors --layer 4',
+        ],
+        ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
+      ],
+    ) as Argv<unknown> as Argv<RunArguments>,
+  handler: async (args) => {
+    const parts = promptParts(args);
+    checkPatchArguments(args);
+    const position = parsePosition(args.position ?? 'last');
+    const inputs = [args.model, args.mmproj, args.patch, ...(args.image ?? [])];
+    if (args.saveLogits !== undefined) await requireWritable(args.saveLogits, inputs);
+    const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
+    const intervention = patch?.vector.toIntervention(args.layer as number, { op: args.op, position });
+
+    await withSession(args, async ({ model, context, signal, progress, track }) => {
+      const vectorModel = patch && requireFit(patch, model.identity);
+      for (const note of patch?.notes ?? []) progress.note(note);
+      progress.update('reading the prompt');
+      const prompt = await model.prompt(parts);
+      progress.update('decoding');
+      const streaming = !args.json && model.info.hasTokenizer;
+      const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
+      const [generation] = (await context.generate(
+        [
+          {
+            prompt,
+            ...(intervention && { interventions: [intervention], everyStep: args.everyStep }),
+            ...(args.saveLogits !== undefined && { logits: 'last' as const }),
+          },
+        ],
+        {
+          maxTokens: args.maxTokens,
+          temperature: args.temperature,
+          seed: args.seed,
+          stop,
+          signal,
+          ...(!streaming && { onProgress: track('generating') }),
+          onText: (_, text) => {
+            progress.done();
+            if (streaming) process.stdout.write(text);
+          },
+        },
+      )) as [Generation];
+      progress.done();
+      const { text, tokens, finish, logits, interventions } = generation;
+      // A model without a tokenizer has no text: its answer is the token ids.
+      if (streaming) process.stdout.write(text.endsWith('\n') ? '' : '\n');
+      else if (!args.json) process.stdout.write(`${tokens.join(',')}\n`);
+      const record = recordPrompt(parts, prompt.tokens);
+      const done = patch && {
+        vector: vectorRecord(patch),
+        vectorModel,
+        ...(interventions[0] as InterventionReport),
+        everyStep: args.everyStep,
+      };
+      if (args.saveLogits !== undefined && logits) {
+        requireNotAborted(signal);
+        const metadata = { model: JSON.stringify(model.identity), prompt: JSON.stringify(record) };
+        await writeSafetensors(
+          args.saveLogits,
+          { logits: { data: logits.data, shape: logits.shape } },
+          done ? { ...metadata, patch: JSON.stringify(done) } : metadata,
+        );
+      }
+      if (args.json) {
+        const { temperature, seed } = args;
+        const made = temperature > 0 ? { temperature, seed } : { temperature };
+        const files = args.saveLogits === undefined ? {} : { logits: args.saveLogits };
+        printJson({
+          text,
+          tokens,
+          finish,
+          ...made,
+          model: model.identity,
+          prompt: record,
+          ...(done && { patch: done }),
+          ...files,
+        });
+      }
+    });
+  },
+};
+
+function temperature(value: unknown): number {
+  const number = single('temperature', value) as number;
+  if (Number.isFinite(number) && number >= 0) return number;
+  throw usageError('--temperature must be a number from 0.');
+}
+
+/** Half a patch is refused: it would run without one and look as if it had none to make. */
+function checkPatchArguments(args: RunArguments): void {
+  if (args.patch !== undefined) {
+    if (args.layer === undefined) throw usageError('--patch needs --layer: the block whose output is patched.');
+    return;
+  }
+  const given = { layer: args.layer, position: args.position, op: args.op, 'vector-position': args.vectorPosition };
+  const lonely =
+    Object.entries(given).find(([, value]) => value !== undefined)?.[0] ?? (args.everyStep && 'every-step');
+  if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --patch.`);
+}

@@ -1,0 +1,97 @@
+import { extractTaskVector } from '../evaluation/extract.js';
+import { type Context, type Intervention, loadModel, type Model, type PassResult } from '../model/index.js';
+import { queryPrompt } from '../tasks/prompts.js';
+import { splitTask } from '../tasks/split.js';
+import { loadTask } from '../tasks/task.js';
+
+export interface SelfTestOptions {
+  model: string;
+  mmproj?: string;
+  device: string;
+}
+
+/** One thing that was tried. */
+export interface Check {
+  name: string;
+  ok: boolean;
+  /** What was measured, or why it failed. */
+  detail: string;
+}
+
+/** The task with the fewest different answers, so the one whose vector works in the weakest models. */
+const TASK = 'food-color';
+const SEED = 1;
+const PROMPTS = 5;
+const QUERIES = 8;
+/** So many more right answers than without the patch are an effect. */
+const GAIN = 3;
+
+/**
+ * Loads a model, patches it and looks whether that did what it must: a state patched onto itself changes no bit, and a
+ * task vector from text examples makes the model do the task on picture queries (on text queries without an mmproj).
+ */
+export async function selfTest(options: SelfTestOptions, onCheck: (check: Check) => void): Promise<void> {
+  const { model: source, mmproj, device } = options;
+  await using model = await loadModel(source, { mmproj, device });
+  const context = await model.createContext();
+  const { name, architecture, nLayers, nEmbd } = model.identity;
+  const detail = `${name || source}: ${architecture}, ${nLayers} layers of width ${nEmbd}, ${model.hasVision ? 'with' : 'without'} pictures`;
+  onCheck({ name: 'the model loads', ok: true, detail });
+  onCheck({ name: 'a patched state is what later layers see', ...(await identityPatch(model, context)) });
+  onCheck({ name: 'a task vector changes the answers', ...(await taskPatch(model, context)) });
+}
+
+type Outcome = Omit<Check, 'name'>;
+
+async function identityPatch(model: Model, context: Context): Promise<Outcome> {
+  const prompt = await model.prompt('Q:France\nA:');
+  const run = async (interventions: Intervention[]) => {
+    const capture = { layers: 'all', positions: 'last' } as const;
+    const [result] = await context.pass([{ prompt, interventions, capture, logits: 'last' }]);
+    return result as PassResult & Required<Pick<PassResult, 'states' | 'logits'>>;
+  };
+  const plain = await run([]);
+  const { nEmbd } = model.identity;
+  const itself = plain.states.layers.map(
+    (layer, i): Intervention => ({
+      hook: 'resid_post',
+      layer,
+      positions: 'last',
+      op: 'replace',
+      value: plain.states.data.subarray(i * nEmbd, (i + 1) * nEmbd),
+    }),
+  );
+  const same = await run(itself);
+  const differing = same.logits.data.filter((logit, i) => !Object.is(logit, plain.logits.data[i])).length;
+  if (differing > 0) return { ok: false, detail: `a state patched onto itself changed ${differing} logits` };
+  const zeroed = await run([{ hook: 'resid_post', layer: 0, positions: 'last', op: 'zero' }]);
+  if (zeroed.logits.data.every((logit, i) => logit === plain.logits.data[i])) {
+    return { ok: false, detail: 'a state patched with zeros changed no logit' };
+  }
+  const detail = `patched onto itself at all ${itself.length} layers: ${plain.logits.data.length} logits bit-identical; zeros change them`;
+  return { ok: true, detail };
+}
+
+async function taskPatch(model: Model, context: Context): Promise<Outcome> {
+  const pictures = model.hasVision;
+  const split = splitTask(await loadTask(TASK, { pictures }), SEED, { pictures, test: QUERIES });
+  const vector = await extractTaskVector(context, split, { spec: 'text', prompts: PROMPTS });
+  const queries = await Promise.all(
+    split.test.map(async (item) => ({
+      firstToken: model.tokenize(item.output)[0],
+      prompt: await model.prompt(queryPrompt(item, pictures ? 'image' : 'text')),
+    })),
+  );
+  const edits: Intervention[][] = [[], ...vector.info.layers.map((layer) => [vector.toIntervention(layer)])];
+  const rows = edits.flatMap((interventions) => queries.map(({ prompt }) => ({ prompt, interventions, topK: 1 })));
+  const results = await context.pass(rows);
+  const [without = 0, ...patched] = edits.map((_, row) => {
+    const tops = results.slice(row * queries.length, (row + 1) * queries.length);
+    return tops.filter(({ top }, i) => top?.[0]?.token === queries[i]?.firstToken).length;
+  });
+  const best = Math.max(...patched);
+  const detail =
+    `${TASK} from text examples into ${queries.length} ${pictures ? 'picture' : 'text'} queries: ` +
+    `${without} begin with the right answer, with the patch at layer ${patched.indexOf(best)} ${best}`;
+  return { ok: best >= without + GAIN, detail };
+}

@@ -1,0 +1,133 @@
+import type { Argv, CommandModule } from 'yargs';
+import { type Sweep, sweepLayers } from '../evaluation/sweep.js';
+import type { TokenScore } from '../model/types.js';
+import { recordPrompt } from '../vectors/prompt-record.js';
+import { writeSafetensors } from '../vectors/safetensors.js';
+import {
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  requireNotAborted,
+  withSession,
+} from './common.js';
+import { parseLayers, parsePosition, textOption, wholeOption, withExamples } from './options.js';
+import { requireWritable } from './output-file.js';
+import { type PatchArguments, patchOptions } from './patch-options.js';
+import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { loadVector, requireFit, vectorRecord } from './vector-file.js';
+
+interface SweepArguments extends ModelArguments, OutputArguments, PromptArguments, PatchArguments {
+  vector: string;
+  layers: string;
+  top: number;
+  naive: boolean;
+  saveLogits?: string;
+}
+
+/** `xpatch sweep`: the next token after a patch at every layer. */
+export const sweep: CommandModule<unknown, SweepArguments> = {
+  command: 'sweep',
+  describe: 'Patch a vector in at one layer after another and show the next tokens',
+  builder: (yargs) =>
+    withExamples(
+      patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
+        .option(
+          'vector',
+          textOption('vector', 'Vector to patch in: a file of extract or capture', { demandOption: true }),
+        )
+        .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
+        .option('top', wholeOption('top', 1, 'Number of best next tokens to show', { default: 5 }))
+        .option('naive', {
+          type: 'boolean',
+          default: false,
+          describe: 'Decode the whole prompt again for every layer: the slow reference',
+        })
+        .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
+        .group(['vector', 'layers', 'position', 'op', 'vector-position'], 'Patch:'),
+      [
+        ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
+        [
+          'Some layers, a picture query',
+          'sweep -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 3-5',
+        ],
+      ],
+    ) as Argv<unknown> as Argv<SweepArguments>,
+  handler: async (args) => {
+    const parts = promptParts(args);
+    const layers = parseLayers(args.layers);
+    const position = parsePosition(args.position ?? 'last');
+    if (args.saveLogits !== undefined) {
+      await requireWritable(args.saveLogits, [args.model, args.mmproj, args.vector, ...(args.image ?? [])]);
+    }
+    const loaded = await loadVector(args.vector, args.vectorPosition);
+    await withSession(args, async ({ model, context, signal, progress, track }) => {
+      const vectorModel = requireFit(loaded, model.identity);
+      for (const note of loaded.notes) progress.note(note);
+      progress.update('reading the prompt');
+      const prompt = await model.prompt(parts);
+      const { naive, op = 'replace' } = args;
+      const result = await sweepLayers(context, prompt, loaded.vector, {
+        layers,
+        op,
+        position,
+        topK: Math.min(args.top, model.info.nVocab),
+        logits: args.saveLogits !== undefined,
+        naive,
+        signal,
+        onProgress: track('sweeping'),
+      });
+      progress.done();
+      const record = recordPrompt(parts, prompt.tokens);
+      const patch = {
+        vector: vectorRecord(loaded),
+        vectorModel,
+        position: prompt.position(position),
+        op,
+        layers: result.layers.map(({ layer }) => layer),
+      };
+      if (args.saveLogits !== undefined && result.logits) {
+        requireNotAborted(signal);
+        await writeSafetensors(
+          args.saveLogits,
+          { logits: result.logits },
+          {
+            model: JSON.stringify(model.identity),
+            prompt: JSON.stringify(record),
+            layers: JSON.stringify(patch.layers),
+            patch: JSON.stringify(patch),
+          },
+        );
+      }
+      if (args.json) {
+        const files = args.saveLogits === undefined ? {} : { logits: args.saveLogits };
+        const { plain, layers } = result;
+        printJson({ plain, layers, naive, model: model.identity, prompt: record, patch, ...files });
+      } else {
+        process.stdout.write(sweepTable(result, model.info.hasTokenizer));
+      }
+    });
+  },
+};
+
+/** One line a layer: the best next tokens with their probabilities, in columns. */
+function sweepTable({ plain, layers }: Sweep, hasText: boolean): string {
+  const cell = ({ token, text, probability }: TokenScore) =>
+    `${hasText ? JSON.stringify(text) : token} ${probability.toFixed(2)}`;
+  const lines = [
+    ['layer', 'next tokens and their probabilities'],
+    ['none', ...plain.map(cell)],
+    ...layers.map(({ layer, top }) => [String(layer), ...top.map(cell)]),
+  ];
+  const widths: number[] = [];
+  for (const line of lines.slice(1)) {
+    for (const [column, text] of line.entries()) widths[column] = Math.max(widths[column] ?? 5, text.length);
+  }
+  const format = (line: string[]) =>
+    line
+      .map((text, column) => text.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd();
+  return `${lines.map(format).join('\n')}\n`;
+}

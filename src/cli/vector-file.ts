@@ -1,0 +1,56 @@
+import type { ModelIdentity } from '../model/types.js';
+import { SafetensorsFile } from '../vectors/safetensors.js';
+import { TaskVector } from '../vectors/task-vector.js';
+import { describeModel } from './common.js';
+
+/** A vector as a command uses it, and what its user should know about it. */
+export interface LoadedVector {
+  file: string;
+  vector: TaskVector;
+  notes: string[];
+}
+
+/**
+ * Loads what `--patch` or `--vector` names: a task vector, or a capture. Of a capture of several positions the one asked
+ * for is taken, else the last one in the prompt, as that is where a task is read.
+ */
+export async function loadVector(file: string, position?: number): Promise<LoadedVector> {
+  const chosen = position ?? (await lastOfSeveral(file));
+  const vector = await TaskVector.load(file, { position: chosen });
+  const silent = chosen === undefined || position !== undefined;
+  const notes = silent
+    ? []
+    : [`${file} holds several positions; the last one, ${chosen}, is used (see --vector-position)`];
+  return { file, vector, notes };
+}
+
+/** undefined for anything but a capture of several positions; `TaskVector.load` says what is wrong with a bad file. */
+async function lastOfSeveral(path: string): Promise<number | undefined> {
+  const file = await SafetensorsFile.open(path).catch(() => undefined);
+  await file?.close();
+  try {
+    const positions: unknown = JSON.parse(file?.metadata.positions ?? 'null');
+    if (Array.isArray(positions) && positions.length > 1 && positions.every(Number.isInteger)) {
+      return Math.max(...(positions as number[]));
+    }
+  } catch {
+    // Not JSON: no capture of ours.
+  }
+  return undefined;
+}
+
+/** Checks that the vector fits the model; of another model of equal width it is allowed, and noted. */
+export function requireFit({ vector, notes }: LoadedVector, model: ModelIdentity): 'same' | 'foreign' {
+  const relation = vector.requireCompatible(model);
+  if (relation === 'foreign') {
+    const from = describeModel(vector.info.model);
+    notes.push(`the vector is of another model (${from}) than the one it is patched into (${describeModel(model)})`);
+  }
+  return relation;
+}
+
+/** The vector in results: its file, what was read, and from which model. */
+export function vectorRecord({ file, vector }: LoadedVector) {
+  const { model, hook, readPosition, origin } = vector.info;
+  return { file, hook, readPosition: origin.op === 'capture' ? origin.position : readPosition, model };
+}

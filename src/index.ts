@@ -1,0 +1,48 @@
+// The public interface: what is not exported here may change without notice.
+export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './errors.js';
+export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
+export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
+export {
+  bootstrapInterval,
+  differenceInterval,
+  type Estimate,
+  type Interval,
+  type Observation,
+  type SeedSpread,
+  spreadOverSeeds,
+  wilsonInterval,
+} from './evaluation/statistics.js';
+export { type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './evaluation/sweep.js';
+export {
+  type AccuracyTableOptions,
+  accuracyTable,
+  type Cell,
+  observe,
+  type Score,
+  type ScoredQuery,
+  type Table,
+} from './evaluation/tables.js';
+export * from './model/index.js';
+export {
+  baselineShots,
+  DELIMITER,
+  fewShotPrompt,
+  instructionPrompt,
+  type Modality,
+  queryPrompt,
+  type ReadPosition,
+  type VectorPrompt,
+  vectorPrompts,
+} from './tasks/prompts.js';
+export { type SplitOptions, splitTask, type TaskSplit } from './tasks/split.js';
+export { type LoadTaskOptions, listTasks, loadTask, type Task, type TaskItem } from './tasks/task.js';
+export { type PromptRecord, recordPrompt } from './vectors/prompt-record.js';
+export {
+  type SafetensorsDtype,
+  SafetensorsFile,
+  type TensorInfo,
+  type TensorToWrite,
+  writeSafetensors,
+} from './vectors/safetensors.js';
+export { type TaskSpec, TaskVector, type TaskVectorInfo, type VectorOrigin } from './vectors/task-vector.js';
+export { saveCapture } from './vectors/vector-file.js';
