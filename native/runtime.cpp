@@ -161,12 +161,6 @@ std::vector<int32_t> context::hook_layers(hook_point hook) {
 }
 
 static void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values, float * logsumexp) {
-    for (int32_t i = 0; i < n_vocab; ++i) {
-        if (std::isnan(logits[i])) { // no order among them, so no best token
-            throw coded_error("NATIVE_FAILURE", "the logits are not numbers: the model's file is damaged, or an intervention "
-                "drove the states out of the range of its arithmetic");
-        }
-    }
     std::vector<int32_t> order(n_vocab);
     std::iota(order.begin(), order.end(), 0);
     std::partial_sort(order.begin(), order.begin() + k, order.end(), [logits](int32_t a, int32_t b) {
@@ -186,7 +180,9 @@ static void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t *
 void context::decode(const decode_job & job) {
     llama_memory_t memory = llama_get_memory(handle);
     if (job.clear) {
-        llama_memory_clear(memory, false);
+        // Data too after NaN: masked cells still enter the attention, as 0 * NaN.
+        llama_memory_clear(memory, poisoned);
+        poisoned = false;
     }
     for (const auto & r : job.removes) {
         llama_memory_seq_rm(memory, r.src, r.p0, r.p1);
@@ -277,6 +273,22 @@ void context::decode(const decode_job & job) {
     }
     hooks.check_fired();
 
+    const auto require_finite = [&](const float * values, size_t n, const std::string & what) {
+        for (size_t i = 0; i < n; ++i) {
+            if (std::isnan(values[i]) || values[i] == INFINITY) { // -inf is how some models rule a token out
+                poisoned = true;
+                throw coded_error("NOT_FINITE", what + " hold NaN or infinity: the model's file is damaged, "
+                    "or an intervention drove its states out of the range of its arithmetic");
+            }
+        }
+    };
+    const size_t n_embd = llama_model_n_embd(owner->handle);
+    for (const auto & c : job.captures) {
+        for (int64_t offset : c.offsets) {
+            require_finite(c.out + offset, n_embd, "the hidden states of layer " + std::to_string(c.layer));
+        }
+    }
+
     const auto logits_of = [&](int32_t row) {
         const float * logits = llama_get_logits_ith(handle, row);
         if (!logits) {
@@ -287,11 +299,14 @@ void context::decode(const decode_job & job) {
     for (const auto & l : job.logits) {
         for (size_t i = 0; i < l.rows.size(); ++i) {
             const float * logits = logits_of(l.rows[i]);
+            require_finite(logits, n_vocab, "the logits");
             std::copy(logits, logits + n_vocab, l.out + l.offsets[i]);
         }
     }
     for (size_t i = 0; i < job.top_rows.size(); ++i) {
-        top_k_of(logits_of(job.top_rows[i]), n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k,
+        const float * logits = logits_of(job.top_rows[i]);
+        require_finite(logits, n_vocab, "the logits");
+        top_k_of(logits, n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k,
             job.top_logsumexp + i);
     }
 }

@@ -100,5 +100,6 @@ private:
     llama_context *        handle     = nullptr;
     ggml_threadpool *      threadpool = nullptr;
     hook_table             hooks;
+    bool                   poisoned   = false; // NaN was seen in what a decode returned
     uint32_t               n_seq;
 };

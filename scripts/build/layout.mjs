@@ -88,17 +88,18 @@ export function findFolders(root = PACKAGE_ROOT, platform = process.platform, ar
   };
 }
 
-/** SHA-256 over the C++ sources and CMakeLists.txt: a binary built from other sources is noticed. Undefined when they are not shipped. */
+/** SHA-256 over the C++ sources, CMakeLists.txt and the corrections to llama.cpp: a binary built from other sources is noticed. Undefined when they are not shipped. */
 export function hashSources(root = PACKAGE_ROOT) {
   const folder = join(root, 'native');
   const list = join(root, 'CMakeLists.txt');
-  if (!existsSync(folder) || !existsSync(list)) return undefined;
+  const corrections = join(root, 'scripts', 'build', 'sources.mjs');
+  if (![folder, list, corrections].every((path) => existsSync(path))) return undefined;
   const sources = readdirSync(folder)
     .filter((name) => /\.(cc|cpp|h)$/.test(name))
     .sort()
     .map((name) => join(folder, name));
   const hash = createHash('sha256');
-  for (const file of [list, ...sources]) {
+  for (const file of [list, corrections, ...sources]) {
     // line endings differ between checkouts, the program does not
     const text = readFileSync(file, 'utf8').replaceAll('\r\n', '\n');
     hash.update(`${relative(root, file).replaceAll(sep, '/')}\0${text}\0`);

@@ -1,12 +1,38 @@
 // llama.cpp's sources, out of the git bundle that node-llama-cpp ships. node-llama-cpp's own folder stays untouched:
 // a clone inside it would change what that package takes itself for.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BuildError } from './errors.mjs';
 
 // What a build reads: 40 of 209 MB.
 const PATHS = ['ggml', 'src', 'include', 'vendor', 'tools/mtmd', 'cmake', 'common', 'CMakeLists.txt', 'LICENSE'];
+
+// What is corrected in llama.cpp's sources, in the parts that every build compiles itself. Each text must stand in its
+// file exactly once: a new release that changed it, or mended it, stops the build until somebody looks.
+const CORRECTIONS = [
+  {
+    // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.
+    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/models/parity.test.ts).
+    file: 'tools/mtmd/models/llava.cpp',
+    from: 'ggml_concat(ctx0, inp, model.class_embedding, 1)',
+    to: 'ggml_concat(ctx0, model.class_embedding, inp, 1)',
+  },
+];
+
+function correct(folder) {
+  for (const { file, from, to } of CORRECTIONS) {
+    const path = join(folder, file);
+    const parts = readFileSync(path, 'utf8').split(from);
+    if (parts.length !== 2) {
+      throw new BuildError('sources', `${file} of llama.cpp has changed: the correction of "${from}" no longer fits.`, {
+        hint: 'Use the pinned node-llama-cpp (`npm ci`), or revise CORRECTIONS in scripts/build/sources.mjs.',
+      });
+    }
+    writeFileSync(path, parts.join(to));
+  }
+}
 
 function git(args, cwd) {
   // A hook or an outer git command exports GIT_DIR and the like, which would send these commands to another repository.
@@ -22,7 +48,8 @@ function git(args, cwd) {
 
 /** Unpacks the sources once and returns their folder. */
 export function unpackSources(llama, cache) {
-  const name = `llama.cpp-${llama.tag}-${llama.version}`;
+  const corrections = createHash('sha256').update(JSON.stringify(CORRECTIONS)).digest('hex').slice(0, 8);
+  const name = `llama.cpp-${llama.tag}-${llama.version}-${corrections}`;
   const folder = join(cache, name);
   const stamp = join(folder, '.complete');
   if (existsSync(stamp)) return folder;
@@ -42,6 +69,7 @@ export function unpackSources(llama, cache) {
   git(['-c', 'core.autocrlf=false', 'checkout', '--quiet', 'FETCH_HEAD', '--', ...PATHS], partial);
   // The history is not needed, and without it no tool takes the folder for a repository.
   rmSync(join(partial, '.git'), { recursive: true, force: true });
+  correct(partial);
   writeFileSync(join(partial, '.complete'), `${llama.tag}\n`);
   renameSync(partial, folder);
   return folder;

@@ -2,7 +2,7 @@ import { XpatchError } from '../errors.js';
 import type { ContextHandle, DecodeJob } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
-import { type Generation, type GenerateOptions, type GenerateRow, generateRows } from './generate.js';
+import { type GenerateOptions, type GenerateRow, type Generation, generateRows } from './generate.js';
 import type { Model } from './model.js';
 import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
@@ -48,14 +48,18 @@ export class Context implements AsyncDisposable {
   /** @internal Use `model.createContext`. */
   static async create(model: Model, options: ContextOptions): Promise<Context> {
     const { addon } = native();
-    const onCpu = model.options.device === 'cpu' || !addon.listDevices().some((d) => d.type === 'gpu' || d.type === 'igpu');
+    const onCpu =
+      model.options.device === 'cpu' || !addon.listDevices().some((d) => d.type === 'gpu' || d.type === 'igpu');
     const filled = {
       nCtx: options.nCtx ?? 4096,
       nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
       flashAttention: options.flashAttention ?? (onCpu ? 'off' : 'auto'),
       kvType: options.kvType ?? 'f16',
     } as const;
-    for (const [name, max] of [['nCtx', 1 << 24], ['nUbatch', 1 << 16]] as const) {
+    for (const [name, max] of [
+      ['nCtx', 1 << 24],
+      ['nUbatch', 1 << 16],
+    ] as const) {
       const value = filled[name];
       if (!Number.isInteger(value) || value < 1 || value > max) {
         throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1 to ${max}, not ${value}.`);
@@ -177,13 +181,18 @@ export class Context implements AsyncDisposable {
   }
 
   private async requireHooks(rows: PreparedRow[]): Promise<void> {
-    const hooks = new Set(rows.flatMap((row) => [...row.interventions.map((i) => i.report.hook), ...(row.states ? [row.states.hook] : [])]));
+    const hooks = new Set(
+      rows.flatMap((row) => [...row.interventions.map((i) => i.report.hook), ...(row.states ? [row.states.hook] : [])]),
+    );
     for (const hook of hooks) await this.requireHook(hook);
   }
 
   /** Cuts rows into groups whose cells and sequences fit, in order; rows with a common start stay together if they are neighbours. */
   private *waves(rows: PreparedRow[], reserve: number): Generator<{ tree: PrefixTree; rows: PreparedRow[] }> {
     const { nCtx, nUbatch } = this.options;
+    // Every row attends over (and masks) the cells of all others: with more than about 4 n_embd cells of unrelated rows
+    // that costs more than the weights do.
+    const budget = Math.min(nCtx, 4 * this.model.info.nEmbd);
     let tree = new PrefixTree();
     let members: PreparedRow[] = [];
     for (const row of rows) {
@@ -203,7 +212,7 @@ export class Context implements AsyncDisposable {
       }
       const cost = tree.cost(row);
       const cells = tree.cells + cost.cells + (tree.leaves + cost.leaves) * reserve;
-      if (members.length && (cells > nCtx || tree.leaves + cost.leaves > this.nSeq)) {
+      if (members.length && (cells > budget || tree.leaves + cost.leaves > this.nSeq)) {
         yield { tree, rows: members };
         tree = new PrefixTree();
         members = [];
@@ -218,11 +227,15 @@ export class Context implements AsyncDisposable {
   private async exclusive<T>(signal: AbortSignal | undefined, work: (target: DecodeTarget) => Promise<T>): Promise<T> {
     if (this.disposing) throw new XpatchError('DISPOSED', 'The context was disposed. Create another one.');
     if (this.running) {
-      throw new XpatchError('BUSY', 'The context is running another call. Await it, or create a context for each concurrent call.');
+      throw new XpatchError(
+        'BUSY',
+        'The context is running another call. Await it, or create a context for each concurrent call.',
+      );
     }
     const { addon } = native();
     const { info, native: modelHandle } = this.model;
-    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted before it began.', { cause: signal.reason });
+    if (signal?.aborted)
+      throw new XpatchError('ABORTED', 'The call was aborted before it began.', { cause: signal.reason });
     const onAbort = () => addon.contextAbort(this.handle, true);
     this.running = true;
     signal?.addEventListener('abort', onAbort);
@@ -235,7 +248,8 @@ export class Context implements AsyncDisposable {
         positionsPerEmbedding: info.positionsPerEmbedding,
         decode: async (job: DecodeJob) => {
           // Between batches too: only a CPU decode can be stopped half-way.
-          if (signal?.aborted || this.disposing) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
+          if (signal?.aborted || this.disposing)
+            throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
           await addon.contextDecode(this.handle, modelHandle, job);
         },
       });

@@ -164,8 +164,8 @@ function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
           // The last block keeps only rows whose logits were asked for.
           if (layer === target.nLayers - 1) outputs[i] = 1;
           const key = `${reader.id}:${l}`;
-          let item = captures.get(key);
-          if (!item) captures.set(key, (item = { row: reader, l, rows: [], offsets: [] }));
+          const item = captures.get(key) ?? { row: reader, l, rows: [], offsets: [] };
+          captures.set(key, item);
           item.rows.push(i);
           item.offsets.push((l * positions.length + p) * target.nEmbd);
         });
@@ -173,8 +173,8 @@ function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
       const g = reader.logitIndex.get(position);
       if (g !== undefined && reader.logits) {
         outputs[i] = 1;
-        let item = logits.get(reader);
-        if (!item) logits.set(reader, (item = { rows: [], offsets: [] }));
+        const item = logits.get(reader) ?? { rows: [], offsets: [] };
+        logits.set(reader, item);
         item.rows.push(i);
         item.offsets.push(g * reader.logits.shape[1]);
       }
@@ -269,7 +269,16 @@ function buildPatches(batch: BatchRow[], nEmbd: number): (NativePatch & { edits:
       const [{ hook, layer, op, factor, value }] = edits as [PlacedIntervention];
       const values = new Float32Array(value ? rows.length * nEmbd : 0);
       if (value) edits.forEach((edit, i) => void values.set(edit.value as Float32Array, i * nEmbd));
-      return { hook, layer, op, factor, rows: Int32Array.from(rows), values, deltas: new Float32Array(rows.length), edits };
+      return {
+        hook,
+        layer,
+        op,
+        factor,
+        rows: Int32Array.from(rows),
+        values,
+        deltas: new Float32Array(rows.length),
+        edits,
+      };
     });
 }
 

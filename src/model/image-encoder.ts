@@ -30,7 +30,10 @@ export class MtmdEncoder implements ImageEncoder {
     return chunks.map((chunk, i) => {
       if (chunk.tokens.length) return { kind: 'tokens', tokens: chunk.tokens };
       if (this.positionsPerEmbedding !== (chunk.positions.length / chunk.nRows || 1)) {
-        throw new XpatchError('IMAGE_UNSUPPORTED', 'The position layout of this projector is not supported by the runtime.');
+        throw new XpatchError(
+          'IMAGE_UNSUPPORTED',
+          'The position layout of this projector is not supported by the runtime.',
+        );
       }
       return { kind: 'image', key: `${this.id}:${image.hash}:${i}`, ...chunk };
     });

@@ -35,7 +35,9 @@ export async function readImage(source: ImageSource, options: { width?: number }
     return rgb(data, info.width, info.height, info.channels);
   } catch (error) {
     if (error instanceof XpatchError) throw error;
-    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${(error as Error).message}`, { cause: error });
+    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
 }
 
@@ -45,7 +47,10 @@ async function open(source: ImageSource) {
       const comma = source.indexOf(',');
       const header = source.slice(5, comma);
       if (comma < 0 || !/^image\//.test(header)) {
-        throw new XpatchError('IMAGE_INVALID', 'A data: URL must start with data:image/..., and hold the picture after a comma.');
+        throw new XpatchError(
+          'IMAGE_INVALID',
+          'A data: URL must start with data:image/..., and hold the picture after a comma.',
+        );
       }
       const body = source.slice(comma + 1);
       const input = header.endsWith(';base64') ? Buffer.from(body, 'base64') : Buffer.from(decodeURIComponent(body));
@@ -56,7 +61,9 @@ async function open(source: ImageSource) {
       // Read here and not by sharp, whose message for a missing file looks like one for a broken picture.
       return { input: await readFile(source), what: `'${source}'` };
     } catch (error) {
-      throw new XpatchError('FILE_NOT_FOUND', `The picture '${source}' cannot be read: ${(error as Error).message}`, { cause: error });
+      throw new XpatchError('FILE_NOT_FOUND', `The picture '${source}' cannot be read: ${(error as Error).message}`, {
+        cause: error,
+      });
     }
   }
   if (ArrayBuffer.isView(source)) return { input: source as Uint8Array, what: 'The picture' };

@@ -1,8 +1,8 @@
 import { XpatchError } from '../errors.js';
 import type { Prompt } from './prompt.js';
 import {
-  HOOKS,
   type HiddenStates,
+  HOOKS,
   type HookName,
   type Intervention,
   type InterventionReport,
@@ -77,7 +77,8 @@ export interface PreparedRow {
  */
 export function resolveLayers(selection: LayerSelection, nLayers: number): number[] {
   if (selection === 'all') return Array.from({ length: nLayers }, (_, i) => i);
-  if (selection.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
+  if (selection.length === 0)
+    throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
   for (const layer of selection) checkLayer(layer, nLayers);
   if (new Set(selection).size !== selection.length) {
     throw new XpatchError('INVALID_ARGUMENT', `Layers repeat: ${selection.join(', ')}. Name each one once.`);
@@ -87,7 +88,10 @@ export function resolveLayers(selection: LayerSelection, nLayers: number): numbe
 
 function checkLayer(layer: number, nLayers: number): void {
   if (!Number.isInteger(layer) || layer < 0 || layer >= nLayers) {
-    throw new XpatchError('LAYER_OUT_OF_RANGE', `Layer ${layer} does not exist: the model has layers 0 to ${nLayers - 1}.`);
+    throw new XpatchError(
+      'LAYER_OUT_OF_RANGE',
+      `Layer ${layer} does not exist: the model has layers 0 to ${nLayers - 1}.`,
+    );
   }
 }
 
@@ -107,7 +111,10 @@ export function prepareRow(row: PassRow, limits: PassLimits): PreparedRow {
   };
   for (const token of prompt.tokens) {
     if (token >= limits.nVocab) {
-      throw new XpatchError('TOKEN_INVALID', `Token id ${token} is outside the vocabulary. Was the prompt built for another model?`);
+      throw new XpatchError(
+        'TOKEN_INVALID',
+        `Token id ${token} is outside the vocabulary. Was the prompt built for another model?`,
+      );
     }
   }
   if (row.capture) {
@@ -136,7 +143,10 @@ export function prepareRow(row: PassRow, limits: PassLimits): PreparedRow {
     prepared.logitIndex = indexOf(positions);
   }
   if (!Number.isInteger(prepared.topK) || prepared.topK < 0 || prepared.topK > limits.nVocab) {
-    throw new XpatchError('INVALID_ARGUMENT', `topK must be a whole number from 0 to ${limits.nVocab}, not ${row.topK}.`);
+    throw new XpatchError(
+      'INVALID_ARGUMENT',
+      `topK must be a whole number from 0 to ${limits.nVocab}, not ${row.topK}.`,
+    );
   }
   return prepared;
 }
@@ -147,7 +157,8 @@ function indexOf(positions: number[]): Map<number, number> {
 
 function hookIndex(hook: HookName): number {
   const index = HOOKS.indexOf(hook);
-  if (index < 0) throw new XpatchError('HOOK_UNSUPPORTED', `There is no hook '${hook}'; there are: ${HOOKS.join(', ')}.`);
+  if (index < 0)
+    throw new XpatchError('HOOK_UNSUPPORTED', `There is no hook '${hook}'; there are: ${HOOKS.join(', ')}.`);
   return index;
 }
 
@@ -155,7 +166,8 @@ function place(intervention: Intervention, prompt: Prompt, limits: PassLimits): 
   const { hook, layer, op, value, factor } = intervention;
   const index = hookIndex(hook);
   checkLayer(layer, limits.nLayers);
-  const invalid = (why: string) => new XpatchError('INTERVENTION_INVALID', `Intervention ${op} at layer ${layer}: ${why}.`);
+  const invalid = (why: string) =>
+    new XpatchError('INTERVENTION_INVALID', `Intervention ${op} at layer ${layer}: ${why}.`);
   if (!OPS.includes(op)) throw invalid(`the operation must be one of ${OPS.join(', ')}`);
   const needsValue = op === 'replace' || op === 'add';
   if (needsValue && !value) throw invalid(`${op} needs a value of ${limits.nEmbd} numbers`);

@@ -52,7 +52,18 @@ export class PrefixTree {
       let node = children.get(unit.key);
       if (!node) {
         const { token, image, position, nRows, interventions } = unit;
-        node = { token, image, position, counter, nRows, interventions, readers: [], ends: [], children: new Map(), twins: [] };
+        node = {
+          token,
+          image,
+          position,
+          counter,
+          nRows,
+          interventions,
+          readers: [],
+          ends: [],
+          children: new Map(),
+          twins: [],
+        };
         children.set(unit.key, node);
         this.cells += nRows;
       } else {
@@ -114,7 +125,9 @@ const valueIds = new WeakMap<PlacedIntervention, string>();
 function fingerprint(edit: PlacedIntervention): string {
   let id = valueIds.get(edit);
   if (id === undefined) {
-    const value = edit.value ? Buffer.from(edit.value.buffer, edit.value.byteOffset, edit.value.byteLength).toString('latin1') : '';
+    const value = edit.value
+      ? Buffer.from(edit.value.buffer, edit.value.byteOffset, edit.value.byteLength).toString('latin1')
+      : '';
     id = `|${edit.hook},${edit.layer},${edit.position},${edit.op},${edit.factor},${value}`;
     valueIds.set(edit, id);
   }

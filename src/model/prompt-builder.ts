@@ -42,10 +42,16 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
   };
   const place = (mark: string, position: number) => {
     if (mark === 'last' || mark === 'all' || marks[mark] !== undefined) {
-      throw new XpatchError('MARK_AMBIGUOUS', `The mark '${mark}' ${marks[mark] === undefined ? 'is a reserved name' : 'stands twice in the prompt'}.`);
+      throw new XpatchError(
+        'MARK_AMBIGUOUS',
+        `The mark '${mark}' ${marks[mark] === undefined ? 'is a reserved name' : 'stands twice in the prompt'}.`,
+      );
     }
     if (position < 0) {
-      throw new XpatchError('MARK_AMBIGUOUS', `The mark '${mark}' stands before the first token. Put it after some text.`);
+      throw new XpatchError(
+        'MARK_AMBIGUOUS',
+        `The mark '${mark}' stands before the first token. Put it after some text.`,
+      );
     }
     marks[mark] = position;
   };
@@ -100,7 +106,10 @@ function checkTokens(tokens: ArrayLike<number>, nVocab: number): Int32Array {
   for (let i = 0; i < tokens.length; i++) {
     const token = tokens[i] as number;
     if (!Number.isInteger(token) || token < 0 || token >= nVocab) {
-      throw new XpatchError('TOKEN_INVALID', `Token id ${token} at index ${i} is outside the vocabulary (0 to ${nVocab - 1}).`);
+      throw new XpatchError(
+        'TOKEN_INVALID',
+        `Token id ${token} at index ${i} is outside the vocabulary (0 to ${nVocab - 1}).`,
+      );
     }
   }
   return Int32Array.from(tokens);

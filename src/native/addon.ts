@@ -9,7 +9,11 @@ export interface Addon {
   listDevices(): Device[];
   llamaVersion(): string;
 
-  modelLoad(options: NativeModelOptions, onProgress: (fraction: number) => void, abort: Int32Array): Promise<ModelHandle>;
+  modelLoad(
+    options: NativeModelOptions,
+    onProgress: (fraction: number) => void,
+    abort: Int32Array,
+  ): Promise<ModelHandle>;
   modelInfo(model: ModelHandle): NativeModelInfo;
   modelTokenize(model: ModelHandle, text: string, addSpecial: boolean, parseSpecial: boolean): Int32Array;
   modelDetokenize(model: ModelHandle, tokens: Int32Array, renderSpecial: boolean): Uint8Array;

@@ -1,0 +1,95 @@
+import {
+  type AnsweredQuery,
+  CONDITIONS,
+  type MainTableOptions,
+  type MainTableResult,
+  type PromptCell,
+  type SweepCell,
+} from '../evaluation/main-table.js';
+import { wilsonInterval } from '../evaluation/statistics.js';
+import { accuracyTable, type Table } from '../evaluation/tables.js';
+import type { Figure } from './figure.js';
+import type { WorkedExample } from './html.js';
+
+/** The lenient and the strict table of a finished run. */
+export function mainTables(
+  answers: readonly AnsweredQuery[],
+  options: MainTableOptions,
+  notes: readonly string[],
+): Table[] {
+  const conditions = CONDITIONS.filter((condition) => answers.some((answer) => answer.condition === condition));
+  return (['lenient', 'strict'] as const).map((score) =>
+    accuracyTable(answers, {
+      title: `Accuracy on ${options.queries} queries (${score} score)`,
+      score,
+      conditions,
+      tasks: options.tasks,
+      notes,
+    }),
+  );
+}
+
+/** Validation accuracy by layer, one panel a task, with the prompts of examples as dotted lines. */
+export function sweepFigure({ sweep, prompts, layer }: MainTableResult, options: MainTableOptions): Figure {
+  const conditions = [...new Set(sweep.map((cell) => cell.condition))];
+  const layers = [...new Set(sweep.map((cell) => cell.layer))];
+  const baselines = [...new Set(prompts.map((cell) => cell.condition))];
+  return {
+    title: `Accuracy on ${options.queries} queries by patched layer`,
+    xLabel: 'layer (0-based block output)',
+    yLabel: 'validation accuracy',
+    panels: options.tasks.map((task) => ({
+      title: task,
+      series: conditions.map((label) => ({
+        label,
+        points: layers.map((x) => {
+          const { value, low, high } = pooled(
+            sweep.filter((c) => c.task === task && c.condition === label && c.layer === x),
+          );
+          return { x, y: value, low, high };
+        }),
+      })),
+      baselines: baselines.map((label) => ({
+        label,
+        y: pooled(prompts.filter((c) => c.task === task && c.condition === label)).value,
+      })),
+      chosen: { label: `layer ${layer}`, x: layer },
+    })),
+    notes: [
+      `Lenient score; ${options.seeds.length} seeds × ${options.validation} validation items. Bands: 95 % Wilson intervals of the pooled`,
+      'queries, which seeds share in part, so they are a little too narrow. Dashed: the layer used for the test queries.',
+    ],
+  };
+}
+
+function pooled(cells: readonly Pick<SweepCell | PromptCell, 'n' | 'correct'>[]) {
+  const n = cells.reduce((sum, cell) => sum + cell.n, 0);
+  const correct = cells.reduce((sum, cell) => sum + cell.correct, 0);
+  return { value: correct / n, ...wilsonInterval(correct, n) };
+}
+
+/** The first test query of each task under the first seed: chosen before any answer is known. */
+export function workedExamples(
+  answers: readonly AnsweredQuery[],
+  options: MainTableOptions,
+  pictureOf: (task: string, item: string) => string | undefined,
+): WorkedExample[] {
+  return options.tasks.flatMap((task) => {
+    const own = answers.filter((answer) => answer.task === task && answer.seed === options.seeds[0]);
+    const item = own[0]?.item;
+    const same = own.filter((answer) => answer.item === item && answer.condition !== 'Random');
+    const [first] = same;
+    if (item === undefined || first === undefined) return [];
+    const picture = options.queries === 'image' ? pictureOf(task, item) : undefined;
+    return {
+      task,
+      query: picture?.split(/[\\/]/).at(-1) ?? item,
+      ...(picture && { picture }),
+      expected: first.expected,
+      answers: CONDITIONS.flatMap((condition) => {
+        const answer = same.find((a) => a.condition === condition);
+        return answer ? { condition, answer: answer.answer.trim(), correct: answer.strict } : [];
+      }),
+    };
+  });
+}
