@@ -98,7 +98,7 @@ describe('the loader', () => {
 
   test("passes on the system's words about a file that is no addon", () => {
     putAddon(undefined, Buffer.from('no addon at all '.repeat(100)));
-    expect(load().message).toMatch(/invalid ELF header.*\(not an addon for this system\)/);
+    expect(load().message).toMatch(/\(not an addon for this system\)/);
   });
 
   test('refuses an addon without its record', () => {
