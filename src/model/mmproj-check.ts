@@ -149,6 +149,7 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
   }
   checkAlike(header.tensors, invalid);
 
+  if (projector === 'gemma3') expect(need('mm.soft_emb_norm.weight'), nEmbd);
   if (projector === 'mlp') checkMlp(header, need, nEmbd, invalid);
 }
 

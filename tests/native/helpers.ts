@@ -1,0 +1,77 @@
+// Tiny models with random weights (tests/reference/README.md says how they were made), and comparisons.
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, expect } from '@jest/globals';
+import { type LoadOptions, loadModel, type Model, type PassResult, type Prompt } from '../../src/model/index.js';
+import { Random } from '../../src/random.js';
+
+export const FIXTURES = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
+
+export const fixture = (name: string) => join(FIXTURES, name);
+export const picture = (name: string) => join(FIXTURES, 'pictures', name);
+
+const opened: Model[] = [];
+afterAll(async () => {
+  for (const model of opened) await model.dispose();
+});
+
+/** A fixture on the CPU, disposed after the file's tests. `vision` adds the mmproj beside it. */
+export async function load(name: string, options: LoadOptions & { vision?: boolean } = {}): Promise<Model> {
+  const { vision, ...rest } = options;
+  const mmproj = vision ? fixture(`${name}.mmproj.gguf`) : undefined;
+  const model = await loadModel(fixture(`${name}.gguf`), { device: 'cpu', threads: 1, mmproj, ...rest });
+  opened.push(model);
+  return model;
+}
+
+/** A prompt of `n` seeded token ids. */
+export function tokenPrompt(model: Model, n: number, seed = 1): Promise<Prompt> {
+  return model.prompt({ tokens: randomTokens(model, n, seed) });
+}
+
+export function randomTokens(model: Model, n: number, seed = 1): number[] {
+  const random = new Random(seed, 'tokens');
+  return Array.from({ length: n }, () => 5 + Math.floor(random.uniform() * (model.info.nVocab - 5)));
+}
+
+export function randomVector(n: number, seed: number, scale = 1): Float32Array {
+  const random = new Random(seed, 'vector');
+  return Float32Array.from({ length: n }, () => scale * random.gaussian());
+}
+
+export function cosine(a: Float32Array, b: Float32Array): number {
+  expect(a.length).toBe(b.length);
+  let [dot, a2, b2] = [0, 0, 0];
+  for (const [i, x] of a.entries()) {
+    const y = b[i] as number;
+    dot += x * y;
+    a2 += x * x;
+    b2 += y * y;
+  }
+  return dot / Math.sqrt(a2 * b2);
+}
+
+export function argmax(values: Float32Array): number {
+  return values.reduce((best, value, i) => (value > (values[best] as number) ? i : best), 0);
+}
+
+export function logitsOf(result: PassResult | undefined): Float32Array {
+  return result?.logits?.data as Float32Array;
+}
+
+export function statesOf(result: PassResult | undefined): Float32Array {
+  return result?.states?.data as Float32Array;
+}
+
+/** The tolerance between two orders of the same arithmetic (issue: sweep = naive sweep). */
+export const SAME = 1 - 1e-5;
+
+/** Every row of `width` values points the same way; for logits the best token is the same too. */
+export function expectSame(actual: Float32Array, expected: Float32Array, width: number, kind: 'states' | 'logits'): void {
+  expect(actual.length).toBe(expected.length);
+  for (let at = 0; at < expected.length; at += width) {
+    const [a, e] = [actual.subarray(at, at + width), expected.subarray(at, at + width)];
+    expect(cosine(a, e)).toBeGreaterThanOrEqual(SAME);
+    if (kind === 'logits') expect(argmax(a)).toBe(argmax(e));
+  }
+}

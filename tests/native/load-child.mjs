@@ -1,0 +1,28 @@
+// A process that loads what it is told and answers with what came of it; forked by damage.ts. Whatever ends this process
+// instead of an answer (a signal, a hang) is a failure of the runtime.
+import { loadModel } from '../../dist/model/index.js';
+
+/** Loads the model, reads states and the next token of a short prompt, with a picture where there is an encoder. */
+async function attempt({ model: path, mmproj, picture, tokens }) {
+  const model = await loadModel(path, { mmproj, device: 'cpu', threads: 1 });
+  try {
+    const context = await model.createContext({ nCtx: 512, nUbatch: 64 });
+    const parts = [{ tokens }];
+    if (picture) parts.push({ image: picture });
+    if (model.info.hasTokenizer) parts.push('Q:Sweden A:');
+    const prompt = await model.prompt(parts);
+    await context.generate([{ prompt, capture: { layers: 'all', positions: 'last' } }], { maxTokens: 2 });
+  } finally {
+    await model.dispose();
+  }
+}
+
+process.on('message', async (task) => {
+  try {
+    await attempt(task);
+    process.send({ outcome: 'loaded' });
+  } catch (error) {
+    const coded = error?.name === 'XpatchError';
+    process.send({ outcome: coded ? error.code : 'uncoded', message: coded ? error.message : String(error?.stack ?? error) });
+  }
+});
