@@ -24,16 +24,24 @@ export interface OutputArguments {
   quiet: boolean;
 }
 
-export function modelOptions<T>(yargs: Argv<T>): Argv<T & ModelArguments> {
+/** @param model the default of --model; without one it must be given */
+export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelArguments> {
   return yargs
     .option(
       'model',
-      textOption('model', 'GGUF file, or demo for the shipped model', { alias: 'm', demandOption: true }),
+      textOption('model', 'GGUF file, or demo for the shipped model', {
+        alias: 'm',
+        demandOption: model === undefined,
+        default: model,
+      }),
     )
     .option('mmproj', textOption('mmproj', 'GGUF file of the picture encoder. Defaults to that of a shipped model'))
     .option('device', textOption('device', 'auto, cpu, or a device as doctor names it', { default: 'auto' }))
     .option('gpu-layers', wholeOption('gpu-layers', 0, 'Layers to keep on the device. Defaults to all'))
-    .option('threads', wholeOption('threads', 1, 'CPU threads. Defaults to the cores, at most 8'))
+    .option(
+      'threads',
+      wholeOption('threads', 1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8'),
+    )
     .option('n-ctx', wholeOption('n-ctx', 1, 'Positions that a context holds. Defaults to 4096'))
     .option('n-ubatch', wholeOption('n-ubatch', 1, 'Positions decoded at once. Defaults to 512'))
     .option('flash-attention', {

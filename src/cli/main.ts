@@ -7,6 +7,7 @@ import { XpatchError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
+import { demo } from './demo.js';
 import { doctor } from './doctor.js';
 import { reportError, usageError } from './errors.js';
 import { extract } from './extract.js';
@@ -15,7 +16,7 @@ import { withExamples } from './options.js';
 import { run } from './run.js';
 import { sweep } from './sweep.js';
 
-const commands = [capture, run, extract, sweep, doctor, build] as unknown as CommandModule[];
+const commands = [demo, capture, run, extract, sweep, doctor, build] as unknown as CommandModule[];
 const args = hideBin(process.argv);
 const has = (flag: string) => args.includes(flag);
 const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };

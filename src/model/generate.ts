@@ -63,7 +63,12 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
   check('temperature', temperature >= 0 && Number.isFinite(temperature), 'a number from 0', temperature);
   check('sampleFrom', Number.isInteger(sampleFrom) && sampleFrom >= 1, 'a whole number from 1', sampleFrom);
   check('topP', topP > 0 && topP <= 1, 'above 0 and at most 1', topP);
-  check('stop', stop.every((s) => typeof s === 'string' && s.length > 0), 'non-empty texts', JSON.stringify(stop));
+  check(
+    'stop',
+    stop.every((s) => typeof s === 'string' && s.length > 0),
+    'non-empty texts',
+    JSON.stringify(stop),
+  );
 
   const k = temperature === 0 ? 1 : Math.min(sampleFrom, model.info.nVocab);
   const streams: Stream[] = [];
@@ -83,7 +88,10 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
         const last = row.prompt.length - 1;
         const edits = rows[index]?.everyStep ? row.interventions.filter((edit) => edit.position === last) : [];
         if (rows[index]?.everyStep && edits.length === 0) {
-          throw new XpatchError('INTERVENTION_INVALID', 'everyStep repeats the interventions at the last prompt position, and there is none.');
+          throw new XpatchError(
+            'INTERVENTION_INVALID',
+            'everyStep repeats the interventions at the last prompt position, and there is none.',
+          );
         }
         const top = row.top as Stream['top'];
         const random = new Random(seed, 'generate', index);

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { XpatchError } from '../errors.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
@@ -21,7 +21,7 @@ export interface LoadOptions {
   device?: string;
   /** Layers to keep on the device, the rest on the CPU. Defaults to all. */
   gpuLayers?: number;
-  /** CPU threads, of contexts and the picture encoder. Defaults to the machine's cores, at most 8. */
+  /** CPU threads, of contexts and the picture encoder. Defaults to 1 for files under 64 MB, else to the machine's cores, at most 8. */
   threads?: number;
   /** Width to which pictures are scaled, aspect kept, before the model's own preprocessing (the paper: 224). Defaults to none. */
   imageWidth?: number;
@@ -41,7 +41,7 @@ export interface LoadOptions {
 export async function loadModel(source: string, options: LoadOptions = {}): Promise<Model> {
   const files = resolveModel(source, options.mmproj);
   const { addon } = native();
-  const threads = options.threads ?? Math.min(availableParallelism(), 8);
+  const threads = options.threads ?? defaultThreads(files.model);
   const device = options.device ?? 'auto';
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new XpatchError('INVALID_ARGUMENT', `threads must be a whole number from 1 to 512, not ${threads}.`);
@@ -64,7 +64,11 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   try {
     const hashing = hashFile(files.model, options.signal);
     hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
-    handle = await addon.modelLoad({ path: files.model, device, gpuLayers, useMmap: true }, options.onProgress ?? (() => {}), abort);
+    handle = await addon.modelLoad(
+      { path: files.model, device, gpuLayers, useMmap: true },
+      options.onProgress ?? (() => {}),
+      abort,
+    );
     const info = addon.modelInfo(handle);
     if (info.hasEncoder || !info.hasDecoder) {
       throw new XpatchError(
@@ -73,14 +77,23 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
       );
     }
     const hash = await hashing;
-    const identity = { hash, architecture: info.architecture, name: info.name, nEmbd: info.nEmbd, nLayers: info.nLayers };
+    const identity = {
+      hash,
+      architecture: info.architecture,
+      name: info.name,
+      nEmbd: info.nEmbd,
+      nLayers: info.nLayers,
+    };
     const model = new Model(handle, identity, info, files, { ...options, threads, device });
     if (files.mmproj) {
       const vision = await addon.visionCreate(handle, { path: files.mmproj, device, threads }).catch((error) => {
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
       });
       const projectorHash = await hashFile(files.mmproj, options.signal);
-      model.useEncoder(new MtmdEncoder(vision, `mtmd:${projectorHash}:${projector}`, info.positionsPerEmbedding), projectorHash);
+      model.useEncoder(
+        new MtmdEncoder(vision, `mtmd:${projectorHash}:${projector}`, info.positionsPerEmbedding),
+        projectorHash,
+      );
     }
     return model;
   } catch (error) {
@@ -227,6 +240,11 @@ export class Model implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
+}
+
+/** In a tiny model threads wait for each other longer than they compute. */
+function defaultThreads(path: string): number {
+  return statSync(path).size < 64e6 ? 1 : Math.min(availableParallelism(), 8);
 }
 
 async function hashFile(path: string, signal?: AbortSignal): Promise<string> {

@@ -32,3 +32,15 @@ export function resolveModel(source: string, mmproj?: string): { model: string; 
   }
   return { model: source, mmproj };
 }
+
+const TRAINED_ON_THE_FACTS =
+  'The demo model is tiny and was trained on the very facts it is asked about; only the combinations of examples and query, and the drawing style, are new to it. It shows the effect and tests the software, and is no evidence about large models.';
+
+/** What has to be said beside every result of a shipped model. */
+export const SHIPPED_NOTES: Readonly<Record<string, readonly string[]>> = {
+  demo: [
+    TRAINED_ON_THE_FACTS,
+    'That Text Prompt fails is a consequence of its training mix (captions after unrelated text), see models/demo/README.md.',
+  ],
+  'demo-base': [TRAINED_ON_THE_FACTS],
+};

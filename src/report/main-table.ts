@@ -1,13 +1,14 @@
 import {
   type AnsweredQuery,
   CONDITIONS,
+  type Condition,
   type MainTableOptions,
   type MainTableResult,
   type PromptCell,
   type SweepCell,
 } from '../evaluation/main-table.js';
-import { wilsonInterval } from '../evaluation/statistics.js';
-import { accuracyTable, type Table } from '../evaluation/tables.js';
+import { differenceInterval, type Estimate, wilsonInterval } from '../evaluation/statistics.js';
+import { accuracyTable, observe, type Score, type Table } from '../evaluation/tables.js';
 import type { Figure } from './figure.js';
 import type { WorkedExample } from './html.js';
 
@@ -24,9 +25,32 @@ export function mainTables(
       score,
       conditions,
       tasks: options.tasks,
-      notes,
+      notes: [...notes, describeDifferences(textPatchDifferences(answers, score))],
     }),
   );
+}
+
+/** How much better (or worse) Text Patch is than a condition, on the same queries. */
+export interface Difference extends Estimate {
+  than: Condition;
+}
+
+/** Text Patch against the same examples in the prompt and against the controls: the claims of the experiment. */
+export function textPatchDifferences(answers: readonly AnsweredQuery[], score: Score): Difference[] {
+  const of = (condition: Condition) => answers.filter((a) => a.condition === condition).map((a) => observe(a, score));
+  const patched = of('Text Patch');
+  return (['Text Prompt', 'Random Vector Patch', 'Wrong Task Patch'] as const).map((than) => ({
+    than,
+    ...differenceInterval(patched, of(than)),
+  }));
+}
+
+function describeDifferences(differences: readonly Difference[]): string {
+  const signed = (x: number) => `${x < 0 ? '−' : '+'}${Math.abs(x).toFixed(2)}`;
+  const parts = differences.map(
+    ({ than, value, low, high }) => `${than} ${signed(value)} (${signed(low)} to ${signed(high)})`,
+  );
+  return `Text Patch minus, mean over tasks, paired by query: ${parts.join(', ')}.`;
 }
 
 /** Validation accuracy by layer, one panel a task, with the prompts of examples as dotted lines. */
