@@ -5,7 +5,7 @@ import type { Argv, CommandModule } from 'yargs';
 import { findLlama, PACKAGE_ROOT, packageVersion } from '../../scripts/build/layout.mjs';
 import type { Device } from '../native/addon.js';
 import type { BuildInfo } from '../native/load.js';
-import { type OutputArguments, outputOptions, printJson } from './common.js';
+import { type OutputArguments, outputOptions, printJson, requireNotAborted } from './common.js';
 import type { ChildMessage } from './doctor-child.js';
 import { EXIT } from './errors.js';
 import { interruptSignal } from './interrupt.js';
@@ -106,6 +106,7 @@ async function diagnose(options: SelfTestOptions, progress: ProgressLine): Promi
     child.on('close', (code, name) => resolve(name ? `signal ${name}` : `code ${code}`));
   });
   progress.done();
+  requireNotAborted(signal);
   if (!done) {
     const wayOut = 'Try --device cpu, or `XPATCH_LLAMA=source npx xpatch build` to compile for this very machine.';
     const detail = `its process ended with ${ended}. ${stderr.trim()}${stderr ? '\n' : ''}${wayOut}`;
