@@ -102,7 +102,8 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
       let live = wave;
       for (let step = 0; step < maxTokens && live.length; step++) {
         for (const stream of live) accept(stream, sample(stream.top, stream.random, { temperature, topP, k }), step);
-        onTokens((count += live.length));
+        count += live.length;
+        onTokens(count);
         live = live.filter((stream) => !stream.finish);
         for (let from = 0; from < live.length; from += target.nUbatch) {
           await advance(live.slice(from, from + target.nUbatch), target, k);

@@ -80,8 +80,8 @@ export function sweepFigure({ sweep, prompts, layer }: MainTableResult, options:
       chosen: { label: `layer ${layer}`, x: layer },
     })),
     notes: [
-      `Lenient score; ${options.seeds.length} seeds × ${options.validation} validation items. Bands: 95 % Wilson intervals of the pooled`,
-      'queries, which seeds share in part, so they are a little too narrow. Dashed: the layer used for the test queries.',
+      `Lenient score; ${options.validation} validation items, seeds ${options.seeds.join(', ')}. Bands: 95 % Wilson intervals of the pooled queries,`,
+      'which seeds share in part, so they are a little too narrow. Vertical line: the layer used for the test queries.',
     ],
   };
 }
