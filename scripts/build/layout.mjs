@@ -88,11 +88,14 @@ export function findFolders(root = PACKAGE_ROOT, platform = process.platform, ar
   };
 }
 
-/** SHA-256 over the C++ sources, CMakeLists.txt and the corrections to llama.cpp: a binary built from other sources is noticed. Undefined when they are not shipped. */
+/**
+ * SHA-256 over the C++ sources, CMakeLists.txt and the corrections to llama.cpp: a binary built from other sources is noticed.
+ * Undefined when they are not shipped.
+ */
 export function hashSources(root = PACKAGE_ROOT) {
   const folder = join(root, 'native');
   const list = join(root, 'CMakeLists.txt');
-  const corrections = join(root, 'scripts', 'build', 'sources.mjs');
+  const corrections = join(root, 'scripts', 'build', 'corrections.mjs');
   if (![folder, list, corrections].every((path) => existsSync(path))) return undefined;
   const sources = readdirSync(folder)
     .filter((name) => /\.(cc|cpp|h)$/.test(name))

@@ -91,6 +91,7 @@ test('without node-llama-cpp there is no llama.cpp', () => {
 test('the hash of the sources changes with their text and names, not with line endings', () => {
   expect(hashSources(root)).toBeUndefined();
   put('CMakeLists.txt', 'project(x)\n');
+  put('scripts/build/corrections.mjs');
   put('native/a.cpp', 'int a;\nint b;\n');
   const first = hashSources(root);
   put('native/a.cpp', 'int a;\r\nint b;\r\n');
@@ -101,5 +102,9 @@ test('the hash of the sources changes with their text and names, not with line e
   expect(hashSources(root)).not.toBe(first);
   put('native/a.cpp', 'int a;\nint b;\n');
   put('native/b.h', '');
+  expect(hashSources(root)).not.toBe(first);
+  rmSync(join(root, 'native/b.h'));
+  expect(hashSources(root)).toBe(first);
+  put('scripts/build/corrections.mjs', '// another');
   expect(hashSources(root)).not.toBe(first);
 });

@@ -1,0 +1,29 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { BuildError } from './errors.mjs';
+
+// What is corrected in llama.cpp's sources, in the parts that every build compiles itself. Each text must stand in its
+// file exactly once: a new release that changed it, or mended it, stops the build until somebody looks.
+export const CORRECTIONS = [
+  {
+    // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.
+    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/models/parity.test.ts).
+    file: 'tools/mtmd/models/llava.cpp',
+    from: 'ggml_concat(ctx0, inp, model.class_embedding, 1)',
+    to: 'ggml_concat(ctx0, model.class_embedding, inp, 1)',
+  },
+];
+
+/** Applies them to unpacked sources. */
+export function correct(folder) {
+  for (const { file, from, to } of CORRECTIONS) {
+    const path = join(folder, file);
+    const parts = readFileSync(path, 'utf8').split(from);
+    if (parts.length !== 2) {
+      throw new BuildError('sources', `${file} of llama.cpp has changed: the correction of "${from}" no longer fits.`, {
+        hint: 'Use the pinned node-llama-cpp (`npm ci`), or revise CORRECTIONS in scripts/build/corrections.mjs.',
+      });
+    }
+    writeFileSync(path, parts.join(to));
+  }
+}

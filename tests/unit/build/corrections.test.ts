@@ -1,0 +1,35 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { CORRECTIONS, correct } from '../../../scripts/build/corrections.mjs';
+
+let root: string;
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'xpatch-corrections-'));
+});
+
+afterEach(() => {
+  rmSync(root, { recursive: true });
+});
+
+function put(text: (from: string) => string) {
+  for (const { file, from } of CORRECTIONS) {
+    mkdirSync(dirname(join(root, file)), { recursive: true });
+    writeFileSync(join(root, file), text(from));
+  }
+}
+
+test('every correction replaces its text', () => {
+  put((from) => `before ${from} after`);
+  correct(root);
+  for (const { file, to } of CORRECTIONS) expect(readFileSync(join(root, file), 'utf8')).toBe(`before ${to} after`);
+});
+
+test('a llama.cpp in which the text changed, or stands twice, stops the build', () => {
+  put(() => 'another text');
+  expect(() => correct(root)).toThrow(/of llama\.cpp has changed: the correction of .* no longer fits/);
+  put((from) => `${from} ${from}`);
+  expect(() => correct(root)).toThrow(/no longer fits/);
+});
