@@ -4,7 +4,6 @@ import { MAIN_TABLE_DEFAULTS } from '../evaluation/main-table.js';
 import { SHIPPED_NOTES } from '../model/resolve.js';
 import type { WorkedExample } from '../report/html.js';
 import { textPatchDifferences } from '../report/main-table.js';
-import { writeMainTableRun } from '../report/main-table-run.js';
 import { tableToText } from '../report/tables.js';
 import type { Modality } from '../tasks/prompts.js';
 import { listTasks } from '../tasks/task.js';
@@ -74,6 +73,8 @@ export const demo: CommandModule<unknown, DemoArguments> = {
       args.output ?? `xpatch-demo-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-')}`;
 
     await withSession(args, async ({ model, context, signal, progress }) => {
+      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+      const { writeMainTableRun } = await import('../report/main-table-run.js');
       const queries = args.queries ?? (model.hasVision ? 'image' : 'text');
       const options = { ...MAIN_TABLE_DEFAULTS, tasks, seeds, queries, style: args.style, test: args.test };
       const command = ['xpatch', ...process.argv.slice(2)].join(' ');

@@ -43,7 +43,7 @@ const cli = withExamples(yargs(args), [
   .option('verbose', { type: 'boolean', default: false, global: true, describe: 'Print the stack of an error' })
   .version(version)
   .alias('help', 'h')
-  .wrap(Math.max(100, Math.min(120, process.stdout.columns ?? 100)))
+  .wrap(Math.max(110, Math.min(120, process.stdout.columns ?? 110)))
   // Called with a message for wrong arguments, with an error when a command failed.
   .fail((message: string | null, error: Error | undefined) => {
     if (error && !message) throw error;

@@ -61,3 +61,22 @@ test('explains a missing addon', async () => {
   expect(code).toBe(1);
   expect(stdout).toMatch(/FAILED the addon loads[\s\S]*xpatch\.node: not there[\s\S]*npx xpatch build/);
 });
+
+test('starts, and says what is wrong, where sharp does not load', async () => {
+  writeFileSync(
+    join(cli.folder, 'no-sharp.cjs'),
+    `const { dlopen } = process;
+    process.dlopen = (module, file, ...rest) => {
+      if (file.includes('sharp')) throw new Error('no sharp here');
+      return dlopen(module, file, ...rest);
+    };`,
+  );
+  const env = { NODE_OPTIONS: `--require ${join(cli.folder, 'no-sharp.cjs')}` };
+  expect((await cli.run(['--help'], env)).code).toBe(0);
+  const { code, stdout } = await cli.run(['doctor', '--json'], env);
+  expect(code).toBe(1);
+  expect(JSON.parse(stdout).checks).toMatchObject([
+    { name: 'the addon loads', ok: true },
+    { name: 'the self-test runs', ok: false, detail: expect.stringMatching(/no sharp here/) },
+  ]);
+});
