@@ -39,12 +39,7 @@ export async function extractTaskVector(
   const built: { parts: readonly PromptPart[]; prompt: Prompt }[] = [];
   const asked = vectorPrompts(split, spec, { shots, count, readPosition });
   for (const { parts } of asked) {
-    if (signal?.aborted) {
-      throw new XpatchError('ABORTED', 'The extraction was aborted while its prompts were built.', {
-        cause: signal.reason,
-      });
-    }
-    built.push({ parts, prompt: await model.prompt(parts) });
+    built.push({ parts, prompt: await model.prompt(parts, { signal }) });
     onProgress?.({ stage: 'prompts', done: built.length, total: asked.length });
   }
   const results = await context.pass(

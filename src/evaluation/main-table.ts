@@ -1,5 +1,5 @@
 import { XpatchError } from '../errors.js';
-import type { Context, GenerateRow, PromptPart } from '../model/index.js';
+import type { Context, GenerateRow, PassOptions, PromptPart } from '../model/index.js';
 import { baselineShots, fewShotPrompt, type Modality, queryPrompt } from '../tasks/prompts.js';
 import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { loadTask, type TaskItem } from '../tasks/task.js';
@@ -141,28 +141,38 @@ export async function runMainTable(
       n + validation * (patches.length + patches.length * nLayers + promptConditions.length) + test * perQuery,
     0,
   );
-  const step = (n: number, stage: string) => {
+  /** Runs a part of the work that stands for `n` answers. */
+  const part = async <T>(n: number, stage: string, work: (how: PassOptions) => Promise<T>): Promise<T> => {
+    const report = (share: number) => events.onProgress?.({ done: Math.round(done + n * share), total, stage });
+    report(0);
+    const result = await work({ signal: events.signal, onProgress: (p) => report(p.done / p.total) });
     done += n;
-    events.onProgress?.({ done, total, stage });
+    report(0);
+    return result;
   };
-  step(0, 'preparing');
 
   const sweep: SweepCell[] = [];
   const prompts: PromptCell[] = [];
   for (const cell of cells) {
     const { split } = cell;
     const where = `${split.task.name}, seed ${split.seed}`;
+    const n = split.validation.length;
     for (const condition of patches) {
       const spec = OWN_VECTOR[condition];
-      const vector = await extractTaskVector(context, split, { spec, shots: options.shots, signal: events.signal });
+      const vector = await part(n, `${spec} vector (${where})`, (how) =>
+        extractTaskVector(context, split, { spec, shots: options.shots, ...how }),
+      );
       cell.vectors.set(spec, vector);
       await events.onVector?.(vectorName(split, spec), vector);
-      step(split.validation.length, `vectors (${where})`);
     }
-    sweep.push(...(await sweepValidation(context, cell, patches, options, events.signal)));
-    step(split.validation.length * patches.length * nLayers, `layers (${where})`);
-    prompts.push(...(await promptValidation(context, split, promptConditions, options, events.signal)));
-    step(split.validation.length * promptConditions.length, `validation prompts (${where})`);
+    const swept = await part(n * patches.length * nLayers, `layers (${where})`, (how) =>
+      sweepValidation(context, cell, patches, options, how),
+    );
+    sweep.push(...swept);
+    const prompted = await part(n * promptConditions.length, `validation prompts (${where})`, (how) =>
+      promptValidation(context, split, promptConditions, options, how),
+    );
+    prompts.push(...prompted);
   }
   const layer = chooseLayer(sweep, nLayers);
 
@@ -171,15 +181,12 @@ export async function runMainTable(
     const wrong = wrongTask(cells, i);
     const random = (cell.vectors.get('text') as TaskVector).normMatchedRandom(split.seed);
     await events.onVector?.(vectorName(split, 'random'), random);
-    const answers = await answerTest(
-      context,
-      cell,
-      { layer, patches, promptConditions, wrong, random },
-      options,
-      events.signal,
+    const plan = { layer, patches, promptConditions, wrong, random };
+    const where = `${split.task.name}, seed ${split.seed}`;
+    const answers = await part(split.test.length * perQuery, `test queries (${where})`, (how) =>
+      answerTest(context, cell, plan, options, how),
     );
     await events.onAnswers?.(answers);
-    step(split.test.length * perQuery, `test queries (${split.task.name}, seed ${split.seed})`);
   }
   return { layer, sweep, prompts };
 }
@@ -208,7 +215,7 @@ async function sweepValidation(
   { split, vectors }: Cell,
   patches: readonly PatchCondition[],
   options: MainTableOptions,
-  signal?: AbortSignal,
+  how: PassOptions,
 ): Promise<SweepCell[]> {
   const layers = Array.from({ length: context.model.info.nLayers }, (_, i) => i);
   const plan = patches.flatMap((condition) => layers.map((layer) => ({ condition, layer })));
@@ -217,10 +224,10 @@ async function sweepValidation(
   ]);
   const rows = [];
   for (const item of split.validation) {
-    const prompt = await context.model.prompt(queryPrompt(item, options.queries));
+    const prompt = await context.model.prompt(queryPrompt(item, options.queries), how);
     for (const edits of interventions) rows.push({ prompt, interventions: edits, topK: 1 });
   }
-  const results = await context.pass(rows, { signal });
+  const results = await context.pass(rows, how);
   return plan.map(({ condition, layer }, p) => ({
     condition,
     layer,
@@ -240,7 +247,7 @@ async function promptValidation(
   split: TaskSplit,
   conditions: readonly PromptCondition[],
   options: MainTableOptions,
-  signal?: AbortSignal,
+  how: PassOptions,
 ): Promise<PromptCell[]> {
   const asTest = { ...split, test: split.validation };
   const cells: PromptCell[] = [];
@@ -253,9 +260,9 @@ async function promptValidation(
         item,
         options.queries,
       );
-      rows.push({ prompt: await context.model.prompt(parts), topK: 1 });
+      rows.push({ prompt: await context.model.prompt(parts, how), topK: 1 });
     }
-    const results = await context.pass(rows, { signal });
+    const results = await context.pass(rows, how);
     const correct = split.validation.filter((item, i) =>
       lenientMatch(results[i]?.top?.[0]?.text ?? '', item.output),
     ).length;
@@ -293,7 +300,7 @@ async function answerTest(
   { split, vectors }: Cell,
   plan: TestPlan,
   options: MainTableOptions,
-  signal?: AbortSignal,
+  how: PassOptions,
 ): Promise<AnsweredQuery[]> {
   const edits: { condition: Condition; vector: string; intervention: ReturnType<TaskVector['toIntervention']> }[] = [];
   const patch = (condition: Condition, name: string, vector: TaskVector) =>
@@ -313,7 +320,7 @@ async function answerTest(
     parts: readonly PromptPart[],
     edit?: (typeof edits)[number],
   ) => {
-    const prompt = await context.model.prompt(parts);
+    const prompt = await context.model.prompt(parts, how);
     rows.push({ prompt, interventions: edit ? [edit.intervention] : [] });
     const record = recordPrompt(parts, prompt.tokens);
     asked.push({ item, condition, prompt: record, ...(edit && { vector: edit.vector, layer: plan.layer }) });
@@ -328,7 +335,7 @@ async function answerTest(
     }
   }
 
-  const generations = await context.generate(rows, { maxTokens: options.maxTokens, stop: ['\n'], signal });
+  const generations = await context.generate(rows, { maxTokens: options.maxTokens, stop: ['\n'], ...how });
   const score = (item: TaskItem, condition: Condition, answer: string, firstToken: string, whole: boolean) => ({
     condition,
     task: split.task.name,

@@ -156,16 +156,23 @@ export class Model implements AsyncDisposable {
    * Tokenises parts, encodes their pictures (each distinct one once) and finds the positions of the marks.
    * BOS is added when the model's tokenizer adds it, unless the prompt starts with token ids.
    *
-   * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, IMAGE_INVALID, IMAGE_UNSUPPORTED.
+   * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, IMAGE_INVALID, IMAGE_UNSUPPORTED, ABORTED.
    */
-  async prompt(source: readonly PromptPart[] | PromptPart): Promise<Prompt> {
+  async prompt(source: readonly PromptPart[] | PromptPart, { signal }: { signal?: AbortSignal } = {}): Promise<Prompt> {
     this.native; // throws when disposed
+    const checkAborted = () => {
+      if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
+    };
+    checkAborted();
     return buildPrompt(Array.isArray(source) ? source : [source as PromptPart], {
       tokenize: (text) => this.tokenize(text),
       describe: (token) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
       nVocab: this.info.nVocab,
-      encodeImage: (image) => this.encodeImage(image),
+      encodeImage: (image) => {
+        checkAborted(); // an encode takes seconds with large models
+        return this.encodeImage(image);
+      },
     });
   }
 
