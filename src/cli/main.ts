@@ -73,6 +73,10 @@ function tidy(message: string): string {
       const names = list.split(', ').filter((name) => args.some((arg) => arg.includes(name)));
       return `Unknown argument${names.length > 1 ? 's' : ''}: ${names.join(', ')}`;
     })
+    .replace(
+      /^Not enough arguments following: (.*)$/,
+      '--$1 needs a value; one with a dash in front is given as --$1="-x"',
+    )
     .replace(/\s*\n\s*/g, ' ');
   return /[.?]$/.test(text) ? text : `${text}.`;
 }

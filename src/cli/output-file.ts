@@ -2,15 +2,17 @@ import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { XpatchError } from '../errors.js';
+import { usageError } from './errors.js';
 
 /**
  * Checks, before the long work, that a result can be written to `path` and would not replace something it is made from.
  * @param inputs files that the command reads
- * @throws {XpatchError} FILE_WRITE
+ * @throws {XpatchError} FILE_WRITE, INVALID_ARGUMENT
  */
 export async function requireWritable(path: string, inputs: readonly (string | undefined)[]): Promise<void> {
   const fail = (why: string, cause?: unknown) =>
     new XpatchError('FILE_WRITE', `Cannot write ${path}. ${why}`, { cause });
+  if (path === '') throw usageError('The file to write has no name.');
   const folder = dirname(resolve(path));
   const folderStat = await stat(folder).catch((cause: unknown) => {
     throw fail(`The folder ${folder} does not exist: create it, or name another one.`, cause);

@@ -1,5 +1,7 @@
 import type { Argv, CommandModule } from 'yargs';
-import type { Generation } from '../model/generate.js';
+import type { Context } from '../model/context.js';
+import type { GenerateOptions, GenerateRow, Generation } from '../model/generate.js';
+import type { PassResult } from '../model/pass.js';
 import type { InterventionReport } from '../model/types.js';
 import { recordPrompt } from '../vectors/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
@@ -49,7 +51,13 @@ export const run: CommandModule<unknown, RunArguments> = {
         .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
         .option('every-step', { type: 'boolean', default: false, describe: 'Patch every generated token too' })
         .group(['patch', 'layer', 'position', 'op', 'vector-position', 'every-step'], 'Patch:')
-        .option('max-tokens', wholeOption('max-tokens', 1, 'Largest number of new tokens', { alias: 'n', default: 16 }))
+        .option(
+          'max-tokens',
+          wholeOption('max-tokens', 0, 'Largest number of new tokens; 0 with --save-logits only', {
+            alias: 'n',
+            default: 16,
+          }),
+        )
         .option('temperature', {
           type: 'number',
           nargs: 1,
@@ -73,6 +81,11 @@ export const run: CommandModule<unknown, RunArguments> = {
   handler: async (args) => {
     const parts = promptParts(args);
     checkPatchArguments(args);
+    if (args.maxTokens === 0 && args.saveLogits === undefined) {
+      throw usageError('-n 0 generates nothing: that is of use with --save-logits only.');
+    }
+    if (args.maxTokens === 0 && args.everyStep)
+      throw usageError('--every-step needs new tokens, and -n 0 allows none.');
     const position = parsePosition(args.position ?? 'last');
     const inputs = [args.model, args.mmproj, args.patch, ...(args.image ?? [])];
     if (args.saveLogits !== undefined) await requireWritable(args.saveLogits, inputs);
@@ -87,31 +100,29 @@ export const run: CommandModule<unknown, RunArguments> = {
       progress.update('decoding');
       const streaming = !args.json && model.info.hasTokenizer;
       const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
-      const [generation] = (await context.generate(
-        [
-          {
-            prompt,
-            ...(intervention && { interventions: [intervention], everyStep: args.everyStep }),
-            ...(args.saveLogits !== undefined && { logits: 'last' as const }),
-          },
-        ],
-        {
-          maxTokens: args.maxTokens,
-          temperature: args.temperature,
-          seed: args.seed,
-          stop,
-          signal,
-          ...(!streaming && { onProgress: track('generating') }),
-          onText: (_, text) => {
-            progress.done();
-            if (streaming) process.stdout.write(text);
-          },
+      const row: GenerateRow = {
+        prompt,
+        ...(intervention && { interventions: [intervention], everyStep: args.everyStep }),
+        ...(args.saveLogits !== undefined && { logits: 'last' }),
+      };
+      const options: GenerateOptions = {
+        maxTokens: args.maxTokens,
+        temperature: args.temperature,
+        seed: args.seed,
+        stop,
+        signal,
+        ...(!streaming && { onProgress: track('generating') }),
+        onText: (_, text) => {
+          progress.done();
+          if (streaming) process.stdout.write(text);
         },
-      )) as [Generation];
+      };
+      const generation =
+        args.maxTokens === 0 ? await readOnly(context, row, signal) : (await context.generate([row], options))[0];
       progress.done();
-      const { text, tokens, finish, logits, interventions } = generation;
+      const { text, tokens, finish, logits, interventions } = generation as Generation;
       // A model without a tokenizer has no text: its answer is the token ids.
-      if (streaming) process.stdout.write(text.endsWith('\n') ? '' : '\n');
+      if (streaming) process.stdout.write(text.endsWith('\n') || args.maxTokens === 0 ? '' : '\n');
       else if (!args.json) process.stdout.write(`${tokens.join(',')}\n`);
       const record = recordPrompt(parts, prompt.tokens);
       const done = patch && {
@@ -147,6 +158,12 @@ export const run: CommandModule<unknown, RunArguments> = {
     });
   },
 };
+
+/** `-n 0`: the prompt is decoded and nothing generated. */
+async function readOnly(context: Context, row: GenerateRow, signal: AbortSignal): Promise<Generation> {
+  const [result] = await context.pass([row], { signal });
+  return { ...(result as PassResult), text: '', tokens: [], finish: 'length' };
+}
 
 function temperature(value: unknown): number {
   const number = single('temperature', value) as number;

@@ -41,7 +41,10 @@ describe('wrong arguments end with code 2', () => {
     ['a layer without a patch', ['run', ...LLAMA, '--layer', '1'], /--layer belongs to a patch/],
     ['every step without a patch', ['run', ...LLAMA, '--every-step'], /--every-step belongs to a patch/],
     ['an unknown operation', ['run', ...LLAMA, ...PATCH, '--layer', '0', '--op', 'scale'], /Choices: "replace", "add"/],
-    ['no new tokens', ['run', ...LLAMA, '-n', '0'], /--max-tokens must be a whole number from 1/],
+    ['no new tokens and no logits', ['run', ...LLAMA, '-n', '0'], /-n 0 generates nothing/],
+    ['a negative number of tokens', ['run', ...LLAMA, '-n', '-1'], /--max-tokens must be a whole number from 0/],
+    ['a value with a dash', ['run', ...LLAMA, '--stop', '-x'], /--stop="-x"/],
+    ['a nameless output', ['capture', ...LLAMA, '-o', ''], /has no name/],
     ['a negative temperature', ['run', ...LLAMA, '--temperature', '-1'], /--temperature must be a number from 0/],
     [
       'fewer pictures than marks',
