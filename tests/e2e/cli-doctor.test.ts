@@ -3,7 +3,7 @@ import { copyFileSync, cpSync, mkdirSync, symlinkSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
-import { commandLine, FIXTURES, finish } from './cli-helpers.js';
+import { commandLine, FIXTURES, finish, parseJson } from './cli-helpers.js';
 
 const cli = commandLine();
 interface Check {
@@ -14,8 +14,9 @@ interface Check {
 
 test('reports versions, addon and devices, and fails a model that does not follow the task', async () => {
   // Random weights: everything works but the task vector.
-  const { code, stdout, stderr } = await cli.run(['doctor', '-m', join(FIXTURES, 'llama.gguf'), '--json']);
-  const report = JSON.parse(stdout);
+  const outcome = await cli.run(['doctor', '-m', join(FIXTURES, 'llama.gguf'), '--json']);
+  const { code, stderr } = outcome;
+  const report = parseJson(outcome);
   expect({ code, stderr, ok: report.ok }).toEqual({ code: 1, stderr: '', ok: false });
   expect(report.versions).toMatchObject({
     node: process.version,
@@ -42,11 +43,11 @@ test('survives a crash in native code and says where it was', async () => {
     join(cli.folder, 'crash.cjs'),
     "if (process.argv[1].endsWith('doctor-child.js')) setTimeout(() => process.kill(process.pid, 'SIGSEGV'), 50);",
   );
-  const { code, stdout } = await cli.run(['doctor', '--json'], {
+  const outcome = await cli.run(['doctor', '--json'], {
     NODE_OPTIONS: `--require ${join(cli.folder, 'crash.cjs')}`,
   });
-  const { ok, checks } = JSON.parse(stdout);
-  expect({ code, ok }).toEqual({ code: 1, ok: false });
+  const { ok, checks } = parseJson(outcome);
+  expect({ code: outcome.code, ok }).toEqual({ code: 1, ok: false });
   expect(checks.at(-1).detail).toMatch(/SIGSEGV[\s\S]*--device cpu/);
 });
 
@@ -73,9 +74,9 @@ test('starts, and says what is wrong, where sharp does not load', async () => {
   );
   const env = { NODE_OPTIONS: `--require ${join(cli.folder, 'no-sharp.cjs')}` };
   expect((await cli.run(['--help'], env)).code).toBe(0);
-  const { code, stdout } = await cli.run(['doctor', '--json'], env);
-  expect(code).toBe(1);
-  expect(JSON.parse(stdout).checks).toMatchObject([
+  const outcome = await cli.run(['doctor', '--json'], env);
+  expect(outcome.code).toBe(1);
+  expect(parseJson(outcome).checks).toMatchObject([
     { name: 'the addon loads', ok: true },
     { name: 'the self-test runs', ok: false, detail: expect.stringMatching(/no sharp here/) },
   ]);

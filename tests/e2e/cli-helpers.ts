@@ -34,15 +34,15 @@ export function commandLine() {
     run,
     /** Runs a command that must succeed with --json. */
     async json(...args: string[]) {
-      const { code, stdout, stderr } = await run([...args, '--json']);
-      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-      return JSON.parse(stdout);
+      const outcome = await run([...args, '--json']);
+      expect(outcome).toMatchObject({ code: 0, stderr: '' });
+      return parseJson(outcome);
     },
     /** Runs a command that must fail with --json, and gives its error. */
     async error(...args: string[]): Promise<{ code: string; message: string; exit: number | null }> {
       const { code, stdout, stderr } = await run([...args, '--json']);
       expect(stderr).toBe('');
-      return { ...JSON.parse(stdout).error, exit: code };
+      return { ...parseJson({ code, stdout, stderr }).error, exit: code };
     },
     /** One tensor of a file that a command wrote. */
     async tensor(file: string, name: string) {
@@ -56,6 +56,15 @@ export function commandLine() {
       };
     },
   };
+}
+
+/** What a command with --json printed, or an error that shows what it did instead. */
+export function parseJson(outcome: Outcome) {
+  try {
+    return JSON.parse(outcome.stdout);
+  } catch {
+    throw new Error(`Not JSON: ${JSON.stringify(outcome)}`);
+  }
 }
 
 export async function finish(child: ChildProcess): Promise<Outcome> {
