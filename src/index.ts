@@ -1,6 +1,16 @@
 // The public interface: what is not exported here may change without notice.
 export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './errors.js';
 export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
+export {
+  type AnsweredQuery,
+  CONDITIONS,
+  type Condition,
+  MAIN_TABLE_DEFAULTS,
+  type MainTableEvents,
+  type MainTableOptions,
+  type MainTableResult,
+  runMainTable,
+} from './evaluation/main-table.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
 export {
   bootstrapInterval,
@@ -23,6 +33,12 @@ export {
   type Table,
 } from './evaluation/tables.js';
 export * from './model/index.js';
+export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
+export { type Report, reportToHtml, type WorkedExample } from './report/html.js';
+export { mainTables, sweepFigure, textPatchDifferences } from './report/main-table.js';
+export { type MainTableRun, type MainTableRunOptions, writeMainTableRun } from './report/main-table-run.js';
+export { figureToPng } from './report/png.js';
+export { tableToCsv, tableToMarkdown, tableToText } from './report/tables.js';
 export {
   baselineShots,
   DELIMITER,
