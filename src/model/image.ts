@@ -53,8 +53,7 @@ async function open(source: ImageSource) {
         );
       }
       const body = source.slice(comma + 1);
-      const input = header.endsWith(';base64') ? Buffer.from(body, 'base64') : Buffer.from(decodeURIComponent(body));
-      return { input, what: 'The data: URL' };
+      return { input: decodeBody(body, header.endsWith(';base64')), what: 'The data: URL' };
     }
     const { readFile } = await import('node:fs/promises');
     try {
@@ -76,6 +75,16 @@ async function open(source: ImageSource) {
     );
   }
   return { input: data, raw: { width, height, channels: 3 as const }, what: 'The raw picture' };
+}
+
+function decodeBody(body: string, base64: boolean): Buffer {
+  try {
+    return base64 ? Buffer.from(body, 'base64') : Buffer.from(decodeURIComponent(body));
+  } catch (error) {
+    throw new XpatchError('IMAGE_INVALID', 'The data: URL holds a % that is no escape. Write it as %25, or use base64.', {
+      cause: error,
+    });
+  }
 }
 
 function rgb(data: Buffer, width: number, height: number, channels: number): RgbImage {

@@ -1,0 +1,189 @@
+// Pictures of every kind that people have, and some that attackers have; made here with sharp. The encoder, which takes any
+// size, is tried in another process with sizes that break naive arithmetic.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { afterAll, describe, expect, test } from '@jest/globals';
+import sharp from 'sharp';
+import type { ImageSource } from '../../src/model/index.js';
+import { readImage } from '../../src/model/index.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
+import { Attempts, put } from './damage.js';
+import { fixture } from './helpers.js';
+
+const folder = await temporaryFolder();
+const attempts = new Attempts();
+afterAll(() => attempts.close());
+
+const RED = { r: 255, g: 0, b: 0 };
+const solid = (width: number, height: number, background: object = RED, channels: 3 | 4 = 3) =>
+  sharp({ create: { width, height, channels, background: background as sharp.Color }, limitInputPixels: false });
+/** Left half red, right half blue. */
+const halves = (width = 8, height = 4) =>
+  solid(width, height)
+    .composite([
+      { input: { create: { width: width / 2, height, channels: 3, background: { r: 0, g: 0, b: 255 } } }, left: width / 2, top: 0 },
+    ])
+    .removeAlpha();
+const pixel = (image: { data: Uint8Array; width: number }, x: number, y: number) =>
+  Array.from(image.data.subarray((y * image.width + x) * 3, (y * image.width + x) * 3 + 3));
+const near = (actual: number[], expected: number[], tolerance = 6) =>
+  expect(actual.map((value, i) => Math.abs(value - (expected[i] as number)) <= tolerance)).toEqual([true, true, true]);
+
+describe('what is decoded', () => {
+  test('PNG from a path, a buffer, a data: URL and raw RGB give the same pixels and the same hash', async () => {
+    const png = await halves().png().toBuffer();
+    const path = put(folder, 'halves.png', png);
+    const raw = { data: await halves().raw().toBuffer(), width: 8, height: 4 };
+    const url = `data:image/png;base64,${png.toString('base64')}`;
+    const [first, ...others] = await Promise.all([path, png, new Uint8Array(png), url, raw].map((source) => readImage(source)));
+    expect(first).toMatchObject({ width: 8, height: 4 });
+    expect(pixel(first as NonNullable<typeof first>, 0, 0)).toEqual([255, 0, 0]);
+    expect(pixel(first as NonNullable<typeof first>, 7, 3)).toEqual([0, 0, 255]);
+    for (const other of others) expect(other).toEqual(first);
+  });
+
+  test('1 x 1', async () => {
+    expect(await readImage(await solid(1, 1).png().toBuffer())).toMatchObject({ width: 1, height: 1, data: Uint8Array.of(255, 0, 0) });
+  });
+
+  test('very wide', async () => {
+    const image = await readImage(await solid(20_000, 20).png().toBuffer());
+    expect(image).toMatchObject({ width: 20_000, height: 20 });
+    expect(image.data).toHaveLength(20_000 * 20 * 3);
+  });
+
+  test('CMYK JPEG', async () => {
+    const image = await readImage(await halves(64, 32).toColourspace('cmyk').jpeg({ quality: 95 }).toBuffer());
+    near(pixel(image, 5, 16), [255, 0, 0], 60); // through two colour profiles
+    expect(pixel(image, 58, 16)[2]).toBeGreaterThan(pixel(image, 58, 16)[0] as number);
+  });
+
+  test('16-bit PNG', async () => {
+    const image = await readImage(await halves().toColourspace('rgb16').png().toBuffer());
+    near(pixel(image, 0, 0), [255, 0, 0], 1);
+    near(pixel(image, 7, 0), [0, 0, 255], 1);
+  });
+
+  test('grey, grey with alpha, and 16-bit grey', async () => {
+    const grey = { width: 2, height: 1 };
+    const one = await sharp(Buffer.from([0, 200]), { raw: { ...grey, channels: 1 } }).png().toBuffer();
+    expect(Array.from((await readImage(one)).data)).toEqual([0, 0, 0, 200, 200, 200]);
+    const two = await sharp(Buffer.from([0, 255, 0, 0]), { raw: { ...grey, channels: 2 } }).png().toBuffer();
+    expect(Array.from((await readImage(two)).data)).toEqual([0, 0, 0, 255, 255, 255]); // transparent shows white
+    const deep = await sharp(Buffer.from([0, 200]), { raw: { ...grey, channels: 1 } }).toColourspace('grey16').png().toBuffer();
+    near(pixel(await readImage(deep), 1, 0), [200, 200, 200], 1);
+  });
+
+  test('transparency over white', async () => {
+    const image = await readImage(await solid(2, 2, { ...RED, alpha: 0.5 }, 4).png().toBuffer());
+    near(pixel(image, 0, 0), [255, 127, 127], 2);
+  });
+
+  test.each(['gif', 'webp'] as const)('the first frame of an animated %s', async (format) => {
+    const frames = Buffer.concat([await solid(4, 4).raw().toBuffer(), await solid(4, 4, { r: 0, g: 255, b: 0 }).raw().toBuffer()]);
+    const animation = sharp(frames, { raw: { width: 4, height: 8, channels: 3, pageHeight: 4 } });
+    const file = await (format === 'gif' ? animation.gif({ delay: 100 }) : animation.webp({ lossless: true })).toBuffer();
+    expect((await sharp(file).metadata()).pages).toBe(2);
+    const image = await readImage(file);
+    expect(image).toMatchObject({ width: 4, height: 4 });
+    near(pixel(image, 0, 0), [255, 0, 0]);
+  });
+
+  test('JPEG turned by EXIF', async () => {
+    const turned = await halves(64, 32).withMetadata({ orientation: 6 }).jpeg({ quality: 95 }).toBuffer();
+    const image = await readImage(turned); // 6: turned clockwise, so left becomes top
+    expect(image).toMatchObject({ width: 32, height: 64 });
+    near(pixel(image, 16, 5), [255, 0, 0], 12);
+    near(pixel(image, 16, 58), [0, 0, 255], 12);
+  });
+
+  test('SVG, also as text in a data: URL', async () => {
+    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="6" height="4"><rect width="6" height="4" fill="red"/></svg>';
+    for (const source of [Buffer.from(svg), `data:image/svg+xml,${encodeURIComponent(svg)}`]) {
+      expect(await readImage(source)).toMatchObject({ width: 6, height: 4 });
+      near(pixel(await readImage(source), 3, 2), [255, 0, 0], 1);
+    }
+  });
+
+  test('scaled to a width, aspect kept', async () => {
+    expect(await readImage(await halves(80, 40).png().toBuffer(), { width: 24 })).toMatchObject({ width: 24, height: 12 });
+  });
+});
+
+describe('what is refused', () => {
+  test('files that break off', async () => {
+    const noise = sharp({ create: { width: 80, height: 80, channels: 3, background: RED, noise: { type: 'gaussian', mean: 120, sigma: 40 } } });
+    for (const file of [await noise.clone().png().toBuffer(), await noise.clone().jpeg().toBuffer()]) {
+      for (const part of [0.02, 0.3, 0.9]) {
+        const cut = file.subarray(0, Math.ceil(file.length * part));
+        await expectError(() => readImage(cut), 'IMAGE_INVALID', /cannot be read as a picture/);
+      }
+    }
+  });
+
+  test.each<[string, () => ImageSource, 'IMAGE_INVALID' | 'FILE_NOT_FOUND', RegExp]>([
+    ['no bytes', () => Buffer.alloc(0), 'IMAGE_INVALID', /cannot be read/],
+    ['text', () => Buffer.from('no picture at all'), 'IMAGE_INVALID', /cannot be read/],
+    ['a GGUF file', () => fixture('llama.gguf'), 'IMAGE_INVALID', /cannot be read/],
+    ['no file', () => join(folder, 'absent.png'), 'FILE_NOT_FOUND', /absent\.png/],
+    ['a folder', () => folder, 'FILE_NOT_FOUND', /cannot be read/],
+    ['a data: URL of text', () => 'data:text/plain,hello', 'IMAGE_INVALID', /data:image/],
+    ['a data: URL without a comma', () => 'data:image/png;base64', 'IMAGE_INVALID', /comma/],
+    ['a data: URL with broken escapes', () => 'data:image/svg+xml,%E0%A4%A', 'IMAGE_INVALID', /no escape/],
+    ['too few raw bytes', () => ({ data: new Uint8Array(11), width: 2, height: 2 }), 'IMAGE_INVALID', /11 bytes for 2 x 2/],
+    ['too many raw bytes', () => ({ data: new Uint8Array(16), width: 2, height: 2 }), 'IMAGE_INVALID', /16 bytes/],
+    ['a raw picture of no size', () => ({ data: new Uint8Array(0), width: 0, height: 0 }), 'IMAGE_INVALID', /0 x 0/],
+    ['a raw picture of half pixels', () => ({ data: new Uint8Array(3), width: 0.5, height: 2 }), 'IMAGE_INVALID', /0\.5/],
+    ['no raw data', () => ({ width: 1, height: 1 }) as unknown as ImageSource, 'IMAGE_INVALID', /undefined bytes/],
+  ])('%s', async (_, source, code, message) => {
+    await expectError(() => readImage(source()), code, message);
+  });
+
+  test('pictures of more pixels than a computer likes, before they are decoded', async () => {
+    // A PNG of one pixel that says it has 30000 x 30000.
+    const bomb = await solid(1, 1).png().toBuffer();
+    bomb.writeUInt32BE(30_000, 16);
+    bomb.writeUInt32BE(30_000, 20);
+    bomb.writeUInt32BE(crc32(bomb.subarray(12, 29)), 29);
+    await expectError(() => readImage(bomb), 'IMAGE_INVALID', /pixel limit/);
+    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="1000000" height="1000000"><rect width="9" height="9"/></svg>';
+    await expectError(() => readImage(Buffer.from(svg)), 'IMAGE_INVALID', /pixel limit/);
+  });
+
+  test('what an SVG refers to outside itself is neither read nor fetched', async () => {
+    const secret = put(folder, 'secret.png', await solid(4, 4, { r: 0, g: 0, b: 255 }).png().toBuffer());
+    const svg = (href: string) =>
+      `<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="4" height="4"><rect width="4" height="4" fill="red"/><image xlink:href="${href}" width="4" height="4"/></svg>`;
+    for (const href of [`file://${secret}`, secret, 'secret.png', 'http://127.0.0.1:9/x.png']) {
+      const file = put(folder, 'refers.svg', Buffer.from(svg(href)));
+      for (const source of [file, Buffer.from(svg(href))]) {
+        const image = await readImage(source).catch((error) => error as { code: string });
+        if ('code' in image) expect(image.code).toBe('IMAGE_INVALID');
+        else near(pixel(image, 2, 2), [255, 0, 0], 1);
+      }
+    }
+  });
+
+  test('an SVG that nests itself a billion times ends in time', async () => {
+    const uses = Array.from({ length: 30 }, (_, i) => `<g id="g${i + 1}">${`<use href="#g${i}"/>`.repeat(10)}</g>`).join('');
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><defs><rect id="g0" width="1" height="1"/>${uses}</defs><use href="#g30"/></svg>`;
+    await expectError(() => readImage(Buffer.from(svg)), 'IMAGE_INVALID', /exceeded/); // librsvg's own bound
+  }, 60_000);
+});
+
+describe('the encoders with pictures of unusual shape', () => {
+  const sizes = [[1, 1], [1, 2000], [2000, 1], [20_000, 20], [3, 500], [33, 31], [1500, 1500]] as const;
+  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl'])('%s', async (name) => {
+    for (const [width, height] of sizes) {
+      const path = join(folder, `${width}x${height}.png`);
+      writeFileSync(path, await solid(width, height).png().toBuffer());
+      const attempt = { model: fixture(`${name}.gguf`), mmproj: fixture(`${name}.mmproj.gguf`), picture: path, tokens: [10, 88] };
+      const { outcome } = await attempts.run(attempt, 60_000);
+      expect([`${width}x${height}`, outcome]).toEqual([
+        `${width}x${height}`,
+        expect.stringMatching(/^(loaded|IMAGE_INVALID|IMAGE_UNSUPPORTED|CONTEXT_OVERFLOW)$/),
+      ]);
+    }
+  }, 200_000);
+});
