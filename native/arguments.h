@@ -1,0 +1,163 @@
+#pragma once
+
+// Reads what src/native/addon.ts declares out of JavaScript values; anything else throws INVALID_ARGUMENT.
+#include <napi.h>
+
+#include "async.h"
+#include "runtime.h"
+
+#include <string>
+#include <type_traits>
+#include <vector>
+
+template <typename T>
+inline const T * array_data(const Napi::Value & value, size_t & n) {
+    using js_array = std::conditional_t<std::is_same_v<T, int32_t>, Napi::Int32Array,
+        std::conditional_t<std::is_same_v<T, uint8_t>, Napi::Uint8Array,
+        std::conditional_t<std::is_same_v<T, double>, Napi::Float64Array, Napi::Float32Array>>>;
+    static const napi_typedarray_type type = std::is_same_v<T, int32_t> ? napi_int32_array
+        : std::is_same_v<T, uint8_t> ? napi_uint8_array : std::is_same_v<T, double> ? napi_float64_array : napi_float32_array;
+    if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) {
+        throw js_error(value.Env(), "INVALID_ARGUMENT", "expected a typed array of another type");
+    }
+    auto array = value.As<js_array>();
+    n = array.ElementLength();
+    return array.Data();
+}
+
+template <typename T>
+inline T * array_of(const Napi::Value & value, size_t n_expected, const char * what) {
+    size_t n = 0;
+    auto * data = const_cast<T *>(array_data<T>(value, n));
+    if (n != n_expected) {
+        throw js_error(value.Env(), "INVALID_ARGUMENT", std::string(what) + " has " + std::to_string(n) +
+            " elements, expected " + std::to_string(n_expected));
+    }
+    return data;
+}
+
+inline std::vector<int32_t> int_vector(const Napi::Value & value) {
+    size_t n = 0;
+    const int32_t * data = array_data<int32_t>(value, n);
+    return { data, data + n };
+}
+
+// Offsets into `out` of rows of `width` floats; all must lie inside.
+inline std::vector<int64_t> offsets_into(const Napi::Value & value, size_t n_rows, const Napi::Value & out, size_t width) {
+    size_t n_out = 0;
+    array_data<float>(out, n_out);
+    const double * data = array_of<double>(value, n_rows, "offsets");
+    std::vector<int64_t> offsets(data, data + n_rows);
+    for (int64_t offset : offsets) {
+        if (offset < 0 || static_cast<size_t>(offset) + width > n_out) {
+            throw js_error(value.Env(), "INVALID_ARGUMENT", "an offset lies outside its buffer");
+        }
+    }
+    return offsets;
+}
+
+inline std::string string_of(const Napi::Object & o, const char * key) {
+    return o.Get(key).As<Napi::String>().Utf8Value();
+}
+
+inline int32_t int_of(const Napi::Object & o, const char * key) {
+    return o.Get(key).As<Napi::Number>().Int32Value();
+}
+
+inline bool has(const Napi::Object & o, const char * key) {
+    return o.Has(key) && !o.Get(key).IsUndefined();
+}
+
+inline std::vector<decode_job::seq_range> read_ranges(const Napi::Value & value) {
+    const auto flat = int_vector(value);
+    std::vector<decode_job::seq_range> ranges;
+    for (size_t i = 0; i + 3 < flat.size(); i += 4) {
+        ranges.push_back({ flat[i], flat[i + 1], flat[i + 2], flat[i + 3] });
+    }
+    return ranges;
+}
+
+inline void read_hook(const Napi::Object & o, hook_point & hook, int32_t & layer, std::vector<int32_t> & rows) {
+    hook  = static_cast<hook_point>(int_of(o, "hook"));
+    layer = int_of(o, "layer");
+    rows  = int_vector(o.Get("rows"));
+    if (hook < hook_point::resid_post || hook >= hook_point::count) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "unknown hook point");
+    }
+}
+
+inline decode_job read_job(const Napi::Object & o, const model & owner) {
+    const size_t n_embd  = llama_model_n_embd(owner.handle);
+    const size_t n_vocab = llama_vocab_n_tokens(owner.vocab);
+    decode_job job;
+    job.clear = has(o, "clear") && o.Get("clear").As<Napi::Boolean>();
+    if (has(o, "removes")) { job.removes = read_ranges(o.Get("removes")); }
+    if (has(o, "copies"))  { job.copies  = read_ranges(o.Get("copies")); }
+    if (!has(o, "sequences")) {
+        return job;
+    }
+
+    size_t n = 0;
+    job.sequences = array_data<int32_t>(o.Get("sequences"), n);
+    job.n_rows    = static_cast<int32_t>(n);
+    job.outputs   = array_of<uint8_t>(o.Get("outputs"), n, "outputs");
+    if (has(o, "tokens")) {
+        job.tokens    = array_of<int32_t>(o.Get("tokens"), n, "tokens");
+        job.positions = array_of<int32_t>(o.Get("positions"), n, "positions");
+    } else {
+        job.embeddings = array_of<float>(o.Get("embeddings"), n * llama_model_n_embd_inp(owner.handle), "embeddings");
+        job.positions  = array_of<int32_t>(o.Get("positions"), n * owner.positions_per_embedding(), "positions");
+        job.non_causal = has(o, "nonCausal") && o.Get("nonCausal").As<Napi::Boolean>();
+    }
+
+    if (has(o, "captures")) {
+        auto list = o.Get("captures").As<Napi::Array>();
+        for (uint32_t i = 0; i < list.Length(); ++i) {
+            auto item = list.Get(i).As<Napi::Object>();
+            capture c;
+            read_hook(item, c.hook, c.layer, c.rows);
+            c.offsets = offsets_into(item.Get("offsets"), c.rows.size(), item.Get("out"), n_embd);
+            c.out     = item.Get("out").As<Napi::Float32Array>().Data();
+            job.captures.push_back(std::move(c));
+        }
+    }
+    if (has(o, "patches")) {
+        auto list = o.Get("patches").As<Napi::Array>();
+        for (uint32_t i = 0; i < list.Length(); ++i) {
+            auto item = list.Get(i).As<Napi::Object>();
+            patch p;
+            read_hook(item, p.hook, p.layer, p.rows);
+            const int32_t op = int_of(item, "op");
+            if (op < 0 || op >= static_cast<int32_t>(patch_op::count)) {
+                throw js_error(o.Env(), "INVALID_ARGUMENT", "unknown patch operation");
+            }
+            p.op     = static_cast<patch_op>(op);
+            p.factor = item.Get("factor").As<Napi::Number>().FloatValue();
+            p.values = p.op == patch_op::replace || p.op == patch_op::add
+                ? array_of<float>(item.Get("values"), p.rows.size() * n_embd, "patch values") : nullptr;
+            p.deltas = array_of<float>(item.Get("deltas"), p.rows.size(), "deltas");
+            job.patches.push_back(std::move(p));
+        }
+    }
+    if (has(o, "logits")) {
+        auto list = o.Get("logits").As<Napi::Array>();
+        for (uint32_t i = 0; i < list.Length(); ++i) {
+            auto item = list.Get(i).As<Napi::Object>();
+            decode_job::logit_copy l;
+            l.rows    = int_vector(item.Get("rows"));
+            l.offsets = offsets_into(item.Get("offsets"), l.rows.size(), item.Get("out"), n_vocab);
+            l.out     = item.Get("out").As<Napi::Float32Array>().Data();
+            job.logits.push_back(std::move(l));
+        }
+    }
+    if (has(o, "top")) {
+        auto item = o.Get("top").As<Napi::Object>();
+        job.top_rows      = int_vector(item.Get("rows"));
+        job.top_k         = int_of(item, "k");
+        const size_t rows = job.top_rows.size();
+        job.top_ids       = array_of<int32_t>(item.Get("ids"), rows * job.top_k, "top ids");
+        job.top_logits    = array_of<float>(item.Get("logits"), rows * job.top_k, "top logits");
+        job.top_logsumexp = array_of<float>(item.Get("logsumexp"), rows, "logsumexp");
+    }
+    return job;
+}
