@@ -203,7 +203,7 @@ describe('help', () => {
   test('lists the commands, and each command its options with examples', async () => {
     const { code, stdout } = await cli.run(['--help']);
     expect(code).toBe(0);
-    for (const command of ['capture', 'run', 'extract', 'sweep', 'doctor', 'build']) {
+    for (const command of ['demo', 'capture', 'run', 'extract', 'sweep', 'doctor', 'build']) {
       expect(stdout).toContain(`xpatch ${command}`);
       const help = await cli.run([command, '--help']);
       expect(help.code).toBe(0);
