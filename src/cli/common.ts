@@ -14,6 +14,7 @@ export interface ModelArguments {
   device: string;
   gpuLayers?: number;
   threads?: number;
+  imageCache?: string;
   nCtx?: number;
   nUbatch?: number;
   flashAttention?: 'on' | 'off' | 'auto';
@@ -42,6 +43,7 @@ export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelA
       'threads',
       wholeOption('threads', 1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8'),
     )
+    .option('image-cache', textOption('image-cache', 'Folder that keeps encoded pictures between runs'))
     .option('n-ctx', wholeOption('n-ctx', 1, 'Positions that a context holds. Defaults to 4096'))
     .option('n-ubatch', wholeOption('n-ubatch', 1, 'Positions decoded at once. Defaults to 512'))
     .option('flash-attention', {
@@ -49,7 +51,7 @@ export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelA
       choices: ['on', 'off', 'auto'] as const,
     })
     .group(
-      ['model', 'mmproj', 'device', 'gpu-layers', 'threads', 'n-ctx', 'n-ubatch', 'flash-attention'],
+      ['model', 'mmproj', 'device', 'gpu-layers', 'threads', 'image-cache', 'n-ctx', 'n-ubatch', 'flash-attention'],
       'Model:',
     ) as Argv<T & ModelArguments>;
 }
@@ -88,6 +90,7 @@ export async function withSession<T>(
       device: args.device,
       gpuLayers: args.gpuLayers,
       threads: args.threads,
+      imageCacheFolder: args.imageCache,
       signal,
       onProgress: (fraction) => progress.update('loading the model', fraction),
     });

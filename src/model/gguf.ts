@@ -254,7 +254,8 @@ class HeaderReader {
   private count(what: string): number {
     const n = this.bytes(8, what).readBigUInt64LE();
     // Nothing in a file can be more numerous than its bytes; this also catches counts that would exhaust memory.
-    if (n > BigInt(Math.max(this.size, 1)) * 4n) throw this.invalid(`${what} is ${n}, more than the file can hold. It is truncated or damaged: download it again`);
+    if (n > BigInt(Math.max(this.size, 1)) * 4n)
+      throw this.invalid(`${what} is ${n}, more than the file can hold. It is truncated or damaged: download it again`);
     return Number(n);
   }
 

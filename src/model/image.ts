@@ -81,9 +81,13 @@ function decodeBody(body: string, base64: boolean): Buffer {
   try {
     return base64 ? Buffer.from(body, 'base64') : Buffer.from(decodeURIComponent(body));
   } catch (error) {
-    throw new XpatchError('IMAGE_INVALID', 'The data: URL holds a % that is no escape. Write it as %25, or use base64.', {
-      cause: error,
-    });
+    throw new XpatchError(
+      'IMAGE_INVALID',
+      'The data: URL holds a % that is no escape. Write it as %25, or use base64.',
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -7,7 +7,8 @@ import { native, nativeError } from '../native/index.js';
 import { Context, type ContextOptions } from './context.js';
 import { checkModelFile } from './gguf-check.js';
 import { readImage } from './image.js';
-import { CachedImageEncoder, DEFAULT_IMAGE_CACHE_BYTES, type ImageEncoder, MtmdEncoder } from './image-encoder.js';
+import { CachedImageEncoder } from './image-cache.js';
+import { type ImageEncoder, MtmdEncoder } from './image-encoder.js';
 import { checkProjectorFile } from './mmproj-check.js';
 import type { Prompt, Segment } from './prompt.js';
 import { buildPrompt } from './prompt-builder.js';
@@ -27,6 +28,8 @@ export interface LoadOptions {
   imageWidth?: number;
   /** Bound of the memory cache of encoded pictures, bytes. Defaults to 256 MiB. */
   imageCacheBytes?: number;
+  /** Folder that keeps encoded pictures between runs. Defaults to none. */
+  imageCacheFolder?: string;
   signal?: AbortSignal;
   /** Fraction of the weights that are loaded, 0 to 1. */
   onProgress?: (fraction: number) => void;
@@ -149,7 +152,8 @@ export class Model implements AsyncDisposable {
   /** Puts the cache in front of a picture encoder. @internal */
   useEncoder(encoder: ImageEncoder, hash: string): void {
     this.encoderHash = hash;
-    this.encoder = new CachedImageEncoder(encoder, this.options.imageCacheBytes ?? DEFAULT_IMAGE_CACHE_BYTES);
+    const { imageCacheBytes: maxBytes, imageCacheFolder: folder } = this.options;
+    this.encoder = new CachedImageEncoder(encoder, { maxBytes, folder });
   }
 
   /**

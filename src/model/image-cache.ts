@@ -1,0 +1,99 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { deserialize, serialize } from 'node:v8';
+import { XpatchError } from '../errors.js';
+import { writeFileAtomic } from '../files.js';
+import type { RgbImage } from './image.js';
+import type { ImageEncoder } from './image-encoder.js';
+import type { Segment } from './prompt.js';
+
+export interface ImageCacheOptions {
+  /** Bound of the memory cache, bytes. Defaults to 256 MiB. */
+  maxBytes?: number;
+  /** Folder that keeps encoded pictures between runs; made if need be. Defaults to none. */
+  folder?: string;
+}
+
+/**
+ * Encodes every distinct picture once: from memory, else from the folder, else by the encoder. The least recently used
+ * ones leave memory when the bound is exceeded; two simultaneous requests for a picture share one encode.
+ */
+export class CachedImageEncoder implements ImageEncoder {
+  readonly id: string;
+  /** How many pictures were really encoded. */
+  encodes = 0;
+  private readonly entries = new Map<string, Promise<Segment[]>>();
+  private readonly sizes = new Map<string, number>();
+  private readonly maxBytes: number;
+  private bytes = 0;
+
+  constructor(
+    private readonly inner: ImageEncoder,
+    private readonly options: ImageCacheOptions = {},
+  ) {
+    this.id = inner.id;
+    this.maxBytes = options.maxBytes ?? 256 * 1024 * 1024;
+  }
+
+  encode(image: RgbImage): Promise<Segment[]> {
+    const known = this.entries.get(image.hash);
+    if (known) {
+      this.entries.delete(image.hash); // to the end of the order: most recently used
+      this.entries.set(image.hash, known);
+      return known;
+    }
+    const encoding = this.fetch(image);
+    this.entries.set(image.hash, encoding);
+    encoding.then(
+      (segments) => this.keep(image.hash, segments),
+      () => this.entries.delete(image.hash),
+    );
+    return encoding;
+  }
+
+  private async fetch(image: RgbImage): Promise<Segment[]> {
+    const { folder } = this.options;
+    const file = folder && join(folder, `${createHash('sha256').update(`${this.id}:${image.hash}`).digest('hex')}.bin`);
+    const stored = file && (await readSegments(file));
+    if (stored) return stored;
+    this.encodes++;
+    const segments = await this.inner.encode(image);
+    if (folder && file) {
+      await mkdir(folder, { recursive: true }).catch((cause) => {
+        throw new XpatchError('FILE_WRITE', `The picture cache ${folder} cannot be made: ${cause.message}`, { cause });
+      });
+      const body = serialize(segments);
+      await writeFileAtomic(file, [createHash('sha256').update(body).digest(), body]);
+    }
+    return segments;
+  }
+
+  private keep(hash: string, segments: Segment[]): void {
+    const size = segments.reduce((n, s) => n + (s.kind === 'image' ? s.embeddings : s.tokens).byteLength, 0);
+    this.sizes.set(hash, size);
+    this.bytes += size;
+    for (const oldest of this.entries.keys()) {
+      if (this.bytes <= this.maxBytes) break;
+      this.bytes -= this.sizes.get(oldest) ?? 0;
+      this.sizes.delete(oldest);
+      this.entries.delete(oldest);
+    }
+  }
+
+  async dispose(): Promise<void> {
+    this.entries.clear();
+    this.sizes.clear();
+    this.bytes = 0;
+    await this.inner.dispose();
+  }
+}
+
+/** What a cache file holds; undefined for one that is missing or damaged, which is then simply written anew. */
+async function readSegments(file: string): Promise<Segment[] | undefined> {
+  const content = await readFile(file).catch(() => undefined);
+  if (!content || content.length < 32) return undefined;
+  const body = content.subarray(32);
+  if (!createHash('sha256').update(body).digest().equals(content.subarray(0, 32))) return undefined;
+  return deserialize(body) as Segment[];
+}

@@ -1,0 +1,77 @@
+import { expect, test } from '@jest/globals';
+import { buildPrompt, type PromptTools } from '../../src/model/prompt-builder.js';
+import type { PromptPart } from '../../src/model/types.js';
+import { expectError } from './helpers.js';
+
+/** One token a character, but `A:` and `:\n` are tokens of their own, so that a mark can fall into one. */
+const pieces = (text: string) => text.match(/A:|:\n|[\s\S]/g) ?? [];
+const tools: PromptTools = {
+  tokenize: (text) => Int32Array.from(pieces(text), (piece) => piece.charCodeAt(0) + 1000 * (piece.length - 1)),
+  describe: (token) => String.fromCharCode(token % 1000),
+  bos: 1,
+  nVocab: 5000,
+  encodeImage: async () => [
+    { kind: 'tokens', tokens: Int32Array.of(7) },
+    {
+      kind: 'image',
+      key: 'k',
+      embeddings: new Float32Array(6),
+      nRows: 3,
+      nPositions: 3,
+      nonCausal: false,
+      positions: new Int32Array(0),
+    },
+  ],
+};
+
+test('a mark is the position of the token that ends at its place, pictures and BOS counted', async () => {
+  const prompt = await buildPrompt(
+    ['Q:', { mark: 'question' }, { image: 'x.png' }, { mark: 'picture' }, '\nA:', { mark: 'delimiter' }],
+    tools,
+  );
+  expect(Array.from(prompt.tokens)).toEqual([1, 81, 58, 7, -1, -1, -1, 10, 1065]);
+  expect(prompt.marks).toEqual({ question: 2, picture: 6, delimiter: 8 });
+  expect(prompt.position('delimiter')).toBe(8);
+  expect(prompt.position(-1)).toBe(8);
+});
+
+test('marks do not change the tokens of the text around them', async () => {
+  const marked = await buildPrompt(['ab', { mark: 'm' }, 'cA:'], tools);
+  const plain = await buildPrompt(['abcA:'], tools);
+  expect(marked.tokens).toEqual(plain.tokens);
+});
+
+test.each<[string, PromptPart[]]>([
+  ['inside a token', ['A:', { mark: 'm' }, '\n', 'x:', { mark: 'n' }, '\n']],
+  ['before the first token', [{ tokens: [] }, { mark: 'm' }, { tokens: [3] }]],
+  ['twice', ['a', { mark: 'm' }, 'b', { mark: 'm' }]],
+  ['with a reserved name', ['a', { mark: 'last' }]],
+])('a mark %s is refused', async (_, parts) => {
+  await expectError(() => buildPrompt(parts, tools), 'MARK_AMBIGUOUS', /mark/);
+});
+
+test('BOS is not added in front of token ids, which are taken as they are', async () => {
+  const prompt = await buildPrompt([{ tokens: [4, 5] }, 'a', { mark: 'm' }], tools);
+  expect(Array.from(prompt.tokens)).toEqual([4, 5, 97]);
+  expect(prompt.marks).toEqual({ m: 2 });
+});
+
+test.each<[PromptPart[]]>([[[]], [['']], [[{ mark: 'm' }]], [[{ tokens: [] }]]])(
+  'an empty prompt is refused: %j',
+  async (parts) => {
+    await expectError(() => buildPrompt(parts, tools), 'PROMPT_EMPTY', /Give it/);
+  },
+);
+
+test('token ids outside the vocabulary are refused', async () => {
+  for (const token of [-1, 5000, 1.5]) {
+    await expectError(() => buildPrompt([{ tokens: [token] }], tools), 'TOKEN_INVALID', /outside the vocabulary/);
+  }
+});
+
+test('positions outside the prompt and unknown marks are refused', async () => {
+  const prompt = await buildPrompt(['ab'], tools);
+  for (const ref of [3, -4, 0.5, 'nowhere'])
+    await expectError(() => prompt.position(ref), 'POSITION_OUT_OF_RANGE', /prompt/);
+  await expectError(() => prompt.positions([0, -3]), 'INVALID_ARGUMENT', /repeat/);
+});
