@@ -1,0 +1,53 @@
+// Reads states, patches and sweeps on the device named by the argument and on the CPU; started by vulkan.test.ts with the
+// software Vulkan driver made visible, which must happen before the backends are loaded.
+import { fileURLToPath } from 'node:url';
+import { listDevices, loadModel } from '../../dist/model/index.js';
+
+const fixtures = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
+
+async function measure(name, device, image) {
+  const path = `${fixtures}${name}`;
+  const mmproj = image && `${path}.mmproj.gguf`;
+  const model = await loadModel(`${path}.gguf`, { device, mmproj, threads: 1 });
+  const context = await model.createContext({ nCtx: 512, nUbatch: 32 });
+  const tokens = Array.from({ length: 40 }, (_, i) => 20 + ((i * 13) % 250));
+  const parts = image ? [{ tokens }, { image: `${fixtures}pictures/${image}` }, { tokens: [33, 44] }] : { tokens };
+  const prompt = await model.prompt(parts);
+  const value = Float32Array.from({ length: model.info.nEmbd }, (_, i) => Math.sin(1 + 3 * i));
+  const layers = Array.from({ length: model.info.nLayers }, (_, layer) => layer);
+  const patch = (layer, positions) => ({ hook: 'resid_post', layer, positions, op: 'replace', value });
+  const everything = { capture: { layers: 'all', positions: 'all' }, logits: 'all' };
+  const [plain] = await context.pass([{ prompt, ...everything }]);
+  const [patched] = await context.pass([{ prompt, ...everything, interventions: [patch(1, [5, -1]), patch(2, -2)] }]);
+  const sweep = layers.map((layer) => ({ prompt, interventions: [patch(layer, 'last')], logits: 'last' }));
+  const shared = await context.pass(sweep);
+  const naive = [];
+  for (const row of sweep) naive.push(...(await context.pass([row])));
+  const generated = await context.generate([{ prompt, interventions: [patch(1, 'last')] }], { maxTokens: 8 });
+  const own = { capture: { layers: [1], positions: [7] }, logits: 'last' };
+  const [read] = await context.pass([{ prompt, ...own }]);
+  const identity = [{ hook: 'resid_post', layer: 1, positions: 7, op: 'replace', value: read.states.data }];
+  const [same] = await context.pass([{ prompt, ...own, interventions: identity }]);
+  await model.dispose();
+  const rows = (results) => results.map((result) => Array.from(result.logits.data));
+  return {
+    nEmbd: value.length,
+    nVocab: model.info.nVocab,
+    states: [plain, patched].map((result) => Array.from(result.states.data)),
+    logits: rows([plain, patched]),
+    deltas: patched.interventions.map((report) => report.delta),
+    shared: rows(shared),
+    naive: rows(naive),
+    tokens: generated[0].tokens,
+    identical: Buffer.from(same.logits.data.buffer).equals(Buffer.from(read.logits.data.buffer)),
+  };
+}
+
+const [device] = process.argv.slice(2);
+const answer = { devices: listDevices(), families: {} };
+if (answer.devices.some(({ name }) => name === device)) {
+  for (const [name, image] of [['llama'], ['gemma2'], ['llava-siglip', 'square-a.png']]) {
+    answer.families[name] = { device: await measure(name, device, image), cpu: await measure(name, 'cpu', image) };
+  }
+}
+process.send(answer, () => process.disconnect());
