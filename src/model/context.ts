@@ -118,16 +118,21 @@ export class Context implements AsyncDisposable {
     const prepared = this.prepare(plan.passRows);
     return this.exclusive(options.signal, async (target) => {
       await this.requireHooks(prepared);
-      const total = rows.length * plan.maxTokens;
+      const total = prepared.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
       let finished = 0;
       for (const { tree, rows: members } of this.waves(prepared, plan.maxTokens)) {
-        const ends: Map<PreparedRow, RowEnd> = await runTree(tree, target, { keepSequences: true, onRows: () => {} });
+        let done = 0;
+        const advance = (n: number) => {
+          done += n;
+          options.onProgress?.({ done: finished + done, total });
+        };
+        const ends: Map<PreparedRow, RowEnd> = await runTree(tree, target, { keepSequences: true, onRows: advance });
         await plan.run(
           members.map((row) => ({ row, index: prepared.indexOf(row), end: ends.get(row) as RowEnd })),
           target,
-          (tokens) => options.onProgress?.({ done: finished + tokens, total }),
+          advance,
         );
-        finished += members.length * plan.maxTokens;
+        finished += members.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
         options.onProgress?.({ done: finished, total });
       }
       return plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));

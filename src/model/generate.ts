@@ -30,6 +30,7 @@ export interface GenerateOptions {
   signal?: AbortSignal;
   /** Called for every new piece of text. A piece holds whole characters, and nothing that may be the start of a stop text. */
   onText?: (row: number, text: string) => void;
+  /** Positions decoded of all, as if every row needed `maxTokens`. */
   onProgress?: OnProgress;
 }
 
@@ -70,6 +71,19 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
     JSON.stringify(stop),
   );
 
+  for (const { prompt, interventions = [], everyStep } of rows) {
+    const atLast = interventions.some(({ positions }) => {
+      const refs = Array.isArray(positions) ? positions : [positions];
+      return prompt.positions(refs).includes(prompt.length - 1);
+    });
+    if (everyStep && !atLast) {
+      throw new XpatchError(
+        'INTERVENTION_INVALID',
+        'everyStep repeats the interventions at the last prompt position, and there is none.',
+      );
+    }
+  }
+
   const k = temperature === 0 ? 1 : Math.min(sampleFrom, model.info.nVocab);
   const streams: Stream[] = [];
   const wanted = rows.map((row) => row.topK ?? 0);
@@ -87,23 +101,15 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
       const wave = members.map(({ row, index, end }): Stream => {
         const last = row.prompt.length - 1;
         const edits = rows[index]?.everyStep ? row.interventions.filter((edit) => edit.position === last) : [];
-        if (rows[index]?.everyStep && edits.length === 0) {
-          throw new XpatchError(
-            'INTERVENTION_INVALID',
-            'everyStep repeats the interventions at the last prompt position, and there is none.',
-          );
-        }
         const top = row.top as Stream['top'];
         const random = new Random(seed, 'generate', index);
         return { index, tokens: [], bytes: [], text: '', shown: 0, random, edits, top, end };
       });
       streams.push(...wave);
-      let count = 0;
       let live = wave;
       for (let step = 0; step < maxTokens && live.length; step++) {
         for (const stream of live) accept(stream, sample(stream.top, stream.random, { temperature, topP, k }), step);
-        count += live.length;
-        onTokens(count);
+        onTokens(live.length);
         live = live.filter((stream) => !stream.finish);
         for (let from = 0; from < live.length; from += target.nUbatch) {
           await advance(live.slice(from, from + target.nUbatch), target, k);

@@ -20,7 +20,16 @@ export function resolveModel(source: string, mmproj?: string): { model: string; 
   const shipped = Object.hasOwn(SHIPPED, source) ? SHIPPED[source] : undefined;
   if (shipped) {
     const own = shipped.mmproj && DEMO_FOLDER + shipped.mmproj;
-    return { model: DEMO_FOLDER + shipped.model, mmproj: mmproj ?? own };
+    const files = { model: DEMO_FOLDER + shipped.model, mmproj: mmproj ?? own };
+    for (const file of [files.model, own]) {
+      if (file && !existsSync(file)) {
+        throw new XpatchError(
+          'FILE_NOT_FOUND',
+          `The shipped model '${source}' is incomplete: ${file} is missing. Install xpatch again.`,
+        );
+      }
+    }
+    return files;
   }
   for (const path of mmproj === undefined ? [source] : [source, mmproj]) {
     if (!existsSync(path)) {

@@ -1,10 +1,12 @@
+import { isAbsolute, relative, resolve } from 'node:path';
 import type { PromptPart } from '../model/types.js';
+import { PACKAGE_ROOT } from '../package-root.js';
 
 /** What a prompt was, written into results and vector files so that it can be built again. */
 export interface PromptRecord {
   /** The text of all parts in order; `<image>` stands where a picture stood, `<tokens>` where token ids were given. */
   readonly text: string;
-  /** The pictures in order: the path, or the kind of in-memory source. Left out when there are none. */
+  /** The pictures in order: the path (of a shipped picture from the package's folder), or the kind of in-memory source. Left out when there are none. */
   readonly images?: readonly string[];
   /** Token ids of the whole prompt as the model saw it. A negative number -n stands for n image rows. */
   readonly tokens: readonly number[];
@@ -32,7 +34,12 @@ export function recordPrompt(parts: readonly PromptPart[], tokens: ArrayLike<num
 }
 
 function nameOfImage(image: Extract<PromptPart, { image: unknown }>['image']): string {
-  if (typeof image === 'string') return image.startsWith('data:') ? 'data URL' : image;
+  if (typeof image === 'string') {
+    if (image.startsWith('data:')) return 'data URL';
+    // A shipped picture is named alike on every machine.
+    const inside = relative(PACKAGE_ROOT, resolve(image));
+    return inside.startsWith('..') || isAbsolute(inside) ? image : inside.replaceAll('\\', '/');
+  }
   return image instanceof Uint8Array ? 'encoded image in memory' : `raw image ${image.width}x${image.height}`;
 }
 
