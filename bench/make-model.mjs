@@ -94,12 +94,7 @@ function text(value) {
 }
 
 function metadata(layers, fileType) {
-  const float = (value) => {
-    const out = Buffer.alloc(4);
-    out.writeFloatLE(value);
-    return out;
-  };
-  const entries = [
+  return [
     ['general.architecture', 'string', 'llama'],
     ['general.name', 'string', 'random weights in the shape of SmolLM2-135M'],
     ['general.file_type', 'uint32', fileType],
@@ -116,9 +111,6 @@ function metadata(layers, fileType) {
     ['llama.rope.freq_base', 'float32', SHAPE.ropeBase],
     ['tokenizer.ggml.model', 'string', 'none'],
   ];
-  const encode = { string: text, uint32: u32, float32: float };
-  const bytes = entries.flatMap(([key, type, value]) => [text(key), u32(GGUF_TYPE[type]), encode[type](value)]);
-  return { count: entries.length, bytes: Buffer.concat(bytes) };
 }
 
 /** Tensors in file order. shape is [columns, rows]; columns is the fan-in. The head is tied to the embeddings. */
@@ -144,21 +136,33 @@ function tensors(layers, type) {
   return list;
 }
 
-const padding = (length) => (ALIGNMENT - (length % ALIGNMENT)) % ALIGNMENT;
+/** Bytes to the next multiple of the alignment. */
+export const padding = (length) => (ALIGNMENT - (length % ALIGNMENT)) % ALIGNMENT;
 
 function byteLength({ shape, type }) {
   const { blockValues, blockBytes } = ENCODINGS[type];
   return (shape.reduce((a, b) => a * b, 1) / blockValues) * blockBytes;
 }
 
-function header(list, layers, type) {
-  const meta = metadata(layers, ENCODINGS[type].fileType);
-  const parts = [Buffer.from('GGUF'), u32(3), u64(list.length), u64(meta.count), meta.bytes];
+/**
+ * The header of a GGUF file, padded to where the data of the first tensor begins; each tensor's data is padded to 32 bytes.
+ *
+ * @param {[key: string, type: 'uint32' | 'float32' | 'string', value: string | number][]} entries
+ * @param {{ name: string, shape: number[], code: number, length: number }[]} list code = ggml's id of the type, length in bytes
+ * @returns {Buffer}
+ */
+export function ggufHeader(entries, list) {
+  const float = (value) => {
+    const out = Buffer.alloc(4);
+    out.writeFloatLE(value);
+    return out;
+  };
+  const encode = { string: text, uint32: u32, float32: float };
+  const parts = [Buffer.from('GGUF'), u32(3), u64(list.length), u64(entries.length)];
+  for (const [key, type, value] of entries) parts.push(text(key), u32(GGUF_TYPE[type]), encode[type](value));
   let offset = 0;
-  for (const tensor of list) {
-    parts.push(text(tensor.name), u32(tensor.shape.length), ...tensor.shape.map(u64));
-    parts.push(u32(ENCODINGS[tensor.type].code), u64(offset));
-    const length = byteLength(tensor);
+  for (const { name, shape, code, length } of list) {
+    parts.push(text(name), u32(shape.length), ...shape.map(u64), u32(code), u64(offset));
     offset += length + padding(length);
   }
   const bytes = Buffer.concat(parts);
@@ -187,7 +191,12 @@ export function makeModel(path, { type = 'f16', seed = 1, layers = 30 } = {}) {
     for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
   };
   try {
-    write(header(list, layers, type));
+    const described = list.map((tensor) => ({
+      ...tensor,
+      code: ENCODINGS[tensor.type].code,
+      length: byteLength(tensor),
+    }));
+    write(ggufHeader(metadata(layers, ENCODINGS[type].fileType), described));
     for (const tensor of list) {
       const length = byteLength(tensor);
       if (tensor.type === 'f32') {

@@ -86,7 +86,13 @@ test('a decode whose parts do not fit together is refused', async () => {
     outputs: Uint8Array.of(1),
   };
   const nEmbd = addon.modelInfo(model).nEmbd;
-  const capture = { hook: 0, layer: 0, rows: Int32Array.of(0), offsets: Float64Array.of(0), out: new Float32Array(nEmbd) };
+  const capture = {
+    hook: 0,
+    layer: 0,
+    rows: Int32Array.of(0),
+    offsets: Float64Array.of(0),
+    out: new Float32Array(nEmbd),
+  };
   const bad: [string, Parameters<Addon['contextDecode']>[2]][] = [
     ['positions of another length', { ...row, positions: Int32Array.of(0, 1) }],
     ['tokens of another type', { ...row, tokens: Float32Array.of(5) as unknown as Int32Array }],
@@ -97,14 +103,20 @@ test('a decode whose parts do not fit together is refused', async () => {
     ['a row outside the batch', { ...row, captures: [{ ...capture, rows: Int32Array.of(1) }] }],
     ['a layer that does not exist', { ...row, captures: [{ ...capture, layer: 3 }] }],
     ['a hook that does not exist', { ...row, captures: [{ ...capture, hook: 7 }] }],
-    ['the last layer of a row without output', { ...row, outputs: Uint8Array.of(0), captures: [{ ...capture, layer: 2 }] }],
+    [
+      'the last layer of a row without output',
+      { ...row, outputs: Uint8Array.of(0), captures: [{ ...capture, layer: 2 }] },
+    ],
   ];
   for (const [what, job] of bad) {
     const code = await (async () => addon.contextDecode(context, model, job))().then(
       () => 'nothing',
       (error: { code?: string }) => error.code,
     );
-    expect([what, code]).toEqual([what, expect.stringMatching(/^(INVALID_ARGUMENT|TOKEN_INVALID|LAYER_OUT_OF_RANGE)$/)]);
+    expect([what, code]).toEqual([
+      what,
+      expect.stringMatching(/^(INVALID_ARGUMENT|TOKEN_INVALID|LAYER_OUT_OF_RANGE)$/),
+    ]);
   }
   await addon.contextDecode(context, model, { ...row, clear: true, captures: [capture] });
   expect(capture.out.some((x) => x !== 0)).toBe(true);

@@ -110,9 +110,19 @@ describe('what is no such file', () => {
     ['a folder as mmproj', () => ({ mmproj: folder }), 'GGUF_INVALID', /not a file/],
     ['nothing as mmproj', () => ({ mmproj: join(folder, 'absent') }), 'FILE_NOT_FOUND', /absent/],
     ['a model as mmproj', () => ({ mmproj: model }), 'MMPROJ_INVALID', /architecture is 'llama'/],
-    ['the mmproj of a model of another width', () => ({ mmproj: fixture('gemma3.mmproj.gguf') }), 'MMPROJ_INVALID', /gemma3/],
+    [
+      'the mmproj of a model of another width',
+      () => ({ mmproj: fixture('gemma3.mmproj.gguf') }),
+      'MMPROJ_INVALID',
+      /gemma3/,
+    ],
     ['version 1', () => ({ model: make('v1.gguf', Buffer.from('GGUF\x01\0\0\0')) }), 'GGUF_INVALID', /version 1/],
-    ['the other byte order', () => ({ model: make('be.gguf', Buffer.from('GGUF\0\0\0\x03')) }), 'GGUF_INVALID', /version/],
+    [
+      'the other byte order',
+      () => ({ model: make('be.gguf', Buffer.from('GGUF\0\0\0\x03')) }),
+      'GGUF_INVALID',
+      /version/,
+    ],
   ];
 
   test.each(cases)('%s', async (_, files, outcome, message) => {

@@ -39,7 +39,10 @@ describe('greedy', () => {
   test('equals passes step by step, alone and with other rows', async () => {
     const expected = [];
     for (const prompt of prompts) expected.push(await stepByStep(prompt, 20));
-    const together = await context.generate(prompts.map((prompt) => ({ prompt })), { maxTokens: 20 });
+    const together = await context.generate(
+      prompts.map((prompt) => ({ prompt })),
+      { maxTokens: 20 },
+    );
     expect(together.map((row) => row.tokens)).toEqual(expected);
     for (const [i, prompt] of prompts.entries()) expect((await generate({ prompt }))?.tokens).toEqual(expected[i]);
     const decoder = new TextDecoder();
@@ -108,7 +111,11 @@ describe('stop texts', () => {
         const onText = (_: number, piece: string) => {
           streamed += piece;
         };
-        const [row] = await context.generate([{ prompt: first() }], { ...options, stop: ['never there', stop], onText });
+        const [row] = await context.generate([{ prompt: first() }], {
+          ...options,
+          stop: ['never there', stop],
+          onText,
+        });
         expect(row).toMatchObject({ text: text.slice(0, from), finish: 'stop' });
         expect(streamed).toBe(row?.text);
       }
@@ -130,12 +137,15 @@ describe('stop texts', () => {
 describe('streaming', () => {
   test('pieces add up to the text and never end inside a character', async () => {
     const pieces = prompts.map(() => [] as string[]);
-    const rows = await context.generate(prompts.map((prompt) => ({ prompt })), {
-      maxTokens: 60,
-      temperature: 1.5,
-      sampleFrom: 288,
-      onText: (row, piece) => pieces[row]?.push(piece),
-    });
+    const rows = await context.generate(
+      prompts.map((prompt) => ({ prompt })),
+      {
+        maxTokens: 60,
+        temperature: 1.5,
+        sampleFrom: 288,
+        onText: (row, piece) => pieces[row]?.push(piece),
+      },
+    );
     expect(pieces.map((list) => list.join(''))).toEqual(rows.map((row) => row.text));
     for (const list of pieces) {
       expect(list.length).toBeGreaterThan(1);
@@ -147,7 +157,10 @@ describe('streaming', () => {
 
 describe('sampling', () => {
   const sampled = (seed: number, rows = prompts) =>
-    context.generate(rows.map((prompt) => ({ prompt })), { maxTokens: 15, temperature: 1, seed });
+    context.generate(
+      rows.map((prompt) => ({ prompt })),
+      { maxTokens: 15, temperature: 1, seed },
+    );
 
   test('is the same for a seed, another for another', async () => {
     const [a, b, c] = [await sampled(1), await sampled(1), await sampled(2)];

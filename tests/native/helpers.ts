@@ -66,14 +66,20 @@ export function statesOf(result: PassResult | undefined): Float32Array {
 export const SAME = 1 - 1e-5;
 
 /** Every row of `width` values points the same way; for logits the best token is the same too. */
-export function expectSame(actual: Float32Array, expected: Float32Array, width: number, kind: 'states' | 'logits'): void {
+export function expectSame(
+  actual: Float32Array,
+  expected: Float32Array,
+  width: number,
+  kind: 'states' | 'logits',
+): void {
   expect(actual.length).toBe(expected.length);
   const off: string[] = [];
   for (let at = 0; at < expected.length; at += width) {
     const [a, e] = [actual.subarray(at, at + width), expected.subarray(at, at + width)];
     const same = cosine(a, e);
     if (!(same >= SAME)) off.push(`row ${at / width}: cosine ${same}`);
-    if (kind === 'logits' && argmax(a) !== argmax(e)) off.push(`row ${at / width}: best ${argmax(a)}, not ${argmax(e)}`);
+    if (kind === 'logits' && argmax(a) !== argmax(e))
+      off.push(`row ${at / width}: best ${argmax(a)}, not ${argmax(e)}`);
   }
   expect(off).toEqual([]);
 }

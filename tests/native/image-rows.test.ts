@@ -59,7 +59,11 @@ describe.each(FAMILIES)('$name', ({ name, pictures, rows, nonCausal, dims }) => 
   test.each([1, 3, 7, 16, 20])('in pieces of at most %i positions', async (nUbatch) => {
     const pieces = await model.createContext({ nCtx: 1024, kvType: 'f32', nUbatch });
     if (nonCausal && nUbatch < rows) {
-      await expectError(() => pieces.pass([{ prompt: one }]), 'CONTEXT_OVERFLOW', /must be decoded at once.*Raise nUbatch/);
+      await expectError(
+        () => pieces.pass([{ prompt: one }]),
+        'CONTEXT_OVERFLOW',
+        /must be decoded at once.*Raise nUbatch/,
+      );
     } else {
       const first = one.tokens.indexOf(-1);
       for (const row of [

@@ -128,13 +128,17 @@ describe('abort', () => {
     const model = await load('llama');
     const context = await model.createContext({ nCtx: 4096, nUbatch });
     const short = await tokenPrompt(model, 20);
-    const [before] = await context.pass([{ prompt: short, capture: { layers: 'all', positions: 'all' }, logits: 'all' }]);
+    const [before] = await context.pass([
+      { prompt: short, capture: { layers: 'all', positions: 'all' }, logits: 'all' },
+    ]);
     const controller = new AbortController();
     const long = await tokenPrompt(model, 4000, 2);
     const pass = context.pass([{ prompt: long, logits: 'last' }], { signal: controller.signal });
     setTimeout(() => controller.abort(new Error('enough')), 5);
     await expectError(() => pass, 'ABORTED', /aborted/);
-    const [after] = await context.pass([{ prompt: short, capture: { layers: 'all', positions: 'all' }, logits: 'all' }]);
+    const [after] = await context.pass([
+      { prompt: short, capture: { layers: 'all', positions: 'all' }, logits: 'all' },
+    ]);
     expect(after).toEqual(before);
     const [whole] = await context.pass([{ prompt: long, logits: 'last' }]);
     expect(logitsOf(whole).every(Number.isFinite)).toBe(true);
@@ -169,7 +173,10 @@ describe('abort', () => {
 
 test('loading reports progress from 0 to 1', async () => {
   const seen: number[] = [];
-  const model = await loadModel(fixture('llama.gguf'), { ...options, onProgress: (fraction) => void seen.push(fraction) });
+  const model = await loadModel(fixture('llama.gguf'), {
+    ...options,
+    onProgress: (fraction) => void seen.push(fraction),
+  });
   expect(seen.at(-1)).toBe(1);
   expect([...seen].sort((a, b) => a - b)).toEqual(seen);
   await model.dispose();

@@ -23,6 +23,9 @@ process.on('message', async (task) => {
     process.send({ outcome: 'loaded' });
   } catch (error) {
     const coded = error?.name === 'XpatchError';
-    process.send({ outcome: coded ? error.code : 'uncoded', message: coded ? error.message : String(error?.stack ?? error) });
+    process.send({
+      outcome: coded ? error.code : 'uncoded',
+      message: coded ? error.message : String(error?.stack ?? error),
+    });
   }
 });

@@ -1,8 +1,26 @@
 // What a pass must not depend on: how rows are batched, what other rows do, and where the KV cache keeps things.
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import type { Context, ContextOptions, Intervention, Model, PassResult, PassRow, Prompt } from '../../src/model/index.js';
+import type {
+  Context,
+  ContextOptions,
+  Intervention,
+  Model,
+  PassResult,
+  PassRow,
+  Prompt,
+} from '../../src/model/index.js';
 import { expectError } from '../unit/helpers.js';
-import { argmax, cosine, expectSame, load, logitsOf, randomTokens, randomVector, statesOf, tokenPrompt } from './helpers.js';
+import {
+  argmax,
+  cosine,
+  expectSame,
+  load,
+  logitsOf,
+  randomTokens,
+  randomVector,
+  statesOf,
+  tokenPrompt,
+} from './helpers.js';
 
 const patch = (layer: number, positions: Intervention['positions'], value: Float32Array): Intervention => ({
   hook: 'resid_post',
@@ -33,7 +51,9 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
     model = await load(name);
     context = await contextOf({});
     long = await tokenPrompt(model, 90);
-    const [row] = await context.pass([{ prompt: await tokenPrompt(model, 20, 9), capture: { layers: [1], positions: 'last' } }]);
+    const [row] = await context.pass([
+      { prompt: await tokenPrompt(model, 20, 9), capture: { layers: [1], positions: 'last' } },
+    ]);
     vector = statesOf(row);
   });
 
@@ -58,7 +78,12 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
       const capture = { layers: [1], positions: [-1] };
       const plain = await only({ prompt: long, capture, logits: 'last' });
       const zero: Intervention = { hook: 'resid_post', layer: 1, positions: -1, op: 'zero' };
-      const restored = await only({ prompt: long, capture, logits: 'last', interventions: [zero, patch(1, -1, statesOf(plain))] });
+      const restored = await only({
+        prompt: long,
+        capture,
+        logits: 'last',
+        interventions: [zero, patch(1, -1, statesOf(plain))],
+      });
       expect(logitsOf(restored)).toEqual(logitsOf(plain));
       const zeroed = await only({ prompt: long, capture, logits: 'last', interventions: [zero] });
       expect(statesOf(zeroed).every((x) => x === 0)).toBe(true);
@@ -71,13 +96,17 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
     test('scale and add do what they say', async () => {
       const capture = { layers: [1], positions: [-1] };
       const h = statesOf(await only({ prompt: long, capture }));
-      const after = async (interventions: Intervention[]) => statesOf(await only({ prompt: long, capture, interventions }));
+      const after = async (interventions: Intervention[]) =>
+        statesOf(await only({ prompt: long, capture, interventions }));
       const at = { hook: 'resid_post', layer: 1, positions: -1 } as const;
       expect(await after([{ ...at, op: 'scale', factor: -2 }])).toEqual(h.map((x) => -2 * x));
       expect(await after([{ ...at, op: 'add', value: vector }])).toEqual(h.map((x, i) => x + (vector[i] as number)));
       const half = await after([{ ...at, op: 'add', value: vector, factor: 0.5 }]);
       expect(half).toEqual(h.map((x, i) => x + 0.5 * (vector[i] as number)));
-      const both = await after([{ ...at, op: 'scale', factor: 2 }, { ...at, op: 'add', value: vector }]);
+      const both = await after([
+        { ...at, op: 'scale', factor: 2 },
+        { ...at, op: 'add', value: vector },
+      ]);
       expect(both).toEqual(h.map((x, i) => Math.fround(2 * x) + (vector[i] as number)));
     });
 
@@ -86,7 +115,10 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
       const patched = await only({ prompt: long, ...everything, interventions: [patch(1, 50, vector)] });
       const { nEmbd, nLayers } = model.info;
       const at = (result: PassResult, layer: number, position: number) =>
-        statesOf(result).subarray((layer * long.length + position) * nEmbd, (layer * long.length + position + 1) * nEmbd);
+        statesOf(result).subarray(
+          (layer * long.length + position) * nEmbd,
+          (layer * long.length + position + 1) * nEmbd,
+        );
       for (let layer = 0; layer < nLayers; layer++) {
         for (let position = 0; position < long.length; position++) {
           const same = cosine(at(patched, layer, position), at(plain, layer, position));
@@ -99,7 +131,10 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
 
     test.each([1, 3, 7, 32, 64])('is the same in pieces of %i positions', async (nUbatch) => {
       const pieces = await contextOf({ nUbatch });
-      for (const interventions of [[], [patch(0, [31, 32, 33], vector), patch(model.info.nLayers - 1, [63, -1], vector)]]) {
+      for (const interventions of [
+        [],
+        [patch(0, [31, 32, 33], vector), patch(model.info.nLayers - 1, [63, -1], vector)],
+      ]) {
         const row = { prompt: long, interventions, ...everything };
         expectSameResult(await only(row, pieces), await only(row), model);
       }
@@ -168,7 +203,13 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
     });
 
     test('with equal starts and different edits in the middle equal the rows one by one', async () => {
-      const edits = [[], [patch(0, 40, vector)], [patch(1, 40, vector)], [patch(0, 41, vector)], [patch(0, 40, vector)]];
+      const edits = [
+        [],
+        [patch(0, 40, vector)],
+        [patch(1, 40, vector)],
+        [patch(0, 41, vector)],
+        [patch(0, 40, vector)],
+      ];
       const rows = edits.map((interventions) => ({ prompt: long, interventions, ...everything }));
       const together = await context.pass(rows);
       for (const [i, row] of rows.entries()) expectSameResult(together[i], await only(row), model);
@@ -180,7 +221,11 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
       const whole = await only({ prompt: long, logits: 'all' });
       const lengths = [90, 1, 30, 31, 89, 30];
       const rows = await Promise.all(
-        lengths.map(async (n) => ({ prompt: await model.prompt({ tokens: long.tokens.slice(0, n) }), logits: 'last' as const, topK: 2 })),
+        lengths.map(async (n) => ({
+          prompt: await model.prompt({ tokens: long.tokens.slice(0, n) }),
+          logits: 'last' as const,
+          topK: 2,
+        })),
       );
       const results = await context.pass(rows);
       for (const [i, n] of lengths.entries()) {
@@ -233,7 +278,9 @@ describe('sizes', () => {
     const context = await model.createContext({ nCtx: 1300, kvType: 'f32' });
     const small = await model.createContext({ nCtx: 1300, nUbatch: 100, kvType: 'f32' });
     const prompts = await Promise.all([1200, 1290, 3, 700, 700].map((n, i) => tokenPrompt(model, n, i)));
-    const rows = prompts.map((prompt) => ({ prompt, logits: 'last', capture: { layers: [0, 2], positions: [0, -1] } }) as const);
+    const rows = prompts.map(
+      (prompt) => ({ prompt, logits: 'last', capture: { layers: [0, 2], positions: [0, -1] } }) as const,
+    );
     const [a, b] = [await context.pass(rows), await small.pass(rows)];
     for (const i of rows.keys()) expectSameResult(a[i], b[i], model);
     await context.dispose();
@@ -282,11 +329,44 @@ describe('what is refused', () => {
     ['a position before the start', { logits: [-9] }, 'POSITION_OUT_OF_RANGE', /-1 to -8/],
     ['a mark that is not there', { interventions: [patch(0, 'delimiter', value)] }, 'POSITION_OUT_OF_RANGE', /no mark/],
     ['a vector of another width', { interventions: [patch(0, 0, new Float32Array(63))] }, 'INTERVENTION_INVALID', /63/],
-    ['NaN', { interventions: [patch(0, 0, value.map(() => Number.NaN))] }, 'INTERVENTION_INVALID', /NaN/],
-    ['no value', { interventions: [{ hook: 'resid_post', layer: 0, positions: 0, op: 'add' }] }, 'INTERVENTION_INVALID', /value/],
-    ['no factor', { interventions: [{ hook: 'resid_post', layer: 0, positions: 0, op: 'scale' }] }, 'INTERVENTION_INVALID', /factor/],
-    ['another hook', { interventions: [{ ...patch(0, 0, value), hook: 'mlp_out' as 'resid_post' }] }, 'HOOK_UNSUPPORTED', /mlp_out/],
-    ['another operation', { interventions: [{ ...patch(0, 0, value), op: 'swap' as 'zero' }] }, 'INTERVENTION_INVALID', /swap/],
+    [
+      'NaN',
+      {
+        interventions: [
+          patch(
+            0,
+            0,
+            value.map(() => Number.NaN),
+          ),
+        ],
+      },
+      'INTERVENTION_INVALID',
+      /NaN/,
+    ],
+    [
+      'no value',
+      { interventions: [{ hook: 'resid_post', layer: 0, positions: 0, op: 'add' }] },
+      'INTERVENTION_INVALID',
+      /value/,
+    ],
+    [
+      'no factor',
+      { interventions: [{ hook: 'resid_post', layer: 0, positions: 0, op: 'scale' }] },
+      'INTERVENTION_INVALID',
+      /factor/,
+    ],
+    [
+      'another hook',
+      { interventions: [{ ...patch(0, 0, value), hook: 'mlp_out' as 'resid_post' }] },
+      'HOOK_UNSUPPORTED',
+      /mlp_out/,
+    ],
+    [
+      'another operation',
+      { interventions: [{ ...patch(0, 0, value), op: 'swap' as 'zero' }] },
+      'INTERVENTION_INVALID',
+      /swap/,
+    ],
     ['a negative topK', { topK: -1 }, 'INVALID_ARGUMENT', /topK/],
     ['more than the vocabulary', { topK: 289 }, 'INVALID_ARGUMENT', /topK/],
     ['repeated layers', { capture: { layers: [1, 1], positions: 'last' } }, 'INVALID_ARGUMENT', /repeat/],
@@ -311,7 +391,14 @@ describe('what is refused', () => {
   test('states driven out of range give an error and not a token', async () => {
     const [before] = await context.pass([{ prompt, logits: 'last' }]);
     const at = { hook: 'resid_post', layer: 0, positions: 3 } as const;
-    const interventions: Intervention[] = [patch(0, 3, value.map(() => 3e38)), { ...at, op: 'scale', factor: 1000 }];
+    const interventions: Intervention[] = [
+      patch(
+        0,
+        3,
+        value.map(() => 3e38),
+      ),
+      { ...at, op: 'scale', factor: 1000 },
+    ];
     for (const wanted of [{ topK: 1 }, { logits: 'last' }, { capture: { layers: 'all', positions: [3] } }] as const) {
       await expectError(() => context.pass([{ prompt, interventions, ...wanted }]), 'NOT_FINITE', /NaN or infinity/);
     }

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import sharp from 'sharp';
+import sharp, { type Colour } from 'sharp';
 import type { ImageSource } from '../../src/model/index.js';
 import { readImage } from '../../src/model/index.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
@@ -17,12 +17,16 @@ afterAll(() => attempts.close());
 
 const RED = { r: 255, g: 0, b: 0 };
 const solid = (width: number, height: number, background: object = RED, channels: 3 | 4 = 3) =>
-  sharp({ create: { width, height, channels, background: background as sharp.Color }, limitInputPixels: false });
+  sharp({ create: { width, height, channels, background: background as Colour }, limitInputPixels: false });
 /** Left half red, right half blue. */
 const halves = (width = 8, height = 4) =>
   solid(width, height)
     .composite([
-      { input: { create: { width: width / 2, height, channels: 3, background: { r: 0, g: 0, b: 255 } } }, left: width / 2, top: 0 },
+      {
+        input: { create: { width: width / 2, height, channels: 3, background: { r: 0, g: 0, b: 255 } } },
+        left: width / 2,
+        top: 0,
+      },
     ])
     .removeAlpha();
 const pixel = (image: { data: Uint8Array; width: number }, x: number, y: number) =>
@@ -36,7 +40,9 @@ describe('what is decoded', () => {
     const path = put(folder, 'halves.png', png);
     const raw = { data: await halves().raw().toBuffer(), width: 8, height: 4 };
     const url = `data:image/png;base64,${png.toString('base64')}`;
-    const [first, ...others] = await Promise.all([path, png, new Uint8Array(png), url, raw].map((source) => readImage(source)));
+    const [first, ...others] = await Promise.all(
+      [path, png, new Uint8Array(png), url, raw].map((source) => readImage(source)),
+    );
     expect(first).toMatchObject({ width: 8, height: 4 });
     expect(pixel(first as NonNullable<typeof first>, 0, 0)).toEqual([255, 0, 0]);
     expect(pixel(first as NonNullable<typeof first>, 7, 3)).toEqual([0, 0, 255]);
@@ -44,7 +50,11 @@ describe('what is decoded', () => {
   });
 
   test('1 x 1', async () => {
-    expect(await readImage(await solid(1, 1).png().toBuffer())).toMatchObject({ width: 1, height: 1, data: Uint8Array.of(255, 0, 0) });
+    expect(await readImage(await solid(1, 1).png().toBuffer())).toMatchObject({
+      width: 1,
+      height: 1,
+      data: Uint8Array.of(255, 0, 0),
+    });
   });
 
   test('very wide', async () => {
@@ -67,23 +77,40 @@ describe('what is decoded', () => {
 
   test('grey, grey with alpha, and 16-bit grey', async () => {
     const grey = { width: 2, height: 1 };
-    const one = await sharp(Buffer.from([0, 200]), { raw: { ...grey, channels: 1 } }).png().toBuffer();
+    const one = await sharp(Buffer.from([0, 200]), { raw: { ...grey, channels: 1 } })
+      .png()
+      .toBuffer();
     expect(Array.from((await readImage(one)).data)).toEqual([0, 0, 0, 200, 200, 200]);
-    const two = await sharp(Buffer.from([0, 255, 0, 0]), { raw: { ...grey, channels: 2 } }).png().toBuffer();
+    const two = await sharp(Buffer.from([0, 255, 0, 0]), { raw: { ...grey, channels: 2 } })
+      .png()
+      .toBuffer();
     expect(Array.from((await readImage(two)).data)).toEqual([0, 0, 0, 255, 255, 255]); // transparent shows white
-    const deep = await sharp(Buffer.from([0, 200]), { raw: { ...grey, channels: 1 } }).toColourspace('grey16').png().toBuffer();
+    const deep = await sharp(Buffer.from([0, 200]), { raw: { ...grey, channels: 1 } })
+      .toColourspace('grey16')
+      .png()
+      .toBuffer();
     near(pixel(await readImage(deep), 1, 0), [200, 200, 200], 1);
   });
 
   test('transparency over white', async () => {
-    const image = await readImage(await solid(2, 2, { ...RED, alpha: 0.5 }, 4).png().toBuffer());
+    const image = await readImage(
+      await solid(2, 2, { ...RED, alpha: 0.5 }, 4)
+        .png()
+        .toBuffer(),
+    );
     near(pixel(image, 0, 0), [255, 127, 127], 2);
   });
 
   test.each(['gif', 'webp'] as const)('the first frame of an animated %s', async (format) => {
-    const frames = Buffer.concat([await solid(4, 4).raw().toBuffer(), await solid(4, 4, { r: 0, g: 255, b: 0 }).raw().toBuffer()]);
+    const frames = Buffer.concat([
+      await solid(4, 4).raw().toBuffer(),
+      await solid(4, 4, { r: 0, g: 255, b: 0 }).raw().toBuffer(),
+    ]);
     const animation = sharp(frames, { raw: { width: 4, height: 8, channels: 3, pageHeight: 4 } });
-    const file = await (format === 'gif' ? animation.gif({ delay: 100 }) : animation.webp({ lossless: true })).toBuffer();
+    const file = await (format === 'gif'
+      ? animation.gif({ delay: 100 })
+      : animation.webp({ lossless: true })
+    ).toBuffer();
     expect((await sharp(file).metadata()).pages).toBe(2);
     const image = await readImage(file);
     expect(image).toMatchObject({ width: 4, height: 4 });
@@ -99,7 +126,8 @@ describe('what is decoded', () => {
   });
 
   test('SVG, also as text in a data: URL', async () => {
-    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="6" height="4"><rect width="6" height="4" fill="red"/></svg>';
+    const svg =
+      '<svg xmlns="http://www.w3.org/2000/svg" width="6" height="4"><rect width="6" height="4" fill="red"/></svg>';
     for (const source of [Buffer.from(svg), `data:image/svg+xml,${encodeURIComponent(svg)}`]) {
       expect(await readImage(source)).toMatchObject({ width: 6, height: 4 });
       near(pixel(await readImage(source), 3, 2), [255, 0, 0], 1);
@@ -107,13 +135,24 @@ describe('what is decoded', () => {
   });
 
   test('scaled to a width, aspect kept', async () => {
-    expect(await readImage(await halves(80, 40).png().toBuffer(), { width: 24 })).toMatchObject({ width: 24, height: 12 });
+    expect(await readImage(await halves(80, 40).png().toBuffer(), { width: 24 })).toMatchObject({
+      width: 24,
+      height: 12,
+    });
   });
 });
 
 describe('what is refused', () => {
   test('files that break off', async () => {
-    const noise = sharp({ create: { width: 80, height: 80, channels: 3, background: RED, noise: { type: 'gaussian', mean: 120, sigma: 40 } } });
+    const noise = sharp({
+      create: {
+        width: 80,
+        height: 80,
+        channels: 3,
+        background: RED,
+        noise: { type: 'gaussian', mean: 120, sigma: 40 },
+      },
+    });
     for (const file of [await noise.clone().png().toBuffer(), await noise.clone().jpeg().toBuffer()]) {
       for (const part of [0.02, 0.3, 0.9]) {
         const cut = file.subarray(0, Math.ceil(file.length * part));
@@ -131,10 +170,20 @@ describe('what is refused', () => {
     ['a data: URL of text', () => 'data:text/plain,hello', 'IMAGE_INVALID', /data:image/],
     ['a data: URL without a comma', () => 'data:image/png;base64', 'IMAGE_INVALID', /comma/],
     ['a data: URL with broken escapes', () => 'data:image/svg+xml,%E0%A4%A', 'IMAGE_INVALID', /no escape/],
-    ['too few raw bytes', () => ({ data: new Uint8Array(11), width: 2, height: 2 }), 'IMAGE_INVALID', /11 bytes for 2 x 2/],
+    [
+      'too few raw bytes',
+      () => ({ data: new Uint8Array(11), width: 2, height: 2 }),
+      'IMAGE_INVALID',
+      /11 bytes for 2 x 2/,
+    ],
     ['too many raw bytes', () => ({ data: new Uint8Array(16), width: 2, height: 2 }), 'IMAGE_INVALID', /16 bytes/],
     ['a raw picture of no size', () => ({ data: new Uint8Array(0), width: 0, height: 0 }), 'IMAGE_INVALID', /0 x 0/],
-    ['a raw picture of half pixels', () => ({ data: new Uint8Array(3), width: 0.5, height: 2 }), 'IMAGE_INVALID', /0\.5/],
+    [
+      'a raw picture of half pixels',
+      () => ({ data: new Uint8Array(3), width: 0.5, height: 2 }),
+      'IMAGE_INVALID',
+      /0\.5/,
+    ],
     ['no raw data', () => ({ width: 1, height: 1 }) as unknown as ImageSource, 'IMAGE_INVALID', /undefined bytes/],
   ])('%s', async (_, source, code, message) => {
     await expectError(() => readImage(source()), code, message);
@@ -147,7 +196,8 @@ describe('what is refused', () => {
     bomb.writeUInt32BE(30_000, 20);
     bomb.writeUInt32BE(crc32(bomb.subarray(12, 29)), 29);
     await expectError(() => readImage(bomb), 'IMAGE_INVALID', /pixel limit/);
-    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="1000000" height="1000000"><rect width="9" height="9"/></svg>';
+    const svg =
+      '<svg xmlns="http://www.w3.org/2000/svg" width="1000000" height="1000000"><rect width="9" height="9"/></svg>';
     await expectError(() => readImage(Buffer.from(svg)), 'IMAGE_INVALID', /pixel limit/);
   });
 
@@ -166,24 +216,44 @@ describe('what is refused', () => {
   });
 
   test('an SVG that nests itself a billion times ends in time', async () => {
-    const uses = Array.from({ length: 30 }, (_, i) => `<g id="g${i + 1}">${`<use href="#g${i}"/>`.repeat(10)}</g>`).join('');
+    const uses = Array.from(
+      { length: 30 },
+      (_, i) => `<g id="g${i + 1}">${`<use href="#g${i}"/>`.repeat(10)}</g>`,
+    ).join('');
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><defs><rect id="g0" width="1" height="1"/>${uses}</defs><use href="#g30"/></svg>`;
     await expectError(() => readImage(Buffer.from(svg)), 'IMAGE_INVALID', /exceeded/); // librsvg's own bound
   }, 60_000);
 });
 
 describe('the encoders with pictures of unusual shape', () => {
-  const sizes = [[1, 1], [1, 2000], [2000, 1], [20_000, 20], [3, 500], [33, 31], [1500, 1500]] as const;
-  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl'])('%s', async (name) => {
-    for (const [width, height] of sizes) {
-      const path = join(folder, `${width}x${height}.png`);
-      writeFileSync(path, await solid(width, height).png().toBuffer());
-      const attempt = { model: fixture(`${name}.gguf`), mmproj: fixture(`${name}.mmproj.gguf`), picture: path, tokens: [10, 88] };
-      const { outcome } = await attempts.run(attempt, 60_000);
-      expect([`${width}x${height}`, outcome]).toEqual([
-        `${width}x${height}`,
-        expect.stringMatching(/^(loaded|IMAGE_INVALID|IMAGE_UNSUPPORTED|CONTEXT_OVERFLOW)$/),
-      ]);
-    }
-  }, 200_000);
+  const sizes = [
+    [1, 1],
+    [1, 2000],
+    [2000, 1],
+    [20_000, 20],
+    [3, 500],
+    [33, 31],
+    [1500, 1500],
+  ] as const;
+  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl'])(
+    '%s',
+    async (name) => {
+      for (const [width, height] of sizes) {
+        const path = join(folder, `${width}x${height}.png`);
+        writeFileSync(path, await solid(width, height).png().toBuffer());
+        const attempt = {
+          model: fixture(`${name}.gguf`),
+          mmproj: fixture(`${name}.mmproj.gguf`),
+          picture: path,
+          tokens: [10, 88],
+        };
+        const { outcome } = await attempts.run(attempt, 60_000);
+        expect([`${width}x${height}`, outcome]).toEqual([
+          `${width}x${height}`,
+          expect.stringMatching(/^(loaded|IMAGE_INVALID|IMAGE_UNSUPPORTED|CONTEXT_OVERFLOW)$/),
+        ]);
+      }
+    },
+    200_000,
+  );
 });

@@ -9,8 +9,8 @@ async function measure(name, device, image) {
   const path = `${fixtures}${name}`;
   const mmproj = image && `${path}.mmproj.gguf`;
   const model = await loadModel(`${path}.gguf`, { device, mmproj, threads: 1 });
-  const context = await model.createContext({ nCtx: 512, nUbatch: 32 });
-  const tokens = Array.from({ length: 40 }, (_, i) => 20 + ((i * 13) % 250));
+  const context = await model.createContext({ nCtx: 256, nUbatch: 16 });
+  const tokens = Array.from({ length: 20 }, (_, i) => 20 + ((i * 13) % 250));
   const parts = image ? [{ tokens }, { image: `${fixtures}pictures/${image}` }, { tokens: [33, 44] }] : { tokens };
   const prompt = await model.prompt(parts);
   const value = Float32Array.from({ length: model.info.nEmbd }, (_, i) => Math.sin(1 + 3 * i));
@@ -23,7 +23,7 @@ async function measure(name, device, image) {
   const shared = await context.pass(sweep);
   const naive = [];
   for (const row of sweep) naive.push(...(await context.pass([row])));
-  const generated = await context.generate([{ prompt, interventions: [patch(1, 'last')] }], { maxTokens: 8 });
+  const generated = await context.generate([{ prompt, interventions: [patch(1, 'last')] }], { maxTokens: 3 });
   const own = { capture: { layers: [1], positions: [7] }, logits: 'last' };
   const [read] = await context.pass([{ prompt, ...own }]);
   const identity = [{ hook: 'resid_post', layer: 1, positions: 7, op: 'replace', value: read.states.data }];
@@ -46,7 +46,7 @@ async function measure(name, device, image) {
 const [device] = process.argv.slice(2);
 const answer = { devices: listDevices(), families: {} };
 if (answer.devices.some(({ name }) => name === device)) {
-  for (const [name, image] of [['llama'], ['gemma2'], ['llava-siglip', 'square-a.png']]) {
+  for (const [name, image] of [['llama'], ['llava-siglip', 'square-a.png']]) {
     answer.families[name] = { device: await measure(name, device, image), cpu: await measure(name, 'cpu', image) };
   }
 }
