@@ -1,6 +1,7 @@
 // Projects: unit needs no addon, native loads it with tiny models, models runs the demo models, e2e starts the built command line.
 const common = {
   testEnvironment: 'node',
+  testTimeout: 120_000, // a bound on a hang, not on speed: CI shares its cores
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   transform: {
