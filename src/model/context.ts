@@ -6,6 +6,7 @@ import { type GenerateOptions, type GenerateRow, type Generation, generateRows }
 import type { Model } from './model.js';
 import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
+import type { Prompt } from './prompt.js';
 import { HOOKS, type HookName, type OnProgress } from './types.js';
 
 export interface ContextOptions {
@@ -194,30 +195,19 @@ export class Context implements AsyncDisposable {
 
   /** Cuts rows into groups whose cells and sequences fit, in order; rows with a common start stay together if they are neighbours. */
   private *waves(rows: PreparedRow[], reserve: number): Generator<{ tree: PrefixTree; rows: PreparedRow[] }> {
-    const { nCtx, nUbatch } = this.options;
+    const { nCtx } = this.options;
+    for (const row of rows) this.requireRoom(row.prompt, reserve); // all of them before any is computed
     // Every row attends over (and masks) the cells of all others: with more than about 4 n_embd cells of unrelated rows
     // that costs more than the weights do.
-    const budget = Math.min(nCtx, 4 * this.model.info.nEmbd);
+    const worthwhile = 4 * this.model.info.nEmbd;
     let tree = new PrefixTree();
     let members: PreparedRow[] = [];
     for (const row of rows) {
-      if (row.prompt.length + reserve > nCtx) {
-        throw new XpatchError(
-          'CONTEXT_OVERFLOW',
-          `A prompt of ${row.prompt.length} positions${reserve ? ` and ${reserve} new tokens` : ''} does not fit a context of ${nCtx}. Raise nCtx (--n-ctx).`,
-        );
-      }
-      for (const segment of row.prompt.segments) {
-        if (segment.kind === 'image' && segment.nonCausal && segment.nRows > nUbatch) {
-          throw new XpatchError(
-            'CONTEXT_OVERFLOW',
-            `A picture of ${segment.nRows} positions must be decoded at once by this model. Raise nUbatch (--n-ubatch) from ${nUbatch}.`,
-          );
-        }
-      }
       const cost = tree.cost(row);
-      const cells = tree.cells + cost.cells + (tree.leaves + cost.leaves) * reserve;
-      if (members.length && (cells > budget || tree.leaves + cost.leaves > this.nSeq)) {
+      const cells = tree.cells + cost.cells;
+      const leaves = tree.leaves + cost.leaves;
+      const full = cells > worthwhile || cells + leaves * reserve > nCtx || leaves > this.nSeq;
+      if (members.length && full) {
         yield { tree, rows: members };
         tree = new PrefixTree();
         members = [];
@@ -226,6 +216,24 @@ export class Context implements AsyncDisposable {
       members.push(row);
     }
     yield { tree, rows: members };
+  }
+
+  private requireRoom(prompt: Prompt, reserve: number): void {
+    const { nCtx, nUbatch } = this.options;
+    if (prompt.length + reserve > nCtx) {
+      throw new XpatchError(
+        'CONTEXT_OVERFLOW',
+        `A prompt of ${prompt.length} positions${reserve ? ` and ${reserve} new tokens` : ''} does not fit a context of ${nCtx}. Raise nCtx (--n-ctx).`,
+      );
+    }
+    for (const segment of prompt.segments) {
+      if (segment.kind === 'image' && segment.nonCausal && segment.nRows > nUbatch) {
+        throw new XpatchError(
+          'CONTEXT_OVERFLOW',
+          `A picture of ${segment.nRows} positions must be decoded at once by this model. Raise nUbatch (--n-ubatch) from ${nUbatch}.`,
+        );
+      }
+    }
   }
 
   /** Runs `work` as the only call on this context, with the signal wired to the native abort. */
