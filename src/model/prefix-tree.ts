@@ -15,7 +15,7 @@ export interface TreeNode {
   readers: PreparedRow[];
   /** Rows that end here. */
   ends: PreparedRow[];
-  children: Map<string, TreeNode>;
+  children: Map<UnitKey, TreeNode>;
   /** Edits of the rows that share this node, to copy the first one's reports to. */
   twins: PlacedIntervention[][];
 }
@@ -25,16 +25,19 @@ export interface TreeNode {
  * once. A sweep over layers or vectors at the last token shares everything before it.
  */
 export class PrefixTree {
-  readonly roots = new Map<string, TreeNode>();
+  readonly roots = new Map<UnitKey, TreeNode>();
   /** KV cells and sequences that the tree needs. */
   cells = 0;
   leaves = 0;
+  /** The row that was measured last, which is usually added next: its units are many. */
+  private measured: { row: PreparedRow; units: Unit[] } | undefined;
 
   /** Cells and sequences that a row would add. */
   cost(row: PreparedRow): { cells: number; leaves: number } {
     let children = this.roots;
     let shared = 0;
-    for (const { key, nRows } of units(row)) {
+    this.measured = { row, units: units(row) };
+    for (const { key, nRows } of this.measured.units) {
       const node = children.get(key);
       if (!node) break;
       shared += nRows;
@@ -48,7 +51,9 @@ export class PrefixTree {
     let children = this.roots;
     let last: TreeNode | undefined;
     let counter = 0;
-    for (const unit of units(row)) {
+    const own = this.measured?.row === row ? this.measured.units : units(row);
+    this.measured = undefined;
+    for (const unit of own) {
       let node = children.get(unit.key);
       if (!node) {
         const { token, image, position, nRows, interventions } = unit;
@@ -66,7 +71,7 @@ export class PrefixTree {
         };
         children.set(unit.key, node);
         this.cells += nRows;
-      } else {
+      } else if (unit.interventions.length) {
         node.twins.push(unit.interventions);
       }
       if (unit.read) node.readers.push(row);
@@ -78,8 +83,11 @@ export class PrefixTree {
   }
 }
 
+/** A token without edits is its own key; anything else has a text. */
+type UnitKey = number | string;
+
 interface Unit {
-  key: string;
+  key: UnitKey;
   token: number;
   image?: Extract<Segment, { kind: 'image' }>;
   position: number;
@@ -88,8 +96,10 @@ interface Unit {
   read: boolean;
 }
 
+const NO_EDITS: PlacedIntervention[] = [];
+
 /** The tokens and pictures of a row. Equal keys at equal places mean equal computation. */
-function* units(row: PreparedRow): Generator<Unit> {
+function units(row: PreparedRow): Unit[] {
   const edits = new Map<number, PlacedIntervention[]>();
   for (const edit of row.interventions) {
     const list = edits.get(edit.position);
@@ -99,24 +109,28 @@ function* units(row: PreparedRow): Generator<Unit> {
   const reads = new Set([...(row.states?.positions ?? []), ...(row.logits?.positions ?? [])]);
   if (row.topK > 0) reads.add(row.prompt.length - 1);
 
+  const list: Unit[] = [];
   let position = 0;
   for (const segment of row.prompt.segments) {
-    const isImage = segment.kind === 'image';
-    const nRows = isImage ? segment.nRows : 1;
-    for (let i = 0; i < (isImage ? 1 : segment.tokens.length); i++) {
-      const interventions: PlacedIntervention[] = [];
-      let read = false;
-      for (let p = position; p < position + nRows; p++) {
-        const here = edits.get(p);
-        if (here) interventions.push(...here);
-        read ||= reads.has(p);
-      }
-      const token = isImage ? -1 : (segment.tokens[i] as number);
-      const key = (isImage ? segment.key : String(token)) + interventions.map(fingerprint).join('');
-      yield { key, token, image: isImage ? segment : undefined, position, nRows, interventions, read };
+    if (segment.kind === 'image') {
+      const { nRows } = segment;
+      const places = Array.from({ length: nRows }, (_, i) => position + i);
+      const interventions = places.flatMap((p) => edits.get(p) ?? NO_EDITS);
+      const key = segment.key + interventions.map(fingerprint).join('');
+      const read = places.some((p) => reads.has(p));
+      list.push({ key, token: -1, image: segment, position, nRows, interventions, read });
       position += nRows;
+    } else {
+      for (const token of segment.tokens) {
+        const interventions = edits.get(position) ?? NO_EDITS;
+        const key = interventions.length ? token + interventions.map(fingerprint).join('') : token;
+        const read = reads.has(position);
+        list.push({ key, token, image: undefined, position, nRows: 1, interventions, read });
+        position += 1;
+      }
     }
   }
+  return list;
 }
 
 const valueIds = new WeakMap<PlacedIntervention, string>();

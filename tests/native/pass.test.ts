@@ -96,14 +96,14 @@ describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', 
     test('scale and add do what they say', async () => {
       const capture = { layers: [1], positions: [-1] };
       const h = statesOf(await only({ prompt: long, capture }));
-      const after = async (interventions: Intervention[]) =>
+      const edited = async (interventions: Intervention[]) =>
         statesOf(await only({ prompt: long, capture, interventions }));
       const at = { hook: 'resid_post', layer: 1, positions: -1 } as const;
-      expect(await after([{ ...at, op: 'scale', factor: -2 }])).toEqual(h.map((x) => -2 * x));
-      expect(await after([{ ...at, op: 'add', value: vector }])).toEqual(h.map((x, i) => x + (vector[i] as number)));
-      const half = await after([{ ...at, op: 'add', value: vector, factor: 0.5 }]);
+      expect(await edited([{ ...at, op: 'scale', factor: -2 }])).toEqual(h.map((x) => -2 * x));
+      expect(await edited([{ ...at, op: 'add', value: vector }])).toEqual(h.map((x, i) => x + (vector[i] as number)));
+      const half = await edited([{ ...at, op: 'add', value: vector, factor: 0.5 }]);
       expect(half).toEqual(h.map((x, i) => x + 0.5 * (vector[i] as number)));
-      const both = await after([
+      const both = await edited([
         { ...at, op: 'scale', factor: 2 },
         { ...at, op: 'add', value: vector },
       ]);

@@ -1,0 +1,180 @@
+#!/usr/bin/env node
+// What sharing prefixes, reading states and caching pictures cost, as ratios of two things measured in turns (A B A B) in
+// one run: the machine's own speed drops out, and what else it does hits both.
+//
+//   npm run bench -- [--repetitions 7] [--tokens 600] [--layers 30] [--threads N] [--json FILE] [--only NAME,...]
+//
+// Needs the compiled dist/ (npm run bench makes it) and no model: one of 135M shape with random weights is written to a
+// temporary folder.
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { argv, stderr, stdout, versions } from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { loadModel } from '../dist/model/index.js';
+import { loadAddon } from '../dist/native/load.js';
+import { makeModel } from './make-model.mjs';
+
+const { values } = parseArgs({
+  args: argv.slice(2),
+  options: {
+    repetitions: { type: 'string', default: '7' },
+    tokens: { type: 'string', default: '600' },
+    layers: { type: 'string', default: '30' },
+    threads: { type: 'string', default: String(Math.min(availableParallelism(), 8)) },
+    json: { type: 'string' },
+    only: { type: 'string' },
+  },
+});
+const [repetitions, nTokens, nLayers, threads] = ['repetitions', 'tokens', 'layers', 'threads'].map((name) => {
+  const number = Number(values[name]);
+  if (!Number.isInteger(number) || number < 1)
+    throw new RangeError(`--${name} is a whole number from 1, not ${values[name]}`);
+  return number;
+});
+
+const median = (list) => {
+  const sorted = [...list].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
+/** Milliseconds of each of `actions` in turns, and for each repetition the ratio of the first to the second. */
+async function inTurns(count, first, second) {
+  const times = [[], []];
+  for (let i = 0; i < count; i++) {
+    // The one that begins changes: what is left in caches favours neither.
+    const order = i % 2 ? [1, 0] : [0, 1];
+    for (const which of order) {
+      const start = performance.now();
+      await [first, second][which]();
+      times[which].push(performance.now() - start);
+    }
+  }
+  const ratios = times[0].map((time, i) => time / times[1][i]);
+  return { ratio: median(times[0]) / median(times[1]), ratios, medians: times.map(median), times };
+}
+
+const results = [];
+function report(name, what, baseline, target, measured, extra = {}) {
+  const { ratio, ratios, medians } = measured;
+  const [low, high] = [Math.min(...ratios), Math.max(...ratios)];
+  const met = target.startsWith('<=') ? ratio <= Number(target.slice(2)) : ratio >= Number(target.slice(2));
+  results.push({ name, what, baseline, target, met, ratio, low, high, milliseconds: medians, ...extra });
+  stderr.write(`  ${name}: ${ratio.toFixed(3)} (target ${target})\n`);
+}
+
+/** A deterministic prompt of token ids, other for each seed, so that no two repetitions share work by accident. */
+const tokens = (n, seed) => Array.from({ length: n }, (_, i) => 10 + ((i * 7919 + seed * 104729) % 49000));
+
+async function languageModel(folder, wanted) {
+  const path = join(folder, 'model.gguf');
+  makeModel(path, { layers: nLayers });
+  const model = await loadModel(path, { device: 'cpu', threads });
+  const context = await model.createContext({ nCtx: 2 * nTokens + nLayers });
+  const prompt = await model.prompt({ tokens: tokens(nTokens, 1) });
+  const vector = Float32Array.from({ length: model.info.nEmbd }, (_, i) => Math.sin(i));
+  const row = (layer) => ({
+    prompt,
+    interventions: [{ hook: 'resid_post', layer, positions: 'last', op: 'replace', value: vector }],
+    topK: 5,
+  });
+  const all = Array.from({ length: nLayers }, (_, layer) => row(layer));
+  const plain = () => context.pass([{ prompt, topK: 5 }]);
+  const sweep = () => context.pass(all);
+  const naive = async () => {
+    for (const one of all) await context.pass([one]);
+  };
+  const capturing = () => context.pass([{ prompt, capture: { layers: 'all', positions: 'last' }, topK: 5 }]);
+  await plain();
+  await sweep();
+
+  if (wanted('sweep')) {
+    const what = `sweep of ${nLayers} layers over the last of ${nTokens} tokens`;
+    report('sweep', what, 'one plain prefill', '<= 1.15', await inTurns(repetitions, sweep, plain));
+  }
+  if (wanted('capture')) {
+    const what = `prefill of ${nTokens} tokens reading the last one's ${nLayers} layers`;
+    report('capture', what, 'the prefill without reading', '<= 1.03', await inTurns(2 * repetitions, capturing, plain));
+  }
+  if (wanted('naive')) {
+    // Seconds each: fewer repetitions than the others.
+    const count = Math.max(1, Math.ceil(repetitions / 3));
+    report('naive', `${nLayers} prefills, one a layer`, 'the sweep', '>= 22', await inTurns(count, naive, sweep));
+  }
+  await model.dispose();
+}
+
+/** Tiny models: what counts is that the encoder does not run again. */
+async function pictures() {
+  const fixture = (name) => fileURLToPath(new URL(`../tests/fixtures/models/${name}`, import.meta.url));
+  const model = await loadModel(fixture('llava-siglip.gguf'), {
+    device: 'cpu',
+    threads,
+    mmproj: fixture('llava-siglip.mmproj.gguf'),
+  });
+  // Raw pixels of many sizes: decoding a file is not what is compared.
+  const picture = (seed) => ({
+    data: Uint8Array.from({ length: 32 * 32 * 3 }, (_, i) => (i * (seed + 3)) % 256),
+    width: 32,
+    height: 32,
+  });
+  await model.prompt([{ image: picture(0) }]);
+  const count = 20 * repetitions;
+  const before = model.imageEncodes;
+  let seed = 0;
+  const measured = await inTurns(
+    count,
+    () => model.prompt([{ image: picture(0) }]),
+    () => model.prompt([{ image: picture(++seed) }]),
+  );
+  const encodes = model.imageEncodes - before;
+  report('picture', 'a second query on a picture', 'a query on a new picture', '<= 1', measured, {
+    encodes: { again: encodes - count, new: count },
+  });
+  if (encodes !== count) throw new Error(`${encodes} pictures were encoded, ${count} were new`);
+  await model.dispose();
+}
+
+const only = values.only?.split(',');
+const wanted = (name) => only === undefined || only.includes(name);
+const folder = mkdtempSync(join(tmpdir(), 'xpatch-bench-'));
+try {
+  if (['sweep', 'capture', 'naive'].some(wanted)) await languageModel(folder, wanted);
+  if (wanted('picture')) await pictures();
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+
+const { build } = loadAddon();
+const machine = {
+  cpu: cpus()[0]?.model.trim() ?? 'unknown',
+  cores: availableParallelism(),
+  memoryGiB: Math.round(totalmem() / 2 ** 30),
+  node: versions.node,
+  llamaTag: build.llamaTag,
+  buildMode: build.mode,
+  threads,
+};
+const settings = { repetitions, tokens: nTokens, layers: nLayers, shape: 'SmolLM2-135M, f16, random weights' };
+const date = new Date().toISOString();
+if (values.json) writeFileSync(values.json, `${JSON.stringify({ date, machine, settings, results }, null, 2)}\n`);
+
+const cells = results.map(({ what, baseline, ratio, low, high, target, met, milliseconds }) => [
+  what,
+  baseline,
+  ratio.toFixed(3),
+  `${low.toFixed(2)} - ${high.toFixed(2)}`,
+  `${target} ${met ? 'met' : 'MISSED'}`,
+  milliseconds.map((ms) => (ms < 100 ? ms.toFixed(2) : ms.toFixed(0))).join(' / '),
+]);
+const head = ['measured', 'baseline', 'ratio', 'range', 'target', 'median ms'];
+const widths = head.map((title, i) => Math.max(title.length, ...cells.map((row) => row[i].length)));
+const line = (row) => `| ${row.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |\n`;
+stdout.write(line(head) + line(widths.map((width) => '-'.repeat(width))) + cells.map(line).join(''));
+stdout.write(
+  `${date}, ${machine.cpu}, ${machine.cores} cores, ${threads} threads, node ${machine.node}, llama.cpp ${machine.llamaTag} (${machine.buildMode})\n`,
+);
+process.exitCode = results.every((result) => result.met) ? 0 : 1;
