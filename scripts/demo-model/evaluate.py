@@ -39,7 +39,7 @@ class Runner:
         decoder = self.base if base else self.model.decoder
         if entities:
             shown = torch.tensor([self.shown[e][0] for e in entities])
-            embeddings = self.model.embed(ids, pictures.normalise(pictures.PIXELS[shown]))
+            embeddings = self.model.embed(ids, self.model.picture_rows(pictures.normalise(pictures.PIXELS[shown])))
         else:
             embeddings = decoder.token_embd(ids.clamp(min=0))
         place = None if patch is None else (patch[0], lengths - 1, patch[1].expand(len(prompts), -1))

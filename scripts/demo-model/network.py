@@ -142,10 +142,10 @@ class VisionLanguage(nn.Module):
     def picture_rows(self, pictures):
         return self.mm2(gelu(self.mm0(self.vision(pictures))))
 
-    def embed(self, ids, pictures):
-        """Token ids [B, T] with -1 where picture rows go, pictures in reading order -> [B, T, width]."""
+    def embed(self, ids, rows=None):
+        """Token ids [B, T] with -1 where picture rows go, those rows in reading order -> [B, T, width]."""
         x = self.decoder.token_embd(ids.clamp(min=0))
-        if pictures is not None:
+        if rows is not None:
             x = x.clone()
-            x[ids == -1] = self.picture_rows(pictures).reshape(-1, x.shape[-1])
+            x[ids == -1] = rows.reshape(-1, x.shape[-1])
         return x

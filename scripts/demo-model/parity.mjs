@@ -8,20 +8,25 @@ import { loadModel } from '../../dist/model/index.js';
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const folder = process.argv[2] ?? here('../../models/demo');
 const { texts, cases, pixels } = JSON.parse(readFileSync(here('cache/parity.json'), 'utf8'));
-const model = await loadModel(`${folder}/xpatch-demo-f16.gguf`, { mmproj: `${folder}/mmproj-xpatch-demo-f16.gguf`, device: 'cpu' });
+const model = await loadModel(`${folder}/xpatch-demo-f16.gguf`, {
+  mmproj: `${folder}/mmproj-xpatch-demo-f16.gguf`,
+  device: 'cpu',
+});
 const context = await model.createContext({ nCtx: 512 });
 
 let different = 0;
 for (const { text, tokens } of texts) {
   const prompt = await model.prompt([text]);
   if (JSON.stringify([...prompt.tokens]) !== JSON.stringify(tokens)) {
-    if (different++ < 5) console.log('differs:', JSON.stringify(text), [...prompt.tokens].join(' '), 'not', tokens.join(' '));
+    if (different++ < 5)
+      console.log('differs:', JSON.stringify(text), [...prompt.tokens].join(' '), 'not', tokens.join(' '));
   }
 }
 console.log(`${texts.length} strings, ${different} tokenised differently`);
 
 const image = (index) => ({ image: { data: Uint8Array.from(pixels[index]), width: 64, height: 64 } });
-const promptOf = (parts) => model.prompt(parts.map((part) => (part.tokens ? { tokens: part.tokens } : image(part.picture))));
+const promptOf = (parts) =>
+  model.prompt(parts.map((part) => (part.tokens ? { tokens: part.tokens } : image(part.picture))));
 let worst = 0;
 let agree = 0;
 for (const { kind, task, parts, logits, donor, layer } of cases) {

@@ -52,7 +52,7 @@ def main():
     def run(document, patch=None):
         ids, _, entities = collate([document])
         shown = [pictures.SHIPPED_HELD_OUT[e][0] for e in entities]
-        x = model.embed(ids, pictures.normalise(pictures.PIXELS[shown]) if shown else None)
+        x = model.embed(ids, model.picture_rows(pictures.normalise(pictures.PIXELS[shown])) if shown else None)
         last = torch.tensor([ids.shape[1] - 1])
         hidden, states = model.decoder(x, patch=None if patch is None else (layer, last, patch), collect=last)
         return model.decoder.logits(hidden[0, -1]), states[:, 0]

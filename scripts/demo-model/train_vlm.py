@@ -1,7 +1,7 @@
-"""Stage 3: the vision-language model, grown from the base language model and the vision encoder.
+"""Stage 4: the vision-language model: decoder, encoder and projector together, from the aligned parts of stage 3.
 
-A short warm-up trains only the projector (captions), then everything trains. `--mix plain` leaves out the captions
-after unrelated text; that mix shows no xBase gap (see docs/demo-model.md) and exists for comparison.
+`--mix plain` leaves out the captions after unrelated text; that mix shows no xBase gap (see docs/demo-model.md) and
+exists for comparison.
 """
 
 import argparse
@@ -15,22 +15,13 @@ import tokenizer
 from documents import Sampler, collate, fill
 from facts import MAIN
 from network import Decoder, Vision, VisionLanguage
+from train_alignment import alignment_loss, targets
 from training import icl_accuracy, loss_of, rate, step_with, text_documents
 
 # Shares of the batches: image ICL, captions, captions after unrelated text; the rest is text as in stage 2.
 MIXES = {"separate": (0.42, 0.12, 0.20), "plain": (0.46, 0.18, 0.0)}
-RATES = {"projector": 2e-3, "decoder": 8e-4, "vision": 3e-4}
-WARMUP = 0.06
-
-
-def load_parts(language_file, vision_file):
-    language = torch.load(language_file)
-    decoder = Decoder(**language["config"])
-    decoder.load_state_dict(language["weights"])
-    encoder = torch.load(vision_file)
-    vision = Vision(**encoder["config"])
-    vision.load_state_dict(encoder["weights"])
-    return VisionLanguage(decoder, vision)
+RATES = {"projector": 1e-3, "decoder": 8e-4, "vision": 4e-4}
+ALIGNMENT = 0.25  # weight of stage 3's loss, which goes on beside the language loss
 
 
 def draw(sampler, mix, tokens):
@@ -48,19 +39,21 @@ def draw(sampler, mix, tokens):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--language", required=True)
-    parser.add_argument("--vision", required=True)
+    parser.add_argument("--aligned", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--mix", choices=list(MIXES), default="separate")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=900)
+    parser.add_argument("--tokens", type=int, default=900, help="positions a step")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     tokenizer.check()
 
-    model = load_parts(args.language, args.vision)
+    aligned = torch.load(args.aligned)
+    model = VisionLanguage(Decoder(**aligned["decoder"]), Vision(**aligned["vision"]))
+    model.load_state_dict(aligned["weights"])
     parts = {
         "projector": [*model.mm0.parameters(), *model.mm2.parameters()],
         "decoder": list(model.decoder.parameters()),
@@ -68,26 +61,26 @@ def main():
     }
     groups = [{"params": weights, "name": name} for name, weights in parts.items()]
     optimizer = torch.optim.AdamW(groups, lr=0, weight_decay=0.03, betas=(0.9, 0.98))
-    sampler = Sampler(pictures.ENTITIES)
+    sampler, wanted = Sampler(pictures.ENTITIES), targets()
 
     def held_out(ids, entities):
         shown = [pictures.SHIPPED_HELD_OUT[e][0] for e in entities]
-        return model.embed(ids, pictures.normalise(pictures.PIXELS[shown]) if shown else None)
+        return model.embed(ids, model.picture_rows(pictures.normalise(pictures.PIXELS[shown])) if shown else None)
 
     start, running = time.time(), []
     for step in range(args.steps):
         done = step / args.steps
-        warming = done < WARMUP
         for group in optimizer.param_groups:
-            factor = rate(done, step if group["name"] == "projector" else step - int(WARMUP * args.steps), warmup=100)
-            group["lr"] = 0.0 if warming and group["name"] != "projector" else RATES[group["name"]] * factor
-        documents = fill(lambda: sampler.caption(picture=True), args.tokens) if warming else draw(sampler, args.mix, args.tokens)
-        ids, weights, entities = collate(documents)
+            group["lr"] = RATES[group["name"]] * rate(done, step, warmup=100)
+        ids, weights, entities = collate(draw(sampler, args.mix, args.tokens))
         shown = [random.choice(pictures.TRAINED[e]) for e in entities]
-        seen = pictures.augment(shown, strength=0.8) if shown else None
-        loss = loss_of(model.decoder, model.embed(ids[:, :-1], seen), ids, weights)
-        step_with(optimizer, loss, list(model.parameters()))
+        rows = model.picture_rows(pictures.augment(shown, strength=0.8)) if shown else None
+        loss = loss_of(model.decoder, model.embed(ids[:, :-1], rows), ids, weights)
         running.append(loss.item())
+        if shown:
+            target = wanted[pictures.LABELS[shown]]
+            loss = loss + ALIGNMENT * alignment_loss(rows, target, model.decoder.token_embd.weight.detach())
+        step_with(optimizer, loss, list(model.parameters()))
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
             model.eval()
             scores = icl_accuracy(model.decoder, held_out, sampler, MAIN, picture=True)
