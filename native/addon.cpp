@@ -61,7 +61,7 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
             last = percent;
             post_to_js(e, [on_progress, fraction](Napi::Env env) { on_progress->Call({ Napi::Number::New(env, fraction) }); });
         }
-        return *static_cast<const volatile int32_t *>(abort) == 0;
+        return *static_cast<const volatile int32_t *>(abort) == 0 && !e.ending;
     };
 
     return create_async<model>(env, info[2], [options] { return std::make_shared<model>(options); });
@@ -252,12 +252,11 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
         run_js_task, &e->to_js);
     napi_unref_threadsafe_function(env, e->to_js); // only pending work keeps the process alive
     env.SetInstanceData<environment, keep_environment>(e);
-    env.AddCleanupHook([e] { // before the threadsafe function goes: threads that still run would call it
-        for (auto * h : e->handles) {
-            h->abort();
-            h->thread.stop();
-        }
-    });
+    env.AddCleanupHook([e] { e->stop(); }); // before the threadsafe function goes: threads that still run would call it
+    // process.exit() runs no cleanup hooks in the main thread, only what listens for this event.
+    auto process = env.Global().Get("process").As<Napi::Object>();
+    auto on_exit = Napi::Function::New(env, [e](const Napi::CallbackInfo &) { e->stop(); });
+    process.Get("once").As<Napi::Function>().Call(process, { Napi::String::New(env, "exit"), on_exit });
 
     const auto add = [&](const char * name, Napi::Value (*function)(const Napi::CallbackInfo &)) {
         exports.Set(name, Napi::Function::New(env, function, name));

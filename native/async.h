@@ -8,6 +8,7 @@
 #include "vision.h"
 #include "worker.h"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <set>
@@ -21,6 +22,11 @@ struct environment {
     napi_threadsafe_function to_js   = nullptr;
     int                      pending = 0;
     std::set<handle_base *>  handles;
+    std::atomic<bool>        ending { false };
+
+    // Ends what runs and waits for its threads, which would outlive what llama.cpp and Node.js take down next. May be
+    // called twice.
+    void stop();
 };
 
 inline environment & environment_of(Napi::Env env) {
@@ -35,6 +41,14 @@ struct handle_base {
     environment & e;
     worker        thread;
 };
+
+inline void environment::stop() {
+    ending = true;
+    for (auto * h : handles) {
+        h->abort();
+        h->thread.stop();
+    }
+}
 
 // What JavaScript holds: an external with a type tag, so that a wrong handle throws instead of crashing.
 template <typename T>

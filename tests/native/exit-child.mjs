@@ -8,10 +8,10 @@ const path = `${fixtures}llava-siglip.gguf`;
 const load = () => loadModel(path, { mmproj: `${fixtures}llava-siglip.mmproj.gguf`, device: 'cpu', threads: 1 });
 
 /** A pass that takes seconds; gives its promise once it runs. */
-async function longPass(nUbatch = 4096) {
+async function longPass(nUbatch = 2048) {
   const model = await load();
-  const context = await model.createContext({ nCtx: 4096, nUbatch });
-  const prompt = await model.prompt({ tokens: Array.from({ length: 4000 }, (_, i) => 5 + (i % 200)) });
+  const context = await model.createContext({ nCtx: 2048, nUbatch });
+  const prompt = await model.prompt({ tokens: Array.from({ length: 2000 }, (_, i) => 5 + (i % 200)) });
   return { model, context, prompt, pass: context.pass([{ prompt, topK: 1 }]) };
 }
 

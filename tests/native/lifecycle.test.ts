@@ -35,8 +35,8 @@ describe('dispose', () => {
 
   test.each(['context', 'model'] as const)('of the %s ends a pass under way with a coded error', async (what) => {
     const model = await open();
-    const context = await model.createContext({ nCtx: 4096, nUbatch: 8 });
-    const prompt = await tokenPrompt(model, 4000);
+    const context = await model.createContext({ nCtx: 2048, nUbatch: 8 });
+    const prompt = await tokenPrompt(model, 2000);
     let disposing: Promise<void> | undefined;
     const pass = context.pass([{ prompt, topK: 1 }], {
       onProgress: ({ done }) => {
@@ -123,16 +123,16 @@ describe('abort', () => {
 
   test.each([
     ['between batches', 8],
-    ['inside a decode', 4096],
+    ['inside a decode', 2048],
   ])('%s ends the pass, and the context is as before', async (_, nUbatch) => {
     const model = await load('llama');
-    const context = await model.createContext({ nCtx: 4096, nUbatch });
+    const context = await model.createContext({ nCtx: 2048, nUbatch });
     const short = await tokenPrompt(model, 20);
     const [before] = await context.pass([
       { prompt: short, capture: { layers: 'all', positions: 'all' }, logits: 'all' },
     ]);
     const controller = new AbortController();
-    const long = await tokenPrompt(model, 4000, 2);
+    const long = await tokenPrompt(model, 2000, 2);
     const pass = context.pass([{ prompt: long, logits: 'last' }], { signal: controller.signal });
     setTimeout(() => controller.abort(new Error('enough')), 5);
     await expectError(() => pass, 'ABORTED', /aborted/);
