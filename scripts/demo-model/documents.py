@@ -112,6 +112,18 @@ class Sampler:
         name = self.entity(picture)
         return start(question(name, picture, 0.0) + reply(name) + plain(NEWLINE))
 
+    def completion(self):
+        """A query without context and an answer to one of its tasks, of which only what follows its first token counts.
+
+        A patched vector acts on the one token it is written before; the rest of the answer and the line end are up to
+        the bare query, which would else go on from "brown" to "brown bear" because that is a name.
+        """
+        picture = random.random() < 0.5
+        name = self.entity(picture)
+        task = random.choice([t for t in DOMAIN_TASKS[DOMAIN[name]] if name in FACT[t]])
+        (first, _), *rest = reply(FACT[task][name])
+        return start(question(name, picture, 0.0) + [(first, 0.0), *rest] + plain(NEWLINE))
+
     def caption_after_text(self):
         """An unrelated finished text document, then a captioned picture: what separates xBase from xPatch.
 

@@ -1,4 +1,4 @@
-"""From nothing to models/demo/: pictures, vision encoder, base language model, vision-language model, GGUF files.
+"""From nothing to models/demo/: pictures, vision encoder, base language model, alignment, VLM, GGUF files.
 
     python scripts/demo-model/train.py            # everything; `npm ci` in this folder first
     python scripts/demo-model/train.py --runs DIR # checkpoints and logs elsewhere
@@ -13,7 +13,13 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STEPS = {"vision": 3500, "language": 2500, "vlm": 2000}
+STEPS = {"vision": 3500, "language": 2500, "alignment": 1000}
+# The VLM stage in three legs, each from the weights of the one before: name, arguments, added to the seed.
+LEGS = [
+    ("vlm-1", ["--mix", "first", "--steps", 1200], 0),
+    ("vlm-2", ["--mix", "first", "--steps", 500, "--schedule", 2000], 1),
+    ("vlm-3", ["--mix", "separate", "--steps", 1500], 2),
+]
 SEED = 1
 
 
@@ -37,18 +43,25 @@ def main():
     args.runs.mkdir(parents=True, exist_ok=True)
     for script in ("tasks.mjs", "render.mjs"):
         subprocess.run(["node", str(HERE / script)], check=True, cwd=HERE)
-    files = {name: args.runs / f"{name}.pt" for name in STEPS}
-    logs = {name: args.runs / f"{name}.log" for name in STEPS}
+    def file(name):
+        return args.runs / f"{name}.pt"
 
-    def stage(name, script, *more):
-        return python(
-            script, "--steps", STEPS[name], "--seed", args.seed, "--out", files[name], *more, log=logs[name]
-        )
+    def stage(name, script, *more, seed=args.seed):
+        return python(script, "--seed", seed, "--out", file(name), *more, log=args.runs / f"{name}.log")
 
-    finish(stage("vision", "train_vision.py"), stage("language", "train_language.py"))
-    finish(stage("vlm", "train_vlm.py", "--language", files["language"], "--vision", files["vision"]))
-    finish(python("export.py", "--model", files["vlm"], "--language", files["language"], "--out", args.out))
-    finish(python("evaluate.py", "--model", files["vlm"], "--language", files["language"]))
+    finish(
+        stage("vision", "train_vision.py", "--steps", STEPS["vision"]),
+        stage("language", "train_language.py", "--steps", STEPS["language"]),
+    )
+    parts = ["--language", file("language"), "--vision", file("vision")]
+    finish(stage("alignment", "train_alignment.py", "--steps", STEPS["alignment"], *parts))
+    last = "alignment"
+    for name, arguments, offset in LEGS:
+        finish(stage(name, "train_vlm.py", "--aligned", file(last), *arguments, seed=args.seed + offset))
+        last = name
+    result = ["--model", file(last), "--language", file("language")]
+    finish(python("export.py", *result, "--out", args.out))
+    finish(python("evaluate.py", *result))
 
 
 if __name__ == "__main__":

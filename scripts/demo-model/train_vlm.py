@@ -18,14 +18,14 @@ from network import Decoder, Vision, VisionLanguage
 from train_alignment import alignment_loss, targets
 from training import icl_accuracy, loss_of, rate, step_with, text_documents
 
-# Shares of the batches: image ICL, captions, captions after unrelated text; the rest is text as in stage 2.
-MIXES = {"separate": (0.42, 0.12, 0.20), "plain": (0.46, 0.18, 0.0)}
+# Shares of the batches: image ICL, captions, captions after unrelated text, completions; the rest is text as in stage 2.
+MIXES = {"first": (0.42, 0.12, 0.20, 0.0), "separate": (0.42, 0.09, 0.22, 0.05), "plain": (0.46, 0.18, 0.0, 0.05)}
 RATES = {"projector": 1e-3, "decoder": 8e-4, "vision": 4e-4}
 ALIGNMENT = 0.25  # weight of stage 3's loss, which goes on beside the language loss
 
 
 def draw(sampler, mix, tokens):
-    kind, (icl, caption, after_text) = random.random(), MIXES[mix]
+    kind, (icl, caption, after_text, completion) = random.random(), MIXES[mix]
     if kind < icl:
         shots = random.randint(2, 5)
         return fill(lambda: sampler.icl(shots, picture=True, main=0.75), tokens)
@@ -33,6 +33,8 @@ def draw(sampler, mix, tokens):
         return fill(lambda: sampler.caption(picture=True), tokens)
     if kind < icl + caption + after_text:
         return fill(sampler.caption_after_text, tokens)
+    if kind < icl + caption + after_text + completion:
+        return fill(sampler.completion, tokens)
     return text_documents(sampler, tokens)
 
 
@@ -44,9 +46,9 @@ def main():
     parser.add_argument("--mix", choices=list(MIXES), default="separate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=900, help="positions a step")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--schedule", type=int, help="steps of the rate's whole schedule; defaults to --steps")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     tokenizer.check()
@@ -69,7 +71,7 @@ def main():
 
     start, running = time.time(), []
     for step in range(args.steps):
-        done = step / args.steps
+        done = step / (args.schedule or args.steps)
         for group in optimizer.param_groups:
             group["lr"] = RATES[group["name"]] * rate(done, step, warmup=100)
         ids, weights, entities = collate(draw(sampler, args.mix, args.tokens))
