@@ -178,6 +178,16 @@ static Napi::Value context_decode(const Napi::CallbackInfo & info) {
         [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
 }
 
+static Napi::Value context_lens(const Napi::CallbackInfo & info) {
+    auto & h     = unwrap<context>(info[0]);
+    auto & owner = unwrap<model>(info[1]);
+    auto shared  = h.value;
+    auto job     = std::make_shared<lens_job>(read_lens_job(info[2].As<Napi::Object>(), *owner.value));
+    return run_async<context, bool>(info.Env(), h, info[2],
+        [shared, job] { shared->lens(*job); return true; },
+        [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
+}
+
 // contextAbort(context, on): the decode under way, if any, ends early; `off` before the next one.
 static Napi::Value context_abort(const Napi::CallbackInfo & info) {
     auto & h = unwrap_any<context>(info[0]);
@@ -275,6 +285,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("contextSize", context_size);
     add("contextHookLayers", context_hook_layers);
     add("contextDecode", context_decode);
+    add("contextLens", context_lens);
     add("contextAbort", context_abort);
     add("contextDispose", dispose<context>);
     add("visionCreate", vision_create);

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "async.h"
+#include "output_head.h"
 #include "runtime.h"
 
 #include <string>
@@ -158,6 +159,41 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
         job.top_ids       = array_of<int32_t>(item.Get("ids"), rows * job.top_k, "top ids");
         job.top_logits    = array_of<float>(item.Get("logits"), rows * job.top_k, "top logits");
         job.top_logsumexp = array_of<float>(item.Get("logsumexp"), rows, "logsumexp");
+    }
+    return job;
+}
+
+inline lens_job read_lens_job(const Napi::Object & o, const model & owner) {
+    const size_t n_vocab = llama_vocab_n_tokens(owner.vocab);
+    lens_job job;
+    const size_t n = int_of(o, "rows");
+    job.n_rows     = static_cast<int32_t>(n);
+    job.states     = array_of<float>(o.Get("states"), n * llama_model_n_embd(owner.handle), "states");
+    job.top_k      = int_of(o, "topK");
+    if (n < 1 || job.top_k < 0 || static_cast<size_t>(job.top_k) > n_vocab) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "a lens needs rows, and a top-k within the vocabulary");
+    }
+    job.top_ids      = array_of<int32_t>(o.Get("topIds"), n * job.top_k, "top ids");
+    job.top_logits   = array_of<float>(o.Get("topLogits"), n * job.top_k, "top logits");
+    job.tokens       = int_vector(o.Get("tokens"));
+    job.token_logits = array_of<float>(o.Get("tokenLogits"), n * job.tokens.size(), "token logits");
+    job.token_ranks  = array_of<int32_t>(o.Get("tokenRanks"), n * job.tokens.size(), "token ranks");
+    job.logsumexp    = array_of<float>(o.Get("logsumexp"), n, "logsumexp");
+    job.entropy      = array_of<float>(o.Get("entropy"), n, "entropy");
+    job.reference    = array_of<int32_t>(o.Get("reference"), n, "reference");
+    job.kl           = array_of<float>(o.Get("kl"), n, "kl");
+    if (has(o, "logits")) {
+        job.logits = array_of<float>(o.Get("logits"), n * n_vocab, "logits");
+    }
+    for (int32_t token : job.tokens) {
+        if (token < 0 || static_cast<size_t>(token) >= n_vocab) {
+            throw js_error(o.Env(), "TOKEN_INVALID", "token id " + std::to_string(token) + " is outside the vocabulary");
+        }
+    }
+    for (size_t i = 0; i < n; ++i) {
+        if (job.reference[i] < -1 || job.reference[i] >= job.n_rows) {
+            throw js_error(o.Env(), "INVALID_ARGUMENT", "a reference is not a row of the job");
+        }
     }
     return job;
 }

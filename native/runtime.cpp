@@ -2,6 +2,7 @@
 
 #include "backends.h"
 #include "errors.h"
+#include "output_head.h"
 
 #include "llama-ext.h"
 
@@ -90,14 +91,7 @@ std::string model::detokenize(const std::vector<int32_t> & tokens, bool render_s
     return text;
 }
 
-// ggml-cpu may be a library that was loaded at run time, so its functions are reached through its registry.
-template <typename F>
-static F cpu_function(const char * name) {
-    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    return cpu ? reinterpret_cast<F>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name)) : nullptr;
-}
-
-context::context(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)), n_seq(o.n_seq) {
+context::context(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)), n_seq(o.n_seq), n_threads(o.n_threads) {
     auto params = llama_context_default_params();
     params.n_ctx           = o.n_ctx;
     params.n_batch         = o.n_ubatch;
@@ -136,6 +130,7 @@ context::context(std::shared_ptr<model> shared, const options & o) : owner(std::
 }
 
 context::~context() {
+    head.reset(); // computes on the pool
     llama_free(handle);
     if (threadpool) {
         cpu_function<decltype(&ggml_threadpool_free)>("ggml_threadpool_free")(threadpool);
@@ -160,21 +155,25 @@ std::vector<int32_t> context::hook_layers(hook_point hook) {
     return layers;
 }
 
-static void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values, float * logsumexp) {
+void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values) {
     std::vector<int32_t> order(n_vocab);
     std::iota(order.begin(), order.end(), 0);
     std::partial_sort(order.begin(), order.begin() + k, order.end(), [logits](int32_t a, int32_t b) {
         return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
     });
-    double sum = 0.0;
-    for (int32_t i = 0; i < n_vocab; ++i) {
-        sum += std::exp(static_cast<double>(logits[i]) - logits[order[0]]);
-    }
-    *logsumexp = static_cast<float>(logits[order[0]] + std::log(sum));
     for (int32_t i = 0; i < k; ++i) {
         ids[i]    = order[i];
         values[i] = logits[order[i]];
     }
+}
+
+double log_sum_exp(const float * logits, int32_t n_vocab) {
+    const float best = *std::max_element(logits, logits + n_vocab);
+    double sum = 0.0;
+    for (int32_t i = 0; i < n_vocab; ++i) {
+        sum += std::exp(static_cast<double>(logits[i]) - best);
+    }
+    return best + std::log(sum);
 }
 
 void context::decode(const decode_job & job) {
@@ -306,7 +305,14 @@ void context::decode(const decode_job & job) {
     for (size_t i = 0; i < job.top_rows.size(); ++i) {
         const float * logits = logits_of(job.top_rows[i]);
         require_finite(logits, n_vocab, "the logits");
-        top_k_of(logits, n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k,
-            job.top_logsumexp + i);
+        top_k_of(logits, n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k);
+        job.top_logsumexp[i] = static_cast<float>(log_sum_exp(logits, n_vocab));
     }
+}
+
+void context::lens(const lens_job & job) {
+    if (!head) {
+        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool);
+    }
+    head->run(job);
 }

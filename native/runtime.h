@@ -11,6 +11,18 @@
 #include <string>
 #include <vector>
 
+// ggml-cpu may be a library that was loaded at run time, so its functions are reached through its registry.
+template <typename F>
+F cpu_function(const char * name) {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    return cpu ? reinterpret_cast<F>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name)) : nullptr;
+}
+
+// The k best of a row of logits, best first; equal ones by their id.
+void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values);
+
+double log_sum_exp(const float * logits, int32_t n_vocab);
+
 // A loaded GGUF. Shared by its contexts and vision encoders, freed with the last of them.
 struct model {
     llama_model *       handle = nullptr;
@@ -70,6 +82,9 @@ struct decode_job {
     float *              top_logsumexp = nullptr;
 };
 
+struct lens_job;
+class output_head;
+
 class context {
 public:
     struct options {
@@ -92,6 +107,9 @@ public:
     // Layers whose block output the graph of this architecture names, for one hook point.
     std::vector<int32_t> hook_layers(hook_point hook);
 
+    // Reads states as the last block's output.
+    void lens(const lens_job & job);
+
     // May be set from any thread: the decode under way ends early and throws ABORTED.
     std::atomic<bool> abort_requested { false };
 
@@ -101,5 +119,7 @@ private:
     ggml_threadpool *      threadpool = nullptr;
     hook_table             hooks;
     bool                   poisoned   = false; // NaN was seen in what a decode returned
+    std::unique_ptr<output_head> head;
     uint32_t               n_seq;
+    int32_t                n_threads;
 };

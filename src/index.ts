@@ -32,6 +32,7 @@ export {
   type ScoredQuery,
   type Table,
 } from './evaluation/tables.js';
+export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export * from './model/index.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
 export { type Report, reportToHtml, type WorkedExample } from './report/html.js';

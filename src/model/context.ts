@@ -7,7 +7,7 @@ import type { Model } from './model.js';
 import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
 import type { Prompt } from './prompt.js';
-import { HOOKS, type HookName, type OnProgress } from './types.js';
+import { HOOKS, type HookName, type OnProgress, type TokenScore } from './types.js';
 
 export interface ContextOptions {
   /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
@@ -138,6 +138,53 @@ export class Context implements AsyncDisposable {
       }
       return plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
     });
+  }
+
+  /**
+   * Reads states as if they were the last block's output: the model's own final norm and output head.
+   * What `logitLens` is made of; memory for `rows` x n_vocab logits is needed while it runs.
+   *
+   * @param states rows x n_embd numbers, row by row
+   * @param options.reference for each row the index of the row its KL divergence is taken from, -1 for none
+   * @throws XpatchError TOKEN_INVALID, NOT_FINITE, ARCHITECTURE_UNSUPPORTED, BUSY, ABORTED, DISPOSED.
+   */
+  async readOut(
+    states: Float32Array,
+    options: { rows: number; topK: number; tokens: readonly number[]; reference: Int32Array; signal?: AbortSignal },
+  ): Promise<{ top: TokenScore[]; tokens: (TokenScore & { rank: number })[]; entropy: number; kl: number }[]> {
+    const { rows, topK, tokens, reference, signal } = options;
+    const job = {
+      rows,
+      states,
+      topK,
+      topIds: new Int32Array(rows * topK),
+      topLogits: new Float32Array(rows * topK),
+      tokens: Int32Array.from(tokens),
+      tokenLogits: new Float32Array(rows * tokens.length),
+      tokenRanks: new Int32Array(rows * tokens.length),
+      logsumexp: new Float32Array(rows),
+      entropy: new Float32Array(rows),
+      reference,
+      kl: new Float32Array(rows),
+    };
+    await this.exclusive(signal, () => native().addon.contextLens(this.handle, this.model.native, job));
+    const score = (token: number, logit: number, row: number): TokenScore => ({
+      token,
+      text: this.model.detokenize([token]),
+      logit,
+      probability: Math.exp(logit - (job.logsumexp[row] as number)),
+    });
+    return Array.from({ length: rows }, (_, row) => ({
+      top: Array.from({ length: topK }, (_, i) =>
+        score(job.topIds[row * topK + i] as number, job.topLogits[row * topK + i] as number, row),
+      ),
+      tokens: tokens.map((token, i) => {
+        const at = row * tokens.length + i;
+        return { ...score(token, job.tokenLogits[at] as number, row), rank: job.tokenRanks[at] as number };
+      }),
+      entropy: job.entropy[row] as number,
+      kl: job.kl[row] as number,
+    }));
   }
 
   /**

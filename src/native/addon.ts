@@ -24,6 +24,7 @@ export interface Addon {
   contextSize(context: ContextHandle): number;
   contextHookLayers(context: ContextHandle, hook: number): Promise<Int32Array>;
   contextDecode(context: ContextHandle, model: ModelHandle, job: DecodeJob): Promise<void>;
+  contextLens(context: ContextHandle, model: ModelHandle, job: LensJob): Promise<void>;
   contextAbort(context: ContextHandle, on: boolean): void;
   contextDispose(context: ContextHandle): Promise<void>;
 
@@ -98,6 +99,26 @@ export interface DecodeJob {
   patches?: NativePatch[];
   logits?: { rows: Int32Array; offsets: Float64Array; out: Float32Array }[];
   top?: { rows: Int32Array; k: number; ids: Int32Array; logits: Float32Array; logsumexp: Float32Array };
+}
+
+/** States read as the last block's output; see lens_job in native/output_head.h. */
+export interface LensJob {
+  rows: number;
+  /** rows x n_embd. */
+  states: Float32Array;
+  topK: number;
+  topIds: Int32Array;
+  topLogits: Float32Array;
+  tokens: Int32Array;
+  tokenLogits: Float32Array;
+  tokenRanks: Int32Array;
+  logsumexp: Float32Array;
+  entropy: Float32Array;
+  /** Index of the row that each row is compared with, or -1. */
+  reference: Int32Array;
+  kl: Float32Array;
+  /** rows x n_vocab. */
+  logits?: Float32Array;
 }
 
 export interface NativeCapture {
