@@ -4,13 +4,13 @@
 //
 //   npm run bench -- [--repetitions 7] [--tokens 600] [--layers 30] [--threads N] [--json FILE] [--only NAME,...]
 //
-// Needs the compiled dist/ (npm run bench makes it) and no model: one of 135M shape with random weights is written to a
+// Needs the compiled dist/ (npm run build) and no model: one of 135M shape with random weights is written to a
 // temporary folder.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { argv, stderr, stdout, versions } from 'node:process';
+import { argv, cpuUsage, stderr, stdout, versions } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadModel } from '../dist/model/index.js';
@@ -41,29 +41,51 @@ const median = (list) => {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 };
 
-/** Milliseconds of each of `actions` in turns, and for each repetition the ratio of the first to the second. */
+/**
+ * Milliseconds of two actions in turns, on the clock and of the processor, and for each repetition the ratio of the first
+ * to the second. Processor time is what to go by on a busy machine, with --threads 1: several threads that wait for each
+ * other burn it.
+ */
 async function inTurns(count, first, second) {
   const times = [[], []];
+  const cpu = [[], []];
   for (let i = 0; i < count; i++) {
     // The one that begins changes: what is left in caches favours neither.
     const order = i % 2 ? [1, 0] : [0, 1];
     for (const which of order) {
       const start = performance.now();
+      const used = cpuUsage();
       await [first, second][which]();
       times[which].push(performance.now() - start);
+      const { user, system } = cpuUsage(used);
+      cpu[which].push((user + system) / 1000);
     }
   }
   const ratios = times[0].map((time, i) => time / times[1][i]);
-  return { ratio: median(times[0]) / median(times[1]), ratios, medians: times.map(median), times };
+  const [medians, cpuMedians] = [times.map(median), cpu.map(median)];
+  return { ratio: medians[0] / medians[1], cpuRatio: cpuMedians[0] / cpuMedians[1], ratios, medians, cpuMedians };
 }
 
 const results = [];
 function report(name, what, baseline, target, measured, extra = {}) {
-  const { ratio, ratios, medians } = measured;
+  const { ratio, ratios, medians, cpuRatio, cpuMedians } = measured;
   const [low, high] = [Math.min(...ratios), Math.max(...ratios)];
   const met = target.startsWith('<=') ? ratio <= Number(target.slice(2)) : ratio >= Number(target.slice(2));
-  results.push({ name, what, baseline, target, met, ratio, low, high, milliseconds: medians, ...extra });
-  stderr.write(`  ${name}: ${ratio.toFixed(3)} (target ${target})\n`);
+  results.push({
+    name,
+    what,
+    baseline,
+    target,
+    met,
+    ratio,
+    low,
+    high,
+    milliseconds: medians,
+    cpuRatio,
+    cpuMilliseconds: cpuMedians,
+    ...extra,
+  });
+  stderr.write(`  ${name}: ${ratio.toFixed(3)}, processor time ${cpuRatio.toFixed(3)} (target ${target})\n`);
 }
 
 /** A deterministic prompt of token ids, other for each seed, so that no two repetitions share work by accident. */
@@ -162,15 +184,16 @@ const settings = { repetitions, tokens: nTokens, layers: nLayers, shape: 'SmolLM
 const date = new Date().toISOString();
 if (values.json) writeFileSync(values.json, `${JSON.stringify({ date, machine, settings, results }, null, 2)}\n`);
 
-const cells = results.map(({ what, baseline, ratio, low, high, target, met, milliseconds }) => [
+const cells = results.map(({ what, baseline, ratio, cpuRatio, low, high, target, met, milliseconds }) => [
   what,
   baseline,
   ratio.toFixed(3),
+  cpuRatio.toFixed(3),
   `${low.toFixed(2)} - ${high.toFixed(2)}`,
   `${target} ${met ? 'met' : 'MISSED'}`,
   milliseconds.map((ms) => (ms < 100 ? ms.toFixed(2) : ms.toFixed(0))).join(' / '),
 ]);
-const head = ['measured', 'baseline', 'ratio', 'range', 'target', 'median ms'];
+const head = ['measured', 'baseline', 'ratio', 'cpu', 'range', 'target', 'median ms'];
 const widths = head.map((title, i) => Math.max(title.length, ...cells.map((row) => row[i].length)));
 const line = (row) => `| ${row.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |\n`;
 stdout.write(line(head) + line(widths.map((width) => '-'.repeat(width))) + cells.map(line).join(''));
