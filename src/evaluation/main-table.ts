@@ -160,7 +160,12 @@ export async function runMainTable(
     for (const condition of patches) {
       const spec = OWN_VECTOR[condition];
       const vector = await part(n, `${spec} vector (${where})`, (how) =>
-        extractTaskVector(context, split, { spec, shots: options.shots, ...how }),
+        extractTaskVector(context, split, {
+          spec,
+          shots: options.shots,
+          signal: how.signal,
+          onProgress: (p) => p.stage === 'pass' && how.onProgress?.(p), // building the prompts takes far less
+        }),
       );
       cell.vectors.set(spec, vector);
       await events.onVector?.(vectorName(split, spec), vector);
