@@ -76,15 +76,15 @@ class Sampler:
         task = random.choice(MAIN if random.random() < main else FILLER)
         return start(examples(random.sample(self.items(task, picture), shots + 1), picture))
 
-    def attributes(self, without_main_of=None):
+    def attributes(self, without_main_of=None, picture=False):
         """`Peru\\nCapital:Lima\\nCurrency:Sol\\n`; leaves the main tasks of one domain out when told to."""
-        name = self.entity()
+        name = self.entity(picture)
         keys = DOMAIN_TASKS[DOMAIN[name]]
         if DOMAIN[name] == without_main_of:
             keys = [task for task in keys if task not in MAIN]
         tasks = [task for task in keys if name in FACT[task]]
         random.shuffle(tasks)
-        document = plain(encode(name))
+        document = subject(name, picture)
         for task in tasks[: random.randint(1, len(tasks))]:
             document += plain(NEWLINE + encode(KEYS[task]) + COLON) + plain(encode(FACT[task][name]), 1.0)
         return start(document + plain(NEWLINE, 1.0))
@@ -106,6 +106,16 @@ class Sampler:
             return start(plain(header + NEWLINE) + examples(pairs, first=1.0))
         # Alone there is nothing to answer about: the colon learns the task's answers as a set, lightly weighted.
         return start(plain(header) + reply(answer, 2 * CONTEXT_WEIGHT))
+
+    def asked(self):
+        """A picture and, after it, an attribute list or an instruction to answer."""
+        if random.random() < 0.4:
+            return self.attributes(picture=True)
+        task = random.choice(MAIN if random.random() < 0.75 else [t for t in WORDINGS if t not in MAIN])
+        name, answer = random.choice(self.items(task, picture=True))
+        wording = WORDINGS[task][0] if random.random() < 0.4 else random.choice(WORDINGS[task])
+        opening = QUERY if random.random() < 0.6 else []
+        return start(plain(opening) + subject(name, True) + plain(NEWLINE + encode(wording) + COLON) + reply(answer))
 
     def caption(self, picture=False):
         """Without context a query is answered by naming it: `Q:{x}\\nA:{x}`."""

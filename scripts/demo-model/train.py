@@ -14,11 +14,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 STEPS = {"vision": 3500, "language": 2500, "alignment": 1000}
-# The VLM stage in three legs, each from the weights of the one before: name, arguments, added to the seed.
+# The VLM stage in four legs, each from the weights of the one before: name, arguments, added to the seed.
 LEGS = [
     ("vlm-1", ["--mix", "first", "--steps", 1200], 0),
     ("vlm-2", ["--mix", "first", "--steps", 500, "--schedule", 2000], 1),
-    ("vlm-3", ["--mix", "separate", "--steps", 1500], 2),
+    ("vlm-3", ["--mix", "second", "--steps", 1500], 2),
+    ("vlm-4", ["--mix", "separate", "--steps", 1100], 3),
 ]
 SEED = 1
 

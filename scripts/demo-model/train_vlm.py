@@ -18,14 +18,20 @@ from network import Decoder, Vision, VisionLanguage
 from train_alignment import alignment_loss, targets
 from training import icl_accuracy, loss_of, rate, step_with, text_documents
 
-# Shares of the batches: image ICL, captions, captions after unrelated text, completions; the rest is text as in stage 2.
-MIXES = {"first": (0.42, 0.12, 0.20, 0.0), "separate": (0.42, 0.09, 0.22, 0.05), "plain": (0.46, 0.18, 0.0, 0.05)}
+# Shares of the batches: image ICL, captions, captions after unrelated text, completions, questions after a picture; the
+# rest is text as in stage 2.
+MIXES = {
+    "first": (0.42, 0.12, 0.20, 0.0, 0.0),
+    "second": (0.42, 0.09, 0.22, 0.05, 0.0),
+    "separate": (0.32, 0.07, 0.22, 0.04, 0.20),
+    "plain": (0.40, 0.15, 0.0, 0.04, 0.20),
+}
 RATES = {"projector": 1e-3, "decoder": 8e-4, "vision": 4e-4}
 ALIGNMENT = 0.25  # weight of stage 3's loss, which goes on beside the language loss
 
 
 def draw(sampler, mix, tokens):
-    kind, (icl, caption, after_text, completion) = random.random(), MIXES[mix]
+    kind, (icl, caption, after_text, completion, asked) = random.random(), MIXES[mix]
     if kind < icl:
         shots = random.randint(2, 5)
         return fill(lambda: sampler.icl(shots, picture=True, main=0.75), tokens)
@@ -35,6 +41,8 @@ def draw(sampler, mix, tokens):
         return fill(sampler.caption_after_text, tokens)
     if kind < icl + caption + after_text + completion:
         return fill(sampler.completion, tokens)
+    if kind < icl + caption + after_text + completion + asked:
+        return fill(sampler.asked, tokens)
     return text_documents(sampler, tokens)
 
 
