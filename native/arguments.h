@@ -92,8 +92,7 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
     const size_t n_vocab = llama_vocab_n_tokens(owner.vocab);
     decode_job job;
     job.clear = has(o, "clear") && o.Get("clear").As<Napi::Boolean>();
-    if (has(o, "removes")) { job.removes = read_ranges(o.Get("removes")); }
-    if (has(o, "copies"))  { job.copies  = read_ranges(o.Get("copies")); }
+    if (has(o, "copies")) { job.copies = read_ranges(o.Get("copies")); }
     if (!has(o, "sequences")) {
         return job;
     }

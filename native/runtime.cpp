@@ -183,9 +183,6 @@ void context::decode(const decode_job & job) {
         llama_memory_clear(memory, poisoned);
         poisoned = false;
     }
-    for (const auto & r : job.removes) {
-        llama_memory_seq_rm(memory, r.src, r.p0, r.p1);
-    }
     for (const auto & c : job.copies) {
         llama_memory_seq_cp(memory, c.src, c.dst, c.p0, c.p1);
     }

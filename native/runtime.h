@@ -49,10 +49,9 @@ struct model {
 // One llama_decode, prepared by src/model/: at most n_ubatch rows, so that one decode is one ubatch and a row of the
 // batch is a row of every tensor. All pointers stay valid during the call.
 struct decode_job {
-    // Before the decode: forget positions [p0, p1) of a sequence; copy positions [p0, p1) of a sequence to another.
+    // Before the decode: forget everything; copy positions [p0, p1) of a sequence to another.
     struct seq_range { int32_t src, dst, p0, p1; };
     bool                   clear = false;
-    std::vector<seq_range> removes;
     std::vector<seq_range> copies;
 
     int32_t         n_rows     = 0;

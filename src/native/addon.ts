@@ -87,7 +87,6 @@ export interface NativeContextOptions {
 /** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each. */
 export interface DecodeJob {
   clear?: boolean;
-  removes?: Int32Array;
   copies?: Int32Array;
   tokens?: Int32Array;
   embeddings?: Float32Array;
