@@ -13,9 +13,10 @@ import random
 import torch
 
 import pictures
+from checkpoints import load_vlm
 from documents import NEWLINE, Picture, collate, examples, plain, question, start
 from facts import HELD_OUT_WORDINGS, MAIN, TASKS, WORDINGS
-from network import Decoder, Vision, VisionLanguage
+from network import Decoder
 from tokenizer import encode
 
 SHOTS = 5
@@ -60,16 +61,14 @@ def shots(pool, item, count, rng, picture):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, nargs="+", help="checkpoints, averaged")
     parser.add_argument("--language", required=True)
     parser.add_argument("--style", choices=["held-out", "trained"], default="held-out")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    saved = torch.load(args.model)
-    model = VisionLanguage(Decoder(**saved["decoder"]), Vision(**saved["vision"])).eval()
-    model.load_state_dict(saved["weights"])
+    model = load_vlm(args.model).eval()
     language = torch.load(args.language)
     base = Decoder(**language["config"]).eval()
     base.load_state_dict(language["weights"])

@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import torch
 
+from checkpoints import read
 from tokenizer import BOS, EOS, MERGES, PAD, SPECIAL, TOKENS
 from tokenizer import check as check_tokenizer
 
@@ -106,14 +107,14 @@ def export_projector(path, weights, vision, width):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, nargs="+", help="checkpoints, averaged")
     parser.add_argument("--language", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     check_tokenizer()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    model, language = torch.load(args.model), torch.load(args.language)
+    model, language = read(args.model), torch.load(args.language)
     weights = model["weights"]
     decoder = {name.removeprefix("decoder."): w for name, w in weights.items() if name.startswith("decoder.")}
     files = ["xpatch-demo-f16.gguf", "mmproj-xpatch-demo-f16.gguf", "xpatch-demo-base-f16.gguf"]

@@ -38,7 +38,7 @@ for (const { kind, task, parts, logits, donor, layer } of cases) {
     interventions = [{ hook: 'resid_post', layer, positions: 'last', op: 'replace', value: states.data }];
   }
   const [result] = await context.pass([{ prompt: await promptOf(parts), interventions, logits: 'last' }]);
-  const got = result.logits.data ?? result.logits;
+  const got = result.logits.data;
   const error = Math.max(...logits.map((value, i) => Math.abs(value - got[i])));
   worst = Math.max(worst, error);
   agree += got.indexOf(Math.max(...got)) === logits.indexOf(Math.max(...logits));

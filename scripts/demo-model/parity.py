@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 import pictures
+from checkpoints import load_vlm
 from documents import Picture, collate, examples, question, start
 from facts import FACT, HELD_OUT_WORDINGS, KEYS, MAIN, TASKS, WORDINGS
-from network import Decoder, Vision, VisionLanguage
 from tokenizer import BOS, encode
 
 
@@ -39,13 +39,11 @@ def parts(document):
 @torch.no_grad()
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, nargs="+", help="checkpoints, averaged")
     parser.add_argument("--out", type=Path, default=pictures.CACHE / "parity.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    saved = torch.load(args.model)
-    model = VisionLanguage(Decoder(**saved["decoder"]), Vision(**saved["vision"])).eval()
-    model.load_state_dict(saved["weights"])
+    model = load_vlm(args.model).eval()
     rng = random.Random(3)
     layer = 1
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 STEPS = {"vision": 3500, "language": 2500, "alignment": 1000}
-# The VLM stage in four legs, each from the weights of the one before: name, arguments, added to the seed.
+# The VLM stage in five legs, each from the weights of the one before: name, arguments, added to the seed.
 LEGS = [
     ("vlm-1", ["--mix", "first", "--steps", 1200], 0),
     ("vlm-2", ["--mix", "first", "--steps", 500, "--schedule", 2000], 1),
     ("vlm-3", ["--mix", "second", "--steps", 1500], 2),
-    ("vlm-4", ["--mix", "separate", "--steps", 1100], 3),
+    ("vlm-4", ["--mix", "third", "--steps", 1100], 3),
+    ("vlm-5", ["--mix", "separate", "--steps", 1000], 4),
 ]
+AVERAGED = ["vlm-4", "vlm-5"]
 SEED = 1
 
 
@@ -44,6 +46,7 @@ def main():
     args.runs.mkdir(parents=True, exist_ok=True)
     for script in ("tasks.mjs", "render.mjs"):
         subprocess.run(["node", str(HERE / script)], check=True, cwd=HERE)
+
     def file(name):
         return args.runs / f"{name}.pt"
 
@@ -60,7 +63,7 @@ def main():
     for name, arguments, offset in LEGS:
         finish(stage(name, "train_vlm.py", "--aligned", file(last), *arguments, seed=args.seed + offset))
         last = name
-    result = ["--model", file(last), "--language", file("language")]
+    result = ["--model", *(file(name) for name in AVERAGED), "--language", file("language")]
     finish(python("export.py", *result, "--out", args.out))
     finish(python("evaluate.py", *result))
 

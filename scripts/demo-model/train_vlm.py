@@ -12,9 +12,9 @@ import torch
 
 import pictures
 import tokenizer
+from checkpoints import load_vlm
 from documents import Sampler, collate, fill
 from facts import MAIN
-from network import Decoder, Vision, VisionLanguage
 from train_alignment import alignment_loss, targets
 from training import icl_accuracy, loss_of, rate, step_with, text_documents
 
@@ -23,7 +23,8 @@ from training import icl_accuracy, loss_of, rate, step_with, text_documents
 MIXES = {
     "first": (0.42, 0.12, 0.20, 0.0, 0.0),
     "second": (0.42, 0.09, 0.22, 0.05, 0.0),
-    "separate": (0.32, 0.07, 0.22, 0.04, 0.20),
+    "third": (0.32, 0.07, 0.22, 0.04, 0.20),
+    "separate": (0.36, 0.04, 0.24, 0.04, 0.20),
     "plain": (0.40, 0.15, 0.0, 0.04, 0.20),
 }
 RATES = {"projector": 1e-3, "decoder": 8e-4, "vision": 4e-4}
@@ -61,9 +62,7 @@ def main():
     random.seed(args.seed)
     tokenizer.check()
 
-    aligned = torch.load(args.aligned)
-    model = VisionLanguage(Decoder(**aligned["decoder"]), Vision(**aligned["vision"]))
-    model.load_state_dict(aligned["weights"])
+    model = load_vlm([args.aligned])
     parts = {
         "projector": [*model.mm0.parameters(), *model.mm2.parameters()],
         "decoder": list(model.decoder.parameters()),
