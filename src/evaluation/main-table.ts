@@ -255,25 +255,22 @@ async function promptValidation(
   how: PassOptions,
 ): Promise<PromptCell[]> {
   const asTest = { ...split, test: split.validation };
-  const cells: PromptCell[] = [];
-  for (const condition of conditions) {
-    const rows = [];
-    for (const item of split.validation) {
-      const parts = fewShotPrompt(
-        baselineShots(asTest, item, options.shots),
-        PROMPTS[condition],
-        item,
-        options.queries,
-      );
-      rows.push({ prompt: await context.model.prompt(parts, how), topK: 1 });
-    }
-    const results = await context.pass(rows, how);
-    const correct = split.validation.filter((item, i) =>
-      lenientMatch(results[i]?.top?.[0]?.text ?? '', item.output),
-    ).length;
-    cells.push({ condition, task: split.task.name, seed: split.seed, n: rows.length, correct });
+  const plan = conditions.flatMap((condition) => split.validation.map((item) => ({ condition, item })));
+  const rows = [];
+  for (const { condition, item } of plan) {
+    const shots = baselineShots(asTest, item, options.shots);
+    const parts = fewShotPrompt(shots, PROMPTS[condition], item, options.queries);
+    rows.push({ prompt: await context.model.prompt(parts, how), topK: 1 });
   }
-  return cells;
+  const results = await context.pass(rows, how);
+  const correct = plan.map(({ item }, i) => lenientMatch(results[i]?.top?.[0]?.text ?? '', item.output));
+  return conditions.map((condition) => ({
+    condition,
+    task: split.task.name,
+    seed: split.seed,
+    n: split.validation.length,
+    correct: plan.filter((entry, i) => entry.condition === condition && correct[i]).length,
+  }));
 }
 
 function chooseLayer(sweep: readonly SweepCell[], nLayers: number): number {
