@@ -49,7 +49,7 @@ const TRAINED_ON_THE_FACTS =
 export const SHIPPED_NOTES: Readonly<Record<string, readonly string[]>> = {
   demo: [
     TRAINED_ON_THE_FACTS,
-    'That Text Prompt fails is a consequence of its training mix (captions after unrelated text), see models/demo/README.md.',
+    'That Text Prompt does worse than Text Patch is a consequence of its training mix (captions after unrelated text), see docs/demo-model.md.',
   ],
   'demo-base': [TRAINED_ON_THE_FACTS],
 };
