@@ -75,6 +75,7 @@ export const demo: CommandModule<unknown, DemoArguments> = {
     await withSession(args, async ({ model, context, signal, progress }) => {
       // Not imported at the top: it loads sharp, and doctor must start where that does not work.
       const { writeMainTableRun } = await import('../report/main-table-run.js');
+      signal.addEventListener('abort', () => progress.note(`stopping; the answers so far stay in ${folder}`));
       const queries = args.queries ?? (model.hasVision ? 'image' : 'text');
       const options = { ...MAIN_TABLE_DEFAULTS, tasks, seeds, queries, style: args.style, test: args.test };
       const command = ['xpatch', ...process.argv.slice(2)].join(' ');
