@@ -1,7 +1,6 @@
 // Projects: unit needs no addon, native loads it with tiny models, models runs the demo models, e2e starts the built command line.
 const common = {
   testEnvironment: 'node',
-  testTimeout: 120_000, // a bound on a hang, not on speed: CI shares its cores
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   transform: {
@@ -17,5 +16,6 @@ const common = {
 const project = (name) => ({ ...common, displayName: name, testMatch: [`<rootDir>/tests/${name}/**/*.test.ts`] });
 
 export default {
+  testTimeout: 120_000, // a bound on a hang, not on speed: CI shares its cores
   projects: ['unit', 'native', 'models', 'e2e'].map(project),
 };

@@ -1,0 +1,23 @@
+// The examples run as the README says, against the built package.
+import { execFile } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect, test } from '@jest/globals';
+import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+
+const run = promisify(execFile);
+
+/** A line that each of them must print. */
+const SAYS: Record<string, RegExp> = {
+  'cross-modal-patch.ts':
+    /^picture of .+: expected \w+\n {2}nothing: .+ \| text examples in the prompt: .+ \| text vector/m,
+  'layer-sweep.ts': /^layer 7: \S+ 0\.\d\d/m,
+  'main-table.ts': /^Text Patch +0\.\d\d +0\.\d\d +0\.\d\d$/m,
+  'read-and-write-states.ts': /^states: 8 layers x 2 positions x 128 numbers$/m,
+};
+
+test.each(readdirSync(join(PACKAGE_ROOT, 'examples')))('%s', async (name) => {
+  const { stdout } = await run(process.execPath, ['--import', 'tsx', join('examples', name)], { cwd: PACKAGE_ROOT });
+  expect(stdout).toMatch(SAYS[name] as RegExp);
+});
