@@ -93,3 +93,14 @@ export interface Progress {
   total: number;
 }
 export type OnProgress = (progress: Progress) => void;
+
+/** A rectangle of the picture that the model saw (after its preprocessing), in that picture's pixels. */
+export interface PatchRectangle {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** For each row of a picture the rectangle that it stands for, undefined for a separator row; or why the rows have none. */
+export type PatchGrid = readonly (PatchRectangle | undefined)[] | { readonly reason: string };

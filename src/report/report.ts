@@ -1,0 +1,107 @@
+import type { Table } from '../evaluation/tables.js';
+import type { Lens } from '../lens/logit-lens.js';
+import type { PatchGrid, RgbImage } from '../model/index.js';
+import type { Figure } from './figure.js';
+
+/**
+ * Everything that a command has to show, as data. One writer makes the page, the figures and the tables of a run folder of
+ * it (`writeReport`); one page shows it (`reportToHtml`).
+ */
+export interface Report {
+  readonly title: string;
+  /** Paragraphs under the title. */
+  readonly introduction: readonly string[];
+  /** In the order of the page. */
+  readonly blocks: readonly Block[];
+  /** What is needed to repeat the run: command, versions, hashes, seeds. */
+  readonly provenance: Readonly<Record<string, string | number>>;
+}
+
+/** `name` is the stem of the files that a block becomes, unique in its report; `heading` stands above it in the page. */
+interface Named {
+  readonly name: string;
+  readonly heading: string;
+  /** Sentences under the heading. */
+  readonly caption?: string;
+}
+
+export type Block =
+  | (Named & { readonly kind: 'table'; readonly table: Table | TextTable })
+  | (Named & { readonly kind: 'curves'; readonly figure: Figure })
+  | (Named & { readonly kind: 'pies'; readonly pies: Pies })
+  | (Named & { readonly kind: 'scatter'; readonly scatter: Scatter })
+  | (Named & { readonly kind: 'lens'; readonly lens: LensView })
+  | (Named & { readonly kind: 'examples'; readonly examples: readonly WorkedExample[] });
+
+/** A table of texts and numbers, e.g. the top-5 decodings. A number sorts as one and is shown with `digits`. */
+export interface TextTable {
+  readonly title: string;
+  readonly columns: readonly { readonly name: string; readonly digits?: number }[];
+  readonly rows: readonly (readonly (string | number | undefined)[])[];
+  readonly notes: readonly string[];
+}
+
+/** Shares of a whole, e.g. what the best token is at an early, a middle and a late layer. */
+export interface Pies {
+  readonly title: string;
+  /** The same label has the same colour and hatching in all pies. */
+  readonly pies: readonly {
+    readonly title: string;
+    /** Counts. */
+    readonly slices: readonly {
+      readonly label: string;
+      readonly count: number;
+      readonly examples?: readonly string[];
+    }[];
+  }[];
+  readonly notes?: readonly string[];
+}
+
+/** Points in two dimensions, coloured by `colour` and shaped by `shape`. */
+export interface Scatter {
+  readonly title: string;
+  readonly panels: readonly {
+    readonly title: string;
+    readonly xLabel: string;
+    readonly yLabel: string;
+    readonly points: readonly {
+      readonly x: number;
+      readonly y: number;
+      readonly colour: string;
+      readonly shape: string;
+      /** Said when the point is hovered or focused. */
+      readonly label: string;
+    }[];
+  }[];
+  readonly notes?: readonly string[];
+}
+
+/** A logit lens with the prompt that it was read on. */
+export interface LensView {
+  readonly title: string;
+  readonly lens: Lens;
+  /** What stands at each position of the lens, in their order: the text of the token; `image` for a row of a picture. */
+  readonly inputs: readonly { readonly text: string; readonly kind: 'token' | 'image' }[];
+  /** The pictures of the prompt whose rows are among the positions of the lens. */
+  readonly pictures: readonly LensPicture[];
+  readonly notes?: readonly string[];
+}
+
+/** A picture as the model saw it, after its preprocessing. */
+export interface LensPicture {
+  readonly picture: RgbImage;
+  /** Position in the prompt of its first row. */
+  readonly first: number;
+  readonly grid: PatchGrid;
+}
+
+/** One query, answered without and with the patch. */
+export interface WorkedExample {
+  readonly task: string;
+  /** Path of the query's picture; left out for a text query. */
+  readonly picture?: string;
+  /** What the query shows, e.g. `peru.png` or `Peru`. */
+  readonly query: string;
+  readonly expected: string;
+  readonly answers: readonly { readonly condition: string; readonly answer: string; readonly correct: boolean }[];
+}
