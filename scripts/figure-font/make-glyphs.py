@@ -12,7 +12,25 @@ from pathlib import Path
 from fontTools.pens.basePen import BasePen
 from fontTools.ttLib import TTFont
 
-CHARACTERS = [chr(c) for c in range(0x20, 0x7F)] + [chr(c) for c in range(0xC0, 0x100)] + list("·±°§«»–—‘’“”…→≤≥≈−□")
+RANGES = [
+    (0x20, 0x7E),
+    (0xA1, 0xAC),
+    (0xAE, 0x17F),  # Latin-1 and Extended-A, which byte-level tokenizers use for bytes
+    (0x386, 0x3CE),  # Greek
+    (0x401, 0x45F),  # Cyrillic
+    (0x2070, 0x208E),  # superscripts and subscripts
+]
+SINGLE = "‐‑‒–—―‘’‚“”„†‡•…‰‹›€№™←↑→↓↔⇒⇥∀∂∃∅∆∈∏∑−√∞∩∪∫≈≠≡≤≥⏎␣▁█■□▲▼●◆★✓✗�"
+
+
+# Signs of blanks and line ends that the font lacks are drawn as its nearest ones.
+STAND_INS = {0x2420: 0x2423, 0x240D: 0x21B5}
+
+
+def characters(cmap):
+    cmap.update({code: cmap[other] for code, other in STAND_INS.items()})
+    codes = [c for first, last in RANGES for c in range(first, last + 1)] + [ord(c) for c in SINGLE] + list(STAND_INS)
+    return [chr(c) for c in sorted(set(codes)) if c in cmap]
 
 
 class PathPen(BasePen):
@@ -60,7 +78,7 @@ def main():
         "/** A line a character: its code point, its advance width, its outline. */",
         "const TABLE = `",
     ]
-    for character in CHARACTERS:
+    for character in characters(cmap):
         name = cmap[ord(character)]
         pen = PathPen(glyphs, scale)
         glyphs[name].draw(pen)
@@ -74,14 +92,20 @@ def main():
         "  readonly path: string;",
         "}",
         "",
-        "export const GLYPHS: ReadonlyMap<string, Glyph> = new Map(",
-        "  TABLE.trim()",
-        "    .split('\\n')",
-        "    .map((line): [string, Glyph] => {",
-        "      const [code, advance, ...path] = line.split(' ');",
-        "      return [String.fromCodePoint(Number(code)), { advance: Number(advance), path: path.join(' ') }];",
-        "    }),",
-        ");",
+        "let glyphs: ReadonlyMap<string, Glyph> | undefined;",
+        "",
+        "/** The outline of a character, if the table has one. */",
+        "export function glyphOf(character: string): Glyph | undefined {",
+        "  glyphs ??= new Map(",
+        "    TABLE.trim()",
+        "      .split('\\n')",
+        "      .map((line): [string, Glyph] => {",
+        "        const [code, advance, ...path] = line.split(' ');",
+        "        return [String.fromCodePoint(Number(code)), { advance: Number(advance), path: path.join(' ') }];",
+        "      }),",
+        "  );",
+        "  return glyphs.get(character);",
+        "}",
     ]
     Path(__file__).parents[2].joinpath("src/report/glyphs.ts").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

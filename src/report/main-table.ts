@@ -77,7 +77,7 @@ export function sweepFigure({ sweep, prompts, layer }: MainTableResult, options:
         label,
         y: pooled(prompts.filter((c) => c.task === task && c.condition === label)).value,
       })),
-      chosen: { label: `layer ${layer}`, x: layer },
+      verticals: [{ label: `layer ${layer}`, x: layer }],
     })),
     notes: [
       `Lenient score; ${options.validation} validation items, seeds ${options.seeds.join(', ')}. Bands: 95 % Wilson intervals of the pooled queries,`,

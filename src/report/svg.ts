@@ -1,21 +1,36 @@
-import { GLYPHS } from './glyphs.js';
+import { type Glyph, glyphOf } from './glyphs.js';
 
-/** How letters are drawn: as `<text>` in a generic font, or as outlines that need no font. */
+/**
+ * How a figure is drawn: `outlines` for files, with literal colours and letters as paths that look the same without any
+ * font; `text` for the page, with real text and colours that its style sheet sets.
+ */
 export type TextMode = 'text' | 'outlines';
+
+/** Okabe and Ito 2008 without yellow and black, strongest contrasts first; two more that stay apart from them. */
+export const SERIES = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#555555', '#882255'] as const;
+const COLOURS = { ink: '#222222', muted: '#666666', grid: '#E3E3E3', ground: '#FFFFFF' } as const;
+export type ColourName = keyof typeof COLOURS | `series-${number}`;
+
+/** A colour as the mode writes it; series repeat after the eighth. */
+export function colour(mode: TextMode, name: ColourName): string {
+  if (name in COLOURS) return paint(mode, name, COLOURS[name as keyof typeof COLOURS]);
+  const index = Number(name.slice('series-'.length)) % SERIES.length;
+  return paint(mode, `series-${index}`, SERIES[index] as string);
+}
+
+const paint = (mode: TextMode, name: string, literal: string): string =>
+  mode === 'text' ? `var(--${name},${literal})` : literal;
 
 export interface TextStyle {
   /** Height of an em in pixels. */
   readonly size: number;
-  readonly fill?: string;
+  /** Defaults to `ink`. */
+  readonly fill?: ColourName;
   readonly anchor?: 'start' | 'middle' | 'end';
   readonly bold?: boolean;
   /** Degrees around the anchor point. Defaults to 0 */
   readonly rotate?: number;
 }
-
-const INK = '#222222';
-/** What stands for a character that has no outline: an empty box. */
-const UNKNOWN = '□';
 
 /** Text safe inside XML and HTML, in elements and in quoted attributes; characters XML forbids are dropped. */
 export function escapeXml(text: string): string {
@@ -34,9 +49,42 @@ export function escapeXml(text: string): string {
 /** A coordinate with at most two decimals. */
 export const fixed = (value: number): string => String(Math.round(value * 100) / 100);
 
+/** What a mark says when it is hovered or focused: an attribute of its element in the page, nothing in a file. */
+export const tipOf = (mode: TextMode, text: string): string =>
+  mode === 'text' ? ` data-tip="${escapeXml(text)}"` : '';
+
+/** A whole SVG. In a file every outline that the body uses is defined once. */
+export function svgDocument(
+  mode: TextMode,
+  { title, width, height }: { title: string; width: number; height: number },
+  body: readonly string[],
+): string {
+  const size = `width="${fixed(width)}" height="${fixed(height)}" viewBox="0 0 ${fixed(width)} ${fixed(height)}"`;
+  const inner = body.join('\n');
+  const ground = `<rect width="${fixed(width)}" height="${fixed(height)}" fill="${colour(mode, 'ground')}"/>`;
+  if (mode === 'text') {
+    const root = `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif" role="group" aria-label="${escapeXml(title)}">`;
+    return `${root}\n${ground}\n${inner}\n</svg>\n`;
+  }
+  const codes = [...new Set([...inner.matchAll(/"#g([0-9a-f]+)"/g)].map((match) => match[1] as string))].sort();
+  const outlines = codes.map((code) => {
+    const { path } = glyph(String.fromCodePoint(Number.parseInt(code, 16)));
+    return `<path id="g${code}" d="${path}"/>`;
+  });
+  // xlink:href, because programs that make papers do not all know the plain one.
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ${size} role="img">`,
+    `<title>${escapeXml(title)}</title>`,
+    `<defs>${outlines.join('\n')}</defs>`,
+    ground,
+    inner,
+    '</svg>\n',
+  ].join('\n');
+}
+
 /** Width in pixels as set in the outlines; other sans-serif fonts come close. */
 export function textWidth(text: string, size: number): number {
-  return ([...text].reduce((sum, character) => sum + glyphOf(character).advance, 0) * size) / 1000;
+  return ([...outlined(text)].reduce((sum, character) => sum + glyph(character).advance, 0) * size) / 1000;
 }
 
 /** Breaks at blanks into lines of at most `width` pixels; a longer word keeps a line of its own. */
@@ -50,29 +98,49 @@ export function wrapText(text: string, size: number, width: number): string[] {
   return lines;
 }
 
+/** Cut to `width` pixels, with an ellipsis where something is missing. */
+export function fitText(text: string, size: number, width: number): string {
+  if (textWidth(text, size) <= width) return text;
+  const characters = [...text.slice(0, 200)];
+  while (characters.length > 0 && textWidth(`${characters.join('')}…`, size) > width) characters.pop();
+  return `${characters.join('')}…`;
+}
+
 /** One line of text with its base line at `y`. */
 export function svgText(mode: TextMode, x: number, y: number, text: string, style: TextStyle): string {
-  const { size, fill = INK, anchor = 'start', bold = false, rotate = 0 } = style;
+  const { size, anchor = 'start', bold = false, rotate = 0 } = style;
+  const fill = colour(mode, style.fill ?? 'ink');
   const turn = rotate === 0 ? '' : ` rotate(${rotate})`;
   if (mode === 'text') {
     const weight = bold ? ' font-weight="bold"' : '';
     return `<text transform="translate(${fixed(x)} ${fixed(y)})${turn}" font-size="${size}" fill="${fill}" text-anchor="${anchor}"${weight}>${escapeXml(text)}</text>`;
   }
-  let pen = -textWidth(text, size) * { start: 0, middle: 0.5, end: 1 }[anchor];
   const scale = size / 1000;
-  const letters = [...text].map((character) => {
-    const { advance, path } = glyphOf(character);
-    const letter = `<path transform="translate(${fixed(pen)}) scale(${scale})" d="${path}"/>`;
-    pen += advance * scale;
+  let pen = (-textWidth(text, size) / scale) * { start: 0, middle: 0.5, end: 1 }[anchor];
+  const letters = [...outlined(text)].map((character) => {
+    const { advance, path } = glyph(character);
+    const letter = `<use xlink:href="#g${character.codePointAt(0)?.toString(16)}" x="${Math.round(pen)}"/>`;
+    pen += advance;
     return path === '' ? '' : letter;
   });
   // The table has one weight; a thin stroke makes the other.
   const stroke = bold ? ` stroke="${fill}" stroke-width="45"` : '';
-  return `<g transform="translate(${fixed(x)} ${fixed(y)})${turn}" fill="${fill}"${stroke}>${letters.join('')}</g>`;
+  return `<g transform="translate(${fixed(x)} ${fixed(y)})${turn} scale(${scale})" fill="${fill}"${stroke}>${letters.join('')}</g>`;
 }
 
-function glyphOf(character: string) {
-  const glyph = GLYPHS.get(character) ?? GLYPHS.get(UNKNOWN);
-  if (glyph === undefined) throw new Error(`The glyph table has no ${UNKNOWN}.`);
-  return glyph;
+/** With the code points of characters that have no outline, such as U+4E2D, in their place. */
+function outlined(text: string): string {
+  return text
+    .normalize('NFC')
+    .replace(/[\p{Cc}\p{Cs}]/gu, '')
+    .replace(/./gu, (character) => (glyphOf(character) ? character : `U+${hex(character)}`));
+}
+
+const hex = (character: string): string =>
+  (character.codePointAt(0) as number).toString(16).toUpperCase().padStart(4, '0');
+
+function glyph(character: string): Glyph {
+  const found = glyphOf(character);
+  if (found === undefined) throw new Error(`The glyph table has no ${JSON.stringify(character)}.`);
+  return found;
 }

@@ -103,7 +103,7 @@ const figure: Figure = {
       points: [0, 1, 2, 3].map((x) => ({ x, y: (x + p + s) / 10, low: (x + p) / 12, high: (x + p + s) / 8 })),
     })),
     baselines: [{ label: 'Text Prompt', y: 0.05 }],
-    chosen: { label: 'chosen layer', x: 2 },
+    verticals: [{ label: 'chosen layer', x: 2 }],
   })),
   notes: ['Bands: 95 %.'],
 };
