@@ -47,8 +47,11 @@ export class RunFolder {
     await this.write('manifest.json', `${JSON.stringify(manifest, null, 2)}\n`);
   }
 
-  /** @param name path inside the folder */
-  async write(name: string, content: string | Uint8Array): Promise<void> {
+  /**
+   * @param name path inside the folder
+   * @param content whole, or in chunks that are written one after the other
+   */
+  async write(name: string, content: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
     await writeFileAtomic(join(this.path, name), content);
   }
 

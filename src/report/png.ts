@@ -8,7 +8,10 @@ import { type Figure, figureToSvg } from './figure.js';
  * @throws {XpatchError} as `figureToSvg`
  */
 export async function figureToPng(figure: Figure): Promise<Buffer> {
-  return sharp(Buffer.from(figureToSvg(figure, 'outlines')), { density: 144 })
-    .png({ palette: true })
-    .toBuffer();
+  return svgToPng(figureToSvg(figure, 'outlines'));
+}
+
+/** An SVG of mode `outlines` as PNG, at twice its size. */
+export async function svgToPng(svg: string): Promise<Buffer> {
+  return sharp(Buffer.from(svg), { density: 144, unlimited: true }).png({ palette: true }).toBuffer();
 }

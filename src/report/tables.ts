@@ -1,73 +1,97 @@
+import { XpatchError } from '../errors.js';
 import type { Cell, Table } from '../evaluation/tables.js';
+import type { TextTable } from './report.js';
 
 const MISSING = '–';
 
 /**
- * A table for the terminal: aligned columns, intervals under their values, names of columns broken at hyphens. Control
- * characters in names and notes are dropped.
+ * A table for the terminal: aligned columns, intervals under their values, names of columns broken at hyphens (at blanks in a
+ * `TextTable`). Control characters and those that reorder text are dropped.
+ *
+ * @param options.width of the notes, in columns of the terminal. Defaults to the width of the table.
+ * @throws {XpatchError} INVALID_ARGUMENT for a row of another length than the columns, or a number that is not finite
  */
-export function tableToText(table: Table, options: { width?: number } = {}): string {
-  const heads = table.columns.map((name) => plain(name).split(/(?<=-)/));
-  const cells = table.rows.map((row) =>
-    row.cells.map((cell) => (cell ? [number(cell.value), shortInterval(cell)] : [MISSING])),
+export function tableToText(table: Table | TextTable, options: { width?: number } = {}): string {
+  const { heads, right, rows } = gridOf(table);
+  const widths = heads.map((lines, column) =>
+    Math.max(0, ...[...lines, ...rows.flatMap((row) => row[column] ?? [])].map(displayWidth)),
   );
-  const headHeight = Math.max(1, ...heads.map((lines) => lines.length));
-  const widths = table.columns.map((_, column) =>
-    Math.max(...[...(heads[column] ?? []), ...cells.flatMap((row) => row[column] ?? [])].map(length)),
-  );
-  const labels = [table.corner, ...table.rows.map((row) => row.label)].map(plain);
-  const labelWidth = Math.max(...labels.map(length));
-  const line = (label: string, texts: readonly string[]) =>
-    [label.padEnd(labelWidth), ...texts.map((text, column) => text.padStart(widths[column] ?? 0))].join('  ').trimEnd();
-  const rule = '─'.repeat(labelWidth + widths.reduce((sum, width) => sum + width + 2, 0));
-
-  const out = [plain(table.title), rule];
-  for (let i = 0; i < headHeight; i++) {
-    const label = i === headHeight - 1 ? (labels[0] as string) : '';
-    out.push(
-      line(
-        label,
-        heads.map((lines) => lines[i - headHeight + lines.length] ?? ''),
-      ),
+  const line = (texts: readonly string[]) =>
+    texts
+      .map((text, column) => {
+        const blanks = ' '.repeat((widths[column] as number) - displayWidth(text));
+        return right[column] ? blanks + text : text + blanks;
+      })
+      .join('  ')
+      .trimEnd();
+  const lines = (row: readonly (readonly string[])[], side: 'top' | 'bottom') => {
+    const height = Math.max(1, ...row.map((cell) => cell.length));
+    return Array.from({ length: height }, (_, i) =>
+      line(row.map((cell) => cell[side === 'top' ? i : i - height + cell.length] ?? '')),
     );
-  }
-  out.push(rule);
-  cells.forEach((row, i) => {
-    out.push(
-      line(
-        labels[i + 1] as string,
-        row.map((texts) => texts[0] ?? ''),
-      ),
-    );
-    if (row.some((texts) => texts.length > 1))
-      out.push(
-        line(
-          '',
-          row.map((texts) => texts[1] ?? ''),
-        ),
-      );
-  });
-  out.push(rule, ...table.notes.flatMap((note) => wrap(plain(note), options.width ?? length(rule))));
+  };
+  const rule = '─'.repeat(widths.reduce((sum, width) => sum + width + 2, -2));
+  const out = [
+    plain(table.title),
+    rule,
+    ...lines(heads, 'bottom'),
+    rule,
+    ...rows.flatMap((row) => lines(row, 'top')),
+    rule,
+    ...table.notes.flatMap((note) => wrap(plain(note), options.width ?? rule.length)),
+  ];
   return `${out.join('\n')}\n`;
 }
 
-/** A GitHub table with the title above and the notes below. */
-export function tableToMarkdown(table: Table): string {
+/** Heads and cells as lines of text, and which columns are set to the right. */
+function gridOf(table: Table | TextTable): { heads: string[][]; right: boolean[]; rows: string[][][] } {
+  requireWhole(table);
+  if ('corner' in table) {
+    return {
+      heads: [[plain(table.corner)], ...table.columns.map((name) => plain(name).split(/(?<=-)/))],
+      right: [false, ...table.columns.map(() => true)],
+      rows: table.rows.map(({ label, cells }) => [
+        [plain(label)],
+        ...cells.map((cell) => (cell ? [number(cell.value), shortInterval(cell)] : [MISSING])),
+      ]),
+    };
+  }
+  const rows = textRows(table).map((row) => row.map((text) => [plain(text)]));
+  const right = numeric(table);
+  const heads = table.columns.map(({ name }, column) => {
+    // A long name must not make a column of short numbers wide.
+    const body = Math.max(12, ...rows.map((row) => displayWidth(row[column]?.[0] ?? '')));
+    return wrap(plain(name), body);
+  });
+  return { heads, right, rows };
+}
+
+/** A GitHub table with the title above and the notes below. @throws {XpatchError} as `tableToText` */
+export function tableToMarkdown(table: Table | TextTable): string {
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
+  const { heads, right, rows } = flatOf(table, formatCell);
   const out = [
     `**${markdown(table.title)}**`,
     '',
-    line([table.corner, ...table.columns].map(markdown)),
-    line(['---', ...table.columns.map(() => '---:')]),
-    ...table.rows.map((row) => line([markdown(row.label), ...row.cells.map(formatCell)])),
+    line(heads.map(markdown)),
+    line(right.map((numbers) => (numbers ? '---:' : '---'))),
+    ...rows.map((row) => line(row.map(({ text, raw }) => (raw ? text : markdown(text))))),
     '',
     ...table.notes.map((note) => `- ${markdown(note)}`),
   ];
   return `${out.join('\n')}\n`;
 }
 
-/** One line a cell (row, column, value, low, high, n, items) after RFC 4180, for programs; full precision, no notes. */
-export function tableToCsv(table: Table): string {
+/**
+ * After RFC 4180, for programs; full precision, no notes. A `Table` has one line a cell (row, column, value, low, high, n,
+ * items), a `TextTable` its own columns. @throws {XpatchError} as `tableToText`
+ */
+export function tableToCsv(table: Table | TextTable): string {
+  requireWhole(table);
+  if (!('corner' in table)) {
+    const rows = table.rows.map((row) => row.map((value) => String(value ?? '')));
+    return [table.columns.map(({ name }) => name), ...rows].map(csvLine).join('');
+  }
   const out = [['row', 'column', 'value', 'low', 'high', 'n', 'items']];
   for (const row of table.rows) {
     row.cells.forEach((cell, column) => {
@@ -76,7 +100,95 @@ export function tableToCsv(table: Table): string {
       out.push([row.label, name, ...numbers]);
     });
   }
-  return out.map((fields) => `${fields.map(csv).join(',')}\r\n`).join('');
+  return out.map(csvLine).join('');
+}
+
+/** One record after RFC 4180, with its line end. */
+export const csvLine = (fields: readonly (string | number)[]): string =>
+  `${fields.map((field) => csv(String(field))).join(',')}\r\n`;
+
+/**
+ * A floating table in LaTeX, to be used with the package booktabs; intervals are set smaller. Letters beyond Latin, Greek and
+ * Cyrillic ones need XeLaTeX or LuaLaTeX. @throws {XpatchError} as `tableToText`
+ */
+export function tableToLatex(table: Table | TextTable): string {
+  const { heads, right, rows } = flatOf(table, (cell) =>
+    cell ? `${latex(number(cell.value))} {\\scriptsize ${latex(interval(cell))}}` : '--',
+  );
+  const line = (cells: readonly string[]) => `    ${cells.join(' & ')} \\\\`;
+  const out = [
+    '% \\usepackage{booktabs}; letters beyond Latin, Greek and Cyrillic ones need XeLaTeX or LuaLaTeX',
+    '\\begin{table}',
+    '  \\centering',
+    `  \\caption{${[table.title, ...table.notes].map((text) => sentence(latex(text))).join(' ')}}`,
+    `  \\begin{tabular}{${right.map((numbers) => (numbers ? 'r' : 'l')).join('')}}`,
+    '    \\toprule',
+    line(heads.map(latex)),
+    '    \\midrule',
+    // A bracket at the start of a line would be read as an option of the line break before it.
+    ...rows.map((row) => line(row.map(({ text, raw }) => (raw ? text : latex(text).replace(/^\[/, '{[}'))))),
+    '    \\bottomrule',
+    '  \\end{tabular}',
+    '\\end{table}',
+  ];
+  return `${out.join('\n')}\n`;
+}
+
+/** One string a head and cell; `raw` ones are finished. */
+function flatOf(table: Table | TextTable, format: (cell: Cell | undefined) => string) {
+  requireWhole(table);
+  if ('corner' in table) {
+    return {
+      heads: [table.corner, ...table.columns],
+      right: [false, ...table.columns.map(() => true)],
+      rows: table.rows.map(({ label, cells }) => [
+        { text: label, raw: false },
+        ...cells.map((cell) => ({ text: format(cell), raw: true })),
+      ]),
+    };
+  }
+  return {
+    heads: table.columns.map(({ name }) => name),
+    right: numeric(table),
+    rows: textRows(table).map((row) => row.map((text) => ({ text, raw: false }))),
+  };
+}
+
+function requireWhole(table: Table | TextTable): void {
+  const refuse = (problem: string): never => {
+    throw new XpatchError('INVALID_ARGUMENT', `The table "${table.title}" ${problem}.`);
+  };
+  if (table.columns.length === 0) refuse('has no columns');
+  for (const row of table.rows) {
+    const cells = 'cells' in row ? row.cells : row;
+    if (cells.length !== table.columns.length) {
+      refuse(`has a row of ${cells.length} cells for ${table.columns.length} columns`);
+    }
+    const numbers = cells.flatMap((cell) =>
+      typeof cell === 'object' ? [cell.value, cell.low, cell.high] : (cell ?? []),
+    );
+    if (numbers.some((value) => typeof value === 'number' && !Number.isFinite(value))) {
+      refuse('has a number that is not finite; leave out what was not measured');
+    }
+  }
+}
+
+/** Columns of numbers alone (gaps aside) are set to the right. */
+const numeric = ({ columns, rows }: TextTable): boolean[] =>
+  columns.map((_, column) => {
+    const values = rows.map((row) => row[column]).filter((value) => value !== undefined);
+    return values.length > 0 && values.every((value) => typeof value === 'number');
+  });
+
+function textRows({ columns, rows }: TextTable): string[][] {
+  return rows.map((row) => row.map((value, column) => formatValue(value, columns[column]?.digits)));
+}
+
+/** A value of a `TextTable` as it is shown: a number with its digits, a dash for a gap. */
+export function formatValue(value: string | number | undefined, digits: number | undefined): string {
+  if (value === undefined) return MISSING;
+  if (typeof value === 'string' || digits === undefined) return String(value);
+  return unsignedZero(value.toFixed(digits));
 }
 
 /** `0.62 [0.55, 0.69]`, or a dash where nothing was measured. */
@@ -85,29 +197,70 @@ export function formatCell(cell: Cell | undefined): string {
 }
 
 // A difference that rounds to zero must not read -0.00.
-const number = (value: number): string => value.toFixed(2).replace(/^-(0\.00)$/, '$1');
+const unsignedZero = (text: string): string => text.replace(/^-(0(?:\.0*)?)$/, '$1');
+const number = (value: number): string => unsignedZero(value.toFixed(2));
 // Seven columns shall fit into 100 characters: .55–.69
 const shortInterval = ({ low, high }: Cell): string =>
   [low, high].map((value) => number(value).replace(/^(-?)0\./, '$1.')).join('–');
 const interval = ({ low, high }: Cell): string => `[${number(low)}, ${number(high)}]`;
 
-/** Without control characters, which could move the cursor of a terminal or break a line. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is removed here
-const plain = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ');
-const length = (text: string): number => [...text].length;
+/** Without control characters, which could move the cursor of a terminal or break a line, and without bidirectional overrides. */
+const plain = (text: string): string =>
+  text.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ').replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|\p{Cs}/gu, '');
+
+const WIDE =
+  /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]/u;
+
+/** Columns that a terminal gives a text: two for East Asian letters and emoji, none for marks that combine. */
+export function displayWidth(text: string): number {
+  let width = 0;
+  for (const character of text) {
+    if (/[\p{Mn}\p{Me}\p{Cf}]/u.test(character)) continue;
+    width += WIDE.test(character) ? 2 : 1;
+  }
+  return width;
+}
+
 const markdown = (text: string): string =>
   plain(text)
-    .replace(/[\\`*_[\]|]/g, '\\$&')
+    .replace(/[\\`*_[\]|~$]/g, '\\$&')
     .replace(/&/g, '&amp;')
     .replace(/</g, '&lt;');
 const csv = (field: string): string => (/[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field);
+
+const LATEX: Record<string, string> = {
+  '\\': '\\textbackslash{}',
+  '^': '\\textasciicircum{}',
+  '~': '\\textasciitilde{}',
+  '<': '\\textless{}',
+  '>': '\\textgreater{}',
+  '|': '\\textbar{}',
+  '"': '\\symbol{34}',
+  '␠': '\\textvisiblespace{}',
+  '⏎': '$\\hookleftarrow$',
+  '−': '$-$',
+  '–': '--',
+  '…': '\\ldots{}',
+  '×': '$\\times$',
+  '≤': '$\\leq$',
+  '≥': '$\\geq$',
+  '→': '$\\rightarrow$',
+  '∅': '$\\emptyset$',
+};
+const latex = (text: string): string =>
+  plain(text)
+    .replace(/[&%$#_{}]|[\\^~<>|"␠⏎−–…×≤≥→∅]/g, (character) => LATEX[character] ?? `\\${character}`)
+    // Ligatures would turn `` ?` '' into other characters.
+    .replace(/`/g, '\\textasciigrave{}');
+const sentence = (text: string): string => (/[.!?:]$/.test(text) ? text : `${text}.`);
 
 function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
     const last = lines.at(-1);
-    if (last !== undefined && length(last) + 1 + length(word) <= width) lines[lines.length - 1] = `${last} ${word}`;
-    else lines.push(word);
+    if (last !== undefined && displayWidth(last) + 1 + displayWidth(word) <= width) {
+      lines[lines.length - 1] = `${last} ${word}`;
+    } else lines.push(word);
   }
   return lines;
 }

@@ -1,0 +1,91 @@
+import type { LensCell } from '../lens/logit-lens.js';
+import type { Figure } from './figure.js';
+import type { LensView, Pies, Scatter, TextTable, WorkedExample } from './report.js';
+import { csvLine } from './tables.js';
+
+/** Text in parts, so that what is large is never in memory as a whole. */
+type Parts = Iterable<string>;
+
+/** One line a point, baseline or vertical line. */
+export function* figureToCsv({ panels }: Figure): Parts {
+  yield csvLine(['panel', 'kind', 'label', 'x', 'y', 'low', 'high']);
+  for (const { title, series, baselines = [], verticals = [] } of panels) {
+    for (const { label, points } of series) {
+      for (const { x, y, low = '', high = '' } of points) yield csvLine([title, 'curve', label, x, y, low, high]);
+    }
+    for (const { label, y } of baselines) yield csvLine([title, 'baseline', label, '', y, '', '']);
+    for (const { label, x } of verticals) yield csvLine([title, 'vertical', label, x, '', '', '']);
+  }
+}
+
+/** One line a slice; the examples are a JSON list. */
+export function* piesToCsv({ pies }: Pies): Parts {
+  yield csvLine(['pie', 'label', 'count', 'n', 'examples']);
+  for (const { title, slices } of pies) {
+    const n = slices.reduce((sum, { count }) => sum + count, 0);
+    for (const { label, count, examples = [] } of slices) {
+      yield csvLine([title, label, count, n, JSON.stringify(examples)]);
+    }
+  }
+}
+
+/** One line a point. */
+export function* scatterToCsv({ panels }: Scatter): Parts {
+  yield csvLine(['panel', 'x', 'y', 'colour', 'shape', 'label']);
+  for (const { title, points } of panels) {
+    for (const { x, y, colour, shape, label } of points) yield csvLine([title, x, y, colour, shape, label]);
+  }
+}
+
+/** One line a cell: what stands at the position, the best token, and how sure the distribution is. */
+export function* lensToCsv({ lens, inputs }: LensView): Parts {
+  const best = ['token', 'text', 'logit', 'probability'];
+  yield csvLine(['layer', 'position', 'kind', 'input', ...best, 'entropy', 'kl']);
+  for (const [l, layer] of lens.layers.entries()) {
+    for (const [p, position] of lens.positions.entries()) {
+      const { kind, text } = inputs[p] as LensView['inputs'][number];
+      const { top, entropy, kl } = lens.cells[l]?.[p] as LensCell;
+      const { token = '', text: word = '', logit = '', probability = '' } = top[0] ?? {};
+      yield csvLine([layer, position, kind, text, token, word, logit, probability, entropy, kl]);
+    }
+  }
+}
+
+/** All cells of a lens with what stands at each position, and where the pictures and their patches are; without pixels. */
+export function* lensToJson({ title, lens, inputs, pictures, notes = [] }: LensView): Parts {
+  const { layers, positions, settled, cells } = lens;
+  const places = pictures.map(({ picture: { width, height, hash }, first, grid }) => ({
+    width,
+    height,
+    hash,
+    first,
+    grid,
+  }));
+  const head = JSON.stringify({ title, notes, layers, positions, settled, inputs, pictures: places });
+  yield `${head.slice(0, -1)},"cells":[`;
+  for (const [l, row] of cells.entries()) {
+    yield l === 0 ? '\n[' : ',\n[';
+    for (const [p, cell] of row.entries()) yield `${p === 0 ? '' : ',\n'}${JSON.stringify(cell)}`;
+    yield ']';
+  }
+  yield ']}\n';
+}
+
+/** One row an answer. */
+export function examplesToTable(title: string, examples: readonly WorkedExample[]): TextTable {
+  return {
+    title,
+    columns: ['task', 'query', 'expected', 'condition', 'answer', 'correct'].map((name) => ({ name })),
+    rows: examples.flatMap(({ task, query, expected, answers }) =>
+      answers.map(({ condition, answer, correct }) => [
+        task,
+        query,
+        expected,
+        condition,
+        answer,
+        correct ? 'yes' : 'no',
+      ]),
+    ),
+    notes: [],
+  };
+}

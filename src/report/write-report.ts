@@ -1,0 +1,158 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { XpatchError } from '../errors.js';
+import type { Manifest, RunFolder } from '../evaluation/run-folder.js';
+import type { Table } from '../evaluation/tables.js';
+import { type Context, listDevices } from '../model/index.js';
+import { native } from '../native/index.js';
+import { PACKAGE_ROOT } from '../package-root.js';
+import { loadTask } from '../tasks/task.js';
+import { figureToSvg } from './figure.js';
+import { heatmapToSvg } from './heatmap.js';
+import { reportToHtml } from './html.js';
+import { examplesToTable, figureToCsv, lensToCsv, lensToJson, piesToCsv, scatterToCsv } from './numbers.js';
+import { piesToSvg } from './pies.js';
+import { svgToPng } from './png.js';
+import type { Block, Report, TextTable } from './report.js';
+import { scatterToSvg } from './scatter.js';
+import { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './tables.js';
+
+export interface RunDescription {
+  /** What was run: the command, e.g. `lens`. */
+  experiment: string;
+  title: string;
+  /** Command line that made the run. */
+  command: string;
+  /** What the command line said, with the defaults filled in. */
+  options: object;
+  /** Names of the shipped tasks that take part, whose hashes are recorded. Defaults to none. */
+  tasks?: readonly string[];
+}
+
+/** Of a run that has just begun. Its parts beyond `Manifest` are for people and for repeating the run. */
+export type RunManifest = Awaited<ReturnType<typeof describeRun>>;
+
+/** The manifest that all commands share: what is run, with what, on what. Write it again with status `complete` at the end. */
+export async function describeRun(context: Context, description: RunDescription) {
+  const { experiment, title, command, options, tasks: names = [] } = description;
+  const { version } = JSON.parse(await readFile(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
+  const tasks = await Promise.all(names.map((name) => loadTask(name)));
+  const { identity, files, options: loaded } = context.model;
+  return {
+    status: 'running',
+    experiment,
+    title,
+    xpatch: version,
+    llamaCpp: native().build.llamaTag,
+    build: native().build.mode,
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    devices: listDevices().map(({ name, description }) => ({ name, description })),
+    command,
+    started: new Date().toISOString(),
+    model: { ...identity, files, device: loaded.device, threads: loaded.threads, mmproj: context.model.projectorHash },
+    context: context.options,
+    options,
+    tasks: Object.fromEntries(tasks.map(({ name, hash, items }) => [name, { sha256: hash, items: items.length }])),
+  } satisfies Manifest;
+}
+
+/** What the page says about repeating a run. */
+export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunManifest): Report['provenance'] {
+  return {
+    command,
+    model: `${model.name}, sha256 ${model.hash}`,
+    ...(model.mmproj === undefined ? {} : { 'picture encoder': `sha256 ${model.mmproj}` }),
+    xpatch,
+    'llama.cpp': llamaCpp,
+    started,
+  };
+}
+
+/**
+ * Writes everything that a report has to show: for every figure NAME.svg, .png, .csv and .json in figures/, for every table
+ * NAME.txt, .md, .csv and .tex in tables/ (worked examples are one too), then report.html, which shows all of them.
+ *
+ * @throws {XpatchError} INVALID_ARGUMENT for names that are no file names or stand twice, or numbers that cannot be drawn;
+ *   FILE_WRITE
+ */
+export async function writeReport(folder: RunFolder, report: Report): Promise<void> {
+  requireNames(report.blocks);
+  for (const block of report.blocks) {
+    if (block.kind === 'table') await writeTable(folder, block.name, block.table);
+    else if (block.kind === 'examples') {
+      await writeTable(folder, block.name, examplesToTable(block.heading, block.examples));
+    } else await writeFigure(folder, block);
+  }
+  await folder.write('report.html', await reportToHtml(staticPage(report)));
+}
+
+/** Until the page of blocks is there: what the page without a script can show. */
+function staticPage({ blocks, ...report }: Report): Parameters<typeof reportToHtml>[0] {
+  return {
+    ...report,
+    tables: blocks.flatMap((block) => (block.kind === 'table' && 'corner' in block.table ? [block.table] : [])),
+    figures: blocks.flatMap((block) => {
+      if (block.kind === 'curves') return [{ svg: figureToSvg(block.figure), caption: block.heading }];
+      if (block.kind === 'pies') return [{ svg: piesToSvg(block.pies), caption: block.heading }];
+      if (block.kind === 'scatter') return [{ svg: scatterToSvg(block.scatter), caption: block.heading }];
+      return block.kind === 'lens' ? [{ svg: heatmapToSvg(block.lens), caption: block.heading }] : [];
+    }),
+    examples: blocks.flatMap((block) => (block.kind === 'examples' ? block.examples : [])),
+  };
+}
+
+function requireNames(blocks: readonly Block[]): void {
+  const seen = new Set<string>();
+  for (const { name } of blocks) {
+    if (/^[a-z0-9][a-z0-9-]{0,63}$/.test(name) && !seen.has(name)) seen.add(name);
+    else {
+      const problem = `${JSON.stringify(name)} cannot name a block: it must be new, of small letters, digits and hyphens.`;
+      throw new XpatchError('INVALID_ARGUMENT', problem);
+    }
+  }
+}
+
+async function writeTable(folder: RunFolder, name: string, table: Table | TextTable): Promise<void> {
+  await folder.write(`tables/${name}.txt`, tableToText(table));
+  await folder.write(`tables/${name}.md`, tableToMarkdown(table));
+  await folder.write(`tables/${name}.csv`, tableToCsv(table));
+  await folder.write(`tables/${name}.tex`, tableToLatex(table));
+}
+
+async function writeFigure(folder: RunFolder, block: Exclude<Block, { kind: 'table' | 'examples' }>): Promise<void> {
+  const { svg, csv, json } = filesOf(block);
+  await folder.write(`figures/${block.name}.svg`, svg);
+  await folder.write(`figures/${block.name}.png`, await svgToPng(svg));
+  await folder.write(`figures/${block.name}.csv`, encoded(csv));
+  await folder.write(`figures/${block.name}.json`, encoded(json));
+}
+
+function filesOf(block: Exclude<Block, { kind: 'table' | 'examples' }>) {
+  const json = (value: unknown) => [`${JSON.stringify(value, null, 1)}\n`];
+  switch (block.kind) {
+    case 'curves':
+      return { svg: figureToSvg(block.figure, 'outlines'), csv: figureToCsv(block.figure), json: json(block.figure) };
+    case 'pies':
+      return { svg: piesToSvg(block.pies, 'outlines'), csv: piesToCsv(block.pies), json: json(block.pies) };
+    case 'scatter': {
+      const { scatter } = block;
+      return { svg: scatterToSvg(scatter, 'outlines'), csv: scatterToCsv(scatter), json: json(scatter) };
+    }
+    case 'lens':
+      return { svg: heatmapToSvg(block.lens, 'outlines'), csv: lensToCsv(block.lens), json: lensToJson(block.lens) };
+  }
+}
+
+/** In chunks of about 64 kB: few writes, little memory. */
+function* encoded(parts: Iterable<string>): Iterable<Uint8Array> {
+  const encoder = new TextEncoder();
+  let text = '';
+  for (const part of parts) {
+    text += part;
+    if (text.length < 65536) continue;
+    yield encoder.encode(text);
+    text = '';
+  }
+  yield encoder.encode(text);
+}
