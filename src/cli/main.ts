@@ -13,10 +13,12 @@ import { reportError, usageError } from './errors.js';
 import { extract } from './extract.js';
 import { interruptCode } from './interrupt.js';
 import { withExamples } from './options.js';
+import { patchscope } from './patchscope.js';
 import { run } from './run.js';
 import { sweep } from './sweep.js';
+import { view } from './view.js';
 
-const commands = [demo, capture, run, extract, sweep, doctor, build] as unknown as CommandModule[];
+const commands = [demo, capture, run, extract, sweep, view, doctor, build] as unknown as CommandModule[];
 const args = hideBin(process.argv);
 const has = (flag: string) => args.includes(flag);
 const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
@@ -62,7 +64,7 @@ try {
 process.exitCode = interruptCode() ?? process.exitCode;
 
 function commandName(): string[] {
-  return commands.some(({ command }) => command === args[0]) ? args.slice(0, 1) : [];
+  return commands.some(({ command }) => String(command).split(' ')[0] === args[0]) ? args.slice(0, 1) : [];
 }
 
 /** The messages of yargs in one line, without naming an unknown option twice (as it was written and in camel case). */

@@ -1,0 +1,81 @@
+import { spawn } from 'node:child_process';
+import type { Argv, CommandModule } from 'yargs';
+import { type RunServer, serveRuns } from '../report/view-server.js';
+import { printJson } from './common.js';
+import { usageError } from './errors.js';
+import { interruptSignal } from './interrupt.js';
+import { wholeOption, withExamples } from './options.js';
+
+interface ViewArguments {
+  folders: string[];
+  port?: number;
+  open: boolean;
+  json: boolean;
+}
+
+/** `xpatch view`: runs in the browser, on this machine only. */
+export const view: CommandModule<unknown, ViewArguments> = {
+  command: 'view <folders..>',
+  describe: 'Show runs in the browser: a list, their reports, and two side by side',
+  builder: (yargs) =>
+    withExamples(
+      yargs
+        .positional('folders', {
+          type: 'string',
+          array: true,
+          demandOption: true,
+          describe: 'Run folders, or folders with runs up to two levels deep',
+        })
+        .option('port', wholeOption('port', 1, 'Port on 127.0.0.1. Defaults to a free one'))
+        .option('open', { type: 'boolean', default: false, describe: 'Open the list in the default browser' })
+        .option('json', {
+          type: 'boolean',
+          default: false,
+          describe: 'Print the address and the runs as one JSON object',
+        }),
+      [
+        ['One run', 'view xpatch-demo-20261123-081500 --open'],
+        ['All runs of this folder', 'view . --port 8321'],
+      ],
+    ) as Argv<unknown> as Argv<ViewArguments>,
+  handler: async ({ folders, port, open, json }) => {
+    if (port !== undefined && port > 65535) throw usageError('--port must be at most 65535.');
+    const signal = interruptSignal();
+    const server = await serveRuns(folders.map(String), { port });
+    try {
+      if (json) printJson(describe(server));
+      else process.stdout.write(`${summary(server)}\n`);
+      if (open) openBrowser(server.url);
+      await new Promise<void>((resolve) => {
+        if (signal.aborted) resolve();
+        signal.addEventListener('abort', () => resolve());
+      });
+    } finally {
+      await server.close();
+    }
+  },
+};
+
+function describe({ url, runs }: RunServer) {
+  const list = runs.map(({ id, path, state, problem, title, experiment, model, started, bytes }) => {
+    return { url: `${url}runs/${id}/`, path, state, problem, title, experiment, model, started, bytes };
+  });
+  return { url, runs: list };
+}
+
+function summary({ url, runs }: RunServer): string {
+  const broken = runs.filter(({ state }) => state === 'broken').length;
+  const count = `${runs.length} run${runs.length === 1 ? '' : 's'}${broken > 0 ? `, ${broken} of them broken` : ''}`;
+  return `${url} shows ${count}. Ctrl-C ends it.`;
+}
+
+/** The address is our own, so that no text of others reaches a command line. */
+function openBrowser(url: string): void {
+  const commands: Partial<Record<NodeJS.Platform, string[]>> = { darwin: ['open'], win32: ['explorer'] };
+  const [command = 'xdg-open', ...args] = commands[process.platform] ?? [];
+  const child = spawn(command, [...args, url], { stdio: 'ignore', detached: true });
+  child.on('error', ({ message }) => {
+    process.stderr.write(`xpatch: no browser could be started (${message}); open the address by hand.\n`);
+  });
+  child.unref();
+}
