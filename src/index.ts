@@ -32,7 +32,16 @@ export {
   type ScoredQuery,
   type Table,
 } from './evaluation/tables.js';
+export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
+export {
+  type DecodedState,
+  IDENTITY_PROMPT,
+  type Patchscope,
+  type PatchscopeOptions,
+  patchscope,
+} from './lens/patchscope.js';
+export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } from './lens/tuned-lens.js';
 export * from './model/index.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
 export { type Report, reportToHtml, type WorkedExample } from './report/html.js';

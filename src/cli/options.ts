@@ -35,7 +35,7 @@ export function parseTokens(text: string): number[] {
 }
 
 /** `all` or `0,3-5` */
-export function parseLayers(text: string): 'all' | number[] {
+export function parseLayers(text: string, option = '--layers'): 'all' | number[] {
   if (text === 'all') return 'all';
   return text.split(',').flatMap((item) => {
     const [, first, last] = /^\s*(\d{1,4})\s*(?:-\s*(\d{1,4}))?\s*$/.exec(item) ?? [];
@@ -43,7 +43,7 @@ export function parseLayers(text: string): 'all' | number[] {
     const to = Number(last ?? first);
     if (first === undefined || to < from) {
       const problem = first === undefined ? 'is none' : 'runs backwards';
-      throw usageError(`--layers takes all, or layers with commas such as 0,3-5; ${JSON.stringify(item)} ${problem}.`);
+      throw usageError(`${option} takes all, or layers with commas such as 0,3-5; ${JSON.stringify(item)} ${problem}.`);
     }
     return Array.from({ length: to - from + 1 }, (_, i) => from + i);
   });
@@ -60,10 +60,10 @@ export function parsePositions(text: string): 'all' | 'last' | number[] {
 }
 
 /** `last` or `-2` */
-export function parsePosition(text: string): 'last' | number {
+export function parsePosition(text: string, option = '--position'): 'last' | number {
   if (text === 'last') return text;
   if (/^-?\d{1,9}$/.test(text.trim())) return Number(text);
-  throw usageError(`--position takes last or a number (negative from the end), not ${JSON.stringify(text)}.`);
+  throw usageError(`${option} takes last or a number (negative from the end), not ${JSON.stringify(text)}.`);
 }
 
 const ESCAPES: Record<string, string> = { n: '\n', t: '\t', r: '\r', '\\': '\\' };
