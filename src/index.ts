@@ -44,11 +44,22 @@ export {
 export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } from './lens/tuned-lens.js';
 export * from './model/index.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
+export { heatmapToSvg } from './report/heatmap.js';
 export { type Report, reportToHtml, type WorkedExample } from './report/html.js';
-export { mainTables, sweepFigure, textPatchDifferences } from './report/main-table.js';
+export { mainTableReport, mainTables, sweepFigure, textPatchDifferences } from './report/main-table.js';
 export { type MainTableRun, type MainTableRunOptions, writeMainTableRun } from './report/main-table-run.js';
-export { figureToPng } from './report/png.js';
-export { tableToCsv, tableToMarkdown, tableToText } from './report/tables.js';
+export { piesToSvg } from './report/pies.js';
+export { figureToPng, svgToPng } from './report/png.js';
+export { scatterToSvg } from './report/scatter.js';
+export { sweepReport } from './report/sweep.js';
+export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
+export {
+  describeRun,
+  provenanceOf,
+  type RunDescription,
+  type RunManifest,
+  writeReport,
+} from './report/write-report.js';
 export {
   baselineShots,
   DELIMITER,

@@ -10,7 +10,7 @@ import {
 import { differenceInterval, type Estimate, wilsonInterval } from '../evaluation/statistics.js';
 import { accuracyTable, observe, type Score, type Table } from '../evaluation/tables.js';
 import type { Figure } from './figure.js';
-import type { WorkedExample } from './html.js';
+import type { Report, WorkedExample } from './report.js';
 
 /** The lenient and the strict table of a finished run. */
 export function mainTables(
@@ -90,6 +90,25 @@ function pooled(cells: readonly Pick<SweepCell | PromptCell, 'n' | 'correct'>[])
   const n = cells.reduce((sum, cell) => sum + cell.n, 0);
   const correct = cells.reduce((sum, cell) => sum + cell.correct, 0);
   return { value: correct / n, ...wilsonInterval(correct, n) };
+}
+
+/** Everything that a finished run has to show. */
+export function mainTableReport(
+  { tables, figure, examples }: { tables: readonly Table[]; figure: Figure; examples: readonly WorkedExample[] },
+  about: Pick<Report, 'title' | 'introduction' | 'provenance'>,
+): Report {
+  const names = ['lenient', 'strict'];
+  return {
+    ...about,
+    blocks: [
+      ...tables.map((table, i) => {
+        const name = names[i] as string;
+        return { kind: 'table', name, heading: `Accuracy, ${name} score`, table } as const;
+      }),
+      { kind: 'curves', name: 'layer-sweep', heading: 'Layer sweep on validation items', figure },
+      { kind: 'examples', name: 'examples', heading: 'Worked examples', examples },
+    ],
+  };
 }
 
 /** The first test query of each task under the first seed: chosen before any answer is known. */

@@ -1,4 +1,3 @@
-import type { LensCell } from '../lens/logit-lens.js';
 import type { Figure } from './figure.js';
 import type { LensView, Pies, Scatter, TextTable, WorkedExample } from './report.js';
 import { csvLine } from './tables.js';
@@ -41,12 +40,12 @@ export function* scatterToCsv({ panels }: Scatter): Parts {
 export function* lensToCsv({ lens, inputs }: LensView): Parts {
   const best = ['token', 'text', 'logit', 'probability'];
   yield csvLine(['layer', 'position', 'kind', 'input', ...best, 'entropy', 'kl']);
-  for (const [l, layer] of lens.layers.entries()) {
-    for (const [p, position] of lens.positions.entries()) {
+  for (const [l, row] of lens.cells.entries()) {
+    for (const [p, { top, entropy, kl }] of row.entries()) {
       const { kind, text } = inputs[p] as LensView['inputs'][number];
-      const { top, entropy, kl } = lens.cells[l]?.[p] as LensCell;
       const { token = '', text: word = '', logit = '', probability = '' } = top[0] ?? {};
-      yield csvLine([layer, position, kind, text, token, word, logit, probability, entropy, kl]);
+      const place = [lens.layers[l] as number, lens.positions[p] as number, kind, text];
+      yield csvLine([...place, token, word, logit, probability, entropy, kl]);
     }
   }
 }

@@ -1,0 +1,100 @@
+import type { Sweep } from '../evaluation/sweep.js';
+import type { TokenScore } from '../model/index.js';
+import type { Block, Report, TextTable } from './report.js';
+import { visibleText } from './visible.js';
+
+/** Curves that can be told apart and still read. */
+const MOST_CURVES = 6;
+
+/**
+ * The report of a layer sweep: probability of the next tokens by patched layer, and the table of them.
+ *
+ * @param sweep Result of `sweepLayers`. Only the tokens among its `topK` have a probability: where one is missing, its curve
+ *   has no point.
+ */
+export function sweepReport(sweep: Sweep, about: Pick<Report, 'title' | 'introduction' | 'provenance'>): Report {
+  return {
+    ...about,
+    blocks: [
+      ...curvesOf(sweep),
+      { kind: 'table', name: 'sweep', heading: 'Next tokens by patched layer', table: sweepTable(sweep) },
+    ],
+  };
+}
+
+/** Nothing for a single layer, which makes no curve. */
+function curvesOf({ plain, layers }: Sweep): Block[] {
+  if (layers.length < 2) return [];
+  const best = new Map<number, { text: string; probability: number }>();
+  for (const { token, text, probability } of [...plain.slice(0, 1), ...layers.flatMap(({ top }) => top)]) {
+    if (probability > (best.get(token)?.probability ?? -1)) best.set(token, { text, probability });
+  }
+  const followed = [...best].sort(([, a], [, b]) => b.probability - a.probability).slice(0, MOST_CURVES);
+  const find = (top: readonly TokenScore[], token: number) => top.find((score) => score.token === token)?.probability;
+  const known = (y: number | undefined): y is number => y !== undefined;
+  const labels = labelsOf(followed.map(([token, { text }]) => ({ token, text })));
+  return [
+    {
+      kind: 'curves',
+      name: 'layer-sweep',
+      heading: 'Probability of the next token',
+      figure: {
+        title: 'Next token after a patch, by patched layer',
+        xLabel: 'patched layer (0-based block output)',
+        yLabel: 'probability',
+        panels: [
+          {
+            title: '',
+            series: followed.map(([token], i) => ({
+              label: labels[i] as string,
+              points: layers.flatMap(({ layer, top }) => {
+                const y = find(top, token);
+                return known(y) ? [{ x: layer, y }] : [];
+              }),
+            })),
+            baselines: plain.slice(0, 1).map((score) => ({
+              label: `${labelsOf([score])[0]} without a patch`,
+              y: score.probability,
+            })),
+          },
+        ],
+        notes: [
+          `The ${followed.length} tokens that are the most probable ones at any layer. A point is missing where a token is not among the best ones that were asked for.`,
+        ],
+      },
+    },
+  ];
+}
+
+/** Two tokens may have one text: then the id tells them apart. */
+function labelsOf(tokens: readonly { token: number; text: string }[]): string[] {
+  const texts = tokens.map(({ token, text }) => (text === '' ? `token ${token}` : visibleText(text)));
+  return texts.map((text, i) =>
+    texts.indexOf(text) === texts.lastIndexOf(text) ? text : `${text} (${tokens[i]?.token})`,
+  );
+}
+
+function sweepTable({ plain, layers }: Sweep): TextTable {
+  const width = Math.max(plain.length, ...layers.map(({ top }) => top.length));
+  const cells = (top: readonly TokenScore[]) =>
+    Array.from({ length: width }, (_, i) => top[i]).flatMap((score) => [
+      score && (labelsOf([score])[0] as string),
+      score?.probability,
+    ]);
+  const ranks = Array.from({ length: width }, (_, i) => [
+    { name: `token ${i + 1}` },
+    { name: 'probability', digits: 3 },
+  ]);
+  return {
+    title: 'Next tokens, best first',
+    columns: [{ name: 'layer', digits: 0 }, { name: 'change', digits: 2 }, ...ranks.flat()],
+    rows: [
+      [undefined, undefined, ...cells(plain)],
+      ...layers.map(({ layer, delta, top }) => [layer, delta, ...cells(top)]),
+    ],
+    notes: [
+      'The row without a layer is the prompt without a patch.',
+      'Change: L2 norm of what the patch changed in the residual stream.',
+    ],
+  };
+}
