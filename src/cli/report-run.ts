@@ -1,0 +1,57 @@
+import { join } from 'node:path';
+import type { Argv } from 'yargs';
+import { RunFolder } from '../evaluation/run-folder.js';
+import type { Report } from '../report/report.js';
+import { requireNotAborted, type Session } from './common.js';
+import { textOption } from './options.js';
+
+/** What every command that writes a report takes. */
+export interface ReportArguments {
+  output?: string;
+}
+
+export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & ReportArguments> {
+  return yargs.option(
+    'output',
+    textOption('output', `Folder of the report. Defaults to xpatch-${command}-DATE-TIME here`, { alias: 'o' }),
+  ) as Argv<T & ReportArguments>;
+}
+
+/** The command line as it was given, for the manifest. */
+export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].join(' ');
+
+/** A run folder from before the work, so that a bad `--output` is found early, to the report after it. */
+export interface ReportRun {
+  folder: string;
+  provenance: Report['provenance'];
+  /** Writes the report with its tables and figures. @throws XpatchError ABORTED, FILE_WRITE. */
+  finish(report: Report): Promise<void>;
+  /** Where to look, for the terminal. */
+  summary(): string;
+}
+
+/** @throws XpatchError FILE_WRITE when the folder cannot be made or holds something already. */
+export async function startRun(
+  { context, signal, progress }: Session,
+  args: ReportArguments,
+  what: { experiment: string; title: string; options: object; tasks?: readonly string[] },
+): Promise<ReportRun> {
+  // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+  const { describeRun, provenanceOf, writeReport } = await import('../report/write-report.js');
+  const date = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
+  const folder = args.output ?? `xpatch-${what.experiment}-${date}`;
+  const manifest = await describeRun(context, { ...what, command: commandLine() });
+  const run = await RunFolder.create(folder, manifest);
+  return {
+    folder,
+    provenance: provenanceOf(manifest),
+    async finish(report) {
+      requireNotAborted(signal);
+      progress.update('writing the report');
+      await writeReport(run, report);
+      await run.writeManifest({ ...manifest, status: 'complete', finished: new Date().toISOString() });
+      progress.done();
+    },
+    summary: () => `Report: ${join(folder, 'report.html')}\n`,
+  };
+}
