@@ -47,10 +47,10 @@ const PANEL_TITLE = 22;
 /**
  * Curves as SVG: axes common to all panels, one legend on top, at most three panels a row.
  *
- * @param mode Defaults to `text`.
+ * @param mode Defaults to `outlines`.
  * @throws {XpatchError} INVALID_ARGUMENT for a figure without points, or with a number that is not finite
  */
-export function figureToSvg(figure: Figure, mode: TextMode = 'text'): string {
+export function figureToSvg(figure: Figure, mode: TextMode = 'outlines'): string {
   const { panels, yRange = [0, 1] } = figure;
   const points = panels.flatMap((panel) => panel.series.flatMap((series) => series.points));
   requireFinite(figure, points.length);

@@ -15,11 +15,11 @@ const PANEL_TITLE = 22;
 /**
  * A scatter plot as SVG, two panels a row, each with its own axes; one legend for colours and shapes.
  *
- * @param mode Defaults to `text`.
+ * @param mode Defaults to `outlines`.
  * @throws {XpatchError} INVALID_ARGUMENT for a panel without points, a number that is not finite, or more colours or shapes
  *   than can be told apart (16 and 6)
  */
-export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode = 'text'): string {
+export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode = 'outlines'): string {
   const points = panels.flatMap((panel) => panel.points);
   const colours = [...new Set(points.map((point) => point.colour))];
   const shapes = [...new Set(points.map((point) => point.shape))];

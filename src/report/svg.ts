@@ -9,10 +9,11 @@ export type TextMode = 'text' | 'outlines';
 /** Okabe and Ito 2008 without yellow and black, strongest contrasts first; two more that stay apart from them. */
 export const SERIES = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#555555', '#882255'] as const;
 const COLOURS = { ink: '#222222', muted: '#666666', grid: '#E3E3E3', ground: '#FFFFFF' } as const;
-export type ColourName = keyof typeof COLOURS | `series-${number}`;
+export type ColourName = keyof typeof COLOURS | `series-${number}` | `#${string}`;
 
-/** A colour as the mode writes it; series repeat after the eighth. */
+/** A colour as the mode writes it; series repeat after the eighth, and a literal stays what it is. */
 export function colour(mode: TextMode, name: ColourName): string {
+  if (name.startsWith('#')) return name;
   if (name in COLOURS) return paint(mode, name, COLOURS[name as keyof typeof COLOURS]);
   const index = Number(name.slice('series-'.length)) % SERIES.length;
   return paint(mode, `series-${index}`, SERIES[index] as string);
