@@ -236,7 +236,7 @@ const LATEX: Record<string, string> = {
   '>': '\\textgreater{}',
   '|': '\\textbar{}',
   '"': '\\symbol{34}',
-  '␠': '\\textvisiblespace{}',
+  '␣': '\\textvisiblespace{}',
   '⏎': '$\\hookleftarrow$',
   '−': '$-$',
   '–': '--',
@@ -249,7 +249,7 @@ const LATEX: Record<string, string> = {
 };
 const latex = (text: string): string =>
   plain(text)
-    .replace(/[&%$#_{}]|[\\^~<>|"␠⏎−–…×≤≥→∅]/g, (character) => LATEX[character] ?? `\\${character}`)
+    .replace(/[&%$#_{}]|[\\^~<>|"␣⏎−–…×≤≥→∅]/g, (character) => LATEX[character] ?? `\\${character}`)
     // Ligatures would turn `` ?` '' into other characters.
     .replace(/`/g, '\\textasciigrave{}');
 const sentence = (text: string): string => (/[.!?:]$/.test(text) ? text : `${text}.`);
