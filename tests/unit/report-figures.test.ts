@@ -187,7 +187,7 @@ describe('figures', () => {
     const used = new Set([...file.matchAll(/xlink:href="#(g[0-9a-f]+)"/g)].map((match) => match[1]));
     expect([...used].sort()).toEqual([...ids].sort());
     expect(svgText('outlines', 0, 0, '中', { size: 10 })).toBe(svgText('outlines', 0, 0, 'U+4E2D', { size: 10 }));
-    for (const letter of 'Ġ▁␠␍⏎∅Čžß') expect(textWidth(letter, 10)).not.toBe(textWidth(`U+${letter}`, 10));
+    for (const letter of 'Ġ▁␣␍⇥⏎∅Čžß') expect(textWidth(letter, 10)).not.toBe(textWidth(`U+${letter}`, 10));
   });
 });
 
