@@ -91,16 +91,18 @@ export async function textLensPrompts(
   const { addsBos, bosToken } = model.info;
   const start = addsBos ? [bosToken] : [];
   const tokens = model.tokenize(text);
-  const windows = Array.from({ length: Math.floor(tokens.length / WINDOW) }, (_, i) => [
-    ...start,
-    ...tokens.subarray(i * WINDOW, (i + 1) * WINDOW),
-  ]);
-  const nTest = Math.min(test, Math.floor(windows.length / TEST_SHARE));
-  if (nTest < 2) {
-    const problem = `The text has ${tokens.length} tokens, and a lens needs at least ${2 * TEST_SHARE * WINDOW}`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give a longer one.`);
+  // A window that comes twice must not stand on two sides.
+  const windows = new Map<string, number[]>();
+  for (let at = 0; at + WINDOW <= tokens.length; at += WINDOW) {
+    const window = [...start, ...tokens.subarray(at, at + WINDOW)];
+    windows.set(window.join(), window);
   }
-  const [held, rest] = divide(new Random(seed, 'lens-windows').sample(windows), nTest);
+  const nTest = Math.min(test, Math.floor(windows.size / TEST_SHARE));
+  if (nTest < 2) {
+    const problem = `The text has ${windows.size} different windows of ${WINDOW} tokens, and a lens needs at least`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem} ${2 * TEST_SHARE}. Give a longer one.`);
+  }
+  const [held, rest] = divide(new Random(seed, 'lens-windows').sample([...windows.values()]), nTest);
   const [validation, fit] = divide(
     rest.slice(0, prompts),
     Math.floor(Math.min(prompts, rest.length) / VALIDATION_SHARE),
