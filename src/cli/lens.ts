@@ -122,10 +122,12 @@ export const lens: CommandModule<unknown, LensArguments> = {
 
 /** The id of a token written as text. A text of several tokens has no one probability, so it is refused. */
 function oneToken(model: Model, text: string, escapes: boolean): number {
-  const tokens = model.tokenize(escapes ? unescapeText(text) : text);
+  const wanted = escapes ? unescapeText(text) : text;
+  const tokens = model.tokenize(wanted);
   if (tokens.length === 1) return tokens[0] as number;
   const pieces = Array.from(tokens, (token) => JSON.stringify(model.detokenize([token])));
-  const wayOut = tokens.length ? `It is ${pieces.join(' ')}; track the first of them.` : 'Give it some text.';
+  const spaced = model.tokenize(` ${wanted}`).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
+  const wayOut = tokens.length ? `It is ${pieces.join(' ')}; track the first of them${spaced}.` : 'Give it some text.';
   throw usageError(`--track ${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
 }
 
