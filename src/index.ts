@@ -1,5 +1,29 @@
 // The public interface: what is not exported here may change without notice.
 export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './errors.js';
+export {
+  type ClassCurve,
+  type ClassCurves,
+  classCurves,
+  crossing,
+  leadingShares,
+  topClasses,
+} from './evaluation/class-curves.js';
+export {
+  type DecodedLayer,
+  type Decoding,
+  type DecodingEvents,
+  type DecodingOptions,
+  decodeVector,
+  runDecodings,
+} from './evaluation/decodings.js';
+export {
+  type EvolutionCell,
+  type EvolutionEvents,
+  type EvolutionOptions,
+  type PromptReading,
+  runEvolution,
+} from './evaluation/evolution.js';
+export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './evaluation/evolution-classes.js';
 export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
 export {
   type AnsweredQuery,
@@ -32,6 +56,7 @@ export {
   type ScoredQuery,
   type Table,
 } from './evaluation/tables.js';
+export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './evaluation/token-classes.js';
 export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export {
@@ -45,11 +70,22 @@ export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } fro
 export * from './model/index.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
 export { heatmapToSvg } from './report/heatmap.js';
-export { type Report, reportToHtml, type WorkedExample } from './report/html.js';
 export { mainTableReport, mainTables, sweepFigure, textPatchDifferences } from './report/main-table.js';
 export { type MainTableRun, type MainTableRunOptions, writeMainTableRun } from './report/main-table-run.js';
+export { reportToHtml } from './report/page.js';
+export { pictureToSvg } from './report/picture.js';
 export { piesToSvg } from './report/pies.js';
 export { figureToPng, svgToPng } from './report/png.js';
+export type {
+  Block,
+  LensPicture,
+  LensView,
+  Pies,
+  Report,
+  Scatter,
+  TextTable,
+  WorkedExample,
+} from './report/report.js';
 export { scatterToSvg } from './report/scatter.js';
 export { sweepReport } from './report/sweep.js';
 export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';

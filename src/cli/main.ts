@@ -7,9 +7,11 @@ import { XpatchError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
+import { decode } from './decode.js';
 import { demo } from './demo.js';
 import { doctor } from './doctor.js';
 import { reportError, usageError } from './errors.js';
+import { evolution } from './evolution.js';
 import { extract } from './extract.js';
 import { interruptCode } from './interrupt.js';
 import { lens } from './lens.js';
@@ -29,6 +31,8 @@ const commands = [
   lens,
   patchscope,
   tune,
+  evolution,
+  decode,
   view,
   doctor,
   build,

@@ -6,6 +6,7 @@ import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import { type PromptRecord, recordPrompt } from '../vectors/prompt-record.js';
 import { type Classes, type EvolutionClass, resolveClasses, type WordClass } from './evolution-classes.js';
+import { requireModalities } from './modalities.js';
 import { classOf, type TaskTokens, type TopClass, taskTokens } from './token-classes.js';
 
 export interface EvolutionOptions {
@@ -93,12 +94,7 @@ export async function runEvolution(
 ): Promise<EvolutionCell[]> {
   const { tasks, modalities, style, prompts = 100 } = options;
   const pictures = modalities.includes('image');
-  if (pictures && !context.model.hasVision) {
-    throw new XpatchError(
-      'IMAGE_UNSUPPORTED',
-      'Image prompts need a model with a picture encoder: give --mmproj, or ask for text only.',
-    );
-  }
+  requireModalities(context.model, modalities);
   if (!Number.isSafeInteger(prompts) || prompts < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
   }
