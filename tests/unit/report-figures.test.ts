@@ -194,7 +194,7 @@ describe('figures', () => {
 describe('escaping', () => {
   test('covers markup, quotes, forbidden characters and lone surrogates, and keeps the rest', () => {
     expect(escapeXml(`<a b="c" d='e'>&amp;`)).toBe('&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;amp;');
-    expect(escapeXml('a\u0000\u001b\ufffe\ud800b\n\tc')).toBe('ab\n\tc');
+    expect(escapeXml('a\u0000\u001b\ufffe\ud800\u202e\u2066b\n\tc')).toBe('ab\n\tc');
     expect(escapeXml('é漢🍎')).toBe('é漢🍎');
   });
 });
