@@ -173,13 +173,13 @@ export interface Comparison {
 /** Two runs side by side. */
 export function comparePage({ left, right, differences, tables, blocks }: Comparison): ViewPage {
   const body = [
-    back,
+    '<nav aria-label="Up"><a href="/">All runs</a> <a href="#reports">Both reports</a></nav>',
     '<main>',
     '<h1>Two runs</h1>',
     `<dl><dt>left</dt><dd>${titleOf(left)}</dd><dt>right</dt><dd>${titleOf(right)}</dd></dl>`,
     folding('What differs in the manifests', differenceTable(differences)),
     ...tables.map(({ name, merged }) => folding(`Table ${show(name)}`, mergedTable(name, merged))),
-    '<h2>Reports</h2>',
+    '<h2 id="reports">Reports</h2>',
     blockChoice(blocks),
     '<div class="pair">',
     reportFrame('left', left),
@@ -199,7 +199,7 @@ function blockChoice({ left, right }: Comparison['blocks']): string {
   if (ids.length === 0) return '';
   const options = ids.map((id) => {
     const side = !right.includes(id) ? ' (left only)' : !left.includes(id) ? ' (right only)' : '';
-    return `<option value="${encodeURIComponent(id)}">${textHtml(id.replace(/^block-/, ''))}${side}</option>`;
+    return `<option value="${encodeURIComponent(id)}">${textHtml(id)}${side}</option>`;
   });
   // Not kept over a reload, which puts both reports back to their top.
   const select = `<select id="block" autocomplete="off"><option value="">the top</option>${options.join('')}</select>`;
@@ -232,8 +232,9 @@ const SUBHEADS = { same: ['both'], number: ['left', 'right', 'difference'], text
 
 function mergedTable(name: string, merged: MergedTable | undefined): string {
   if (!merged) return '<p>Its rows or columns are not the same in both runs: see the reports.</p>';
-  const { corner, columns, rows } = merged;
-  if (columns.every(({ kind }) => kind === 'same')) return '<p>The same in both runs.</p>';
+  const { corner, columns, rows, unshared } = merged;
+  const note = unshared.length > 0 ? `<p class="quiet-text">Only in one run: ${show(unshared.join(', '))}.</p>` : '';
+  if (columns.every(({ kind }) => kind === 'same')) return `<p>The same in both runs.</p>${note}`;
   const groups = columns.map(
     (column) =>
       `<th scope="colgroup" class="group" colspan="${SUBHEADS[column.kind].length}">${show(column.name)}</th>`,
@@ -251,11 +252,12 @@ function mergedTable(name: string, merged: MergedTable | undefined): string {
     });
     return `<tr><th scope="row">${show(label)}</th>${values.join('')}</tr>`;
   });
-  return scrolling(`Table ${textHtml(name)}`, 'merged', [
+  const table = scrolling(`Table ${textHtml(name)}`, 'merged', [
     `<thead><tr><th scope="col" rowspan="2">${show(corner) || 'row'}</th>${groups.join('')}</tr>`,
     `<tr>${heads.join('')}</tr></thead>`,
     `<tbody>${body.join('\n')}</tbody>`,
   ]);
+  return table + note;
 }
 
 /** The first column of a group has a line on its left. */
@@ -272,5 +274,8 @@ function differenceCell(value: number | undefined): string {
   return `<td class="number difference">${sign}${shortNumber(Math.abs(value))}</td>`;
 }
 
-/** Four digits; whole numbers have all of theirs. */
-const shortNumber = (value: number) => String(Number.isInteger(value) ? value : Number(value.toPrecision(4)));
+/** Whole numbers as they are, others with three digits behind the point, or of themselves where those would be zeros. */
+function shortNumber(value: number): string {
+  if (Number.isInteger(value)) return String(value);
+  return Math.abs(value) >= 0.001 ? value.toFixed(3) : String(Number(value.toPrecision(3)));
+}

@@ -16,7 +16,8 @@ body { max-width: none; }
 th[aria-sort=ascending] a::after { content: " ↑"; }
 th[aria-sort=descending] a::after { content: " ↓"; }
 td.choice { text-align: center; }
-form p { margin-top: .75rem; }
+form > p { margin-top: .75rem; }
+nav a { margin-right: 1rem; }
 button.compare, select { font: inherit; color: var(--ink); background: var(--raised); border: 1px solid var(--muted); border-radius: 4px; padding: .15rem .7rem; max-width: 100%; }
 button.compare:hover { background: var(--ink); color: var(--ground); }
 .quiet-text, small { color: var(--muted); }

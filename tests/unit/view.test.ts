@@ -58,11 +58,7 @@ const urlOf = async (name: string) => `/runs/${await idOf(join(runs, name))}/`;
 
 beforeAll(async () => {
   const table = 'row,column,value,low,high,n,items\r\nText Patch,mean,0.5,0.4,0.6,10,5\r\n';
-  const one = makeRun(
-    join(runs, 'one'),
-    manifest,
-    '<section id="block-lenient">1</section><section id="block-only">2</section>',
-  );
+  const one = makeRun(join(runs, 'one'), manifest, '<section id="lenient">1</section><section id="only">2</section>');
   writeFileSync(join(one, 'tables', 'lenient.csv'), table);
   writeFileSync(join(one, 'tables', 'other.csv'), 'a,b\r\n1,2\r\n');
   writeFileSync(join(one, 'figures', 'sweep.svg'), '<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>');
@@ -78,7 +74,7 @@ beforeAll(async () => {
   const two = makeRun(
     join(runs, 'group', 'two'),
     { ...manifest, title: HOSTILE, model: { ...manifest.model, hash: 'def', [HOSTILE]: HOSTILE } },
-    '<section id="block-lenient">2</section>',
+    '<section id="lenient">2</section>',
   );
   writeFileSync(join(two, 'tables', 'lenient.csv'), table.replace('0.5', '0.75'));
   writeFileSync(join(two, 'tables', 'other.csv'), 'a,b\r\n2,2\r\n');
@@ -341,10 +337,10 @@ describe('two runs', () => {
       /<bdi>model\.hash<\/bdi><\/th><td class="value"><bdi>abc<\/bdi><\/td><td class="value"><bdi>def</,
     );
     expect(body).not.toContain('<bdi>experiment</bdi>');
-    expect(body).toMatch(/>0\.5<\/td><td[^>]*>0\.75<\/td><td[^>]*>\+0\.25<\/td>/);
+    expect(body).toMatch(/>0\.500<\/td><td[^>]*>0\.750<\/td><td[^>]*>\+0\.250<\/td>/);
     expect(body).toContain('Its rows or columns are not the same');
-    expect(body).toContain('<option value="block-lenient">lenient</option>');
-    expect(body).toContain('<option value="block-only">only (left only)</option>');
+    expect(body).toContain('<option value="lenient">lenient</option>');
+    expect(body).toContain('<option value="only">only (left only)</option>');
     expect(body.match(/<iframe src="([^"]*)"/g)).toHaveLength(2);
     expect(body).not.toContain('<script>alert');
     expect(headers['content-security-policy']).not.toContain('unsafe-inline');
@@ -389,6 +385,7 @@ describe('two runs', () => {
     const merged = mergeTables('task,n,word\r\nx,1,a\r\ny,2,b\r\n', 'task,n,word\r\nx,1.5,a\r\ny,2,c\r\n');
     expect(merged).toEqual({
       corner: 'task',
+      unshared: [],
       columns: [
         { name: 'n', kind: 'number' },
         { name: 'word', kind: 'text' },
@@ -410,7 +407,16 @@ describe('two runs', () => {
         },
       ],
     });
+    expect(mergeTables('a,b,c\r\nx,1,2\r\n', 'a,c,d\r\nx,5,6\r\n')).toMatchObject({
+      unshared: ['b', 'd'],
+      columns: [{ name: 'c' }],
+      rows: [{ cells: [{ left: '2', right: '5', difference: 3 }] }],
+    });
     expect(mergeTables('a,b\r\nx,1\r\n', 'a,c\r\nx,1\r\n')).toBeUndefined();
+    // A mean over other columns is another number.
+    const mean = (column: string) => `row,column,value\r\nx,${column},1\r\nx,mean,1\r\n`;
+    expect(mergeTables(mean('p'), mean('p'))).toBeDefined();
+    expect(mergeTables(mean('p'), mean('q'))).toBeUndefined();
     expect(mergeTables('a,b\r\nx,1\r\n', 'a,b\r\nx,1\r\ny,2\r\n')).toBeUndefined();
     expect(mergeTables('', 'a,b\r\n')).toBeUndefined();
   });
