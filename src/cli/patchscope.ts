@@ -62,10 +62,7 @@ export const patchscope: CommandModule<unknown, PatchscopeArguments> = {
         .group(['position', 'layers', 'vector', 'vector-position'], 'Source:')
         .option(
           'target-prompt',
-          textOption(
-            'target-prompt',
-            `Text that the states are patched into. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`,
-          ),
+          textOption('target-prompt', `Target text. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`),
         )
         .option(
           'target-position',
