@@ -140,9 +140,9 @@ function legendOf(styles: ReadonlyMap<string, Style>, mode: TextMode): [string, 
   });
 }
 
-function line(path: string, style: Style, mode: TextMode, width = 2): string {
+function line(path: string, style: Style, mode: TextMode, width = 2, attributes = ''): string {
   const dash = style.dash === undefined ? '' : ` stroke-dasharray="${style.dash}" stroke-linecap="round"`;
-  return `<path d="${path}" fill="none" stroke="${colour(mode, style.colour)}" stroke-width="${width}" stroke-linejoin="round"${dash}/>`;
+  return `<path d="${path}" fill="none" stroke="${colour(mode, style.colour)}" stroke-width="${width}" stroke-linejoin="round"${dash}${attributes}/>`;
 }
 
 interface Frame {
@@ -177,11 +177,12 @@ function drawPanel(panel: Panel, frame: Frame): string {
   out.push(`<path d="M0 ${height}H${width}" stroke="${muted}"/>`);
   for (const { label, x } of panel.verticals ?? []) {
     const style = frame.styles.get(uprightKey(label)) as Style;
-    out.push(line(`M${fixed(toX(x))} 0V${height}`, style, mode, 1.5));
+    out.push(line(`M${fixed(toX(x))} 0V${height}`, style, mode, 1.5, tipOf(mode, `${label}: ${tickLabel(x)}`)));
   }
   for (const { label, y } of panel.baselines ?? []) {
     const style = frame.styles.get(label) as Style;
-    out.push(line(`M0 ${fixed(toY(y))}H${width}`, { dash: DASHES[0], ...style }, mode));
+    const tip = tipOf(mode, `${label}: ${describe({ x: 0, y })}`);
+    out.push(line(`M0 ${fixed(toY(y))}H${width}`, { dash: DASHES[0], ...style }, mode, 2, tip));
   }
   const curves = panel.series.map(({ label, points }) => {
     const sorted = [...points].sort((a, b) => a.x - b.x);
@@ -201,15 +202,18 @@ function drawPanel(panel: Panel, frame: Frame): string {
   for (const { label, points, style } of curves) {
     if (points.length === 0) continue;
     out.push(line(`M${points.map(({ x, y }) => at(x, y)).join('L')}`, style, mode));
+    // Smaller where many stand in a line, so that they do not run into each other.
+    const spacing = (width - 2 * inset) / Math.max(1, points.length - 1);
+    const scale = Math.min(1, Math.max(0.45, spacing / 13));
     for (const point of points) {
-      const tip = tipOf(mode, `${label}, ${tickLabel(point.x)}: ${describe(point)}`);
-      out.push(drawMark(mode, style.mark as Mark, toX(point.x), toY(point.y), tip));
+      const attributes = tipOf(mode, `${label}, ${tickLabel(point.x)}: ${describe(point)}`);
+      out.push(drawMark(mode, style.mark as Mark, toX(point.x), toY(point.y), { attributes, scale }));
     }
   }
   return out.join('\n');
 }
 
 function describe({ y, low, high }: Point): string {
-  const number = (value: number) => String(Number(value.toPrecision(3)));
+  const number = (value: number) => tickLabel(Number(value.toPrecision(3)));
   return low === undefined || high === undefined ? number(y) : `${number(y)} [${number(low)}, ${number(high)}]`;
 }

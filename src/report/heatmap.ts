@@ -38,10 +38,10 @@ export function heatmapToSvg(view: LensView): string {
     const text = input.kind === 'image' ? 'picture' : visibleText(input.text);
     svg.push(svgText(MODE, x + CELL.width / 2, 12, String(lens.positions[p]), { ...middle, size: 9 }));
     svg.push(
-      svgText(MODE, x + CELL.width / 2, 26, fitText(text, 10.5, CELL.width - 4), {
+      svgText(MODE, x + CELL.width / 2, 26, fitText(text, 10, CELL.width - 4), {
         ...middle,
         fill: 'ink',
-        size: 10.5,
+        size: 10,
       }),
     );
     for (const [row, { l }] of rows.entries()) {

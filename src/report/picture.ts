@@ -43,6 +43,7 @@ export async function pictureToSvg(view: LensView, picture: LensPicture): Promis
       `<g transform="translate(${fixed(i * (size.width + GAP))} 22)">`,
       svgText(MODE, 0, -7, `layer ${layer}`, { size: 12.5, bold: true }),
       `<image width="${fixed(size.width)}" height="${fixed(size.height)}" preserveAspectRatio="none" xlink:href="${href}"/>`,
+      `<rect width="${fixed(size.width)}" height="${fixed(size.height)}" fill="none" stroke="${colour(MODE, 'grid')}"/>`,
       ...words,
       '</g>',
     ];

@@ -105,7 +105,7 @@ function drawPanel(panel: Panel, markOf: (colour: string, shape: string) => Mark
   for (const { x, y, colour: name, shape, label } of panel.points) {
     const tip = tipOf(mode, `${label} (${name}, ${shape})`);
     // Seen through a little, so that points over each other show.
-    out.push(drawMark(mode, markOf(name, shape), toX(x), toY(y), ` opacity="0.8"${tip}`));
+    out.push(drawMark(mode, markOf(name, shape), toX(x), toY(y), { attributes: ` opacity="0.8"${tip}` }));
   }
   return out.join('\n');
 }

@@ -133,12 +133,16 @@ export function svgText(mode: TextMode, x: number, y: number, text: string, styl
   return `<g transform="translate(${fixed(x)} ${fixed(y)})${turn} scale(${scale})" fill="${fill}"${stroke}>${letters.join('')}</g>`;
 }
 
-/** With the code points of characters that have no outline, such as U+4E2D, in their place. */
+/** With the code points of characters that have no outline, such as U+4E2D, in their place; a blank between two of them. */
 function outlined(text: string): string {
-  return text
-    .normalize('NFC')
-    .replace(/[\p{Cc}\p{Cs}]/gu, '')
-    .replace(/./gu, (character) => (glyphOf(character) ? character : `U+${hex(character)}`));
+  let out = '';
+  let escaped = false;
+  for (const character of text.normalize('NFC').replace(/[\p{Cc}\p{Cs}]/gu, '')) {
+    const known = glyphOf(character) !== undefined;
+    out += known ? character : `${escaped ? ' ' : ''}U+${hex(character)}`;
+    escaped = !known;
+  }
+  return out;
 }
 
 const hex = (character: string): string =>

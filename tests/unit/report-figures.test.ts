@@ -69,7 +69,9 @@ describe('figures', () => {
     const page = figureToSvg(figure, 'text');
     expect(page).toContain('var(--series-0,#0072B2)');
     expect(page).not.toMatch(/(fill|stroke)="#/);
-    expect(count(page, 'data-tip=')).toBe(4 * 2 * 4);
+    expect(count(page, 'data-tip=')).toBe(4 * (2 * 4 + 2));
+    expect(page).toContain('data-tip="chosen layer: 2"');
+    expect(page).toContain('data-tip="Text Prompt: 0.05"');
     expect(page).toContain('data-tip="Text Patch, 3: 0.3 [0.25, 0.375]"');
     const file = figureToSvg(figure);
     expect(file).not.toMatch(/var\(|data-tip|<text/);
@@ -186,7 +188,9 @@ describe('figures', () => {
     const ids = new Set([...file.matchAll(/id="(g[0-9a-f]+)"/g)].map((match) => match[1]));
     const used = new Set([...file.matchAll(/xlink:href="#(g[0-9a-f]+)"/g)].map((match) => match[1]));
     expect([...used].sort()).toEqual([...ids].sort());
-    expect(svgText('outlines', 0, 0, '中', { size: 10 })).toBe(svgText('outlines', 0, 0, 'U+4E2D', { size: 10 }));
+    const set = (text: string) => svgText('outlines', 0, 0, text, { size: 10 });
+    expect(set('中')).toBe(set('U+4E2D'));
+    expect(set('a中国b')).toBe(set('aU+4E2D U+56FDb'));
     for (const letter of 'Ġ▁␣␍⇥⏎∅Čžß') expect(textWidth(letter, 10)).not.toBe(textWidth(`U+${letter}`, 10));
   });
 });
