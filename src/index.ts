@@ -26,6 +26,13 @@ export {
 export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './evaluation/evolution-classes.js';
 export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
 export {
+  type LensPromptOptions,
+  type LensPrompts,
+  taskLensPrompts,
+  textLensPrompts,
+} from './evaluation/lens-prompts.js';
+export { evaluateLens, type LensQuality, type LensQualityOptions } from './evaluation/lens-quality.js';
+export {
   type AnsweredQuery,
   CONDITIONS,
   type Condition,
