@@ -99,7 +99,9 @@ export const decode: CommandModule<unknown, DecodeArguments> = {
           : await runDecodings(session.context, options, {
               signal: session.signal,
               onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
+              onVector: (name, vector) => run.files.saveVector(name, vector),
             });
+      await run.files.append(decodings);
       const layers = shownLayers(decodings, chosen, nLayers);
       const notes = SHIPPED_NOTES[args.model] ?? [];
       await run.finish(decodingReport(decodings, layers, nVocab, { title, notes, provenance: run.provenance }));

@@ -82,6 +82,8 @@ export const evolution: CommandModule<unknown, EvolutionArguments> = {
       const cells = await runEvolution(context, options, {
         signal,
         onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
+        onCell: ({ task, modality, readings }) =>
+          run.files.append(readings.map((reading) => ({ task, modality, ...reading }))),
       });
       const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
       const without = names.filter((name) => name !== 'other');

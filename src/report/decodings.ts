@@ -79,7 +79,6 @@ export function decodingTable(decodings: readonly Decoding[], layer: number, voc
     }),
     notes: [
       `Ranks count from 1 in a vocabulary of ${vocabulary} tokens. Task word: the best of its spellings that are one token. Answers: the best first token of any answer of the task, one of many${answerCounts(decodings)}.`,
-      '␠ is a space.',
     ],
   };
 }

@@ -49,7 +49,7 @@ export function evolutionReport(
           figure: curvesFigure(
             names,
             curves.filter((one) => one.modality === modality),
-            modality,
+            cells.filter((cell) => cell.modality === modality),
           ),
         };
       }),
@@ -180,7 +180,7 @@ export function crossingsTable({ cells, sets }: EvolutionFindings): TextTable {
       ];
     }),
     notes: [
-      'A crossing is the layer (0-based block output, linear between layers) from which on the mean of the first class stays above that of the second; 0 when it is above from the start, empty when it is not above at the last layer or one of them has no curve.',
+      'A crossing is the layer (0-based block output, linear between layers) from which on the mean of the first class stays above that of the second; 0 when it is above from the start, empty when it is not above at the last layer or one of them has no curve. Between two curves near 0 it means little: see which one leads.',
       `Crossings and shares are those of the softmax over ${led.map(labelOf).join(', ')}; those against another answer of the softmax over all classes.`,
       ...collisionNotes(cells, sets[0]?.curves ?? []),
     ],
@@ -210,9 +210,13 @@ function collisionNotes(cells: readonly EvolutionCell[], curves: readonly ClassC
   ];
 }
 
-function curvesFigure(names: readonly string[], curves: readonly ClassCurves[], modality: Modality): Figure {
+function curvesFigure(
+  names: readonly string[],
+  curves: readonly ClassCurves[],
+  cells: readonly EvolutionCell[],
+): Figure {
   return {
-    title: `The last delimiter through the layers, ${modality} prompts`,
+    title: `The last delimiter through the layers, ${cells[0]?.modality} prompts`,
     xLabel: 'layer (0-based block output)',
     yLabel: 'probability among the classes',
     panels: curves.map((one) => ({
@@ -223,6 +227,7 @@ function curvesFigure(names: readonly string[], curves: readonly ClassCurves[], 
       })),
     })),
     notes: [
+      ...evolutionStatements(cells),
       `Softmax over ${names.map(labelOf).join(', ')} only; mean over n prompts with 95 % bootstrap bands.`,
       ...names.flatMap((name) => DEFINITIONS[name] ?? []),
       ...[
