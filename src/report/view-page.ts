@@ -155,8 +155,8 @@ export function runPage(run: Run, files: readonly string[]): ViewPage {
 
 /** What went wrong with a request. */
 export function problemPage(code: string, message: string): ViewPage {
-  const body = [back, '<main>', '<h1>Not there</h1>', `<p>${show(`${code}: ${message}`)}</p>`, '</main>'];
-  return { title: 'xpatch: not there', body };
+  const body = [back, '<main>', '<h1>Nothing to show</h1>', `<p>${show(`${code}: ${message}`)}</p>`, '</main>'];
+  return { title: 'xpatch: nothing to show', body };
 }
 
 /** What the page of two runs shows. */

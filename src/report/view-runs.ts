@@ -101,7 +101,7 @@ export async function readRun(entry: RunEntry): Promise<Run> {
   const [bytes, hasReport] = await Promise.all([
     folderBytes(entry.path),
     openRunFile(entry, 'report.html').then(
-      ({ handle }) => handle.close().then(() => true),
+      ({ handle, size }) => handle.close().then(() => size > 0),
       () => false,
     ),
   ]);

@@ -24,8 +24,9 @@ button.compare:hover { background: var(--ink); color: var(--ground); }
 .quiet-text, .problem { font-size: .87rem; }
 .problem, .broken { color: var(--bad); }
 .value { min-width: 6rem; max-width: 36rem; }
+.merged + .quiet-text { margin-top: .5rem; }
 td.difference { font-weight: 650; }
-.merged th, .merged td.number { padding-left: .7rem; }
+.merged th, .merged td { padding-left: .7rem; }
 .merged th:first-child { padding-left: 0; }
 .merged .group { border-left: 1px solid var(--grid); }
 summary { cursor: pointer; margin-top: 2rem; }
@@ -41,7 +42,8 @@ main > h2 { margin-top: 2rem; }
 @media (max-width: 50rem) {
   .pair { grid-template-columns: 1fr; }
   .pair iframe { height: 70vh; }
-  .wide tbody th { min-width: 9rem; }
+  .wide tbody th { min-width: 8rem; }
+  .differences tbody th, .differences .value { min-width: 0; }
 }
 `;
 

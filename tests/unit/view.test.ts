@@ -280,7 +280,10 @@ describe('broken folders are listed with what is wrong', () => {
     const path = makeRun(join(folder, 'odd', 'no report'));
     rmSync(join(path, 'report.html'));
     const [entry] = await findRuns([path]);
-    expect((await readRun(entry as NonNullable<typeof entry>)).problem).toMatch(/complete but has no report\.html/);
+    const complete = async () => (await readRun(entry as NonNullable<typeof entry>)).problem;
+    expect(await complete()).toMatch(/complete but has no report\.html/);
+    writeFileSync(join(path, 'report.html'), '');
+    expect(await complete()).toMatch(/complete but has no report\.html/);
   });
 
   test('values of the wrong type, and nesting without end', async () => {
