@@ -96,6 +96,7 @@ export type {
 export { scatterToSvg } from './report/scatter.js';
 export { sweepReport } from './report/sweep.js';
 export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
+export { type RunServer, serveRuns } from './report/view-server.js';
 export {
   describeRun,
   provenanceOf,

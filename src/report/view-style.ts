@@ -24,10 +24,11 @@ button.compare:hover { background: var(--ink); color: var(--ground); }
 .quiet-text, .problem { font-size: .87rem; }
 .problem, .broken { color: var(--bad); }
 .value { min-width: 6rem; max-width: 36rem; }
+.value, .wide tbody th { overflow-wrap: anywhere; }
 .merged + .quiet-text { margin-top: .5rem; }
 td.difference { font-weight: 650; }
 .merged th, .merged td { padding-left: .7rem; }
-.merged th:first-child { padding-left: 0; }
+.merged thead tr:first-child > :first-child, .merged tbody th { padding-left: 0; }
 .merged .group { border-left: 1px solid var(--grid); }
 summary { cursor: pointer; margin-top: 2rem; }
 summary h2 { display: inline; }
