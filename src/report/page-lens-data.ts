@@ -15,7 +15,8 @@ import type { LensView } from './report.js';
 
 const deflate = promisify(deflateRaw);
 /** Cells handled before other work gets its turn. */
-const SLICE = 20_000;
+const SLICE = 10_000;
+const pause = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
  * The numbers of a lens for a page, all ranks of its top-k.
@@ -28,10 +29,18 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
   const order = lens.layers.map((layer, l) => ({ layer, l })).sort((a, b) => a.layer - b.layer);
   const layers = order.map(({ layer }) => layer);
   const positions = lens.positions.slice(first);
-  const cells = positions.flatMap((_, p) => order.map(({ l }) => lens.cells[l]?.[first + p] as LensCell));
-  const maximum = (of: (cell: LensCell) => number) => cells.reduce((max, cell) => Math.max(max, of(cell)), 0);
-  const [maxEntropy, maxKl] = [maximum((cell) => cell.entropy), maximum((cell) => cell.kl)];
-  const topK = cells.reduce((min, cell) => Math.min(min, cell.top.length), Number.POSITIVE_INFINITY);
+  const cells: LensCell[] = [];
+  let [maxEntropy, maxKl, topK] = [0, 0, Number.POSITIVE_INFINITY];
+  for (let p = first; p < lens.positions.length; p++) {
+    for (const { l } of order) {
+      const cell = lens.cells[l]?.[p] as LensCell;
+      cells.push(cell);
+      maxEntropy = Math.max(maxEntropy, cell.entropy);
+      maxKl = Math.max(maxKl, cell.kl);
+      topK = Math.min(topK, cell.top.length);
+    }
+    if (p % 500 === 0) await pause();
+  }
   const tracked = cells[0]?.tokens.map(({ token, text }) => ({ token, text })) ?? [];
   const texts = new Map<string, number>();
   const indexOf = (text: string) => {
@@ -45,7 +54,7 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
     const numbers = new Uint32Array(cells.length);
     for (let from = 0; from < cells.length; from += SLICE) {
       for (let i = from; i < Math.min(cells.length, from + SLICE); i++) numbers[i] = of(cells[i] as LensCell);
-      await new Promise((resolve) => setImmediate(resolve));
+      await pause();
     }
     return toPlanes(numbers, bytes);
   };
@@ -108,19 +117,22 @@ export async function fitLenses(views: readonly LensView[], budget: number): Pro
     const data = await encodeLens(view);
     fitted.push({ view, nRanks: data.ranks.length, first: 0, data });
   }
-  while (fitted.reduce((sum, { data }) => sum + sizeOf(data), 0) > budget) {
+  for (;;) {
+    const size = fitted.reduce((sum, { data }) => sum + sizeOf(data), 0);
+    if (size <= budget) return fitted;
     const largest = fitted.reduce((a, b) => (sizeOf(b.data) > sizeOf(a.data) ? b : a));
     const { view, first, data } = largest;
     if (data.ranks.length > 1) {
       largest.data = { head: data.head, ranks: data.ranks.slice(0, -1) };
       continue;
     }
-    const left = view.lens.positions.length - first;
+    const { positions } = view.lens;
+    const left = positions.length - first;
     if (left < 2) throw new XpatchError('INVALID_ARGUMENT', 'A lens does not fit into the page. Take fewer layers.');
-    largest.first = first + Math.ceil(left / 2);
+    const share = 0.97 * Math.max(0, 1 - (size - budget) / sizeOf(data));
+    largest.first = Math.max(first + 1, positions.length - Math.max(1, Math.floor(share * left)));
     largest.data = await encodeLens(view, largest.first);
   }
-  return fitted;
 }
 
 const sizeOf = ({ head, ranks }: EncodedLens): number => ranks.reduce((sum, rank) => sum + rank.length, head.length);

@@ -91,7 +91,7 @@ function section({ name, heading, caption }: Block, body: string, note: string):
 }
 
 /** What of a lens the page had no room for. */
-function cutNote(lens: FittedLens | undefined): string {
+export function cutNote(lens: FittedLens | undefined): string {
   if (lens === undefined) return '';
   const { view, nRanks, first, data } = lens;
   const nPositions = view.lens.positions.length;

@@ -80,6 +80,9 @@ export class LensGrid {
       this.headRow,
       ...[...this.rows].reverse(),
     );
+    // few layers get room, many stay in sight
+    const row = Math.max(22, Math.min(30, Math.floor(480 / data.nLayers)));
+    this.element.style.setProperty('--row', `${row}px`);
     this.listen();
   }
 
