@@ -77,11 +77,16 @@ export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunM
  * in a lens, then report.html, which shows all of them.
  *
  * @throws {XpatchError} INVALID_ARGUMENT for names that are no file names or stand twice, or numbers that cannot be drawn;
- *   FILE_WRITE
+ *   FILE_WRITE; ABORTED between two blocks
  */
-export async function writeReport(folder: RunFolder, report: Report): Promise<void> {
+export async function writeReport(
+  folder: RunFolder,
+  report: Report,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<void> {
   requireNames(report.blocks);
   for (const block of report.blocks) {
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'The report was not finished.', { cause: signal.reason });
     if (block.kind === 'table') await writeTable(folder, block.name, block.table);
     else if (block.kind === 'examples') {
       await writeTable(folder, block.name, examplesToTable(block.heading, block.examples));

@@ -184,6 +184,12 @@ test('names that are no file names, or stand twice, are refused before anything 
   }
 });
 
+test('an aborted report ends before its next block', async () => {
+  const folder = await RunFolder.create(join(parent, 'aborted'), { status: 'running' });
+  await expectError(() => writeReport(folder, report, { signal: AbortSignal.abort() }), 'ABORTED', /not finished/);
+  expect(await readdir(folder.path)).toEqual(['manifest.json']);
+});
+
 test('a lens of many positions is written in little memory, whole', async () => {
   const n = 3000;
   const positions = Array.from({ length: n }, (_, p) => p);
