@@ -177,26 +177,31 @@ describe('projectors whose rows keep a grid', () => {
     for (const [row, distances] of await responses(model, noise(side, side))) expect(farthest(distances)).toBe(row);
   });
 
-  test.each(['idefics3', 'internvl', 'llama4'])('%s: every tile is a picture with a grid of its own', async (name) => {
-    const model = await open(name);
-    const image = noise(64, 64); // four tiles of 32 x 32, and the whole picture scaled
-    const plain = await encode(model, image);
-    expect(plain).toHaveLength(5);
-    for (let tile = 0; tile < 4; tile++) {
-      const at = { x: 32 * (tile % 2), y: 32 * Math.floor(tile / 2) };
-      const { seen, grid } = plain[tile] as Rows;
-      const lines = Array.from({ length: 32 }, (_, y) => 3 * ((at.y + y) * 64 + at.x));
-      expect(Array.from(seen.data)).toEqual(lines.flatMap((from) => Array.from(image.data.subarray(from, from + 96))));
-      const rectangle = (grid as PatchRectangle[])[6] as PatchRectangle;
-      const changed = await encode(
-        model,
-        inverted(image, { ...rectangle, x: at.x + rectangle.x, y: at.y + rectangle.y }),
-      );
-      const reached = plain.map((rows, i) => moved(rows, changed[i] as Rows).flatMap((n, row) => (n > 0 ? row : [])));
-      reached.splice(4, 1); // the whole picture, scaled by a filter that reaches over edges
-      expect(reached).toEqual([0, 1, 2, 3].map((i) => (i === tile ? [6] : [])));
-    }
-  });
+  test.each(['mlp-tiled', 'idefics3', 'internvl', 'llama4'])(
+    '%s: every tile is a picture with a grid of its own',
+    async (name) => {
+      const model = await open(name);
+      const image = noise(64, 64); // four tiles of 32 x 32, and the whole picture scaled
+      const plain = await encode(model, image);
+      expect(plain).toHaveLength(5);
+      for (let tile = 0; tile < 4; tile++) {
+        const at = { x: 32 * (tile % 2), y: 32 * Math.floor(tile / 2) };
+        const { seen, grid } = plain[tile] as Rows;
+        const lines = Array.from({ length: 32 }, (_, y) => 3 * ((at.y + y) * 64 + at.x));
+        expect(Array.from(seen.data)).toEqual(
+          lines.flatMap((from) => Array.from(image.data.subarray(from, from + 96))),
+        );
+        const rectangle = (grid as PatchRectangle[])[6] as PatchRectangle;
+        const changed = await encode(
+          model,
+          inverted(image, { ...rectangle, x: at.x + rectangle.x, y: at.y + rectangle.y }),
+        );
+        const reached = plain.map((rows, i) => moved(rows, changed[i] as Rows).flatMap((n, row) => (n > 0 ? row : [])));
+        reached.splice(4, 1); // the whole picture, scaled by a filter that reaches over edges
+        expect(reached).toEqual([0, 1, 2, 3].map((i) => (i === tile ? [6] : [])));
+      }
+    },
+  );
 
   test('a projector that pools is refused with the reason', async () => {
     const model = await open('yasa2');

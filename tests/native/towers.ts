@@ -2,6 +2,7 @@
 // every attention is zero, so that no patch hears of another: which pixels a row depends on is then an exact question.
 import { writeFileSync } from 'node:fs';
 import { Random } from '../../src/random.js';
+import { gguf, type Tensor } from './gguf-writer.js';
 
 type Shape = number[];
 interface Tower {
@@ -51,6 +52,11 @@ const mobileBlock = (i: number, n: number): Record<string, Shape> => {
 /** By a name of their own; `width` is that of the language model's rows. */
 export const towers = (width: number): Record<string, Tower> => ({
   mlp: { type: 'mlp', tensors: { ...linear('mm.0', E, F), ...linear('mm.2', F, width) } },
+  'mlp-tiled': {
+    type: 'mlp', // LLaVA-1.6
+    keys: { 'clip.vision.image_grid_pinpoints': Int32Array.of(32, 64, 64, 64) },
+    tensors: { ...linear('mm.0', E, F), ...linear('mm.2', F, width) },
+  },
   mlp_norm: {
     type: 'mlp',
     tensors: {
@@ -387,65 +393,4 @@ export function writeTower(path: string, name: string, width: number): void {
       tensors,
     ),
   );
-}
-
-interface Tensor {
-  name: string;
-  shape: Shape;
-  data: Float32Array | Uint16Array;
-}
-type Value = string | boolean | number | Int32Array | Float32Array;
-
-/** A GGUF file, version 3, whose tensors are F32 or F16: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. A list of one float is written as that float. */
-function gguf(metadata: Record<string, Value>, tensors: Tensor[]): Buffer {
-  const parts: Buffer[] = [];
-  const u32 = (value: number) => parts.push(Buffer.from(Uint32Array.of(value).buffer));
-  const u64 = (value: number) => parts.push(Buffer.from(BigUint64Array.of(BigInt(value)).buffer));
-  const text = (value: string) => {
-    u64(Buffer.byteLength(value));
-    parts.push(Buffer.from(value));
-  };
-  parts.push(Buffer.from('GGUF'));
-  u32(3);
-  u64(tensors.length);
-  u64(Object.keys(metadata).length);
-  for (const [key, value] of Object.entries(metadata)) {
-    text(key);
-    if (typeof value === 'string') {
-      u32(8);
-      text(value);
-    } else if (typeof value === 'boolean') {
-      u32(7);
-      parts.push(Buffer.of(Number(value)));
-    } else if (typeof value === 'number') {
-      u32(4);
-      u32(value);
-    } else {
-      const type = value instanceof Int32Array ? 5 : 6;
-      if (type === 6 && value.length === 1) {
-        u32(type);
-      } else {
-        u32(9);
-        u32(type);
-        u64(value.length);
-      }
-      parts.push(Buffer.from(value.buffer));
-    }
-  }
-  let offset = 0;
-  for (const { name, shape, data } of tensors) {
-    text(name);
-    u32(shape.length);
-    for (const side of shape) u64(side);
-    u32(data instanceof Uint16Array ? 1 : 0);
-    u64(offset);
-    offset += Math.ceil(data.byteLength / 32) * 32;
-  }
-  const pad = (n: number) => parts.push(Buffer.alloc((32 - (n % 32)) % 32));
-  pad(parts.reduce((n, part) => n + part.length, 0));
-  for (const { data } of tensors) {
-    parts.push(Buffer.from(data.buffer));
-    pad(data.byteLength);
-  }
-  return Buffer.concat(parts);
 }
