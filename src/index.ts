@@ -33,6 +33,7 @@ export {
   type Table,
 } from './evaluation/tables.js';
 export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
+export { finalNorm } from './lens/final-norm.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export {
   type DecodedState,

@@ -7,4 +7,5 @@ export { type LoadOptions, loadModel, Model } from './model.js';
 export type { PassResult, PassRow } from './pass.js';
 export { resolveLayers } from './pass.js';
 export { Prompt, type Segment } from './prompt.js';
+export type { StateReading } from './read-out.js';
 export * from './types.js';
