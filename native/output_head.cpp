@@ -22,8 +22,7 @@ output_head::tail::~tail() {
     ggml_free(context);
 }
 
-output_head::output_head(std::shared_ptr<model> shared, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool,
-    std::atomic<bool> & abort)
+output_head::output_head(std::shared_ptr<model> shared, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool)
     : owner(std::move(shared)), context(context), n_threads(n_threads) {
     std::vector<ggml_backend_dev_t> devices;
     for (int i = 0; i < llama_model_n_devices(owner->handle); ++i) {
@@ -42,9 +41,6 @@ output_head::output_head(std::shared_ptr<model> shared, llama_context * context,
     }
     if (const auto set = cpu_function<decltype(&ggml_backend_cpu_set_threadpool)>("ggml_backend_cpu_set_threadpool"); set && threadpool) {
         set(backends.back(), threadpool);
-    }
-    if (const auto set = cpu_function<ggml_backend_set_abort_callback_t>("ggml_backend_set_abort_callback")) {
-        set(backends.back(), [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort);
     }
     sched = ggml_backend_sched_new(backends.data(), nullptr, backends.size(), MAX_NODES, false, true);
 }
@@ -262,10 +258,8 @@ void output_head::run(const lens_job & job) {
         throw coded_error("NATIVE_FAILURE", "no memory for the logits of " + std::to_string(job.n_rows) + " rows");
     }
     ggml_backend_tensor_set(graph->input, job.states, 0, ggml_nbytes(graph->input));
-    switch (ggml_backend_sched_graph_compute(sched, graph->graph)) {
-        case GGML_STATUS_SUCCESS: break;
-        case GGML_STATUS_ABORTED: throw coded_error("ABORTED", "the lens was aborted");
-        default: throw coded_error("NATIVE_FAILURE", "the output head could not be computed: " + log_take());
+    if (ggml_backend_sched_graph_compute(sched, graph->graph) != GGML_STATUS_SUCCESS) {
+        throw coded_error("NATIVE_FAILURE", "the output head could not be computed: " + log_take());
     }
     const ggml_tensor * output = graph->output;
     if (job.tail == lens_job::part::norm) {

@@ -38,8 +38,7 @@ struct lens_job {
 // by itself on states of any layer. Exact for every architecture, because it is that graph and not a rebuilt one.
 class output_head {
 public:
-    output_head(std::shared_ptr<model> owner, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool,
-        std::atomic<bool> & abort);
+    output_head(std::shared_ptr<model> owner, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool);
     ~output_head();
     output_head(const output_head &) = delete;
 

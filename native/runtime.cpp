@@ -318,7 +318,7 @@ void context::decode(const decode_job & job) {
 
 void context::lens(const lens_job & job) {
     if (!head) {
-        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, abort_requested);
+        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool);
     }
     head->run(job);
 }
