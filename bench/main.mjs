@@ -13,7 +13,9 @@ import { join } from 'node:path';
 import { argv, cpuUsage, stderr, stdout, versions } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { logitLens } from '../dist/lens/logit-lens.js';
 import { loadModel } from '../dist/model/index.js';
+import { native } from '../dist/native/index.js';
 import { loadAddon } from '../dist/native/load.js';
 import { makeModel } from './make-model.mjs';
 
@@ -111,7 +113,7 @@ async function languageModel(folder, wanted) {
   };
   const capturing = () => context.pass([{ prompt, capture: { layers: 'all', positions: 'last' }, topK: 5 }]);
   await plain();
-  await sweep();
+  if (wanted('sweep') || wanted('naive')) await sweep(); // warm
 
   if (wanted('sweep')) {
     const what = `sweep of ${nLayers} layers over the last of ${nTokens} tokens`;
@@ -121,12 +123,42 @@ async function languageModel(folder, wanted) {
     const what = `prefill of ${nTokens} tokens reading the last one's ${nLayers} layers`;
     report('capture', what, 'the prefill without reading', '<= 1.03', await inTurns(2 * repetitions, capturing, plain));
   }
+  if (wanted('lens')) await lensCost(model, context, prompt, plain);
   if (wanted('naive')) {
     // Seconds each: fewer repetitions than the others.
     const count = Math.max(1, Math.ceil(repetitions / 3));
     report('naive', `${nLayers} prefills, one a layer`, 'the sweep', '>= 22', await inTurns(count, naive, sweep));
   }
   await model.dispose();
+}
+
+/**
+ * The whole grid of a prompt read out, against a prefill and the bare product of the head with as many rows. The product is
+ * the addon's own with nothing read from its logits, in pieces as large as the lens takes, so that it needs no more memory.
+ */
+async function lensCost(model, context, prompt, plain) {
+  const { nEmbd, nVocab } = model.info;
+  const { addon } = native();
+  const rows = nLayers * nTokens;
+  const product = async () => {
+    for (let left = rows; left > 0; left -= 128) {
+      const piece = Math.min(left, 128);
+      const states = new Float32Array(piece * nEmbd).fill(1);
+      await addon.contextLens(context.handle, model.native, { tail: 0, rows: piece, states });
+    }
+  };
+  const lens = async () => {
+    const [pass] = await context.pass([{ prompt, capture: { layers: 'all', positions: 'all' }, topK: 5 }]);
+    await logitLens(context, pass, { topK: 5, tokens: [10, 20, 30] });
+  };
+  const both = async () => {
+    await plain();
+    await product();
+  };
+  const what = `reading and lens of ${nLayers} layers x ${nTokens} positions, top-5 and 3 chosen tokens of ${nVocab}`;
+  // Tens of seconds each: fewer repetitions than the others.
+  const count = Math.max(1, Math.ceil(repetitions / 3));
+  report('lens', what, 'one plain prefill and the head on as many rows', '<= 1.5', await inTurns(count, lens, both));
 }
 
 /** Tiny models: what counts is that the encoder does not run again. */
@@ -164,7 +196,7 @@ const only = values.only?.split(',');
 const wanted = (name) => only === undefined || only.includes(name);
 const folder = mkdtempSync(join(tmpdir(), 'xpatch-bench-'));
 try {
-  if (['sweep', 'capture', 'naive'].some(wanted)) await languageModel(folder, wanted);
+  if (['sweep', 'capture', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
   if (wanted('picture')) await pictures();
 } finally {
   rmSync(folder, { recursive: true, force: true });

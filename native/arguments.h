@@ -163,34 +163,45 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
 }
 
 inline lens_job read_lens_job(const Napi::Object & o, const model & owner) {
+    const size_t n_embd  = llama_model_n_embd(owner.handle);
     const size_t n_vocab = llama_vocab_n_tokens(owner.vocab);
     lens_job job;
     const size_t n = int_of(o, "rows");
+    const int32_t tail = int_of(o, "tail");
+    job.tail       = static_cast<lens_job::part>(tail);
     job.n_rows     = static_cast<int32_t>(n);
-    job.states     = array_of<float>(o.Get("states"), n * llama_model_n_embd(owner.handle), "states");
-    job.top_k      = int_of(o, "topK");
-    if (n < 1 || job.top_k < 0 || static_cast<size_t>(job.top_k) > n_vocab) {
-        throw js_error(o.Env(), "INVALID_ARGUMENT", "a lens needs rows, and a top-k within the vocabulary");
+    job.states     = array_of<float>(o.Get("states"), n * n_embd, "states");
+    if (job.n_rows < 1 || tail < 0 || tail >= static_cast<int32_t>(lens_job::part::count)) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "a lens needs rows and a part of the graph");
     }
-    job.top_ids      = array_of<int32_t>(o.Get("topIds"), n * job.top_k, "top ids");
-    job.top_logits   = array_of<float>(o.Get("topLogits"), n * job.top_k, "top logits");
-    job.tokens       = int_vector(o.Get("tokens"));
-    job.token_logits = array_of<float>(o.Get("tokenLogits"), n * job.tokens.size(), "token logits");
-    job.token_ranks  = array_of<int32_t>(o.Get("tokenRanks"), n * job.tokens.size(), "token ranks");
-    job.logsumexp    = array_of<float>(o.Get("logsumexp"), n, "logsumexp");
-    job.entropy      = array_of<float>(o.Get("entropy"), n, "entropy");
-    job.reference    = array_of<int32_t>(o.Get("reference"), n, "reference");
-    job.kl           = array_of<float>(o.Get("kl"), n, "kl");
-    if (has(o, "logits")) {
-        job.logits = array_of<float>(o.Get("logits"), n * n_vocab, "logits");
+    if (job.tail == lens_job::part::norm) {
+        job.normed = array_of<float>(o.Get("normed"), n * n_embd, "normed states");
+        return job;
     }
+    if (!has(o, "readings")) {
+        return job;
+    }
+    const auto r = o.Get("readings").As<Napi::Object>();
+    job.top_k = int_of(r, "topK");
+    if (job.top_k < 0 || static_cast<size_t>(job.top_k) > n_vocab) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "a top-k is not within the vocabulary");
+    }
+    job.top_ids      = array_of<int32_t>(r.Get("topIds"), n * job.top_k, "top ids");
+    job.top_logits   = array_of<float>(r.Get("topLogits"), n * job.top_k, "top logits");
+    job.tokens       = int_vector(r.Get("tokens"));
+    job.token_logits = array_of<float>(r.Get("tokenLogits"), n * job.tokens.size(), "token logits");
+    job.token_ranks  = array_of<int32_t>(r.Get("tokenRanks"), n * job.tokens.size(), "token ranks");
+    job.logsumexp    = array_of<float>(r.Get("logsumexp"), n, "logsumexp");
+    job.entropy      = array_of<float>(r.Get("entropy"), n, "entropy");
+    job.reference    = array_of<int32_t>(r.Get("reference"), n, "reference");
+    job.kl           = array_of<float>(r.Get("kl"), n, "kl");
     for (int32_t token : job.tokens) {
         if (token < 0 || static_cast<size_t>(token) >= n_vocab) {
             throw js_error(o.Env(), "TOKEN_INVALID", "token id " + std::to_string(token) + " is outside the vocabulary");
         }
     }
     for (size_t i = 0; i < n; ++i) {
-        if (job.reference[i] < -1 || job.reference[i] >= job.n_rows) {
+        if (job.reference[i] < 0 || job.reference[i] >= job.n_rows) {
             throw js_error(o.Env(), "INVALID_ARGUMENT", "a reference is not a row of the job");
         }
     }

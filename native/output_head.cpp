@@ -8,6 +8,8 @@
 #include "llama-ext.h"
 
 #include <algorithm>
+#include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <thread>
@@ -52,15 +54,15 @@ output_head::~output_head() {
 
 namespace {
 
-// Copies the tensors that lead from the last block's output to the logits. Weights are shared, not copied.
+// Copies the tensors that lead from one node to another. Weights are shared, not copied.
 struct cloner {
     ggml_context *       context;
-    const ggml_tensor *  last_block;
+    const ggml_tensor *  first;
     ggml_tensor *        input;
     std::unordered_map<const ggml_tensor *, ggml_tensor *> done;
 
     ggml_tensor * clone(ggml_tensor * source) {
-        if (source == last_block) {
+        if (source == first) {
             return input;
         }
         if (const auto it = done.find(source); it != done.end()) {
@@ -72,6 +74,9 @@ struct cloner {
                     std::string("behind its last block this architecture reads '") + source->name + "', which depends on the prompt");
             }
             return done[source] = source;
+        }
+        if (done.size() + 1 >= MAX_NODES) {
+            throw coded_error("ARCHITECTURE_UNSUPPORTED", "the logits of this architecture depend on more than its last block's output");
         }
         ggml_tensor * copy = ggml_new_tensor(context, source->type, GGML_MAX_DIMS, source->ne);
         std::copy(source->nb, source->nb + GGML_MAX_DIMS, copy->nb);
@@ -93,70 +98,95 @@ struct cloner {
 
 } // namespace
 
-std::unique_ptr<output_head::tail> output_head::clone_tail(int32_t n_rows) {
+std::unique_ptr<output_head::tail> output_head::clone_tail(lens_job::part part, int32_t n_rows) {
     ggml_cgraph * whole = llama_graph_reserve(context, n_rows, 1, n_rows);
     if (!whole) {
         throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
     }
-    const std::string name = std::string(hook_table::node_name(hook_point::resid_post)) + "-" +
+    const std::string block = std::string(hook_table::node_name(hook_point::resid_post)) + "-" +
         std::to_string(llama_model_n_layer(owner->handle) - 1);
-    ggml_tensor * last_block = nullptr;
-    ggml_tensor * logits     = nullptr;
-    for (int i = 0; i < ggml_graph_n_nodes(whole); ++i) {
-        ggml_tensor * node = ggml_graph_node(whole, i);
-        if (name == node->name) {
-            last_block = node;
-        } else if (std::strcmp(node->name, "result_output") == 0) {
-            logits = node;
+    const auto find = [whole](const std::string & name, const char * code, const char * missing) {
+        for (int i = ggml_graph_n_nodes(whole) - 1; i >= 0; --i) {
+            if (name == ggml_graph_node(whole, i)->name) {
+                return ggml_graph_node(whole, i);
+            }
         }
-    }
-    if (!last_block || !logits) {
-        throw coded_error("HOOK_UNSUPPORTED", "this architecture does not name its last block's output or its logits in llama.cpp");
-    }
+        throw coded_error(code, std::string("this architecture ") + missing + " in llama.cpp (node '" + name + "')");
+    };
+    const auto final_norm = [&] { return find("result_norm", "LENS_UNSUPPORTED", "has no final norm"); };
+    ggml_tensor * first = part == lens_job::part::head ? final_norm() : find(block, "HOOK_UNSUPPORTED", "does not name its last block's output");
+    ggml_tensor * last  = part == lens_job::part::norm ? final_norm() : find("result_output", "LENS_UNSUPPORTED", "does not name its logits");
 
     auto t = std::make_unique<tail>();
+    t->part    = part;
     t->context = ggml_init({ ggml_tensor_overhead() * MAX_NODES + ggml_graph_overhead_custom(MAX_NODES, false), nullptr, true });
-    t->input   = ggml_new_tensor_2d(t->context, GGML_TYPE_F32, last_block->ne[0], n_rows);
+    t->input   = ggml_new_tensor_2d(t->context, GGML_TYPE_F32, first->ne[0], n_rows);
     ggml_set_input(t->input);
-    t->output = cloner { t->context, last_block, t->input, {} }.clone(logits);
+    t->output = cloner { t->context, first, t->input, {} }.clone(last);
     ggml_set_output(t->output);
     t->graph = ggml_new_graph_custom(t->context, MAX_NODES, false);
     ggml_build_forward_expand(t->graph, t->output);
     return t;
 }
 
-// What is asked of row `row`, whose logits are `all + row * n_vocab`.
-static void measure(const lens_job & job, int32_t row, const float * all, const double * lse, int32_t n_vocab) {
-    const float * logits = all + static_cast<size_t>(row) * n_vocab;
-    const size_t  r      = row;
-    const int32_t ref    = job.reference ? job.reference[row] : -1;
-    const float * other  = ref < 0 ? nullptr : all + static_cast<size_t>(ref) * n_vocab;
-    double entropy = 0.0, kl = 0.0;
-    for (int32_t i = 0; i < n_vocab; ++i) {
-        const double log_q = logits[i] - lse[row];
-        entropy -= std::exp(log_q) * log_q;
-        if (other) {
-            const double log_p = other[i] - lse[ref];
-            kl += std::exp(log_p) * (log_p - log_q);
-        }
+// The loops below run over every logit of every state, and must not cost more than a fraction of the product that made
+// them: no branches, and reductions that the compiler may reorder (-fopenmp-simd).
+
+static float maximum(const float * x, int32_t n) {
+    float best = -INFINITY;
+#pragma omp simd reduction(max : best)
+    for (int32_t i = 0; i < n; ++i) {
+        best = x[i] > best ? x[i] : best;
     }
-    job.logsumexp[r] = static_cast<float>(lse[row]);
-    job.entropy[r]   = static_cast<float>(entropy);
-    job.kl[r]        = other ? static_cast<float>(kl) : std::nanf("");
-    if (job.top_k > 0) {
-        top_k_of(logits, n_vocab, job.top_k, job.top_ids + r * job.top_k, job.top_logits + r * job.top_k);
-    }
-    for (size_t t = 0; t < job.tokens.size(); ++t) {
-        const float logit = logits[job.tokens[t]];
-        job.token_logits[r * job.tokens.size() + t] = logit;
-        job.token_ranks[r * job.tokens.size() + t]  = std::count_if(logits, logits + n_vocab, [=](float x) { return x > logit; });
-    }
-    if (job.logits) {
-        std::copy(logits, logits + n_vocab, job.logits + r * n_vocab);
-    }
+    return best;
 }
 
-// Rows shared out over threads: for a large vocabulary this costs as much as the head itself.
+// e^x for x <= 0 to a relative 2e-7, NaN for NaN: 2^k times a Taylor polynomial of what is left, at most ln(2) / 2.
+static inline float exponential(float x) {
+    const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to a whole number, left in the lowest bits
+    x = std::max(x, -87.0f);
+    const float t = x * 1.44269504f + magic;
+    const float k = t - magic;
+    const float r = x - k * 0.693359375f + k * 2.12194440e-4f; // ln(2) in two pieces
+    const float p = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(t) << 23));
+}
+
+struct expectation {
+    double sum;  // of w = e^(p - p_max)
+    double mean; // of x - x_max under the weights w / sum
+};
+
+// The mean of one row's logits under the distribution of another, or of itself. NaN and +infinity come through as NaN.
+static expectation expect(const float * p, float p_max, const float * x, float x_max, int32_t n) {
+    const float   lowest = -1e20f; // stands in for -infinity, which rules a token out: its weight is 0, and 0 * inf is NaN
+    const int32_t piece  = 4096;   // summed in single precision
+    double sum = 0.0, dot = 0.0;
+    for (int32_t begin = 0; begin < n; begin += piece) {
+        const int32_t end = std::min(n, begin + piece);
+        float s = 0.0f, d = 0.0f;
+#pragma omp simd reduction(+ : s, d)
+        for (int32_t i = begin; i < end; ++i) {
+            const float w = exponential(p[i] - p_max);
+            s += w;
+            d += w * std::max(x[i] - x_max, lowest);
+        }
+        sum += s;
+        dot += d;
+    }
+    return { sum, dot / sum };
+}
+
+static int32_t count_above(const float * x, int32_t n, float value) {
+    int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int32_t i = 0; i < n; ++i) {
+        count += x[i] > value;
+    }
+    return count;
+}
+
+// Rows shared out over threads.
 template <typename F>
 static void for_each_row(int32_t n_rows, int32_t n_threads, F work) {
     std::vector<std::thread> threads;
@@ -171,11 +201,58 @@ static void for_each_row(int32_t n_rows, int32_t n_threads, F work) {
     }
 }
 
-void output_head::run(const lens_job & job) {
-    const int32_t n_vocab = llama_vocab_n_tokens(owner->vocab);
-    if (!graph || graph->input->ne[1] != job.n_rows) {
-        graph = clone_tail(job.n_rows);
+static void measure(const lens_job & job, const float * all, int32_t n_vocab, int32_t n_threads) {
+    struct summary { float max; double log_sum, entropy; };
+    std::vector<summary> rows(job.n_rows);
+    const auto logits_of = [=](size_t row) { return all + row * n_vocab; };
+
+    for_each_row(job.n_rows, n_threads, [&](int32_t row) {
+        const float * x   = logits_of(row);
+        const float   max = maximum(x, n_vocab);
+        const auto    own = expect(x, max, x, max, n_vocab);
+        rows[row] = { max, std::log(own.sum), std::log(own.sum) - own.mean };
+        job.logsumexp[row] = static_cast<float>(max + rows[row].log_sum);
+        job.entropy[row]   = static_cast<float>(rows[row].entropy);
+    });
+    if (!std::all_of(rows.begin(), rows.end(), [](const summary & r) { return std::isfinite(r.log_sum); })) {
+        throw coded_error("NOT_FINITE", "the logits hold NaN or infinity: the states are outside the range of the model's arithmetic");
     }
+    for_each_row(job.n_rows, n_threads, [&](int32_t row) {
+        const float * x   = logits_of(row);
+        const int32_t ref = job.reference[row];
+        const auto    mean = ref == row ? 0.0 : expect(logits_of(ref), rows[ref].max, x, rows[row].max, n_vocab).mean;
+        // Cross entropy minus entropy of the reference.
+        job.kl[row] = ref == row ? 0.0f : static_cast<float>(std::max(0.0, rows[row].log_sum - mean - rows[ref].entropy));
+        if (job.top_k > 0) {
+            top_k_of(x, n_vocab, job.top_k, job.top_ids + size_t(row) * job.top_k, job.top_logits + size_t(row) * job.top_k);
+        }
+        for (size_t t = 0, n = job.tokens.size(); t < n; ++t) {
+            const float logit = x[job.tokens[t]];
+            job.token_logits[row * n + t] = logit;
+            job.token_ranks[row * n + t]  = count_above(x, n_vocab, logit);
+        }
+    });
+}
+
+// NaN, infinity and numbers whose squares overflow in a norm, which would make zeros of them.
+static void require_states(const lens_job & job, int64_t n_embd) {
+    for (int32_t row = 0; row < job.n_rows; ++row) {
+        double squares = 0.0;
+        for (int64_t i = 0; i < n_embd; ++i) {
+            const double x = job.states[row * n_embd + i];
+            squares += x * x;
+        }
+        if (!(squares <= FLT_MAX)) {
+            throw coded_error("NOT_FINITE", "the states hold NaN, infinity or numbers outside the range of the model's arithmetic");
+        }
+    }
+}
+
+void output_head::run(const lens_job & job) {
+    if (!graph || graph->part != job.tail || graph->input->ne[1] != job.n_rows) {
+        graph = clone_tail(job.tail, job.n_rows);
+    }
+    require_states(job, graph->input->ne[0]);
     ggml_backend_sched_reset(sched);
     if (!ggml_backend_sched_alloc_graph(sched, graph->graph)) {
         throw coded_error("NATIVE_FAILURE", "no memory for the logits of " + std::to_string(job.n_rows) + " rows");
@@ -184,16 +261,16 @@ void output_head::run(const lens_job & job) {
     if (ggml_backend_sched_graph_compute(sched, graph->graph) != GGML_STATUS_SUCCESS) {
         throw coded_error("NATIVE_FAILURE", "the output head could not be computed: " + log_take());
     }
-    logits.resize(static_cast<size_t>(job.n_rows) * n_vocab);
-    ggml_backend_tensor_get(graph->output, logits.data(), 0, logits.size() * sizeof(float));
-
-    std::vector<double> lse(job.n_rows);
-    const float *       all = logits.data();
-    for_each_row(job.n_rows, n_threads, [&, all](int32_t row) { lse[row] = log_sum_exp(all + static_cast<size_t>(row) * n_vocab, n_vocab); });
-    for (double value : lse) {
-        if (!std::isfinite(value)) {
-            throw coded_error("NOT_FINITE", "the logits hold NaN or infinity: the states are outside the range of the model's arithmetic");
+    const ggml_tensor * output = graph->output;
+    if (job.tail == lens_job::part::norm) {
+        ggml_backend_tensor_get(output, job.normed, 0, ggml_nbytes(output));
+    } else if (job.logsumexp) {
+        const auto * logits = static_cast<const float *>(output->data);
+        if (!ggml_backend_buffer_is_host(output->buffer)) {
+            copied.resize(ggml_nelements(output));
+            ggml_backend_tensor_get(output, copied.data(), 0, ggml_nbytes(output));
+            logits = copied.data();
         }
+        measure(job, logits, output->ne[0], n_threads);
     }
-    for_each_row(job.n_rows, n_threads, [&, all](int32_t row) { measure(job, row, all, lse.data(), n_vocab); });
 }

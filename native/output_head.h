@@ -5,10 +5,16 @@
 #include <memory>
 #include <vector>
 
-// What one row of states says when it is read as if it were the last block's output.
+// States to read, and where what they say goes.
 struct lens_job {
+    // whole: last block's output -> logits; norm: last block's output -> final norm; head: final norm -> logits.
+    enum class part { whole, norm, head, count };
+
+    part          tail   = part::whole;
     int32_t       n_rows = 0;
     const float * states = nullptr; // n_rows * n_embd
+
+    float * normed = nullptr; // part::norm: n_rows * n_embd, and nothing of the following
 
     // The k best tokens: ids and logits at row * k, best first.
     int32_t   top_k      = 0;
@@ -20,14 +26,12 @@ struct lens_job {
     float *   token_logits = nullptr;
     int32_t * token_ranks  = nullptr;
 
-    float * logsumexp = nullptr; // n_rows
+    float * logsumexp = nullptr; // n_rows; null: the logits are computed and nothing is read from them (for benchmarks)
     float * entropy   = nullptr; // n_rows, nats
 
-    // KL(reference || row) in nats; reference[row] is the index of a row of this job, or -1 for none (NaN).
+    // KL(reference || row) in nats; reference[row] is the index of a row of this job.
     const int32_t * reference = nullptr;
     float *         kl        = nullptr;
-
-    float * logits = nullptr; // n_rows * n_vocab, or null
 };
 
 // The model's own final norm, output head, soft-caps and scales: the part of llama.cpp's graph behind the last block, run
@@ -41,8 +45,9 @@ public:
     void run(const lens_job & job);
 
 private:
-    // The graph for one number of rows.
+    // The graph for one part and number of rows.
     struct tail {
+        lens_job::part part;
         ggml_context * context = nullptr;
         ggml_cgraph *  graph   = nullptr;
         ggml_tensor *  input   = nullptr;
@@ -50,13 +55,13 @@ private:
         ~tail();
     };
 
-    std::unique_ptr<tail> clone_tail(int32_t n_rows);
+    std::unique_ptr<tail> clone_tail(lens_job::part part, int32_t n_rows);
 
     std::shared_ptr<model>      owner;
     llama_context *             context;
     int32_t                     n_threads;
-    std::unique_ptr<tail>       graph; // for the number of rows of the last job
-    std::vector<float>          logits;
+    std::unique_ptr<tail>       graph; // of the last job
+    std::vector<float>          copied; // logits of a device
     std::vector<ggml_backend_t> backends;
     ggml_backend_sched_t        sched = nullptr;
 };

@@ -65,6 +65,7 @@ export {
 } from './evaluation/tables.js';
 export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './evaluation/token-classes.js';
 export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
+export { finalNorm } from './lens/final-norm.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export {
   type DecodedState,

@@ -1,4 +1,5 @@
-import type { HiddenStates } from '../model/types.js';
+import { XpatchError } from '../errors.js';
+import { type Context, type HiddenStates, type PassResult, resolveLayers } from '../model/index.js';
 import { TaskVector } from '../vectors/task-vector.js';
 
 /** A task vector as states of one position; states as they are. */
@@ -7,4 +8,33 @@ export function asStates(states: HiddenStates | TaskVector): HiddenStates {
   const { hook, layers, model } = states.info;
   const shape: HiddenStates['shape'] = [layers.length, 1, model.nEmbd];
   return { hook, data: states.toArray(), shape, layers: [...layers], positions: [0], tokens: [-1] };
+}
+
+/**
+ * The states of a source, checked to be ones that the context's model can have.
+ *
+ * @throws {XpatchError} VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, INVALID_ARGUMENT for none at all
+ */
+export function statesFor(context: Context, source: HiddenStates | TaskVector | PassResult): HiddenStates {
+  const states = 'interventions' in source ? source.states : asStates(source);
+  if (!states) {
+    throw new XpatchError(
+      'INVALID_ARGUMENT',
+      'The pass read no states. Give its row `capture: { layers, positions }`.',
+    );
+  }
+  const { data, layers, positions, shape } = states;
+  const { nEmbd, nLayers } = context.model.info;
+  if (shape[2] !== nEmbd) {
+    throw new XpatchError('VECTOR_MISMATCH', `States of width ${shape[2]} do not fit a model of width ${nEmbd}.`);
+  }
+  resolveLayers(layers, nLayers);
+  if (positions.length === 0) {
+    throw new XpatchError('INVALID_ARGUMENT', 'The states have no positions. Capture at least one.');
+  }
+  if (data.length !== layers.length * positions.length * nEmbd) {
+    const problem = `${data.length} numbers do not make ${layers.length} layers of ${positions.length} positions`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem} and width ${nEmbd}. Give states as a pass returned them.`);
+  }
+  return states;
 }

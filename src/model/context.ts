@@ -1,5 +1,5 @@
 import { XpatchError } from '../errors.js';
-import type { ContextHandle, DecodeJob } from '../native/addon.js';
+import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
 import { type GenerateOptions, type GenerateRow, type Generation, generateRows } from './generate.js';
@@ -7,7 +7,15 @@ import type { Model } from './model.js';
 import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
 import type { Prompt } from './prompt.js';
-import { HOOKS, type HookName, type OnProgress, type TokenScore } from './types.js';
+import {
+  normStates,
+  type ReadOutOptions,
+  type ReadOutTarget,
+  readStates,
+  type StateGrid,
+  type StateReading,
+} from './read-out.js';
+import { HOOKS, type HookName, type OnProgress } from './types.js';
 
 export interface ContextOptions {
   /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
@@ -140,51 +148,14 @@ export class Context implements AsyncDisposable {
     });
   }
 
-  /**
-   * Reads states as if they were the last block's output: the model's own final norm and output head.
-   * What `logitLens` is made of; memory for `rows` x n_vocab logits is needed while it runs.
-   *
-   * @param states rows x n_embd numbers, row by row
-   * @param options.reference for each row the index of the row its KL divergence is taken from, -1 for none
-   * @throws XpatchError TOKEN_INVALID, NOT_FINITE, ARCHITECTURE_UNSUPPORTED, BUSY, ABORTED, DISPOSED.
-   */
-  async readOut(
-    states: Float32Array,
-    options: { rows: number; topK: number; tokens: readonly number[]; reference: Int32Array; signal?: AbortSignal },
-  ): Promise<{ top: TokenScore[]; tokens: (TokenScore & { rank: number })[]; entropy: number; kl: number }[]> {
-    const { rows, topK, tokens, reference, signal } = options;
-    const job = {
-      rows,
-      states,
-      topK,
-      topIds: new Int32Array(rows * topK),
-      topLogits: new Float32Array(rows * topK),
-      tokens: Int32Array.from(tokens),
-      tokenLogits: new Float32Array(rows * tokens.length),
-      tokenRanks: new Int32Array(rows * tokens.length),
-      logsumexp: new Float32Array(rows),
-      entropy: new Float32Array(rows),
-      reference,
-      kl: new Float32Array(rows),
-    };
-    await this.exclusive(signal, () => native().addon.contextLens(this.handle, this.model.native, job));
-    const score = (token: number, logit: number, row: number): TokenScore => ({
-      token,
-      text: this.model.detokenize([token]),
-      logit,
-      probability: Math.exp(logit - (job.logsumexp[row] as number)),
-    });
-    return Array.from({ length: rows }, (_, row) => ({
-      top: Array.from({ length: topK }, (_, i) =>
-        score(job.topIds[row * topK + i] as number, job.topLogits[row * topK + i] as number, row),
-      ),
-      tokens: tokens.map((token, i) => {
-        const at = row * tokens.length + i;
-        return { ...score(token, job.tokenLogits[at] as number, row), rank: job.tokenRanks[at] as number };
-      }),
-      entropy: job.entropy[row] as number,
-      kl: job.kl[row] as number,
-    }));
+  /** @internal What each state of a grid says; use `logitLens`. */
+  readOut(states: StateGrid, options: ReadOutOptions): Promise<StateReading[][]> {
+    return this.exclusive(options.signal, (target) => readStates(target, states, options));
+  }
+
+  /** @internal Rows of n_embd numbers after the model's final norm; use `finalNorm`. */
+  norm(rows: Float32Array, { signal, onProgress }: PassOptions): Promise<Float32Array> {
+    return this.exclusive(signal, (target) => normStates(target, rows, target.nEmbd, onProgress));
   }
 
   /**
@@ -284,7 +255,10 @@ export class Context implements AsyncDisposable {
   }
 
   /** Runs `work` as the only call on this context, with the signal wired to the native abort. */
-  private async exclusive<T>(signal: AbortSignal | undefined, work: (target: DecodeTarget) => Promise<T>): Promise<T> {
+  private async exclusive<T>(
+    signal: AbortSignal | undefined,
+    work: (target: DecodeTarget & ReadOutTarget) => Promise<T>,
+  ): Promise<T> {
     if (this.disposing) throw new XpatchError('DISPOSED', 'The context was disposed. Create another one.');
     if (this.running) {
       throw new XpatchError(
@@ -297,6 +271,11 @@ export class Context implements AsyncDisposable {
     if (signal?.aborted)
       throw new XpatchError('ABORTED', 'The call was aborted before it began.', { cause: signal.reason });
     const onAbort = () => addon.contextAbort(this.handle, true);
+    // Between batches too: only work on the CPU can be stopped half-way.
+    const requireAlive = () => {
+      if (signal?.aborted || this.disposing)
+        throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
+    };
     this.running = true;
     signal?.addEventListener('abort', onAbort);
     try {
@@ -306,15 +285,18 @@ export class Context implements AsyncDisposable {
         nEmbd: info.nEmbd,
         nEmbdInput: info.nEmbdInput,
         positionsPerEmbedding: info.positionsPerEmbedding,
-        decode: async (job: DecodeJob) => {
-          // Between batches too: only a CPU decode can be stopped half-way.
-          if (signal?.aborted || this.disposing)
-            throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
+        decode: async (job) => {
+          requireAlive();
           await addon.contextDecode(this.handle, modelHandle, job);
         },
+        runTail: async (job) => {
+          requireAlive();
+          await addon.contextLens(this.handle, modelHandle, job);
+        },
+        textOf: (token) => this.model.detokenize([token]),
       });
     } catch (error) {
-      throw nativeError(error, 'The pass failed');
+      throw nativeError(error, 'The call on the context failed');
     } finally {
       signal?.removeEventListener('abort', onAbort);
       this.running = false;

@@ -8,4 +8,5 @@ export type { PassResult, PassRow } from './pass.js';
 export { resolveLayers } from './pass.js';
 export { patchRectangle } from './patch-grid.js';
 export { Prompt, type PromptPicture, type Segment } from './prompt.js';
+export type { StateReading } from './read-out.js';
 export * from './types.js';

@@ -100,11 +100,19 @@ export interface DecodeJob {
   top?: { rows: Int32Array; k: number; ids: Int32Array; logits: Float32Array; logsumexp: Float32Array };
 }
 
-/** States read as the last block's output; see lens_job in native/output_head.h. */
+/** States run through the part of the graph behind the last block; see lens_job in native/output_head.h. */
 export interface LensJob {
+  tail: number;
   rows: number;
   /** rows x n_embd. */
   states: Float32Array;
+  /** rows x n_embd, for the tail that ends at the final norm; the others fill what follows. */
+  normed?: Float32Array;
+  readings?: LensReadings;
+}
+
+/** What is read from the logits of each row. */
+export interface LensReadings {
   topK: number;
   topIds: Int32Array;
   topLogits: Float32Array;
@@ -113,11 +121,9 @@ export interface LensJob {
   tokenRanks: Int32Array;
   logsumexp: Float32Array;
   entropy: Float32Array;
-  /** Index of the row that each row is compared with, or -1. */
+  /** Index of the row that each row is compared with. */
   reference: Int32Array;
   kl: Float32Array;
-  /** rows x n_vocab. */
-  logits?: Float32Array;
 }
 
 export interface NativeCapture {

@@ -4,9 +4,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { finalNorm } from '../../src/lens/final-norm.js';
+import { logitLens } from '../../src/lens/logit-lens.js';
 import {
   type Context,
   type ContextOptions,
+  type HiddenStates,
   type Intervention,
   loadModel,
   type Model,
@@ -29,6 +32,8 @@ interface ReferencePrompt {
   images?: { file: string; at: number; rows: number; embeddings: string }[];
   states: string;
   logits: string;
+  /** States at some positions after the final norm, and what the head makes of them, in every layer. */
+  lens: { positions: number[]; normed: string; logits: string };
   cases: Case[];
 }
 interface Family {
@@ -71,6 +76,8 @@ function compare(actual: Float32Array, expected: Float32Array) {
     magnitude: Math.sqrt(actual2 / expected2),
   };
 }
+
+const argmax = (row: Float32Array) => row.indexOf(Math.max(...row));
 
 /**
  * Cosine and magnitude hold for every row of `size` values, so that one wrong row among many cannot hide; the mean
@@ -168,6 +175,34 @@ describe.each(families)('$name', (family) => {
         }
       });
     }
+
+    test('the final norm and the lens of every layer, a row of a picture included', async () => {
+      const { nEmbd, nLayers, nVocab } = family;
+      const { positions } = expected.lens;
+      const all = await reference.readFloat32(expected.states);
+      const rows = Array.from({ length: nLayers }, (_, layer) =>
+        positions.map((p) => layer * expected.tokens.length + p),
+      );
+      const states: HiddenStates = {
+        hook: 'resid_post',
+        data: Float32Array.from(rows.flat().flatMap((row) => [...all.subarray(row * nEmbd, (row + 1) * nEmbd)])),
+        shape: [nLayers, positions.length, nEmbd],
+        layers: rows.map((_, layer) => layer),
+        positions,
+        tokens: positions.map((p) => expected.tokens[p] as number),
+      };
+      await using context = await model.createContext();
+      const normed = await finalNorm(context, states);
+      expectClose('final norm', normed.data, await reference.readFloat32(expected.lens.normed), nEmbd);
+
+      const tokens = Array.from({ length: nVocab }, (_, token) => token);
+      const { cells } = await logitLens(context, states, { tokens });
+      const logits = Float32Array.from(cells.flat().flatMap((cell) => cell.tokens.map(({ logit }) => logit)));
+      const reading = await reference.readFloat32(expected.lens.logits);
+      expectClose('lens', logits, reading, nVocab);
+      const best = cells.flat().map(({ top }) => top[0]?.token);
+      expect(best).toEqual(cells.flat().map((_, i) => argmax(reading.subarray(i * nVocab, (i + 1) * nVocab))));
+    });
 
     describe.each(SETTINGS)('%s', (_, options) => {
       let context: Context;

@@ -1,6 +1,8 @@
 // Reads states, patches and sweeps on the device named by the argument and on the CPU; started by vulkan.test.ts with the
 // software Vulkan driver made visible, which must happen before the backends are loaded.
 import { fileURLToPath } from 'node:url';
+import { finalNorm } from '../../dist/lens/final-norm.js';
+import { logitLens } from '../../dist/lens/logit-lens.js';
 import { listDevices, loadModel } from '../../dist/model/index.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
@@ -28,6 +30,12 @@ async function measure(name, device, image) {
   const [read] = await context.pass([{ prompt, ...own }]);
   const identity = [{ hook: 'resid_post', layer: 1, positions: 7, op: 'replace', value: read.states.data }];
   const [same] = await context.pass([{ prompt, ...own, interventions: identity }]);
+  const whole = { tokens: Array.from({ length: model.info.nVocab }, (_, token) => token) };
+  const normed = await finalNorm(context, plain);
+  const lenses = [
+    await logitLens(context, plain, whole),
+    await logitLens(context, normed, { ...whole, normalise: false }),
+  ];
   await model.dispose();
   const rows = (results) => results.map((result) => Array.from(result.logits.data));
   return {
@@ -36,6 +44,8 @@ async function measure(name, device, image) {
     states: [plain, patched].map((result) => Array.from(result.states.data)),
     logits: rows([plain, patched]),
     deltas: patched.interventions.map((report) => report.delta),
+    normed: Array.from(normed.data),
+    lenses: lenses.map(({ cells }) => cells.flat().map((cell) => cell.tokens.map(({ logit }) => logit))),
     shared: rows(shared),
     naive: rows(naive),
     tokens: generated[0].tokens,

@@ -13,6 +13,10 @@ interface Measured {
   states: number[][];
   logits: number[][];
   deltas: number[];
+  /** States of all layers and positions after the final norm. */
+  normed: number[];
+  /** Logits of the lens at all layers and positions: from the states, and from the normed ones. */
+  lenses: [number[][], number[][]];
   shared: number[][];
   naive: number[][];
   tokens: number[];
@@ -65,6 +69,15 @@ if (platform() !== 'linux') {
       }
       device.deltas.forEach((delta, i) => void expect(delta / (cpu.deltas[i] as number)).toBeCloseTo(1, 2));
       expectClose(rows(device.shared), rows(cpu.shared), cpu.nVocab);
+    });
+
+    test.each(['llama', 'llava-siglip'])('%s: the lens and the final norm equal those of the CPU', (name) => {
+      const { device, cpu } = answer.families[name] as Answer['families'][string];
+      expectClose(rows([device.normed]), rows([cpu.normed]), cpu.nEmbd);
+      for (const i of [0, 1] as const) expectClose(rows(device.lenses[i]), rows(cpu.lenses[i]), cpu.nVocab);
+      // The last layer's rows are the logits of the pass.
+      const logits = rows([device.logits[0] as number[]]);
+      expectClose(rows(device.lenses[0]).subarray(-logits.length), logits, device.nVocab);
     });
 
     test.each(['llama', 'llava-siglip'])('%s: on the device itself the sweep equals the naive one', (name) => {

@@ -49,6 +49,17 @@ def run(model, layers, inputs, interventions=()):
     return torch.stack([states[i] for i in range(len(layers))]), logits
 
 
+def read_out(model, states):
+    """The logit lens: states of any layer after the model's final norm, and the logits of its head (and cap) for these."""
+    decoder = model.get_decoder()
+    norm = decoder.norm if hasattr(decoder, 'norm') else decoder.final_layer_norm
+    with torch.no_grad():
+        normed = norm(states)
+        logits = model.get_output_embeddings()(normed)
+    cap = getattr(model.config.get_text_config(), 'final_logit_softcapping', None)
+    return normed, logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 def standard_interventions(n_layers, length, middles, vector):
     """The cases of every prompt. vector(layer, position) draws a value of the size of the state it meets.
 
@@ -85,6 +96,9 @@ def record_prompt(model, layers, inputs, name, middles, tensors, seed, without=(
     n_layers, length, n_embd = states.shape
     tensors[f'{name}.states'] = states
     tensors[f'{name}.logits'] = logits
+    torch.testing.assert_close(read_out(model, states[-1])[1], logits)
+    read = [middles[-1], length - 1]
+    tensors[f'{name}.normed'], tensors[f'{name}.lens'] = read_out(model, states[:, read])
     generator = torch.Generator().manual_seed(seed)
 
     def vector(layer, position):
@@ -110,4 +124,5 @@ def record_prompt(model, layers, inputs, name, middles, tensors, seed, without=(
         cases.append(
             {'name': case_name, 'interventions': listed, 'states': f'{key}.states', 'logits': f'{key}.logits'}
         )
-    return {'states': f'{name}.states', 'logits': f'{name}.logits', 'cases': cases}
+    lens = {'positions': read, 'normed': f'{name}.normed', 'logits': f'{name}.lens'}
+    return {'states': f'{name}.states', 'logits': f'{name}.logits', 'lens': lens, 'cases': cases}
