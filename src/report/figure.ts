@@ -188,20 +188,23 @@ function drawPanel(panel: Panel, frame: Frame): string {
     const sorted = [...points].sort((a, b) => a.x - b.x);
     return { label, points: sorted, style: frame.styles.get(label) as Style };
   });
+  const xs = [...new Set(curves.flatMap(({ points }) => points.map(({ x }) => x)))].sort((a, b) => a - b);
   const at = (x: number, y: number) => `${fixed(toX(x))} ${fixed(toY(y))}`;
   // All bands first, so that none lies over a line.
   for (const { points, style } of curves) {
-    const banded = points.filter(({ low, high }) => low !== undefined || high !== undefined);
-    if (banded.length === 0) continue;
-    const upper = banded.map(({ x, y, high = y }) => at(x, high));
-    const lower = banded.map(({ x, y, low = y }) => at(x, low)).reverse();
-    out.push(
-      `<path d="M${[...upper, ...lower].join('L')}Z" fill="${colour(mode, style.colour)}" fill-opacity="0.15"/>`,
-    );
+    const bands = runsOf(points, xs).map((run) => {
+      const banded = run.filter(({ low, high }) => low !== undefined || high !== undefined);
+      const upper = banded.map(({ x, y, high = y }) => at(x, high));
+      const lower = banded.map(({ x, y, low = y }) => at(x, low)).reverse();
+      return banded.length === 0 ? '' : `M${[...upper, ...lower].join('L')}Z`;
+    });
+    const path = bands.join('');
+    if (path !== '') out.push(`<path d="${path}" fill="${colour(mode, style.colour)}" fill-opacity="0.15"/>`);
   }
   for (const { label, points, style } of curves) {
     if (points.length === 0) continue;
-    out.push(line(`M${points.map(({ x, y }) => at(x, y)).join('L')}`, style, mode));
+    const path = runsOf(points, xs).map((run) => `M${run.map(({ x, y }) => at(x, y)).join('L')}`);
+    out.push(line(path.join(''), style, mode));
     // Smaller where many stand in a line, so that they do not run into each other.
     const spacing = (width - 2 * inset) / Math.max(1, points.length - 1);
     const scale = Math.min(1, Math.max(0.45, spacing / 13));
@@ -211,6 +214,19 @@ function drawPanel(panel: Panel, frame: Frame): string {
     }
   }
   return out.join('\n');
+}
+
+/** A line must not pass over a place where others of the panel have a point and it has none. */
+function runsOf(points: readonly Point[], xs: readonly number[]): Point[][] {
+  const runs: Point[][] = [];
+  let before = -2;
+  for (const point of points) {
+    const index = xs.indexOf(point.x);
+    if (index > before + 1) runs.push([]);
+    runs.at(-1)?.push(point);
+    before = index;
+  }
+  return runs;
 }
 
 function describe({ y, low, high }: Point): string {

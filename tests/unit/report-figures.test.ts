@@ -103,6 +103,22 @@ describe('figures', () => {
     expect(figureToSvg(single)).toContain('translate(12 150)');
   });
 
+  test('break a curve where it has no point and another one has', () => {
+    const curve = (label: string, ...xs: number[]) => ({
+      label,
+      points: xs.map((x) => ({ x, y: 0, low: 0, high: 1 })),
+    });
+    const gap = { ...figure, panels: [{ title: '', series: [curve('all', 0, 1, 2, 3, 4), curve('some', 0, 1, 3)] }] };
+    const svg = figureToSvg(gap);
+    expect(svg).toContain('d="M12 300L146 300L280 300L414 300L548 300"');
+    expect(svg).toContain('d="M12 300L146 300M414 300"');
+    expect(svg).toContain('d="M12 0L146 0L146 300L12 300ZM414 0L414 300Z"');
+    // What nothing lies between stays one line.
+    expect(figureToSvg({ ...gap, panels: [{ title: '', series: [curve('some', 0, 1, 4)] }] })).toContain(
+      'd="M12 300L146 300L548 300"',
+    );
+  });
+
   test('tick whole layers only, at round numbers', () => {
     const layers = (n: number): Figure => ({
       ...figure,
