@@ -74,11 +74,13 @@ export function requireLens({ title, lens, inputs }: LensView): void {
     positions.length > 0 &&
     inputs.length === positions.length &&
     cells.length === layers.length &&
-    cells.every((row) => row.length === positions.length && row.every((cell) => cell.top.length > 0));
+    cells.every(
+      (row) => row.length === positions.length && row.every(({ top }) => Number.isFinite(top[0]?.probability)),
+    );
   if (whole) return;
   throw new XpatchError(
     'INVALID_ARGUMENT',
-    `The lens "${title}" needs a layer, a position, an input for every position and a best token in every cell (topK of at least 1).`,
+    `The lens "${title}" needs a layer, a position, an input for every position, and in every cell a best token with its probability (topK of at least 1).`,
   );
 }
 
@@ -93,10 +95,12 @@ function shownPositions(view: LensView): number[] {
 
 function cutNote({ inputs }: LensView, shown: readonly number[]): string[] {
   if (shown.length === inputs.length) return [];
-  const without = shown.some((p) => inputs[p]?.kind === 'image') ? '' : ', without the rows of pictures';
-  return [
-    `Shown: ${shown.length} of ${inputs.length} positions, the last ones${without}. The numbers of all are in the CSV and JSON files.`,
+  const parts = [
+    `Shown: ${shown.length} of ${inputs.length} positions`,
+    ...(shown.length === MOST_POSITIONS ? ['the last ones'] : []),
+    ...(shown.some((p) => inputs[p]?.kind === 'image') ? [] : ['without the rows of pictures']),
   ];
+  return [`${parts.join(', ')}. The numbers of all are in the CSV and JSON files.`];
 }
 
 const SCALE = scaleColours().map(({ light }) => light as { ground: `#${string}`; ink: `#${string}` });

@@ -219,14 +219,15 @@ describe('heatmaps', () => {
     expect(of('5.7').x - of('in0').x).toBeGreaterThan(58);
     expect(of('5.3')).toBeUndefined();
     expect(found.map((word) => word.text)).toContain('Anote.');
-    expect(found.map((word) => word.text).join('')).toContain(
-      'Shown:4of10positions,thelastones,withouttherowsofpictures.',
-    );
+    expect(found.map((word) => word.text).join('')).toContain('Shown:4of10positions,withouttherowsofpictures.');
     await expectDrawn(svg);
   });
 
   test('show at most 24 positions, and rows of pictures that are drawn nowhere else', () => {
     const long = words(heatmapToSvg(lensView(100))).map((word) => word.text);
+    expect(long).toContain(
+      'Shown:24of107positions,thelastones,withouttherowsofpictures.ThenumbersofallareintheCSVandJSONfiles.',
+    );
     expect(long).not.toContain('in82');
     expect(long).toContain('in83');
     expect(long).toContain('in106');
@@ -245,6 +246,7 @@ describe('heatmaps', () => {
     await refused({ positions: [] });
     await refused({ cells: [] });
     await refused({ cells: view.lens.cells.map((row) => row.map((one) => ({ ...one, top: [] }))) });
+    await refused({ cells: view.lens.cells.map((row) => row.map(() => cell('x', Number.NaN))) });
     await expectError(() => heatmapToSvg({ ...view, inputs: [] }), 'INVALID_ARGUMENT', /needs/);
   });
 });
