@@ -9,6 +9,14 @@ export {
   topClasses,
 } from './evaluation/class-curves.js';
 export {
+  type ClusterScore,
+  type Distances,
+  distancesBetween,
+  nearest,
+  purities,
+  silhouettes,
+} from './evaluation/clusters.js';
+export {
   type DecodedLayer,
   type Decoding,
   type DecodingEvents,
@@ -16,6 +24,15 @@ export {
   decodeVector,
   runDecodings,
 } from './evaluation/decodings.js';
+export {
+  type EmbeddedPrompt,
+  type EmbeddingEvents,
+  type EmbeddingOptions,
+  type EmbeddingResult,
+  type EmbeddingSpace,
+  type Measure,
+  runEmbedding,
+} from './evaluation/embedding.js';
 export {
   type EvolutionCell,
   type EvolutionEvents,
@@ -42,6 +59,7 @@ export {
   type MainTableResult,
   runMainTable,
 } from './evaluation/main-table.js';
+export { principalComponents, type TsneOptions, tsne } from './evaluation/projection.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
 export {
   bootstrapInterval,
@@ -64,8 +82,8 @@ export {
   type Table,
 } from './evaluation/tables.js';
 export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './evaluation/token-classes.js';
-export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { finalNorm } from './lens/final-norm.js';
+export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export {
   type DecodedState,

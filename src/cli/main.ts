@@ -10,6 +10,7 @@ import { capture } from './capture.js';
 import { decode } from './decode.js';
 import { demo } from './demo.js';
 import { doctor } from './doctor.js';
+import { embed } from './embed.js';
 import { reportError, usageError } from './errors.js';
 import { evolution } from './evolution.js';
 import { extract } from './extract.js';
@@ -33,6 +34,7 @@ const commands = [
   tune,
   evolution,
   decode,
+  embed,
   view,
   doctor,
   build,
