@@ -163,6 +163,13 @@ describe('tables of texts', () => {
     );
   });
 
+  test('keep the room between words', () => {
+    const spaced = { ...texts, rows: [['a  b', 1, 2]] };
+    expect(tableToText(spaced)).toContain('\na  b ');
+    expect(tableToMarkdown(spaced)).toContain('| a&nbsp; b |');
+    expect(tableToLatex(spaced)).toContain(' a~ b &');
+  });
+
   test('refuse rows that do not fit and numbers that are none', async () => {
     for (const format of [tableToText, tableToMarkdown, tableToCsv, tableToLatex]) {
       const refused = (some: TextTable | Table, why: RegExp) =>
