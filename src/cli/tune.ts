@@ -15,6 +15,7 @@ import {
   type Session,
   withSession,
 } from './common.js';
+import { usageError } from './errors.js';
 import { textOption, wholeOption, withExamples } from './options.js';
 import { requireWritable } from './output-file.js';
 import { startRun } from './report-run.js';
@@ -108,12 +109,14 @@ async function makePrompts(
   return taskLensPrompts(model, { prompts, seed, signal, onProgress: track('reading prompts') });
 }
 
+/** @throws XpatchError FILE_NOT_FOUND, INVALID_ARGUMENT */
 async function readText(path: string): Promise<string> {
+  const bytes = await readFile(path).catch((cause: Error) => {
+    throw new XpatchError('FILE_NOT_FOUND', `Cannot read ${path}: ${cause.message}. Check the path.`, { cause });
+  });
   try {
-    return await readFile(path, 'utf8');
-  } catch (cause) {
-    throw new XpatchError('FILE_NOT_FOUND', `Cannot read ${path}: ${(cause as Error).message}. Check the path.`, {
-      cause,
-    });
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    throw usageError(`${path} is not a text in UTF-8. Convert it, or name another file.`);
   }
 }

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { XpatchError } from '../errors.js';
 import type { Model, OnProgress, Prompt, PromptPart } from '../model/index.js';
 import { Random } from '../random.js';
@@ -26,6 +27,8 @@ export interface LensPromptOptions {
 
 /** Tokens of a window of a text. */
 const WINDOW = 64;
+/** Characters that are tokenised at once. */
+const PIECE = 1 << 15;
 /** Of the windows of a text, one in so many is for the test. */
 const TEST_SHARE = 4;
 /** Of the prompts and items to fit on, one in so many is for choosing the strengths. */
@@ -90,12 +93,17 @@ export async function textLensPrompts(
   const { prompts = 120, test = 60, seed = 1, signal } = options;
   const { addsBos, bosToken } = model.info;
   const start = addsBos ? [bosToken] : [];
-  const tokens = model.tokenize(text);
   // A window that comes twice must not stand on two sides.
   const windows = new Map<string, number[]>();
-  for (let at = 0; at + WINDOW <= tokens.length; at += WINDOW) {
-    const window = [...start, ...tokens.subarray(at, at + WINDOW)];
-    windows.set(window.join(), window);
+  // Piece by piece, since the tokenizer holds up everything else meanwhile.
+  for (let from = 0; from < text.length; from += PIECE) {
+    const tokens = model.tokenize(text.slice(from, from + PIECE));
+    for (let at = 0; at + WINDOW <= tokens.length; at += WINDOW) {
+      const window = [...start, ...tokens.subarray(at, at + WINDOW)];
+      windows.set(window.join(), window);
+    }
+    await setImmediate();
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
   }
   const nTest = Math.min(test, Math.floor(windows.size / TEST_SHARE));
   if (nTest < 2) {

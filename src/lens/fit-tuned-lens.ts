@@ -52,7 +52,7 @@ interface Sample {
  *   would rule the fit (attention sinks: Xiao et al. 2023, arXiv 2309.17453). The lens reads it like any other.
  *
  * Memory: 16 n_embd^2 bytes a layer, as many layers at once as `memory` holds, at least one. Time: for each layer
- * 1.5 positions x n_embd^2 multiplications for the sums, and some three times 4/3 n_embd^3 for a solution and 160 rows
+ * 1.5 positions x n_embd^2 multiplications for the sums, and some three times 7/6 n_embd^3 for a solution and 160 rows
  * through the head.
  *
  * @param prompts different ones, at least 5, with several times as many positions as n_embd if the maps are to be of use

@@ -66,34 +66,33 @@ export class RidgeSums {
     const meanX = this.x.map((sum) => sum / this.weight);
     const meanY = this.y.map((sum) => sum / this.weight);
     const matrix = new Float32Array(width * width);
+    const bias = Float64Array.from(meanY);
     if (strength !== Number.POSITIVE_INFINITY) {
-      const { correlations, scales } = this.correlations(meanX);
+      const { correlations, scales } = await this.correlations(meanX, pace);
       for (let i = 0; i < width; i++) {
         correlations[i * width + i] = (correlations[i * width + i] as number) + strength;
       }
-      const right = this.covariances(meanX, meanY, scales);
+      const solution = await this.covariances(meanX, meanY, scales, pace);
       await cholesky(correlations, width, pace);
-      await solveTriangles(correlations, right, width, pace);
+      await solveTriangles(correlations, solution, width, pace);
       for (let i = 0; i < width; i++) {
         const scale = scales[i] as number;
-        if (scale === 0) continue;
-        for (let j = 0; j < width; j++) matrix[j * width + i] = (right[i * width + j] as number) / scale;
+        for (let j = 0; j < width; j++) {
+          const value = scale === 0 ? 0 : (solution[i * width + j] as number) / scale;
+          matrix[j * width + i] = value;
+          bias[j] = (bias[j] as number) - value * (meanX[i] as number);
+        }
         if (pace.due()) await pace.rest();
       }
     }
-    const bias = new Float32Array(width);
-    for (let j = 0; j < width; j++) {
-      let sum = meanY[j] as number;
-      for (let i = 0; i < width; i++) sum -= (matrix[j * width + i] as number) * (meanX[i] as number);
-      bias[j] = sum;
-    }
-    if (![...bias].every(Number.isFinite) || !matrix.every(Number.isFinite)) {
+    // NaN or infinity anywhere in the matrix is in the bias too.
+    if (!bias.every(Number.isFinite)) {
       throw new XpatchError(
         'NOT_FINITE',
         'The lens cannot be fitted: a state holds NaN or infinity, or the regression overflows.',
       );
     }
-    return { matrix, bias };
+    return { matrix, bias: Float32Array.from(bias) };
   }
 
   private async flush(pace: Pace): Promise<void> {
@@ -103,15 +102,15 @@ export class RidgeSums {
     const w = new Float64Array(BLOCK);
     for (let i = 0; i < width; i++) {
       for (let r = 0; r < BLOCK; r++) w[r] = block.wx[r * width + i] as number;
-      accumulate(xx, i * width, w, block.x, width, i);
-      accumulate(xy, i * width, w, block.y, width, 0);
+      accumulate(xx, i * width, w, block.x, 0, width, i, width);
+      accumulate(xy, i * width, w, block.y, 0, width, 0, width);
       if (pace.due()) await pace.rest();
     }
     block.size = 0;
   }
 
   /** Correlation matrix of x, lower triangle and diagonal, and standard deviations; 0 marks a constant dimension. */
-  private correlations(mean: Float64Array): { correlations: Float64Array; scales: Float64Array } {
+  private async correlations(mean: Float64Array, pace: Pace) {
     const { width, xx, weight } = this;
     const scales = new Float64Array(width);
     for (let i = 0; i < width; i++) {
@@ -126,12 +125,13 @@ export class RidgeSums {
         const covariance = (xx[j * width + i] as number) / weight - (mean[i] as number) * (mean[j] as number);
         correlations[i * width + j] = scale === 0 ? Number(i === j) : covariance / scale;
       }
+      if (pace.due()) await pace.rest();
     }
     return { correlations, scales };
   }
 
   /** Covariances of scaled x with y, row i for dimension i of x. */
-  private covariances(meanX: Float64Array, meanY: Float64Array, scales: Float64Array): Float64Array {
+  private async covariances(meanX: Float64Array, meanY: Float64Array, scales: Float64Array, pace: Pace) {
     const { width, xy, weight } = this;
     const out = new Float64Array(width * width);
     for (let i = 0; i < width; i++) {
@@ -141,19 +141,22 @@ export class RidgeSums {
         const at = i * width + j;
         out[at] = ((xy[at] as number) / weight - (meanX[i] as number) * (meanY[j] as number)) / scale;
       }
+      if (pace.due()) await pace.rest();
     }
     return out;
   }
 }
 
-/** sums[at + j] += sum over rows r of w[r] rows[r, j], for j from `first`. */
+/** sums[at + j] += sum over eight rows r of w[r] rows[from + r width + j], for j from `first` to before `end`. */
 function accumulate(
   sums: Float64Array,
   at: number,
   w: Float64Array,
   rows: Float64Array,
+  from: number,
   width: number,
   first: number,
+  end: number,
 ): void {
   const w0 = w[0] as number;
   const w1 = w[1] as number;
@@ -163,15 +166,16 @@ function accumulate(
   const w5 = w[5] as number;
   const w6 = w[6] as number;
   const w7 = w[7] as number;
-  for (let j = first; j < width; j++) {
-    let sum = (sums[at + j] as number) + w0 * (rows[j] as number);
-    sum += w1 * (rows[j + width] as number);
-    sum += w2 * (rows[j + 2 * width] as number);
-    sum += w3 * (rows[j + 3 * width] as number);
-    sum += w4 * (rows[j + 4 * width] as number);
-    sum += w5 * (rows[j + 5 * width] as number);
-    sum += w6 * (rows[j + 6 * width] as number);
-    sum += w7 * (rows[j + 7 * width] as number);
+  for (let j = first; j < end; j++) {
+    const row = from + j;
+    let sum = (sums[at + j] as number) + w0 * (rows[row] as number);
+    sum += w1 * (rows[row + width] as number);
+    sum += w2 * (rows[row + 2 * width] as number);
+    sum += w3 * (rows[row + 3 * width] as number);
+    sum += w4 * (rows[row + 4 * width] as number);
+    sum += w5 * (rows[row + 5 * width] as number);
+    sum += w6 * (rows[row + 6 * width] as number);
+    sum += w7 * (rows[row + 7 * width] as number);
     sums[at + j] = sum;
   }
 }
@@ -187,24 +191,36 @@ async function cholesky(a: Float64Array, n: number, pace: Pace): Promise<void> {
   }
 }
 
+/** Columns solved together, few enough that their part of B stays in the processor's cache. */
+const COLUMNS = 64;
+
 /** Solves L L' Z = B in place, B row-major [n, n]. */
 async function solveTriangles(l: Float64Array, b: Float64Array, n: number, pace: Pace): Promise<void> {
-  const reduce = (i: number, k: number, factor: number) => {
-    for (let j = 0; j < n; j++) b[i * n + j] = (b[i * n + j] as number) - factor * (b[k * n + j] as number);
-  };
-  const divide = (i: number) => {
-    const diagonal = l[i * n + i] as number;
-    for (let j = 0; j < n; j++) b[i * n + j] = (b[i * n + j] as number) / diagonal;
-  };
-  for (let i = 0; i < n; i++) {
-    for (let k = 0; k < i; k++) reduce(i, k, l[i * n + k] as number);
-    divide(i);
-    if (pace.due()) await pace.rest();
-  }
-  for (let i = n - 1; i >= 0; i--) {
-    for (let k = i + 1; k < n; k++) reduce(i, k, l[k * n + i] as number);
-    divide(i);
-    if (pace.due()) await pace.rest();
+  const factors = new Float64Array(BLOCK);
+  for (let first = 0; first < n; first += COLUMNS) {
+    const end = Math.min(n, first + COLUMNS);
+    /** Takes rows `from` to before `to`, times entries of L, out of row i, and divides it by the diagonal. */
+    const finish = (i: number, from: number, to: number, entry: (k: number) => number) => {
+      let k = from;
+      for (; k + BLOCK <= to; k += BLOCK) {
+        for (let r = 0; r < BLOCK; r++) factors[r] = -(l[entry(k + r)] as number);
+        accumulate(b, i * n, factors, b, k * n, n, first, end);
+      }
+      for (; k < to; k++) {
+        const factor = l[entry(k)] as number;
+        for (let j = first; j < end; j++) b[i * n + j] = (b[i * n + j] as number) - factor * (b[k * n + j] as number);
+      }
+      const diagonal = l[i * n + i] as number;
+      for (let j = first; j < end; j++) b[i * n + j] = (b[i * n + j] as number) / diagonal;
+    };
+    for (let i = 0; i < n; i++) {
+      finish(i, 0, i, (k) => i * n + k);
+      if (pace.due()) await pace.rest();
+    }
+    for (let i = n - 1; i >= 0; i--) {
+      finish(i, i + 1, n, (k) => k * n + i);
+      if (pace.due()) await pace.rest();
+    }
   }
 }
 

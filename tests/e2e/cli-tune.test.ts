@@ -76,6 +76,12 @@ describe('what cannot be done is an error, and leaves no file', () => {
       'INVALID_ARGUMENT',
       /Give a longer one/,
     ],
+    [
+      'a file that is no text',
+      ['tune', '-m', model('llama'), '--text', model('llama'), '-o', 'no.safetensors'],
+      'INVALID_ARGUMENT',
+      /not a text in UTF-8/,
+    ],
     ['an output that is the text', [...TUNE, '-o', 'book.txt'], 'FILE_WRITE', /reads this file/],
     ['a report over something', [...TUNE, '-o', 'no.safetensors', '--report', 'full'], 'FILE_WRITE', /not empty/],
     [
