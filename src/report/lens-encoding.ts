@@ -31,14 +31,20 @@ export interface LensRank {
   readonly texts: readonly string[];
 }
 
-const FULL = 0x3fff;
-/** -ln of the smallest probability that is told from 0. */
-const RANGE = 24;
+/** How a probability becomes a whole number: by its logarithm, down to e^-range; less than that is 0. */
+interface ProbabilityScale {
+  readonly range: number;
+  readonly full: number;
+}
+/** For the best tokens, in 14 bits: off by at most 0.08 % of the probability. */
+export const BEST: ProbabilityScale = { range: 24, full: 0x3fff };
+/** For tracked tokens, which may be far from the best, in 16 bits: off by at most 0.08 % too. */
+export const TRACKED: ProbabilityScale = { range: 96, full: 0xffff };
 
-/** A probability in 14 bits, logarithmic: off by at most 0.08 % of itself. */
-export const packProbability = (p: number): number =>
-  p > 0 ? Math.min(FULL, Math.round((-Math.log(Math.min(1, p)) / RANGE) * (FULL - 1))) : FULL;
-export const unpackProbability = (q: number): number => (q === FULL ? 0 : Math.exp((-q / (FULL - 1)) * RANGE));
+export const packProbability = (p: number, { range, full }: ProbabilityScale): number =>
+  p > 0 ? Math.min(full, Math.round((-Math.log(Math.min(1, p)) / range) * (full - 1))) : full;
+export const unpackProbability = (q: number, { range, full }: ProbabilityScale): number =>
+  q === full ? 0 : Math.exp((-q / (full - 1)) * range);
 
 const STEPS = 0xfff;
 

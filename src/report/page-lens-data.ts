@@ -4,11 +4,13 @@ import { XpatchError } from '../errors.js';
 import type { LensCell } from '../lens/logit-lens.js';
 import { requireLens } from './heatmap.js';
 import {
+  BEST,
   type EncodedLens,
   type LensHead,
   type LensRank,
   packLinear,
   packProbability,
+  TRACKED,
   toPlanes,
 } from './lens-encoding.js';
 import type { LensView } from './report.js';
@@ -73,7 +75,7 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
     await plane((cell) => packLinear(finite(cell.kl), maxKl), 2),
   ];
   for (let i = 0; i < tracked.length; i++) {
-    planes.push(await plane((cell) => packProbability(finite(cell.tokens[i]?.probability)), 2));
+    planes.push(await plane((cell) => packProbability(finite(cell.tokens[i]?.probability), TRACKED), 2));
     planes.push(await plane((cell) => finite(cell.tokens[i]?.rank), 3));
   }
 
@@ -91,7 +93,7 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
       return known.size - 1;
     };
     const tokens = await plane(index, 3);
-    const probabilities = await plane(({ top }) => packProbability(finite(top[r]?.probability)), 2);
+    const probabilities = await plane(({ top }) => packProbability(finite(top[r]?.probability), BEST), 2);
     ranks.push(await pack(fresh, [tokens, probabilities]));
   }
   return { head: await pack(head, planes), ranks };

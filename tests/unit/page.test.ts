@@ -7,9 +7,11 @@ import type { Table } from '../../src/evaluation/tables.js';
 import { LensData } from '../../src/report/client/lens-data.js';
 import { contrast, luminanceOf, scaleColours } from '../../src/report/colour-scale.js';
 import {
+  BEST,
   type EncodedLens,
   packLinear,
   packProbability,
+  TRACKED,
   unpackLinear,
   unpackProbability,
 } from '../../src/report/lens-encoding.js';
@@ -44,12 +46,16 @@ const example = (picture?: string): WorkedExample => ({
 
 describe('numbers in a page', () => {
   test('probabilities keep three digits at any size, and zero is zero', () => {
-    for (const p of [1, 0.9, 0.5, 0.1, 1e-3, 1e-6, 1e-10]) {
-      expect(Math.abs(unpackProbability(packProbability(p)) / p - 1)).toBeLessThan(8e-4);
+    for (const [scale, least] of [
+      [BEST, 1e-10],
+      [TRACKED, 1e-40],
+    ] as const) {
+      for (const p of [1, 0.9, 0.5, 0.1, 1e-3, 1e-6, least]) {
+        expect(Math.abs(unpackProbability(packProbability(p, scale), scale) / p - 1)).toBeLessThan(8e-4);
+      }
+      expect(unpackProbability(packProbability(0, scale), scale)).toBe(0);
+      expect(packProbability(1 + 1e-7, scale)).toBe(packProbability(1, scale)); // rounding in the softmax
     }
-    expect(unpackProbability(packProbability(0))).toBe(0);
-    expect(unpackProbability(packProbability(1))).toBe(1);
-    expect(packProbability(1 + 1e-7)).toBe(packProbability(1)); // rounding in the softmax
   });
 
   test('linear numbers are off by at most an 8,000th of the greatest', () => {

@@ -1,8 +1,10 @@
 import {
+  BEST,
   type EncodedLens,
   fromPlanes,
   type LensHead,
   type LensRank,
+  TRACKED,
   unpackLinear,
   unpackProbability,
 } from '../lens-encoding.js';
@@ -84,7 +86,7 @@ export class LensData {
     const i = p * this.nLayers + l;
     return this.head.tracked.map(({ token, text }, t) => {
       const plane = this.trackedPlanes[t] as (typeof this.trackedPlanes)[number];
-      const probability = unpackProbability(plane.probability[i] as number);
+      const probability = unpackProbability(plane.probability[i] as number, TRACKED);
       return { token, text, probability, rank: plane.rank[i] as number };
     });
   }
@@ -117,7 +119,7 @@ export class LensData {
     const rank = this.ranks[r] as (typeof this.ranks)[number];
     const i = p * this.nLayers + l;
     const token = this.vocabulary[rank.index[i] as number] as number;
-    const probability = unpackProbability(rank.probability[i] as number);
+    const probability = unpackProbability(rank.probability[i] as number, BEST);
     return { token, text: this.texts.get(token) as string, probability, rank: r };
   }
 }
