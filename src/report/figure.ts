@@ -42,7 +42,7 @@ export interface Figure {
 const DASHES = ['1 4', '1 4 6 4', '6 4'];
 const GAP = { x: 28, y: 34 };
 const AXIS = { left: 54, bottom: 44 };
-const PANEL_TITLE = 22;
+const PANEL_TITLE = 26;
 
 /**
  * Curves as SVG: axes common to all panels, one legend on top, at most three panels a row.
@@ -165,7 +165,7 @@ function drawPanel(panel: Panel, frame: Frame): string {
   const grid = colour(mode, 'grid');
   const muted = colour(mode, 'muted');
   const small = { size: 11, fill: 'muted' } as const;
-  const out = [svgText(mode, 0, -8, panel.title, { size: 12.5, bold: true })];
+  const out = [svgText(mode, 0, -10, panel.title, { size: 12.5, bold: true })];
   for (const y of ticks(yRange[0], yRange[1], 5)) {
     out.push(`<path d="M0 ${fixed(toY(y))}H${width}" stroke="${grid}"/>`);
     if (frame.yNumbers) out.push(svgText(mode, -8, toY(y) + 4, tickLabel(y), { ...small, anchor: 'end' }));

@@ -10,7 +10,7 @@ type Panel = Scatter['panels'][number];
 const SIZE = { width: 330, height: 270 };
 const GAP = { x: 56, y: 44 };
 const AXIS = { left: 46, bottom: 40 };
-const PANEL_TITLE = 22;
+const PANEL_TITLE = 26;
 
 /**
  * A scatter plot as SVG, two panels a row (three are one row), each with its own axes; one legend for colours and shapes.
@@ -89,7 +89,7 @@ function drawPanel(panel: Panel, markOf: (colour: string, shape: string) => Mark
   const toY = (y: number) => height - ((y - yRange[0]) / (yRange[1] - yRange[0])) * height;
   const grid = colour(mode, 'grid');
   const small = { size: 10.5, fill: 'muted' } as const;
-  const out = [svgText(mode, 0, -8, panel.title, { size: 12.5, bold: true })];
+  const out = [svgText(mode, 0, -10, panel.title, { size: 12.5, bold: true })];
   for (const x of ticks(...xRange, 5)) {
     out.push(`<path d="M${fixed(toX(x))} 0V${height}" stroke="${grid}"/>`);
     out.push(svgText(mode, toX(x), height + 15, tickLabel(x), { ...small, anchor: 'middle' }));
