@@ -28,6 +28,9 @@ export interface ContextOptions {
   kvType?: 'f16' | 'f32';
 }
 
+/** One result a row, in their order: for a list a list, for rows written out a tuple that can be taken apart unchecked. */
+export type ForEach<Rows extends readonly unknown[], Result> = { -readonly [Row in keyof Rows]: Result };
+
 export interface PassOptions {
   signal?: AbortSignal;
   /** Positions decoded of all. */
@@ -94,7 +97,10 @@ export class Context implements AsyncDisposable {
    * @throws XpatchError CONTEXT_OVERFLOW when a prompt does not fit, HOOK_UNSUPPORTED, HOOK_NOT_FIRED, LAYER_OUT_OF_RANGE,
    *   POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED.
    */
-  async pass(rows: readonly PassRow[], options: PassOptions = {}): Promise<PassResult[]> {
+  async pass<const Rows extends readonly PassRow[]>(
+    rows: Rows,
+    options: PassOptions = {},
+  ): Promise<ForEach<Rows, PassResult>> {
     const prepared = this.prepare(rows);
     return this.exclusive(options.signal, async (target) => {
       await this.requireHooks(prepared);
@@ -112,7 +118,8 @@ export class Context implements AsyncDisposable {
         finished += members.reduce((n, row) => n + row.prompt.length, 0);
         options.onProgress?.({ done: finished, total });
       }
-      return prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token])));
+      const results = prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token])));
+      return results as ForEach<Rows, PassResult>;
     });
   }
 
@@ -122,7 +129,10 @@ export class Context implements AsyncDisposable {
    * @returns One generation per row, in their order, with what the row's prompt pass returned.
    * @throws As `pass`.
    */
-  async generate(rows: readonly GenerateRow[], options: GenerateOptions = {}): Promise<Generation[]> {
+  async generate<const Rows extends readonly GenerateRow[]>(
+    rows: Rows,
+    options: GenerateOptions = {},
+  ): Promise<ForEach<Rows, Generation>> {
     const plan = generateRows(this.model, rows, options);
     const prepared = this.prepare(plan.passRows);
     return this.exclusive(options.signal, async (target) => {
@@ -144,7 +154,8 @@ export class Context implements AsyncDisposable {
         finished += members.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
         options.onProgress?.({ done: finished, total });
       }
-      return plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
+      const results = plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
+      return results as ForEach<Rows, Generation>;
     });
   }
 
