@@ -28,7 +28,23 @@ export interface Classes {
   collisions(expected: string): [string, string][];
 }
 
-/** @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes or equal names, TOKEN_INVALID for words of several tokens */
+/**
+ * The names of classes and the tokens of those of your own.
+ *
+ * @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes or equal names, TOKEN_INVALID for words of several tokens
+ */
+export function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass | WordClass)[]) {
+  const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
+  if (names.length < 2 || new Set(names).size < names.length) {
+    const message = `Curves compare at least two classes with different names, not ${names.join(', ') || 'none'}.`;
+    throw new XpatchError('INVALID_ARGUMENT', message);
+  }
+  const own = new Map<string, readonly number[]>();
+  for (const entry of classes) if (typeof entry !== 'string') own.set(entry.name, ownTokens(model, entry));
+  return { names, own };
+}
+
+/** @throws {XpatchError} as `checkClasses` */
 export function resolveClasses(
   model: Tokenizer,
   task: Pick<Task, 'taskWord'>,
@@ -36,17 +52,8 @@ export function resolveClasses(
   input: number,
   classes: readonly (EvolutionClass | WordClass)[] = EVOLUTION_CLASSES,
 ): Classes {
-  const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
-  if (names.length < 2 || new Set(names).size < names.length) {
-    const message = `Curves compare at least two classes with different names, not ${names.join(', ') || 'none'}.`;
-    throw new XpatchError('INVALID_ARGUMENT', message);
-  }
-  const fixed = new Map<string, readonly number[]>([
-    ['input', [input]],
-    ['task', tokens.word],
-  ]);
-  for (const entry of classes) if (typeof entry !== 'string') fixed.set(entry.name, ownTokens(model, entry));
-
+  const { names, own: words } = checkClasses(model, classes);
+  const fixed = new Map<string, readonly number[]>([['input', [input]], ['task', tokens.word], ...words]);
   const missing: Record<string, string> = {};
   if (names.includes('task') && tokens.word.length === 0) {
     const { taskWord } = task;

@@ -5,7 +5,14 @@ import { DELIMITER, type Modality, type VectorPrompt, vectorPrompts } from '../t
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import { type PromptRecord, recordPrompt } from '../vectors/prompt-record.js';
-import { type Classes, type EvolutionClass, resolveClasses, type WordClass } from './evolution-classes.js';
+import {
+  type Classes,
+  checkClasses,
+  EVOLUTION_CLASSES,
+  type EvolutionClass,
+  resolveClasses,
+  type WordClass,
+} from './evolution-classes.js';
 import { requireModalities } from './modalities.js';
 import { classOf, type TaskTokens, type TopClass, taskTokens } from './token-classes.js';
 
@@ -98,6 +105,7 @@ export async function runEvolution(
   if (!Number.isSafeInteger(prompts) || prompts < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
   }
+  checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
   const loaded: Task[] = [];
   for (const name of tasks) loaded.push(await loadTask(name, { pictures, style }));
   const plan = loaded.flatMap((task) => modalities.map((modality) => ({ task, modality })));

@@ -144,7 +144,7 @@ describe('decodings', () => {
     });
     expect(decodings[0]?.answerTokens).toBe(answers.size);
     const alone = await decodeVector(context, vector);
-    expect(alone.layers[0]).toMatchObject({ layer: 0, wordRank: undefined, answerRank: undefined });
+    expect(Object.keys(alone.layers[0] ?? {})).toEqual(['layer', 'top']);
     expect(alone.layers[0]?.top).toHaveLength(5);
   });
 });
