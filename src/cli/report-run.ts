@@ -51,7 +51,7 @@ export async function startRun(
     async finish(report) {
       requireNotAborted(signal);
       progress.update('writing the report');
-      await writeReport(run, report);
+      await writeReport(run, report, { signal });
       await run.writeManifest({ ...manifest, status: 'complete', finished: new Date().toISOString() });
       progress.done();
     },
