@@ -65,6 +65,13 @@ export async function fitTunedLens(
 ): Promise<TunedLens> {
   const { positions = 8192, seed = 1, memory = 256 * 2 ** 20, signal, onProgress } = options;
   const { identity, info } = context.model;
+  if (!Number.isInteger(positions) || positions < 1 || !(memory >= 0)) {
+    const given = `positions ${positions}, memory ${memory}`;
+    throw new XpatchError(
+      'INVALID_ARGUMENT',
+      `A lens is fitted on at least 1 position with memory from 0, not ${given}.`,
+    );
+  }
   if (info.nLayers < 2) throw new XpatchError('INVALID_ARGUMENT', 'A model of one layer has nothing to tune.');
   const random = new Random(seed, 'tuned-lens');
   const divided = dividePrompts(prompts, options.validation, random);

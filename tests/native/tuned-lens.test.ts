@@ -109,6 +109,8 @@ test('what cannot be fitted or tested is refused, and an abort ends it', async (
   const one = await tokenPrompt(model, 1);
   await expectError(() => fitTunedLens(context, some.slice(0, 4)), 'INVALID_ARGUMENT', /4 different prompts/);
   await expectError(() => fitTunedLens(context, [...some.slice(0, 4), one, one]), 'INVALID_ARGUMENT', /4 different/);
+  await expectError(() => fitTunedLens(context, some, { positions: 0 }), 'INVALID_ARGUMENT', /positions 0/);
+  await expectError(() => fitTunedLens(context, some, { memory: Number.NaN }), 'INVALID_ARGUMENT', /memory NaN/);
   await expectError(() => fitTunedLens(context, some, { validation: [one] }), 'INVALID_ARGUMENT', /0 to validate on/);
   await expectError(() => fitTunedLens(context, some, { validation: some }), 'INVALID_ARGUMENT', /0 different/);
   await expectError(
