@@ -178,7 +178,12 @@ function report(
   const rows = [
     ['source', 'target', 'change', `what ${describeModel(model.identity)} says`],
     ['none', '', '', said(result.plain)],
-    ...result.decoded.map((one) => [`${one.sourceLayer}`, `${one.targetLayer}`, one.delta.toPrecision(3), said(one)]),
+    ...result.decoded.map((one) => [
+      `${one.sourceLayer}`,
+      `${one.targetLayer}`,
+      one.delta.toFixed(one.delta < 100 ? 1 : 0),
+      said(one),
+    ]),
   ];
   const widths = [6, 6, Math.max(6, ...rows.map((row) => (row[2] as string).length))];
   const lines = rows.map((row) => row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i] as number) : cell)).join('  '));
