@@ -1,18 +1,17 @@
 import sharp from 'sharp';
 import type { LensCell } from '../lens/logit-lens.js';
 import { notesToHtml, scrolling } from './page-blocks.js';
-import { percent, textHtml, tokenHtml } from './page-text.js';
+import { percent, textHtml, tokenHtml, tokenLabel } from './page-text.js';
 import { patchesOf } from './patches.js';
 import type { LensPicture, LensView } from './report.js';
 import { stepOf } from './steps.js';
 import { escapeXml, fixed } from './svg.js';
-import { visibleText } from './visible.js';
 
 /** Columns of a table on paper, and how many such tables a page without a script has at most. */
 const COLUMNS = 12;
 const MOST_TABLES = 4;
-/** Bytes of a PNG above which a picture is sent as WebP. */
-const MOST_PNG = 400_000;
+/** Bytes that the pictures of a lens may have as PNG; larger ones become WebP. */
+const MOST_BYTES = 1_200_000;
 
 /**
  * A lens as it is without a script and on paper: its pictures with the words of the highest layer, and tables of the best
@@ -57,41 +56,43 @@ async function pictureToHtml(shown: LensPicture, view: LensView): Promise<string
   const { picture, grid } = shown;
   const { lens } = view;
   const { width, height } = picture;
-  const href = await toDataUrl(picture);
+  const href = await toDataUrl(picture, MOST_BYTES / view.pictures.length);
   const label = `The picture that the model saw, ${width} by ${height} pixels`;
-  // small pictures are shown larger, but not so large that they are but pixels
-  const shownWidth = Math.min(736, Math.max(416, 2 * width));
-  const open = `<svg viewBox="0 0 ${width} ${height}" width="${shownWidth}" role="img" aria-label="${label}"><image href="${href}" width="${width}" height="${height}"/>`;
+  const patches = patchesOf(view, shown);
+  // 34 pixels hold a short word
+  const patchWidth = patches.reduce((sum, patch) => sum + patch.width, 0) / patches.length || width;
+  const shownWidth = Math.min(880, Math.max(416, (34 / patchWidth) * width));
+  const open = `<svg viewBox="0 0 ${width} ${height}" width="${fixed(shownWidth)}" role="img" aria-label="${label}"><image href="${href}" width="${width}" height="${height}"/>`;
   const figure = (body: string, caption: string, kind: string) =>
     `<figure class="lens-picture"><div class="${kind}">${open}${body}</svg></div><figcaption>${textHtml(caption)}</figcaption></figure>`;
   if ('reason' in grid) return figure('', `${label}. Its rows cannot be drawn over it: ${grid.reason}`, 'plain');
   const top = lens.layers.indexOf(Math.max(...lens.layers));
-  const patches = patchesOf(view, shown).map(({ x, y, width: w, height: h, p }) => {
+  const drawn = patches.map(({ x, y, width: w, height: h, p }) => {
     const position = lens.positions[p] as number;
     const best = bestOf(lens.cells[top]?.[p]);
     const step = `q${stepOf(best.probability)}`;
     const size = Math.min(h * 0.34, w * 0.26, width * 0.035);
     const band = size * 1.35;
-    const id = `clip-${position}`;
     return [
-      `<g class="patch" data-position="${position}"><clipPath id="${id}"><rect x="${fixed(x)}" y="${fixed(y)}" width="${fixed(w)}" height="${fixed(h)}"/></clipPath>`,
-      `<rect class="word-ground ${step}" x="${fixed(x)}" y="${fixed(y + h - band)}" width="${fixed(w)}" height="${fixed(band)}"/>`,
-      `<text class="word ${step}" clip-path="url(#${id})" x="${fixed(x + w / 2)}" y="${fixed(y + h - size * 0.35)}" font-size="${fixed(size)}" text-anchor="middle">${escapeXml(visibleText(best.text))}</text>`,
-      `<rect class="edge" x="${fixed(x)}" y="${fixed(y)}" width="${fixed(w)}" height="${fixed(h)}"/></g>`,
+      // an SVG of its own cuts a word that is wider than its patch
+      `<g class="patch" data-position="${position}"><svg x="${fixed(x)}" y="${fixed(y)}" width="${fixed(w)}" height="${fixed(h)}">`,
+      `<rect class="word-ground ${step}" y="${fixed(h - band)}" width="100%" height="${fixed(band)}"/>`,
+      `<text class="word ${step}" x="50%" y="${fixed(h - size * 0.35)}" font-size="${fixed(size)}" text-anchor="middle">${escapeXml(tokenLabel(best.text))}</text>`,
+      '<rect class="edge" width="100%" height="100%"/></svg></g>',
     ].join('');
   });
   if (patches.length === 0) return figure('', `${label}. No position of the lens lies on it.`, 'plain');
-  return figure(patches.join('\n'), `${label}, with the best token of every patch.`, 'patches');
+  return figure(drawn.join('\n'), `${label}, with the best token of every patch.`, 'patches');
 }
 
 function bestOf(cell: LensCell | undefined): LensCell['top'][number] {
   return cell?.top[0] as LensCell['top'][number];
 }
 
-async function toDataUrl({ data, width, height }: LensPicture['picture']): Promise<string> {
+async function toDataUrl({ data, width, height }: LensPicture['picture'], mostBytes: number): Promise<string> {
   const image = sharp(data, { raw: { width, height, channels: 3 } });
   const png = await image.clone().png({ compressionLevel: 9 }).toBuffer();
-  if (png.length <= MOST_PNG) return `data:image/png;base64,${png.toString('base64')}`;
+  if (png.length <= mostBytes) return `data:image/png;base64,${png.toString('base64')}`;
   const webp = await image.resize({ width: 1024, withoutEnlargement: true }).webp({ quality: 85 }).toBuffer();
   return `data:image/webp;base64,${webp.toString('base64')}`;
 }

@@ -167,8 +167,8 @@ describe('the lens', () => {
       expect(Number.parseFloat(text) / 100).toBeCloseTo(top[r]?.probability as number, 2.5);
     });
     const facts = await page.locator('.facts dd').allTextContents();
-    expect(Number(facts[0])).toBeCloseTo(entropy, 1.9);
-    expect(Number(facts[1])).toBeCloseTo(kl, 1.9);
+    expect(Number.parseFloat(facts[0] ?? '')).toBeCloseTo(entropy, 1.9);
+    expect(Number.parseFloat(facts[1] ?? '')).toBeCloseTo(kl, 1.9);
     expect(facts[2]).toBe(`layer ${lens.lens.settled[55]}`);
     await page.mouse.move(0, 0);
     expect(await page.locator('.panel .place').first().textContent()).toContain('Layer 5 · position 59');

@@ -45,8 +45,8 @@ export class LensPanel {
     const facts = h(
       'dl',
       { class: 'facts' },
-      h('div', {}, h('dt', {}, 'entropy'), h('dd', {}, data.entropy(l, p).toFixed(2))),
-      h('div', {}, h('dt', {}, 'KL'), h('dd', {}, data.kl(l, p).toFixed(2))),
+      h('div', {}, h('dt', {}, 'entropy'), h('dd', {}, `${data.entropy(l, p).toFixed(2)} nats`)),
+      h('div', {}, h('dt', {}, 'KL'), h('dd', {}, `${data.kl(l, p).toFixed(2)} nats`)),
       h('div', {}, h('dt', {}, 'settles at'), h('dd', {}, `layer ${layers[data.head.settled[p] as number]}`)),
     );
     const parts: HTMLElement[] = [place, facts, this.scores(data.top(l, p), p, 'Best tokens')];
