@@ -43,8 +43,9 @@ main > h2 { margin-top: 2rem; }
 @media (max-width: 50rem) {
   .pair { grid-template-columns: 1fr; }
   .pair iframe { height: 70vh; }
-  .wide tbody th { min-width: 8rem; }
-  .differences tbody th, .differences .value { min-width: 0; }
+  .wide tbody th { min-width: 5.5rem; }
+  .list tbody th { min-width: 9rem; }
+  .differences .value { min-width: 0; }
 }
 `;
 

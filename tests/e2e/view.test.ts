@@ -16,11 +16,13 @@ const inFolder = (name: string) => join(cli.folder, name);
 const left = (name: string) => `tbody tr:has-text("${name}") input[name=left]`;
 const right = (name: string) => `tbody tr:has-text("${name}") input[name=right]`;
 
+const started: ChildProcess[] = [];
 /** Starts `view` and waits for its first line. */
 async function startView(
   ...args: string[]
 ): Promise<{ child: ChildProcess; line: string; ended: Promise<number | null> }> {
   const child = cli.start(['view', ...args]);
+  started.push(child);
   const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
   let [line, errors] = ['', ''];
   child.stderr?.on('data', (chunk) => {
@@ -37,7 +39,6 @@ async function startView(
 }
 
 let url: string;
-let server: Awaited<ReturnType<typeof startView>>;
 let browser: Browser;
 
 beforeAll(async () => {
@@ -50,8 +51,7 @@ beforeAll(async () => {
   mkdirSync(inFolder('runs/going'));
   const going = { status: 'running', title: 'Going \u202e<img src=x onerror=alert(1)>', started: 'yesterday' };
   writeFileSync(inFolder('runs/going/manifest.json'), JSON.stringify(going));
-  server = await startView('runs', '--json');
-  url = JSON.parse(server.line).url;
+  url = JSON.parse((await startView('runs', '--json')).line).url;
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'],
@@ -59,7 +59,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await browser?.close();
-  server?.child.kill('SIGKILL');
+  for (const child of started) child.kill('SIGKILL');
 });
 
 describe('in the browser', () => {
@@ -125,6 +125,8 @@ describe('in the browser', () => {
     expect(await page.locator('h1').count()).toBe(1);
     expect(await page.locator('svg').count()).toBeGreaterThan(0);
     expect(await page.evaluate('self.origin')).toBe('null');
+    await page.click('button:text-is("Dark")');
+    expect(await page.getAttribute('html', 'data-scheme')).toBe('dark');
     const { channels } = await sharp(await page.screenshot()).stats();
     expect(Math.max(...channels.slice(0, 3).map(({ stdev }) => stdev))).toBeGreaterThan(10);
   });
