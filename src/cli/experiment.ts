@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { listTasks } from '../tasks/task.js';
+import { listTasks, loadTask } from '../tasks/task.js';
 import { usageError } from './errors.js';
 import { textOption, wholeOption } from './options.js';
 
@@ -26,9 +26,11 @@ export function experimentOptions<T>(yargs: Argv<T>, prompts: string): Argv<T & 
     .group(['tasks', 'seed', 'style', 'shots', 'prompts'], 'Task:') as Argv<T & ExperimentArguments>;
 }
 
-/** The tasks of `--tasks`, or all shipped ones. */
+/** The tasks of `--tasks`, or all shipped ones. @throws {XpatchError} TASK_INVALID, FILE_NOT_FOUND */
 export async function parseTasks(text: string | undefined): Promise<string[]> {
-  return text === undefined ? listTasks() : parseNames('tasks', text);
+  const tasks = text === undefined ? await listTasks() : parseNames('tasks', text);
+  for (const name of tasks) await loadTask(name);
+  return tasks;
 }
 
 /** `a,b,c`: different names, at least one, of `allowed` when it is given. */
