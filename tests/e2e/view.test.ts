@@ -1,14 +1,13 @@
 // From two runs of the demo to their pages in a real browser.
 import type { ChildProcess } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import sharp from 'sharp';
+import { accessibilityViolations, openBrowser, type Violation } from './browser.js';
 import { commandLine } from './cli-helpers.js';
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const PHONE = { width: 390, height: 844 };
 
 const cli = commandLine();
@@ -52,10 +51,7 @@ beforeAll(async () => {
   const going = { status: 'running', title: 'Going \u202e<img src=x onerror=alert(1)>', started: 'yesterday' };
   writeFileSync(inFolder('runs/going/manifest.json'), JSON.stringify(going));
   url = JSON.parse((await startView('runs', '--json')).line).url;
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'],
-  });
+  browser = await openBrowser();
 });
 afterAll(async () => {
   await browser?.close();
@@ -85,15 +81,7 @@ describe('in the browser', () => {
     expect(problems).toEqual([]);
   });
 
-  /** What axe finds wrong. Reports in frames have their own tests, and are of another origin. */
-  const violations = async (): Promise<string[]> => {
-    await page.evaluate(AXE);
-    const found = await page.evaluate(async () => {
-      const { axe } = globalThis as unknown as { axe: { run(context: object, options: object): Promise<AxeResults> } };
-      return (await axe.run({ exclude: ['iframe'] }, { iframes: false })).violations;
-    });
-    return found.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
-  };
+  const violations = () => accessibilityViolations(page);
   const overflows = () => page.evaluate('document.documentElement.scrollWidth > document.documentElement.clientWidth');
   const compareRuns = async () => {
     await page.check(left('seed1'));
@@ -177,7 +165,7 @@ describe('in the browser', () => {
   test.each(['light', 'dark'] as const)('nothing that axe finds wrong: %s', async (colorScheme) => {
     await page.context().close();
     await openPage({ colorScheme });
-    const pages = { list: await violations(), compare: [] as string[], files: [] as string[] };
+    const pages = { list: await violations(), compare: [] as Violation[], files: [] as Violation[] };
     await compareRuns();
     pages.compare = await violations();
     await page.goto(url);
@@ -251,10 +239,6 @@ describe('the command', () => {
     expect(await cli.error('view', ...args)).toEqual({ code, exit, message: expect.stringMatching(message) });
   });
 });
-
-interface AxeResults {
-  violations: { id: string; nodes: { html: string }[] }[];
-}
 
 /** Whether something becomes true within five seconds. */
 async function poll(condition: () => Promise<boolean>): Promise<boolean> {
