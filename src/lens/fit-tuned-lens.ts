@@ -27,8 +27,10 @@ export interface FitOptions {
   onProgress?: OnProgress;
 }
 
-/** Ridge strengths that are tried from the weakest up, as long as each is better than the one before; the last is `bias`. */
+/** Ridge strengths to choose from; the last one is `bias`. */
 const STRENGTHS = [1e-4, 1e-3, 1e-2, 0.1, 1, Number.POSITIVE_INFINITY];
+/** Where the search begins; a layer begins where the one before ended. */
+const FIRST_STRENGTH = 0.1;
 /** One prompt in so many chooses the strengths. */
 const VALIDATION_SHARE = 5;
 /** Each of these positions is decoded with every strength, in every layer. */
@@ -83,6 +85,7 @@ export async function fitTunedLens(
   const perGroup = Math.max(1, Math.floor(memory / (16 * info.nEmbd ** 2)));
   const translators: Translator[] = [];
   const total = 2 * layers.length;
+  let strength = FIRST_STRENGTH;
   for (let first = 0; first < layers.length; first += perGroup) {
     const group = layers.slice(first, first + perGroup);
     const report = (done: number) => onProgress?.({ done: 2 * first + done, total });
@@ -99,8 +102,10 @@ export async function fitTunedLens(
       for (const [l, states] of rows.entries()) held[l]?.push(...states);
     });
     const final = held[group.length] as Float32Array[];
-    for (const i of group.keys()) {
-      translators.push(await choose(context, sums[i] as RidgeSums, held[i] as Float32Array[], final, pace, signal));
+    for (const [i, sum] of sums.entries()) {
+      const chosen = await choose(context, sum, held[i] as Float32Array[], final, strength, pace, signal);
+      translators.push(chosen.translator);
+      strength = chosen.strength;
       report(group.length + i + 1);
     }
   }
@@ -201,15 +206,19 @@ async function addRows(rows: Float32Array[][], sums: RidgeSums[], pace: Pace): P
   }
 }
 
-/** The candidate with the least mean KL on the validation rows. */
+/**
+ * The candidate with the least mean KL on the validation rows, and the best strength: from `start` as far up or down as it
+ * gets better.
+ */
 async function choose(
   context: Context,
   sums: RidgeSums,
   states: readonly Float32Array[],
   final: readonly Float32Array[],
+  start: number,
   pace: Pace,
   signal: AbortSignal | undefined,
-): Promise<Translator> {
+): Promise<{ translator: Translator; strength: number }> {
   const klOf = async (translator: Translator) => {
     const { width } = sums;
     const data = new Float32Array(2 * states.length * width);
@@ -230,17 +239,23 @@ async function choose(
     const { cells } = await logitLens(context, pairs, { topK: 0, signal });
     return (cells[0] ?? []).reduce((sum, cell) => sum + cell.kl, 0) / states.length;
   };
-  const plain: Translator = { strength: 'plain' };
-  let best = { translator: plain, kl: await klOf(plain) };
-  let previous = Number.POSITIVE_INFINITY;
-  for (const strength of STRENGTHS) {
+  const attempt = async (strength: number) => {
     const { matrix, bias } = await sums.solve(strength, pace);
     const translator: Translator =
       strength === Number.POSITIVE_INFINITY ? { strength: 'bias', bias } : { strength, matrix, bias };
-    const kl = await klOf(translator);
-    if (kl < best.kl) best = { translator, kl };
-    if (kl > previous) break;
-    previous = kl;
+    return { translator, strength, kl: await klOf(translator) };
+  };
+  let best = await attempt(start);
+  for (const step of [1, -1]) {
+    let at = STRENGTHS.indexOf(best.strength) + step;
+    // What got better upwards was worse below.
+    if (step < 0 && best.strength !== start) break;
+    for (; STRENGTHS[at] !== undefined; at += step) {
+      const next = await attempt(STRENGTHS[at] as number);
+      if (next.kl >= best.kl) break;
+      best = next;
+    }
   }
-  return best.translator;
+  const plain: Translator = { strength: 'plain' };
+  return (await klOf(plain)) <= best.kl ? { ...best, translator: plain } : best;
 }
