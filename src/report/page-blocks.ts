@@ -39,10 +39,14 @@ interface HtmlCell {
   readonly missing?: boolean;
 }
 
+/** Letters that a column keeps on one line. */
+const SHORT = 40;
+
 function tableToHtml(table: Table | TextTable): string {
   const { heads, rows } = 'corner' in table ? measuredRows(table) : textRows(table);
   const numeric = heads.map((_, column) => rows.some((row) => row[column]?.value !== undefined));
-  const side = (column: number) => (numeric[column] ? ' class="number"' : '');
+  const short = heads.map((_, column) => rows.every((row) => (row[column]?.html.length ?? 0) <= SHORT));
+  const side = (column: number) => (numeric[column] ? ' class="number"' : short[column] ? ' class="short"' : '');
   const head = heads.map((name, column) => `<th scope="col"${side(column)}>${textHtml(name)}</th>`).join('');
   const body = rows.map((row) => {
     const cells = row.map(({ html, value, missing }, column) => {

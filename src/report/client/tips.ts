@@ -2,6 +2,9 @@ import { button, h, nearest } from './dom.js';
 
 /** How near the pointer must come to a mark, in pixels. */
 const REACH = 24;
+/** Marks whose middles are nearer than this speak together, up to a number. */
+const OVERLAP = 4;
+const MOST_TOGETHER = 6;
 
 const tip = h('div', { id: 'page-tip', 'aria-hidden': 'true' });
 let shown: Element | undefined;
@@ -51,9 +54,9 @@ function enliven(figure: SVGSVGElement): void {
     marks[to]?.focus();
   });
   const point = (event: PointerEvent) => {
-    const direct = (event.target as Element).closest('[data-tip]');
+    const direct = (event.target as Element).closest<SVGElement>('[data-tip]');
     const mark = direct ?? nearestMark(marks, event.clientX, event.clientY);
-    if (mark) show(mark);
+    if (mark) show(mark, alike(marks, mark));
     else hideSoon();
   };
   figure.addEventListener('pointermove', point);
@@ -87,13 +90,24 @@ function nearestMark(marks: readonly SVGElement[], x: number, y: number): SVGEle
   return best;
 }
 
-function show(mark: Element): void {
+/** The marks that lie under or over a mark, where the pointer cannot reach them one by one. */
+function alike(marks: readonly SVGElement[], mark: SVGElement): SVGElement[] {
+  const { x, y, width, height } = mark.getBoundingClientRect();
+  if (width > REACH || height > REACH) return [mark];
+  const near = marks.filter((other) => {
+    const box = other.getBoundingClientRect();
+    return Math.hypot(box.x + box.width / 2 - x - width / 2, box.y + box.height / 2 - y - height / 2) < OVERLAP;
+  });
+  return near.slice(0, MOST_TOGETHER);
+}
+
+function show(mark: SVGElement, together: readonly SVGElement[] = [mark]): void {
   window.clearTimeout(hiding);
   if (shown === mark) return;
   hide();
   shown = mark;
   mark.classList.add('pointed');
-  tip.textContent = mark.getAttribute('data-tip');
+  tip.textContent = together.map(({ dataset }) => dataset.tip).join('\n');
   tip.classList.add('open');
   const at = mark.getBoundingClientRect();
   const { width, height } = tip.getBoundingClientRect();
