@@ -49,7 +49,7 @@ export async function reportToHtml(report: Report): Promise<string> {
 
   const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
   const policy = `default-src 'none'; img-src data:; style-src ${hash(style)}; script-src ${hash(script)}; base-uri 'none'; form-action 'none'`;
-  const nav = blocks.map(({ name, heading }) => `<li><a href="#${name}">${textHtml(heading)}</a></li>`);
+  const nav = blocks.map(({ name, heading }) => `<li><a href="#${textHtml(name)}">${textHtml(heading)}</a></li>`);
   const sections = blocks.map((block, i) => section(block, bodies[i] as string, cutNote(lenses.get(block.name))));
   return `${[
     '<!doctype html>',
@@ -81,9 +81,10 @@ export async function reportToHtml(report: Report): Promise<string> {
 function section({ name, heading, caption }: Block, body: string, note: string): string {
   const said = [caption, note].filter((text) => text !== undefined && text !== '') as string[];
   const paragraphs = said.map((text) => `<p class="caption">${textHtml(text)}</p>`);
+  const id = textHtml(name);
   return [
-    `<section id="${name}" aria-labelledby="${name}-heading">`,
-    `<h2 id="${name}-heading">${textHtml(heading)}</h2>`,
+    `<section id="${id}" aria-labelledby="${id}-heading">`,
+    `<h2 id="${id}-heading">${textHtml(heading)}</h2>`,
     ...paragraphs,
     body,
     '</section>',
