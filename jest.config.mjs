@@ -1,5 +1,6 @@
 // Projects: unit needs no addon, native loads it with tiny models, models runs the demo models, e2e starts the built command line.
 const common = {
+  globalSetup: '<rootDir>/scripts/bundle-client.mjs', // no test sees an old script of the report's page
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },

@@ -234,6 +234,14 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
                 o.Set("nRows", c.n_rows);
                 o.Set("nPositions", c.n_positions);
                 o.Set("nonCausal", c.non_causal);
+                auto seen = Napi::Uint8Array::New(env, c.seen.size());
+                std::copy(c.seen.begin(), c.seen.end(), seen.Data());
+                o.Set("seen", seen);
+                o.Set("seenWidth", c.seen_width);
+                o.Set("seenHeight", c.seen_height);
+                o.Set("projector", c.projector);
+                o.Set("patchSize", c.patch_size);
+                o.Set("merge", c.merge);
                 list.Set(i, o);
             }
             return list;

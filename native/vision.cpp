@@ -3,7 +3,13 @@
 #include "backends.h"
 #include "errors.h"
 
+#include "clip-impl.h"
+#include "clip-model.h"
 #include "mtmd.h"
+
+// Added to mtmd's own file by scripts/build/corrections.mjs.
+const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image);
+const clip_ctx *             xpatch_encoder(const mtmd_context * ctx);
 
 static void keep_log(ggml_log_level level, const char * text, void *) {
     // mtmd reports through a logger of its own; llama.cpp's leads to the same memory of lines.
@@ -38,6 +44,38 @@ vision::~vision() {
     mtmd_free(handle);
 }
 
+static const char * projector_name(projector_type type) {
+    if (type == PROJECTOR_TYPE_MLP_NORM) {
+        return "mlp_norm"; // what a file calls mlp, told apart by its tensors
+    }
+    const auto found = PROJECTOR_TYPE_NAMES.find(type);
+    return found == PROJECTOR_TYPE_NAMES.end() ? "unknown" : found->second.c_str();
+}
+
+// Undoes the last step of every preprocessor of mtmd, (pixel / 255 - mean) / std.
+static void read_seen(image_chunk & result, mtmd_context * handle, const mtmd_image_tokens * image) {
+    const clip_ctx *     encoder = xpatch_encoder(handle);
+    const clip_hparams & hparams = *clip_get_hparams(encoder);
+    const auto &         batch   = xpatch_preprocessed(image).entries;
+    if (batch.size() != 1) {
+        throw coded_error("IMAGE_UNSUPPORTED", "this projector reads several pictures at once");
+    }
+    const auto & pixels = batch[0].get_ro_buf();
+    result.seen_width   = batch[0].nx();
+    result.seen_height  = batch[0].ny();
+    if (pixels.size() != size_t(3) * result.seen_width * result.seen_height) {
+        throw coded_error("IMAGE_UNSUPPORTED", "the preprocessed picture of this projector is not RGB");
+    }
+    result.seen.resize(pixels.size());
+    for (size_t i = 0; i < pixels.size(); ++i) {
+        const float value = (pixels[i] * hparams.image_std[i % 3] + hparams.image_mean[i % 3]) * 255.0f + 0.5f;
+        result.seen[i]    = value >= 255.0f ? 255 : value > 0.0f ? static_cast<uint8_t>(value) : 0; // NaN: 0
+    }
+    result.projector  = projector_name(clip_get_projector_type(encoder));
+    result.patch_size = hparams.patch_size;
+    result.merge      = hparams.n_merge;
+}
+
 // One chunk of mtmd's list, which is either text or a picture.
 static image_chunk read_chunk(mtmd_context * handle, const model & owner, const mtmd_input_chunk * chunk) {
     image_chunk result;
@@ -53,13 +91,14 @@ static image_chunk read_chunk(mtmd_context * handle, const model & owner, const 
     if (mtmd_encode_chunk(handle, chunk) != 0) {
         throw coded_error("NATIVE_FAILURE", "the picture could not be encoded: " + log_take());
     }
+    const auto * image = mtmd_input_chunk_get_tokens_image(chunk);
+    read_seen(result, handle, image);
     const float * embeddings = mtmd_get_output_embd(handle);
     result.embeddings.assign(embeddings, embeddings + static_cast<size_t>(result.n_rows) * llama_model_n_embd_inp(owner.handle));
     result.non_causal = mtmd_decode_use_non_causal(handle, chunk);
 
     if (mtmd_decode_use_mrope(handle)) {
-        const auto * image = mtmd_input_chunk_get_tokens_image(chunk);
-        const size_t n     = result.n_rows;
+        const size_t n = result.n_rows;
         result.positions.resize(4 * n);
         for (size_t i = 0; i < n; ++i) {
             const auto at_0 = mtmd_image_tokens_get_decoder_pos(image, 0, i);

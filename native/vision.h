@@ -18,6 +18,14 @@ struct image_chunk {
     bool                 non_causal  = false;
     // Per row the positions (t, y, x, z) relative to the first, for M-RoPE; empty otherwise. Columns first.
     std::vector<int32_t> positions;
+
+    // What the encoder read, after mtmd's preprocessing, and by what rule its pixels became rows.
+    std::vector<uint8_t> seen; // 8-bit RGB, row by row
+    int32_t              seen_width  = 0;
+    int32_t              seen_height = 0;
+    std::string          projector;
+    int32_t              patch_size  = 0; // side, pixels
+    int32_t              merge       = 0; // patches a row has in each direction
 };
 
 // The picture encoder of an mmproj file. The only place that knows mtmd.

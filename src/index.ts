@@ -1,6 +1,54 @@
 // The public interface: what is not exported here may change without notice.
 export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './errors.js';
+export {
+  type ClassCurve,
+  type ClassCurves,
+  classCurves,
+  crossing,
+  leadingShares,
+  topClasses,
+} from './evaluation/class-curves.js';
+export {
+  type ClusterScore,
+  type Distances,
+  distancesBetween,
+  nearest,
+  purities,
+  silhouettes,
+} from './evaluation/clusters.js';
+export {
+  type DecodedLayer,
+  type Decoding,
+  type DecodingEvents,
+  type DecodingOptions,
+  decodeVector,
+  runDecodings,
+} from './evaluation/decodings.js';
+export {
+  type EmbeddedPrompt,
+  type EmbeddingEvents,
+  type EmbeddingOptions,
+  type EmbeddingResult,
+  type EmbeddingSpace,
+  type Measure,
+  runEmbedding,
+} from './evaluation/embedding.js';
+export {
+  type EvolutionCell,
+  type EvolutionEvents,
+  type EvolutionOptions,
+  type PromptReading,
+  runEvolution,
+} from './evaluation/evolution.js';
+export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './evaluation/evolution-classes.js';
 export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
+export {
+  type LensPromptOptions,
+  type LensPrompts,
+  taskLensPrompts,
+  textLensPrompts,
+} from './evaluation/lens-prompts.js';
+export { evaluateLens, type LensQuality, type LensQualityOptions } from './evaluation/lens-quality.js';
 export {
   type AnsweredQuery,
   CONDITIONS,
@@ -11,6 +59,7 @@ export {
   type MainTableResult,
   runMainTable,
 } from './evaluation/main-table.js';
+export { principalComponents, type TsneOptions, tsne } from './evaluation/projection.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
 export {
   bootstrapInterval,
@@ -32,8 +81,9 @@ export {
   type ScoredQuery,
   type Table,
 } from './evaluation/tables.js';
-export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
+export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './evaluation/token-classes.js';
 export { finalNorm } from './lens/final-norm.js';
+export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export {
   type DecodedState,
@@ -46,14 +96,26 @@ export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } fro
 export * from './model/index.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
 export { heatmapToSvg } from './report/heatmap.js';
-export { type Report, reportToHtml, type WorkedExample } from './report/html.js';
 export { mainTableReport, mainTables, sweepFigure, textPatchDifferences } from './report/main-table.js';
 export { type MainTableRun, type MainTableRunOptions, writeMainTableRun } from './report/main-table-run.js';
+export { reportToHtml } from './report/page.js';
+export { pictureToSvg } from './report/picture.js';
 export { piesToSvg } from './report/pies.js';
 export { figureToPng, svgToPng } from './report/png.js';
+export type {
+  Block,
+  LensPicture,
+  LensView,
+  Pies,
+  Report,
+  Scatter,
+  TextTable,
+  WorkedExample,
+} from './report/report.js';
 export { scatterToSvg } from './report/scatter.js';
 export { sweepReport } from './report/sweep.js';
 export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
+export { type RunServer, serveRuns } from './report/view-server.js';
 export {
   describeRun,
   provenanceOf,

@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BuildError } from './errors.mjs';
 
-// What is corrected in llama.cpp's sources, in the parts that every build compiles itself. Each text must stand in its
-// file exactly once: a new release that changed it, or mended it, stops the build until somebody looks.
+// What is corrected in llama.cpp's sources, or added to them, in the parts that every build compiles itself. Each text must
+// stand in its file exactly once: a new release that changed it, or mended it, stops the build until somebody looks.
 export const CORRECTIONS = [
   {
     // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.
@@ -11,6 +11,18 @@ export const CORRECTIONS = [
     file: 'tools/mtmd/models/llava.cpp',
     from: 'ggml_concat(ctx0, inp, model.class_embedding, 1)',
     to: 'ggml_concat(ctx0, model.class_embedding, inp, 1)',
+  },
+  {
+    // mtmd keeps its structs to one file, and no function of it gives the pixels that a picture was reduced to. native/vision.cpp
+    // declares these two; a release that renames the members does not compile.
+    file: 'tools/mtmd/mtmd.cpp',
+    from: 'size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens * image_tokens) {',
+    to: [
+      'const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image) { return image->batch_f32; }',
+      'const clip_ctx * xpatch_encoder(const mtmd_context * ctx) { return ctx->ctx_v; }',
+      '',
+      'size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens * image_tokens) {',
+    ].join('\n'),
   },
 ];
 

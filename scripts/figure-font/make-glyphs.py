@@ -20,11 +20,11 @@ RANGES = [
     (0x401, 0x45F),  # Cyrillic
     (0x2070, 0x208E),  # superscripts and subscripts
 ]
-SINGLE = "‐‑‒–—―‘’‚“”„†‡•…‰‹›€№™←↑→↓↔⇒⇥∀∂∃∅∆∈∏∑−√∞∩∪∫≈≠≡≤≥⏎␣▁█■□▲▼●◆★✓✗�"
+SINGLE = "‐‑‒–—―‘’‚“”„†‡•…‰‹›€№™←↑→↓↔⇒⇥∀∂∃∅∆∈∏∑−√∞∩∪∫≈≠≡≤≥⇥⏎␣▁█■□▲▼●◆★✓✗�"
 
 
-# Signs of blanks and line ends that the font lacks are drawn as its nearest ones.
-STAND_INS = {0x2420: 0x2423, 0x240D: 0x21B5}
+# A sign that the font lacks is drawn as its nearest one.
+STAND_INS = {0x240D: 0x21B5}
 
 
 def characters(cmap):

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
 import { MAIN_TABLE_DEFAULTS } from '../evaluation/main-table.js';
-import { SHIPPED_NOTES } from '../model/resolve.js';
+import { PROMPT_GAP_NOTES, SHIPPED_NOTES } from '../model/resolve.js';
 import { textPatchDifferences } from '../report/main-table.js';
 import type { WorkedExample } from '../report/report.js';
 import { tableToText } from '../report/tables.js';
@@ -79,7 +79,7 @@ export const demo: CommandModule<unknown, DemoArguments> = {
       const queries = args.queries ?? (model.hasVision ? 'image' : 'text');
       const options = { ...MAIN_TABLE_DEFAULTS, tasks, seeds, queries, style: args.style, test: args.test };
       const command = ['xpatch', ...process.argv.slice(2)].join(' ');
-      const notes = [...(SHIPPED_NOTES[args.model] ?? [])];
+      const notes = [...(SHIPPED_NOTES[args.model] ?? []), ...(PROMPT_GAP_NOTES[args.model] ?? [])];
       const run = await writeMainTableRun(
         context,
         folder,

@@ -7,18 +7,38 @@ import { XpatchError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
+import { decode } from './decode.js';
 import { demo } from './demo.js';
 import { doctor } from './doctor.js';
+import { embed } from './embed.js';
 import { reportError, usageError } from './errors.js';
+import { evolution } from './evolution.js';
 import { extract } from './extract.js';
 import { interruptCode } from './interrupt.js';
+import { lens } from './lens.js';
 import { withExamples } from './options.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
 import { sweep } from './sweep.js';
+import { tune } from './tune.js';
 import { view } from './view.js';
 
-const commands = [demo, capture, run, extract, sweep, view, doctor, build] as unknown as CommandModule[];
+const commands = [
+  demo,
+  capture,
+  run,
+  extract,
+  sweep,
+  lens,
+  patchscope,
+  tune,
+  evolution,
+  decode,
+  embed,
+  view,
+  doctor,
+  build,
+] as unknown as CommandModule[];
 const args = hideBin(process.argv);
 const has = (flag: string) => args.includes(flag);
 const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };

@@ -24,7 +24,7 @@ interface PatchscopeArguments extends ModelArguments, OutputArguments, PromptArg
   vectorPosition?: number;
   position?: string;
   layers: string;
-  targetPrompt: string;
+  targetPrompt?: string;
   targetPosition: string;
   targetLayer: string;
   targetModel?: string;
@@ -62,9 +62,7 @@ export const patchscope: CommandModule<unknown, PatchscopeArguments> = {
         .group(['position', 'layers', 'vector', 'vector-position'], 'Source:')
         .option(
           'target-prompt',
-          textOption('target-prompt', 'Text that the states are patched into', {
-            default: JSON.stringify(IDENTITY_PROMPT).slice(1, -1),
-          }),
+          textOption('target-prompt', `Target text. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`),
         )
         .option(
           'target-position',
@@ -93,7 +91,8 @@ export const patchscope: CommandModule<unknown, PatchscopeArguments> = {
     const layers = parseLayers(args.layers);
     const targetLayers = args.targetLayer === 'same' ? 'same' : parseLayers(args.targetLayer, '--target-layer');
     const targetPosition = parsePosition(args.targetPosition, '--target-position');
-    const target = [args.escape ? unescapeText(args.targetPrompt) : args.targetPrompt];
+    const given = args.targetPrompt ?? IDENTITY_PROMPT;
+    const target = [args.escape ? unescapeText(given) : given];
     const parts = sourceParts(args);
     const loaded = args.vector === undefined ? undefined : await loadVector(args.vector, args.vectorPosition);
 

@@ -23,6 +23,8 @@ export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].jo
 /** A run folder from before the work, so that a bad `--output` is found early, to the report after it. */
 export interface ReportRun {
   folder: string;
+  /** For what a run keeps beside its report: a line a result, vectors. */
+  files: RunFolder;
   provenance: Report['provenance'];
   /** Writes the report with its tables and figures. @throws XpatchError ABORTED, FILE_WRITE. */
   finish(report: Report): Promise<void>;
@@ -44,6 +46,7 @@ export async function startRun(
   const run = await RunFolder.create(folder, manifest);
   return {
     folder,
+    files: run,
     provenance: provenanceOf(manifest),
     async finish(report) {
       requireNotAborted(signal);

@@ -1,9 +1,11 @@
 import type { Argv, CommandModule } from 'yargs';
 import { type Sweep, sweepLayers } from '../evaluation/sweep.js';
+import { SHIPPED_NOTES } from '../model/resolve.js';
 import type { TokenScore } from '../model/types.js';
 import { recordPrompt } from '../vectors/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
 import {
+  describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
@@ -16,6 +18,7 @@ import { parseLayers, parsePosition, textOption, wholeOption, withExamples } fro
 import { requireWritable } from './output-file.js';
 import { type PatchArguments, patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { startRun } from './report-run.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 interface SweepArguments extends ModelArguments, OutputArguments, PromptArguments, PatchArguments {
@@ -24,6 +27,7 @@ interface SweepArguments extends ModelArguments, OutputArguments, PromptArgument
   top: number;
   naive: boolean;
   saveLogits?: string;
+  report?: string;
 }
 
 /** `xpatch sweep`: the next token after a patch at every layer. */
@@ -45,6 +49,7 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
           describe: 'Decode the whole prompt again for every layer: the slow reference',
         })
         .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
+        .option('report', textOption('report', 'Write a report with the curves into this folder'))
         .group(['vector', 'layers', 'position', 'op', 'vector-position'], 'Patch:'),
       [
         ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
@@ -62,12 +67,22 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
       await requireWritable(args.saveLogits, [args.model, args.mmproj, args.vector, ...(args.image ?? [])]);
     }
     const loaded = await loadVector(args.vector, args.vectorPosition);
-    await withSession(args, async ({ model, context, signal, progress, track }) => {
+    await withSession(args, async (session) => {
+      const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);
       for (const note of loaded.notes) progress.note(note);
       progress.update('reading the prompt');
       const prompt = await model.prompt(parts);
       const { naive, op = 'replace' } = args;
+      const title = `Layer sweep of ${describeModel(model.identity)}`;
+      const run =
+        args.report === undefined
+          ? undefined
+          : await startRun(
+              session,
+              { output: args.report },
+              { experiment: 'sweep', title, options: { vector: args.vector, layers, op, position } },
+            );
       const result = await sweepLayers(context, prompt, loaded.vector, {
         layers,
         op,
@@ -100,12 +115,22 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
           },
         );
       }
+      if (run) {
+        const { sweepReport } = await import('../report/sweep.js');
+        const provenance = { ...run.provenance, prompt: record.text };
+        await run.finish(
+          sweepReport(result, { title, introduction: [...(SHIPPED_NOTES[args.model] ?? [])], provenance }),
+        );
+      }
       if (args.json) {
-        const files = args.saveLogits === undefined ? {} : { logits: args.saveLogits };
+        const files = {
+          ...(args.saveLogits !== undefined && { logits: args.saveLogits }),
+          ...(run && { report: run.folder }),
+        };
         const { plain, layers } = result;
         printJson({ plain, layers, naive, model: model.identity, prompt: record, patch, ...files });
       } else {
-        process.stdout.write(sweepTable(result, model.info.hasTokenizer));
+        process.stdout.write(sweepTable(result, model.info.hasTokenizer) + (run?.summary() ?? ''));
       }
     });
   },

@@ -15,7 +15,7 @@ interface ViewArguments {
 
 /** `xpatch view`: runs in the browser, on this machine only. */
 export const view: CommandModule<unknown, ViewArguments> = {
-  command: 'view <folders..>',
+  command: 'view [folders..]',
   describe: 'Show runs in the browser: a list, their reports, and two side by side',
   builder: (yargs) =>
     withExamples(
@@ -23,7 +23,7 @@ export const view: CommandModule<unknown, ViewArguments> = {
         .positional('folders', {
           type: 'string',
           array: true,
-          demandOption: true,
+          default: ['.'],
           describe: 'Run folders, or folders with runs up to two levels deep',
         })
         .option('port', wholeOption('port', 1, 'Port on 127.0.0.1. Defaults to a free one'))
@@ -35,7 +35,7 @@ export const view: CommandModule<unknown, ViewArguments> = {
         }),
       [
         ['One run', 'view xpatch-demo-20261123-081500 --open'],
-        ['All runs of this folder', 'view . --port 8321'],
+        ['All runs below this folder', 'view --port 8321'],
       ],
     ) as Argv<unknown> as Argv<ViewArguments>,
   handler: async ({ folders, port, open, json }) => {

@@ -1,5 +1,5 @@
 import { appendFile, mkdir, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { writeFileAtomic } from '../files.js';
 import type { TaskVector } from '../vectors/task-vector.js';
@@ -22,16 +22,13 @@ export class RunFolder {
    */
   static async create(path: string, manifest: Manifest): Promise<RunFolder> {
     try {
-      await mkdir(join(path, 'vectors'), { recursive: true });
-      await mkdir(join(path, 'tables'), { recursive: true });
-      await mkdir(join(path, 'figures'), { recursive: true });
+      await mkdir(path, { recursive: true });
     } catch (cause) {
       throw new XpatchError('FILE_WRITE', `The run folder ${path} cannot be made: ${(cause as Error).message}`, {
         cause,
       });
     }
-    const known = new Set(['vectors', 'tables', 'figures']);
-    const others = (await readdir(path)).filter((name) => !known.has(name));
+    const others = await readdir(path);
     if (others.length) {
       throw new XpatchError(
         'FILE_WRITE',
@@ -52,11 +49,20 @@ export class RunFolder {
    * @param content whole, or in chunks that are written one after the other
    */
   async write(name: string, content: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
-    await writeFileAtomic(join(this.path, name), content);
+    await writeFileAtomic(await this.place(name), content);
   }
 
   async saveVector(name: string, vector: TaskVector): Promise<void> {
-    await vector.save(join(this.path, 'vectors', `${name}.safetensors`));
+    await vector.save(await this.place(`vectors/${name}.safetensors`));
+  }
+
+  /** The path of a file of the run, whose folder then exists. */
+  private async place(name: string): Promise<string> {
+    const file = join(this.path, name);
+    await mkdir(dirname(file), { recursive: true }).catch((cause) => {
+      throw new XpatchError('FILE_WRITE', `${dirname(file)} cannot be made: ${(cause as Error).message}`, { cause });
+    });
+    return file;
   }
 
   /** @throws XpatchError FILE_WRITE */

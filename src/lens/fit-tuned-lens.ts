@@ -8,26 +8,31 @@ import { Random } from '../random.js';
 import { logitLens } from './logit-lens.js';
 import { Pace } from './pace.js';
 import { RidgeSums } from './ridge.js';
-import { type LensStrength, type Translator, TunedLens, translate } from './tuned-lens.js';
+import { type Translator, TunedLens, translate } from './tuned-lens.js';
 
 export interface FitOptions {
   /** Largest number of positions to fit on, drawn evenly from the prompts. Defaults to 8192. */
   positions?: number;
+  /** Prompts to choose the ridge strengths on. Defaults to a fifth of the prompts, drawn by seed. */
+  validation?: readonly Prompt[];
   /** Draws the validation prompts and the positions. Defaults to 1. */
   seed?: number;
+  /**
+   * Memory for the sums of the regressions, bytes: where the layers do not fit in, the prompts are decoded again for each
+   * group of layers that does. Defaults to 256 MiB.
+   */
+  memory?: number;
   signal?: AbortSignal;
   /** Steps of all; each layer is read and then solved. */
   onProgress?: OnProgress;
 }
 
-/** Ridge strengths that are tried beside `plain` and `bias`; see `RidgeSums.solve` for their unit. */
-const STRENGTHS = [1, 0.1, 0.01, 0.001];
+/** Ridge strengths that are tried from the weakest up, as long as each is better than the one before; the last is `bias`. */
+const STRENGTHS = [1e-4, 1e-3, 1e-2, 0.1, 1, Number.POSITIVE_INFINITY];
 /** One prompt in so many chooses the strengths. */
 const VALIDATION_SHARE = 5;
 /** Each of these positions is decoded with every strength, in every layer. */
 const VALIDATION_POSITIONS = 160;
-/** Sums of as many layers at once as fit in this, bytes; the prompts are decoded once for each group of layers. */
-const SUMS_BYTES = 256 * 2 ** 20;
 /** States of one pass, bytes. */
 const PASS_BYTES = 32 * 2 ** 20;
 
@@ -46,10 +51,11 @@ interface Sample {
  * - The first position of a prompt is left out: its state is the same in every text, and so large in many models that it
  *   would rule the fit (attention sinks: Xiao et al. 2023, arXiv 2309.17453). The lens reads it like any other.
  *
- * Memory: 16 n_embd^2 bytes a layer, at most 256 MiB or one layer. Time: positions x n_embd^2 a layer for the sums, and
- * four solutions of 4/3 n_embd^3.
+ * Memory: 16 n_embd^2 bytes a layer, as many layers at once as `memory` holds, at least one. Time: for each layer
+ * 1.5 positions x n_embd^2 multiplications for the sums, and some three times 4/3 n_embd^3 for a solution and 160 rows
+ * through the head.
  *
- * @param prompts at least 5 different ones, with more positions than n_embd if the maps are to be of use
+ * @param prompts different ones, at least 5, with several times as many positions as n_embd if the maps are to be of use
  * @throws {XpatchError} INVALID_ARGUMENT, NOT_FINITE, and as `Context.pass`.
  */
 export async function fitTunedLens(
@@ -57,23 +63,17 @@ export async function fitTunedLens(
   prompts: readonly Prompt[],
   options: FitOptions = {},
 ): Promise<TunedLens> {
-  const { positions = 8192, seed = 1, signal, onProgress } = options;
+  const { positions = 8192, seed = 1, memory = 256 * 2 ** 20, signal, onProgress } = options;
   const { identity, info } = context.model;
   if (info.nLayers < 2) throw new XpatchError('INVALID_ARGUMENT', 'A model of one layer has nothing to tune.');
-  const distinct = [...new Map(prompts.filter((p) => p.length > 1).map((prompt) => [keyOf(prompt), prompt]))];
-  if (distinct.length < VALIDATION_SHARE) {
-    const problem = `${distinct.length} different prompts of more than one position are too few to fit a lens`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give at least ${VALIDATION_SHARE}.`);
-  }
   const random = new Random(seed, 'tuned-lens');
-  const shuffled = random.sample(distinct.map(([, prompt]) => prompt));
-  const nValidation = Math.floor(shuffled.length / VALIDATION_SHARE);
-  const validation = drawPositions(shuffled.slice(0, nValidation), VALIDATION_POSITIONS, random);
-  const training = drawPositions(shuffled.slice(nValidation), positions, random);
+  const divided = dividePrompts(prompts, options.validation, random);
+  const validation = drawPositions(divided.validation, VALIDATION_POSITIONS, random);
+  const training = drawPositions(divided.fit, positions, random);
 
   const pace = new Pace(signal);
   const layers = Array.from({ length: info.nLayers - 1 }, (_, i) => i);
-  const perGroup = Math.max(1, Math.floor(SUMS_BYTES / (16 * info.nEmbd ** 2)));
+  const perGroup = Math.max(1, Math.floor(memory / (16 * info.nEmbd ** 2)));
   const translators: Translator[] = [];
   const total = 2 * layers.length;
   for (let first = 0; first < layers.length; first += perGroup) {
@@ -105,17 +105,29 @@ export async function fitTunedLens(
     validationPrompts: validation.length,
     validationPositions: count(validation),
     seed,
-    promptsHash: createHash('sha256')
-      .update(
-        distinct
-          .map(([key]) => key)
-          .sort()
-          .join(''),
-      )
-      .digest('hex'),
+    promptsHash: divided.hash,
     xpatch: version,
   };
   return new TunedLens({ model: identity, hook: 'resid_post', layers, fit }, translators);
+}
+
+/** Different prompts to fit on and others to choose on, and a hash of all of them. */
+function dividePrompts(prompts: readonly Prompt[], validation: readonly Prompt[] | undefined, random: Random) {
+  const distinct = (some: readonly Prompt[]) =>
+    new Map(some.filter(({ length }) => length > 1).map((prompt) => [keyOf(prompt), prompt]));
+  const fit = distinct(prompts);
+  const keys = [...fit.keys()];
+  const drawn = random.sample(keys, Math.floor(keys.length / VALIDATION_SHARE));
+  const held = validation ? distinct(validation) : new Map(drawn.map((key) => [key, fit.get(key) as Prompt]));
+  // What the strengths are chosen on must not be fitted to.
+  for (const key of held.keys()) fit.delete(key);
+  if (fit.size < VALIDATION_SHARE - 1 || held.size === 0) {
+    const problem = `${fit.size} different prompts of more than one position to fit on, and ${held.size} to validate on`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}, are too few for a lens. Give at least ${VALIDATION_SHARE}.`);
+  }
+  const all = [...fit.keys(), ...held.keys()].sort();
+  const hash = createHash('sha256').update(all.join('')).digest('hex');
+  return { fit: [...fit.values()], validation: [...held.values()], hash };
 }
 
 /** SHA-256 of a prompt as the model sees it. */
@@ -182,7 +194,7 @@ async function addRows(rows: Float32Array[][], sums: RidgeSums[], pace: Pace): P
   }
 }
 
-/** The candidate with the least mean KL on the validation rows; of equals the first, which changes less. */
+/** The candidate with the least mean KL on the validation rows. */
 async function choose(
   context: Context,
   sums: RidgeSums,
@@ -191,36 +203,37 @@ async function choose(
   pace: Pace,
   signal: AbortSignal | undefined,
 ): Promise<Translator> {
-  const width = sums.width;
-  let best: { translator: Translator; kl: number } | undefined;
-  for (const strength of ['plain', 'bias', ...STRENGTHS] as LensStrength[]) {
-    const translator: Translator =
-      strength === 'plain'
-        ? { strength }
-        : strength === 'bias'
-          ? { strength, bias: (await sums.solve(Number.POSITIVE_INFINITY, pace)).bias }
-          : { strength, ...(await sums.solve(strength, pace)) };
+  const klOf = async (translator: Translator) => {
+    const { width } = sums;
     const data = new Float32Array(2 * states.length * width);
     for (const [p, state] of states.entries()) {
       translate(state, translator, data.subarray(p * width, (p + 1) * width));
       data.set(final[p] as Float32Array, (states.length + p) * width);
       if (pace.due()) await pace.rest();
     }
-    const lens = await logitLens(
-      context,
-      {
-        hook: 'resid_post',
-        data,
-        shape: [2, states.length, width],
-        layers: [0, 1],
-        positions: [...states.keys()],
-        tokens: states.map(() => -1),
-      },
-      { topK: 0, signal },
-    );
-    const kl = (lens.cells[0] ?? []).reduce((sum, cell) => sum + cell.kl, 0) / states.length;
-    if (process.env.B_DEBUG) console.error(strength, kl.toFixed(4));
-    if (!best || kl < best.kl) best = { translator, kl };
+    // Two "layers": the predictions, and what they are compared with.
+    const pairs: HiddenStates = {
+      hook: 'resid_post',
+      data,
+      shape: [2, states.length, width],
+      layers: [0, 1],
+      positions: [...states.keys()],
+      tokens: states.map(() => -1),
+    };
+    const { cells } = await logitLens(context, pairs, { topK: 0, signal });
+    return (cells[0] ?? []).reduce((sum, cell) => sum + cell.kl, 0) / states.length;
+  };
+  const plain: Translator = { strength: 'plain' };
+  let best = { translator: plain, kl: await klOf(plain) };
+  let previous = Number.POSITIVE_INFINITY;
+  for (const strength of STRENGTHS) {
+    const { matrix, bias } = await sums.solve(strength, pace);
+    const translator: Translator =
+      strength === Number.POSITIVE_INFINITY ? { strength: 'bias', bias } : { strength, matrix, bias };
+    const kl = await klOf(translator);
+    if (kl < best.kl) best = { translator, kl };
+    if (kl > previous) break;
+    previous = kl;
   }
-  return (best as NonNullable<typeof best>).translator;
+  return best.translator;
 }

@@ -15,6 +15,9 @@ export interface ImageCacheOptions {
   folder?: string;
 }
 
+/** Of the files in the folder. To be raised when segments get other fields, or a rule of patch-grid.ts changes. */
+const FORMAT = 2;
+
 /**
  * Encodes every distinct picture once: from memory, else from the folder, else by the encoder. The least recently used
  * ones leave memory when the bound is exceeded; two simultaneous requests for a picture share one encode.
@@ -63,14 +66,16 @@ export class CachedImageEncoder implements ImageEncoder {
       await mkdir(folder, { recursive: true }).catch((cause) => {
         throw new XpatchError('FILE_WRITE', `The picture cache ${folder} cannot be made: ${cause.message}`, { cause });
       });
-      const body = serialize(segments);
+      const body = serialize({ format: FORMAT, segments });
       await writeFileAtomic(file, [createHash('sha256').update(body).digest(), body]);
     }
     return segments;
   }
 
   private keep(hash: string, segments: Segment[]): void {
-    const size = segments.reduce((n, s) => n + (s.kind === 'image' ? s.embeddings : s.tokens).byteLength, 0);
+    const bytes = (s: Segment) =>
+      s.kind === 'image' ? s.embeddings.byteLength + s.seen.data.length : s.tokens.byteLength;
+    const size = segments.reduce((n, segment) => n + bytes(segment), 0);
     this.sizes.set(hash, size);
     this.bytes += size;
     for (const oldest of this.entries.keys()) {
@@ -89,11 +94,12 @@ export class CachedImageEncoder implements ImageEncoder {
   }
 }
 
-/** What a cache file holds; undefined for one that is missing or damaged, which is then simply written anew. */
+/** What a cache file holds; undefined for one that is missing, damaged or of another format, which is then simply written anew. */
 async function readSegments(file: string): Promise<Segment[] | undefined> {
   const content = await readFile(file).catch(() => undefined);
   if (!content || content.length < 32) return undefined;
   const body = content.subarray(32);
   if (!createHash('sha256').update(body).digest().equals(content.subarray(0, 32))) return undefined;
-  return deserialize(body) as Segment[];
+  const { format, segments } = deserialize(body) as { format?: number; segments: Segment[] };
+  return format === FORMAT ? segments : undefined;
 }

@@ -1,7 +1,8 @@
 import { XpatchError } from '../errors.js';
 import type { NativeImageChunk, VisionHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
-import type { RgbImage } from './image.js';
+import { type RgbImage, rgbImage } from './image.js';
+import { patchGrid } from './patch-grid.js';
 import type { Segment } from './prompt.js';
 
 /** Turns a picture into prompt segments: rows of embeddings, and the tokens that a model wants around them. */
@@ -35,7 +36,14 @@ export class MtmdEncoder implements ImageEncoder {
           'The position layout of this projector is not supported by the runtime.',
         );
       }
-      return { kind: 'image', key: `${this.id}:${image.hash}:${i}`, ...chunk };
+      const { tokens, seen, seenWidth: width, seenHeight: height, projector, patchSize, merge, ...rows } = chunk;
+      return {
+        kind: 'image',
+        key: `${this.id}:${image.hash}:${i}`,
+        ...rows,
+        seen: rgbImage(seen, width, height),
+        grid: patchGrid({ projector, patchSize, merge, nRows: rows.nRows, width, height }),
+      };
     });
   }
 

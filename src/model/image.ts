@@ -100,6 +100,11 @@ function rgb(data: Buffer, width: number, height: number, channels: number): Rgb
   } else if (channels !== 3) {
     throw new XpatchError('IMAGE_INVALID', `The picture decoded to ${channels} channels instead of 3.`);
   }
-  const hash = createHash('sha256').update(`${width}x${height}:`).update(pixels).digest('hex');
-  return { data: pixels, width, height, hash };
+  return rgbImage(pixels, width, height);
+}
+
+/** `data`: width * height * 3 bytes, row by row. */
+export function rgbImage(data: Uint8Array, width: number, height: number): RgbImage {
+  const hash = createHash('sha256').update(`${width}x${height}:`).update(data).digest('hex');
+  return { data, width, height, hash };
 }

@@ -6,6 +6,7 @@ export { type RgbImage, readImage } from './image.js';
 export { type LoadOptions, loadModel, Model } from './model.js';
 export type { PassResult, PassRow } from './pass.js';
 export { resolveLayers } from './pass.js';
-export { Prompt, type Segment } from './prompt.js';
+export { patchRectangle } from './patch-grid.js';
+export { Prompt, type PromptPicture, type Segment } from './prompt.js';
 export type { StateReading } from './read-out.js';
 export * from './types.js';

@@ -1,5 +1,6 @@
 import { XpatchError } from '../errors.js';
-import type { PositionRef, PositionSelection } from './types.js';
+import type { RgbImage } from './image.js';
+import type { PatchGrid, PositionRef, PositionSelection } from './types.js';
 
 /** A run of tokens, or a picture as ready rows of embeddings from some encoder. */
 export type Segment =
@@ -17,7 +18,21 @@ export type Segment =
       nonCausal: boolean;
       /** M-RoPE only: t, y, x, z of every row relative to the first, dimension by dimension; empty otherwise. */
       positions: Int32Array;
+      /** The picture after the encoder's own preprocessing. */
+      seen: RgbImage;
+      /** Where in `seen` the rows lie. */
+      grid: PatchGrid;
     };
+
+/** A picture of a prompt as the model saw it: after the encoder's own scaling, padding or cropping. */
+export interface PromptPicture {
+  /** Position of its first row. */
+  first: number;
+  nRows: number;
+  seen: RgbImage;
+  /** For each row its rectangle of `seen`, undefined for a separator row; or why the rows have none. See `patchRectangle`. */
+  grid: PatchGrid;
+}
 
 /**
  * A tokenised prompt with its pictures expanded: what a pass reads.
@@ -27,6 +42,8 @@ export class Prompt {
   readonly length: number;
   /** Token id at each position, -1 for a row of a picture. */
   readonly tokens: Int32Array;
+  /** In the order of the prompt. A picture that the model reads in tiles has an entry for each, and one for the overview. */
+  readonly pictures: readonly PromptPicture[];
 
   constructor(
     readonly segments: readonly Segment[],
@@ -38,11 +55,19 @@ export class Prompt {
       throw new XpatchError('PROMPT_EMPTY', 'The prompt has no tokens. Give it some text, token ids or a picture.');
     }
     this.tokens = new Int32Array(this.length).fill(-1);
+    const pictures: PromptPicture[] = [];
     let at = 0;
     for (const segment of segments) {
-      if (segment.kind === 'tokens') this.tokens.set(segment.tokens, at);
-      at += segment.kind === 'tokens' ? segment.tokens.length : segment.nRows;
+      if (segment.kind === 'tokens') {
+        this.tokens.set(segment.tokens, at);
+        at += segment.tokens.length;
+      } else {
+        const { nRows, seen, grid } = segment;
+        pictures.push({ first: at, nRows, seen, grid });
+        at += nRows;
+      }
     }
+    this.pictures = pictures;
   }
 
   /**

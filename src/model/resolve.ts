@@ -47,9 +47,13 @@ const TRAINED_ON_THE_FACTS =
 
 /** What has to be said beside every result of a shipped model. */
 export const SHIPPED_NOTES: Readonly<Record<string, readonly string[]>> = {
+  demo: [TRAINED_ON_THE_FACTS],
+  'demo-base': [TRAINED_ON_THE_FACTS],
+};
+
+/** What has to be said beside its Text Prompt and Text Patch. */
+export const PROMPT_GAP_NOTES: Readonly<Record<string, readonly string[]>> = {
   demo: [
-    TRAINED_ON_THE_FACTS,
     'That Text Prompt does worse than Text Patch is a consequence of its training mix (captions after unrelated text), see docs/demo-model.md.',
   ],
-  'demo-base': [TRAINED_ON_THE_FACTS],
 };

@@ -155,4 +155,14 @@ export interface NativeImageChunk {
   nonCausal: boolean;
   /** M-RoPE only: t, y, x, z of every row relative to the first, dimension by dimension. */
   positions: Int32Array;
+  /** What the encoder read after its preprocessing, 8-bit RGB; empty for text, as what follows. */
+  seen: Uint8Array;
+  seenWidth: number;
+  seenHeight: number;
+  /** mtmd's name of the projector type. */
+  projector: string;
+  /** Side of a patch, pixels. */
+  patchSize: number;
+  /** Patches that the projector merges in each direction, as the file says. */
+  merge: number;
 }

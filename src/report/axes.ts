@@ -9,5 +9,5 @@ export function ticks(low: number, high: number, count: number): number[] {
   return out;
 }
 
-/** A number on an axis, without the noise of binary fractions. */
-export const tickLabel = (value: number): string => String(Math.round(value * 1e6) / 1e6);
+/** A number on an axis, without the noise of binary fractions, with a real minus. */
+export const tickLabel = (value: number): string => String(Number(value.toPrecision(9))).replace('-', '−');

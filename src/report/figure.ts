@@ -47,10 +47,10 @@ const PANEL_TITLE = 22;
 /**
  * Curves as SVG: axes common to all panels, one legend on top, at most three panels a row.
  *
- * @param mode Defaults to `text`.
+ * @param mode Defaults to `outlines`.
  * @throws {XpatchError} INVALID_ARGUMENT for a figure without points, or with a number that is not finite
  */
-export function figureToSvg(figure: Figure, mode: TextMode = 'text'): string {
+export function figureToSvg(figure: Figure, mode: TextMode = 'outlines'): string {
   const { panels, yRange = [0, 1] } = figure;
   const points = panels.flatMap((panel) => panel.series.flatMap((series) => series.points));
   requireFinite(figure, points.length);
@@ -140,9 +140,9 @@ function legendOf(styles: ReadonlyMap<string, Style>, mode: TextMode): [string, 
   });
 }
 
-function line(path: string, style: Style, mode: TextMode, width = 2): string {
+function line(path: string, style: Style, mode: TextMode, width = 2, attributes = ''): string {
   const dash = style.dash === undefined ? '' : ` stroke-dasharray="${style.dash}" stroke-linecap="round"`;
-  return `<path d="${path}" fill="none" stroke="${colour(mode, style.colour)}" stroke-width="${width}" stroke-linejoin="round"${dash}/>`;
+  return `<path d="${path}" fill="none" stroke="${colour(mode, style.colour)}" stroke-width="${width}" stroke-linejoin="round"${dash}${attributes}/>`;
 }
 
 interface Frame {
@@ -177,39 +177,59 @@ function drawPanel(panel: Panel, frame: Frame): string {
   out.push(`<path d="M0 ${height}H${width}" stroke="${muted}"/>`);
   for (const { label, x } of panel.verticals ?? []) {
     const style = frame.styles.get(uprightKey(label)) as Style;
-    out.push(line(`M${fixed(toX(x))} 0V${height}`, style, mode, 1.5));
+    out.push(line(`M${fixed(toX(x))} 0V${height}`, style, mode, 1.5, tipOf(mode, `${label}: ${tickLabel(x)}`)));
   }
   for (const { label, y } of panel.baselines ?? []) {
     const style = frame.styles.get(label) as Style;
-    out.push(line(`M0 ${fixed(toY(y))}H${width}`, { dash: DASHES[0], ...style }, mode));
+    const tip = tipOf(mode, `${label}: ${describe({ x: 0, y })}`);
+    out.push(line(`M0 ${fixed(toY(y))}H${width}`, { dash: DASHES[0], ...style }, mode, 2, tip));
   }
   const curves = panel.series.map(({ label, points }) => {
     const sorted = [...points].sort((a, b) => a.x - b.x);
     return { label, points: sorted, style: frame.styles.get(label) as Style };
   });
+  const xs = [...new Set(curves.flatMap(({ points }) => points.map(({ x }) => x)))].sort((a, b) => a - b);
   const at = (x: number, y: number) => `${fixed(toX(x))} ${fixed(toY(y))}`;
   // All bands first, so that none lies over a line.
   for (const { points, style } of curves) {
-    const banded = points.filter(({ low, high }) => low !== undefined || high !== undefined);
-    if (banded.length === 0) continue;
-    const upper = banded.map(({ x, y, high = y }) => at(x, high));
-    const lower = banded.map(({ x, y, low = y }) => at(x, low)).reverse();
-    out.push(
-      `<path d="M${[...upper, ...lower].join('L')}Z" fill="${colour(mode, style.colour)}" fill-opacity="0.15"/>`,
-    );
+    const bands = runsOf(points, xs).map((run) => {
+      const banded = run.filter(({ low, high }) => low !== undefined || high !== undefined);
+      const upper = banded.map(({ x, y, high = y }) => at(x, high));
+      const lower = banded.map(({ x, y, low = y }) => at(x, low)).reverse();
+      return banded.length === 0 ? '' : `M${[...upper, ...lower].join('L')}Z`;
+    });
+    const path = bands.join('');
+    if (path !== '') out.push(`<path d="${path}" fill="${colour(mode, style.colour)}" fill-opacity="0.15"/>`);
   }
   for (const { label, points, style } of curves) {
     if (points.length === 0) continue;
-    out.push(line(`M${points.map(({ x, y }) => at(x, y)).join('L')}`, style, mode));
+    const path = runsOf(points, xs).map((run) => `M${run.map(({ x, y }) => at(x, y)).join('L')}`);
+    out.push(line(path.join(''), style, mode));
+    // Smaller where many stand in a line, so that they do not run into each other.
+    const spacing = (width - 2 * inset) / Math.max(1, points.length - 1);
+    const scale = Math.min(1, Math.max(0.45, spacing / 13));
     for (const point of points) {
-      const tip = tipOf(mode, `${label}, ${tickLabel(point.x)}: ${describe(point)}`);
-      out.push(drawMark(mode, style.mark as Mark, toX(point.x), toY(point.y), tip));
+      const attributes = tipOf(mode, `${label}, ${tickLabel(point.x)}: ${describe(point)}`);
+      out.push(drawMark(mode, style.mark as Mark, toX(point.x), toY(point.y), { attributes, scale }));
     }
   }
   return out.join('\n');
 }
 
+/** A line must not pass over a place where others of the panel have a point and it has none. */
+function runsOf(points: readonly Point[], xs: readonly number[]): Point[][] {
+  const runs: Point[][] = [];
+  let before = -2;
+  for (const point of points) {
+    const index = xs.indexOf(point.x);
+    if (index > before + 1) runs.push([]);
+    runs.at(-1)?.push(point);
+    before = index;
+  }
+  return runs;
+}
+
 function describe({ y, low, high }: Point): string {
-  const number = (value: number) => String(Number(value.toPrecision(3)));
+  const number = (value: number) => tickLabel(Number(value.toPrecision(3)));
   return low === undefined || high === undefined ? number(y) : `${number(y)} [${number(low)}, ${number(high)}]`;
 }

@@ -79,7 +79,7 @@ export async function writeMainTableRun(
       provenance: { ...provenanceOf(manifest), seeds: options.seeds.join(', ') },
     },
   );
-  await writeReport(folder, report);
+  await writeReport(folder, report, { signal: events.signal });
   await folder.writeManifest({
     ...manifest,
     status: 'complete',

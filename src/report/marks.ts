@@ -21,13 +21,20 @@ const SHAPES = [
 export const SHAPE_COUNT = SHAPES.length;
 
 /** A mark at a place; `attributes` go onto its element as they are. */
-export function drawMark(mode: TextMode, mark: Mark, x: number, y: number, attributes = ''): string {
+export function drawMark(
+  mode: TextMode,
+  mark: Mark,
+  x: number,
+  y: number,
+  { attributes = '', scale = 1 }: { attributes?: string; scale?: number } = {},
+): string {
   const paint = colour(mode, mark.colour);
   const fill = mark.hollow
     ? `fill="${colour(mode, 'ground')}" stroke="${paint}" stroke-width="1.4"`
     : `fill="${paint}"`;
   const path = SHAPES[mark.shape % SHAPES.length];
-  return `<path transform="translate(${fixed(x)} ${fixed(y)})" d="${path}" ${fill}${attributes}/>`;
+  const size = scale === 1 ? '' : ` scale(${fixed(scale)})`;
+  return `<path transform="translate(${fixed(x)} ${fixed(y)})${size}" d="${path}" ${fill}${attributes}/>`;
 }
 
 /** Samples of 26 x 14 pixels around (13, -4) with their names, in as many lines as `width` takes. */

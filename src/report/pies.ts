@@ -7,17 +7,17 @@ import { visibleText } from './visible.js';
 type Slice = Pies['pies'][number]['slices'][number];
 
 const RADIUS = 78;
-const CELL = { width: 230, height: 2 * RADIUS + 64 };
+const CELL = { width: 230, height: 2 * RADIUS + 98 };
 /** Names above the circle and the number below it. */
-const CENTRE = { x: CELL.width / 2, y: 34 + RADIUS + 14 };
+const CENTRE = { x: CELL.width / 2, y: RADIUS + 48 };
 
 /**
  * Pies as SVG, three a row, with one legend. Every slice has a colour and a hatching of its label, and its percentage beside it.
  *
- * @param mode Defaults to `text`.
+ * @param mode Defaults to `outlines`.
  * @throws {XpatchError} INVALID_ARGUMENT when there is no pie, a pie has no counts, or a count is not a number from 0
  */
-export function piesToSvg({ title, pies, notes }: Pies, mode: TextMode = 'text'): string {
+export function piesToSvg({ title, pies, notes }: Pies, mode: TextMode = 'outlines'): string {
   for (const pie of pies) requireCounts(title, pie);
   if (pies.length === 0) throw new XpatchError('INVALID_ARGUMENT', `"${title}" has no pies. Leave it out.`);
   const labels = [...new Set(pies.flatMap((pie) => pie.slices.map((slice) => slice.label)))];
@@ -68,7 +68,7 @@ function drawPie({ title, slices }: Pies['pies'][number], labels: readonly strin
       out.push(svgText(mode, x, y + drop, percent(share), { size: 11, anchor }));
     }
   }
-  out.push(svgText(mode, 0, RADIUS + 34, `n = ${total}`, { size: 11, anchor: 'middle', fill: 'muted' }));
+  out.push(svgText(mode, 0, RADIUS + 32, `n = ${total}`, { size: 11, anchor: 'middle', fill: 'muted' }));
   return out.join('');
 }
 

@@ -13,13 +13,13 @@ const AXIS = { left: 46, bottom: 40 };
 const PANEL_TITLE = 22;
 
 /**
- * A scatter plot as SVG, two panels a row, each with its own axes; one legend for colours and shapes.
+ * A scatter plot as SVG, two panels a row (three are one row), each with its own axes; one legend for colours and shapes.
  *
- * @param mode Defaults to `text`.
+ * @param mode Defaults to `outlines`.
  * @throws {XpatchError} INVALID_ARGUMENT for a panel without points, a number that is not finite, or more colours or shapes
  *   than can be told apart (16 and 6)
  */
-export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode = 'text'): string {
+export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode = 'outlines'): string {
   const points = panels.flatMap((panel) => panel.points);
   const colours = [...new Set(points.map((point) => point.colour))];
   const shapes = [...new Set(points.map((point) => point.shape))];
@@ -28,7 +28,7 @@ export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode =
     const c = colours.indexOf(colourName);
     return { colour: `series-${c % SERIES.length}`, shape: shapes.indexOf(shapeName), hollow: c >= SERIES.length };
   };
-  const columns = Math.min(2, panels.length);
+  const columns = panels.length === 3 ? 3 : Math.min(2, panels.length);
   const rows = Math.ceil(panels.length / columns);
   const cell = { width: AXIS.left + SIZE.width, height: PANEL_TITLE + SIZE.height + AXIS.bottom };
   const svg = panels.map((panel, i) => {
@@ -105,7 +105,7 @@ function drawPanel(panel: Panel, markOf: (colour: string, shape: string) => Mark
   for (const { x, y, colour: name, shape, label } of panel.points) {
     const tip = tipOf(mode, `${label} (${name}, ${shape})`);
     // Seen through a little, so that points over each other show.
-    out.push(drawMark(mode, markOf(name, shape), toX(x), toY(y), ` opacity="0.8"${tip}`));
+    out.push(drawMark(mode, markOf(name, shape), toX(x), toY(y), { attributes: ` opacity="0.8"${tip}` }));
   }
   return out.join('\n');
 }

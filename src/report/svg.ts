@@ -9,10 +9,11 @@ export type TextMode = 'text' | 'outlines';
 /** Okabe and Ito 2008 without yellow and black, strongest contrasts first; two more that stay apart from them. */
 export const SERIES = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#555555', '#882255'] as const;
 const COLOURS = { ink: '#222222', muted: '#666666', grid: '#E3E3E3', ground: '#FFFFFF' } as const;
-export type ColourName = keyof typeof COLOURS | `series-${number}`;
+export type ColourName = keyof typeof COLOURS | `series-${number}` | `#${string}`;
 
-/** A colour as the mode writes it; series repeat after the eighth. */
+/** A colour as the mode writes it; series repeat after the eighth, and a literal stays what it is. */
 export function colour(mode: TextMode, name: ColourName): string {
+  if (name.startsWith('#')) return name;
   if (name in COLOURS) return paint(mode, name, COLOURS[name as keyof typeof COLOURS]);
   const index = Number(name.slice('series-'.length)) % SERIES.length;
   return paint(mode, `series-${index}`, SERIES[index] as string);
@@ -32,12 +33,16 @@ export interface TextStyle {
   readonly rotate?: number;
 }
 
-/** Text safe inside XML and HTML, in elements and in quoted attributes; characters XML forbids are dropped. */
+/**
+ * Text safe inside XML and HTML, in elements and in quoted attributes; characters that XML forbids are dropped, and those that
+ * reorder what stands around them.
+ */
 export function escapeXml(text: string): string {
   return (
     text
       // biome-ignore lint/suspicious/noControlCharactersInRegex: XML 1.0 forbids these characters even when escaped
       .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '')
+      .replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '')
       .replace(/&/g, '&amp;')
       .replace(/</g, '&lt;')
       .replace(/>/g, '&gt;')
@@ -128,12 +133,16 @@ export function svgText(mode: TextMode, x: number, y: number, text: string, styl
   return `<g transform="translate(${fixed(x)} ${fixed(y)})${turn} scale(${scale})" fill="${fill}"${stroke}>${letters.join('')}</g>`;
 }
 
-/** With the code points of characters that have no outline, such as U+4E2D, in their place. */
+/** With the code points of characters that have no outline, such as U+4E2D, in their place; a blank between two of them. */
 function outlined(text: string): string {
-  return text
-    .normalize('NFC')
-    .replace(/[\p{Cc}\p{Cs}]/gu, '')
-    .replace(/./gu, (character) => (glyphOf(character) ? character : `U+${hex(character)}`));
+  let out = '';
+  let escaped = false;
+  for (const character of text.normalize('NFC').replace(/[\p{Cc}\p{Cs}]/gu, '')) {
+    const known = glyphOf(character) !== undefined;
+    out += known ? character : `${escaped ? ' ' : ''}U+${hex(character)}`;
+    escaped = !known;
+  }
+  return out;
 }
 
 const hex = (character: string): string =>

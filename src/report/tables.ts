@@ -225,7 +225,8 @@ const markdown = (text: string): string =>
   plain(text)
     .replace(/[\\`*_[\]|~$]/g, '\\$&')
     .replace(/&/g, '&amp;')
-    .replace(/</g, '&lt;');
+    .replace(/</g, '&lt;')
+    .replace(/ (?= )/g, '&nbsp;');
 const csv = (field: string): string => (/[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field);
 
 const LATEX: Record<string, string> = {
@@ -236,7 +237,7 @@ const LATEX: Record<string, string> = {
   '>': '\\textgreater{}',
   '|': '\\textbar{}',
   '"': '\\symbol{34}',
-  '␠': '\\textvisiblespace{}',
+  '␣': '\\textvisiblespace{}',
   '⏎': '$\\hookleftarrow$',
   '−': '$-$',
   '–': '--',
@@ -249,9 +250,10 @@ const LATEX: Record<string, string> = {
 };
 const latex = (text: string): string =>
   plain(text)
-    .replace(/[&%$#_{}]|[\\^~<>|"␠⏎−–…×≤≥→∅]/g, (character) => LATEX[character] ?? `\\${character}`)
+    .replace(/[&%$#_{}]|[\\^~<>|"␣⏎−–…×≤≥→∅]/g, (character) => LATEX[character] ?? `\\${character}`)
     // Ligatures would turn `` ?` '' into other characters.
-    .replace(/`/g, '\\textasciigrave{}');
+    .replace(/`/g, '\\textasciigrave{}')
+    .replace(/ (?= )/g, '~');
 const sentence = (text: string): string => (/[.!?:]$/.test(text) ? text : `${text}.`);
 
 function wrap(text: string, width: number): string[] {

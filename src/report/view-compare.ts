@@ -29,8 +29,10 @@ function flatten(value: unknown, prefix = '', out = new Map<string, string>(), d
   return out;
 }
 
-/** Two tables of the same rows and columns, cell beside cell. */
+/** Two tables of the same rows, cell beside cell. */
 export interface MergedTable {
+  /** Names of the columns that only one of them has. */
+  readonly unshared: readonly string[];
   /** Head of the column of row names. */
   readonly corner: string;
   /** `same` in both runs, `number` (with differences) or `text`. */
@@ -42,6 +44,8 @@ export interface MergedTable {
 }
 
 interface Grid {
+  /** Whether a column says something about the others, as a mean does, so that all of them must be the same. */
+  readonly whole: boolean;
   readonly corner: string;
   readonly columns: readonly string[];
   readonly labels: readonly string[];
@@ -49,31 +53,33 @@ interface Grid {
 }
 
 /**
- * Puts two tables, as CSV, beside each other. One line a cell (row, column, value, low, high, ...), as our tables with
- * intervals are written, is read as a grid of the values.
- * @returns undefined when their rows or columns are not the same
+ * Puts the columns that two tables share, as CSV, beside each other. One line a cell (row, column, value, low, high, ...),
+ * as our tables with intervals are written, is read as a grid of the values, whose columns must all be the same.
+ * @returns undefined when their rows are not the same, or no columns are
  */
 export function mergeTables(leftCsv: string, rightCsv: string): MergedTable | undefined {
   const [left, right] = [gridOf(parseCsv(leftCsv)), gridOf(parseCsv(rightCsv))];
-  if (!left || !right || left.corner !== right.corner) return undefined;
-  if (!sameList(left.columns, right.columns) || !sameList(left.labels, right.labels)) return undefined;
+  if (!left || !right || left.corner !== right.corner || !sameList(left.labels, right.labels)) return undefined;
+  if ((left.whole || right.whole) && !sameList(left.columns, right.columns)) return undefined;
+  const shared = [...new Set(left.columns)].filter((name) => right.columns.includes(name));
+  if (shared.length === 0) return undefined;
+  const unshared = [...left.columns, ...right.columns].filter((name) => !shared.includes(name));
   const rows = left.labels.map((label, row) => ({
     label,
-    cells: left.columns.map((_, column) => {
-      const [a, b] = [left.cells[row]?.[column] ?? '', right.cells[row]?.[column] ?? ''];
-      return isNumber(a) && isNumber(b)
-        ? { left: a, right: b, difference: Number(b) - Number(a) }
-        : { left: a, right: b };
+    cells: shared.map((name) => {
+      const [a = '', b = ''] = [left, right].map((grid) => grid.cells[row]?.[grid.columns.indexOf(name)]);
+      const difference = isNumber(a) && isNumber(b) ? Number(b) - Number(a) : undefined;
+      return { left: a, right: b, difference };
     }),
   }));
-  const columns = left.columns.map((name, column) => {
-    const cells = rows.map((row) => row.cells[column] ?? { left: '', right: '' });
+  const columns = shared.map((name, column) => {
+    const cells = rows.flatMap((row) => row.cells[column] ?? []);
     const fits = (value: string) => value === '' || isNumber(value);
     if (cells.every((cell) => cell.left === cell.right)) return { name, kind: 'same' as const };
     const numbers = cells.every((cell) => fits(cell.left) && fits(cell.right));
     return { name, kind: numbers ? ('number' as const) : ('text' as const) };
   });
-  return { corner: left.corner, columns, rows };
+  return { corner: left.corner, columns, rows, unshared };
 }
 
 const sameList = (a: readonly string[], b: readonly string[]) =>
@@ -86,7 +92,7 @@ function gridOf([head, ...lines]: readonly string[][]): Grid | undefined {
   if (head.slice(0, 3).join() !== 'row,column,value') {
     const [corner = '', ...columns] = head;
     const cells = lines.map((line) => line.slice(1));
-    return { corner, columns, labels: lines.map(([label = '']) => label), cells };
+    return { whole: false, corner, columns, labels: lines.map(([label = '']) => label), cells };
   }
   const columns = [...new Set(lines.map((line) => line[1] ?? ''))];
   const rows = new Map<string, string[]>();
@@ -95,7 +101,7 @@ function gridOf([head, ...lines]: readonly string[][]): Grid | undefined {
     cells[columns.indexOf(column)] = value;
     rows.set(label, cells);
   }
-  return { corner: '', columns, labels: [...rows.keys()], cells: [...rows.values()] };
+  return { whole: true, corner: '', columns, labels: [...rows.keys()], cells: [...rows.values()] };
 }
 
 /** Lines of fields after RFC 4180; an empty last line is dropped. */

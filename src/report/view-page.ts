@@ -3,17 +3,21 @@ import { basename } from 'node:path';
 import { textHtml } from './page-text.js';
 import { type Difference, isNumber, type MergedTable } from './view-compare.js';
 import type { Run } from './view-runs.js';
-import { COMPARE_SCRIPT, VIEW_STYLE } from './view-style.js';
+import { COMPARE_SCRIPT } from './view-style.js';
 
-/** A page with the Content-Security-Policy that it is served with. */
+/** A page before it gets its style. */
 export interface ViewPage {
-  readonly html: string;
-  readonly policy: string;
+  readonly title: string;
+  /** HTML. */
+  readonly body: readonly string[];
+  readonly script?: string;
 }
 
 const LONGEST = 300;
 /** More would only be slow to read and to draw. */
 const MOST_DIFFERENCES = 500;
+/** Where there is no value. */
+const MISSING = '–';
 const SORTS = ['title', 'experiment', 'model', 'status', 'started', 'size'] as const;
 
 /** A string of a manifest, a file or a request, as HTML: cut, made visible, escaped, and kept from turning its line round. */
@@ -24,92 +28,97 @@ function show(text: string): string {
 }
 
 const runUrl = ({ id }: Run, file = '') => `/runs/${id}/${file.split('/').map(encodeURIComponent).join('/')}`;
-const titleOf = (run: Run) => `${show(run.title)} <small>${show(basename(run.path))}</small>`;
+const nameOf = (run: Run) => (basename(run.path) === run.title ? '' : show(basename(run.path)));
+const titleOf = (run: Run) => `${show(run.title)} <small>${nameOf(run)}</small>`;
 const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
-function page(title: string, body: readonly string[], script = ''): ViewPage {
+/** A page as HTML, with the Content-Security-Policy that it is to be served with. */
+export function renderPage({ title, body, script }: ViewPage, style: string): { html: string; policy: string } {
   const out = [
     '<!doctype html>',
     '<html lang="en">',
     '<head>',
     '<meta charset="utf-8">',
-    '<meta name="viewport" content="width=device-width">',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">',
     `<title>${textHtml(title)}</title>`,
-    `<style>${VIEW_STYLE}</style>`,
+    `<style>${style}</style>`,
     '</head>',
     '<body>',
     ...body,
-    ...(script ? [`<script>${script}</script>`] : []),
+    ...(script === undefined ? [] : [`<script>${script}</script>`]),
     '</body>',
     '</html>',
   ];
-  const sources = [`style-src ${hash(VIEW_STYLE)}`, ...(script ? [`script-src ${hash(script)}`] : [])].join('; ');
-  const frames = "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
-  return { html: `${out.join('\n')}\n`, policy: `default-src 'none'; ${sources}; ${frames}` };
+  const scripts = script === undefined ? "'none'" : hash(script);
+  const rest = "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
+  const policy = `default-src 'none'; style-src ${hash(style)}; script-src ${scripts}; ${rest}`;
+  return { html: `${out.join('\n')}\n`, policy };
 }
 
 const back = '<nav aria-label="Up"><a href="/">All runs</a></nav>';
+
 /** A table may be wider than the screen: it scrolls by itself, with the keyboard too. */
-const wide = (label: string, lines: readonly string[]) =>
-  [`<div class="wide" role="region" aria-label="${label}" tabindex="0"><table>`, ...lines, '</table></div>'].join('\n');
+const scrolling = (label: string, kind: string, lines: readonly string[]) =>
+  `<div class="wide ${kind}" role="group" aria-label="${label}" tabindex="0"><table>\n${lines.join('\n')}\n</table></div>`;
 
 /** The list of runs. `sort` is the name of a column, with a dash in front for the other direction. */
-export function indexPage(runs: readonly Run[], sort = '-started'): ViewPage {
+export function indexPage(runs: readonly Run[], sort: string): ViewPage {
   const key = SORTS.find((name) => name === sort.replace(/^-/, '')) ?? 'started';
-  const down = sort.startsWith('-') ? -1 : 1;
+  const sign = sort.startsWith('-') ? -1 : 1;
   const value = (run: Run) => (key === 'size' ? run.bytes : key === 'status' ? run.state : run[key]);
-  const sorted = [...runs].sort((a, b) => (value(a) < value(b) ? -down : value(a) > value(b) ? down : 0));
-  const choice = runs.length > 1;
+  const sorted = [...runs].sort((a, b) => sign * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
   const heads = SORTS.map((name) => {
-    const next = name === key && down === 1 ? `-${name}` : name;
-    const order = name !== key ? '' : ` aria-sort="${down === 1 ? 'ascending' : 'descending'}"`;
-    return `<th scope="col"${order}><a href="/?sort=${next}">${name}</a></th>`;
+    const [next, order] = sign === 1 ? [`-${name}`, 'ascending'] : [name, 'descending'];
+    const sorting = name === key ? ` aria-sort="${order}"` : '';
+    const side = name === 'size' ? ' class="number"' : '';
+    return `<th scope="col"${side}${sorting}><a href="/?sort=${name === key ? next : name}">${name}</a></th>`;
   });
-  const chosen = sorted.filter((run) => run.hasReport);
-  const radio = (side: 'left' | 'right', run: Run, checked: boolean) =>
-    `<td class="choice"><input type="radio" name="${side}" value="${run.id}" required${checked ? ' checked' : ''} aria-label="${side}: ${textHtml(run.title)}"></td>`;
-  const rows = sorted.map((run) => {
-    const radios = choice
-      ? [radio('left', run, run === chosen[0]), radio('right', run, run === (chosen[1] ?? sorted[1]))]
-      : [];
-    const title = show(run.title);
-    return `<tr>${[
-      ...radios,
-      `<th scope="row">${run.hasReport ? `<a href="${runUrl(run, 'report.html')}">${title}</a>` : title}` +
-        `<br><small>${show(basename(run.path))} · <a href="${runUrl(run)}">files<span class="hidden"> of ${title}</span></a></small>${stateNote(run)}</th>`,
-      `<td>${show(run.experiment)}</td>`,
-      `<td>${show(run.model)}</td>`,
-      `<td><span class="state ${run.state}">${run.state}</span></td>`,
-      `<td class="number">${timeOf(run)}</td>`,
-      `<td class="number">${bytesOf(run.bytes)}</td>`,
-    ].join('')}</tr>`;
-  });
-  const sides = choice ? ['<th scope="col">left</th><th scope="col">right</th>'] : [];
-  const table = wide('Runs', [
-    `<thead><tr>${[...sides, ...heads].join('')}</tr></thead>`,
+  const choosing = runs.length > 1;
+  const [first, second] = [...sorted].sort((a, b) => Number(b.hasReport) - Number(a.hasReport));
+  const table = scrolling('Runs', 'list', [
+    `<thead><tr>${choosing ? '<th scope="col">left</th><th scope="col">right</th>' : ''}${heads.join('')}</tr></thead>`,
     '<tbody>',
-    ...rows,
+    ...sorted.map((run) => {
+      const radios = choosing ? radio('left', run, run === first) + radio('right', run, run === second) : '';
+      return `<tr>${radios}${listCells(run)}</tr>`;
+    }),
     '</tbody>',
   ]);
-  return page(`xpatch: ${runs.length} run${runs.length === 1 ? '' : 's'}`, [
-    '<main>',
-    '<h1>Runs</h1>',
-    ...(choice
-      ? [
-          '<form action="/compare">',
-          '<p>Open a run by its title, or choose two to see them side by side: <button>Compare left with right</button></p>',
-          table,
-          '</form>',
-        ]
-      : [table]),
-    '</main>',
-  ]);
+  const form = [
+    '<form action="/compare">',
+    '<p>Open a run, or choose two: <button class="compare">Compare side by side</button></p>',
+    table,
+    '</form>',
+  ];
+  const list = choosing ? form : runs.length > 0 ? [table] : ['<p>They have gone. Run a command, then reload.</p>'];
+  const body = ['<main>', '<h1>Runs</h1>', ...list, '</main>'];
+  return { title: `xpatch: ${runs.length} run${runs.length === 1 ? '' : 's'}`, body };
+}
+
+function radio(side: 'left' | 'right', run: Run, checked: boolean): string {
+  const label = `${side}: ${textHtml(run.title)}`;
+  const state = checked ? ' checked' : '';
+  return `<td class="choice"><input type="radio" name="${side}" value="${run.id}" aria-label="${label}" required${state}></td>`;
+}
+
+function listCells(run: Run): string {
+  const title = show(run.title);
+  const link = run.hasReport ? `<a href="${runUrl(run, 'report.html')}">${title}</a>` : title;
+  const files = `<a href="${runUrl(run)}">files<span class="visually-hidden"> of ${title}</span></a>`;
+  return [
+    `<th scope="row">${link}<br><small>${nameOf(run)} ${files}</small>${stateNote(run)}</th>`,
+    `<td>${show(run.experiment)}</td>`,
+    `<td>${show(run.model)}</td>`,
+    `<td class="${run.state}">${run.state}</td>`,
+    `<td>${timeOf(run)}</td>`,
+    `<td class="number">${bytesOf(run.bytes)}</td>`,
+  ].join('');
 }
 
 function stateNote(run: Run): string {
   if (run.problem !== undefined) return `<p class="problem">${show(run.problem)}</p>`;
   if (run.state === 'complete') return '';
-  return '<p class="note">Not finished: reload this page later. A run that was interrupted stays like this.</p>';
+  return '<p class="quiet-text">Not finished: reload later. A run that was interrupted stays like this.</p>';
 }
 
 function timeOf({ started }: Run): string {
@@ -121,14 +130,13 @@ function timeOf({ started }: Run): string {
 
 function bytesOf(bytes: number): string {
   if (bytes < 1000) return `${bytes} B`;
-  return bytes < 999_500 ? `${(bytes / 1e3).toPrecision(3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+  return bytes < 999_500 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 /** One run: its state and its files. */
 export function runPage(run: Run, files: readonly string[]): ViewPage {
-  const links = files.map((name) => `<li><a href="${runUrl(run, name)}">${show(name)}</a></li>`);
   const facts = Object.entries({ folder: run.path, command: run.manifest.command, status: run.state });
-  return page(`xpatch: ${run.title}`, [
+  const body = [
     back,
     '<main>',
     `<h1>${show(run.title)}</h1>`,
@@ -137,134 +145,137 @@ export function runPage(run: Run, files: readonly string[]): ViewPage {
     ...facts.map(([name, value]) => `<dt>${name}</dt><dd>${typeof value === 'string' ? show(value) : '–'}</dd>`),
     '</dl>',
     '<h2>Files</h2>',
-    links.length > 0 ? `<ul>${links.join('\n')}</ul>` : '<p>None yet.</p>',
+    '<ul class="files">',
+    ...files.map((name) => `<li><a href="${runUrl(run, name)}">${show(name)}</a></li>`),
+    '</ul>',
     '</main>',
-  ]);
+  ];
+  return { title: `xpatch: ${run.title}`, body };
 }
 
 /** What went wrong with a request. */
 export function problemPage(code: string, message: string): ViewPage {
-  return page('xpatch: not there', [
-    back,
-    '<main>',
-    '<h1>Not there</h1>',
-    `<p class="problem">${show(`${code}: ${message}`)}</p>`,
-    '</main>',
-  ]);
+  const body = [back, '<main>', '<h1>Nothing to show</h1>', `<p>${show(`${code}: ${message}`)}</p>`, '</main>'];
+  return { title: 'xpatch: nothing to show', body };
 }
 
-/** What the page of two runs shows above their reports. */
+/** What the page of two runs shows. */
 export interface Comparison {
   readonly left: Run;
   readonly right: Run;
   readonly differences: readonly Difference[];
   /** Tables of the same name; without `merged` where rows or columns differ. */
   readonly tables: readonly { readonly name: string; readonly merged?: MergedTable }[];
-  /** Names of the blocks of each report. */
+  /** Ids of the blocks of each report. */
   readonly blocks: { readonly left: readonly string[]; readonly right: readonly string[] };
 }
 
 /** Two runs side by side. */
 export function comparePage({ left, right, differences, tables, blocks }: Comparison): ViewPage {
-  const names = [...new Set([...blocks.left, ...blocks.right])];
-  const options = names.map((name) => {
-    const side = !blocks.right.includes(name) ? ' (left only)' : !blocks.left.includes(name) ? ' (right only)' : '';
-    return `<option value="${textHtml(encodeURIComponent(`block-${name}`))}">${textHtml(name)}${side}</option>`;
+  const body = [
+    '<nav aria-label="Up"><a href="/">All runs</a> <a href="#reports">Both reports</a></nav>',
+    '<main>',
+    '<h1>Two runs</h1>',
+    `<dl><dt>left</dt><dd>${titleOf(left)}</dd><dt>right</dt><dd>${titleOf(right)}</dd></dl>`,
+    folding('What differs in the manifests', differenceTable(differences)),
+    ...tables.map(({ name, merged }) => folding(`Table ${show(name)}`, mergedTable(name, merged))),
+    '<h2 id="reports">Reports</h2>',
+    blockChoice(blocks),
+    '<div class="pair">',
+    reportFrame('left', left),
+    reportFrame('right', right),
+    '</div>',
+    '</main>',
+  ];
+  return { title: 'xpatch: two runs', body, script: COMPARE_SCRIPT };
+}
+
+const folding = (heading: string, body: string) =>
+  `<details open><summary><h2>${heading}</h2></summary>\n${body}\n</details>`;
+
+/** A choice of block that scrolls both reports. */
+function blockChoice({ left, right }: Comparison['blocks']): string {
+  const ids = [...new Set([...left, ...right])];
+  if (ids.length === 0) return '';
+  const options = ids.map((id) => {
+    const side = !right.includes(id) ? ' (left only)' : !left.includes(id) ? ' (right only)' : '';
+    return `<option value="${encodeURIComponent(id)}">${textHtml(id)}${side}</option>`;
   });
-  const frame = (side: 'left' | 'right', run: Run) =>
-    run.hasReport
-      ? `<iframe src="${runUrl(run, 'report.html')}" title="Report ${side}: ${textHtml(run.title)}" allow="clipboard-write *"></iframe>`
-      : `<p class="note">No report.</p>`;
-  const column = (side: 'left' | 'right', run: Run) =>
-    `<section aria-label="${side}"><h3>${side}: ${titleOf(run)}</h3>${stateNote(run)}${frame(side, run)}</section>`;
-  return page(
-    'xpatch: two runs',
-    [
-      back,
-      '<main>',
-      '<h1>Two runs</h1>',
-      `<p>left: ${titleOf(left)}<br>right: ${titleOf(right)}</p>`,
-      '<details open><summary><h2>What differs in the manifests</h2></summary>',
-      differenceTable(differences),
-      '</details>',
-      ...tables.map((table) => mergedSection(table)),
-      '<h2 id="reports">Reports</h2>',
-      ...(names.length > 0
-        ? [
-            '<p class="goto"><label for="block">Scroll both to</label>',
-            `<select id="block" autocomplete="off"><option value="">the top</option>${options.join('')}</select></p>`,
-          ]
-        : []),
-      '<div class="pair">',
-      column('left', left),
-      column('right', right),
-      '</div>',
-      '</main>',
-    ],
-    COMPARE_SCRIPT,
-  );
+  // Not kept over a reload, which puts both reports back to their top.
+  const select = `<select id="block" autocomplete="off"><option value="">the top</option>${options.join('')}</select>`;
+  return `<p class="goto"><label for="block">Scroll both to</label> ${select}</p>`;
+}
+
+function reportFrame(side: 'left' | 'right', run: Run): string {
+  const title = `${side} report: ${textHtml(run.title)}`;
+  const frame = run.hasReport
+    ? `<iframe src="${runUrl(run, 'report.html')}" title="${title}" allow="clipboard-write *"></iframe>`
+    : '<p>No report.</p>';
+  return `<section aria-label="${side}"><h3>${side}: ${titleOf(run)}</h3>${stateNote(run)}${frame}</section>`;
 }
 
 function differenceTable(differences: readonly Difference[]): string {
   if (differences.length === 0) return '<p>Nothing.</p>';
-  const value = (text: string | undefined) =>
-    text === undefined
-      ? '<td class="text">–<span class="hidden"> not there</span></td>'
-      : `<td class="text">${show(text)}</td>`;
+  const value = (text: string | undefined) => `<td class="value">${text === undefined ? MISSING : show(text)}</td>`;
   const rows = differences
     .slice(0, MOST_DIFFERENCES)
     .map(({ key, left, right }) => `<tr><th scope="row">${show(key)}</th>${value(left)}${value(right)}</tr>`);
   const rest = differences.length - rows.length;
-  return [
-    wide('What differs in the manifests', [
-      '<thead><tr><th scope="col">key</th><th scope="col">left</th><th scope="col">right</th></tr></thead>',
-      `<tbody>${rows.join('\n')}</tbody>`,
-    ]),
-    ...(rest > 0 ? [`<p class="note">And ${rest} more.</p>`] : []),
-  ].join('\n');
+  const table = scrolling('What differs in the manifests', 'differences', [
+    '<thead><tr><th scope="col">key</th><th scope="col">left</th><th scope="col">right</th></tr></thead>',
+    `<tbody>${rows.join('\n')}</tbody>`,
+  ]);
+  return rest > 0 ? `${table}\n<p class="quiet-text">And ${rest} more.</p>` : table;
 }
 
-function mergedSection({ name, merged }: Comparison['tables'][number]): string {
-  const heading = `Table ${show(name)}`;
-  const body = !merged
-    ? '<p class="note">Its rows or columns are not the same in both runs: see the reports.</p>'
-    : merged.columns.every(({ kind }) => kind === 'same')
-      ? '<p>The same in both runs.</p>'
-      : mergedTable(name, merged);
-  return `<details open><summary><h2>${heading}</h2></summary>\n${body}\n</details>`;
-}
+const SUBHEADS = { same: ['both'], number: ['left', 'right', 'difference'], text: ['left', 'right'] } as const;
 
-function mergedTable(name: string, { corner, columns, rows }: MergedTable): string {
-  const subheads = { same: ['both'], number: ['left', 'right', 'difference'], text: ['left', 'right'] } as const;
+function mergedTable(name: string, merged: MergedTable | undefined): string {
+  if (!merged) return '<p>Its rows or columns are not the same in both runs: see the reports.</p>';
+  const { corner, columns, rows, unshared } = merged;
+  const note = unshared.length > 0 ? `<p class="quiet-text">Only in one run: ${show(unshared.join(', '))}.</p>` : '';
+  if (columns.every(({ kind }) => kind === 'same')) return `<p>The same in both runs.</p>${note}`;
   const groups = columns.map(
-    (column) => `<th scope="colgroup" colspan="${subheads[column.kind].length}">${show(column.name)}</th>`,
+    (column) =>
+      `<th scope="colgroup" class="group" colspan="${SUBHEADS[column.kind].length}">${show(column.name)}</th>`,
   );
-  const seconds = columns.flatMap(({ kind }) => subheads[kind].map((head) => `<th scope="col">${head}</th>`));
+  const heads = columns.flatMap(({ kind }) =>
+    SUBHEADS[kind].map(
+      (head, i) => `<th scope="col"${kind === 'number' ? classes('number', i) : classes('', i)}>${head}</th>`,
+    ),
+  );
   const body = rows.map(({ label, cells }) => {
-    const values = cells.flatMap(({ left, right, difference }, i) => {
+    const values = cells.map(({ left, right, difference }, i) => {
       const kind = columns[i]?.kind ?? 'same';
-      if (kind === 'same') return cell(left);
-      if (kind === 'text') return cell(left) + cell(right);
-      return cell(left) + cell(right) + (difference === undefined ? cell('') : differenceCell(difference));
+      const rest = kind === 'same' ? '' : valueCell(right, 1);
+      return valueCell(left, 0) + rest + (kind === 'number' ? differenceCell(difference) : '');
     });
     return `<tr><th scope="row">${show(label)}</th>${values.join('')}</tr>`;
   });
-  return wide(`Table ${textHtml(name)}`, [
+  const table = scrolling(`Table ${textHtml(name)}`, 'merged', [
     `<thead><tr><th scope="col" rowspan="2">${show(corner) || 'row'}</th>${groups.join('')}</tr>`,
-    `<tr>${seconds.join('')}</tr></thead>`,
+    `<tr>${heads.join('')}</tr></thead>`,
     `<tbody>${body.join('\n')}</tbody>`,
   ]);
+  return table + note;
 }
 
-const cell = (text: string) =>
-  isNumber(text)
-    ? `<td class="number">${shortNumber(Number(text))}</td>`
-    : `<td class="text">${show(text) || '–'}</td>`;
+/** The first column of a group has a line on its left. */
+const classes = (name: string, i: number) => ` class="${name}${i === 0 ? ' group' : ''}"`;
 
-function differenceCell(value: number): string {
+const valueCell = (text: string, i: number) =>
+  isNumber(text)
+    ? `<td${classes('number', i)}>${shortNumber(Number(text))}</td>`
+    : `<td${classes('value', i)}>${text === '' ? MISSING : show(text)}</td>`;
+
+function differenceCell(value: number | undefined): string {
+  if (value === undefined) return `<td>${MISSING}</td>`;
   const sign = value > 0 ? '+' : value < 0 ? '−' : '';
   return `<td class="number difference">${sign}${shortNumber(Math.abs(value))}</td>`;
 }
 
-/** Four digits; whole numbers have all of theirs. */
-const shortNumber = (value: number) => String(Number.isInteger(value) ? value : Number(value.toPrecision(4)));
+/** Whole numbers as they are, others with three digits behind the point, or of themselves where those would be zeros. */
+function shortNumber(value: number): string {
+  if (Number.isInteger(value)) return String(value);
+  return Math.abs(value) >= 0.001 ? value.toFixed(3) : String(Number(value.toPrecision(3)));
+}

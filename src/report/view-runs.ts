@@ -46,7 +46,7 @@ const TYPES: Record<string, string> = {
 
 /**
  * The runs that are `roots`, or lie in them one or two folders deep; in the order of the roots, then by name. Folders
- * whose name begins with a dot, and symbolic links in a root, are passed over.
+ * whose name begins with a dot, node_modules, and symbolic links in a root are passed over.
  *
  * @throws {XpatchError} FILE_NOT_FOUND when a root does not exist, RUN_INVALID when it is no folder, cannot be read, or
  * holds no run
@@ -84,7 +84,7 @@ async function runsBelow(folder: string, depth: number): Promise<string[]> {
   if (depth === MAX_DEPTH) return [];
   const runs: string[] = [];
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (!entry.isDirectory() || entry.name.startsWith('.')) continue;
+    if (!entry.isDirectory() || /^\.|^node_modules$/.test(entry.name)) continue;
     // A folder of somebody else's beside the runs is none of our business.
     runs.push(...(await runsBelow(join(folder, entry.name), depth + 1).catch(() => [])));
   }
@@ -101,7 +101,7 @@ export async function readRun(entry: RunEntry): Promise<Run> {
   const [bytes, hasReport] = await Promise.all([
     folderBytes(entry.path),
     openRunFile(entry, 'report.html').then(
-      ({ handle }) => handle.close().then(() => true),
+      ({ handle, size }) => handle.close().then(() => size > 0),
       () => false,
     ),
   ]);

@@ -3,8 +3,17 @@ import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import { XpatchError } from '../errors.js';
 import { manifestDifferences, mergeTables } from './view-compare.js';
-import { type Comparison, comparePage, indexPage, problemPage, runPage, type ViewPage } from './view-page.js';
+import {
+  type Comparison,
+  comparePage,
+  indexPage,
+  problemPage,
+  renderPage,
+  runPage,
+  type ViewPage,
+} from './view-page.js';
 import { findRuns, listRunFiles, openRunFile, type Run, type RunEntry, readRun, readRunText } from './view-runs.js';
+import { viewStyle } from './view-style.js';
 
 /** A server of run folders; see `serveRuns`. */
 export interface RunServer {
@@ -44,9 +53,14 @@ const FILE_POLICY =
  * @throws {XpatchError} FILE_NOT_FOUND, RUN_INVALID as `findRuns`; PORT_UNAVAILABLE
  */
 export async function serveRuns(roots: readonly string[], { port = 0 } = {}): Promise<RunServer> {
-  const runs = await readRuns(roots);
+  const runs = await readRuns(await findRuns(roots));
+  const style = await viewStyle();
   const server = createServer((request, response) => {
-    answer(roots, request, response).catch((error: Error) => fail(response, error));
+    answer(roots, request, response)
+      .catch((error: Error) => problem(response, error))
+      .then((page) => page && send(response, page, style))
+      // The browser went away, or a file changed while it was sent: nothing can be said any more.
+      .catch(() => response.destroy());
   });
   await listen(server, port);
   const address = server.address() as AddressInfo;
@@ -61,10 +75,19 @@ export async function serveRuns(roots: readonly string[], { port = 0 } = {}): Pr
   };
 }
 
-async function readRuns(roots: readonly string[]): Promise<Run[]> {
+async function readRuns(entries: readonly RunEntry[]): Promise<Run[]> {
   const runs: Run[] = [];
-  for (const entry of await findRuns(roots)) runs.push(await readRun(entry));
+  for (const entry of entries) runs.push(await readRun(entry));
   return runs;
+}
+
+/** The runs that are there now: unlike at the start, folders may have gone. */
+async function presentRuns(roots: readonly string[]): Promise<RunEntry[]> {
+  const found = new Map<string, RunEntry>();
+  for (const root of roots) {
+    for (const entry of await findRuns([root]).catch(() => [])) found.set(entry.id, entry);
+  }
+  return [...found.values()];
 }
 
 function listen(server: Server, port: number): Promise<void> {
@@ -78,7 +101,12 @@ function listen(server: Server, port: number): Promise<void> {
   });
 }
 
-async function answer(roots: readonly string[], request: IncomingMessage, response: ServerResponse): Promise<void> {
+/** @returns the page to send; undefined when everything has been sent */
+async function answer(
+  roots: readonly string[],
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<ViewPage | undefined> {
   const { port } = request.socket.address() as AddressInfo;
   const hosts = [LOOPBACK, 'localhost'].flatMap((host) => (port === 80 ? [host, `${host}:80`] : [`${host}:${port}`]));
   if (!hosts.includes(request.headers.host ?? '')) {
@@ -90,18 +118,18 @@ async function answer(roots: readonly string[], request: IncomingMessage, respon
   }
   const [path = '', query = ''] = (request.url ?? '').split('?', 2);
   const parameters = new URLSearchParams(query);
-  if (path === '/') return send(response, indexPage(await readRuns(roots), parameters.get('sort') ?? undefined));
+  const entries = await presentRuns(roots);
+  if (path === '/') return indexPage(await readRuns(entries), parameters.get('sort') ?? '-started');
   if (path === '/compare') {
-    const entries = await findRuns(roots);
-    const [left, right] = ['left', 'right'].map((side) => entryOf(entries, parameters.get(side) ?? ''));
-    return send(response, comparePage(await compare(left as RunEntry, right as RunEntry)));
+    const chosen = (side: string) => readRun(entryOf(entries, parameters.get(side) ?? ''));
+    return comparePage(await compare(await chosen('left'), await chosen('right')));
   }
   // Browsers ask for it by themselves.
   if (path === '/favicon.ico') return void response.writeHead(204, HEADERS).end();
   const [, id, file] = /^\/runs\/([\w-]+)\/(.*)$/.exec(path) ?? [];
   if (id === undefined || file === undefined) throw new XpatchError('FILE_NOT_FOUND', 'There is no such page.');
-  const entry = entryOf(await findRuns(roots), id);
-  if (file === '') return send(response, runPage(await readRun(entry), await listRunFiles(entry)));
+  const entry = entryOf(entries, id);
+  if (file === '') return runPage(await readRun(entry), await listRunFiles(entry));
   return sendFile(response, entry, decode(file));
 }
 
@@ -119,8 +147,7 @@ function decode(path: string): string {
   }
 }
 
-async function compare(leftEntry: RunEntry, rightEntry: RunEntry): Promise<Comparison> {
-  const [left, right] = [await readRun(leftEntry), await readRun(rightEntry)];
+async function compare(left: Run, right: Run): Promise<Comparison> {
   const [ours, theirs] = [await listRunFiles(left), await listRunFiles(right)];
   const shared = ours.filter((name) => /^tables\/.*\.csv$/.test(name) && theirs.includes(name));
   const tables: Comparison['tables'][number][] = [];
@@ -136,33 +163,28 @@ async function compare(leftEntry: RunEntry, rightEntry: RunEntry): Promise<Compa
   return { left, right, differences, tables, blocks: { left: await blocksOf(left), right: await blocksOf(right) } };
 }
 
-/** The names of the blocks of a report, which its page gives as ids. */
+/** The ids of the sections of a report. */
 async function blocksOf(run: Run): Promise<string[]> {
   if (!run.hasReport) return [];
   const html = await readRunText(run, 'report.html', MAX_REPORT_BYTES).catch(() => '');
-  return [...new Set([...html.matchAll(/<\w+[^<>]*\sid="block-([^"<>&]{1,100})"/g)].map(([, name]) => name as string))];
+  return [...new Set([...html.matchAll(/<section id="([\w.-]{1,100})"/g)].map(([, id]) => id as string))];
 }
 
-function send(response: ServerResponse, { html, policy }: ViewPage, status = 200): void {
-  const body = Buffer.from(html);
-  response.writeHead(status, {
-    ...HEADERS,
-    'Content-Security-Policy': policy,
-    'Content-Type': 'text/html; charset=utf-8',
-    'Content-Length': body.length,
-  });
-  response.end(body);
+function send(response: ServerResponse, page: ViewPage, style: string): void {
+  const { html, policy } = renderPage(page, style);
+  response.setHeader('Content-Security-Policy', policy);
+  response.setHeader('Content-Type', 'text/html; charset=utf-8');
+  response.setHeader('Content-Length', Buffer.byteLength(html));
+  response.writeHead(response.statusCode, HEADERS).end(html);
 }
 
-async function sendFile(response: ServerResponse, entry: RunEntry, name: string): Promise<void> {
+async function sendFile(response: ServerResponse, entry: RunEntry, name: string): Promise<undefined> {
   const { handle, size, type } = await openRunFile(entry, name);
   try {
-    response.writeHead(200, {
-      ...HEADERS,
-      'Content-Security-Policy': FILE_POLICY,
-      'Content-Type': type,
-      'Content-Length': size,
-    });
+    response.setHeader('Content-Security-Policy', FILE_POLICY);
+    response.setHeader('Content-Type', type);
+    response.setHeader('Content-Length', size);
+    response.writeHead(200, HEADERS);
     if (response.req.method === 'HEAD' || size === 0) return void response.end();
     await pipeline(handle.createReadStream({ autoClose: false, start: 0, end: size - 1 }), response);
   } finally {
@@ -171,14 +193,15 @@ async function sendFile(response: ServerResponse, entry: RunEntry, name: string)
 }
 
 /** For programs: whoever comes by a wrong name is told nothing else. */
-function refuse(response: ServerResponse, status: number, message: string): void {
-  response.writeHead(status, { ...HEADERS, 'Content-Type': 'text/plain; charset=utf-8' }).end(`${message}\n`);
+function refuse(response: ServerResponse, status: number, message: string): undefined {
+  response.setHeader('Content-Type', 'text/plain; charset=utf-8');
+  response.writeHead(status, HEADERS).end(`${message}\n`);
 }
 
-function fail(response: ServerResponse, error: Error): void {
-  // The browser went away, or the file changed while it was sent: nothing can be said any more.
-  if (response.headersSent) return void response.destroy();
+/** The page about a request that failed, unless its answer is already under way. */
+function problem(response: ServerResponse, error: Error): ViewPage {
+  if (response.headersSent) throw error;
   const known = error instanceof XpatchError;
-  const page = problemPage(known ? error.code : 'UNEXPECTED', error.message);
-  send(response, page, known ? 404 : 500);
+  response.statusCode = known ? 404 : 500;
+  return problemPage(known ? error.code : 'UNEXPECTED', error.message);
 }

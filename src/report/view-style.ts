@@ -1,27 +1,65 @@
-export const VIEW_STYLE = `
-:root { color-scheme: light dark; --ink: #222; --muted: #5c5c5c; --grid: #ddd; --ground: #fff; --link: #0b57a4; --bad: #a4262c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --muted: #a8a8a8; --grid: #444; --ground: #161616; --link: #7db7f5; --bad: #ff9a93; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 1.5rem auto; padding: 0 1.5rem; }
-a { color: var(--link); } h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; } h3 { font-size: 1rem; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
-thead th { border-bottom: 2px solid var(--muted); vertical-align: bottom; }
-.wide { overflow-x: auto; }
-th[aria-sort=ascending] a::after { content: " ▲"; } th[aria-sort=descending] a::after { content: " ▼"; }
-tbody th { font-weight: normal; min-width: 14rem; }
-small, .note { color: var(--muted); } .problem { color: var(--bad); } .problem, .note { margin: .2rem 0; font-size: .85rem; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } .choice { text-align: center; }
-.text { overflow-wrap: anywhere; min-width: 6rem; max-width: 40rem; }
-.difference { font-weight: bold; border-right: 2px solid var(--grid); } .state.broken { color: var(--bad); font-weight: bold; }
-.hidden { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
-summary > h2 { display: inline; } summary { cursor: pointer; margin: 1rem 0 .5rem; }
-button, select { font: inherit; max-width: 100%; }
-dt { color: var(--muted); } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
-.goto { position: sticky; top: 0; background: var(--ground); margin: 0; padding: .5rem 0; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; } .pair section { min-width: 0; }
-.pair iframe { width: 100%; height: 85vh; border: 1px solid var(--grid); }
-@media (max-width: 50rem) { body { padding: 0 .8rem; } .pair { grid-template-columns: 1fr; } .pair iframe { height: 70vh; } }
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { XpatchError } from '../errors.js';
+import { PACKAGE_ROOT } from '../package-root.js';
+
+/** What the pages of the server need beyond the style of the reports. */
+const OWN = `
+body { max-width: none; }
+.wide tbody th { min-width: 13rem; }
+.wide th, .wide td { padding: .32rem 1rem .32rem 0; vertical-align: top; }
+.wide thead th { vertical-align: bottom; }
+.list table, .files { margin-top: 1rem; }
+.list th { min-width: 0; } .list td { white-space: nowrap; }
+.list thead a { color: inherit; text-decoration: none; }
+.list thead a:hover { text-decoration: underline; }
+th[aria-sort=ascending] a::after { content: " ↑"; }
+th[aria-sort=descending] a::after { content: " ↓"; }
+td.choice { text-align: center; }
+form > p { margin-top: .75rem; }
+nav a { margin-right: 1rem; }
+button.compare, select { font: inherit; color: var(--ink); background: var(--raised); border: 1px solid var(--muted); border-radius: 4px; padding: .15rem .7rem; max-width: 100%; }
+button.compare:hover { background: var(--ink); color: var(--ground); }
+.quiet-text, small { color: var(--muted); }
+.quiet-text, .problem { font-size: .87rem; }
+.problem, .broken { color: var(--bad); }
+.value { min-width: 6rem; max-width: 36rem; }
+.value, .wide tbody th { overflow-wrap: anywhere; }
+.merged + .quiet-text { margin-top: .5rem; }
+td.difference { font-weight: 650; }
+.merged th, .merged td { padding-left: .7rem; }
+.merged thead tr:first-child > :first-child, .merged tbody th { padding-left: 0; }
+.merged .group { border-left: 1px solid var(--grid); }
+summary { cursor: pointer; margin-top: 2rem; }
+summary h2 { display: inline; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.25rem; margin-top: 1rem; }
+dt { color: var(--muted); }
+.files { padding-left: 1.1rem; }
+main > h2 { margin-top: 2rem; }
+.goto { position: sticky; top: 0; z-index: 1; background: var(--ground); padding: .6rem 0; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.25rem; }
+.pair section { min-width: 0; margin-top: .5rem; }
+.pair iframe { width: 100%; height: 85vh; margin-top: .5rem; border: 1px solid var(--grid); }
+@media (max-width: 50rem) {
+  .pair { grid-template-columns: 1fr; }
+  .pair iframe { height: 70vh; }
+  .wide tbody th { min-width: 8rem; }
+  .differences tbody th, .differences .value { min-width: 0; }
+}
 `;
+
+/**
+ * The style sheet of the reports, which the build puts into dist, with what the pages of the server add.
+ * @throws {XpatchError} FILE_NOT_FOUND before the build
+ */
+export async function viewStyle(): Promise<string> {
+  const path = join(PACKAGE_ROOT, 'dist', 'report', 'client.css');
+  try {
+    return `${await readFile(path, 'utf8')}${OWN}`;
+  } catch (cause) {
+    throw new XpatchError('FILE_NOT_FOUND', `${path} is missing. In a clone, run \`npm run build\`.`, { cause });
+  }
+}
 
 /**
  * Scrolls both reports to a block. Their pages are of another origin (they are served in a sandbox), so all that works is

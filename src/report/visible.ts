@@ -8,7 +8,7 @@ const MARKS: Record<string, string> = { '\n': '⏎', '\r': '␍', '\t': '⇥' };
 export function visibleText(text: string): string {
   if (text === '') return '∅';
   return text
-    .replace(/^ +| +$/g, (blanks) => '␠'.repeat(blanks.length))
+    .replace(/^ +| +$/g, (blanks) => '␣'.repeat(blanks.length))
     .replace(
       /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu,
       (character) => MARKS[character] ?? `\\u{${(character.codePointAt(0) as number).toString(16)}}`,

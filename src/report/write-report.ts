@@ -9,8 +9,10 @@ import { PACKAGE_ROOT } from '../package-root.js';
 import { loadTask } from '../tasks/task.js';
 import { figureToSvg } from './figure.js';
 import { heatmapToSvg } from './heatmap.js';
-import { reportToHtml } from './html.js';
 import { examplesToTable, figureToCsv, lensToCsv, lensToJson, piesToCsv, scatterToCsv } from './numbers.js';
+import { reportToHtml } from './page.js';
+import { patchesOf } from './patches.js';
+import { pictureToSvg } from './picture.js';
 import { piesToSvg } from './pies.js';
 import { svgToPng } from './png.js';
 import type { Block, Report, TextTable } from './report.js';
@@ -71,35 +73,26 @@ export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunM
 
 /**
  * Writes everything that a report has to show: for every figure NAME.svg, .png, .csv and .json in figures/, for every table
- * NAME.txt, .md, .csv and .tex in tables/ (worked examples are one too), then report.html, which shows all of them.
+ * NAME.txt, .md, .csv and .tex in tables/ (worked examples are one too), NAME.picture-1.svg and .png for a picture
+ * in a lens, then report.html, which shows all of them.
  *
  * @throws {XpatchError} INVALID_ARGUMENT for names that are no file names or stand twice, or numbers that cannot be drawn;
- *   FILE_WRITE
+ *   FILE_WRITE; ABORTED between two blocks
  */
-export async function writeReport(folder: RunFolder, report: Report): Promise<void> {
+export async function writeReport(
+  folder: RunFolder,
+  report: Report,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<void> {
   requireNames(report.blocks);
   for (const block of report.blocks) {
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'The report was not finished.', { cause: signal.reason });
     if (block.kind === 'table') await writeTable(folder, block.name, block.table);
     else if (block.kind === 'examples') {
       await writeTable(folder, block.name, examplesToTable(block.heading, block.examples));
     } else await writeFigure(folder, block);
   }
-  await folder.write('report.html', await reportToHtml(staticPage(report)));
-}
-
-/** Until the page of blocks is there: what the page without a script can show. */
-function staticPage({ blocks, ...report }: Report): Parameters<typeof reportToHtml>[0] {
-  return {
-    ...report,
-    tables: blocks.flatMap((block) => (block.kind === 'table' && 'corner' in block.table ? [block.table] : [])),
-    figures: blocks.flatMap((block) => {
-      if (block.kind === 'curves') return [{ svg: figureToSvg(block.figure), caption: block.heading }];
-      if (block.kind === 'pies') return [{ svg: piesToSvg(block.pies), caption: block.heading }];
-      if (block.kind === 'scatter') return [{ svg: scatterToSvg(block.scatter), caption: block.heading }];
-      return block.kind === 'lens' ? [{ svg: heatmapToSvg(block.lens), caption: block.heading }] : [];
-    }),
-    examples: blocks.flatMap((block) => (block.kind === 'examples' ? block.examples : [])),
-  };
+  await folder.write('report.html', await reportToHtml(report));
 }
 
 function requireNames(blocks: readonly Block[]): void {
@@ -126,6 +119,13 @@ async function writeFigure(folder: RunFolder, block: Exclude<Block, { kind: 'tab
   await folder.write(`figures/${block.name}.png`, await svgToPng(svg));
   await folder.write(`figures/${block.name}.csv`, encoded(csv));
   await folder.write(`figures/${block.name}.json`, encoded(json));
+  if (block.kind !== 'lens') return;
+  for (const [i, picture] of block.lens.pictures.entries()) {
+    if (patchesOf(block.lens, picture).length === 0) continue;
+    const drawn = await pictureToSvg(block.lens, picture);
+    await folder.write(`figures/${block.name}.picture-${i + 1}.svg`, drawn);
+    await folder.write(`figures/${block.name}.picture-${i + 1}.png`, await svgToPng(drawn));
+  }
 }
 
 function filesOf(block: Exclude<Block, { kind: 'table' | 'examples' }>) {
@@ -140,7 +140,7 @@ function filesOf(block: Exclude<Block, { kind: 'table' | 'examples' }>) {
       return { svg: scatterToSvg(scatter, 'outlines'), csv: scatterToCsv(scatter), json: json(scatter) };
     }
     case 'lens':
-      return { svg: heatmapToSvg(block.lens, 'outlines'), csv: lensToCsv(block.lens), json: lensToJson(block.lens) };
+      return { svg: heatmapToSvg(block.lens), csv: lensToCsv(block.lens), json: lensToJson(block.lens) };
   }
 }
 

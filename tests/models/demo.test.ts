@@ -79,9 +79,18 @@ test('the folder holds what repeating the run takes, and a line for every answer
     'manifest.json',
     'report.html',
     'results.jsonl',
+    'sweep.json',
     'tables',
     'vectors',
   ]);
+  expect((await readdir(join(folder, 'figures'))).sort()).toEqual(
+    ['csv', 'json', 'png', 'svg'].map((ending) => `layer-sweep.${ending}`),
+  );
+  expect((await readdir(join(folder, 'tables'))).sort()).toEqual(
+    ['examples', 'lenient', 'strict'].flatMap((name) =>
+      ['csv', 'md', 'tex', 'txt'].map((ending) => `${name}.${ending}`),
+    ),
+  );
   const manifest = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'));
   expect(manifest).toMatchObject({ status: 'complete', layer: run.layer, options: { seeds: [1] } });
   expect(manifest.model.hash).toBe(model.identity.hash);

@@ -147,7 +147,7 @@ test('a picture for a model without an encoder is refused', async () => {
 });
 
 test('the memory of encoded pictures is bounded', async () => {
-  const model = await load('llava-siglip', { vision: true, imageCacheBytes: 16 * 64 * 4 });
+  const model = await load('llava-siglip', { vision: true, imageCacheBytes: 16 * 64 * 4 + 32 * 32 * 3 });
   for (const file of ['square-a.png', 'square-b.png', 'square-a.png', 'square-a.png']) {
     await model.prompt([{ image: picture(file) }]);
   }

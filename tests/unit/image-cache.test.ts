@@ -1,12 +1,14 @@
+import { createHash } from 'node:crypto';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { serialize } from 'node:v8';
 import { expect, test } from '@jest/globals';
 import { readImage } from '../../src/model/image.js';
 import { CachedImageEncoder } from '../../src/model/image-cache.js';
 import type { ImageEncoder } from '../../src/model/image-encoder.js';
 import { temporaryFolder } from './helpers.js';
 
-/** Four numbers a picture, so that bytes can be counted. */
+/** Four numbers and one pixel a picture, so that bytes can be counted. */
 const encoder = (): ImageEncoder => ({
   id: 'test',
   encode: async (image) => [
@@ -18,6 +20,8 @@ const encoder = (): ImageEncoder => ({
       nPositions: 1,
       nonCausal: false,
       positions: new Int32Array(0),
+      seen: image,
+      grid: [{ x: 0, y: 0, width: 1, height: 1 }],
     },
   ],
   dispose: async () => {},
@@ -34,7 +38,7 @@ test('a picture is encoded once, also when it is asked for twice at the same tim
 });
 
 test('the least recently used picture leaves memory when the bound is exceeded', async () => {
-  const cache = new CachedImageEncoder(encoder(), { maxBytes: 32 });
+  const cache = new CachedImageEncoder(encoder(), { maxBytes: 2 * (4 * 4 + 3) });
   for (const grey of [1, 2, 1, 3, 1]) await cache.encode(await picture(grey));
   expect(cache.encodes).toBe(3);
   await cache.encode(await picture(2));
@@ -51,7 +55,7 @@ test('a failed encode is not kept', async () => {
   await expect(cache.encode(await picture(1))).resolves.toHaveLength(1);
 });
 
-test('a folder keeps pictures between runs, and a damaged file is written anew', async () => {
+test('a folder keeps pictures between runs; a damaged file, or one of an older version, is written anew', async () => {
   const folder = join(parent, 'pictures');
   const first = new CachedImageEncoder(encoder(), { folder });
   const encoded = await first.encode(await picture(7));
@@ -67,4 +71,13 @@ test('a folder keeps pictures between runs, and a damaged file is written anew',
   const third = new CachedImageEncoder(encoder(), { folder });
   expect(await third.encode(await picture(7))).toEqual(encoded);
   expect(third.encodes).toBe(1);
+
+  // As xpatch wrote them before pictures had a grid: the bare list.
+  const old = serialize(encoded.map(({ seen: _, grid: __, ...rest }: Record<string, unknown>) => rest));
+  await writeFile(file, Buffer.concat([createHash('sha256').update(old).digest(), old]));
+  for (const encodes of [1, 0]) {
+    const fourth = new CachedImageEncoder(encoder(), { folder });
+    expect(await fourth.encode(await picture(7))).toEqual(encoded);
+    expect(fourth.encodes).toBe(encodes);
+  }
 });

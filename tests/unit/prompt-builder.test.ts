@@ -1,4 +1,5 @@
 import { expect, test } from '@jest/globals';
+import { patchRectangle } from '../../src/model/patch-grid.js';
 import { buildPrompt, type PromptTools } from '../../src/model/prompt-builder.js';
 import type { PromptPart } from '../../src/model/types.js';
 import { expectError } from './helpers.js';
@@ -20,6 +21,8 @@ const tools: PromptTools = {
       nPositions: 3,
       nonCausal: false,
       positions: new Int32Array(0),
+      seen: { data: new Uint8Array(4 * 2 * 3), width: 4, height: 2, hash: 'h' },
+      grid: [{ x: 0, y: 0, width: 2, height: 2 }, undefined, { x: 2, y: 0, width: 2, height: 2 }],
     },
   ],
 };
@@ -33,6 +36,19 @@ test('a mark is the position of the token that ends at its place, pictures and B
   expect(prompt.marks).toEqual({ question: 2, picture: 6, delimiter: 8 });
   expect(prompt.position('delimiter')).toBe(8);
   expect(prompt.position(-1)).toBe(8);
+});
+
+test('a row of a picture has its rectangle; tokens and separator rows have none', async () => {
+  const prompt = await buildPrompt(['Q:', { image: 'x.png' }, { image: 'x.png' }, { mark: 'end' }], tools);
+  expect(prompt.pictures.map(({ first, nRows }) => [first, nRows])).toEqual([
+    [4, 3],
+    [8, 3],
+  ]);
+  expect(patchRectangle(prompt, 4)).toEqual({ picture: 0, x: 0, y: 0, width: 2, height: 2 });
+  expect(patchRectangle(prompt, 'end')).toEqual({ picture: 1, x: 2, y: 0, width: 2, height: 2 });
+  for (const position of [3, 7]) await expectError(() => patchRectangle(prompt, position), 'NO_PATCH_GRID', /token/);
+  await expectError(() => patchRectangle(prompt, 5), 'NO_PATCH_GRID', /separator/);
+  await expectError(() => patchRectangle(prompt, 11), 'POSITION_OUT_OF_RANGE', /outside the prompt/);
 });
 
 test('marks do not change the tokens of the text around them', async () => {

@@ -1,0 +1,164 @@
+import type { Argv, CommandModule } from 'yargs';
+import {
+  bestWordLayer,
+  type Decoding,
+  decodeVector,
+  defaultDecodingLayer,
+  runDecodings,
+} from '../evaluation/decodings.js';
+import { requireModalities } from '../evaluation/modalities.js';
+import { resolveLayers } from '../model/pass.js';
+import { SHIPPED_NOTES } from '../model/resolve.js';
+import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
+import { tableToText } from '../report/tables.js';
+import { listTasks, loadTask } from '../tasks/task.js';
+import type { TaskSpec } from '../vectors/task-vector.js';
+import {
+  describeModel,
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  type Session,
+  withSession,
+} from './common.js';
+import { usageError } from './errors.js';
+import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
+import { parseLayers, repeatedOption, textOption, wholeOption, withExamples } from './options.js';
+import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { type LoadedVector, loadVector, requireFit } from './vector-file.js';
+
+interface DecodeArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
+  specs?: string;
+  layers?: string;
+  top: number;
+  vector?: string[];
+}
+
+const SPECS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
+
+/** `xpatch decode`: task vectors as words. */
+export const decode: CommandModule<unknown, DecodeArguments> = {
+  command: 'decode',
+  describe: 'Decode task vectors into words: the best tokens of text, image and instruction vectors',
+  builder: (yargs) =>
+    withExamples(
+      experimentOptions(
+        reportOptions(outputOptions(modelOptions(yargs)), 'decode'),
+        'Prompts whose mean is a vector. Defaults to 30',
+      )
+        .option('specs', textOption('specs', 'text, image, instruction. Defaults to what the model can read'))
+        .option(
+          'layers',
+          textOption('layers', 'all, or block outputs such as 4,7. Defaults to 18/32 of the depth and the best one'),
+        )
+        .option('top', wholeOption('top', 1, 'Best tokens of each vector', { default: 5 }))
+        .option('vector', repeatedOption('Decode this file of extract or capture instead; repeat for more'))
+        .group(['specs', 'layers', 'top', 'vector', 'output'], 'Decoding:'),
+      [
+        ['All tasks, all kinds of vectors', 'decode -m demo'],
+        [
+          'Every layer of two saved vectors',
+          'decode -m demo --vector a.safetensors --vector b.safetensors --layers all',
+        ],
+      ],
+    ) as Argv<unknown> as Argv<DecodeArguments>,
+  handler: async (args) => {
+    const tasks = await parseTasks(args.tasks);
+    const wanted = args.specs === undefined ? undefined : parseNames('specs', args.specs, SPECS);
+    const chosen = args.layers === undefined ? undefined : parseLayers(args.layers);
+    for (const name of args.vector ? (['tasks', 'specs', 'seed', 'style', 'shots', 'prompts'] as const) : []) {
+      if (args[name] !== undefined)
+        throw usageError(`--${name} has no effect on saved vectors. Leave it out, or --vector.`);
+    }
+    const files: LoadedVector[] = [];
+    for (const file of args.vector ?? []) files.push(await loadVector(file));
+    await withSession(args, async (session) => {
+      const { model, progress } = session;
+      const { nLayers, nVocab } = model.info;
+      if (chosen) resolveLayers(chosen, nLayers);
+      const specs = wanted ?? SPECS.filter((spec) => spec !== 'image' || model.hasVision);
+      requireModalities(model, specs);
+      for (const loaded of files) requireFit(loaded, model.identity);
+      for (const note of files.flatMap(({ notes }) => notes)) progress.note(note);
+      const { seed = 1, style, shots = 5, prompts = 30, top } = args;
+      const options = files.length
+        ? { vectors: files.map(({ file }) => file), topK: Math.min(top, nVocab) }
+        : { tasks, specs, seed, style, shots, prompts, topK: Math.min(top, nVocab) };
+      const title = `Task vectors of ${describeModel(model.identity)} as words`;
+      const run = await startRun(session, args, {
+        experiment: 'decode',
+        title,
+        options: { ...options, layers: chosen ?? null },
+        tasks: files.length ? [] : await shippedTasks(tasks),
+      });
+      const decodings =
+        'vectors' in options
+          ? await decodeFiles(session, files, options.topK)
+          : await runDecodings(session.context, options, {
+              signal: session.signal,
+              onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
+              onVector: (name, vector) => run.files.saveVector(name, vector),
+            });
+      await run.files.append(decodings);
+      const layers = shownLayers(decodings, chosen, nLayers);
+      const notes = SHIPPED_NOTES[args.model] ?? [];
+      await run.finish(decodingReport(decodings, layers, nVocab, { title, notes, provenance: run.provenance }));
+      const statements = decodingStatements(decodings);
+      if (args.json) {
+        printJson({ folder: run.folder, model: model.identity, options, layers, statements, decodings });
+      } else {
+        const tables = layers.map(({ layer, why }) => {
+          const table = decodingTable(decodings, layer, nVocab);
+          return tableToText(why === undefined ? table : { ...table, title: `${table.title}, ${why}` });
+        });
+        process.stdout.write(
+          `${tables.join('\n')}\n${statements.map((line) => `${line}\n`).join('')}\n${run.summary()}`,
+        );
+      }
+    });
+  },
+};
+
+/** Saved vectors; one of a shipped task has the ranks of its task word and answers too. */
+async function decodeFiles(
+  { context, signal, progress }: Session,
+  files: readonly LoadedVector[],
+  topK: number,
+): Promise<Decoding[]> {
+  const shipped = await listTasks();
+  const decodings: Decoding[] = [];
+  for (const [i, { file, vector }] of files.entries()) {
+    progress.update('decoding vectors', i / files.length);
+    const { origin } = vector.info;
+    const about = origin.op === 'prompts' ? { task: origin.task, spec: origin.spec } : {};
+    const task = about.task !== undefined && shipped.includes(about.task) ? await loadTask(about.task) : undefined;
+    decodings.push({ ...(await decodeVector(context, vector, { topK, task, signal })), ...about, file });
+  }
+  return decodings;
+}
+
+/** Those asked for; else the paper's depth and the layer where task words rank best. */
+function shownLayers(
+  decodings: readonly Decoding[],
+  chosen: 'all' | number[] | undefined,
+  nLayers: number,
+): ShownLayer[] {
+  const known = new Set(decodings.flatMap(({ layers }) => layers.map(({ layer }) => layer)));
+  if (chosen !== undefined) {
+    const layers = chosen === 'all' ? [...known].sort((a, b) => a - b) : chosen;
+    const missing = layers.find((layer) => !known.has(layer));
+    if (missing !== undefined) throw usageError(`No vector has layer ${missing}; they have ${[...known].join(', ')}.`);
+    return layers.map((layer) => ({ layer }));
+  }
+  const paper = defaultDecodingLayer(nLayers);
+  const best = bestWordLayer(decodings);
+  return [
+    ...(known.has(paper) ? [{ layer: paper, why: "the paper's 18 of 32 as a share of the depth" }] : []),
+    ...(best !== undefined && best !== paper
+      ? [{ layer: best, why: 'where task words rank best (chosen by that)' }]
+      : []),
+    ...(known.has(paper) || best !== undefined ? [] : [...known].map((layer) => ({ layer }))),
+  ];
+}

@@ -1,0 +1,139 @@
+import type { Argv, CommandModule } from 'yargs';
+import { classCurves, defaultPieLayers, topClasses } from '../evaluation/class-curves.js';
+import { type EvolutionCell, runEvolution } from '../evaluation/evolution.js';
+import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../evaluation/evolution-classes.js';
+import { requireModalities } from '../evaluation/modalities.js';
+import { resolveLayers } from '../model/pass.js';
+import { SHIPPED_NOTES } from '../model/resolve.js';
+import { crossingsTable, evolutionReport, evolutionStatements } from '../report/evolution.js';
+import { tableToText } from '../report/tables.js';
+import type { Modality } from '../tasks/prompts.js';
+import {
+  describeModel,
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  withSession,
+} from './common.js';
+import { usageError } from './errors.js';
+import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
+import { parseLayers, textOption, withExamples } from './options.js';
+import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+
+interface EvolutionArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
+  modalities?: string;
+  classes: string;
+  layers?: string;
+}
+
+/** `xpatch evolution`: what the last delimiter says, from input to task to answer. */
+export const evolution: CommandModule<unknown, EvolutionArguments> = {
+  command: 'evolution',
+  describe: 'Show how the last delimiter changes through the layers: input token, task word, answer',
+  builder: (yargs) =>
+    withExamples(
+      experimentOptions(
+        reportOptions(outputOptions(modelOptions(yargs)), 'evolution'),
+        'Different prompts a task and modality. Defaults to 100',
+      )
+        .option(
+          'modalities',
+          textOption('modalities', 'text, image or both with a comma. Defaults to what the model can read'),
+        )
+        .option(
+          'classes',
+          textOption('classes', 'Classes of tokens that the curves compare; NAME=WORD/WORD makes one of your own', {
+            default: EVOLUTION_CLASSES.join(','),
+          }),
+        )
+        .option(
+          'layers',
+          textOption('layers', 'Layers of the pies, such as 2,4,7. Defaults to a quarter, five eighths and the end'),
+        )
+        .group(['modalities', 'classes', 'layers', 'output'], 'Evolution:'),
+      [
+        ['All tasks, text and pictures', 'evolution -m demo'],
+        ['A first look', 'evolution -m demo --tasks country-capital --prompts 30'],
+        ['The three classes of the paper only', 'evolution -m model.gguf --classes input,task,answer'],
+        ['With a class of your own', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
+      ],
+    ) as Argv<unknown> as Argv<EvolutionArguments>,
+  handler: async (args) => {
+    const tasks = await parseTasks(args.tasks);
+    const classes = parseClasses(args.classes);
+    const wanted = args.modalities === undefined ? undefined : parseNames('modalities', args.modalities, MODALITIES);
+    const chosen = args.layers === undefined ? undefined : parseLayers(args.layers);
+    await withSession(args, async (session) => {
+      const { model, context, signal, progress } = session;
+      const modalities = wanted ?? (model.hasVision ? MODALITIES : ['text' as const]);
+      requireModalities(model, modalities);
+      const pieLayers = chosen ? resolveLayers(chosen, model.info.nLayers) : defaultPieLayers(model.info.nLayers);
+      const { seed = 1, style, shots = 5, prompts = 100 } = args;
+      const options = { tasks, modalities, seed, style, shots, prompts, classes };
+      const title = `Evolution of representations in ${describeModel(model.identity)}`;
+      const run = await startRun(session, args, {
+        experiment: 'evolution',
+        title,
+        options: { ...options, pieLayers },
+        tasks: await shippedTasks(tasks),
+      });
+      const cells = await runEvolution(context, options, {
+        signal,
+        onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
+        onCell: ({ task, modality, readings }) =>
+          run.files.append(readings.map((reading) => ({ task, modality, ...reading }))),
+      });
+      const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
+      const without = names.filter((name) => name !== 'other');
+      const sets = [];
+      for (const choice of without.length > 1 && without.length < names.length ? [without, names] : [names]) {
+        const curves = [];
+        for (const [i, cell] of cells.entries()) {
+          progress.update('bands of the curves', i / cells.length);
+          curves.push(await classCurves(cell, choice, { signal }));
+        }
+        sets.push({ names: choice, curves });
+      }
+      const findings = { cells, sets, pieLayers };
+      const notes = SHIPPED_NOTES[args.model] ?? [];
+      await run.finish(evolutionReport(findings, { title, notes, provenance: { ...run.provenance, seed } }));
+      const statements = evolutionStatements(cells);
+      if (args.json) {
+        const { folder } = run;
+        const crossings = crossingsTable(findings);
+        const results = cells.map((cell) => summaryOf(cell, pieLayers));
+        printJson({ folder, model: model.identity, options, statements, crossings, cells: results, sets });
+      } else {
+        process.stdout.write(`${tableToText(crossingsTable(findings))}\n${statements.join('\n')}\n\n${run.summary()}`);
+      }
+    });
+  },
+};
+
+const MODALITIES: readonly Modality[] = ['text', 'image'];
+
+/** `input,answer,mine=word/word` */
+function parseClasses(text: string): (EvolutionClass | WordClass)[] {
+  const known: readonly string[] = EVOLUTION_CLASSES;
+  const classes = parseNames('classes', text).map((entry) => {
+    if (known.includes(entry)) return entry as EvolutionClass;
+    const [, name, words] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
+    if (name !== undefined && words !== undefined && !known.includes(name)) return { name, words: words.split('/') };
+    const expected = `some of ${known.join(', ')}, and NAME=WORD/WORD with a name of its own`;
+    throw usageError(`--classes takes ${expected}; ${JSON.stringify(entry)} is none.`);
+  });
+  if (classes.length < 2) throw usageError('--classes needs at least two classes: curves compare them.');
+  return classes;
+}
+
+/** A cell without its prompts. */
+function summaryOf(cell: EvolutionCell, pieLayers: readonly number[]) {
+  const { readings, ...summary } = cell;
+  return {
+    ...summary,
+    read: readings.length,
+    pies: pieLayers.map((layer) => ({ layer, best: topClasses([cell], layer) })),
+  };
+}

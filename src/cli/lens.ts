@@ -1,0 +1,154 @@
+import type { Argv, CommandModule } from 'yargs';
+import { type Lens, logitLens } from '../lens/logit-lens.js';
+import { TunedLens } from '../lens/tuned-lens.js';
+import type { Model } from '../model/model.js';
+import { resolveLayers } from '../model/pass.js';
+import { SHIPPED_NOTES } from '../model/resolve.js';
+import type { HiddenStates } from '../model/types.js';
+import { lensReport, lensTable, lensView } from '../report/lens.js';
+import { recordPrompt } from '../vectors/prompt-record.js';
+import {
+  describeModel,
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  withSession,
+} from './common.js';
+import { usageError } from './errors.js';
+import {
+  parseLayers,
+  parsePositions,
+  repeatedOption,
+  textOption,
+  unescapeText,
+  wholeOption,
+  withExamples,
+} from './options.js';
+import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+
+interface LensArguments extends ModelArguments, OutputArguments, PromptArguments, ReportArguments {
+  layers: string;
+  positions: string;
+  top: number;
+  track?: string[];
+  tuned?: string;
+}
+
+/** The best tokens of the highest layer that are followed through the layers, beside those asked for. */
+const FOLLOWED = 3;
+
+/** `xpatch lens`: what the states of one prompt say, layer by layer. */
+export const lens: CommandModule<unknown, LensArguments> = {
+  command: 'lens',
+  describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens, tuned lens)',
+  builder: (yargs) =>
+    withExamples(
+      reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
+        .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
+        .option(
+          'positions',
+          textOption('positions', 'all, last, or positions such as 0,5,-1; rows of pictures count', { default: 'all' }),
+        )
+        .option('top', wholeOption('top', 1, 'Best tokens kept of each state', { default: 5 }))
+        .option('track', repeatedOption('Token whose rank and probability are kept of each state; repeat for more'))
+        .option('tuned', textOption('tuned', 'Tuned lens to read with: a file of tune'))
+        .group(['layers', 'positions', 'top', 'track', 'tuned'], 'Lens:'),
+      [
+        ['A text prompt', 'lens -m demo --prompt "Q:Peru\\nA:Lima\\n\\nQ:Japan\\nA:"'],
+        ['A picture, with words over its patches', 'lens -m demo --prompt "Q:<image>\\nA:" --image flag.png'],
+        ['How one answer rises', 'lens -m model.gguf --prompt "The capital of Peru is" --track " Lima"'],
+      ],
+    ) as Argv<unknown> as Argv<LensArguments>,
+  handler: async (args) => {
+    const parts = promptParts(args);
+    const layers = parseLayers(args.layers);
+    const positions = parsePositions(args.positions);
+    await withSession(args, async (session) => {
+      const { model, context, signal, progress, track } = session;
+      resolveLayers(layers, model.info.nLayers);
+      const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
+      const tracked = [...new Set((args.track ?? []).map((text) => oneToken(model, text, args.escape)))];
+      progress.update('reading the prompt');
+      const prompt = await model.prompt(parts, { signal });
+      prompt.positions(positions); // a wrong one is found before a folder is made
+      const run = await startRun(session, args, {
+        experiment: 'lens',
+        title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
+        options: { layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
+      });
+      const [result] = await context.pass([{ prompt, capture: { layers, positions } }], {
+        signal,
+        onProgress: track('decoding'),
+      });
+      const captured = result?.states as HiddenStates;
+      progress.update('translating the states');
+      const states = tuned ? await tuned.apply(captured, { signal }) : captured;
+      const topK = Math.min(args.top, model.info.nVocab);
+      const lens = await logitLens(context, states, {
+        topK,
+        tokens: tracked,
+        signal,
+        onProgress: track('reading the states'),
+      });
+      const last = await logitLens(context, lastPosition(states), {
+        topK,
+        tokens: followed(lens, tracked),
+        signal,
+      });
+      const found = { model, prompt, lens, last, tuned: tuned !== undefined };
+      const record = recordPrompt(parts, prompt.tokens);
+      const notes = SHIPPED_NOTES[args.model] ?? [];
+      await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
+      if (args.json) {
+        const { inputs } = lensView(found);
+        printJson({
+          folder: run.folder,
+          model: model.identity,
+          prompt: record,
+          tuned: found.tuned,
+          inputs,
+          ...lens,
+          last,
+        });
+      } else {
+        process.stdout.write(`${lensTable(found, process.stdout.columns ?? 110)}\n${run.summary()}`);
+      }
+    });
+  },
+};
+
+/** The id of a token written as text. A text of several tokens has no one probability, so it is refused. */
+function oneToken(model: Model, text: string, escapes: boolean): number {
+  const wanted = escapes ? unescapeText(text) : text;
+  const tokens = model.tokenize(wanted);
+  if (tokens.length === 1) return tokens[0] as number;
+  const pieces = Array.from(tokens, (token) => JSON.stringify(model.detokenize([token])));
+  const spaced = model.tokenize(` ${wanted}`).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
+  const wayOut = tokens.length ? `It is ${pieces.join(' ')}; track the first of them${spaced}.` : 'Give it some text.';
+  throw usageError(`--track ${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
+}
+
+function followed({ layers, positions, cells }: Lens, tracked: readonly number[]): number[] {
+  const highest = layers.indexOf(Math.max(...layers));
+  const best = cells[highest]?.[positions.length - 1]?.top.slice(0, FOLLOWED) ?? [];
+  return [...new Set([...tracked, ...best.map(({ token }) => token)])];
+}
+
+/** The states of the last of the positions. */
+function lastPosition({ data, shape: [nLayers, nPositions, width], ...rest }: HiddenStates): HiddenStates {
+  const last = new Float32Array(nLayers * width);
+  for (let l = 0; l < nLayers; l++) {
+    const from = (l * nPositions + nPositions - 1) * width;
+    last.set(data.subarray(from, from + width), l * width);
+  }
+  return {
+    ...rest,
+    data: last,
+    shape: [nLayers, 1, width],
+    positions: rest.positions.slice(-1),
+    tokens: rest.tokens.slice(-1),
+  };
+}

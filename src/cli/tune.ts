@@ -1,0 +1,119 @@
+import { readFile } from 'node:fs/promises';
+import type { Argv, CommandModule } from 'yargs';
+import { XpatchError } from '../errors.js';
+import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../evaluation/lens-prompts.js';
+import { evaluateLens } from '../evaluation/lens-quality.js';
+import { fitTunedLens } from '../lens/fit-tuned-lens.js';
+import {
+  describeModel,
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  requireNotAborted,
+  type Session,
+  withSession,
+} from './common.js';
+import { textOption, wholeOption, withExamples } from './options.js';
+import { requireWritable } from './output-file.js';
+import { startRun } from './report-run.js';
+
+interface TuneArguments extends ModelArguments, OutputArguments {
+  output: string;
+  text?: string;
+  prompts: number;
+  seed: number;
+  report?: string;
+}
+
+/** `xpatch tune`: fits a tuned lens, and tests it on prompts that it was not fitted on. */
+export const tune: CommandModule<unknown, TuneArguments> = {
+  command: 'tune',
+  describe: 'Fit a tuned lens, and compare it with the plain one',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(modelOptions(yargs))
+        .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true }))
+        .option('text', textOption('text', 'Fit on this text file. Defaults to prompts of the shipped tasks'))
+        .option('prompts', wholeOption('prompts', 5, 'Most prompts to fit on', { default: 120 }))
+        .option('seed', wholeOption('seed', 0, 'Seed of every draw', { default: 1 }))
+        .option('report', textOption('report', 'Write a report with table and figure into this folder'))
+        .group(['output', 'text', 'prompts', 'seed', 'report'], 'Lens:'),
+      [
+        ['For prompts like those of the shipped tasks', 'tune -m demo -o demo-lens.safetensors'],
+        ['For a text of yours', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
+      ],
+    ) as Argv<unknown> as Argv<TuneArguments>,
+  handler: async (args) => {
+    await requireWritable(args.output, [args.model, args.mmproj, args.text]);
+    const text = args.text === undefined ? undefined : await readText(args.text);
+    await withSession(args, async (session) => {
+      const { model, context, signal, progress, track } = session;
+      const { prompts, seed } = args;
+      const title = `Tuned lens of ${describeModel(model.identity)}`;
+      const run =
+        args.report === undefined
+          ? undefined
+          : await startRun(
+              session,
+              { output: args.report },
+              { experiment: 'tune', title, options: { text: args.text, prompts, seed } },
+            );
+      const made = await makePrompts(session, args, text);
+      const { fit, validation } = made;
+      const lens = await fitTunedLens(context, fit, { validation, seed, signal, onProgress: track('fitting') });
+      const quality = await evaluateLens(context, made.test, lens, { seed, signal, onProgress: track('testing') });
+      requireNotAborted(signal);
+      progress.update('writing');
+      await lens.save(args.output);
+      const { tunedLensFigure, tunedLensTable } = await import('../report/tuned-lens.js');
+      const table = tunedLensTable(quality, lens, title);
+      await run?.finish({
+        title,
+        introduction: [
+          'A tuned lens (Belrose et al. 2023) predicts the last layer’s state from that of each layer before the model’s own head reads it.',
+        ],
+        blocks: [
+          {
+            kind: 'curves',
+            name: 'kl',
+            heading: 'How far each layer is from the answer',
+            figure: tunedLensFigure(quality, title),
+          },
+          { kind: 'table', name: 'kl-per-layer', heading: 'The numbers', table },
+        ],
+        provenance: run.provenance,
+      });
+      progress.done();
+      if (args.json) {
+        const strengths = lens.translators.map(({ strength }) => strength);
+        const { output, report } = args;
+        printJson({ output, ...(report !== undefined && { report }), ...lens.info, strengths, quality });
+      } else {
+        const { tableToText } = await import('../report/tables.js');
+        process.stdout.write(`${tableToText(table)}\n${args.output}\n${run?.summary() ?? ''}`);
+      }
+    });
+  },
+};
+
+async function makePrompts(
+  { model, signal, progress, track }: Session,
+  { prompts, seed }: TuneArguments,
+  text: string | undefined,
+): Promise<LensPrompts> {
+  progress.update('reading prompts');
+  if (text !== undefined) return textLensPrompts(model, text, { prompts, seed, signal });
+  return taskLensPrompts(model, { prompts, seed, signal, onProgress: track('reading prompts') });
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new XpatchError('FILE_NOT_FOUND', `Cannot read ${path}: ${(cause as Error).message}. Check the path.`, {
+      cause,
+    });
+  }
+}

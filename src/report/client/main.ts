@@ -1,0 +1,21 @@
+// What makes a report interactive. Without it the page is whole: text, tables, figures and the ends of its lenses.
+import type { EncodedLens } from '../lens-encoding.js';
+import { find } from './dom.js';
+import { addLens } from './lens.js';
+import { schemeToggle } from './scheme.js';
+import { enliven, type TableCopies } from './tables.js';
+import { addTips } from './tips.js';
+
+/** What the page carries for its script, by the name of the block. */
+export interface PageData {
+  readonly tables: Readonly<Record<string, TableCopies>>;
+  readonly lenses: Readonly<Record<string, EncodedLens>>;
+}
+
+const data = JSON.parse(find(document, '#page-data').textContent ?? '') as PageData;
+const block = (name: string) => document.getElementById(name) as HTMLElement;
+
+find(document, '.page-tools').append(schemeToggle());
+for (const [name, copies] of Object.entries(data.tables)) enliven(block(name), copies);
+addTips(document.querySelectorAll<SVGSVGElement>('figure.drawn svg'));
+for (const [name, lens] of Object.entries(data.lenses)) void addLens(block(name), lens);

@@ -1,0 +1,130 @@
+import { bestWordLayer, type Decoding } from '../evaluation/decodings.js';
+import type { Figure } from './figure.js';
+import type { Block, Report, TextTable } from './report.js';
+import { visibleText } from './visible.js';
+
+/** Layers to show, and whether one of them was chosen by its ranks. */
+export interface ShownLayer {
+  readonly layer: number;
+  /** Why this one, for the heading. */
+  readonly why?: string;
+}
+
+/**
+ * The report of decoded vectors: a table of best tokens for each layer, and the ranks of task words and answers at all.
+ *
+ * @param vocabulary number of tokens, the scale of the ranks
+ */
+export function decodingReport(
+  decodings: readonly Decoding[],
+  layers: readonly ShownLayer[],
+  vocabulary: number,
+  about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
+): Report {
+  const { title, provenance, notes } = about;
+  const blocks = [
+    ...layers.map(
+      ({ layer, why }): Block => ({
+        kind: 'table',
+        name: `layer-${layer}`,
+        heading: `Layer ${layer}${why === undefined ? '' : `, ${why}`}`,
+        table: decodingTable(decodings, layer, vocabulary),
+      }),
+    ),
+    ...rankFigures(decodings, vocabulary),
+  ];
+  return { title, provenance, introduction: [...decodingStatements(decodings), ...notes], blocks };
+}
+
+/** What the vectors show, in sentences computed from them. */
+export function decodingStatements(decodings: readonly Decoding[]): string[] {
+  const known = decodings.filter(({ layers }) => layers.some(({ wordRank }) => wordRank !== undefined));
+  if (known.length === 0) return [];
+  const top = (limit: number) =>
+    known.filter(({ layers }) => layers.some(({ wordRank = Number.POSITIVE_INFINITY }) => wordRank < limit)).length;
+  const best = bestWordLayer(decodings);
+  const at = best === undefined ? '' : ` Task words rank best together at layer ${best}.`;
+  return [
+    `The task word is the best token at some layer of ${top(1)} of ${known.length} vectors, and among the five best of ${top(5)}.${at}`,
+  ];
+}
+
+/** One layer: the best tokens of each vector, and where the task word and the answers stand. */
+export function decodingTable(decodings: readonly Decoding[], layer: number, vocabulary: number): TextTable {
+  const hasFiles = decodings.some(({ file }) => file !== undefined);
+  return {
+    title: `Decodings at layer ${layer}`,
+    columns: [
+      ...(hasFiles ? [{ name: 'file' }] : []),
+      { name: 'task' },
+      { name: 'vector' },
+      { name: 'best tokens' },
+      { name: 'rank of the task word', digits: 0 },
+      { name: 'best rank of an answer', digits: 0 },
+    ],
+    rows: decodings.flatMap((decoding) => {
+      const at = decoding.layers.find((entry) => entry.layer === layer);
+      if (at === undefined) return [];
+      const rank = (value: number | undefined) => (value === undefined ? undefined : value + 1);
+      return [
+        [
+          ...(hasFiles ? [decoding.file] : []),
+          decoding.task,
+          decoding.spec,
+          at.top.map(({ text }) => visibleText(text)).join('  '),
+          rank(at.wordRank),
+          rank(at.answerRank),
+        ],
+      ];
+    }),
+    notes: [
+      `Ranks count from 1 in a vocabulary of ${vocabulary} tokens. Task word: the best of its spellings that are one token. Answers: the best first token of any answer of the task, one of many${answerCounts(decodings)}.`,
+    ],
+  };
+}
+
+function answerCounts(decodings: readonly Decoding[]): string {
+  const counts = decodings.map(({ answerTokens }) => answerTokens).filter((count) => count > 0);
+  return counts.length ? ` (${Math.min(...counts)} to ${Math.max(...counts)} tokens a task)` : '';
+}
+
+/** Ranks over layers, a panel a kind of vector; nothing for vectors without a known task or with a single layer. */
+function rankFigures(decodings: readonly Decoding[], vocabulary: number): Block[] {
+  const specs = [...new Set(decodings.map(({ spec }) => spec))];
+  const figure = (key: 'wordRank' | 'answerRank', title: string): Figure => ({
+    title,
+    xLabel: 'layer (0-based block output)',
+    yLabel: 'log10 of the rank',
+    yRange: [0, Math.log10(vocabulary)],
+    panels: specs
+      .map((spec) => ({
+        title: `${spec ?? 'other'} vectors`,
+        series: decodings
+          .filter((decoding) => decoding.spec === spec)
+          .map((decoding) => ({
+            label: decoding.task ?? decoding.file ?? '',
+            points: decoding.layers.flatMap(({ layer, [key]: rank }) =>
+              rank === undefined ? [] : [{ x: layer, y: Math.log10(rank + 1) }],
+            ),
+          }))
+          .filter(({ points }) => points.length > 1),
+      }))
+      .filter(({ series }) => series.length > 0),
+    notes: [`0 is the best token of the vocabulary, ${Math.log10(vocabulary).toFixed(1)} the last of ${vocabulary}.`],
+  });
+  const blocks: Block[] = [
+    {
+      kind: 'curves',
+      name: 'rank-of-task-word',
+      heading: 'Rank of the task word, layer by layer',
+      figure: figure('wordRank', 'Rank of the task word'),
+    },
+    {
+      kind: 'curves',
+      name: 'rank-of-answer',
+      heading: 'Best rank of an answer, layer by layer',
+      figure: figure('answerRank', 'Best rank of an answer of the task'),
+    },
+  ];
+  return blocks.filter((block) => block.kind === 'curves' && block.figure.panels.length > 0);
+}

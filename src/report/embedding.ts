@@ -1,0 +1,149 @@
+import { type EmbeddedPrompt, type EmbeddingResult, type EmbeddingSpace, MEASURES } from '../evaluation/embedding.js';
+import type { Figure } from './figure.js';
+import type { Report, Scatter, TextTable } from './report.js';
+
+const nameOf = ({ of, layer }: Pick<EmbeddingSpace, 'of' | 'layer'>): string =>
+  `${of === 'context' ? 'contexts' : 'last delimiters'}, layer ${layer}`;
+
+export function embeddingReport(
+  result: EmbeddingResult,
+  about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
+): Report {
+  const { title, provenance, notes } = about;
+  return {
+    title,
+    provenance,
+    introduction: [...embeddingStatements(result), ...notes],
+    blocks: [
+      {
+        kind: 'scatter',
+        name: 'tsne',
+        heading: 't-SNE',
+        scatter: scatter(
+          result,
+          't-SNE of prompts',
+          ({ tsne }) => tsne,
+          (_, axis) => `t-SNE ${axis + 1}`,
+          ['Neighbourhoods are meant; sizes of clusters and distances between them say nothing.'],
+        ),
+      },
+      {
+        kind: 'scatter',
+        name: 'pca',
+        heading: 'Principal components',
+        scatter: scatter(
+          result,
+          'Principal components of prompts',
+          ({ pca }) => pca.points,
+          ({ pca }, axis) => `PC ${axis + 1} (${Math.round(100 * (pca.explained[axis] ?? 0))} % of the variance)`,
+        ),
+      },
+      {
+        kind: 'table',
+        name: 'scores',
+        heading: 'How far prompts cluster by task and by modality',
+        table: scoresTable(result),
+      },
+      { kind: 'curves', name: 'layers', heading: 'Last delimiters at every layer', figure: layersFigure(result) },
+    ],
+  };
+}
+
+/** What the run shows, in sentences computed from it. */
+export function embeddingStatements({ spaces }: EmbeddingResult): string[] {
+  return spaces.flatMap((space) => {
+    const { scores } = space;
+    const [task, modality] = [scores['silhouette by task'], scores['silhouette by modality']];
+    if (!task || !modality) return [];
+    const apart = task.low > modality.high || modality.low > task.high;
+    const verdict = apart
+      ? `more by ${task.value > modality.value ? 'task' : 'modality'}`
+      : 'no more by one than by the other';
+    return [
+      `${nameOf(space)} cluster ${verdict}: silhouette by task ${withInterval(task)}, by modality ${withInterval(modality)}.`.replace(
+        /^./,
+        (letter) => letter.toUpperCase(),
+      ),
+    ];
+  });
+}
+
+const withInterval = ({ value, low, high }: { value: number; low: number; high: number }) =>
+  `${value.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
+
+/** A row a space and measure, with its interval and what chance gives. */
+export function scoresTable({ spaces, prompts, neighbours }: EmbeddingResult): TextTable {
+  return {
+    title: 'Cluster scores',
+    columns: [
+      { name: 'points' },
+      { name: 'measure' },
+      { name: 'score', digits: 3 },
+      { name: 'low', digits: 3 },
+      { name: 'high', digits: 3 },
+      { name: 'chance', digits: 3 },
+      { name: 'chance, 97.5 %', digits: 3 },
+      { name: 'p', digits: 3 },
+    ],
+    rows: spaces.flatMap((space) =>
+      MEASURES.flatMap(({ name }) => {
+        const score = space.scores[name];
+        if (!score) return [];
+        const { value, low, high, chance } = score;
+        return [[nameOf(space), name, value, low, high, chance.mean, chance.high, chance.p]];
+      }),
+    ),
+    notes: [
+      `${prompts.length} points. Euclidean distances between states after the final norm, in all dimensions, not in the picture.`,
+      'Silhouette (Rousseeuw 1987): -1 to 1, 0 where clusters touch.',
+      `Neighbours: share of the ${neighbours} nearest other points with the same label; "in the other modality": of the ${neighbours} nearest points of the other modality.`,
+      'Low and high: 95 % bootstrap interval of the mean over points, whole items resampled, distances kept. Chance: 200 permutations of the labels; p is the share that scores at least as high.',
+      'Context: mean over all positions before the last delimiter, with template, examples and answers.',
+    ],
+  };
+}
+
+function scatter(
+  { spaces, prompts }: EmbeddingResult,
+  title: string,
+  points: (space: EmbeddingSpace) => readonly (readonly [number, number])[],
+  axis: (space: EmbeddingSpace, axis: 0 | 1) => string,
+  notes: readonly string[] = [],
+): Scatter {
+  return {
+    title,
+    panels: spaces.map((space) => ({
+      title: nameOf(space),
+      xLabel: axis(space, 0),
+      yLabel: axis(space, 1),
+      points: points(space).map(([x, y], i) => {
+        const { task, modality, examples } = prompts[i] as EmbeddedPrompt;
+        return { x, y, colour: task, shape: modality, label: `${task}, ${modality}: ${examples.join(', ')}` };
+      }),
+    })),
+    notes,
+  };
+}
+
+function layersFigure({ byLayer, neighbours }: EmbeddingResult): Figure {
+  const panel = (title: string, word: string) => ({
+    title,
+    series: MEASURES.filter(({ name }) => name.startsWith(word) && byLayer[name]).map(({ name }) => ({
+      label: name,
+      points: (byLayer[name] ?? []).map(({ value, low, high }, layer) => ({ x: layer, y: value, low, high })),
+    })),
+  });
+  const panels = [panel('Silhouette', 'silhouette'), panel(`${neighbours} nearest neighbours`, 'neighbours')];
+  const lowest = Math.min(
+    0,
+    ...panels.flatMap(({ series }) => series.flatMap(({ points }) => points.map((p) => p.low))),
+  );
+  return {
+    title: 'Clusters of last delimiters, layer by layer',
+    xLabel: 'layer (0-based block output)',
+    yLabel: 'score',
+    yRange: [Math.floor(lowest * 5) / 5, 1],
+    panels,
+    notes: ['Mean over points with 95 % bootstrap bands; see the table of scores for what chance gives.'],
+  };
+}

@@ -1,0 +1,163 @@
+import type { Lens } from '../lens/logit-lens.js';
+import type { Model, Prompt } from '../model/index.js';
+import type { Figure } from './figure.js';
+import type { Block, LensView, Report, TextTable } from './report.js';
+import { visibleText } from './visible.js';
+
+/** What `xpatch lens` found out about a prompt. */
+export interface PromptLens {
+  model: Model;
+  prompt: Prompt;
+  /** Of all positions asked for. */
+  lens: Lens;
+  /** The same at the last of these positions, with the tokens to be followed through the layers. */
+  last: Lens;
+  /** Whether the states went through a tuned lens. */
+  tuned: boolean;
+}
+
+/** The blocks of a lens report: the grid, how the answer rises, and the numbers at the last position. */
+export function lensReport(
+  found: PromptLens,
+  { notes, provenance }: { notes: readonly string[]; provenance: Report['provenance'] },
+): Report {
+  const { model, tuned } = found;
+  const how = tuned
+    ? "Every state is first mapped to a prediction of the last layer's state (tuned lens), then read"
+    : "Every state is read as if it were the last layer's (logit lens):";
+  return {
+    title: `${tuned ? 'Tuned' : 'Logit'} lens of ${model.identity.name || model.identity.architecture}`,
+    introduction: [`${how} through the model's own final norm and output head.`, ...notes],
+    blocks: [
+      { kind: 'lens', name: 'lens', heading: 'Layers and positions', lens: lensView(found) },
+      ...riseBlock(found),
+      { kind: 'table', name: 'last-position', heading: 'At the last position', table: lastPositionTable(found) },
+    ],
+    provenance,
+  };
+}
+
+/** The grid of a lens with the prompt beside it. */
+export function lensView({ model, prompt, lens, tuned }: PromptLens): LensView {
+  const shown = new Set(lens.positions);
+  return {
+    title: tuned ? 'Tuned lens' : 'Logit lens',
+    lens,
+    inputs: lens.positions.map((p) => {
+      const token = prompt.tokens[p] as number;
+      return token < 0 ? { text: '', kind: 'image' } : { text: model.detokenize([token]), kind: 'token' };
+    }),
+    pictures: prompt.pictures
+      .filter(({ first, nRows }) => Array.from({ length: nRows }, (_, i) => first + i).some((p) => shown.has(p)))
+      .map(({ first, seen, grid }) => ({ first, picture: seen, grid })),
+  };
+}
+
+/** Probability of the followed tokens by layer; nothing for a single layer, which makes no curve. */
+function riseBlock({ last }: PromptLens): Block[] {
+  if (last.layers.length < 2) return [];
+  const followed = last.cells[0]?.[0]?.tokens ?? [];
+  if (followed.length === 0) return [];
+  const figure: Figure = {
+    title: 'Tokens at the last position, layer by layer',
+    xLabel: 'layer (block output)',
+    yLabel: 'probability',
+    panels: [
+      {
+        title: '',
+        series: followed.map(({ text }, i) => ({
+          label: visibleText(text),
+          points: last.layers.map((layer, l) => ({
+            x: layer,
+            y: last.cells[l]?.[0]?.tokens[i]?.probability as number,
+          })),
+        })),
+      },
+    ],
+  };
+  return [
+    {
+      kind: 'curves',
+      name: 'rise',
+      heading: 'How the answer rises',
+      caption: 'The best tokens of the highest layer, and those asked for.',
+      figure,
+    },
+  ];
+}
+
+function lastPositionTable({ last }: PromptLens): TextTable {
+  const followed = last.cells[0]?.[0]?.tokens ?? [];
+  return {
+    title: `Position ${last.positions[0]}`,
+    columns: [
+      { name: 'layer', digits: 0 },
+      { name: 'best tokens' },
+      { name: 'probability', digits: 3 },
+      { name: 'entropy, nats', digits: 2 },
+      { name: 'KL to the highest layer, nats', digits: 2 },
+      ...followed.map(({ text }) => ({ name: `rank of ${visibleText(text)}`, digits: 0 })),
+    ],
+    rows: last.layers.map((layer, l) => {
+      const cell = last.cells[l]?.[0];
+      const best = cell?.top.map(({ text }) => visibleText(text)).join('  ');
+      return [
+        layer,
+        best,
+        cell?.top[0]?.probability,
+        cell?.entropy,
+        cell?.kl,
+        ...(cell?.tokens ?? []).map(({ rank }) => rank),
+      ];
+    }),
+    notes: ['Ranks count from 0, the best token.'],
+  };
+}
+
+const CELL = 10;
+const GAP = '  ';
+
+/**
+ * The best tokens of a lens for the terminal: a line a layer, the highest on top, a column a position. Rows of pictures are
+ * left to the page, and of a long prompt the last positions that fit are shown.
+ *
+ * @param width characters a line
+ */
+export function lensTable({ model, prompt, lens }: PromptLens, width: number): string {
+  const room = Math.max(1, Math.floor((width - 'layer'.length) / (CELL + GAP.length)));
+  const words = lens.positions.map((_, p) => p).filter((p) => (prompt.tokens[lens.positions[p] as number] ?? -1) >= 0);
+  const shown = words.slice(-room);
+  const line = (head: string, texts: readonly string[]) => [head.padStart(5), ...texts].join(GAP).trimEnd();
+  const rows = lens.layers
+    .map((layer, l) => ({ layer, l }))
+    .sort((a, b) => b.layer - a.layer)
+    .map(({ layer, l }) =>
+      line(
+        String(layer),
+        shown.map((p) => {
+          const best = lens.cells[l]?.[p]?.top[0];
+          return best ? `${column(best.text, CELL - 4)} ${share(best.probability)}` : ''.padEnd(CELL);
+        }),
+      ),
+    );
+  const heads = shown.map((p) =>
+    column(model.detokenize([prompt.tokens[lens.positions[p] as number] as number]), CELL),
+  );
+  const left = lens.positions.length - shown.length;
+  return [
+    line('layer', heads),
+    ...rows,
+    ...(left > 0
+      ? [`${left} further position${left > 1 ? 's' : ''} (of pictures, or to the left) in the report.`]
+      : []),
+    '',
+  ].join('\n');
+}
+
+const share = (probability: number): string => (probability >= 0.995 ? '1.0' : probability.toFixed(2).slice(1));
+
+/** Exactly so many characters, cut with an ellipsis or filled with blanks. */
+function column(text: string, width: number): string {
+  const characters = [...visibleText(text)];
+  return (characters.length > width ? [...characters.slice(0, width - 1), '…'] : characters).join('').padEnd(width);
+}

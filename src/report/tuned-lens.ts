@@ -1,0 +1,69 @@
+import type { LensQuality } from '../evaluation/lens-quality.js';
+import type { Estimate } from '../evaluation/statistics.js';
+import type { TunedLens } from '../lens/tuned-lens.js';
+import type { Figure } from './figure.js';
+import type { TextTable } from './report.js';
+
+/** KL of the plain and the tuned lens, layer by layer. */
+export function tunedLensTable(quality: LensQuality, lens: TunedLens, title: string): TextTable {
+  const cells = (estimate: Estimate | undefined) =>
+    estimate ? [estimate.value, estimate.low, estimate.high] : [undefined, undefined, undefined];
+  const { layers, mean, prompts, positions } = quality;
+  const { fit } = lens.info;
+  const { gain } = mean;
+  return {
+    title,
+    columns: [
+      { name: 'layer' },
+      { name: 'plain', digits: 3 },
+      { name: 'low', digits: 3 },
+      { name: 'high', digits: 3 },
+      { name: 'tuned', digits: 3 },
+      { name: 'tuned low', digits: 3 },
+      { name: 'tuned high', digits: 3 },
+      { name: 'ridge' },
+    ],
+    rows: [
+      ...layers.map(({ layer, plain, tuned }) => [
+        String(layer),
+        ...cells(plain),
+        ...cells(tuned),
+        String(lens.translators[lens.info.layers.indexOf(layer)]?.strength),
+      ]),
+      ['mean', ...cells(mean.plain), ...cells(mean.tuned), ''],
+    ],
+    notes: [
+      ...(gain
+        ? [
+            `Gain of the tuned lens, mean over layers: ${gain.value.toFixed(3)} (${gain.low.toFixed(3)} to ${gain.high.toFixed(3)}).`,
+          ]
+        : []),
+      'KL divergence of the model’s final distribution from the lens’s, nats, with 95 % bootstrap intervals over prompts.',
+      `Tested on ${prompts} prompts (${positions} positions, the first one of a prompt never), fitted on ${fit.prompts} others (${fit.positions} positions); strengths chosen on ${fit.validationPrompts} further ones.`,
+    ],
+  };
+}
+
+export function tunedLensFigure(quality: LensQuality, title: string): Figure {
+  const { layers, prompts } = quality;
+  const series = (label: string, of: (entry: LensQuality['layers'][number]) => Estimate | undefined) => ({
+    label,
+    points: layers.flatMap((entry) => {
+      const estimate = of(entry);
+      return estimate ? [{ x: entry.layer, y: estimate.value, low: estimate.low, high: estimate.high }] : [];
+    }),
+  });
+  return {
+    title,
+    xLabel: 'Layer (0-based block output)',
+    yLabel: 'KL to the final distribution (nats)',
+    yRange: [0, Math.max(...layers.flatMap(({ plain, tuned }) => [plain.high, tuned?.high ?? 0]))],
+    panels: [
+      {
+        title: `${prompts} held-out prompts`,
+        series: [series('plain lens', ({ plain }) => plain), series('tuned lens', ({ tuned }) => tuned)],
+      },
+    ],
+    notes: ['Bands: 95 % bootstrap intervals over prompts.'],
+  };
+}

@@ -1,0 +1,150 @@
+// Evolution, decodings and embeddings of the demo model against arithmetic on the model's own logits and states.
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import {
+  type Context,
+  decodeVector,
+  type EvolutionCell,
+  extractTaskVector,
+  type HiddenStates,
+  loadModel,
+  loadTask,
+  logitLens,
+  type Model,
+  runDecodings,
+  runEvolution,
+  splitTask,
+} from '../../src/index.js';
+import { expectError } from '../unit/helpers.js';
+
+let model: Model;
+let context: Context;
+let cells: EvolutionCell[];
+const shares: number[] = [];
+
+beforeAll(async () => {
+  model = await loadModel('demo', { threads: 1 });
+  context = await model.createContext();
+  cells = await runEvolution(
+    context,
+    { tasks: ['food-color'], modalities: ['text', 'image'], prompts: 95 },
+    { onProgress: ({ done, total }) => shares.push(done / total) },
+  );
+}, 300_000);
+afterAll(() => model.dispose());
+
+const idOf = (text: string) => {
+  const tokens = model.tokenize(text);
+  expect(tokens).toHaveLength(1);
+  return tokens[0] as number;
+};
+
+describe('evolution', () => {
+  test('text and image prompts have the same items; no prompt stands twice; a small task goes on with the next seed', async () => {
+    const [text, image] = cells as [EvolutionCell, EvolutionCell];
+    const queries = (cell: EvolutionCell) => cell.readings.slice(0, 95).map(({ query, seed }) => `${seed} ${query}`);
+    expect(queries(image)).toEqual(queries(text));
+    const prompts = text.readings.map(({ prompt }) => prompt.text);
+    expect(new Set(prompts).size).toBe(prompts.length);
+    const items = (await loadTask('food-color', { pictures: true })).items.filter((item) => item.image).length;
+    expect(items).toBeLessThan(95);
+    expect(text.readings.slice(0, items).every(({ seed }) => seed === 1)).toBe(true);
+    expect(text.readings[items]?.seed).toBe(2);
+  });
+
+  test('the last layer has the logits of the model itself', async () => {
+    const [text] = cells as [EvolutionCell];
+    const last = model.info.nLayers - 1;
+    for (const { prompt, expected, logits, top, taskRank } of text.readings.slice(0, 5)) {
+      const [result] = await context.pass([{ prompt: await model.prompt(prompt.text), logits: 'last' }]);
+      const own = result?.logits?.data as Float32Array;
+      const right = own[idOf(expected)] as number;
+      const word = own[idOf(' color')] as number;
+      expect(logits.answer?.[last]).toBeCloseTo(right, 2);
+      expect(logits.task?.[last]).toBeCloseTo(Math.max(word, own[idOf('Color')] as number), 2);
+      const answers = (await loadTask('food-color')).items.map(({ output }) => output);
+      const others = answers.filter((answer) => answer !== expected).map((answer) => own[idOf(answer)] as number);
+      expect(logits.other?.[last]).toBeCloseTo(Math.max(...others), 2);
+      expect(logits.input?.[last]).toBeCloseTo(own[text.input.token] as number, 2);
+      const best = own.indexOf(Math.max(...own));
+      expect(top[last]).toEqual({ token: best, text: model.detokenize([best]), is: 'right answer' });
+      expect(expected.startsWith(model.detokenize([best]))).toBe(true);
+      const above = own.filter((logit) => logit > Math.max(word, own[idOf('Color')] as number)).length;
+      expect(taskRank?.[last]).toBe(above);
+    }
+  });
+
+  test('a middle layer has what the lens says of the whole vocabulary; the input token is the modal best one at layer 0', async () => {
+    for (const cell of cells) {
+      const counts = new Map<number, number>();
+      for (const { top } of cell.readings.slice(0, cell.prompts)) {
+        const token = top[0]?.token as number;
+        counts.set(token, (counts.get(token) ?? 0) + 1);
+      }
+      expect(counts.get(cell.input.token)).toBe(Math.max(...counts.values()));
+      expect(cell.input.count).toBe(counts.get(cell.input.token));
+    }
+    const [text] = cells as [EvolutionCell];
+    const { prompt, logits, top } = text.readings[7] as EvolutionCell['readings'][number];
+    const row = { prompt: await model.prompt(prompt.text), capture: { layers: [4], positions: 'last' as const } };
+    const [result] = await context.pass([row]);
+    const lens = await logitLens(context, result?.states as HiddenStates, { topK: model.info.nVocab });
+    const all = new Map(lens.cells[0]?.[0]?.top.map(({ token, logit }) => [token, logit]));
+    expect(logits.input?.[4]).toBeCloseTo(all.get(text.input.token) as number, 2);
+    expect(logits.answer?.[4]).toBeCloseTo(all.get(idOf(text.readings[7]?.expected as string)) as number, 2);
+    expect(top[4]?.token).toBe(lens.cells[0]?.[0]?.top[0]?.token);
+  });
+
+  test('prompts are added where the input token is the right answer', () => {
+    for (const { readings, prompts, input } of cells) {
+      expect(input).toMatchObject({ text: 'brown', answer: true });
+      const brown = readings.slice(0, prompts).filter(({ expected }) => expected === 'brown');
+      expect(brown.length).toBeGreaterThan(0);
+      expect(readings).toHaveLength(prompts + brown.length);
+      for (const { collisions } of brown) expect(collisions).toEqual([['input', 'answer']]);
+      for (const { collisions } of readings.slice(prompts)) expect(collisions).toEqual([]);
+    }
+  });
+
+  test('progress rises to the end; what cannot run is refused', async () => {
+    expect(shares.at(-1)).toBe(1);
+    for (const [i, share] of shares.entries()) expect(share).toBeGreaterThanOrEqual(shares[i - 1] ?? 0);
+    const tasks = ['food-color'];
+    const run = (more: object) => () =>
+      runEvolution(context, { tasks, modalities: ['text'], ...more }).then(() => undefined);
+    await expectError(run({ prompts: 0 }), 'INVALID_ARGUMENT', /at least 1 prompt/);
+    await expectError(run({ tasks: ['food-smell'] }), 'TASK_INVALID', /food-smell/);
+    await expectError(run({ shots: 200 }), 'TASK_INVALID', /200 shots/);
+    await expectError(run({ classes: ['answer'] }), 'INVALID_ARGUMENT', /at least two/);
+    const stop = { signal: AbortSignal.abort() };
+    await expectError(() => runEvolution(context, { tasks, modalities: ['text'] }, stop), 'ABORTED', /aborted/);
+  });
+});
+
+describe('decodings', () => {
+  test('are the lens of the vectors, with the ranks of task word and answers', async () => {
+    const options = { tasks: ['food-color', 'country-capital'], specs: ['text', 'instruction'] as const, prompts: 4 };
+    const decodings = await runDecodings(context, { ...options, topK: 3 });
+    expect(decodings.map(({ task, spec }) => `${task} ${spec}`)).toEqual([
+      'food-color text',
+      'food-color instruction',
+      'country-capital text',
+      'country-capital instruction',
+    ]);
+    const task = await loadTask('food-color');
+    const split = splitTask(task, 1, { validation: 30, test: 0 });
+    const vector = await extractTaskVector(context, split, { spec: 'text', prompts: 4 });
+    const lens = await logitLens(context, vector, { topK: model.info.nVocab });
+    const answers = new Set(task.items.map(({ output }) => idOf(output)));
+    decodings[0]?.layers.forEach(({ layer, top, wordRank, answerRank }, l) => {
+      const order = lens.cells[l]?.[0]?.top.map(({ token }) => token) as number[];
+      expect(layer).toBe(l);
+      expect(top.map(({ token }) => token)).toEqual(order.slice(0, 3));
+      expect(wordRank).toBe(order.findIndex((token) => [idOf(' color'), idOf('Color')].includes(token)));
+      expect(answerRank).toBe(order.findIndex((token) => answers.has(token)));
+    });
+    expect(decodings[0]?.answerTokens).toBe(answers.size);
+    const alone = await decodeVector(context, vector);
+    expect(alone.layers[0]).toMatchObject({ layer: 0, wordRank: undefined, answerRank: undefined });
+    expect(alone.layers[0]?.top).toHaveLength(5);
+  });
+});

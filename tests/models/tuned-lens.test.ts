@@ -1,0 +1,32 @@
+// The tuned lens of the shipped model, on prompts with other items than it was fitted on, pictures among them.
+import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
+import { taskLensPrompts } from '../../src/evaluation/lens-prompts.js';
+import { evaluateLens } from '../../src/evaluation/lens-quality.js';
+import { fitTunedLens } from '../../src/lens/fit-tuned-lens.js';
+import { loadModel, type Model, type Prompt } from '../../src/model/index.js';
+
+jest.setTimeout(300_000);
+
+let model: Model;
+beforeAll(async () => {
+  model = await loadModel('demo', { device: 'cpu', threads: 1 });
+});
+afterAll(() => model.dispose());
+
+test('it is never worse than the plain lens, mean over layers', async () => {
+  const context = await model.createContext();
+  const { fit, validation, test: held } = await taskLensPrompts(model, { prompts: 96, test: 48 });
+  expect([fit.length, validation.length, held.length]).toEqual([72, 24, 48]);
+  const key = (prompt: Prompt) =>
+    JSON.stringify(prompt.segments.map((s) => (s.kind === 'image' ? s.key : [...s.tokens])));
+  expect(new Set([...fit, ...validation, ...held].map(key)).size).toBe(144);
+  expect(held.filter(({ tokens }) => tokens.includes(-1))).toHaveLength(24);
+
+  const lens = await fitTunedLens(context, fit, { validation });
+  const { mean, layers } = await evaluateLens(context, held, lens);
+  expect(mean.tuned?.value).toBeLessThan(mean.plain.value);
+  expect(mean.gain?.low).toBeGreaterThan(0);
+  // The better the later layers know the answer, the closer both lenses are to it.
+  const tuned = layers.map((layer) => layer.tuned?.value as number);
+  expect(tuned).toEqual([...tuned].sort((a, b) => b - a));
+});
