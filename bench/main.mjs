@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// What sharing prefixes, reading states and caching pictures cost, as ratios of two things measured in turns (A B A B) in
-// one run: the machine's own speed drops out, and what else it does hits both.
+// What sharing prefixes, reading states, the logit lens and caching pictures cost, as ratios of two things measured in
+// turns (A B A B) in one run: the machine's own speed drops out, and what else it does hits both.
 //
 //   npm run bench -- [--repetitions 7] [--tokens 600] [--layers 30] [--threads N] [--json FILE] [--only NAME,...]
 //

@@ -303,6 +303,7 @@ export class Context implements AsyncDisposable {
         runTail: async (job) => {
           requireAlive();
           await addon.contextLens(this.handle, modelHandle, job);
+          requireAlive(); // what is under way cannot be stopped
         },
         textOf: (token) => this.model.detokenize([token]),
       });

@@ -4,15 +4,12 @@ import type { HiddenStates, OnProgress, TokenScore } from './types.js';
 /** States on a grid: `data[(l * positions.length + p) * width + i]`. */
 export type StateGrid = Pick<HiddenStates, 'data' | 'layers' | 'positions'>;
 
+/** The options of `logitLens`, defaults filled in. */
 export interface ReadOutOptions {
-  /** How many of the best tokens to return for each state. */
   topK: number;
-  /** Token ids whose logit, probability and rank are returned for each state. */
   tokens: readonly number[];
-  /** Whether the model's final norm comes before its head. */
   normalise: boolean;
   signal?: AbortSignal;
-  /** States decoded of all. */
   onProgress?: OnProgress;
 }
 

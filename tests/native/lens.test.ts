@@ -230,16 +230,20 @@ describe('a large vocabulary and grids of many pieces', () => {
     const { seen, onProgress } = progress(() => controller.abort());
     await expectError(() => logitLens(context, pass, { signal: controller.signal, onProgress }), 'ABORTED', /aborted/);
     expect(seen).toEqual([128]);
-    // A piece under way is finished, the next one not begun.
     const within = logitLens(context, pass, { signal: AbortSignal.timeout(10), onProgress });
     await expectError(() => within, 'ABORTED', /aborted/);
-    expect(seen).toEqual([128, 128]);
+    expect(seen).toEqual([128]);
     expect((await logitLens(context, pass)).cells).toHaveLength(2);
   });
 
-  test('dispose ends it', async () => {
-    const { seen, onProgress } = progress(() => void model.dispose());
-    await expectError(() => logitLens(context, pass, { onProgress }), 'ABORTED', /aborted/);
+  test('dispose ends it, between the pieces and within one', async () => {
+    const other = await model.createContext({ nCtx: 256, nUbatch: 32 });
+    const { seen, onProgress } = progress(() => void other.dispose());
+    await expectError(() => logitLens(other, pass, { onProgress }), 'ABORTED', /aborted/);
+    expect(seen).toEqual([128]);
+    const within = logitLens(context, pass, { onProgress });
+    setTimeout(() => model.dispose(), 10);
+    await expectError(() => within, 'ABORTED', /aborted/);
     expect(seen).toEqual([128]);
     await expectError(() => logitLens(context, pass), 'DISPOSED', /disposed/);
   });

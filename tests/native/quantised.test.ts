@@ -1,7 +1,15 @@
 // Quantised weights run, patched too, and mean what their float32 twin says.
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { type Context, loadModel, type Model, type PassRow, type Prompt } from '../../src/model/index.js';
+import { logitLens } from '../../src/lens/logit-lens.js';
+import {
+  type Context,
+  loadModel,
+  type Model,
+  type PassResult,
+  type PassRow,
+  type Prompt,
+} from '../../src/model/index.js';
 import { temporaryFolder } from '../unit/helpers.js';
 import { cosine, expectSame, logitsOf, randomVector, statesOf, tokenPrompt } from './helpers.js';
 import { writeTwins } from './quantised-model.js';
@@ -53,6 +61,21 @@ describe.each(['q8_0', 'q4_k'] as const)('%s', (kind) => {
     expect(statesOf(quantised?.[0])).not.toEqual(statesOf(float?.[0]));
     expectNear(statesOf(quantised?.[0]), statesOf(float?.[0]), 256);
     expectNear(logitsOf(quantised?.[0]), logitsOf(float?.[0]), 512);
+  });
+
+  test('the lens: of the last layer its logits, of every layer what the float32 twin reads in the same states', async () => {
+    const [context, twin] = contexts as [Context, Context];
+    const [pass] = await context.pass([{ prompt, capture: { layers: 'all', positions: 'all' }, logits: 'all' }]);
+    const tokens = Array.from({ length: 512 }, (_, token) => token);
+    const [own, float] = await Promise.all(
+      [context, twin].map(async (on) => {
+        const { cells } = await logitLens(on, pass as PassResult, { tokens });
+        return Float32Array.from(cells.flat().flatMap((cell) => cell.tokens.map(({ logit }) => logit)));
+      }),
+    );
+    const logits = logitsOf(pass);
+    expectSame((own as Float32Array).subarray(-logits.length), logits, 512, 'logits');
+    expectNear(own as Float32Array, float as Float32Array, 512);
   });
 
   test('patched at each layer too', async () => {
