@@ -153,6 +153,7 @@ describe('projectors whose rows keep a grid', () => {
     ['internvl', 32, 32],
     ['llama4', 32, 32],
     ['minicpmv4_6', 32, 32],
+    ['minicpmv4_6-twice', 32, 32],
     ['paddleocr', 48, 32],
     ['dots_ocr', 48, 32],
     ['lfm2', 96, 64],

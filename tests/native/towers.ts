@@ -262,6 +262,21 @@ export const towers = (width: number): Record<string, Tower> => ({
     instead: { 'v.position_embd.weight': [E, 4900] },
     tensors: { ...norm('mm.input_norm', 4 * E), ...linear('mm.up', 4 * E, F), ...linear('mm.down', F, width) },
   },
+  'minicpmv4_6-twice': {
+    type: 'minicpmv4_6', // merges between the blocks too
+    keys: { 'clip.vision.projector.scale_factor': 4 },
+    instead: { 'v.position_embd.weight': [E, 4900] },
+    tensors: {
+      ...norm('v.vit_merger.ln1', E),
+      ...Object.assign({}, ...['q', 'k', 'v', 'out'].map((part) => linear(`v.vit_merger.attn_${part}`, E, E))),
+      ...norm('v.vit_merger.ds_ln', 4 * E),
+      ...linear('v.vit_merger.ds_ffn_up', 4 * E, F),
+      ...linear('v.vit_merger.ds_ffn_down', F, E),
+      ...norm('mm.input_norm', 4 * E),
+      ...linear('mm.up', 4 * E, F),
+      ...linear('mm.down', F, width),
+    },
+  },
   paddleocr: {
     type: 'paddleocr',
     keys: LIMITS,
