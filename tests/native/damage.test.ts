@@ -116,6 +116,15 @@ describe('what is no such file', () => {
       'MMPROJ_INVALID',
       /gemma3/,
     ],
+    [
+      'a model without a final norm',
+      () => {
+        const text = readFileSync(model).toString('latin1').replace('output_norm.weight', 'output_gone.weight');
+        return { model: make('no-norm.gguf', Buffer.from(text, 'latin1')) };
+      },
+      'MODEL_LOAD',
+      /output_norm\.weight/,
+    ],
     ['version 1', () => ({ model: make('v1.gguf', Buffer.from('GGUF\x01\0\0\0')) }), 'GGUF_INVALID', /version 1/],
     [
       'the other byte order',
