@@ -3,16 +3,21 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import {
   type Context,
   decodeVector,
+  distancesBetween,
   type EvolutionCell,
   extractTaskVector,
+  finalNorm,
   type HiddenStates,
   loadModel,
   loadTask,
   logitLens,
   type Model,
   runDecodings,
+  runEmbedding,
   runEvolution,
+  silhouettes,
   splitTask,
+  vectorPrompts,
 } from '../../src/index.js';
 import { expectError } from '../unit/helpers.js';
 
@@ -146,5 +151,65 @@ describe('decodings', () => {
     const alone = await decodeVector(context, vector);
     expect(Object.keys(alone.layers[0] ?? {})).toEqual(['layer', 'top']);
     expect(alone.layers[0]?.top).toHaveLength(5);
+  });
+});
+
+describe('embeddings', () => {
+  const options = {
+    tasks: ['food-color', 'food-flavor'],
+    modalities: ['text', 'image'] as const,
+    prompts: 6,
+    layer: 2,
+  };
+
+  test('points are states after the final norm: contexts their means, delimiters themselves', async () => {
+    const result = await runEmbedding(context, options);
+    expect(result.prompts).toHaveLength(24);
+    const contexts: number[][] = [];
+    const delimiters: number[][] = [];
+    for (const name of options.tasks) {
+      const split = splitTask(await loadTask(name, { pictures: true }), 1, { pictures: true, validation: 30, test: 0 });
+      for (const modality of options.modalities) {
+        for (const { parts } of vectorPrompts(split, modality, { count: 6 })) {
+          const capture = { layers: [2], positions: 'all' as const };
+          const [row] = await context.pass([{ prompt: await model.prompt(parts), capture }]);
+          const { data, shape } = await finalNorm(context, row?.states as HiddenStates);
+          const [, nPositions, nEmbd] = shape;
+          const at = (p: number) => Array.from(data.subarray(p * nEmbd, (p + 1) * nEmbd));
+          delimiters.push(at(nPositions - 1));
+          const before = Array.from({ length: nPositions - 1 }, (_, p) => at(p));
+          contexts.push(
+            at(0).map((_, d) => before.reduce((sum, state) => sum + (state[d] as number), 0) / before.length),
+          );
+        }
+      }
+    }
+    for (const [space, points] of [
+      [result.spaces[1], contexts],
+      [result.spaces[2], delimiters],
+    ] as const) {
+      const distances = await distancesBetween(points);
+      for (const by of ['task', 'modality'] as const) {
+        const own = silhouettes(
+          distances,
+          result.prompts.map((prompt) => prompt[by]),
+        );
+        const mean = own.reduce((a, b) => a + b, 0) / own.length;
+        expect(space?.scores[`silhouette by ${by}`]?.value).toBeCloseTo(mean, 3);
+      }
+    }
+    const atLayer = result.byLayer['silhouette by task']?.[2]?.value as number;
+    expect(atLayer).toBeCloseTo(result.spaces[2]?.scores['silhouette by task']?.value as number, 9);
+    expect(result.byLayer['silhouette by task']).toHaveLength(model.info.nLayers);
+  });
+
+  test('without pictures there are no scores by modality; what cannot run is refused', async () => {
+    const { spaces } = await runEmbedding(context, { ...options, modalities: ['text'], layer: 0 });
+    expect(spaces.map(({ of, layer }) => `${of} ${layer}`)).toEqual(['context 0', 'delimiter 0']);
+    expect(Object.keys(spaces[0]?.scores ?? {})).toEqual(['silhouette by task', 'neighbours of the same task']);
+    const run = (more: object) => () => runEmbedding(context, { ...options, ...more });
+    await expectError(run({ layer: 8 }), 'LAYER_OUT_OF_RANGE', /0 to 7/);
+    await expectError(run({ tasks: ['food-color'] }), 'INVALID_ARGUMENT', /two different/);
+    await expectError(run({ prompts: 2 }), 'INVALID_ARGUMENT', /at least 3/);
   });
 });
