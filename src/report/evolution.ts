@@ -146,11 +146,9 @@ function inputStatement(cells: readonly EvolutionCell[]): string {
 /** A row a task and modality: where one curve rises over another for good, and which share of the layers each one leads. */
 export function crossingsTable({ cells, sets }: EvolutionFindings): TextTable {
   const pairs = sets.flatMap(({ names }, s) =>
-    s === 0
-      ? names.slice(1).map((over, i) => ({ s, over, under: names[i] as string }))
-      : [{ s, over: 'answer', under: 'other' }].filter(
-          ({ over, under }) => names.includes(over) && names.includes(under),
-        ),
+    (s === 0 ? crossingPairs(names) : [['answer', 'other'] as const])
+      .filter((pair) => pair.every((name) => names.includes(name)))
+      .map(([over, under]) => ({ s, over, under })),
   );
   const led = sets[0]?.names ?? [];
   return {
@@ -185,6 +183,12 @@ export function crossingsTable({ cells, sets }: EvolutionFindings): TextTable {
       ...collisionNotes(cells, sets[0]?.curves ?? []),
     ],
   };
+}
+
+/** Each class over the one before, and the last over the first: the phase between them may be missing. */
+function crossingPairs(names: readonly string[]): (readonly [over: string, under: string])[] {
+  const pairs = names.slice(1).map((over, i) => [over, names[i] as string] as const);
+  return names.length > 2 ? [...pairs, [names.at(-1) as string, names[0] as string] as const] : pairs;
 }
 
 function collisionNotes(cells: readonly EvolutionCell[], curves: readonly ClassCurves[]): string[] {

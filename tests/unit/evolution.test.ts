@@ -291,6 +291,8 @@ describe('what is said', () => {
       'right answer leads': 0.5,
     });
     expect(row['right answer over another answer']).toBeGreaterThan(0);
+    expect(row['right answer over input token']).toBeGreaterThan(0);
+    expect(row['right answer over input token']).toBeLessThan(1);
     expect(notes.join(' ')).toMatch(/country-capital, text 1\..*No task word in country-capital, text/);
     const { blocks } = evolutionReport(findings, { title: 't', provenance: {}, notes: ['said beside it'] });
     expect(blocks.map(({ name }) => name)).toEqual([
