@@ -1,0 +1,156 @@
+import type { ModelIdentity } from '../../model/types.js';
+import type { Modality, ReadPosition } from '../../tasks/prompts.js';
+import type { PromptRecord } from '../../vectors/prompt-record.js';
+import type { TaskSpec, TaskVector } from '../../vectors/task-vector.js';
+
+/** Where a patched vector comes from. `ensemble` is the mean of the vectors of text examples and of the instruction. */
+export type VectorSpec = TaskSpec | 'ensemble';
+
+/** What is wrong on purpose with a patched vector; see docs/evaluation.md. */
+export const CONTROLS = ['random-vector', 'wrong-task', 'shuffled-labels', 'wrong-layer', 'identity'] as const;
+export type Control = (typeof CONTROLS)[number];
+
+/**
+ * One way of getting answers: a row of the tables. All conditions of an experiment answer the same queries.
+ * - `majority`: the answer that most validation items have; no model is asked.
+ * - `bare`: the query alone.
+ * - `prompt`: examples (or the instruction) and the query in one context window.
+ * - `patch`: a vector written into the query.
+ */
+export interface Condition {
+  /** Row of the tables, unique, e.g. `Text Patch`. */
+  readonly name: string;
+  readonly kind: 'majority' | 'bare' | 'prompt' | 'patch';
+  /** What stands for the input of the query. Defaults to the experiment's. */
+  readonly query?: Modality;
+  /** Of `prompt` (not `ensemble`) and `patch`: what specifies the task. */
+  readonly spec?: VectorSpec;
+  /** Of `patch`. */
+  readonly control?: Control;
+  /** Of `patch`: vectors of `vectorModel` instead of the model's own (LLM to VLM). Defaults to false. */
+  readonly foreign?: boolean;
+  /** Of `patch` from examples: how many prompts the vector is the mean of. Defaults to the experiment's. */
+  readonly prompts?: number;
+  /** Of an instruction: swaps of neighbouring letters in it. Defaults to 0. */
+  readonly swaps?: number;
+  /** Text that stands before the query, such as a system instruction. Defaults to none. */
+  readonly before?: string;
+  /** A question asked with the query, after its input and before `A:`. Defaults to none. */
+  readonly question?: string;
+}
+
+/** How prompts are written. `{input}` and `{output}` stand for the fields of an item; the vector is read at the end of `query`. */
+export interface Template {
+  /** Defaults to `Q:{input}\nA:{output}\n\n`. */
+  readonly example: string;
+  /** Defaults to `Q:{input}\nA:`. */
+  readonly query: string;
+  /** Text that ends an answer. Defaults to a line break. */
+  readonly stop: string;
+}
+
+/** An experiment as a config file describes it, with every default filled in. */
+export interface Experiment {
+  /** Name of the preset, or of the file. */
+  readonly name: string;
+  readonly title: string;
+  /** Shipped tasks by name, or task files. */
+  readonly tasks: readonly string[];
+  readonly seeds: readonly number[];
+  /** What the queries are, unless a condition says otherwise. */
+  readonly query: Modality;
+  /** Drawing style of the shipped pictures. */
+  readonly style: string;
+  /** `paper`, the model's own chat template, or one written out. */
+  readonly template: 'paper' | 'chat' | Template;
+  /** Examples in a prompt. */
+  readonly shots: number;
+  readonly validation: number;
+  /** Largest number of test queries a task and seed. */
+  readonly test: number;
+  /** Prompts that a vector is the mean of. */
+  readonly prompts: number;
+  readonly readPosition: ReadPosition;
+  /** Where patches are written in the test: the layer best on validation items, all of them, or these. */
+  readonly layers: 'validation' | 'all' | readonly number[];
+  readonly op: 'replace' | 'add';
+  /** Factor on the vector. */
+  readonly strength: number;
+  readonly maxTokens: number;
+  /** Compare answers without regard to case. */
+  readonly ignoreCase: boolean;
+  /** Beside the lenient and the strict score, which are always there. `likelihood` asks every answer of the task and is slow. */
+  readonly scores: readonly ('probability' | 'likelihood')[];
+  /** Model of `foreign` conditions: as `-m` takes it. */
+  readonly vectorModel?: string;
+  readonly conditions: readonly Condition[];
+}
+
+/** What makes a scored query different from all others of a run: none is answered twice. */
+export interface QueryKey {
+  readonly stage: 'validation' | 'test';
+  readonly condition: string;
+  readonly task: string;
+  readonly seed: number;
+  /** Input of the item. */
+  readonly item: string;
+  /** Of `patch`. */
+  readonly layer?: number;
+}
+
+/** One line of results.jsonl: a scored query with what is needed to ask it again. */
+export interface ResultLine extends QueryKey {
+  readonly domain: string;
+  readonly expected: string;
+  /** Greedy answer up to the stop; of a validation query its first token only. */
+  readonly answer: string;
+  readonly firstToken: string;
+  readonly lenient: boolean;
+  /** Of a test query. */
+  readonly strict?: boolean;
+  /** Probability of the first token of the expected answer after the prompt, and its rank from 0. */
+  readonly probability?: number;
+  readonly rank?: number;
+  /** Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats. */
+  readonly answerRank?: number;
+  readonly logLikelihood?: number;
+  /** Name of the vector that was patched in, a file of vectors/. */
+  readonly vector?: string;
+  /** L2 norm of what the patch changed. */
+  readonly delta?: number;
+  /** The prompt as the model saw it; absent of `majority` and of validation queries. */
+  readonly prompt?: PromptRecord;
+}
+
+/** Where a run is kept. Everything handed over is durable when the promise resolves. */
+export interface RunStore {
+  /** Queries answered before, by an earlier process of this run. */
+  readonly known: ReadonlySet<string>;
+  /** Lines answered before, in their order. */
+  lines(): AsyncIterable<ResultLine>;
+  append(lines: readonly ResultLine[]): Promise<void>;
+  saveVector(name: string, vector: TaskVector): Promise<void>;
+  /** undefined when the run has none of this name. */
+  loadVector(name: string): Promise<TaskVector | undefined>;
+}
+
+/** A key as `RunStore.known` holds it. */
+export function keyOf({ stage, condition, task, seed, item, layer }: QueryKey): string {
+  return JSON.stringify([stage, condition, task, seed, item, layer ?? null]);
+}
+
+/** What a plan says before anything runs. */
+export interface Plan {
+  readonly model: ModelIdentity;
+  /** Scored queries of each stage and condition. */
+  readonly queries: readonly {
+    readonly stage: QueryKey['stage'];
+    readonly condition: string;
+    readonly count: number;
+  }[];
+  readonly vectors: number;
+  readonly pictures: number;
+  /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
+  readonly tokens: number;
+  readonly newTokens: number;
+}
