@@ -1,18 +1,14 @@
+import { type AnswerOptions, answersCollide, normaliseAnswer } from '../tasks/answers.js';
 import type { TaskItem } from '../tasks/task.js';
 
-export interface ScoringOptions {
-  /** Compare without regard to case, as the paper does in its instruction experiment. Defaults to false. */
-  readonly ignoreCase?: boolean;
-}
+export type ScoringOptions = AnswerOptions;
 
 /**
  * The paper's rule, for one generated token: after stripping, both strings are non-empty and one is a prefix of the other.
  * Lenient: a token of one letter can pass.
  */
 export function lenientMatch(answer: string, expected: string, options: ScoringOptions = {}): boolean {
-  const a = normalise(answer, options);
-  const b = normalise(expected, options);
-  return a !== '' && b !== '' && (a.startsWith(b) || b.startsWith(a));
+  return answersCollide(answer, expected, options);
 }
 
 /**
@@ -21,8 +17,8 @@ export function lenientMatch(answer: string, expected: string, options: ScoringO
  */
 export function strictMatch(continuation: string, expected: string, options: ScoringOptions = {}): boolean {
   const [firstLine = ''] = continuation.split(/\r\n|\r|\n/, 1);
-  const answer = normalise(firstLine, options);
-  return answer !== '' && answer === normalise(expected, options);
+  const answer = normaliseAnswer(firstLine, options);
+  return answer !== '' && answer === normaliseAnswer(expected, options);
 }
 
 /**
@@ -38,9 +34,4 @@ export function majorityAnswer(examples: readonly Pick<TaskItem, 'output'>[]): s
     if (best === undefined || count > (counts.get(best) as number)) best = answer;
   }
   return best;
-}
-
-function normalise(text: string, { ignoreCase = false }: ScoringOptions): string {
-  const stripped = text.trim().normalize('NFC');
-  return ignoreCase ? stripped.toLowerCase() : stripped;
 }

@@ -9,6 +9,8 @@ export const TASKS_FOLDER = join(PACKAGE_ROOT, 'data', 'tasks');
 export interface TaskIndexEntry {
   readonly domain: string;
   readonly instruction: string;
+  /** The task as a question about the query, as the task-conflict experiment asks it. */
+  readonly question: string;
   readonly taskWord: string;
 }
 

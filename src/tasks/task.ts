@@ -20,6 +20,8 @@ export interface Task {
   readonly domain: string;
   /** The raw instruction, ending in a colon; shipped tasks have one. */
   readonly instruction?: string;
+  /** The task as a question about one input, e.g. `What is the color of the food?`; shipped tasks have one. */
+  readonly question?: string;
   /** The word a logit lens may show for the task, e.g. `capital`; shipped tasks have one. */
   readonly taskWord?: string;
   /** Absolute path of the file and SHA-256 of its bytes, hex. */
@@ -63,9 +65,8 @@ export async function loadTask(source: string, options: LoadTaskOptions = {}): P
   }
   const file = join(TASKS_FOLDER, `${source}.json`);
   const { items, hash } = await readItems(file);
-  const { domain, instruction, taskWord } = entry;
   const root = options.pictures ? styleFolder(options.style ?? DEFAULT_STYLE) : undefined;
-  return freeze({ name: source, domain, instruction, taskWord, file, hash, items: shippedPictures(items, root) });
+  return freeze({ name: source, ...entry, file, hash, items: shippedPictures(items, root) });
 }
 
 /** Names of the shipped tasks, in the paper's order. */

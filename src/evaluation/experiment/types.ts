@@ -35,7 +35,11 @@ export interface Condition {
   readonly swaps?: number;
   /** Text that stands before the query, such as a system instruction. Defaults to none. */
   readonly before?: string;
-  /** A question asked with the query, after its input and before `A:`. Defaults to none. */
+  /**
+   * A question asked with the query, after its input and before `A:`. `{rival}` in it stands for the question of another
+   * task about the same item (`rivalTask` of tasks/conflict.ts), such as `What is the color of the food?` while
+   * food-flavor is scored. Defaults to none.
+   */
   readonly question?: string;
 }
 
@@ -106,6 +110,8 @@ export interface ResultLine extends QueryKey {
   readonly answer: string;
   readonly firstToken: string;
   readonly lenient: boolean;
+  /** The answer to the question of the rival task (`rivalAnswers`), where one was asked and its answer is known. */
+  readonly rival?: string;
   /** Of a test query. */
   readonly strict?: boolean;
   /** Probability of the first token of the expected answer after the prompt, and its rank from 0. */

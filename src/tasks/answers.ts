@@ -1,0 +1,17 @@
+export interface AnswerOptions {
+  /** Compare without regard to case, as the paper does in its instruction experiment. Defaults to false. */
+  readonly ignoreCase?: boolean;
+}
+
+/** An answer as it is compared: stripped, in Unicode's composed form. */
+export function normaliseAnswer(text: string, { ignoreCase = false }: AnswerOptions = {}): string {
+  const stripped = text.trim().normalize('NFC');
+  return ignoreCase ? stripped.toLowerCase() : stripped;
+}
+
+/** Whether one of the two answers is a prefix of the other, so that the paper's lenient rule takes one for the other. */
+export function answersCollide(first: string, second: string, options: AnswerOptions = {}): boolean {
+  const a = normaliseAnswer(first, options);
+  const b = normaliseAnswer(second, options);
+  return a !== '' && b !== '' && (a.startsWith(b) || b.startsWith(a));
+}
