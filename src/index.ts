@@ -76,7 +76,7 @@ export {
   type AccuracyTableOptions,
   accuracyTable,
   type Cell,
-  observe,
+  observationsOf,
   type Score,
   type ScoredQuery,
   type Table,

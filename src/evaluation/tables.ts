@@ -12,10 +12,16 @@ export interface ScoredQuery {
   /** Whether the first generated token passes the paper's rule (`lenientMatch`). */
   readonly lenient: boolean;
   /** Whether the longer answer is right as a whole (`strictMatch`). */
-  readonly strict: boolean;
+  readonly strict?: boolean;
+  /** Probability of the first token of the expected answer. */
+  readonly probability?: number;
+  /** Rank from 0 of the expected answer among all answers of the task by log-likelihood. */
+  readonly answerRank?: number;
 }
 
-export type Score = 'lenient' | 'strict';
+/** What is averaged: `likelihood` is the share of queries whose expected answer ranks first among the task's answers. */
+export const SCORES = ['lenient', 'strict', 'probability', 'likelihood'] as const;
+export type Score = (typeof SCORES)[number];
 
 /** A measured number with its interval, and how many queries and different items it comes from. */
 export interface Cell {
@@ -52,7 +58,9 @@ export interface AccuracyTableOptions {
 const SCORE_NOTES: Record<Score, string> = {
   lenient:
     'Lenient score: the first generated token, stripped, and the expected answer are both non-empty and one is a prefix of the other.',
-  strict: 'Strict score: the whole greedy answer up to the first line break equals the expected answer.',
+  strict: 'Strict score: the whole greedy answer up to its stop (a line break) equals the expected answer.',
+  probability: 'Probability of the first token of the expected answer.',
+  likelihood: 'Likelihood score: of all answers of the task, the expected one has the highest log-likelihood.',
 };
 
 /** The main table: accuracy of every condition in every task and in their mean, with 95 % intervals. */
@@ -63,7 +71,7 @@ export function accuracyTable(queries: readonly ScoredQuery[], options: Accuracy
   const spreads: string[] = [];
   const rows = conditions.map((condition) => {
     const own = queries.filter((query) => query.condition === condition && tasks.includes(query.task));
-    const observations = own.map((query) => observe(query, score));
+    const observations = observationsOf(own, score);
     const cells = tasks.map((task) => estimateCell(observations.filter((o) => o.task === task)));
     // A mean over fewer tasks than the other rows have would not be comparable.
     if (cells.includes(undefined)) return { label: condition, cells: [...cells, undefined] };
@@ -82,10 +90,18 @@ export function accuracyTable(queries: readonly ScoredQuery[], options: Accuracy
   return { title, corner: 'Condition', columns: [...tasks, 'mean'], rows, notes };
 }
 
-/** A query as the statistics take it. */
-export function observe(query: ScoredQuery, score: Score): Observation {
-  const { task, domain, seed, item } = query;
-  return { task, domain, seed, item, value: query[score] ? 1 : 0 };
+/** Queries as the statistics take them; those that were not scored this way are left out. */
+export function observationsOf(queries: readonly ScoredQuery[], score: Score): Observation[] {
+  return queries.flatMap((query) => {
+    const { task, domain, seed, item } = query;
+    const value = valueOf(query, score);
+    return value === undefined ? [] : [{ task, domain, seed, item, value: Number(value) }];
+  });
+}
+
+function valueOf(query: ScoredQuery, score: Score): boolean | number | undefined {
+  if (score !== 'likelihood') return query[score];
+  return query.answerRank === undefined ? undefined : query.answerRank === 0;
 }
 
 function estimateCell(observations: readonly Observation[]): Cell | undefined {

@@ -8,7 +8,7 @@ import {
   type SweepCell,
 } from '../evaluation/main-table.js';
 import { differenceInterval, type Estimate, wilsonInterval } from '../evaluation/statistics.js';
-import { accuracyTable, observe, type Score, type Table } from '../evaluation/tables.js';
+import { accuracyTable, observationsOf, type Score, type Table } from '../evaluation/tables.js';
 import type { Figure } from './figure.js';
 import type { Report, WorkedExample } from './report.js';
 
@@ -37,7 +37,11 @@ export interface Difference extends Estimate {
 
 /** Text Patch against the same examples in the prompt and against the controls: the claims of the experiment. */
 export function textPatchDifferences(answers: readonly AnsweredQuery[], score: Score): Difference[] {
-  const of = (condition: Condition) => answers.filter((a) => a.condition === condition).map((a) => observe(a, score));
+  const of = (condition: Condition) =>
+    observationsOf(
+      answers.filter((a) => a.condition === condition),
+      score,
+    );
   const patched = of('Text Patch');
   return (['Text Prompt', 'Random Vector Patch', 'Wrong Task Patch'] as const).map((than) => ({
     than,
@@ -131,7 +135,7 @@ export function workedExamples(
       expected: first.expected,
       answers: CONDITIONS.flatMap((condition) => {
         const answer = same.find((a) => a.condition === condition);
-        return answer ? { condition, answer: answer.answer.trim(), correct: answer.strict } : [];
+        return answer ? { condition, answer: answer.answer.trim(), correct: answer.strict === true } : [];
       }),
     };
   });
