@@ -33,7 +33,10 @@ export interface Condition {
   readonly prompts?: number;
   /** Of an instruction: swaps of neighbouring letters in it. Defaults to 0. */
   readonly swaps?: number;
-  /** Text that stands before the query, such as a system instruction. Defaults to none. */
+  /**
+   * Text that stands before the query, such as a system instruction. `{instruction}` in it stands for the instruction of the
+   * task. Defaults to none.
+   */
   readonly before?: string;
   /**
    * A question asked with the query, after its input and before `A:`. `{rival}` in it stands for the question of another
