@@ -4,9 +4,9 @@ import { Random } from '../random.js';
 import type { TaskSpec } from '../vectors/task-vector.js';
 import type { TaskSplit } from './split.js';
 import type { Task, TaskItem } from './task.js';
+import { DELIMITER, type Modality, PAPER_TEMPLATE, PartList } from './template.js';
 
-/** What stands for the input of an item: its name or its picture. */
-export type Modality = 'text' | 'image';
+export { DELIMITER, type Modality } from './template.js';
 
 /**
  * Where the vector is read in a prompt of examples:
@@ -16,8 +16,17 @@ export type Modality = 'text' | 'image';
  */
 export type ReadPosition = 'last-example' | 'dummy-query';
 
-/** Name of the one mark in every prompt: the `:` that a vector is read at or written to. */
-export const DELIMITER = 'delimiter';
+/** What stands in a prompt of examples that a vector is read from. */
+export interface VectorExamples {
+  /** The examples, in order, as the paper counts them. */
+  readonly shots: readonly TaskItem[];
+  /** Those that stand there whole. */
+  readonly whole: readonly TaskItem[];
+  /** The input that stands last, without its answer. */
+  readonly last: TaskItem;
+  /** The validation item whose turn it was; it is in the prompt only with read position `dummy-query`. */
+  readonly query: TaskItem;
+}
 
 /** A prompt that a vector is read from. */
 export interface VectorPrompt {
@@ -54,14 +63,18 @@ export function fewShotPrompt(
  * @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon
  */
 export function instructionPrompt(task: Pick<Task, 'name' | 'instruction'>): PromptPart[] {
-  const { name, instruction } = task;
+  return [requireInstruction(task), { mark: DELIMITER }];
+}
+
+/** @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon */
+export function requireInstruction({ name, instruction }: Pick<Task, 'name' | 'instruction'>): string {
   if (instruction === undefined || !/[^\s:].*:$/s.test(instruction)) {
     const found =
       instruction === undefined ? 'has no instruction' : `has the instruction ${JSON.stringify(instruction)}`;
     const wayOut = 'Give one that ends in a colon, such as "The capital city of the country:".';
     throw new XpatchError('TASK_INVALID', `Task ${name} ${found}. ${wayOut}`);
   }
-  return [instruction, { mark: DELIMITER }];
+  return instruction;
 }
 
 /**
@@ -80,6 +93,18 @@ export function vectorPrompts(
   options: { shots?: number; count?: number; readPosition?: ReadPosition } = {},
 ): VectorPrompt[] {
   if (spec === 'instruction') return [{ parts: instructionPrompt(split.task), shots: [] }];
+  return vectorExamples(split, options).map(({ shots, whole, last, query }) => ({
+    parts: assemble(whole, spec, last, spec),
+    shots,
+    query,
+  }));
+}
+
+/** What `vectorPrompts` puts into the prompts of examples, for other templates. */
+export function vectorExamples(
+  split: TaskSplit,
+  options: { shots?: number; count?: number; readPosition?: ReadPosition } = {},
+): VectorExamples[] {
   const { shots: shotCount = 5, count = split.validation.length, readPosition = 'last-example' } = options;
   if (!Number.isInteger(count) || count < 1 || count > split.validation.length) {
     const message = `${count} prompts cannot be made of ${split.validation.length} validation items.`;
@@ -87,9 +112,8 @@ export function vectorPrompts(
   }
   return split.validation.slice(0, count).map((query) => {
     const shots = drawShots(split.validation, query, shotCount, split.seed, 'vector-prompt', split.task.name);
-    const before = readPosition === 'last-example' ? shots.slice(0, -1) : shots;
-    const last = readPosition === 'last-example' ? (shots.at(-1) as TaskItem) : query;
-    return { parts: assemble(before, spec, last, spec), shots, query };
+    if (readPosition === 'dummy-query') return { shots, whole: shots, last: query, query };
+    return { shots, whole: shots.slice(0, -1), last: shots.at(-1) as TaskItem, query };
   });
 }
 
@@ -122,36 +146,14 @@ function drawShots(
   return new Random(seed, purpose, query.input).sample(others, count);
 }
 
-/** The paper's template, to the byte, with the mark after the last `A:`. Text around pictures stays in one piece. */
 function assemble(
   shots: readonly TaskItem[],
   shotModality: Modality,
   query: TaskItem,
   queryModality: Modality,
 ): PromptPart[] {
-  const parts: PromptPart[] = [];
-  let text = '';
-  const ask = (item: TaskItem, modality: Modality): void => {
-    text += 'Q:';
-    if (modality === 'text') {
-      text += item.input;
-    } else {
-      parts.push(text, { image: pictureOf(item) });
-      text = '';
-    }
-    text += '\nA:';
-  };
-  for (const shot of shots) {
-    ask(shot, shotModality);
-    text += `${shot.output}\n\n`;
-  }
-  ask(query, queryModality);
-  parts.push(text, { mark: DELIMITER });
-  return parts;
-}
-
-function pictureOf(item: TaskItem): string {
-  if (item.image !== undefined) return item.image;
-  const wayOut = 'Load the task with pictures, and split it with pictures: true.';
-  throw new XpatchError('TASK_INVALID', `Item ${JSON.stringify(item.input)} has no picture. ${wayOut}`);
+  const parts = new PartList();
+  for (const shot of shots) parts.fill(PAPER_TEMPLATE.example, shot, shotModality);
+  parts.fill(PAPER_TEMPLATE.query, query, queryModality);
+  return parts.marked();
 }

@@ -1,7 +1,11 @@
 import type { ModelIdentity } from '../../model/types.js';
 import type { Modality, ReadPosition } from '../../tasks/prompts.js';
+import type { Template } from '../../tasks/template.js';
+
 import type { PromptRecord } from '../../vectors/prompt-record.js';
 import type { TaskSpec, TaskVector } from '../../vectors/task-vector.js';
+
+export type { Template } from '../../tasks/template.js';
 
 /** Where a patched vector comes from. `ensemble` is the mean of the vectors of text examples and of the instruction. */
 export type VectorSpec = TaskSpec | 'ensemble';
@@ -44,16 +48,6 @@ export interface Condition {
    * food-flavor is scored. Defaults to none.
    */
   readonly question?: string;
-}
-
-/** How prompts are written. `{input}` and `{output}` stand for the fields of an item; the vector is read at the end of `query`. */
-export interface Template {
-  /** Defaults to `Q:{input}\nA:{output}\n\n`. */
-  readonly example: string;
-  /** Defaults to `Q:{input}\nA:`. */
-  readonly query: string;
-  /** Text that ends an answer. Defaults to a line break. */
-  readonly stop: string;
 }
 
 /** An experiment as a config file describes it, with every default filled in. */
@@ -135,7 +129,7 @@ export interface ResultLine extends QueryKey {
 export interface RunStore {
   /** Queries answered before, by an earlier process of this run. */
   readonly known: ReadonlySet<string>;
-  /** Lines answered before, in their order. */
+  /** All lines so far, those of earlier processes first, in their order. */
   lines(): AsyncIterable<ResultLine>;
   append(lines: readonly ResultLine[]): Promise<void>;
   saveVector(name: string, vector: TaskVector): Promise<void>;
@@ -162,4 +156,18 @@ export interface Plan {
   /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
   readonly tokens: number;
   readonly newTokens: number;
+  /** Positions of the longest prompt, new tokens included: what a context must hold. */
+  readonly longest: number;
+  /** What may surprise in the numbers, such as answers that share their first token. */
+  readonly warnings: readonly string[];
+}
+
+/** How far a run is. Queries answered by an earlier process count as done. */
+export interface ExperimentProgress {
+  /** Scored queries and prompts of vectors. */
+  readonly done: number;
+  readonly total: number;
+  readonly stage: 'vectors' | QueryKey['stage'];
+  readonly task: string;
+  readonly seed: number;
 }

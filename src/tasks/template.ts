@@ -1,0 +1,88 @@
+import { XpatchError } from '../errors.js';
+import type { PromptPart } from '../model/types.js';
+import type { TaskItem } from './task.js';
+
+/** What stands for the input of an item: its name or its picture. */
+export type Modality = 'text' | 'image';
+
+/** How prompts are written. `{input}` and `{output}` stand for the fields of an item; the vector is read at the end of `query`. */
+export interface Template {
+  /** Defaults to `Q:{input}\nA:{output}\n\n`. */
+  readonly example: string;
+  /** Defaults to `Q:{input}\nA:`. */
+  readonly query: string;
+  /** Text that ends an answer. Defaults to a line break. */
+  readonly stop: string;
+}
+
+/** The paper's template, to the byte. */
+export const PAPER_TEMPLATE: Template = { example: 'Q:{input}\nA:{output}\n\n', query: 'Q:{input}\nA:', stop: '\n' };
+
+/** Name of the one mark in every prompt: the token that a vector is read at or written to, the `:` of the paper's template. */
+export const DELIMITER = 'delimiter';
+
+/**
+ * @throws {XpatchError} CONFIG_INVALID for an example without `{input}` or `{output}`, a query without `{input}` or with
+ *   `{output}`, and an empty stop
+ */
+export function checkTemplate({ example, query, stop }: Template): void {
+  const count = (text: string, field: string) => text.split(`{${field}}`).length - 1;
+  const wrong = (what: string) =>
+    new XpatchError('CONFIG_INVALID', `template: ${what}. The paper's is ${JSON.stringify(PAPER_TEMPLATE)}.`);
+  if (count(example, 'input') !== 1 || count(example, 'output') !== 1) {
+    throw wrong('the example needs {input} and {output}, each once');
+  }
+  if (count(query, 'input') !== 1 || count(query, 'output') !== 0)
+    throw wrong('the query needs {input} once, no {output}');
+  if (stop === '') throw wrong('the stop is empty');
+}
+
+/** Parts of a prompt as they grow: text around pictures stays in one piece. */
+export class PartList {
+  readonly #parts: PromptPart[] = [];
+  #text = '';
+
+  text(text: string): void {
+    this.#text += text;
+  }
+
+  /** @throws {XpatchError} TASK_INVALID when a picture is asked for and the item has none */
+  input(item: TaskItem, modality: Modality): void {
+    if (modality === 'text') {
+      this.#text += item.input;
+    } else {
+      const image = pictureOf(item);
+      this.#flush();
+      this.#parts.push({ image });
+    }
+  }
+
+  /** One half of a template with the fields of an item in it; `question` follows its input. */
+  fill(pattern: string, item: TaskItem, modality: Modality, question?: string): void {
+    for (const piece of pattern.split(/(\{input\}|\{output\})/)) {
+      if (piece === '{output}') this.text(item.output);
+      else if (piece !== '{input}') this.text(piece);
+      else {
+        this.input(item, modality);
+        if (question !== undefined) this.text(modality === 'text' ? ` ${question}` : question);
+      }
+    }
+  }
+
+  /** The parts, with the mark at their end. */
+  marked(): PromptPart[] {
+    this.#flush();
+    return [...this.#parts, { mark: DELIMITER }];
+  }
+
+  #flush(): void {
+    if (this.#text !== '') this.#parts.push(this.#text);
+    this.#text = '';
+  }
+}
+
+function pictureOf(item: TaskItem): string {
+  if (item.image !== undefined) return item.image;
+  const wayOut = 'Load the task with pictures, and split it with pictures: true.';
+  throw new XpatchError('TASK_INVALID', `Item ${JSON.stringify(item.input)} has no picture. ${wayOut}`);
+}
