@@ -1,0 +1,33 @@
+import { XpatchError } from '../../errors.js';
+import type { LoadedExperiment } from './config.js';
+import type { Condition, Experiment } from './types.js';
+
+/**
+ * The experiment as a model can run it. A model without a picture encoder gets text queries and no condition with images,
+ * where the experiment is a preset that has a text part.
+ *
+ * @returns the experiment, and what was left out, one sentence each
+ * @throws {XpatchError} IMAGE_UNSUPPORTED when there is no text part
+ */
+export function fitToModel(
+  { experiment, textToo }: LoadedExperiment,
+  hasVision: boolean,
+): { experiment: Experiment; notes: string[] } {
+  const pictured = (condition: Condition) =>
+    condition.spec === 'image' || (condition.query ?? experiment.query) === 'image';
+  const withImages = experiment.conditions.filter(pictured);
+  if (hasVision || withImages.length === 0) return { experiment, notes: [] };
+  if (!textToo) {
+    const [first, ...more] = withImages.map(({ name }) => name);
+    const which = more.length > 0 ? `${first} and ${more.length} more conditions need` : `${first} needs`;
+    const message = `${which} pictures, and the model has no picture encoder. Give --mmproj, or take the condition out.`;
+    throw new XpatchError('IMAGE_UNSUPPORTED', message);
+  }
+  const isText = ({ spec, query }: Condition) => spec !== 'image' && query !== 'image';
+  const dropped = experiment.conditions.filter((condition) => !isText(condition)).map(({ name }) => name);
+  const left = dropped.length > 0 ? `, without ${dropped.join(', ')}` : '';
+  return {
+    experiment: { ...experiment, query: 'text', conditions: experiment.conditions.filter(isText) },
+    notes: [`The model has no picture encoder: text queries${left}.`],
+  };
+}

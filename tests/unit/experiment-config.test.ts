@@ -1,0 +1,378 @@
+import { readFileSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { experimentOf, loadExperiment, parseConfig, SCHEMA_FILE } from '../../src/evaluation/experiment/config.js';
+import { fitToModel } from '../../src/evaluation/experiment/fit.js';
+import { PRESETS } from '../../src/evaluation/experiment/presets.js';
+import type { Condition, Experiment, Template } from '../../src/evaluation/experiment/types.js';
+import { listTasks } from '../../src/tasks/task.js';
+import { expectError, temporaryFolder } from './helpers.js';
+
+const folder = await temporaryFolder();
+const NAMES = Object.keys(PRESETS);
+/** What a preset cannot know. */
+const GIVEN: Record<string, string[]> = {
+  vqa: ['tasks=[questions.json]'],
+  'llm-to-vlm': ['vectorModel=base.gguf'],
+  quantisation: ['vectorModel=other.gguf'],
+};
+
+const patch = { name: 'Patch', kind: 'patch', spec: 'text' };
+const of = (config: object) => experimentOf(config, { name: 'mine' }).experiment;
+const withCondition = (condition: object) => ({ conditions: [condition] });
+
+describe('errors name the path and what may stand there', () => {
+  test.each<[string, object, RegExp]>([
+    ['no conditions', {}, /^conditions: is missing\.$/],
+    ['an empty list', { conditions: [] }, /^conditions: must not be empty\.$/],
+    ['an unknown setting', { ...withCondition(patch), sed: [1] }, /^sed: is no setting here; allowed are .*, seeds, /],
+    [
+      'an unknown spec',
+      { conditions: [patch, { ...patch, name: 'b', spec: 'txt' }] },
+      /^conditions\[1\]\.spec: must be one of text, image, instruction, ensemble, not "txt"\.$/,
+    ],
+    [
+      'an ensemble in a prompt',
+      withCondition({ ...patch, kind: 'prompt', spec: 'ensemble' }),
+      /^conditions\[0\]\.spec: must be one of text, image, instruction, not "ensemble"\.$/,
+    ],
+    [
+      'a prompt without a spec',
+      withCondition({ name: 'a', kind: 'prompt' }),
+      /^conditions\[0\]\.spec: is missing; it must be one of text, image, instruction\.$/,
+    ],
+    [
+      'an unknown kind',
+      withCondition({ ...patch, kind: 'steer' }),
+      /^conditions\[0\]\.kind: must be one of majority, bare, prompt, patch, not "steer"\.$/,
+    ],
+    ['no kind', withCondition({ name: 'a' }), /conditions\[0\]\.kind: /],
+    [
+      'a control of a prompt',
+      withCondition({ name: 'a', kind: 'prompt', spec: 'text', control: 'wrong-task' }),
+      /^conditions\[0\]\.control: is no setting here; allowed are name, kind, query, spec, swaps, before, question\.$/,
+    ],
+    [
+      'text for numbers',
+      { ...withCondition(patch), seeds: ['one'] },
+      /^seeds\[0\]: must be a whole number, not "one"\.$/,
+    ],
+    ['no list', { ...withCondition(patch), seeds: 1 }, /^seeds: must be a list, such as \[a, b\], not 1\.$/],
+    ['a negative seed', { ...withCondition(patch), seeds: [-1] }, /^seeds\[0\]: must be at least 0, not -1\.$/],
+    ['a seed twice', { ...withCondition(patch), seeds: [3, 4, 3] }, /^seeds: entries 0 and 2 are the same/],
+    ['no tests', { ...withCondition(patch), test: 0 }, /^test: must be at least 1, not 0\.$/],
+    ['infinity', { ...withCondition(patch), strength: Number.POSITIVE_INFINITY }, /^strength: must be a number/],
+    [
+      'unknown layers',
+      { ...withCondition(patch), layers: 'best' },
+      /^layers: must be one of validation, all, or a list of block outputs such as \[3, 4\], not "best"\.$/,
+    ],
+    ['a negative layer', { ...withCondition(patch), layers: [-1] }, /^layers\[0\]: must be at least 0, not -1\.$/],
+    [
+      'an unknown template',
+      { ...withCondition(patch), template: 'papr' },
+      /^template: must be one of paper, chat, or an object with example, query and stop, not "papr"\.$/,
+    ],
+    [
+      'an unknown field of a template',
+      { ...withCondition(patch), template: { querry: 'x' } },
+      /^template\.querry: is no setting here; allowed are example, query, stop\.$/,
+    ],
+    [
+      'a template without input',
+      { ...withCondition(patch), template: { query: 'A:' } },
+      /^template\.query: .*\{input\}/,
+    ],
+    ['a name over two lines', withCondition({ ...patch, name: 'a\nb' }), /^conditions\[0\]\.name: must be one line/],
+    ['a name of blanks', withCondition({ ...patch, name: ' \u00a0' }), /^conditions\[0\]\.name: must be one line/],
+    ['an unknown preset', { preset: 'mian' }, /^preset: must be one of main, modalities, .*, not "mian"\.$/],
+    [
+      'two at once',
+      { ...withCondition(patch), test: 0, shots: 'x' },
+      /^shots: must be a whole number, not "x"; test: must be at least 1, not 0\.$/,
+    ],
+  ])('%s', (_, config, message) => expectError(() => of(config), 'CONFIG_INVALID', message));
+
+  test('what a config says is shown on one line, whatever is in it', () =>
+    expectError(
+      () => of({ ...withCondition(patch), query: '\u202e\n\u001b[2J'.padEnd(500, 'x') }),
+      'CONFIG_INVALID',
+      /^query: must be one of text, image, not "\\u\{202e\}\\n\\u001b\[2Jx{30,}\.\.\.\.$/,
+    ));
+});
+
+describe('settings that do not fit together', () => {
+  test.each<[string, object, RegExp]>([
+    [
+      'one name twice',
+      { conditions: [patch, patch] },
+      /^conditions\[1\]\.name: "Patch" is the name of conditions\[0\]/,
+    ],
+    [
+      'a foreign patch',
+      withCondition({ ...patch, foreign: true }),
+      /^vectorModel: is missing; conditions\[0\] is foreign/,
+    ],
+    ['a model for nothing', { ...withCondition(patch), vectorModel: 'x' }, /^vectorModel: no condition is foreign/],
+    ['more shots than items', { ...withCondition(patch), shots: 30 }, /^validation: must be greater than shots \(30\)/],
+    [
+      'more prompts than items',
+      { ...withCondition(patch), prompts: 31 },
+      /^prompts: must be at most validation \(30\)/,
+    ],
+    ['the same of a condition', withCondition({ ...patch, prompts: 31 }), /^conditions\[0\]\.prompts: must be at most/],
+    [
+      'prompts of an instruction',
+      withCondition({ ...patch, spec: 'instruction', prompts: 2 }),
+      /^conditions\[0\]\.prompts: an instruction is one prompt/,
+    ],
+    ['swaps of examples', withCondition({ ...patch, swaps: 1 }), /^conditions\[0\]\.swaps: only an instruction/],
+    [
+      'labels of an instruction',
+      withCondition({ ...patch, spec: 'instruction', control: 'shuffled-labels' }),
+      /^conditions\[0\]\.control: shuffled-labels needs the spec text or image/,
+    ],
+    [
+      'another task where there is one',
+      { ...withCondition({ ...patch, control: 'wrong-task' }), tasks: ['food-color'] },
+      /^conditions\[0\]\.control: wrong-task needs at least two tasks/,
+    ],
+    [
+      'a wrong layer of all',
+      { ...withCondition({ ...patch, control: 'wrong-layer' }), layers: 'all' },
+      /^conditions\[0\]\.control: wrong-layer means nothing/,
+    ],
+  ])('%s', (_, config, message) => expectError(() => of(config), 'CONFIG_INVALID', message));
+});
+
+describe('files', () => {
+  test.each<[string, string, RegExp]>([
+    ['a duplicate key', 'test: 1\ntest: 2\n', /is no valid YAML: Map keys must be unique at line 2/],
+    ['an unknown tag', 'test: !run rm\n', /is no valid YAML: Unresolved tag: !run at line 1/],
+    ['two documents', 'test: 1\n---\ntest: 2\n', /is no valid YAML: .*multiple documents/],
+    ['broken YAML', 'tasks: [a\n', /is no valid YAML: .* at line 2/],
+    ['broken JSON', '{"tasks": [', /is no valid YAML: /],
+    ['a list', '- main\n', /is no object of settings/],
+    ['nothing', '', /is no object of settings/],
+    [
+      'aliases that grow without bound',
+      `a: &a [x, x, x, x, x, x, x, x, x, x]\n${'bcdefg'
+        .split('')
+        .map((name, i) => `${name}: &${name} [${Array(10).fill(`*${'abcdef'[i]}`)}]`)
+        .join('\n')}`,
+      /is no valid YAML: Excessive alias count/,
+    ],
+  ])('%s', (_, text, message) => expectError(() => parseConfig(text, 'mine.yaml'), 'CONFIG_INVALID', message));
+
+  test('YAML and JSON of the same content are the same experiment', async () => {
+    const config = { preset: 'modalities', seeds: [7], tasks: ['food-color', 'food-flavor'], template: { stop: '.' } };
+    await writeFile(join(folder, 'a.json'), JSON.stringify(config));
+    await writeFile(
+      join(folder, 'b.yaml'),
+      'preset: modalities # every pair\nseeds: [7]\ntasks:\n  - food-color\n  - food-flavor\ntemplate: {stop: "."}\n',
+    );
+    const [a, b] = [await loadExperiment(join(folder, 'a.json')), await loadExperiment(join(folder, 'b.yaml'))];
+    expect(a).toEqual(b);
+    expect(a.experiment).toMatchObject({
+      name: 'modalities',
+      title: PRESETS.modalities?.title,
+      seeds: [7],
+      test: 100,
+      template: { example: 'Q:{input}\nA:{output}\n\n', query: 'Q:{input}\nA:', stop: '.' },
+      conditions: PRESETS.modalities?.config.conditions,
+    });
+  });
+
+  test('a file without a name is called as its file is', async () => {
+    const file = join(folder, 'My Run_2.yml');
+    await writeFile(file, 'conditions: [{name: Bare, kind: bare}]\n');
+    expect((await loadExperiment(file)).experiment).toMatchObject({ name: 'my-run-2', title: 'my-run-2' });
+  });
+
+  test('errors name the file', async () => {
+    const file = join(folder, 'wrong.yaml');
+    await writeFile(file, 'test: 0\npreset: main\n');
+    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: test: must be at least 1, not 0\.$/);
+    await writeFile(file, Buffer.from([0x74, 0xff, 0xfe]));
+    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: is no text in UTF-8/);
+    await writeFile(file, `# ${'x'.repeat(1 << 20)}`);
+    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /a config has at most 1048576/);
+    await expectError(() => loadExperiment(join(folder, 'nope.yaml')), 'FILE_NOT_FOUND', /nope\.yaml.*Check the path/);
+    await mkdir(join(folder, 'dir.yaml'));
+    await expectError(() => loadExperiment(join(folder, 'dir.yaml')), 'FILE_NOT_FOUND', /dir\.yaml/);
+    await expectError(
+      () => loadExperiment('mian'),
+      'CONFIG_INVALID',
+      /no preset "mian"\. Presets: main, .*\.\/mian\.yaml/,
+    );
+    await expectError(() => loadExperiment('constructor'), 'CONFIG_INVALID', /no preset "constructor"/);
+  });
+});
+
+describe('--set', () => {
+  const set = async (...settings: string[]) => (await loadExperiment('main', settings)).experiment;
+
+  test('values are YAML, paths go into lists and objects, later ones win', async () => {
+    const experiment = await set(
+      'seeds=[1,2]',
+      'test=20',
+      'test=30',
+      'strength=-.5',
+      'op=add',
+      'ignoreCase=true',
+      'title="a = b"',
+      'layers=[3]',
+      'template.stop="\\n\\n"',
+      'conditions.5.prompts=4',
+      'conditions.12={name: More, kind: bare, question: "What, exactly?"}',
+    );
+    expect(experiment).toMatchObject({ seeds: [1, 2], test: 30, strength: -0.5, op: 'add', ignoreCase: true });
+    expect(experiment).toMatchObject({ title: 'a = b', layers: [3], template: { stop: '\n\n' } });
+    expect(experiment.conditions[5]).toEqual({ name: 'Text Patch', kind: 'patch', spec: 'text', prompts: 4 });
+    expect(experiment.conditions[12]).toEqual({ name: 'More', kind: 'bare', question: 'What, exactly?' });
+    expect(PRESETS.main?.config.conditions[5]).not.toHaveProperty('prompts');
+  });
+
+  test.each<[string, RegExp]>([
+    ['seeds', /--set "seeds" is no key=value, such as seeds=\[1,2\]/],
+    ['seeds=1,2', /seeds: must be a list, such as \[a, b\], not "1,2"/],
+    ['seeds=[1', /--set seeds: the value is no valid YAML/],
+    ['sedes=[1]', /sedes: is no setting here; allowed are .*seeds/],
+    ['test=', /test: must be a whole number, not null/],
+    ['conditions.first.spec=text', /"first" is no number of an entry/],
+    ['conditions.40={}', /there are 12 entries; the next one is number 12/],
+    ['conditions.0.spec.x=1', /conditions\.0\.spec has no settings inside it/],
+    ['test.x=1', /test has no settings inside it/],
+    ['__proto__.test=1', /"__proto__" is no name of a setting/],
+    ['conditions.2.spec=txt', /conditions\[2\]\.spec: must be one of text, image, instruction, not "txt"/],
+  ])('%s is refused', (setting, message) => expectError(() => set(setting), 'CONFIG_INVALID', message));
+});
+
+describe('presets', () => {
+  test.each(NAMES)('%s is valid, in the sizes of the paper', async (name) => {
+    const { experiment } = await loadExperiment(name, GIVEN[name]);
+    expect(experiment.name).toBe(name);
+    expect(PRESETS[name]?.shows).toMatch(/^[A-Z].*\.$/);
+    if (name === 'compute') return;
+    expect(experiment).toMatchObject({ seeds: [1, 2, 3], validation: 30, prompts: 30, test: 100, shots: 5 });
+  });
+
+  test('what a preset cannot know is asked for', async () => {
+    await expectError(
+      () => loadExperiment('vqa'),
+      'CONFIG_INVALID',
+      /tasks: must not be empty: name shipped tasks, or files/,
+    );
+    await expectError(() => loadExperiment('llm-to-vlm'), 'CONFIG_INVALID', /vectorModel: is missing/);
+  });
+
+  test('a model without pictures gets the text part of a preset, or a refusal', async () => {
+    const main = await loadExperiment('main');
+    expect(fitToModel(main, true)).toEqual({ experiment: main.experiment, notes: [] });
+    const { experiment, notes } = fitToModel(main, false);
+    expect(experiment.query).toBe('text');
+    expect(experiment.conditions.map(({ name }) => name)).toEqual(
+      main.experiment.conditions.map(({ name }) => name).filter((name) => !name.startsWith('Image')),
+    );
+    expect(notes).toEqual(['The model has no picture encoder: text queries, without Image Prompt, Image Patch.']);
+    const refused = /Image Prompt and 1 more conditions need pictures.*--mmproj/;
+    const toText = await loadExperiment('image-to-text');
+    await expectError(() => fitToModel(toText, false), 'IMAGE_UNSUPPORTED', refused);
+    const spelt = await loadExperiment('main', ['query=image']);
+    await expectError(
+      () => fitToModel(spelt, false),
+      'IMAGE_UNSUPPORTED',
+      /^Random and 11 more conditions need pictures/,
+    );
+  });
+});
+
+// The compiler checks that these lists are complete and no longer than the types; the tests compare them with the schema.
+type Keys<T> = Record<keyof Required<T>, true>;
+const EXPERIMENT: Keys<Experiment> = {
+  name: true,
+  title: true,
+  tasks: true,
+  seeds: true,
+  query: true,
+  style: true,
+  template: true,
+  shots: true,
+  validation: true,
+  test: true,
+  prompts: true,
+  readPosition: true,
+  layers: true,
+  op: true,
+  strength: true,
+  maxTokens: true,
+  ignoreCase: true,
+  scores: true,
+  vectorModel: true,
+  conditions: true,
+};
+const CONDITION: Keys<Condition> = {
+  name: true,
+  kind: true,
+  query: true,
+  spec: true,
+  control: true,
+  foreign: true,
+  prompts: true,
+  swaps: true,
+  before: true,
+  question: true,
+};
+const TEMPLATE: Keys<Template> = { example: true, query: true, stop: true };
+const KIND: Record<Condition['kind'], true> = { majority: true, bare: true, prompt: true, patch: true };
+const SPEC: Record<NonNullable<Condition['spec']>, true> = {
+  text: true,
+  image: true,
+  instruction: true,
+  ensemble: true,
+};
+const CONTROL: Record<NonNullable<Condition['control']>, true> = {
+  'random-vector': true,
+  'wrong-task': true,
+  'shuffled-labels': true,
+  'wrong-layer': true,
+  identity: true,
+};
+const CHOICES = {
+  query: { text: true, image: true } satisfies Record<Experiment['query'], true>,
+  readPosition: { 'last-example': true, 'dummy-query': true } satisfies Record<Experiment['readPosition'], true>,
+  op: { replace: true, add: true } satisfies Record<Experiment['op'], true>,
+};
+
+describe('the published schema and the type are in step', () => {
+  const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8'));
+  const { properties, $defs } = schema;
+  const kinds = properties.conditions.items.oneOf as {
+    properties: Record<string, { const?: string; enum?: string[] }>;
+  }[];
+  const sorted = (keys: object) => Object.keys(keys).sort();
+  const kindOf = (name: string) => kinds.find((kind) => kind.properties.kind?.const === name);
+
+  test('defaults', async () => {
+    expect(properties.tasks.default).toEqual(await listTasks());
+    const filled = of(withCondition({ name: 'Bare', kind: 'bare' }));
+    expect(sorted(filled)).toEqual(sorted(EXPERIMENT).filter((key) => key !== 'vectorModel'));
+  });
+
+  test('settings', () => {
+    expect(sorted(properties)).toEqual([...sorted(EXPERIMENT), 'preset'].sort());
+    expect(sorted(properties.template.then.properties)).toEqual(sorted(TEMPLATE));
+    expect([...new Set(kinds.flatMap((kind) => Object.keys(kind.properties)))].sort()).toEqual(sorted(CONDITION));
+  });
+
+  test('choices', () => {
+    expect(kinds.map((kind) => kind.properties.kind?.const).sort()).toEqual(sorted(KIND));
+    expect(kindOf('patch')?.properties.spec?.enum?.toSorted()).toEqual(sorted(SPEC));
+    expect(kindOf('patch')?.properties.control?.enum?.toSorted()).toEqual(sorted(CONTROL));
+    expect($defs.modality.enum.toSorted()).toEqual(sorted(CHOICES.query));
+    expect(properties.readPosition.enum.toSorted()).toEqual(sorted(CHOICES.readPosition));
+    expect(properties.op.enum.toSorted()).toEqual(sorted(CHOICES.op));
+    expect(properties.preset.enum).toEqual(NAMES);
+  });
+});
