@@ -94,12 +94,12 @@ export function accuracyTable(queries: readonly ScoredQuery[], options: Accuracy
 export function observationsOf(queries: readonly ScoredQuery[], score: Score): Observation[] {
   return queries.flatMap((query) => {
     const { task, domain, seed, item } = query;
-    const value = valueOf(query, score);
+    const value = scoreOf(query, score);
     return value === undefined ? [] : [{ task, domain, seed, item, value: Number(value) }];
   });
 }
 
-function valueOf(query: ScoredQuery, score: Score): boolean | number | undefined {
+function scoreOf(query: ScoredQuery, score: Score): boolean | number | undefined {
   if (score !== 'likelihood') return query[score];
   return query.answerRank === undefined ? undefined : query.answerRank === 0;
 }

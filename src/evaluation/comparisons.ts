@@ -1,0 +1,91 @@
+import type { Condition, Experiment } from './experiment/types.js';
+import { compareFamily } from './permutation.js';
+import { differenceInterval, type Estimate, type Observation } from './statistics.js';
+import { observationsOf, type Score, type ScoredQuery } from './tables.js';
+
+/** How much better the first condition is than the second: mean over tasks, paired, on the queries that both answered. */
+export interface Comparison extends Estimate {
+  readonly first: string;
+  readonly second: string;
+  /** Of a paired permutation test (`permutationTest`). */
+  readonly p: number;
+  /** p after Holm's correction for the number of comparisons. */
+  readonly adjusted: number;
+}
+
+/**
+ * What an experiment compares, by name: every patch with the bare query, with the same specification in the prompt, with its
+ * controls, with the same vector of the model itself (when it is foreign) and without noise, an ensemble with its parts;
+ * always with the same kind of query.
+ */
+export function pairsOf(experiment: Experiment): [first: string, second: string][] {
+  const { conditions } = experiment;
+  return conditions.flatMap((first) =>
+    conditions
+      .filter((second) => second !== first && sameQuery(first, second, experiment) && comparable(first, second))
+      .map((second): [string, string] => [first.name, second.name]),
+  );
+}
+
+function sameQuery(a: Condition, b: Condition, { query }: Experiment): boolean {
+  const of = (condition: Condition) =>
+    JSON.stringify([condition.query ?? query, condition.before ?? '', condition.question ?? '']);
+  return of(a) === of(b);
+}
+
+function comparable(patch: Condition, other: Condition): boolean {
+  if (patch.kind !== 'patch' || patch.control !== undefined) return false;
+  const { spec, prompts, swaps = 0, foreign = false } = patch;
+  const ownSwaps = other.swaps ?? 0;
+  const ownForeign = other.foreign ?? false;
+  switch (other.kind) {
+    case 'majority':
+      return false;
+    case 'bare':
+      return true;
+    case 'prompt':
+      return other.spec === spec && ownSwaps === swaps;
+    case 'patch': {
+      const alike = other.prompts === prompts && ownSwaps === swaps && ownForeign === foreign;
+      if (other.control !== undefined) return other.spec === spec && alike;
+      if (spec === 'ensemble' && other.spec !== spec) return alike;
+      const oneChange = ownForeign !== foreign ? foreign && ownSwaps === swaps : swaps > 0 && ownSwaps === 0;
+      return other.spec === spec && other.prompts === prompts && oneChange;
+    }
+  }
+}
+
+/**
+ * Compares conditions that are read together, as one family. Pairs without a query that both answered are left out.
+ *
+ * @param queries of the test, one a condition, task, seed and item
+ */
+export function compareConditions(
+  queries: readonly ScoredQuery[],
+  pairs: readonly (readonly [first: string, second: string])[],
+  score: Score,
+): Comparison[] {
+  const family = pairs.flatMap(([first, second]) => {
+    const [a, b] = common(of(queries, first, score), of(queries, second, score));
+    return a.length === 0 ? [] : [{ names: { first, second }, first: a, second: b }];
+  });
+  const tests = compareFamily(family);
+  return family.map(({ names, first, second }, i) => {
+    const { p, adjusted } = tests[i] as (typeof tests)[number];
+    return { ...names, ...differenceInterval(first, second), p, adjusted };
+  });
+}
+
+function of(queries: readonly ScoredQuery[], condition: string, score: Score): Observation[] {
+  return observationsOf(
+    queries.filter((query) => query.condition === condition),
+    score,
+  );
+}
+
+/** The observations of queries that stand in both. */
+function common(a: readonly Observation[], b: readonly Observation[]): [Observation[], Observation[]] {
+  const key = ({ task, seed, item }: Observation) => JSON.stringify([task, seed, item]);
+  const [inA, inB] = [new Set(a.map(key)), new Set(b.map(key))];
+  return [a.filter((o) => inB.has(key(o))), b.filter((o) => inA.has(key(o)))];
+}

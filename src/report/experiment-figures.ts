@@ -1,0 +1,173 @@
+import type { Condition, Experiment, ResultLine } from '../evaluation/experiment/types.js';
+import { bootstrapInterval, wilsonInterval } from '../evaluation/statistics.js';
+import { observationsOf } from '../evaluation/tables.js';
+import { atLayer, type ExperimentLines, queriesOf } from './experiment-lines.js';
+import { tasksOf } from './experiment-tables.js';
+import type { Figure, Panel, Point } from './figure.js';
+import type { Block } from './report.js';
+
+const LAYER = 'layer (0-based block output)';
+
+/** Accuracy on validation items by patched layer, a panel a task and one for their mean; prompts of examples are dotted. */
+export function sweepBlocks(experiment: Experiment, lines: ExperimentLines): Block[] {
+  const { validation, layers } = lines;
+  const swept = validation.filter(({ layer }) => layer !== undefined);
+  if (new Set(swept.map(({ layer }) => layer)).size < 2) return [];
+  const names = experiment.conditions.map(({ name }) => name);
+  const curves = names.filter((name) => swept.some(({ condition }) => condition === name));
+  const dotted = names.filter((name) => validation.some((line) => line.condition === name && line.layer === undefined));
+  const panel = (title: string, own: readonly ResultLine[], share: (some: readonly ResultLine[]) => Share): Panel => {
+    const byCondition = grouped(own, ({ condition }) => condition);
+    return {
+      title,
+      series: curves.map((label) => ({
+        label,
+        points: [...grouped(byCondition.get(label) ?? [], ({ layer }) => layer)]
+          .sort(([a = 0], [b = 0]) => a - b)
+          .flatMap(([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }])),
+      })),
+      baselines: dotted.flatMap((label) => {
+        const some = byCondition.get(label) ?? [];
+        return some.length > 0 ? [{ label, y: share(some).y }] : [];
+      }),
+      verticals: experiment.layers === 'validation' ? layers.map((x) => ({ label: `layer ${x}`, x })) : [],
+    };
+  };
+  const tasks = tasksOf(experiment, validation);
+  const notes = [
+    `Lenient score on validation items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
+    ...(experiment.layers === 'validation' && layers.length > 0
+      ? ['Vertical line: the layer used for the test queries.']
+      : []),
+  ];
+  const axes = { xLabel: LAYER, yLabel: 'validation accuracy' };
+  const title = `Accuracy on ${queriesOf(experiment)} queries by patched layer`;
+  const byTask = grouped(validation, ({ task }) => task);
+  const blocks: Block[] = [
+    {
+      kind: 'curves',
+      name: 'layer-sweep',
+      heading: 'Layer sweep on validation items',
+      figure: { title, ...axes, panels: tasks.map((task) => panel(task, byTask.get(task) ?? [], pooled)), notes },
+    },
+  ];
+  if (tasks.length < 2) return blocks;
+  const mean: Figure = {
+    title: `${title}, mean over tasks`,
+    ...axes,
+    panels: [panel('', validation, (some) => meanOverTasks(some))],
+    notes: notes.slice(1),
+  };
+  return [
+    ...blocks,
+    { kind: 'curves', name: 'layer-sweep-mean', heading: 'Layer sweep, mean over tasks', figure: mean },
+  ];
+}
+
+/** Accuracy on test queries by patched layer, for experiments that test several. */
+export function testLayerBlocks(experiment: Experiment, { test, layers }: ExperimentLines): Block[] {
+  if (layers.length < 2) return [];
+  const byRow = grouped(test, ({ condition }) => condition);
+  const series = experiment.conditions.flatMap(({ name }) => {
+    const points = layers.flatMap((x): Point[] => estimate(byRow.get(atLayer(name, x)) ?? [], x));
+    return points.length > 1 ? [{ label: name, points }] : [];
+  });
+  const baselines = experiment.conditions
+    .filter(({ kind }) => kind === 'prompt')
+    .flatMap(({ name }) => estimate(byRow.get(name) ?? [], 0).map(({ y }) => ({ label: name, y })));
+  if (series.length === 0) return [];
+  return [
+    {
+      kind: 'curves',
+      name: 'test-layers',
+      heading: 'Test accuracy by layer',
+      figure: {
+        title: `Accuracy on ${queriesOf(experiment)} test queries by patched layer`,
+        xLabel: LAYER,
+        yLabel: 'accuracy, mean over tasks',
+        panels: [{ title: '', series, baselines }],
+        notes: [
+          'Lenient score. Bands: 95 % bootstrap intervals over items. The best of several layers is chosen by what it is judged by.',
+        ],
+      },
+    },
+  ];
+}
+
+/** Accuracy by number of examples that the vector was made of: 0 is the instruction alone. */
+export function examplesBlocks(experiment: Experiment, { test }: ExperimentLines): Block[] {
+  const own = experiment.conditions.filter(
+    ({ kind, control, foreign, swaps, before, question }) =>
+      kind === 'patch' && !control && !foreign && !swaps && before === undefined && question === undefined,
+  );
+  const byRow = grouped(test, ({ condition }) => condition);
+  const pointsOf = (conditions: readonly Condition[]) =>
+    conditions
+      .flatMap((condition) => estimate(byRow.get(condition.name) ?? [], examplesOf(condition, experiment)))
+      .sort((a, b) => a.x - b.x);
+  const queries = [...new Set(own.map((condition) => condition.query ?? experiment.query))];
+  const panels = queries.map((query): Panel => {
+    const asked = own.filter((condition) => (condition.query ?? experiment.query) === query);
+    const of = (spec: Condition['spec']) => asked.filter((condition) => condition.spec === spec);
+    const series = [
+      { label: 'text examples', points: pointsOf(of('text')) },
+      { label: 'image examples', points: pointsOf(of('image')) },
+      {
+        label: 'examples and instruction',
+        points: of('ensemble').length > 0 ? pointsOf([...of('instruction'), ...of('ensemble')]) : [],
+      },
+    ].filter(({ points }) => new Set(points.map(({ x }) => x)).size > 1);
+    return { title: queries.length > 1 ? `${query} queries` : '', series };
+  });
+  if (panels.every(({ series }) => series.length === 0)) return [];
+  return [
+    {
+      kind: 'curves',
+      name: 'examples-curve',
+      heading: 'How many examples a vector takes',
+      figure: {
+        title: `Accuracy on ${queriesOf(experiment)} queries by examples in the vector`,
+        xLabel: 'examples (5 a prompt; 0: the instruction alone)'.replace('5', String(experiment.shots)),
+        yLabel: 'accuracy, mean over tasks',
+        panels,
+        notes: ['Lenient score. Bands: 95 % bootstrap intervals over items, seeds held fixed.'],
+      },
+    },
+  ];
+}
+
+function examplesOf({ spec, prompts }: Condition, experiment: Experiment): number {
+  return spec === 'instruction' ? 0 : experiment.shots * (prompts ?? experiment.prompts);
+}
+
+/** No point without a query. */
+function estimate(lines: readonly ResultLine[], x: number): Point[] {
+  const observations = observationsOf(lines, 'lenient');
+  if (observations.length === 0) return [];
+  const { value, low, high } = bootstrapInterval(observations);
+  return [{ x, y: value, low, high }];
+}
+
+type Share = Omit<Point, 'x'>;
+
+function pooled(lines: readonly ResultLine[]): Share {
+  const correct = lines.filter(({ lenient }) => lenient).length;
+  return { y: correct / lines.length, ...wilsonInterval(correct, lines.length) };
+}
+
+/** As the layer is chosen: every task and seed counts the same. */
+function meanOverTasks(lines: readonly ResultLine[]): Share {
+  const cells = [...grouped(lines, ({ task, seed }) => `${seed} ${task}`).values()];
+  return { y: cells.reduce((sum, cell) => sum + pooled(cell).y, 0) / cells.length };
+}
+
+function grouped<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {
+  const groups = new Map<Key, Item[]>();
+  for (const item of items) {
+    const key = keyOf(item);
+    const group = groups.get(key);
+    if (group) group.push(item);
+    else groups.set(key, [item]);
+  }
+  return groups;
+}

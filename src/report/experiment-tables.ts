@@ -1,0 +1,168 @@
+import { type Comparison, compareConditions, pairsOf } from '../evaluation/comparisons.js';
+import type { Condition, Experiment, ResultLine } from '../evaluation/experiment/types.js';
+import { lenientMatch, strictMatch } from '../evaluation/scoring.js';
+import { bootstrapInterval } from '../evaluation/statistics.js';
+import { accuracyTable, type Cell, observationsOf, SCORES, type Score, type Table } from '../evaluation/tables.js';
+import { type ExperimentLines, queriesOf } from './experiment-lines.js';
+import type { TextTable } from './report.js';
+
+/** The scores that a run has. */
+export function scoresOf(test: readonly ResultLine[]): Score[] {
+  return SCORES.filter((score) => test.some((line) => observationsOf([line], score).length > 0));
+}
+
+/** Every condition in every task, with intervals. Conditions without this score (the majority row has no probability) are left out. */
+export function scoreTable(
+  experiment: Experiment,
+  { test, rows, layers }: ExperimentLines,
+  score: Score,
+  notes: readonly string[],
+): Table {
+  const has = (name: string) =>
+    observationsOf(
+      test.filter(({ condition }) => condition === name),
+      score,
+    ).length > 0;
+  const what = { lenient: 'Accuracy', strict: 'Accuracy', probability: 'Probability', likelihood: 'Accuracy' }[score];
+  return accuracyTable(test, {
+    title: `${what} on ${queriesOf(experiment)} queries (${score} score)`,
+    score,
+    conditions: rows.filter(has),
+    tasks: tasksOf(experiment, test),
+    notes: [...notes, ...layerNotes(experiment, layers), ...(experiment.ignoreCase ? ['Case does not count.'] : [])],
+  });
+}
+
+/** Tasks as the lines name them (a file by its name), in the experiment's order as far as it has them. */
+export function tasksOf({ tasks }: Experiment, lines: readonly ResultLine[]): string[] {
+  const found = [...new Set(lines.map(({ task }) => task))];
+  const place = (task: string) => {
+    const index = tasks.findIndex((name) => name === task || name.split(/[\\/]/).at(-1) === `${task}.json`);
+    return index < 0 ? tasks.length : index;
+  };
+  return found.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
+}
+
+function layerNotes({ layers: chosen }: Experiment, layers: readonly number[]): string[] {
+  if (layers.length === 0) return [];
+  const how = chosen === 'validation' ? ', chosen on validation items' : '';
+  return [`Patches at layer ${layers.join(', ')} (0-based block output)${how}.`];
+}
+
+/** The comparisons of an experiment under one score; none when it has nothing to compare. */
+export function differencesTable(
+  experiment: Experiment,
+  { test }: ExperimentLines,
+  score: Score,
+): TextTable | undefined {
+  const comparisons = compareConditions(test, pairsOf(experiment), score);
+  if (comparisons.length === 0) return undefined;
+  return {
+    title: `Differences of conditions (${score} score)`,
+    columns: [
+      { name: 'Condition' },
+      { name: 'minus' },
+      { name: 'difference', digits: 3 },
+      { name: 'low', digits: 3 },
+      { name: 'high', digits: 3 },
+      { name: 'p', digits: 5 },
+      { name: 'p (Holm)', digits: 5 },
+      { name: 'n', digits: 0 },
+      { name: 'items', digits: 0 },
+    ],
+    rows: comparisons.map(({ first, second, value, low, high, p, adjusted, n, items }: Comparison) => [
+      first,
+      second,
+      value,
+      low,
+      high,
+      p,
+      adjusted,
+      n,
+      items,
+    ]),
+    notes: [
+      'Mean over tasks, paired by query. low, high: 95 % bootstrap interval over items, seeds held fixed.',
+      `p: two-sided paired permutation test over items; Holm: corrected for the ${comparisons.length} comparisons of this table.`,
+    ],
+  };
+}
+
+/** Specification by query: the mean over tasks of Prompt and Patch. For experiments with more than one kind of query. */
+export function matrixTable(experiment: Experiment, { test }: ExperimentLines, score: Score): Table | undefined {
+  const { conditions, query } = experiment;
+  const plain = conditions.filter(isPlain);
+  const queries = [...new Set(plain.map((condition) => condition.query ?? query))].sort();
+  if (queries.length < 2) return undefined;
+  const columns = queries.flatMap((one) =>
+    ['prompt', 'patch'].map((kind) => ({ one, kind, name: `${one} query, ${kind}` })),
+  );
+  const specs = ['text', 'image', 'instruction', 'ensemble'] as const;
+  const cellOf = (spec: Condition['spec'], one: string, kind: string): Cell | undefined => {
+    const condition = plain.find((c) => c.kind === kind && c.spec === spec && (c.query ?? query) === one);
+    const own = observationsOf(
+      test.filter((line) => line.condition === condition?.name),
+      score,
+    );
+    return own.length > 0 ? bootstrapInterval(own) : undefined;
+  };
+  return {
+    title: `Specification by query, mean over tasks (${score} score)`,
+    corner: 'Specification',
+    columns: columns.map(({ name }) => name),
+    rows: specs
+      .map((spec) => ({ label: spec, cells: columns.map(({ one, kind }) => cellOf(spec, one, kind)) }))
+      .filter(({ cells }) => cells.some((cell) => cell !== undefined)),
+    notes: ['Ranges: 95 % bootstrap intervals over items, seeds held fixed.'],
+  };
+}
+
+/** A condition that differs from others only in specification, query, and prompt or patch. */
+function isPlain({ kind, control, foreign, prompts, swaps, before, question }: Condition): boolean {
+  const changed = [control, foreign || undefined, prompts, swaps || undefined, before, question];
+  return (kind === 'prompt' || kind === 'patch') && changed.every((change) => change === undefined);
+}
+
+/** Whom an answer follows when a question about something else stands in the query. Only where the rival answer is known. */
+export function conflictTables(
+  experiment: Experiment,
+  { test, rows }: ExperimentLines,
+): { score: Score; table: Table }[] {
+  const asked = test.filter(({ rival, prompt }) => rival !== undefined && prompt !== undefined);
+  if (asked.length === 0) return [];
+  const { ignoreCase } = experiment;
+  return (['lenient', 'strict'] as const).map((score) => {
+    const cellOf = (condition: string, of: (line: ResultLine) => boolean): Cell | undefined => {
+      const own = asked.filter((line) => line.condition === condition);
+      const observations = own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }));
+      return own.length > 0 ? bootstrapInterval(observations) : undefined;
+    };
+    const follows = (line: ResultLine, answer: string) =>
+      score === 'lenient'
+        ? lenientMatch(line.firstToken, answer, { ignoreCase })
+        : strictMatch(line.answer, answer, { ignoreCase });
+    const patched = (line: ResultLine) => (score === 'lenient' ? line.lenient : line.strict === true);
+    const local = (line: ResultLine) => follows(line, line.rival ?? '');
+    return {
+      score,
+      table: {
+        title: `Whom the answer follows (${score} score)`,
+        corner: 'Condition',
+        columns: ['the task', 'the question in the query', 'neither'],
+        rows: rows
+          .filter((row) => asked.some(({ condition }) => condition === row))
+          .map((label) => ({
+            label,
+            cells: [patched, local, (line: ResultLine) => !patched(line) && !local(line)].map((of) =>
+              cellOf(label, of),
+            ),
+          })),
+        notes: [
+          'Share of answers, mean over tasks. The task is what a patched vector carries; the question in the query asks for another fact about the same item.',
+          'Only items whose two answers the lenient score can tell apart.',
+          'Ranges: 95 % bootstrap intervals over items, seeds held fixed.',
+        ],
+      },
+    };
+  });
+}
