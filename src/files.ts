@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { type FileHandle, mkdir, open, rename, unlink } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { XpatchError } from './errors.js';
 
 const WAYS_OUT: Record<string, (path: string) => string> = {
@@ -12,7 +12,14 @@ const WAYS_OUT: Record<string, (path: string) => string> = {
   EROFS: () => 'The file system is read-only: name a folder on another one.',
   ENOSPC: () => 'The disk is full: free some space, or name a folder on another disk.',
   EDQUOT: () => 'Your disk quota is used up: free some space, or name a folder on another disk.',
+  EFBIG: () => 'The file would grow beyond what this system allows: raise the limit (ulimit -f), or split the work.',
 };
+
+/** FILE_WRITE with a way out of what the system said. */
+export function writeError(path: string, cause: unknown): XpatchError {
+  const wayOut = WAYS_OUT[(cause as NodeJS.ErrnoException).code ?? '']?.(path) ?? (cause as Error).message;
+  return new XpatchError('FILE_WRITE', `Could not write ${path}. ${wayOut}`, { cause });
+}
 
 /**
  * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
@@ -43,13 +50,29 @@ export async function writeFileAtomic(
   } catch (cause) {
     await handle?.close().catch(() => undefined);
     if (created) await unlink(temporary).catch(() => undefined);
-    const wayOut = WAYS_OUT[(cause as NodeJS.ErrnoException).code ?? '']?.(path) ?? (cause as Error).message;
-    throw new XpatchError('FILE_WRITE', `Could not write ${path}. ${wayOut}`, { cause });
+    throw writeError(path, cause);
   }
 }
 
-/** Makes the rename itself last through a power cut, on systems where a folder can be opened. */
-async function syncFolder(folder: string): Promise<void> {
+/**
+ * Makes a folder and those above it, so that they last through a power cut.
+ * @throws {XpatchError} FILE_WRITE
+ */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    const first = await mkdir(path, { recursive: true });
+    if (first === undefined) return;
+    // Every folder that was made is an entry of the one above it.
+    for (let made = resolve(path); made.length >= resolve(first).length; made = dirname(made)) {
+      await syncFolder(dirname(made));
+    }
+  } catch (cause) {
+    throw writeError(path, cause);
+  }
+}
+
+/** Makes the entries of a folder last through a power cut, on systems where a folder can be opened. */
+export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
   await handle?.close();

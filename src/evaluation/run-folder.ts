@@ -1,8 +1,9 @@
-import { appendFile, mkdir, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
-import { writeFileAtomic } from '../files.js';
+import { makeFolder, writeFileAtomic } from '../files.js';
 import type { TaskVector } from '../vectors/task-vector.js';
+import { LineFile } from './result-file.js';
 
 /** What a run needs to be repeated: written first, and again when it ends. */
 export interface Manifest {
@@ -10,68 +11,75 @@ export interface Manifest {
   [key: string]: unknown;
 }
 
+export const MANIFEST_FILE = 'manifest.json';
+export const RESULTS_FILE = 'results.jsonl';
+
 /**
- * The folder of a run: `manifest.json`, `results.jsonl` (one line a scored query), `vectors/`, `tables/`, `figures/`,
- * `report.html`. Whole files are written atomically; lines are appended as they come, so that an interrupted run keeps them.
+ * The folder of a run: `manifest.json`, `results.jsonl` (one line a result), `vectors/`, `tables/`, `figures/`,
+ * `report.html`. Whole files are written atomically; lines are appended as they come. Either is on the disk when the promise resolves.
  */
 export class RunFolder {
-  private constructor(readonly path: string) {}
+  protected constructor(readonly path: string) {}
 
   /**
-   * @throws XpatchError FILE_WRITE when the folder cannot be made or holds something already.
+   * @throws {XpatchError} FILE_WRITE when the folder cannot be made or holds something already.
    */
   static async create(path: string, manifest: Manifest): Promise<RunFolder> {
-    try {
-      await mkdir(path, { recursive: true });
-    } catch (cause) {
-      throw new XpatchError('FILE_WRITE', `The run folder ${path} cannot be made: ${(cause as Error).message}`, {
-        cause,
-      });
-    }
-    const others = await readdir(path);
-    if (others.length) {
-      throw new XpatchError(
-        'FILE_WRITE',
-        `The run folder ${path} is not empty (${others.slice(0, 3).join(', ')}). Name another one, or remove it.`,
-      );
-    }
+    await makeFolder(path);
+    requireEmpty(path, await readdir(path));
     const folder = new RunFolder(path);
     await folder.writeManifest(manifest);
     return folder;
   }
 
   async writeManifest(manifest: Manifest): Promise<void> {
-    await this.write('manifest.json', `${JSON.stringify(manifest, null, 2)}\n`);
+    await this.write(MANIFEST_FILE, `${JSON.stringify(manifest, null, 2)}\n`);
   }
 
   /**
    * @param name path inside the folder
    * @param content whole, or in chunks that are written one after the other
+   * @throws {XpatchError} FILE_WRITE
    */
   async write(name: string, content: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
     await writeFileAtomic(await this.place(name), content);
   }
 
+  /** @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT for a name that is no file name */
   async saveVector(name: string, vector: TaskVector): Promise<void> {
-    await vector.save(await this.place(`vectors/${name}.safetensors`));
+    await vector.save(await this.place(vectorFile(name)));
+  }
+
+  /** Appends to `results.jsonl`. @throws {XpatchError} FILE_WRITE */
+  async append(lines: readonly object[]): Promise<void> {
+    const file = await LineFile.open(join(this.path, RESULTS_FILE));
+    try {
+      await file.append(lines);
+    } finally {
+      await file.close();
+    }
   }
 
   /** The path of a file of the run, whose folder then exists. */
   private async place(name: string): Promise<string> {
     const file = join(this.path, name);
-    await mkdir(dirname(file), { recursive: true }).catch((cause) => {
-      throw new XpatchError('FILE_WRITE', `${dirname(file)} cannot be made: ${(cause as Error).message}`, { cause });
-    });
+    await makeFolder(dirname(file));
     return file;
   }
+}
 
-  /** @throws XpatchError FILE_WRITE */
-  async append(lines: readonly object[]): Promise<void> {
-    const file = join(this.path, 'results.jsonl');
-    try {
-      await appendFile(file, lines.map((line) => `${JSON.stringify(line)}\n`).join(''), { flush: true });
-    } catch (cause) {
-      throw new XpatchError('FILE_WRITE', `Could not append to ${file}: ${(cause as Error).message}`, { cause });
-    }
-  }
+/** @throws {XpatchError} FILE_WRITE */
+export function requireEmpty(path: string, names: readonly string[]): void {
+  if (names.length === 0) return;
+  const found = names.slice(0, 3).join(', ');
+  throw new XpatchError(
+    'FILE_WRITE',
+    `The run folder ${path} is not empty (${found}). Name another one, or remove it.`,
+  );
+}
+
+/** Where a run keeps a vector. @throws {XpatchError} INVALID_ARGUMENT for a name that is no file name */
+export function vectorFile(name: string): string {
+  if (/^[^./\\:\0][^/\\:\0]*$/.test(name)) return `vectors/${name}.safetensors`;
+  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(name)} cannot name a vector: it must be a file name.`);
 }

@@ -1,0 +1,35 @@
+import { createHash } from 'node:crypto';
+import { XpatchError } from '../../errors.js';
+import type { Experiment, QueryKey } from './types.js';
+
+/** One of `of` parts of an experiment, `index` from 1. */
+export interface Shard {
+  readonly index: number;
+  readonly of: number;
+}
+
+/** @param text `2/5`: the second of five. @throws {XpatchError} INVALID_ARGUMENT */
+export function parseShard(text: string): Shard {
+  const [, index, of] = /^(\d{1,6})\/(\d{1,6})$/.exec(text.trim()) ?? [];
+  const shard = { index: Number(index), of: Number(of) };
+  if (index !== undefined && shard.index >= 1 && shard.index <= shard.of) return shard;
+  throw new XpatchError(
+    'INVALID_ARGUMENT',
+    `A shard is given as 2/5, the second of five, not ${JSON.stringify(text)}.`,
+  );
+}
+
+/**
+ * Whether a query belongs to a shard. Queries are dealt out by a hash of their item: everything that is asked about one item
+ * (all conditions, layers, tasks and seeds) is in the same shard, so pictures and prefixes are read once, and comparisons of
+ * conditions stay paired. Where validation queries choose the layer every shard asks all of them: the layer does not depend on
+ * the shard, and shards need nothing from each other.
+ */
+export function inShard(
+  { index, of }: Shard,
+  { stage, item }: Pick<QueryKey, 'stage' | 'item'>,
+  { layers }: Pick<Experiment, 'layers'>,
+): boolean {
+  if (stage === 'validation' && layers === 'validation') return true;
+  return createHash('sha256').update(item).digest().readUInt32BE() % of === index - 1;
+}
