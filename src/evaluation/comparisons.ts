@@ -28,9 +28,13 @@ export function pairsOf(experiment: Experiment): [first: string, second: string]
 }
 
 function sameQuery(a: Condition, b: Condition, { query }: Experiment): boolean {
-  const of = (condition: Condition) =>
-    JSON.stringify([condition.query ?? query, condition.before ?? '', condition.question ?? '']);
-  return of(a) === of(b);
+  // An instruction before the query is what a patch into the same query without it is compared with.
+  const before = b.kind === 'bare' ? '' : (b.before ?? '');
+  return (
+    (a.query ?? query) === (b.query ?? query) &&
+    (a.question ?? '') === (b.question ?? '') &&
+    (a.before ?? '') === before
+  );
 }
 
 function comparable(patch: Condition, other: Condition): boolean {
@@ -48,6 +52,7 @@ function comparable(patch: Condition, other: Condition): boolean {
     case 'patch': {
       const alike = other.prompts === prompts && ownSwaps === swaps && ownForeign === foreign;
       if (other.control !== undefined) return other.spec === spec && alike;
+      if (spec === 'ensemble' && other.spec === 'instruction') return ownSwaps === swaps && ownForeign === foreign;
       if (spec === 'ensemble' && other.spec !== spec) return alike;
       const oneChange = ownForeign !== foreign ? foreign && ownSwaps === swaps : swaps > 0 && ownSwaps === 0;
       return other.spec === spec && other.prompts === prompts && oneChange;
