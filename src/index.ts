@@ -59,6 +59,13 @@ export {
   type MainTableResult,
   runMainTable,
 } from './evaluation/main-table.js';
+export {
+  compareFamily,
+  type FamilyTest,
+  holm,
+  type PermutationTest,
+  permutationTest,
+} from './evaluation/permutation.js';
 export { principalComponents, type TsneOptions, tsne } from './evaluation/projection.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
 export {
@@ -123,6 +130,9 @@ export {
   type RunManifest,
   writeReport,
 } from './report/write-report.js';
+export { answersCollide } from './tasks/answers.js';
+export { rivalAnswers, rivalTask } from './tasks/conflict.js';
+export { swapLetters } from './tasks/noise.js';
 export {
   baselineShots,
   DELIMITER,

@@ -69,6 +69,14 @@ export function bootstrapInterval(observations: readonly Observation[], seed = 0
  * @throws {XpatchError} INVALID_ARGUMENT when a query of one condition is missing in the other
  */
 export function differenceInterval(first: readonly Observation[], second: readonly Observation[], seed = 0): Estimate {
+  return estimate(pairedDifferences(first, second), seed, -1);
+}
+
+/**
+ * First minus second, paired by task, seed and item.
+ * @throws {XpatchError} INVALID_ARGUMENT when a query of one condition is missing in the other
+ */
+export function pairedDifferences(first: readonly Observation[], second: readonly Observation[]): Observation[] {
   const key = (o: Observation) => JSON.stringify([o.task, o.seed, o.item]);
   const values = new Map(second.map((o) => [key(o), o.value]));
   const differences = first.map((o) => ({ ...o, value: o.value - (values.get(key(o)) ?? Number.NaN) }));
@@ -78,7 +86,7 @@ export function differenceInterval(first: readonly Observation[], second: readon
     const message = `Only queries that both conditions have can be compared; some stand in one of them${example}.`;
     throw new XpatchError('INVALID_ARGUMENT', `${message} Leave them out of both.`);
   }
-  return estimate(differences, seed, -1);
+  return differences;
 }
 
 /** How a score differs between seeds. */
@@ -102,7 +110,7 @@ export function spreadOverSeeds(observations: readonly Observation[]): SeedSprea
 }
 
 /** The scores of one domain: for every item a row of sums and a row of counts, one number a task. */
-interface Domain {
+export interface Domain {
   readonly items: number;
   readonly sums: Float64Array;
   readonly counts: Float64Array;
@@ -124,15 +132,16 @@ function estimate(observations: readonly Observation[], seed: number, lowest: nu
   return { value, n, items, low: quantile(means, 0.025), high: quantile(means, 0.975) };
 }
 
-function gather(observations: readonly Observation[]): { domains: Domain[]; tasks: number } {
+/** Everything in sorted order, so that lines merged from several machines give what a single run gives. */
+export function gather(observations: readonly Observation[]): { domains: Domain[]; tasks: number } {
   if (observations.length === 0) {
     throw new XpatchError('INVALID_ARGUMENT', 'There are no scored queries to average: run the condition first.');
   }
-  const tasks = [...new Set(observations.map((o) => o.task))];
-  const names = [...new Set(observations.map((o) => o.domain ?? o.task))];
+  const tasks = [...new Set(observations.map((o) => o.task))].sort();
+  const names = [...new Set(observations.map((o) => o.domain ?? o.task))].sort();
   const domains = names.map((name) => {
     const own = observations.filter((o) => (o.domain ?? o.task) === name);
-    const items = [...new Set(own.map((o) => o.item))];
+    const items = [...new Set(own.map((o) => o.item))].sort();
     const rows = new Map(items.map((item, row) => [item, row]));
     const sums = new Float64Array(items.length * tasks.length);
     const counts = new Float64Array(sums.length);
