@@ -35,12 +35,38 @@ export async function extractTaskVector(
   options: ExtractOptions,
 ): Promise<TaskVector> {
   const { spec, shots = 5, prompts: count, readPosition = 'last-example', signal, onProgress } = options;
+  const prompts = vectorPrompts(split, spec, { shots, count, readPosition }).map(({ parts }) => parts);
+  const { task, seed } = split;
+  const made = { task: task.name, spec, seed, shots: spec === 'instruction' ? 0 : shots };
+  return vectorOfPrompts(context, prompts, {
+    ...made,
+    readPosition: spec === 'instruction' ? 'instruction' : readPosition,
+    signal,
+    onProgress,
+  });
+}
+
+/**
+ * The mean state at the delimiter of prompts, after every block. All prompts go through one pass.
+ *
+ * @param prompts parts that have the mark `DELIMITER`
+ * @param made what the vector says about itself, and the events
+ * @throws {XpatchError} as `extractTaskVector`
+ */
+export async function vectorOfPrompts(
+  context: Context,
+  prompts: readonly (readonly PromptPart[])[],
+  made: { task: string; spec: TaskSpec; seed: number; shots: number; readPosition: string } & Pick<
+    ExtractOptions,
+    'signal' | 'onProgress'
+  >,
+): Promise<TaskVector> {
+  const { readPosition, signal, onProgress, ...origin } = made;
   const { model } = context;
   const built: { parts: readonly PromptPart[]; prompt: Prompt }[] = [];
-  const asked = vectorPrompts(split, spec, { shots, count, readPosition });
-  for (const { parts } of asked) {
+  for (const parts of prompts) {
     built.push({ parts, prompt: await model.prompt(parts, { signal }) });
-    onProgress?.({ stage: 'prompts', done: built.length, total: asked.length });
+    onProgress?.({ stage: 'prompts', done: built.length, total: prompts.length });
   }
   const results = await context.pass(
     built.map(({ prompt }) => ({ prompt, capture: { layers: 'all' as const, positions: [DELIMITER] } })),
@@ -49,16 +75,12 @@ export async function extractTaskVector(
   const vectors = results.map(({ states }, i) => {
     const { parts, prompt } = built[i] as { parts: readonly PromptPart[]; prompt: Prompt };
     if (!states) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
-    const origin = {
-      op: 'prompts',
-      task: split.task.name,
-      spec,
-      shots: spec === 'instruction' ? 0 : shots,
-      seed: split.seed,
-      prompts: [recordPrompt(parts, prompt.tokens)],
-    } as const;
-    const readAt = spec === 'instruction' ? 'instruction' : readPosition;
-    return TaskVector.fromStates(states, { model: model.identity, readPosition: readAt, origin });
+    const record = [recordPrompt(parts, prompt.tokens)];
+    return TaskVector.fromStates(states, {
+      model: model.identity,
+      readPosition,
+      origin: { op: 'prompts', ...origin, prompts: record },
+    });
   });
   return TaskVector.mean(vectors);
 }

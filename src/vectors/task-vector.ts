@@ -14,6 +14,7 @@ export type TaskSpec = 'text' | 'image' | 'instruction';
  *   (with read position `last-example` the last of them is the dummy query); `seed` drew them.
  * - `capture`: one position of a file made by `xpatch capture`; `token` is its id, -1 for an image row.
  * - `random`: Gaussian noise with the layer norms of another vector.
+ * - `roll`: every layer's state moved `by` layers up, those of the top to the bottom.
  */
 export type VectorOrigin =
   | {
@@ -27,7 +28,8 @@ export type VectorOrigin =
   | { readonly op: 'capture'; readonly position: number; readonly token: number }
   | { readonly op: 'mean' | 'add' | 'subtract'; readonly of: readonly VectorOrigin[] }
   | { readonly op: 'scale'; readonly factor: number; readonly of: readonly [VectorOrigin] }
-  | { readonly op: 'random'; readonly seed: number; readonly of: readonly [VectorOrigin] };
+  | { readonly op: 'random'; readonly seed: number; readonly of: readonly [VectorOrigin] }
+  | { readonly op: 'roll'; readonly by: number; readonly of: readonly [VectorOrigin] };
 
 /** Everything about a vector but its numbers. */
 export interface TaskVectorInfo {
@@ -168,6 +170,20 @@ export class TaskVector {
       );
     });
     return new TaskVector({ ...this.info, origin: { op: 'random', seed, of: [this.info.origin] } }, data);
+  }
+
+  /**
+   * A control: the state of another layer at every layer. Row i gets the state of row i - `by`, counted round the ends.
+   * @throws {XpatchError} INVALID_ARGUMENT when `by` is no whole number from 0
+   */
+  rollLayers(by: number): TaskVector {
+    if (!Number.isSafeInteger(by) || by < 0) {
+      throw new XpatchError('INVALID_ARGUMENT', `Layers are rolled by a whole number from 0, not ${String(by)}.`);
+    }
+    const data = new Float32Array(this.#data.length);
+    const n = this.info.layers.length;
+    for (let row = 0; row < n; row++) data.set(this.#row(row), ((row + by) % n) * this.info.model.nEmbd);
+    return new TaskVector({ ...this.info, origin: { op: 'roll', by, of: [this.info.origin] } }, data);
   }
 
   /** Copy of all numbers, row-major [layers, nEmbd]. */

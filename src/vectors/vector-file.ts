@@ -225,6 +225,8 @@ function isOrigin(value: unknown, depth: number): value is VectorOrigin {
       return parents === 1 && Number.isFinite(rest.factor);
     case 'random':
       return parents === 1 && isCount(rest.seed);
+    case 'roll':
+      return parents === 1 && isCount(rest.by);
     default:
       return false;
   }
