@@ -99,18 +99,35 @@ describe('task files', () => {
     expect(() => Object.assign(found.items[0] ?? {}, { input: 'x' })).toThrow(TypeError);
   });
 
+  test('may say what they are about', async () => {
+    const fields = {
+      domain: 'place',
+      instruction: 'The capital:',
+      question: 'What is its capital?',
+      taskWord: 'capital',
+    };
+    const path = await taskFile({ ...fields, items: [{ input: 'Peru', output: 'Lima' }] });
+    const found = await loadTask(path);
+    expect(found).toMatchObject({ ...fields, items: [{ input: 'Peru', output: 'Lima' }] });
+    expect(found.name).toMatch(/^task\d+$/);
+    expect((await loadTask(path, { instruction: 'Say:' })).instruction).toBe('Say:');
+  });
+
   test.each<[string, unknown, RegExp]>([
     ['no JSON', '[{', /not JSON in UTF-8/],
     ['no UTF-8', new Uint8Array([0x5b, 0xff, 0x5d]), /not JSON in UTF-8/],
-    ['an object', { train: [] }, /not an array/],
+    ['an unknown field', { train: [], items: [{ input: 'a', output: 'b' }] }, /field "train" is none of domain/],
+    ['an object without items', { domain: 'x' }, /no array with at least one item/],
+    ['a field that is no text', { domain: 5, items: [{ input: 'a', output: 'b' }] }, /field "domain": a string/],
+    ['a number for everything', 5, /neither an array nor an object/],
     ['nothing', [], /at least one item/],
-    ['a string item', [{ input: 'a', output: 'b' }, 'c'], /item 1 is not an object/],
-    ['a list item', [[]], /item 0 is not an object/],
-    ['no output', [{ input: 'a' }], /item 0, field "output"/],
-    ['a number', [{ input: 5, output: 'b' }], /item 0, field "input"/],
-    ['a blank', [{ input: ' ', output: 'b' }], /item 0, field "input"/],
-    ['an answer of two lines', [{ input: 'a', output: 'b\nc' }], /item 0, field "output".*one line/],
-    ['an image that is no string', [{ input: 'a', output: 'b', image: {} }], /item 0, field "image"/],
+    ['a string item', [{ input: 'a', output: 'b' }, 'c'], /item 1: not an object/],
+    ['a list item', [[]], /item 0: not an object/],
+    ['no output', [{ input: 'a' }], /item 0: field "output"/],
+    ['a number', [{ input: 5, output: 'b' }], /item 0: field "input"/],
+    ['a blank', [{ input: ' ', output: 'b' }], /item 0: field "input"/],
+    ['an answer of two lines', [{ input: 'a', output: 'b\nc' }], /item 0: field "output".*one line/],
+    ['an image that is no string', [{ input: 'a', output: 'b', image: {} }], /item 0: field "image"/],
   ])('with %s are refused', async (_, content, message) => {
     const path = await taskFile(content);
     await expectError(() => loadTask(path), 'TASK_INVALID', message);

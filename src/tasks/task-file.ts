@@ -1,0 +1,105 @@
+import { createHash } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { XpatchError } from '../errors.js';
+
+/** What a task file of the second form says about its items; each field may be left out. */
+export interface TaskFileFields {
+  /** Tasks of one domain ask about the same inputs. */
+  readonly domain?: string;
+  /** Ends in a colon. */
+  readonly instruction?: string;
+  readonly question?: string;
+  readonly taskWord?: string;
+}
+
+/** A task file as it was read; the items are not checked yet. */
+export interface TaskFile extends TaskFileFields {
+  readonly items: readonly unknown[];
+  /** SHA-256 of its bytes, hex. */
+  readonly hash: string;
+}
+
+/** An item of a task file; the picture's path is as written. */
+export interface RawItem {
+  readonly input: string;
+  readonly output: string;
+  readonly image?: string;
+}
+
+/** No task file has reason to be larger; the largest shipped one has less than 0.1 MB. */
+const MAX_FILE_BYTES = 64 * 1024 * 1024;
+const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
+
+/**
+ * Reads a task file: an array of items, or an object with `items` and what is said about them.
+ * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is neither
+ */
+export async function readTaskFile(file: string): Promise<TaskFile> {
+  const { json, hash } = await readJsonFile(file);
+  if (Array.isArray(json)) return { items: requireItems(file, json), hash };
+  if (typeof json !== 'object' || json === null) throw taskError(file, 'it is neither an array nor an object');
+  const { items, ...fields } = json as Record<string, unknown>;
+  for (const [name, value] of Object.entries(fields)) {
+    if (!(FIELDS as readonly string[]).includes(name)) {
+      throw taskError(file, `field ${JSON.stringify(name)} is none of ${FIELDS.join(', ')} and items`);
+    }
+    if (!isText(value)) throw taskError(file, `field "${name}": a string with more than blanks is needed`);
+  }
+  return { ...(fields as TaskFileFields), items: requireItems(file, items), hash };
+}
+
+/** @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is no JSON */
+export async function readJsonFile(file: string): Promise<{ json: unknown; hash: string }> {
+  let bytes: Buffer;
+  try {
+    const { size } = await stat(file);
+    if (size > MAX_FILE_BYTES) throw taskError(file, `it has ${size} bytes, more than a task file may have (64 MiB)`);
+    bytes = await readFile(file);
+  } catch (cause) {
+    if (cause instanceof XpatchError) throw cause;
+    const message = `Cannot read the task file ${file}: ${(cause as Error).message}. Check the path.`;
+    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
+  }
+  try {
+    const json: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    return { json, hash: createHash('sha256').update(bytes).digest('hex') };
+  } catch (cause) {
+    throw taskError(file, `it is not JSON in UTF-8 (${(cause as Error).message})`, cause);
+  }
+}
+
+/** What keeps an item from being loaded, one line a field; nothing for a good one. */
+export function itemProblems(item: unknown): string[] {
+  if (typeof item !== 'object' || item === null || Array.isArray(item)) return ['not an object'];
+  const { input, output, image } = item as Record<string, unknown>;
+  const problems = Object.entries({ input, output, ...(image !== undefined && image !== null && { image }) })
+    .filter(([, value]) => !isText(value))
+    .map(([field]) => `field "${field}": a string with more than blanks is needed`);
+  if (isText(output) && /[\r\n]/.test(output.trim())) {
+    problems.push('field "output": an answer is one line, as a line break ends it');
+  }
+  return problems;
+}
+
+/** @throws {XpatchError} TASK_INVALID, naming the item and the field */
+export function checkItem(file: string, index: number, item: unknown): RawItem {
+  const [problem] = itemProblems(item);
+  if (problem !== undefined) throw taskError(file, `item ${index}: ${problem}`);
+  const { input, output, image } = item as RawItem;
+  return { input, output, ...(typeof image === 'string' && { image }) };
+}
+
+function requireItems(file: string, items: unknown): readonly unknown[] {
+  if (Array.isArray(items) && items.length > 0) return items;
+  throw taskError(file, 'it has no array with at least one item');
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value.trim() !== '';
+}
+
+function taskError(file: string, problem: string, cause?: unknown): XpatchError {
+  const wayOut =
+    'A task file is a JSON array of { "input": "Peru", "output": "Lima", "image": "peru.png" (optional) }.';
+  return new XpatchError('TASK_INVALID', `${file}: ${problem}. ${wayOut}`, { cause });
+}
