@@ -1,5 +1,6 @@
+import type { Pace } from '../lens/pace.js';
 import type { Condition, Experiment } from './experiment/types.js';
-import { compareFamily } from './permutation.js';
+import { holm, permutationTest } from './permutation.js';
 import { differenceInterval, type Estimate, type Observation } from './statistics.js';
 import { observationsOf, type Score, type ScoredQuery } from './tables.js';
 
@@ -64,21 +65,21 @@ function comparable(patch: Condition, other: Condition): boolean {
  * Compares conditions that are read together, as one family. Pairs without a query that both answered are left out.
  *
  * @param queries of the test, one a condition, task, seed and item
+ * @param pace others get their turn between two pairs
  */
-export function compareConditions(
+export async function compareConditions(
   queries: readonly ScoredQuery[],
   pairs: readonly (readonly [first: string, second: string])[],
   score: Score,
-): Comparison[] {
-  const family = pairs.flatMap(([first, second]) => {
+  pace: Pace,
+): Promise<Comparison[]> {
+  const found = await pace.map(pairs, ([first, second]) => {
     const [a, b] = common(of(queries, first, score), of(queries, second, score));
-    return a.length === 0 ? [] : [{ names: { first, second }, first: a, second: b }];
+    return a.length === 0 ? [] : [{ first, second, ...differenceInterval(a, b), p: permutationTest(a, b).p }];
   });
-  const tests = compareFamily(family);
-  return family.map(({ names, first, second }, i) => {
-    const { p, adjusted } = tests[i] as (typeof tests)[number];
-    return { ...names, ...differenceInterval(first, second), p, adjusted };
-  });
+  const compared = found.flat();
+  const adjusted = holm(compared.map(({ p }) => p));
+  return compared.map((comparison, i) => ({ ...comparison, adjusted: adjusted[i] as number }));
 }
 
 function of(queries: readonly ScoredQuery[], condition: string, score: Score): Observation[] {

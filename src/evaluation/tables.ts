@@ -1,3 +1,4 @@
+import type { Pace } from '../lens/pace.js';
 import { bootstrapInterval, type Observation, spreadOverSeeds } from './statistics.js';
 
 /** One scored query of one condition: what the tables are made of. */
@@ -65,29 +66,70 @@ const SCORE_NOTES: Record<Score, string> = {
 
 /** The main table: accuracy of every condition in every task and in their mean, with 95 % intervals. */
 export function accuracyTable(queries: readonly ScoredQuery[], options: AccuracyTableOptions): Table {
-  const { title, score } = options;
+  const { conditions, tasks } = namesOf(queries, options);
+  const rows = conditions.map((condition) => accuracyRow(queries, condition, tasks, options.score));
+  return assemble(queries, rows, tasks, options);
+}
+
+/** The same; others get their turn between two rows. @throws {XpatchError} ABORTED by the pace's signal */
+export async function accuracyTableInTurns(
+  queries: readonly ScoredQuery[],
+  options: AccuracyTableOptions,
+  pace: Pace,
+): Promise<Table> {
+  const { conditions, tasks } = namesOf(queries, options);
+  const rows = await pace.map(conditions, (condition) => accuracyRow(queries, condition, tasks, options.score));
+  return assemble(queries, rows, tasks, options);
+}
+
+function namesOf(queries: readonly ScoredQuery[], options: AccuracyTableOptions) {
   const conditions = options.conditions ?? [...new Set(queries.map((query) => query.condition))];
   const tasks = options.tasks ?? [...new Set(queries.map((query) => query.task))];
-  const spreads: string[] = [];
-  const rows = conditions.map((condition) => {
-    const own = queries.filter((query) => query.condition === condition && tasks.includes(query.task));
-    const observations = observationsOf(own, score);
-    const cells = tasks.map((task) => estimateCell(observations.filter((o) => o.task === task)));
-    // A mean over fewer tasks than the other rows have would not be comparable.
-    if (cells.includes(undefined)) return { label: condition, cells: [...cells, undefined] };
-    const { sd } = spreadOverSeeds(observations);
-    if (sd !== undefined) spreads.push(`${condition} ${sd.toFixed(3)}`);
-    return { label: condition, cells: [...cells, estimateCell(observations)] };
-  });
+  return { conditions, tasks };
+}
+
+interface AccuracyRow {
+  readonly label: string;
+  readonly cells: readonly (Cell | undefined)[];
+  /** Of the mean, over seeds. */
+  readonly sd?: number | undefined;
+}
+
+function accuracyRow(
+  queries: readonly ScoredQuery[],
+  label: string,
+  tasks: readonly string[],
+  score: Score,
+): AccuracyRow {
+  const own = queries.filter((query) => query.condition === label && tasks.includes(query.task));
+  const observations = observationsOf(own, score);
+  const cells = tasks.map((task) => estimateCell(observations.filter((o) => o.task === task)));
+  // A mean over fewer tasks than the other rows have would not be comparable.
+  if (cells.includes(undefined)) return { label, cells: [...cells, undefined] };
+  return { label, cells: [...cells, estimateCell(observations)], sd: spreadOverSeeds(observations).sd };
+}
+
+function assemble(
+  queries: readonly ScoredQuery[],
+  rows: readonly AccuracyRow[],
+  tasks: readonly string[],
+  { title, score, notes = [] }: AccuracyTableOptions,
+): Table {
+  const spreads = rows.flatMap(({ label, sd }) => (sd === undefined ? [] : [`${label} ${sd.toFixed(3)}`]));
   const seeds = [...new Set(queries.map((query) => query.seed))].sort((a, b) => a - b);
-  const notes = [
-    ...(options.notes ?? []),
-    SCORE_NOTES[score],
-    `Ranges: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
-    ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
-    countNote(rows, tasks),
-  ];
-  return { title, corner: 'Condition', columns: [...tasks, 'mean'], rows, notes };
+  return {
+    title,
+    corner: 'Condition',
+    columns: [...tasks, 'mean'],
+    rows: rows.map(({ label, cells }) => ({ label, cells })),
+    notes: [
+      ...notes,
+      SCORE_NOTES[score],
+      `Ranges: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
+      ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
+      countNote(rows, tasks),
+    ],
+  };
 }
 
 /** Queries as the statistics take them; those that were not scored this way are left out. */

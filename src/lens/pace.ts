@@ -14,6 +14,16 @@ export class Pace {
     return performance.now() - this.since > SLICE;
   }
 
+  /** `items.map(work)`, with a rest whenever one is due. @throws XpatchError ABORTED. */
+  async map<Item, Result>(items: readonly Item[], work: (item: Item) => Result): Promise<Result[]> {
+    const results: Result[] = [];
+    for (const item of items) {
+      results.push(work(item));
+      if (this.due()) await this.rest();
+    }
+    return results;
+  }
+
   /** @throws XpatchError ABORTED. */
   async rest(): Promise<void> {
     await setImmediate();

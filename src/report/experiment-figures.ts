@@ -1,9 +1,10 @@
 import type { Condition, Experiment, ResultLine } from '../evaluation/experiment/types.js';
 import { bootstrapInterval, wilsonInterval } from '../evaluation/statistics.js';
 import { observationsOf } from '../evaluation/tables.js';
+import type { Pace } from '../lens/pace.js';
 import { atLayer, type ExperimentLines, queriesOf } from './experiment-lines.js';
 import { tasksOf } from './experiment-tables.js';
-import type { Figure, Panel, Point } from './figure.js';
+import type { Figure, Panel, Point, Series } from './figure.js';
 import type { Block } from './report.js';
 
 const LAYER = 'layer (0-based block output)';
@@ -65,16 +66,20 @@ export function sweepBlocks(experiment: Experiment, lines: ExperimentLines): Blo
 }
 
 /** Accuracy on test queries by patched layer, for experiments that test several. */
-export function testLayerBlocks(experiment: Experiment, { test, layers }: ExperimentLines): Block[] {
+export async function testLayerBlocks(
+  experiment: Experiment,
+  { test, layers }: ExperimentLines,
+  pace: Pace,
+): Promise<Block[]> {
   if (layers.length < 2) return [];
   const byRow = grouped(test, ({ condition }) => condition);
-  const series = experiment.conditions.flatMap(({ name }) => {
-    const points = layers.flatMap((x): Point[] => estimate(byRow.get(atLayer(name, x)) ?? [], x));
-    return points.length > 1 ? [{ label: name, points }] : [];
-  });
-  const baselines = experiment.conditions
-    .filter(({ kind }) => kind === 'prompt')
-    .flatMap(({ name }) => estimate(byRow.get(name) ?? [], 0).map(({ y }) => ({ label: name, y })));
+  const series: Series[] = [];
+  const baselines: { label: string; y: number }[] = [];
+  for (const { name, kind } of experiment.conditions) {
+    const points = await pace.map(layers, (x) => estimate(byRow.get(atLayer(name, x)) ?? [], x));
+    if (points.flat().length > 1) series.push({ label: name, points: points.flat() });
+    if (kind === 'prompt') baselines.push(...estimate(byRow.get(name) ?? [], 0).map(({ y }) => ({ label: name, y })));
+  }
   if (series.length === 0) return [];
   return [
     {
@@ -95,16 +100,20 @@ export function testLayerBlocks(experiment: Experiment, { test, layers }: Experi
 }
 
 /** Accuracy by number of examples that the vector was made of: 0 is the instruction alone. */
-export function examplesBlocks(experiment: Experiment, { test }: ExperimentLines): Block[] {
+export async function examplesBlocks(experiment: Experiment, { test }: ExperimentLines, pace: Pace): Promise<Block[]> {
   const own = experiment.conditions.filter(
     ({ kind, control, foreign, swaps, before, question }) =>
       kind === 'patch' && !control && !foreign && !swaps && before === undefined && question === undefined,
   );
   const byRow = grouped(test, ({ condition }) => condition);
+  const points = new Map(
+    await pace.map(own, (condition) => {
+      const x = examplesOf(condition, experiment);
+      return [condition, estimate(byRow.get(condition.name) ?? [], x)] as const;
+    }),
+  );
   const pointsOf = (conditions: readonly Condition[]) =>
-    conditions
-      .flatMap((condition) => estimate(byRow.get(condition.name) ?? [], examplesOf(condition, experiment)))
-      .sort((a, b) => a.x - b.x);
+    conditions.flatMap((condition) => points.get(condition) ?? []).sort((a, b) => a.x - b.x);
   const queries = [...new Set(own.map((condition) => condition.query ?? experiment.query))];
   const panels = queries.map((query): Panel => {
     const asked = own.filter((condition) => (condition.query ?? experiment.query) === query);
@@ -127,7 +136,7 @@ export function examplesBlocks(experiment: Experiment, { test }: ExperimentLines
       heading: 'How many examples a vector takes',
       figure: {
         title: `Accuracy on ${queriesOf(experiment)} queries by examples in the vector`,
-        xLabel: 'examples (5 a prompt; 0: the instruction alone)'.replace('5', String(experiment.shots)),
+        xLabel: `examples (${experiment.shots} a prompt; 0: the instruction alone)`,
         yLabel: 'accuracy, mean over tasks',
         panels,
         notes: ['Lenient score. Bands: 95 % bootstrap intervals over items, seeds held fixed.'],
@@ -157,8 +166,8 @@ function pooled(lines: readonly ResultLine[]): Share {
 
 /** As the layer is chosen: every task and seed counts the same. */
 function meanOverTasks(lines: readonly ResultLine[]): Share {
-  const cells = [...grouped(lines, ({ task, seed }) => `${seed} ${task}`).values()];
-  return { y: cells.reduce((sum, cell) => sum + pooled(cell).y, 0) / cells.length };
+  const cells = [...grouped(lines, ({ task, seed }) => `${seed} ${task}`)].sort(([a], [b]) => (a < b ? -1 : 1));
+  return { y: cells.reduce((sum, [, cell]) => sum + pooled(cell).y, 0) / cells.length };
 }
 
 function grouped<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {

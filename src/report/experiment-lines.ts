@@ -2,7 +2,7 @@ import type { Condition, Experiment, ResultLine } from '../evaluation/experiment
 import { keyOf } from '../evaluation/experiment/types.js';
 import { Random } from '../random.js';
 
-/** The lines of a run in an order of their own, so that a table does not depend on how a run was cut or merged. */
+/** The lines of a run, those of the test in an order of their own: no table may depend on how a run was cut or merged. */
 export interface ExperimentLines {
   readonly validation: readonly ResultLine[];
   /** One line a condition, task, seed and item: where a condition was patched at several layers, its name says which. */
@@ -21,11 +21,11 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
     if (!order.has(key)) order.set(key, new Random(seed, 'split', item).uniform());
     return order.get(key) as number;
   };
-  const sorted = lines
+  const tested = lines
+    .filter(({ stage }) => stage === 'test')
     .map((line) => ({ line, rank: rank(line), key: keyOf(line) }))
     .sort((a, b) => a.rank - b.rank || (a.key < b.key ? -1 : 1))
     .map(({ line }) => line);
-  const tested = sorted.filter(({ stage }) => stage === 'test');
   const layersOf = (condition: Condition) => {
     const own = tested.filter((line) => line.condition === condition.name);
     return [...new Set(own.flatMap(({ layer }) => layer ?? []))].sort((a, b) => a - b);
@@ -50,7 +50,7 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
     }
   }
   return {
-    validation: sorted.filter(({ stage }) => stage === 'validation'),
+    validation: lines.filter(({ stage }) => stage === 'validation'),
     test,
     rows,
     layers: [...layers].sort((a, b) => a - b),

@@ -2,7 +2,15 @@ import { type Comparison, compareConditions, pairsOf } from '../evaluation/compa
 import type { Condition, Experiment, ResultLine } from '../evaluation/experiment/types.js';
 import { lenientMatch, strictMatch } from '../evaluation/scoring.js';
 import { bootstrapInterval } from '../evaluation/statistics.js';
-import { accuracyTable, type Cell, observationsOf, SCORES, type Score, type Table } from '../evaluation/tables.js';
+import {
+  accuracyTableInTurns,
+  type Cell,
+  observationsOf,
+  SCORES,
+  type Score,
+  type Table,
+} from '../evaluation/tables.js';
+import type { Pace } from '../lens/pace.js';
 import { type ExperimentLines, queriesOf } from './experiment-lines.js';
 import type { TextTable } from './report.js';
 
@@ -17,20 +25,22 @@ export function scoreTable(
   { test, rows, layers }: ExperimentLines,
   score: Score,
   notes: readonly string[],
-): Table {
+  pace: Pace,
+): Promise<Table> {
   const has = (name: string) =>
     observationsOf(
       test.filter(({ condition }) => condition === name),
       score,
     ).length > 0;
   const what = { lenient: 'Accuracy', strict: 'Accuracy', probability: 'Probability', likelihood: 'Accuracy' }[score];
-  return accuracyTable(test, {
+  const options = {
     title: `${what} on ${queriesOf(experiment)} queries (${score} score)`,
     score,
     conditions: rows.filter(has),
     tasks: tasksOf(experiment, test),
     notes: [...notes, ...layerNotes(experiment, layers), ...(experiment.ignoreCase ? ['Case does not count.'] : [])],
-  });
+  };
+  return accuracyTableInTurns(test, options, pace);
 }
 
 /** Tasks as the lines name them (a file by its name), in the experiment's order as far as it has them. */
@@ -50,12 +60,13 @@ function layerNotes({ layers: chosen }: Experiment, layers: readonly number[]): 
 }
 
 /** The comparisons of an experiment under one score; none when it has nothing to compare. */
-export function differencesTable(
+export async function differencesTable(
   experiment: Experiment,
   { test }: ExperimentLines,
   score: Score,
-): TextTable | undefined {
-  const comparisons = compareConditions(test, pairsOf(experiment), score);
+  pace: Pace,
+): Promise<TextTable | undefined> {
+  const comparisons = await compareConditions(test, pairsOf(experiment), score, pace);
   if (comparisons.length === 0) return undefined;
   return {
     title: `Differences of conditions (${score} score)`,
@@ -89,7 +100,12 @@ export function differencesTable(
 }
 
 /** Specification by query: the mean over tasks of Prompt and Patch. For experiments with more than one kind of query. */
-export function matrixTable(experiment: Experiment, { test }: ExperimentLines, score: Score): Table | undefined {
+export async function matrixTable(
+  experiment: Experiment,
+  { test }: ExperimentLines,
+  score: Score,
+  pace: Pace,
+): Promise<Table | undefined> {
   const { conditions, query } = experiment;
   const plain = conditions.filter(isPlain);
   const queries = [...new Set(plain.map((condition) => condition.query ?? query))].sort();
@@ -106,13 +122,15 @@ export function matrixTable(experiment: Experiment, { test }: ExperimentLines, s
     );
     return own.length > 0 ? bootstrapInterval(own) : undefined;
   };
+  const rows = await pace.map(specs, (spec) => ({
+    label: spec,
+    cells: columns.map(({ one, kind }) => cellOf(spec, one, kind)),
+  }));
   return {
     title: `Specification by query, mean over tasks (${score} score)`,
     corner: 'Specification',
     columns: columns.map(({ name }) => name),
-    rows: specs
-      .map((spec) => ({ label: spec, cells: columns.map(({ one, kind }) => cellOf(spec, one, kind)) }))
-      .filter(({ cells }) => cells.some((cell) => cell !== undefined)),
+    rows: rows.filter(({ cells }) => cells.some((cell) => cell !== undefined)),
     notes: ['Ranges: 95 % bootstrap intervals over items, seeds held fixed.'],
   };
 }
@@ -123,46 +141,64 @@ function isPlain({ kind, control, foreign, prompts, swaps, before, question }: C
   return (kind === 'prompt' || kind === 'patch') && changed.every((change) => change === undefined);
 }
 
-/** Whom an answer follows when a question about something else stands in the query. Only where the rival answer is known. */
-export function conflictTables(
+/** Vectors of instructions with letters swapped, beside the clean one. */
+export async function noisyTable(
   experiment: Experiment,
   { test, rows }: ExperimentLines,
-): { score: Score; table: Table }[] {
+  score: Score,
+  pace: Pace,
+): Promise<Table | undefined> {
+  const conditions = experiment.conditions
+    .filter(({ kind, spec, control, foreign }) => kind === 'patch' && spec === 'instruction' && !control && !foreign)
+    .filter(({ name }) => rows.includes(name))
+    .sort((a, b) => (a.swaps ?? 0) - (b.swaps ?? 0));
+  if (!conditions.some(({ swaps = 0 }) => swaps > 0)) return undefined;
+  const options = {
+    title: `Vectors of noisy instructions on ${queriesOf(experiment)} queries (${score} score)`,
+    score,
+    conditions: conditions.map(({ name }) => name),
+    tasks: tasksOf(experiment, test),
+    notes: ['Swaps of neighbouring letters in the instruction that the vector is read from.'],
+  };
+  return accuracyTableInTurns(test, options, pace);
+}
+
+/** Whom an answer follows when a question about something else stands in the query. Only where the rival answer is known. */
+export async function conflictTable(
+  { ignoreCase }: Experiment,
+  { test, rows }: ExperimentLines,
+  score: 'lenient' | 'strict',
+  pace: Pace,
+): Promise<Table | undefined> {
   const asked = test.filter(({ rival, prompt }) => rival !== undefined && prompt !== undefined);
-  if (asked.length === 0) return [];
-  const { ignoreCase } = experiment;
-  return (['lenient', 'strict'] as const).map((score) => {
-    const cellOf = (condition: string, of: (line: ResultLine) => boolean): Cell | undefined => {
-      const own = asked.filter((line) => line.condition === condition);
-      const observations = own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }));
-      return own.length > 0 ? bootstrapInterval(observations) : undefined;
-    };
-    const follows = (line: ResultLine, answer: string) =>
-      score === 'lenient'
-        ? lenientMatch(line.firstToken, answer, { ignoreCase })
-        : strictMatch(line.answer, answer, { ignoreCase });
-    const patched = (line: ResultLine) => (score === 'lenient' ? line.lenient : line.strict === true);
-    const local = (line: ResultLine) => follows(line, line.rival ?? '');
-    return {
-      score,
-      table: {
-        title: `Whom the answer follows (${score} score)`,
-        corner: 'Condition',
-        columns: ['the task', 'the question in the query', 'neither'],
-        rows: rows
-          .filter((row) => asked.some(({ condition }) => condition === row))
-          .map((label) => ({
-            label,
-            cells: [patched, local, (line: ResultLine) => !patched(line) && !local(line)].map((of) =>
-              cellOf(label, of),
-            ),
-          })),
-        notes: [
-          'Share of answers, mean over tasks. The task is what a patched vector carries; the question in the query asks for another fact about the same item.',
-          'Only items whose two answers the lenient score can tell apart.',
-          'Ranges: 95 % bootstrap intervals over items, seeds held fixed.',
-        ],
-      },
-    };
-  });
+  if (asked.length === 0) return undefined;
+  const follows = ({ firstToken, answer }: ResultLine, wanted: string) =>
+    score === 'lenient'
+      ? lenientMatch(firstToken, wanted, { ignoreCase })
+      : strictMatch(answer, wanted, { ignoreCase });
+  const patched = (line: ResultLine) => (score === 'lenient' ? line.lenient : line.strict === true);
+  const local = (line: ResultLine) => follows(line, line.rival ?? '');
+  const columns = [
+    { name: 'the task', of: patched },
+    { name: 'the question in the query', of: local },
+    { name: 'neither', of: (line: ResultLine) => !patched(line) && !local(line) },
+  ];
+  const labels = rows.filter((row) => asked.some(({ condition }) => condition === row));
+  return {
+    title: `Whom the answer follows (${score} score)`,
+    corner: 'Condition',
+    columns: columns.map(({ name }) => name),
+    rows: await pace.map(labels, (label) => {
+      const own = asked.filter(({ condition }) => condition === label);
+      return {
+        label,
+        cells: columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 })))),
+      };
+    }),
+    notes: [
+      'Share of answers, mean over tasks. The task is what a patched vector carries; the question in the query asks for another fact about the same item.',
+      'Only items whose two answers the lenient score can tell apart.',
+      'Ranges: 95 % bootstrap intervals over items, seeds held fixed.',
+    ],
+  };
 }

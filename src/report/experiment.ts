@@ -1,12 +1,12 @@
 import type { Experiment, ResultLine, RunStore } from '../evaluation/experiment/types.js';
-import { accuracyTable, type Score } from '../evaluation/tables.js';
+import type { Score, Table } from '../evaluation/tables.js';
 import { Pace } from '../lens/pace.js';
 import { cosineBlocks } from './cosine.js';
 import { examplesBlocks, sweepBlocks, testLayerBlocks } from './experiment-figures.js';
-import { arrange, type ExperimentLines, queriesOf } from './experiment-lines.js';
-import { conflictTables, differencesTable, matrixTable, scoresOf, scoreTable, tasksOf } from './experiment-tables.js';
+import { arrange } from './experiment-lines.js';
+import { conflictTable, differencesTable, matrixTable, noisyTable, scoresOf, scoreTable } from './experiment-tables.js';
 import { paperBlocks } from './paper.js';
-import type { Block, Report } from './report.js';
+import type { Block, Report, TextTable } from './report.js';
 import { workedExamples } from './worked-examples.js';
 
 export interface ExperimentReportOptions {
@@ -32,75 +32,34 @@ export async function experimentReport(
   { notes, provenance, title = experiment.title, loadVector, signal }: ExperimentReportOptions,
 ): Promise<Report> {
   const arranged = arrange(experiment, lines);
+  // Resampling takes a while: whoever waits gets a turn in between.
   const pace = new Pace(signal);
-  const blocks: Block[] = [];
-  // Resampling takes a while: whoever waits gets a turn between two blocks.
-  const add = async (make: () => readonly Block[] | Promise<readonly Block[]>) => {
-    blocks.push(...(await make()));
-    await pace.rest();
-  };
   const scores = scoresOf(arranged.test);
-  for (const score of scores) await add(() => [scoreBlock(experiment, arranged, score, notes)]);
-  for (const score of scores) await add(() => differencesBlocks(experiment, arranged, score));
-  await add(() => paperBlocks(experiment.name));
-  for (const score of scores) await add(() => matrixBlocks(experiment, arranged, score));
-  await add(() => conflictBlocks(experiment, arranged));
-  for (const score of scores) await add(() => noisyBlocks(experiment, arranged, score));
-  await add(() => examplesBlocks(experiment, arranged));
-  if (loadVector) await add(() => cosineBlocks(experiment, arranged.test, loadVector));
-  await add(() => testLayerBlocks(experiment, arranged));
-  await add(() => sweepBlocks(experiment, arranged));
-  await add(() => exampleBlocks(experiment, arranged));
-  return { title, introduction: notes, blocks, provenance };
-}
-
-function scoreBlock(experiment: Experiment, arranged: ExperimentLines, score: Score, notes: readonly string[]): Block {
-  const table = scoreTable(experiment, arranged, score, notes);
-  const heading = score === 'probability' ? 'Probability of the expected answer' : `Accuracy, ${score} score`;
-  return { kind: 'table', name: score, heading, table };
-}
-
-function differencesBlocks(experiment: Experiment, arranged: ExperimentLines, score: Score): Block[] {
-  const table = differencesTable(experiment, arranged, score);
-  return table ? [{ kind: 'table', name: `differences-${score}`, heading: `Differences, ${score} score`, table }] : [];
-}
-
-function matrixBlocks(experiment: Experiment, arranged: ExperimentLines, score: Score): Block[] {
-  const table = matrixTable(experiment, arranged, score);
-  return table
-    ? [{ kind: 'table', name: `matrix-${score}`, heading: `Specification by query, ${score} score`, table }]
-    : [];
-}
-
-function conflictBlocks(experiment: Experiment, arranged: ExperimentLines): Block[] {
-  return conflictTables(experiment, arranged).map(
-    ({ score, table }): Block => ({
-      kind: 'table',
-      name: `conflict-${score}`,
-      heading: `Whom the answer follows, ${score} score`,
-      table,
-    }),
+  const blocks: Block[] = [];
+  for (const score of scores) {
+    const table = await scoreTable(experiment, arranged, score, notes, pace);
+    const heading = score === 'probability' ? 'Probability of the expected answer' : `Accuracy, ${score} score`;
+    blocks.push({ kind: 'table', name: score, heading, table });
+  }
+  /** A table of each score, where the experiment has it. */
+  const add = async (name: string, heading: string, make: (score: Score) => Promise<Table | TextTable | undefined>) => {
+    for (const score of scores) {
+      const table = await make(score);
+      if (table) blocks.push({ kind: 'table', name: `${name}-${score}`, heading: `${heading}, ${score} score`, table });
+    }
+  };
+  await add('differences', 'Differences', (score) => differencesTable(experiment, arranged, score, pace));
+  blocks.push(...paperBlocks(experiment.name));
+  await add('matrix', 'Specification by query', (score) => matrixTable(experiment, arranged, score, pace));
+  await add('conflict', 'Whom the answer follows', async (score) =>
+    score === 'lenient' || score === 'strict' ? conflictTable(experiment, arranged, score, pace) : undefined,
   );
-}
-
-/** Instructions with letters swapped, beside the clean one. */
-function noisyBlocks(experiment: Experiment, { test, rows }: ExperimentLines, score: Score): Block[] {
-  const conditions = experiment.conditions
-    .filter(({ kind, spec, control, foreign }) => kind === 'patch' && spec === 'instruction' && !control && !foreign)
-    .filter(({ name }) => rows.includes(name))
-    .sort((a, b) => (a.swaps ?? 0) - (b.swaps ?? 0));
-  if (!conditions.some(({ swaps = 0 }) => swaps > 0)) return [];
-  const table = accuracyTable(test, {
-    title: `Vectors of noisy instructions on ${queriesOf(experiment)} queries (${score} score)`,
-    score,
-    conditions: conditions.map(({ name }) => name),
-    tasks: tasksOf(experiment, test),
-    notes: ['Swaps of neighbouring letters in the instruction that the vector is read from.'],
-  });
-  return [{ kind: 'table', name: `noisy-${score}`, heading: `Noisy instructions, ${score} score`, table }];
-}
-
-function exampleBlocks(experiment: Experiment, arranged: ExperimentLines): Block[] {
+  await add('noisy', 'Noisy instructions', (score) => noisyTable(experiment, arranged, score, pace));
+  blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
+  if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.test, loadVector)));
+  blocks.push(...(await testLayerBlocks(experiment, arranged, pace)));
+  blocks.push(...sweepBlocks(experiment, arranged));
   const examples = workedExamples(experiment, arranged);
-  return examples.length > 0 ? [{ kind: 'examples', name: 'examples', heading: 'Worked examples', examples }] : [];
+  if (examples.length > 0) blocks.push({ kind: 'examples', name: 'examples', heading: 'Worked examples', examples });
+  return { title, introduction: notes, blocks, provenance };
 }
