@@ -89,6 +89,7 @@ export function sampleManifest(more: Partial<ExperimentManifest> = {}): Experime
     llamaCpp: 'b1',
     model: { ...model, files: { model: '/nowhere/tiny.gguf' } },
     options: EXPERIMENT,
+    notes: ['A note.'],
     tasks: Object.fromEntries(EXPERIMENT.tasks.map((name) => [name, { sha256: 'cd'.repeat(32), items: 10 }])),
     plan: [...counts].map(([key, count]) => ({ ...JSON.parse(key), count })),
     ...more,

@@ -15,7 +15,7 @@ export interface ModelRecord extends ModelIdentity {
   readonly mmproj?: string;
 }
 
-/** The manifest of a run of an experiment; what else is in it is for people. */
+/** The manifest of a run of an experiment (`describeRun`, and what is named here); what else is in it is for people. */
 export interface ExperimentManifest extends Manifest {
   readonly options: Experiment;
   readonly model: ModelRecord;
@@ -27,6 +27,8 @@ export interface ExperimentManifest extends Manifest {
   readonly plan: Plan['queries'];
   /** Of a run that answers a part of the queries. */
   readonly shard?: Shard;
+  /** What has to be said beside the results. */
+  readonly notes: readonly string[];
 }
 
 /** What the folder adds to it. */
@@ -111,10 +113,10 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
   } catch (cause) {
     throw invalid('is not JSON', cause);
   }
-  const { status, options, model, tasks, plan, sessions } = value ?? {};
+  const { status, options, model, tasks, plan, sessions, notes } = value ?? {};
   const whole =
     (status === 'running' || status === 'complete') &&
-    [options?.conditions, options?.tasks, options?.seeds, plan, sessions].every(Array.isArray) &&
+    [options?.conditions, options?.tasks, options?.seeds, plan, sessions, notes].every(Array.isArray) &&
     typeof model?.hash === 'string' &&
     typeof tasks === 'object';
   if (!whole) throw invalid('describes no experiment');

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { XpatchError } from '../../errors.js';
-import type { Experiment, QueryKey } from './types.js';
+import type { QueryKey } from './types.js';
 
 /** One of `of` parts of an experiment, `index` from 1. */
 export interface Shard {
@@ -20,16 +20,12 @@ export function parseShard(text: string): Shard {
 }
 
 /**
- * Whether a query belongs to a shard. Queries are dealt out by a hash of their item: everything that is asked about one item
+ * Whether a query belongs to a shard. Test queries are dealt out by a hash of their item: everything that is asked about one item
  * (all conditions, layers, tasks and seeds) is in the same shard, so pictures and prefixes are read once, and comparisons of
- * conditions stay paired. Where validation queries choose the layer every shard asks all of them: the layer does not depend on
- * the shard, and shards need nothing from each other.
+ * conditions stay paired. Validation queries, which choose the layer, are asked by every shard: the layer does not depend on
+ * the shard, and shards need nothing from each other. With fixed layers there are none.
  */
-export function inShard(
-  { index, of }: Shard,
-  { stage, item }: Pick<QueryKey, 'stage' | 'item'>,
-  { layers }: Pick<Experiment, 'layers'>,
-): boolean {
-  if (stage === 'validation' && layers === 'validation') return true;
+export function inShard({ index, of }: Shard, { stage, item }: Pick<QueryKey, 'stage' | 'item'>): boolean {
+  if (stage === 'validation') return true;
   return createHash('sha256').update(item).digest().readUInt32BE() % of === index - 1;
 }
