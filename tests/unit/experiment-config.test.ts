@@ -82,7 +82,7 @@ describe('errors name the path and what may stand there', () => {
     [
       'a template without input',
       { ...withCondition(patch), template: { query: 'A:' } },
-      /^template\.query: .*\{input\}/,
+      /^template: the query needs \{input\} once/,
     ],
     ['a name over two lines', withCondition({ ...patch, name: 'a\nb' }), /^conditions\[0\]\.name: must be one line/],
     ['a name of blanks', withCondition({ ...patch, name: ' \u00a0' }), /^conditions\[0\]\.name: must be one line/],
@@ -127,6 +127,12 @@ describe('settings that do not fit together', () => {
       withCondition({ ...patch, spec: 'instruction', prompts: 2 }),
       /^conditions\[0\]\.prompts: an instruction is one prompt/,
     ],
+    [
+      'conditions of the compute preset',
+      { preset: 'compute', ...withCondition(patch) },
+      /^conditions: must be empty with measure: compute/,
+    ],
+    ['two tasks of it', { preset: 'compute', tasks: ['a', 'b'] }, /^tasks: measure: compute takes one task, not 2/],
     ['swaps of examples', withCondition({ ...patch, swaps: 1 }), /^conditions\[0\]\.swaps: only an instruction/],
     [
       'labels of an instruction',
@@ -310,6 +316,7 @@ const EXPERIMENT: Keys<Experiment> = {
   ignoreCase: true,
   scores: true,
   vectorModel: true,
+  measure: true,
   conditions: true,
 };
 const CONDITION: Keys<Condition> = {
@@ -357,7 +364,7 @@ describe('the published schema and the type are in step', () => {
   test('defaults', async () => {
     expect(properties.tasks.default).toEqual(await listTasks());
     const filled = of(withCondition({ name: 'Bare', kind: 'bare' }));
-    expect(sorted(filled)).toEqual(sorted(EXPERIMENT).filter((key) => key !== 'vectorModel'));
+    expect(sorted(filled)).toEqual(sorted(EXPERIMENT).filter((key) => key !== 'vectorModel' && key !== 'measure'));
   });
 
   test('settings', () => {

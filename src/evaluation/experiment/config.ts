@@ -5,6 +5,7 @@ import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.
 import { parseDocument } from 'yaml';
 import { XpatchError } from '../../errors.js';
 import { PACKAGE_ROOT } from '../../package-root.js';
+import { checkTemplate, type Template } from '../../tasks/template.js';
 import { PRESETS } from './presets.js';
 import type { Experiment } from './types.js';
 
@@ -261,35 +262,36 @@ function pathOf(pointer: string): string {
 
 /** What a schema cannot say: how settings fit together. */
 function crossChecks(experiment: Experiment): string[] {
-  const { conditions, tasks, shots, validation, prompts, template, vectorModel, layers } = experiment;
+  const { conditions, tasks, seeds, shots, validation, prompts, template, vectorModel, layers, measure } = experiment;
   const problems: string[] = [];
   const need = (right: boolean, problem: string) => right || problems.push(problem);
-  need(shots < validation, `validation: must be greater than shots (${shots}), not ${validation}`);
+  const examples = conditions.some(
+    ({ kind, spec }) => kind !== 'bare' && kind !== 'majority' && spec !== 'instruction',
+  );
+  need(!examples || shots < validation, `validation: must be greater than shots (${shots}), not ${validation}`);
   need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
-  if (typeof template === 'object') {
-    const fields = { input: 'the {input}', output: 'the {output}' };
-    const count = (text: string, field: string) => text.split(`{${field}}`).length - 1;
-    for (const [field, words] of Object.entries(fields)) {
-      need(count(template.example, field) === 1, `template.example: must have ${words} once`);
-    }
-    need(count(template.query, 'input') === 1, 'template.query: must have the {input} once');
-    need(count(template.query, 'output') === 0, 'template.query: must not have the {output}');
+  if (measure === 'compute') {
+    need(conditions.length === 0, 'conditions: must be empty with measure: compute, which compares ways of its own');
+    need(tasks.length === 1, `tasks: measure: compute takes one task, not ${tasks.length}`);
+    need(seeds.length === 1, `seeds: measure: compute takes one seed, not ${seeds.length}`);
+  } else {
+    need(conditions.length > 0, 'conditions: must not be empty');
   }
+  if (typeof template === 'object') problems.push(...templateProblems(template));
   const names = conditions.map(({ name }) => name);
   for (const [i, condition] of conditions.entries()) {
     const at = `conditions[${i}]`;
     const { name, spec, control, foreign, swaps, prompts: own } = condition;
     const first = names.indexOf(name);
     need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
-    const examples = spec === 'text' || spec === 'image';
     need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
     need((own ?? 1) <= validation, `${at}.prompts: must be at most validation (${validation}), not ${own}`);
     need(
-      swaps === undefined || spec === 'instruction',
+      swaps === undefined || spec === 'instruction' || spec === 'ensemble',
       `${at}.swaps: only an instruction has letters to swap; the spec is ${spec}`,
     );
     need(
-      control !== 'shuffled-labels' || examples,
+      control !== 'shuffled-labels' || spec === 'text' || spec === 'image',
       `${at}.control: shuffled-labels needs the spec text or image, whose examples have labels, not ${spec}`,
     );
     need(control !== 'wrong-task' || tasks.length > 1, `${at}.control: wrong-task needs at least two tasks`);
@@ -304,6 +306,15 @@ function crossChecks(experiment: Experiment): string[] {
     'vectorModel: no condition is foreign, so it would not be used; give a patch foreign: true',
   );
   return problems;
+}
+
+function templateProblems(template: Template): string[] {
+  try {
+    checkTemplate(template);
+    return [];
+  } catch (error) {
+    return [(error as Error).message.replace(/\.$/, '')];
+  }
 }
 
 function configError(file: string | undefined, problems: readonly string[]): XpatchError {

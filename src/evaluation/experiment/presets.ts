@@ -190,14 +190,15 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     shows: 'Time and memory of 30 text examples in the prompt, of a patched query and of the bare query, as ratios.',
     textToo: true,
     config: {
+      measure: 'compute',
       query: 'image',
       tasks: ['country-capital'],
       seeds: [1],
       shots: 30,
       validation: 31,
       prompts: 1,
-      test: 20,
-      conditions: [NO_CONTEXT, TEXT_PROMPT, TEXT_PATCH],
+      test: 5,
+      conditions: [],
     },
   },
 };

@@ -84,6 +84,8 @@ export interface Experiment {
   readonly scores: readonly ('probability' | 'likelihood')[];
   /** Model of `foreign` conditions: as `-m` takes it. */
   readonly vectorModel?: string;
+  /** `compute`: time and memory of prompting, of patching and of the bare query (`runCompute`) in place of answers; without conditions. */
+  readonly measure?: 'compute';
   readonly conditions: readonly Condition[];
 }
 
