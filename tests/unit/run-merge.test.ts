@@ -1,0 +1,140 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { mergeShards } from '../../src/evaluation/experiment/merge.js';
+import { inShard, parseShard, type Shard } from '../../src/evaluation/experiment/shard.js';
+import { ExperimentRun } from '../../src/evaluation/experiment/store.js';
+import type { ResultLine } from '../../src/evaluation/experiment/types.js';
+import { expectError, temporaryFolder } from './helpers.js';
+import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
+
+const parent = await temporaryFolder();
+const LINES = sampleLines();
+let runs = 0;
+const newPath = () => join(parent, `run-${runs++}`);
+const sorted = (lines: readonly ResultLine[]) => lines.map((line) => JSON.stringify(line)).sort();
+
+/** The run of one process, or of one shard, with `change` made to its lines. */
+async function finishedRun(shard?: Shard, change = (line: ResultLine) => line, vector = 1): Promise<string> {
+  const path = newPath();
+  const own = LINES.filter((line) => !shard || inShard(shard, line)).map(change);
+  const plan = sampleManifest().plan.map((entry) => ({
+    ...entry,
+    count: own.filter(({ stage, condition }) => stage === entry.stage && condition === entry.condition).length,
+  }));
+  const run = await ExperimentRun.open(path, sampleManifest({ plan, ...(shard && { shard }) }));
+  await run.append(own);
+  await run.saveVector('food-color.text.seed1', sampleVector(vector));
+  await run.finish();
+  return path;
+}
+const shardsOf = (of: number) => Promise.all(Array.from({ length: of }, (_, i) => finishedRun({ index: i + 1, of })));
+const merge = (paths: readonly string[], output = newPath()) => mergeShards(paths, output, 'xpatch merge');
+async function linesOf(run: ExperimentRun): Promise<ResultLine[]> {
+  const lines: ResultLine[] = [];
+  for await (const line of run.lines()) lines.push(line);
+  return lines;
+}
+
+describe('shards', () => {
+  test.each([1, 2, 3, 7])('of %i have every test query once, whole items, and all validation queries', (of) => {
+    const shards = Array.from({ length: of }, (_, i) => LINES.filter((line) => inShard({ index: i + 1, of }, line)));
+    const tested = shards.map((lines) => lines.filter(({ stage }) => stage === 'test'));
+    expect(sorted(tested.flat())).toEqual(sorted(LINES.filter(({ stage }) => stage === 'test')));
+    const items = tested.map((lines) => [...new Set(lines.map(({ item }) => item))]);
+    expect(new Set(items.flat()).size).toBe(items.flat().length);
+    for (const lines of shards) {
+      expect(lines.filter(({ stage }) => stage === 'validation')).toEqual(
+        LINES.filter(({ stage }) => stage === 'validation'),
+      );
+    }
+  });
+
+  test('are about equally large', () => {
+    const counts = [1, 2, 3, 4].map(
+      (index) =>
+        Array.from({ length: 4000 }, (_, i) => inShard({ index, of: 4 }, { stage: 'test', item: `item ${i}` })).filter(
+          Boolean,
+        ).length,
+    );
+    for (const count of counts) expect(Math.abs(count - 1000)).toBeLessThan(4 * Math.sqrt(750));
+  });
+
+  test('are written i/n', async () => {
+    expect(parseShard(' 2/5 ')).toEqual({ index: 2, of: 5 });
+    for (const text of ['0/2', '3/2', '1', '1/0', 'a/b', '-1/2', '1.5/2']) {
+      await expectError(() => parseShard(text), 'INVALID_ARGUMENT', /2\/5, the second of five/);
+    }
+  });
+});
+
+describe('merged shards', () => {
+  test.each([1, 2, 5])('of %i equal one run, line for line up to order', async (of) => {
+    const shards = await shardsOf(of);
+    await using run = await merge([...shards].reverse());
+    expect(sorted(await linesOf(run))).toEqual(sorted(LINES));
+    const whole = sampleManifest();
+    expect(run.manifest).toMatchObject({ options: whole.options, status: 'running', plan: expect.anything() });
+    expect([...run.manifest.plan].sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1))).toEqual(
+      [...whole.plan].sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)),
+    );
+    expect(run.manifest.shard).toBeUndefined();
+    expect(run.manifest.shards).toHaveLength(of);
+    expect((await run.loadVector('food-color.text.seed1'))?.toArray()).toEqual(sampleVector(1).toArray());
+    // The identity is that of a run without shards: resuming it is a matter of the folder alone.
+    await run.finish();
+    const again = await ExperimentRun.open(run.path, whole);
+    expect(again.complete).toBe(true);
+  });
+
+  test('go on after a merge that was killed', async () => {
+    const shards = await shardsOf(2);
+    const output = newPath();
+    const first = await merge(shards, output);
+    await first.close();
+    const results = join(output, 'results.jsonl');
+    const bytes = await readFile(results);
+    await writeFile(results, bytes.subarray(0, bytes.length / 3));
+    await using run = await merge(shards, output);
+    expect(sorted(await linesOf(run))).toEqual(sorted(LINES));
+  });
+
+  test('may round differently, and the first one counts', async () => {
+    const rounded = (line: ResultLine) => ({ ...line, probability: (line.probability as number) + 1e-4 });
+    const paths = [await finishedRun({ index: 1, of: 2 }), await finishedRun({ index: 2, of: 2 }, rounded, 1.001)];
+    await using run = await merge(paths);
+    const lines = await linesOf(run);
+    expect(lines).toHaveLength(LINES.length);
+    expect(lines.filter(({ stage }) => stage === 'validation')).toEqual(
+      LINES.filter(({ stage }) => stage === 'validation'),
+    );
+  });
+
+  test('that answer differently, or have other vectors, are refused', async () => {
+    const first = await finishedRun({ index: 1, of: 2 });
+    const other = await finishedRun({ index: 2, of: 2 }, (line) => ({ ...line, answer: 'other' }));
+    await expectError(() => merge([first, other]), 'RUN_MISMATCH', /answer validation query .* differently: answer: /);
+    const vectors = await finishedRun({ index: 2, of: 2 }, undefined, 3);
+    await expectError(() => merge([first, vectors]), 'RUN_MISMATCH', /food-color\.text\.seed1 .*layer 0/);
+  });
+
+  test('that are missing, not complete, no shards, or of another experiment are refused', async () => {
+    const [first, , third] = await shardsOf(3);
+    await expectError(() => merge([first as string, third as string]), 'RUN_INVALID', /Shards are missing: 2\/3\./);
+    const open = await ExperimentRun.open(newPath(), sampleManifest({ shard: { index: 2, of: 3 } }));
+    await open.close();
+    await expectError(() => merge([first as string, open.path]), 'RUN_INVALID', /not complete.*goes on where it was/);
+    const whole = await finishedRun();
+    await expectError(() => merge([whole]), 'RUN_INVALID', /is a whole run and no shard/);
+    await expectError(() => merge([parent]), 'RUN_INVALID', /is no run/);
+    const [other] = await shardsOf(2);
+    await expectError(() => merge([first as string, other as string]), 'RUN_MISMATCH', /shard: "1\/2" and "1\/3"/);
+    const config = { ...EXPERIMENT, shots: 3 };
+    const foreign = await ExperimentRun.open(
+      newPath(),
+      sampleManifest({ options: config, shard: { index: 2, of: 3 } }),
+    );
+    await foreign.finish();
+    await expectError(() => merge([first as string, foreign.path]), 'RUN_MISMATCH', /experiment\.shots: 3 and 5/);
+  });
+});
