@@ -1,0 +1,279 @@
+import { XpatchError } from '../../errors.js';
+import { type Context, listDevices, type Model, type PassOptions } from '../../model/index.js';
+import type { TaskItem } from '../../tasks/task.js';
+import type { TaskVector } from '../../vectors/task-vector.js';
+import { answerBatch } from './answer.js';
+import { LayerChoice } from './layer-choice.js';
+import { memoryStore } from './memory-store.js';
+import { inShard, type Shard } from './shard.js';
+import { type Cell, conditionsOf, itemsOf, prepareStudy, type Study } from './study.js';
+import {
+  type Condition,
+  type Experiment,
+  type ExperimentProgress,
+  keyOf,
+  type QueryKey,
+  type ResultLine,
+  type RunStore,
+} from './types.js';
+import { VectorMaker, vectorOf, type WantedVector } from './vectors.js';
+
+export interface RunOptions {
+  /** The model of `foreign` conditions, for `vectorModel`. */
+  foreign?: Context;
+  /** Ask only the queries of this shard (see `inShard`). Defaults to all. */
+  shard?: Shard;
+  /** Bound of the logits that scores hold at a time, bytes. Defaults to 64 MiB. */
+  memory?: number;
+  /**
+   * Ends the run with ABORTED after the queries in hand, whose answers are kept; vectors that are being made are given up. The
+   * same store goes on from there.
+   */
+  signal?: AbortSignal;
+  onProgress?: (progress: ExperimentProgress) => void;
+}
+
+export interface ExperimentResult {
+  /** Where patches were written in the test, 0-based block outputs; none without patch conditions. */
+  readonly layers: readonly number[];
+}
+
+/** Answers are handed to the store this often at most: to make them durable takes a disk some milliseconds. */
+const APPEND_EVERY_MS = 250;
+
+/**
+ * Runs an experiment: vectors from validation items, the layer from validation items where it has to be chosen, then every
+ * condition on the same test queries. Whatever the store knows already is not done again, and a run that was interrupted
+ * ends with the lines that it would have had undisturbed: what is computed together does not depend on what is known.
+ *
+ * @throws {XpatchError} what `prepareStudy` and `Context.generate` throw; ABORTED
+ */
+export async function runExperiment(
+  context: Context,
+  experiment: Experiment,
+  store: RunStore = memoryStore(),
+  options: RunOptions = {},
+): Promise<ExperimentResult> {
+  const study = await prepareStudy(context.model, experiment, options.foreign?.model);
+  const choice = new LayerChoice(experiment);
+  for await (const line of store.lines()) choice.add(line);
+  const runner = new Runner(context, study, store, options, (line) => choice.add(line));
+  await runner.stage('validation', allLayers(context.model));
+  const layers = study.layers ?? [choice.best()];
+  await runner.stage('test', layers);
+  return { layers };
+}
+
+function allLayers({ info }: Model): number[] {
+  return Array.from({ length: info.nLayers }, (_, layer) => layer);
+}
+
+class Runner {
+  private readonly known: Set<string>;
+  private readonly vectors: VectorMaker;
+  private readonly progress: Meter;
+  /** Vectors that `progress` has counted. */
+  private readonly counted = new Set<string>();
+  private pending: ResultLine[] = [];
+  private appended = performance.now();
+
+  constructor(
+    private readonly context: Context,
+    private readonly study: Study,
+    private readonly store: RunStore,
+    private readonly options: RunOptions,
+    private readonly onLine: (line: ResultLine) => void,
+  ) {
+    this.known = new Set(store.known);
+    this.vectors = new VectorMaker(study, context, options.foreign, store);
+    this.progress = new Meter(this.total(), options.onProgress);
+  }
+
+  /** Asks what the store does not know yet. What it knows when this fails is whole: every answer that there was. */
+  async stage(stage: QueryKey['stage'], layers: readonly number[]): Promise<void> {
+    const conditions = conditionsOf(this.study, stage);
+    if (conditions.length === 0) return;
+    try {
+      for (const cell of this.study.cells) await this.cell(cell, stage, conditions, layers);
+    } finally {
+      await this.append();
+    }
+  }
+
+  private async cell(
+    cell: Cell,
+    stage: QueryKey['stage'],
+    conditions: readonly Condition[],
+    layers: readonly number[],
+  ): Promise<void> {
+    const { context, study, options } = this;
+    const { task, seed } = cell.split;
+    const keysOf = (item: TaskItem) =>
+      keysOfItem({ stage, task: task.name, seed, item: item.input }, conditions, layers);
+    const items = this.itemsOf(cell, stage);
+    const isNew = (item: TaskItem) => keysOf(item).some((key) => !this.known.has(key));
+    this.progress.at({ stage, task: task.name, seed });
+    if (!items.some(isNew)) {
+      this.countVectors(cell, conditions);
+      this.progress.add(items.length * keysOfCount(conditions, layers));
+      return;
+    }
+    const vectors = await this.vectorsOf(cell, conditions);
+    this.progress.at({ stage, task: task.name, seed });
+    const size = batchSize(context.model, keysOfCount(conditions, layers));
+    for (let from = 0; from < items.length; from += size) {
+      // Whole batches, even if a part is known: other company in a batch would change the last digits.
+      const some = items.slice(from, from + size);
+      const keys = some.flatMap(keysOf);
+      if (some.some(isNew)) {
+        this.requireNotAborted();
+        const batch = {
+          study,
+          cell,
+          stage,
+          items: some,
+          conditions,
+          layers,
+          vectors,
+          maxBytes: options.memory ?? 64 << 20,
+        };
+        const lines = await answerBatch(context, batch, (p) => this.progress.show((keys.length * p.done) / p.total));
+        this.take(lines);
+        if (performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
+      }
+      this.progress.add(keys.length);
+    }
+  }
+
+  private itemsOf(cell: Cell, stage: QueryKey['stage']): readonly TaskItem[] {
+    const { shard } = this.options;
+    const items = itemsOf(cell, stage);
+    return shard ? items.filter(({ input }) => inShard(shard, { stage, item: input })) : items;
+  }
+
+  private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
+    const vectors = new Map<string, { name: string; vector: TaskVector }>();
+    for (const condition of conditions) {
+      const wanted = vectorOf(this.study, cell, condition);
+      if (!wanted) continue;
+      this.requireNotAborted();
+      const { task, seed } = wanted.cell.split;
+      this.progress.at({ stage: 'vectors', task: task.name, seed });
+      const weight = this.counted.has(wanted.name) ? 0 : weightOf(wanted);
+      const how: PassOptions = {
+        signal: this.options.signal,
+        onProgress: (p) => this.progress.show((weight * p.done) / p.total),
+      };
+      vectors.set(condition.name, { name: wanted.name, vector: await this.vectors.get(wanted, how) });
+      this.countVectors(cell, [condition]);
+    }
+    return vectors;
+  }
+
+  private countVectors(cell: Cell, conditions: readonly Condition[]): void {
+    for (const condition of conditions) {
+      const wanted = vectorOf(this.study, cell, condition);
+      if (!wanted || this.counted.has(wanted.name)) continue;
+      this.counted.add(wanted.name);
+      this.progress.add(weightOf(wanted));
+    }
+  }
+
+  /** Everything that `progress` counts. */
+  private total(): number {
+    const { study, context } = this;
+    const vectors = new Map<string, number>();
+    let queries = 0;
+    for (const cell of study.cells) {
+      for (const condition of study.experiment.conditions) {
+        const wanted = vectorOf(study, cell, condition);
+        if (wanted) vectors.set(wanted.name, weightOf(wanted));
+      }
+      for (const stage of ['validation', 'test'] as const) {
+        // Validation chooses one layer.
+        const layers = stage === 'validation' ? allLayers(context.model) : (study.layers ?? [0]);
+        queries += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
+      }
+    }
+    return [...vectors.values()].reduce((sum, weight) => sum + weight, queries);
+  }
+
+  private take(lines: readonly ResultLine[]): void {
+    for (const line of lines) {
+      const key = keyOf(line);
+      if (this.known.has(key)) continue;
+      this.known.add(key);
+      this.pending.push(line);
+      this.onLine(line);
+    }
+  }
+
+  private async append(): Promise<void> {
+    const lines = this.pending;
+    this.pending = [];
+    if (lines.length) await this.store.append(lines);
+    this.appended = performance.now();
+  }
+
+  private requireNotAborted(): void {
+    const { signal } = this.options;
+    if (!signal?.aborted) return;
+    const message = 'The run was interrupted. What is answered is kept; start it again to go on.';
+    throw new XpatchError('ABORTED', message, { cause: signal.reason });
+  }
+}
+
+/** Keys of everything that is asked about one item. */
+function keysOfItem(
+  asked: Omit<QueryKey, 'condition' | 'layer'>,
+  conditions: readonly Condition[],
+  layers: readonly number[],
+): string[] {
+  return conditions.flatMap(({ name, kind }) =>
+    (kind === 'patch' ? layers : [undefined]).map((layer) => keyOf({ ...asked, condition: name, layer })),
+  );
+}
+
+function keysOfCount(conditions: readonly Condition[], layers: readonly number[]): number {
+  return conditions.reduce((n, { kind }) => n + (kind === 'patch' ? layers.length : 1), 0);
+}
+
+/**
+ * How many items are asked about together. One on the CPU, where its rows already keep the processor busy, and where the same
+ * answers come out to the last digit whatever else is asked; as many as fill a GPU elsewhere.
+ */
+function batchSize(model: Model, rows: number): number {
+  const onGpu = model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
+  return onGpu ? Math.max(1, Math.floor(128 / rows)) : 1;
+}
+
+/** How much a vector counts in the progress: its prompts, or one where it is computed from others. */
+function weightOf({ spec, prompts, control }: WantedVector): number {
+  return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
+}
+
+/** Counts what is done. A vector counts as many as it has prompts, everything else one a query. */
+class Meter {
+  private done = 0;
+  private where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'> = { stage: 'vectors', task: '', seed: 0 };
+
+  constructor(
+    private readonly total: number,
+    private readonly onProgress: RunOptions['onProgress'],
+  ) {}
+
+  at(where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'>): void {
+    this.where = where;
+    this.show(0);
+  }
+
+  add(n: number): void {
+    this.done += n;
+    this.show(0);
+  }
+
+  /** @param more done of what is under way */
+  show(more: number): void {
+    this.onProgress?.({ done: Math.floor(this.done + more), total: this.total, ...this.where });
+  }
+}
