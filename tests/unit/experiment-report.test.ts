@@ -1,0 +1,393 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import type { ComputeResult } from '../../src/evaluation/compute.js';
+import type { Condition, Experiment, ResultLine } from '../../src/evaluation/experiment/types.js';
+import { RunFolder } from '../../src/evaluation/run-folder.js';
+import type { Cell, Table } from '../../src/evaluation/tables.js';
+import { computeTable } from '../../src/report/compute.js';
+import { experimentReport } from '../../src/report/experiment.js';
+import type { Figure } from '../../src/report/figure.js';
+import { paperBlocks } from '../../src/report/paper.js';
+import type { Block, Report, TextTable } from '../../src/report/report.js';
+import { writeReport } from '../../src/report/write-report.js';
+import { TaskVector } from '../../src/vectors/task-vector.js';
+import { temporaryFolder } from './helpers.js';
+
+const folder = await temporaryFolder();
+
+const BARE: Condition = { name: 'No Context', kind: 'bare' };
+const PROMPT: Condition = { name: 'Text Prompt', kind: 'prompt', spec: 'text' };
+const PATCH: Condition = { name: 'Text Patch', kind: 'patch', spec: 'text' };
+const RANDOM: Condition = { name: 'Random Vector', kind: 'patch', spec: 'text', control: 'random-vector' };
+
+const experiment = (conditions: readonly Condition[], change: Partial<Experiment> = {}): Experiment => ({
+  name: 'own',
+  title: 'Own',
+  tasks: ['capital', 'color'],
+  seeds: [1, 2],
+  query: 'text',
+  style: 'twemoji',
+  template: 'paper',
+  shots: 5,
+  validation: 30,
+  test: 2,
+  prompts: 30,
+  readPosition: 'last-example',
+  layers: 'validation',
+  op: 'replace',
+  strength: 1,
+  maxTokens: 16,
+  ignoreCase: false,
+  scores: [],
+  conditions,
+  ...change,
+});
+
+const DOMAINS: Record<string, string> = { capital: 'country', color: 'food' };
+
+function line(condition: string, task: string, seed: number, item: string, right: boolean, change: object = {}) {
+  return {
+    stage: 'test',
+    condition,
+    task,
+    domain: DOMAINS[task] ?? task,
+    seed,
+    item,
+    expected: 'yes',
+    answer: right ? 'yes' : 'no',
+    firstToken: right ? 'yes' : 'no',
+    lenient: right,
+    strict: right,
+    prompt: { text: `Q:${item}\nA:`, tokens: [1, 2] },
+    ...change,
+  } as ResultLine;
+}
+
+/** Items a and b of two tasks under two seeds; `right` names those that are answered, as `capital1a`. */
+function block(condition: string, right: readonly string[], change: object = {}, tasks = ['capital', 'color']) {
+  return tasks.flatMap((task) =>
+    [1, 2].flatMap((seed) =>
+      ['a', 'b'].map((item) => line(condition, task, seed, item, right.includes(`${task}${seed}${item}`), change)),
+    ),
+  );
+}
+
+const report = (of: Experiment, lines: readonly ResultLine[], more: object = {}): Promise<Report> =>
+  experimentReport(of, lines, { notes: ['A note.'], provenance: { command: 'xpatch eval' }, ...more });
+
+function find<Kind extends Block['kind']>(from: Report, kind: Kind, name: string): Extract<Block, { kind: Kind }> {
+  const found = from.blocks.find((one) => one.kind === kind && one.name === name);
+  if (!found) throw new Error(`no ${kind} ${name} among ${from.blocks.map((one) => one.name).join(', ')}`);
+  return found as Extract<Block, { kind: Kind }>;
+}
+const table = (from: Report, name: string) => find(from, 'table', name).table as Table;
+const texts = (from: Report, name: string) => find(from, 'table', name).table as TextTable;
+const figure = (from: Report, name: string): Figure => find(from, 'curves', name).figure;
+const values = (of: Table, label: string) =>
+  of.rows.find((row) => row.label === label)?.cells.map((cell: Cell | undefined) => cell?.value);
+
+const PATCHED = ['capital1a', 'capital2a', 'capital2b', 'color1a'];
+const MAIN = experiment([BARE, PROMPT, PATCH, RANDOM]);
+const MAIN_LINES = [
+  ...block('No Context', []),
+  ...block('Text Prompt', ['capital1a', 'color2b']),
+  ...block('Text Patch', PATCHED, { layer: 3, vector: 'v' }),
+  ...block('Random Vector', [], { layer: 3, vector: 'r' }),
+];
+
+describe('report of an experiment', () => {
+  test('accuracy by hand, a row a condition in the order of the config', async () => {
+    const lenient = table(await report(MAIN, MAIN_LINES), 'lenient');
+    expect(lenient.rows.map(({ label }) => label)).toEqual([
+      'No Context',
+      'Text Prompt',
+      'Text Patch',
+      'Random Vector',
+    ]);
+    expect(lenient.columns).toEqual(['capital', 'color', 'mean']);
+    expect(values(lenient, 'Text Patch')).toEqual([3 / 4, 1 / 4, 1 / 2]);
+    expect(values(lenient, 'Text Prompt')).toEqual([1 / 4, 1 / 4, 1 / 4]);
+    expect(lenient.rows[2]?.cells[2]).toMatchObject({ n: 8, items: 4 });
+    const notes = lenient.notes.join('\n');
+    expect(notes).toContain('A note.');
+    expect(notes).toContain('Patches at layer 3 (0-based block output), chosen on validation items.');
+    // Text Patch: seed 1 (1/2 + 1/2) / 2, seed 2 (1 + 0) / 2; Text Prompt: seed 1 (1/2 + 0) / 2, seed 2 (0 + 1/2) / 2.
+    expect(notes).toContain('No Context 0.000, Text Prompt 0.000, Text Patch 0.000');
+  });
+
+  test('differences by hand: paired, with exact p and Holm', async () => {
+    const { rows } = texts(await report(MAIN, MAIN_LINES), 'differences-lenient');
+    expect(rows.map(([first, second]) => [first, second])).toEqual([
+      ['Text Patch', 'No Context'],
+      ['Text Patch', 'Text Prompt'],
+      ['Text Patch', 'Random Vector'],
+    ]);
+    // Against all wrong: items weigh 2/8, 1/8, 1/8 and 0, so 2 of the 8 signs are as far. Against the prompt: country a weighs
+    // (1 + 1 - 1) / 8, country b 1/8, food a 1/8, food b -1/8; the sum 2/8 is reached or passed by all but 6 of 16.
+    expect(rows.map((row) => row[2])).toEqual([1 / 2, 1 / 4, 1 / 2]);
+    expect(rows.map((row) => row[5])).toEqual([1 / 4, 10 / 16, 1 / 4].map((p) => expect.closeTo(p, 12)));
+    expect(rows.map((row) => row[6])).toEqual([3 / 4, 3 / 4, 3 / 4].map((p) => expect.closeTo(p, 12)));
+    expect(rows.map((row) => [row[7], row[8]])).toEqual([
+      [8, 4],
+      [8, 4],
+      [8, 4],
+    ]);
+  });
+
+  test('only queries that both conditions answered are compared', async () => {
+    const cut = MAIN_LINES.filter(({ condition, task }) => condition !== 'No Context' || task === 'color');
+    const whole = await report(MAIN, cut);
+    expect(texts(whole, 'differences-lenient').rows[0]?.slice(0, 3)).toEqual(['Text Patch', 'No Context', 1 / 4]);
+    // A mean over fewer tasks than the others have is not shown.
+    expect(values(table(whole, 'lenient'), 'No Context')).toEqual([undefined, 0, undefined]);
+  });
+
+  test('does not depend on the order of the lines', async () => {
+    const swept = [...MAIN_LINES, ...VALIDATION];
+    expect(await report(MAIN, swept.toReversed())).toEqual(await report(MAIN, swept));
+  });
+
+  test('an empty run and missing conditions', async () => {
+    expect((await report(MAIN, [])).blocks).toEqual([]);
+    const bare = await report(MAIN, block('No Context', []));
+    expect(bare.blocks.map(({ name }) => name)).toEqual(['lenient', 'strict', 'examples']);
+    expect(table(bare, 'lenient').rows.map(({ label }) => label)).toEqual(['No Context']);
+  });
+
+  test('probability and likelihood where they were measured', async () => {
+    const scored = MAIN_LINES.map((one, i) =>
+      one.condition === 'Text Patch' ? { ...one, probability: 0.5, answerRank: i % 2 } : one,
+    );
+    const whole = await report(MAIN, scored);
+    expect(values(table(whole, 'probability'), 'Text Patch')).toEqual([0.5, 0.5, 0.5]);
+    expect(table(whole, 'probability').rows).toHaveLength(1);
+    expect(values(table(whole, 'likelihood'), 'Text Patch')).toEqual([0.5, 0.5, 0.5]);
+  });
+
+  const VALIDATION = [
+    ...block('Text Patch', [], { stage: 'validation', layer: 2, strict: undefined, prompt: undefined }),
+    ...block('Text Patch', PATCHED, { stage: 'validation', layer: 3, strict: undefined, prompt: undefined }),
+    ...block('Text Prompt', ['color1a'], { stage: 'validation', strict: undefined, prompt: undefined }),
+  ];
+
+  test('layer sweep from validation lines, prompts dotted, the chosen layer marked', async () => {
+    const whole = await report(MAIN, [...MAIN_LINES, ...VALIDATION]);
+    const { panels } = figure(whole, 'layer-sweep');
+    expect(panels.map(({ title }) => title)).toEqual(['capital', 'color']);
+    expect(panels[0]?.series.map(({ label }) => label)).toEqual(['Text Patch']);
+    expect(panels[0]?.series[0]?.points.map(({ x, y }) => [x, y])).toEqual([
+      [2, 0],
+      [3, 3 / 4],
+    ]);
+    expect(panels[1]?.baselines).toEqual([{ label: 'Text Prompt', y: 1 / 4 }]);
+    expect(panels[0]?.verticals).toEqual([{ label: 'layer 3', x: 3 }]);
+    expect(figure(whole, 'layer-sweep-mean').panels[0]?.series[0]?.points.map(({ y }) => y)).toEqual([0, 1 / 2]);
+  });
+
+  test('several layers in the test: a row each, and curves', async () => {
+    const lines = [
+      ...block('Text Prompt', ['capital1a', 'color2b']),
+      ...block('Text Patch', [], { layer: 2 }),
+      ...block('Text Patch', PATCHED, { layer: 3 }),
+    ];
+    const whole = await report(experiment([PROMPT, PATCH], { layers: 'all' }), lines);
+    const rows = table(whole, 'lenient').rows.map(({ label }) => label);
+    expect(rows).toEqual(['Text Prompt', 'Text Patch, layer 2', 'Text Patch, layer 3']);
+    const [panel] = figure(whole, 'test-layers').panels;
+    expect(panel?.series).toMatchObject([
+      {
+        label: 'Text Patch',
+        points: [
+          { x: 2, y: 0 },
+          { x: 3, y: 1 / 2 },
+        ],
+      },
+    ]);
+    expect(panel?.baselines).toEqual([{ label: 'Text Prompt', y: 1 / 4 }]);
+  });
+
+  test('examples and instruction: 0 is the instruction alone', async () => {
+    const conditions: Condition[] = [
+      { name: 'I', kind: 'patch', spec: 'instruction' },
+      { name: 'I1', kind: 'patch', spec: 'instruction', swaps: 1 },
+      ...[1, 2].flatMap((prompts): Condition[] => [
+        { name: `T${prompts}`, kind: 'patch', spec: 'text', prompts },
+        { name: `E${prompts}`, kind: 'patch', spec: 'ensemble', prompts },
+      ]),
+    ];
+    const right: Record<string, string[]> = { I: ['capital1a'], T1: [], T2: ['color1a'], E1: PATCHED, E2: PATCHED };
+    const lines = conditions.flatMap(({ name }) => block(name, right[name] ?? [], { layer: 3 }));
+    const whole = await report(experiment(conditions), lines);
+    const { series } = figure(whole, 'examples-curve').panels[0] ?? { series: [] };
+    expect(series.map(({ label, points }) => [label, points.map(({ x, y }) => [x, y])])).toEqual([
+      ['text examples', [[5, 0], [10, 1 / 8]]], // biome-ignore format: pairs
+      ['examples and instruction', [[0, 1 / 8], [5, 1 / 2], [10, 1 / 2]]], // biome-ignore format: pairs
+    ]);
+    expect(table(whole, 'noisy-lenient').rows.map(({ label }) => label)).toEqual(['I', 'I1']);
+    const pairs = texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`);
+    expect(pairs.sort()).toEqual(['E1-I', 'E1-T1', 'E2-I', 'E2-T2', 'I1-I']);
+  });
+
+  test('specification by query', async () => {
+    const conditions: Condition[] = [
+      { ...PATCH, name: 'TT', query: 'text' },
+      { ...PATCH, name: 'TI', query: 'image' },
+      { ...PROMPT, name: 'PI', query: 'image' },
+    ];
+    const lines = [...block('TT', PATCHED), ...block('TI', ['color1a']), ...block('PI', [])];
+    const matrix = table(await report(experiment(conditions), lines), 'matrix-lenient');
+    expect(matrix.columns).toEqual([
+      'image query, prompt',
+      'image query, patch',
+      'text query, prompt',
+      'text query, patch',
+    ]);
+    expect(matrix.rows.map(({ label }) => label)).toEqual(['text']);
+    expect(values(matrix, 'text')).toEqual([0, 1 / 8, undefined, 1 / 2]);
+  });
+
+  test('conflict: whom the answer follows', async () => {
+    const conditions: Condition[] = [
+      { name: 'Question', kind: 'bare', question: '{rival}' },
+      { name: 'System', kind: 'bare', question: '{rival}', before: 'Do.' },
+      { ...PATCH, question: '{rival}' },
+    ];
+    const rival = (lines: ResultLine[]) =>
+      lines.map((one, i) => ({
+        ...one,
+        rival: 'other',
+        ...(!one.lenient && i % 2 === 1 && { answer: 'other', firstToken: 'oth' }),
+      }));
+    const lines = [
+      ...rival(block('Question', [])),
+      ...rival(block('System', [])),
+      ...rival(block('Text Patch', PATCHED, { layer: 3 })),
+    ];
+    const whole = await report(experiment(conditions), lines);
+    // Question: every second answer is the rival's. Patch: 4 of 8 follow the task; of the others capital1b, color1b and color2b
+    // are at odd places.
+    expect(values(table(whole, 'conflict-strict'), 'Question')).toEqual([0, 1 / 2, 1 / 2]);
+    expect(values(table(whole, 'conflict-strict'), 'Text Patch')).toEqual([1 / 2, 3 / 8, 1 / 8]);
+    expect(values(table(whole, 'conflict-lenient'), 'Text Patch')).toEqual([1 / 2, 3 / 8, 1 / 8]);
+    const pairs = texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`);
+    expect(pairs).toEqual(['Text Patch-Question', 'Text Patch-System']);
+  });
+
+  test('cosines of own and foreign vectors, mismatched tasks beside', async () => {
+    const conditions: Condition[] = [PATCH, { ...PATCH, name: 'LLM Patch', foreign: true }];
+    const lines = ['capital', 'color'].flatMap((task) => [
+      line('Text Patch', task, 1, 'a', true, { layer: 0, vector: `own.${task}` }),
+      line('LLM Patch', task, 1, 'a', true, { layer: 0, vector: `foreign.${task}` }),
+    ]);
+    const vector = (name: string, x: number, y: number) =>
+      new TaskVector(
+        {
+          model: { hash: name, architecture: 'llama', name, nEmbd: 2, nLayers: 1 },
+          hook: 'resid_post',
+          layers: [0],
+          readPosition: 'last-example',
+          origin: { op: 'capture', position: 0, token: 0 },
+        },
+        [x, y],
+      );
+    const vectors: Record<string, TaskVector> = {
+      'own.capital': vector('vlm', 1, 0),
+      'own.color': vector('vlm', 0, 2),
+      'foreign.capital': vector('llm', 3, 4),
+      'foreign.color': vector('llm', 0, 1),
+    };
+    const loadVector = async (name: string) => vectors[name];
+    const whole = await report(experiment(conditions), lines, { loadVector });
+    // Same task: cos((1,0), (3,4)) = 0.6 and 1; mismatched: (1,0) with (0,1) 0, and (0,2) with (3,4) 0.8.
+    expect(texts(whole, 'cosine').rows).toEqual([
+      [0, expect.closeTo(0.8, 6), expect.closeTo(0.6, 6), 1, expect.closeTo(0.4, 6), 0, expect.closeTo(0.8, 6)],
+    ]);
+    expect(texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`)).toEqual([
+      'LLM Patch-Text Patch',
+    ]);
+    expect((await report(experiment(conditions), lines)).blocks.map(({ name }) => name)).not.toContain('cosine');
+  });
+
+  test('hostile names of tasks, conditions and answers reach no file unescaped', async () => {
+    const task = '<img src=x onerror=alert(1)>\u202e|`$\u001b[31m';
+    const of = experiment([{ ...BARE, name: '<script>alert(2)</script>' }, PATCH], {
+      tasks: [task],
+      title: '</title><s>',
+    });
+    const lines = ['<script>alert(2)</script>', 'Text Patch'].flatMap((name) =>
+      [2, 3].flatMap((layer) =>
+        ['test', 'validation'].map((stage) =>
+          line(name, task, 1, '"><svg onload=alert(3)>', true, {
+            stage,
+            answer: '<s>&',
+            ...(name === 'Text Patch' && { layer }),
+          }),
+        ),
+      ),
+    );
+    await writeReport(await RunFolder.create(join(folder, 'run'), { status: 'running' }), await report(of, lines));
+    const read = (file: string) => readFile(join(folder, 'run', file), 'utf8');
+    const page = (await read('report.html')).replace(/<script type="application\/json".*?<\/script>/gs, '');
+    for (const text of [page, await read('figures/layer-sweep.svg'), await read('tables/lenient.md')]) {
+      expect(/<img src=x|<script>alert|<svg onload|<s>/.exec(text)?.[0]).toBeUndefined();
+    }
+    for (const text of [page, await read('tables/lenient.txt'), await read('tables/examples.txt')]) {
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not appear
+      expect(/[\u001b\u202e]/.exec(text)?.[0]).toBeUndefined();
+    }
+  });
+});
+
+describe("the paper's numbers", () => {
+  test('stand in tables of their own, named as other models', () => {
+    const [main] = paperBlocks('main');
+    if (main?.kind !== 'table') throw new Error('no table');
+    const { title, rows, notes } = main.table as TextTable;
+    expect(title).toContain('other models: LLaVA-1.5-7B, Mantis-8B-Fuyu, Idefics2-8B, from the paper');
+    expect(notes[0]).toContain('2410.22330');
+    const row = rows.find(([model, condition]) => model === 'LLaVA-1.5-7B' && condition === 'Text Patch');
+    expect(row?.slice(2)).toEqual([0.31, 0.3, 0.26, 0.18, 0.53, 0.31, expect.closeTo(1.89 / 6, 12)]);
+  });
+
+  test.each([
+    ['main', 1],
+    ['modalities', 2],
+    ['llm-to-vlm', 2],
+    ['instruction', 1],
+    ['layer-sweep', 2],
+    ['template', 2],
+    ['vqa', 1],
+    ['task-conflict', 1],
+    ['compute', 1],
+    ['quantisation', 0],
+    ['image-to-text', 0],
+    ['mine', 0],
+  ])('%s has %i of them', (preset, count) => {
+    expect(paperBlocks(preset)).toHaveLength(count);
+  });
+});
+
+test('compute: medians and ratios to the query alone', () => {
+  const result: ComputeResult = {
+    shots: 30,
+    query: 'text',
+    repetitions: 3,
+    ways: [
+      { way: 'Prompt', positions: [400], seconds: [3, 1, 2] },
+      { way: 'Patch', positions: [10], seconds: [0.3, 0.25, 0.2] },
+      { way: 'Query alone', positions: [10], seconds: [0.2, 0.1, 0.3] },
+    ],
+    vectorSeconds: 2,
+    bytesPerPosition: 1000,
+    weightBytes: 5e6,
+  };
+  expect(computeTable(result).rows).toEqual([
+    ['Prompt', 2, 1.5, 2.5, 10, 400, 0.4, 40],
+    ['Patch', 0.25, 0.225, 0.275, 1.25, 10, 0.01, 1].map((x) => (typeof x === 'number' ? expect.closeTo(x, 12) : x)),
+    ['Query alone', 0.2, expect.closeTo(0.15, 12), 0.25, 1, 10, 0.01, 1],
+  ]);
+  expect(computeTable({ ...result, bytesPerPosition: undefined }).columns.map(({ name }) => name)).not.toContain(
+    'KV cache, MB',
+  );
+});
