@@ -185,7 +185,7 @@ describe('a run', () => {
     await writeFile(join(files, 'thesis.tex'), '');
     await expectError(() => ExperimentRun.open(files, sampleManifest()), 'FILE_WRITE', /not empty \(thesis\.tex\)/);
     await RunFolder.create(report, { status: 'complete', experiment: 'lens' });
-    await expectError(() => ExperimentRun.open(report, sampleManifest()), 'RUN_INVALID', /describes no experiment/);
+    await expectError(() => ExperimentRun.open(report, sampleManifest()), 'RUN_INVALID', /describes no run of scored/);
     await mkdir(broken);
     await writeFile(join(broken, 'manifest.json'), '{"status":');
     await expectError(() => ExperimentRun.open(broken, sampleManifest()), 'RUN_INVALID', /is not JSON/);

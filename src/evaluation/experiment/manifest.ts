@@ -119,6 +119,6 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
     [options?.conditions, options?.tasks, options?.seeds, plan, sessions, notes].every(Array.isArray) &&
     typeof model?.hash === 'string' &&
     typeof tasks === 'object';
-  if (!whole) throw invalid('describes no experiment');
+  if (!whole) throw invalid('describes no run of scored queries');
   return value as StoredManifest;
 }

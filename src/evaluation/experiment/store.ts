@@ -111,11 +111,8 @@ export class ExperimentRun extends RunFolder implements RunStore {
     for (const key of fresh.keys()) this.known.add(key);
   }
 
-  /** @throws {XpatchError} VECTOR_INVALID when the file is damaged */
-  async loadVector(name: string): Promise<TaskVector | undefined> {
-    const file = join(this.path, vectorFile(name));
-    const found = await stat(file).catch(() => undefined);
-    return found && (await TaskVector.load(file));
+  loadVector(name: string): Promise<TaskVector | undefined> {
+    return loadRunVector(this.path, name);
   }
 
   /**
@@ -169,6 +166,13 @@ export class ExperimentRun extends RunFolder implements RunStore {
 function sessionOf(manifest: ExperimentManifest): Record<string, unknown> {
   const { started, command, xpatch, llamaCpp, node, platform, devices, context } = manifest;
   return { started, command, xpatch, llamaCpp, node, platform, devices, context };
+}
+
+/** A vector of a run; undefined when it has none of this name. @throws {XpatchError} VECTOR_INVALID when its file is damaged */
+export async function loadRunVector(path: string, name: string): Promise<TaskVector | undefined> {
+  const file = join(path, vectorFile(name));
+  const found = await stat(file).catch(() => undefined);
+  return found && (await TaskVector.load(file));
 }
 
 /** SHA-256 of every file of vectors/, by the name of the vector. */

@@ -1,0 +1,52 @@
+import { join } from 'node:path';
+import type { Argv, CommandModule } from 'yargs';
+import { mergeShards } from '../evaluation/experiment/merge.js';
+import { type OutputArguments, outputOptions, printJson } from './common.js';
+import { interruptSignal } from './interrupt.js';
+import { textOption, withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+import { commandLine } from './report-run.js';
+
+interface MergeArguments extends OutputArguments {
+  runs: string[];
+  output: string;
+}
+
+/** `xpatch merge`: the shards of an experiment become one run. */
+export const merge: CommandModule<unknown, MergeArguments> = {
+  command: 'merge <runs..>',
+  describe: 'Put the shards of an experiment, from one machine or several, together into one run',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(yargs)
+        .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Folders of all shards' })
+        .option('output', textOption('output', 'Folder of the whole run', { alias: 'o', demandOption: true })),
+      [
+        ['One half, on one machine', 'eval main -m demo --shard 1/2 -o one'],
+        ['The other half, on another', 'eval main -m demo --shard 2/2 -o two'],
+        ['Both folders copied to one place', 'merge one two -o whole'],
+      ],
+    ) as Argv<unknown> as Argv<MergeArguments>,
+  handler: async ({ runs, output, json, quiet }) => {
+    const signal = interruptSignal();
+    const progress = new ProgressLine(!json && !quiet);
+    try {
+      progress.update('reading the shards');
+      await using run = await mergeShards(runs.map(String), output, commandLine());
+      for (const note of run.notes) progress.note(note);
+      const lines = run.known.size;
+      if (!run.complete) {
+        progress.update('writing the report');
+        // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+        const { writeRunReport } = await import('../report/experiment-run.js');
+        await writeRunReport(run, signal);
+        await run.finish();
+      }
+      progress.done();
+      if (json) printJson({ output, shards: runs.length, lines });
+      else process.stdout.write(`${lines} lines of ${runs.length} shards.\nReport: ${join(output, 'report.html')}\n`);
+    } finally {
+      progress.done();
+    }
+  },
+};

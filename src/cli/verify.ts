@@ -1,0 +1,149 @@
+import { existsSync } from 'node:fs';
+import type { Argv, CommandModule } from 'yargs';
+import { XpatchError } from '../errors.js';
+import type { ModelRecord } from '../evaluation/experiment/manifest.js';
+import { askAgain, type Check, type CheckedRun, check, checkRun } from '../evaluation/experiment/verify.js';
+import type { Context, ContextOptions } from '../model/context.js';
+import type { Model } from '../model/model.js';
+import {
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  printJson,
+  requireNotAborted,
+  withSession,
+} from './common.js';
+import { EXIT } from './errors.js';
+import { interruptSignal } from './interrupt.js';
+import { textOption, wholeOption, withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+
+interface VerifyArguments extends ModelArguments, OutputArguments {
+  run: string;
+  sample: number;
+  seed: number;
+}
+
+/** `xpatch verify`: whether a run is whole, says what its answers say, and a sample of it can be answered again. */
+export const verify: CommandModule<unknown, VerifyArguments> = {
+  command: 'verify <run>',
+  describe: 'Check a run of eval: its files, its tables, and a sample of its answers asked again',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(modelOptions(yargs, ''))
+        .positional('run', { type: 'string', demandOption: true, describe: 'Folder of the run' })
+        .option(
+          'model',
+          textOption('model', 'GGUF file of the model, where it is no longer at the path that the run recorded', {
+            alias: 'm',
+            default: '',
+            defaultDescription: 'the recorded path',
+          }),
+        )
+        .option('sample', wholeOption('sample', 0, 'Queries to ask again', { default: 20 }))
+        .option('seed', wholeOption('seed', 0, 'Draws the sample', { default: 1 })),
+      [
+        ['Everything', 'verify xpatch-main-20261123-081500'],
+        ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],
+        ['The files alone', 'verify run --sample 0'],
+      ],
+    ) as Argv<unknown> as Argv<VerifyArguments>,
+  handler: async (args) => {
+    const signal = interruptSignal();
+    const progress = new ProgressLine(!args.json && !args.quiet);
+    let checks: Check[];
+    try {
+      progress.update('checking the files');
+      const run = await checkRun(args.run);
+      requireNotAborted(signal);
+      progress.update('making the tables again');
+      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+      const { checkTables } = await import('../report/experiment-run.js');
+      const tables = await checkTables(run, signal).catch((error: unknown) => failed('tables', error));
+      requireNotAborted(signal);
+      progress.done();
+      checks = [...run.checks, tables, ...(await checkAnswers(args, run))];
+    } finally {
+      progress.done();
+    }
+    const bad = checks.filter(({ state }) => state === 'failed').length;
+    if (args.json) printJson({ run: args.run, ok: bad === 0, checks });
+    else process.stdout.write(`${checks.map(format).join('')}${summary(checks)}\n`);
+    if (bad > 0) process.exitCode = EXIT.failed;
+  },
+};
+
+/** What depends on the model: that it is the same, and says the same. */
+async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Check[]> {
+  const { model: recorded, context: sizes } = run.manifest;
+  const notDone = (detail: string): Check[] => [{ name: 'model', state: 'not done', detail }];
+  if (args.sample === 0) return notDone('--sample 0 leaves the model out');
+  const path = args.model || recorded.files.model;
+  if (!args.model && !existsSync(path)) return notDone(`${path} is not there: name the model with --model`);
+  const { nCtx, nUbatch, flashAttention } = (sizes ?? {}) as ContextOptions;
+  const mmproj = args.mmproj ?? (args.model ? undefined : recorded.files.mmproj);
+  const options = { nCtx, nUbatch, flashAttention, ...defined(args), model: path, mmproj };
+  return withSession(options, async ({ model, context, signal, progress, track }) => {
+    const checks = [checkModel(model, recorded)];
+    const { status, vectorModel } = run.manifest;
+    const unfit = [...run.checks, ...checks].find(({ state }) => state === 'failed');
+    if (unfit !== undefined || status !== 'complete') {
+      const detail = `only a run that is whole can be asked again: see ${unfit?.name ?? 'manifest'}`;
+      return [...checks, { name: 'answers', state: 'not done', detail }];
+    }
+    const { loadModel } = await import('../model/model.js');
+    let foreign: Model | undefined;
+    try {
+      let other: Context | undefined;
+      if (vectorModel && existsSync(vectorModel.files.model)) {
+        progress.update('loading the model of the vectors');
+        const { device, threads, gpuLayers } = args;
+        foreign = await loadModel(vectorModel.files.model, { device, threads, gpuLayers, signal });
+        checks.push({ ...checkModel(foreign, vectorModel), name: 'vector model' });
+        other = await foreign.createContext({ nCtx, nUbatch });
+      }
+      const { sample, seed } = args;
+      const onProgress = track('asking again');
+      checks.push(
+        await askAgain(context, run, { sample, seed, foreign: other, signal, onProgress }).catch((error: unknown) => {
+          if (signal.aborted) throw error;
+          return failed('answers', error);
+        }),
+      );
+      return checks;
+    } finally {
+      await foreign?.dispose();
+    }
+  });
+}
+
+function checkModel({ identity, projectorHash }: Model, recorded: ModelRecord): Check {
+  const problems: string[] = [];
+  if (identity.hash !== recorded.hash)
+    problems.push(`it is ${identity.name}, not the file of the run (${recorded.name})`);
+  if (projectorHash !== recorded.mmproj) problems.push('its picture encoder is not that of the run');
+  return check('model', problems, `${identity.name || identity.architecture}, sha256 ${identity.hash.slice(0, 12)}`);
+}
+
+function failed(name: string, error: unknown): Check {
+  if (!(error instanceof XpatchError)) throw error;
+  return check(name, [`${error.code}: ${error.message}`], '');
+}
+
+/** Options that were given. */
+function defined<T extends object>(args: T): T {
+  return Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined)) as T;
+}
+
+/** Names and answers in a run may be anybody's: nothing in them may steer the terminal. */
+function format({ name, state, detail }: Check): string {
+  const clean = detail.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
+  return `${state.padEnd(9)}${name.padEnd(14)}${clean}\n`;
+}
+
+function summary(checks: readonly Check[]): string {
+  const count = (state: Check['state']) => checks.filter((entry) => entry.state === state).length;
+  const undone = count('not done') > 0 ? `, ${count('not done')} not done` : '';
+  return `${count('ok')} checks ok, ${count('failed')} failed${undone}.`;
+}

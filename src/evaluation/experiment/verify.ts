@@ -1,0 +1,249 @@
+import { XpatchError } from '../../errors.js';
+import type { Context, OnProgress } from '../../model/index.js';
+import { Random } from '../../random.js';
+import { loadTask } from '../../tasks/task.js';
+import { lenientMatch, strictMatch } from '../scoring.js';
+import { differenceOfLines } from './compare.js';
+import { LayerChoice } from './layer-choice.js';
+import { noFindings, readLines } from './lines.js';
+import { configHash, readManifest, type StoredManifest } from './manifest.js';
+import { memoryStore } from './memory-store.js';
+import { runExperiment } from './run.js';
+import { inShard } from './shard.js';
+import { hashVectors, loadRunVector } from './store.js';
+import { keyOf, type ResultLine } from './types.js';
+
+/** One thing that was looked at. `not done` is what could not be, and says why. */
+export interface Check {
+  readonly name: string;
+  readonly state: 'ok' | 'failed' | 'not done';
+  readonly detail: string;
+}
+
+/** A run as its folder has it. */
+export interface CheckedRun {
+  readonly path: string;
+  readonly manifest: StoredManifest;
+  readonly lines: readonly ResultLine[];
+  readonly checks: readonly Check[];
+}
+
+/** A check that fails with the first few problems, if there are any. */
+export function check(name: string, problems: readonly string[], fine: string): Check {
+  if (problems.length === 0) return { name, state: 'ok', detail: fine };
+  const more = problems.length > 3 ? `; and ${problems.length - 3} more` : '';
+  return { name, state: 'failed', detail: problems.slice(0, 3).join('; ') + more };
+}
+
+/**
+ * Looks whether a run is whole and its parts belong together, from its folder and the task files alone: configuration, lines, their
+ * number against the plan, scores against answers, the layer against the validation answers, hashes of tasks and vectors.
+ *
+ * @throws {XpatchError} RUN_INVALID when the folder is no run of an experiment
+ */
+export async function checkRun(path: string): Promise<CheckedRun> {
+  const manifest = await readManifest(path);
+  if (manifest === undefined) {
+    throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
+  }
+  const { lines, problems } = await linesOf(path, manifest);
+  const checks = [
+    checkManifest(manifest),
+    check('lines', problems, `${lines.length} whole lines, no query twice`),
+    checkCounts(manifest, lines),
+    checkQueries(manifest, lines),
+    checkScores(manifest, lines),
+    checkLayers(manifest, lines),
+    await checkTasks(manifest),
+    await checkVectors(path, manifest, lines),
+  ];
+  return { path, manifest, lines, checks };
+}
+
+async function linesOf(path: string, { lines: recorded }: StoredManifest) {
+  const lines: ResultLine[] = [];
+  const problems: string[] = [];
+  const findings = noFindings();
+  try {
+    for await (const { line } of readLines(path, findings)) lines.push(line);
+  } catch (error) {
+    if (!(error instanceof XpatchError)) throw error;
+    problems.push(error.message);
+  }
+  if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
+  if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
+  if (problems.length === 0 && recorded !== undefined && recorded !== lines.length) {
+    problems.push(`there are ${lines.length} lines, and the manifest says ${recorded}`);
+  }
+  return { lines, problems };
+}
+
+function checkManifest(manifest: StoredManifest): Check {
+  const problems: string[] = [];
+  if (manifest.status !== 'complete') problems.push('the run is not complete: start its command again');
+  const hash = configHash(manifest);
+  if (hash !== manifest.configHash) problems.push('the experiment, model or tasks it names were changed after the run');
+  return check('manifest', problems, `complete, configuration ${hash.slice(0, 12)}`);
+}
+
+function checkCounts({ plan }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const counts = new Map(plan.map(({ stage, condition, count }) => [`${stage}, ${condition}`, { count, found: 0 }]));
+  for (const { stage, condition } of lines) {
+    const name = `${stage}, ${condition}`;
+    const entry = counts.get(name) ?? { count: 0, found: 0 };
+    entry.found += 1;
+    counts.set(name, entry);
+  }
+  const problems = [...counts].flatMap(([name, { count, found }]) =>
+    count === found ? [] : [`${name}: ${found} lines of ${count}`],
+  );
+  return check('counts', problems, `as planned in all ${plan.length} groups of stage and condition`);
+}
+
+/** Whether the lines are about what the experiment asks. */
+function checkQueries({ options, tasks, shard }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const conditions = new Set(options.conditions.map(({ name }) => name));
+  const wrong = lines.filter(
+    (line) =>
+      !conditions.has(line.condition) ||
+      !Object.hasOwn(tasks, line.task) ||
+      !options.seeds.includes(line.seed) ||
+      (shard !== undefined && !inShard(shard, line)),
+  );
+  const problems = wrong.map((line) => `${keyOf(line)} is none of its queries`);
+  return check('queries', problems, shard ? `all of shard ${shard.index}/${shard.of}` : 'all of this experiment');
+}
+
+function checkScores({ options }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const wrong = lines.filter(
+    ({ answer, firstToken, expected, lenient, strict }) =>
+      lenient !== lenientMatch(firstToken, expected, options) ||
+      // A right answer that was cut off is not strictly right, so only the other way round.
+      (strict === true && !strictMatch(answer, expected, options)),
+  );
+  const problems = wrong.map((line) => `${keyOf(line)} is scored ${line.lenient}, its answer is not`);
+  return check('scores', problems, 'as the answers say');
+}
+
+function checkLayers({ options: experiment }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const patched = lines.filter(({ stage, layer }) => stage === 'test' && layer !== undefined);
+  if (experiment.layers === 'all' || patched.length === 0) return check('layers', [], 'none had to be chosen');
+  let layers = experiment.layers;
+  if (layers === 'validation') {
+    const choice = new LayerChoice(experiment);
+    for (const line of lines) choice.add(line);
+    try {
+      layers = [choice.best()];
+    } catch (error) {
+      return check('layers', [(error as Error).message], '');
+    }
+  }
+  const problems = patched
+    .filter(({ layer }) => !layers.includes(layer as number))
+    .map((line) => `${keyOf(line)} is patched at layer ${line.layer}, chosen was ${layers.join(', ')}`);
+  return check(
+    'layers',
+    problems,
+    `patched at ${layers.join(', ')}, as ${experiment.layers === 'validation' ? 'the validation answers choose' : 'asked for'}`,
+  );
+}
+
+async function checkTasks({ options, tasks }: StoredManifest): Promise<Check> {
+  const problems: string[] = [];
+  const missing: string[] = [];
+  for (const source of options.tasks) {
+    try {
+      const { name, hash } = await loadTask(source);
+      if (tasks[name]?.sha256 !== hash) problems.push(`${source} is not the file of the run`);
+    } catch (error) {
+      if (!(error instanceof XpatchError)) throw error;
+      missing.push(error.message);
+    }
+  }
+  if (problems.length > 0 || missing.length === 0)
+    return check('tasks', problems, `${options.tasks.length} files of equal hash`);
+  return { name: 'tasks', state: 'not done', detail: missing[0] as string };
+}
+
+async function checkVectors(path: string, manifest: StoredManifest, lines: readonly ResultLine[]): Promise<Check> {
+  const hashes = await hashVectors(path);
+  const recorded = manifest.vectors ?? {};
+  const names = new Set([
+    ...Object.keys(hashes),
+    ...Object.keys(recorded),
+    ...lines.flatMap(({ vector }) => vector ?? []),
+  ]);
+  const problems = [...names].flatMap((name) => {
+    if (hashes[name] === undefined) return [`${name} is missing`];
+    if (recorded[name] === undefined) return [`${name} is not in the manifest`];
+    return hashes[name] === recorded[name] ? [] : [`${name} was changed after the run`];
+  });
+  const models = [manifest.model.hash, manifest.vectorModel?.hash];
+  for (const name of Object.keys(hashes)) {
+    try {
+      const vector = await loadRunVector(path, name);
+      if (!models.includes(vector?.info.model.hash)) problems.push(`${name} is of another model`);
+    } catch (error) {
+      problems.push((error as Error).message);
+    }
+  }
+  return check('vectors', problems, `${names.size} of equal hash`);
+}
+
+/** Of `askAgain`. */
+export interface AskOptions {
+  /** How many queries. */
+  readonly sample: number;
+  /** Draws them. */
+  readonly seed: number;
+  /** The model of `foreign` conditions; without it these are left out. */
+  readonly foreign?: Context | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/**
+ * Asks some queries of a complete run again, with its own vectors and at its own layers, and compares answers, scores and
+ * probabilities (these within what machines round differently, see `differenceOfLines`). The engine does it: to it this is a run that lacks
+ * these lines.
+ *
+ * @throws {XpatchError} as `runExperiment`
+ */
+export async function askAgain(context: Context, run: CheckedRun, options: AskOptions): Promise<Check> {
+  const { manifest, path } = run;
+  const { foreign, signal } = options;
+  const conditions = manifest.options.conditions.filter((condition) => foreign || !condition.foreign);
+  const named = new Map(conditions.map(({ name, kind }) => [name, kind]));
+  const lines = run.lines.filter(({ condition }) => named.has(condition));
+  // The majority is no answer of a model.
+  const asked = lines.filter(({ condition }) => named.get(condition) !== 'majority');
+  const sample = new Random(options.seed, 'verify').sample(asked, Math.min(options.sample, asked.length));
+  const expected = new Map(sample.map((line) => [keyOf(line), line]));
+
+  const memory = memoryStore();
+  await memory.append(lines.filter((line) => !expected.has(keyOf(line))));
+  const before = memory.known.size;
+  const store = {
+    ...memory,
+    loadVector: async (name: string) => (await memory.loadVector(name)) ?? loadRunVector(path, name),
+  };
+  await runExperiment(context, { ...manifest.options, conditions }, store, {
+    ...(foreign && { foreign }),
+    ...(manifest.shard && { shard: manifest.shard }),
+    ...(signal && { signal }),
+    onProgress: ({ done }) => options.onProgress?.({ done: Math.max(0, done - before), total: expected.size }),
+  });
+  const problems: string[] = [];
+  for await (const line of store.lines()) {
+    const key = keyOf(line);
+    const recorded = expected.get(key);
+    if (recorded === undefined) continue;
+    expected.delete(key);
+    const difference = differenceOfLines(recorded, line);
+    if (difference !== undefined) problems.push(`${key}: ${difference}`);
+  }
+  for (const key of expected.keys()) problems.push(`${key} is no longer asked`);
+  const left =
+    conditions.length < manifest.options.conditions.length ? '; conditions of the other model were left out' : '';
+  return check('answers', problems, `${sample.length} queries asked again, seed ${options.seed}: same answers${left}`);
+}
