@@ -1,0 +1,214 @@
+import { setImmediate } from 'node:timers/promises';
+import { XpatchError } from '../../errors.js';
+import type { Model, PromptPart } from '../../model/index.js';
+import { prepareRow } from '../../model/pass.js';
+import { PrefixTree } from '../../model/prefix-tree.js';
+import type { Prompt, Segment } from '../../model/prompt.js';
+import { buildPrompt } from '../../model/prompt-builder.js';
+import type { TaskItem } from '../../tasks/task.js';
+import { answerTokens } from './scores.js';
+import { inShard, type Shard } from './shard.js';
+import { type Cell, conditionsOf, contentOf, itemsOf, prepareStudy, type Study } from './study.js';
+import type { Condition, Experiment, Plan, QueryKey } from './types.js';
+import { promptsOf, sourcesOf, vectorOf, type WantedVector } from './vectors.js';
+
+export interface PlanOptions {
+  /** The model of `foreign` conditions. */
+  foreign?: Model;
+  /** Plan this shard only. Defaults to all queries. */
+  shard?: Shard;
+  /** Cells of the context that the run will have, to refuse prompts that do not fit. Defaults to no bound. */
+  nCtx?: number;
+  signal?: AbortSignal;
+}
+
+/**
+ * What an experiment would do, and whether it can: every prompt is built and counted, and nothing is decoded. One picture is
+ * encoded to learn how many positions pictures take; models whose pictures differ in that are estimated.
+ *
+ * @throws {XpatchError} what `prepareStudy` throws; TASK_INVALID when all answers of a task begin with the same token;
+ *   MARK_AMBIGUOUS when the tokenizer merges what a template keeps apart; CONTEXT_OVERFLOW for a prompt longer than `nCtx`;
+ *   ABORTED
+ */
+export async function planExperiment(model: Model, experiment: Experiment, options: PlanOptions = {}): Promise<Plan> {
+  const study = await prepareStudy(model, experiment, options.foreign);
+  const warnings = checkAnswers(model, study);
+  const counter = new Counter(model, options.signal);
+  const vectors = await countVectors(study, counter);
+  const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
+  let newTokens = 0;
+  for (const stage of ['validation', 'test'] as const) {
+    const conditions = conditionsOf(study, stage);
+    if (conditions.length === 0) continue;
+    // Where validation has to choose there will be one layer.
+    const nLayers = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
+    let nItems = 0;
+    for (const cell of study.cells) {
+      const items = itemsOf(cell, stage).filter(
+        ({ input }) => !options.shard || inShard(options.shard, { stage, item: input }),
+      );
+      nItems += items.length;
+      for (const item of items) await countItem(study, { cell, stage, conditions, nLayers, item }, counter);
+    }
+    for (const { name, kind } of conditions) {
+      const count = nItems * (kind === 'patch' ? nLayers : 1);
+      queries.push({ stage, condition: name, count });
+      if (stage === 'test' && kind !== 'majority') newTokens += count * experiment.maxTokens;
+    }
+  }
+  const longest = counter.longest + experiment.maxTokens;
+  if (options.nCtx !== undefined && longest > options.nCtx) {
+    const message = `The longest prompt has ${counter.longest} positions and ${experiment.maxTokens} new tokens`;
+    throw new XpatchError(
+      'CONTEXT_OVERFLOW',
+      `${message}, the context ${options.nCtx}. Raise --n-ctx, or ask for fewer shots.`,
+    );
+  }
+  const { tokens, pictures } = counter;
+  return { model: model.identity, queries, vectors, pictures: pictures.size, tokens, newTokens, longest, warnings };
+}
+
+async function countVectors(study: Study, counter: Counter): Promise<number> {
+  const seen = new Set<string>();
+  const count = async (vector: WantedVector): Promise<void> => {
+    if (seen.has(vector.name)) return;
+    seen.add(vector.name);
+    const sources = sourcesOf(study, vector);
+    for (const source of sources) await count(source);
+    if (sources.length === 0) await counter.add(promptsOf(study, vector));
+  };
+  for (const cell of study.cells) {
+    for (const condition of study.experiment.conditions) {
+      const vector = vectorOf(study, cell, condition);
+      if (vector) await count(vector);
+    }
+  }
+  return seen.size;
+}
+
+interface AskedItem {
+  readonly cell: Cell;
+  readonly stage: QueryKey['stage'];
+  readonly conditions: readonly Condition[];
+  readonly nLayers: number;
+  readonly item: TaskItem;
+}
+
+/** Distinct prompts once, and a last token more for every patch of one. */
+async function countItem(study: Study, asked: AskedItem, counter: Counter): Promise<void> {
+  const { cell, stage, conditions, nLayers, item } = asked;
+  const groups = new Map<string, { parts: PromptPart[]; members: Condition[] }>();
+  for (const condition of conditions.filter(({ kind }) => kind !== 'majority')) {
+    const parts = study.format.write(contentOf(study, cell, condition, item, stage));
+    const key = JSON.stringify(parts);
+    const group = groups.get(key) ?? { parts, members: [] };
+    group.members.push(condition);
+    groups.set(key, group);
+  }
+  const prompts = await counter.add([...groups.values()].map(({ parts }) => parts));
+  for (const [i, { members }] of [...groups.values()].entries()) {
+    const { length } = prompts[i] as Prompt;
+    const patches = members.filter(({ kind }) => kind === 'patch');
+    const rows = patches.length * nLayers;
+    counter.tokens += rows - (patches.length === members.length ? 1 : 0);
+    // A pass of its own reads the states that are written back.
+    if (patches.some(({ control }) => control === 'identity')) counter.tokens += length;
+    if (stage === 'test' && study.experiment.scores.includes('likelihood')) {
+      // Beginnings of answers branch off the query: at least that much more.
+      const answers = new Set(cell.split.task.items.map(({ output }) => output)).size;
+      counter.tokens += length + (rows + members.length - patches.length) * answers;
+    }
+  }
+}
+
+/** Builds prompts as the model would see them, and counts positions. */
+class Counter {
+  tokens = 0;
+  longest = 0;
+  readonly pictures = new Set<string>();
+  /** What a picture becomes in a prompt. */
+  private sample: Segment[] | undefined;
+
+  constructor(
+    private readonly model: Model,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  /** Prompts that go through one pass: what they have in common from their start counts once. */
+  async add(prompts: readonly (readonly PromptPart[])[]): Promise<Prompt[]> {
+    await setImmediate(); // thousands of them
+    if (this.signal?.aborted) throw new XpatchError('ABORTED', 'Planning was aborted.', { cause: this.signal.reason });
+    const tree = new PrefixTree();
+    const built: Prompt[] = [];
+    for (const parts of prompts) {
+      const prompt = await this.build(parts);
+      tree.add(prepareRow({ prompt }, this.model.info));
+      this.longest = Math.max(this.longest, prompt.length);
+      built.push(prompt);
+    }
+    this.tokens += tree.cells;
+    return built;
+  }
+
+  private build(parts: readonly PromptPart[]): Promise<Prompt> {
+    const { model } = this;
+    const { hasTokenizer, addsBos, bosToken, nVocab } = model.info;
+    return buildPrompt(parts, {
+      tokenize: (text) => model.tokenize(text),
+      describe: (token) => model.detokenize([token]),
+      bos: hasTokenizer && addsBos ? bosToken : undefined,
+      nVocab,
+      encodeImage: (image) => this.stand(String(image)),
+    });
+  }
+
+  /** Segments as long as those of a picture. Keys say which picture it is, so equal ones are shared. */
+  private async stand(path: string): Promise<Segment[]> {
+    this.pictures.add(path);
+    this.sample ??= await this.encode(path);
+    return this.sample.map((part) => (part.kind === 'image' ? { ...part, key: `${path}\n${part.key}` } : part));
+  }
+
+  private async encode(path: string): Promise<Segment[]> {
+    const { segments } = await this.model.prompt([{ tokens: [] }, { image: path }], { signal: this.signal });
+    return segments.filter((segment) => segment.kind === 'image' || segment.tokens.length > 0);
+  }
+}
+
+/**
+ * @returns a warning for each task some of whose answers begin alike
+ * @throws {XpatchError} TASK_INVALID when all of them do: the lenient score could not tell right from wrong
+ */
+function checkAnswers(model: Model, { cells, experiment, format }: Study): string[] {
+  const warnings: string[] = [];
+  const tasks = new Map(cells.map(({ split }) => [split.task.name, split]));
+  for (const { task, test } of tasks.values()) {
+    const [query] = test;
+    if (!query) continue;
+    // How an answer is cut into tokens depends on what is right before it, which is the same after every query.
+    const parts = format.write({ query: { ...query, input: 'x' }, queryModality: 'text' });
+    const byToken = new Map<number, Set<string>>();
+    for (const { output } of task.items) {
+      const [first] = experiment.scores.length > 0 ? answerTokens(model, parts, output) : model.tokenize(output);
+      byToken.set(first as number, (byToken.get(first as number) ?? new Set()).add(output));
+    }
+    const alike = [...byToken].filter(([, answers]) => answers.size > 1);
+    const count = alike.reduce((n, [, answers]) => n + answers.size, 0);
+    if (byToken.size === 1) {
+      const token = JSON.stringify(model.detokenize([...byToken.keys()]));
+      const message = `All answers of task ${task.name} begin with the token ${token}, so the lenient score cannot tell them apart`;
+      throw new XpatchError('TASK_INVALID', `${message}. Change the answers, or leave the task out.`);
+    }
+    if (count > 0) {
+      const [token, answers] = alike.sort(([, a], [, b]) => b.size - a.size)[0] as [number, Set<string>];
+      const shown = [...answers].slice(0, 3).join(', ');
+      warnings.push(
+        `${count} answers of task ${task.name} share their first token with another one, such as ${JSON.stringify(model.detokenize([token]))} of ${shown}: the lenient score may take one for the other.`,
+      );
+    }
+    if (test.length < experiment.test) {
+      warnings.push(`Task ${task.name} has ${test.length} test items, fewer than the ${experiment.test} asked for.`);
+    }
+  }
+  return warnings;
+}
