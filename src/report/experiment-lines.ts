@@ -9,7 +9,7 @@ export interface ExperimentLines {
   readonly test: readonly ResultLine[];
   /** Names of the conditions that `test` has, in the experiment's order. */
   readonly rows: readonly string[];
-  /** Layers that patches were written at in the test, rising; those of the control at a wrong layer are left out. */
+  /** Layers that patches were written at in the test, rising. */
   readonly layers: readonly number[];
 }
 
@@ -36,7 +36,7 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
   for (const condition of experiment.conditions) {
     const own = tested.filter((line) => line.condition === condition.name);
     const at = layersOf(condition);
-    if (condition.control !== 'wrong-layer') for (const layer of at) layers.add(layer);
+    for (const layer of at) layers.add(layer);
     if (own.length === 0) continue;
     if (at.length < 2) {
       rows.push(condition.name);
