@@ -7,6 +7,7 @@ import { XpatchError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
+import { data } from './data.js';
 import { decode } from './decode.js';
 import { demo } from './demo.js';
 import { doctor } from './doctor.js';
@@ -35,6 +36,7 @@ const commands = [
   evolution,
   decode,
   embed,
+  data,
   view,
   doctor,
   build,

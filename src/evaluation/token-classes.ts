@@ -42,7 +42,7 @@ export function wordTokens(model: Tokenizer, word: string): number[] {
 }
 
 /** Tokens of a text that follows the delimiter; none when the tokenizer merges the two. */
-function tokensAfterDelimiter(model: Tokenizer, text: string): number[] {
+export function tokensAfterDelimiter(model: Tokenizer, text: string): number[] {
   const before = model.tokenize(BEFORE_ANSWER);
   const whole = model.tokenize(BEFORE_ANSWER + text);
   return before.every((token, i) => whole[i] === token) ? [...whole.subarray(before.length)] : [];

@@ -4,7 +4,7 @@ import { basename, dirname, extname, join, resolve } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { checkItem, type RawItem, readTaskFile } from './task-file.js';
-import { readTaskIndex, TASKS_FOLDER } from './task-index.js';
+import { readTaskIndex, TASKS_FOLDER, type TaskIndexEntry } from './task-index.js';
 
 /** One fact: the answer of a task for one input, and a picture that may stand for the input. */
 export interface TaskItem {
@@ -55,19 +55,42 @@ const DEFAULT_STYLE = 'twemoji';
  * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID, naming the file, the item and the field
  */
 export async function loadTask(source: string, options: LoadTaskOptions = {}): Promise<Task> {
-  if (isPath(source)) return loadFile(source, options);
+  const { name, file, imagesRoot, entry } = await locateTask(source, options);
+  const { items, hash, ...fields } = await readItems(file);
+  const root = options.pictures ? imagesRoot : undefined;
+  if (entry) return freeze({ name, ...entry, file, hash, items: shippedPictures(items, root) });
+  const { instruction = fields.instruction } = options;
+  const task = { domain: name, ...fields, name, file, hash, items: filePictures(items, file, root) };
+  return freeze(instruction === undefined ? task : { ...task, instruction });
+}
+
+/** Where a task and its pictures are. */
+export interface TaskPlace {
+  readonly name: string;
+  readonly file: string;
+  /** Folder that `image` paths start from. */
+  readonly imagesRoot: string;
+  /** What the index says of a task of the paper. */
+  readonly entry?: TaskIndexEntry;
+}
+
+/** @throws {XpatchError} TASK_INVALID for a name that no shipped task or style has */
+export async function locateTask(
+  source: string,
+  { imagesRoot, style = DEFAULT_STYLE }: Pick<LoadTaskOptions, 'imagesRoot' | 'style'> = {},
+): Promise<TaskPlace> {
+  if (isTaskFile(source)) {
+    const file = resolve(source);
+    return { name: basename(file, extname(file)), file, imagesRoot: resolve(imagesRoot ?? dirname(file)) };
+  }
   const entry = (await readTaskIndex()).get(source);
   const file = join(TASKS_FOLDER, `${source}.json`);
-  if (entry === undefined) {
-    const more = await moreTasks();
-    if (more.includes(source)) return loadFile(file, { pictures: options.pictures });
-    const names = [...(await listTasks()), ...more].join(', ');
-    const wayOut = `Shipped tasks: ${names}. For a file of yours give its path, ending in .json.`;
-    throw new XpatchError('TASK_INVALID', `There is no task named ${JSON.stringify(source)}. ${wayOut}`);
-  }
-  const { items, hash } = await readItems(file);
-  const root = options.pictures ? styleFolder(options.style ?? DEFAULT_STYLE) : undefined;
-  return freeze({ name: source, ...entry, file, hash, items: shippedPictures(items, root) });
+  if (entry) return { name: source, file, imagesRoot: styleFolder(style), entry };
+  const more = await moreTasks();
+  if (more.includes(source)) return { name: source, file, imagesRoot: TASKS_FOLDER };
+  const names = [...(await listTasks()), ...more].join(', ');
+  const wayOut = `Shipped tasks: ${names}. For a file of yours give its path, ending in .json.`;
+  throw new XpatchError('TASK_INVALID', `There is no task named ${JSON.stringify(source)}. ${wayOut}`);
 }
 
 /** Names of the shipped tasks that are the paper's, in its order. */
@@ -82,22 +105,13 @@ async function moreTasks(): Promise<string[]> {
   return names.filter((name) => name !== 'index' && !index.has(name)).sort();
 }
 
-async function loadFile(source: string, options: LoadTaskOptions): Promise<Task> {
-  const file = resolve(source);
-  const { items, hash, ...fields } = await readItems(file);
-  const name = basename(file, extname(file));
-  const { instruction = fields.instruction } = options;
-  const root = options.pictures ? resolve(options.imagesRoot ?? dirname(file)) : undefined;
-  const task = { domain: name, ...fields, name, file, hash, items: filePictures(items, file, root) };
-  return freeze(instruction === undefined ? task : { ...task, instruction });
-}
-
 async function readItems(file: string) {
   const { items, ...rest } = await readTaskFile(file);
   return { ...rest, items: items.map((item, index) => checkItem(file, index, item)) };
 }
 
-function isPath(source: string): boolean {
+/** Whether a source is a file rather than the name of a shipped task. */
+export function isTaskFile(source: string): boolean {
   return source.endsWith('.json') || source.includes('/') || source.includes('\\');
 }
 

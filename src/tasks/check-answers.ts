@@ -1,0 +1,71 @@
+import { answersCollide, normaliseAnswer } from './answers.js';
+import { type Finding, type FirstToken, finding, groupBy, quote, quoteSome } from './findings.js';
+
+interface Entry {
+  readonly index: number;
+  readonly input: string;
+  readonly output: string;
+}
+
+/** What is wrong with answers: how they are written, and which of them a score cannot tell apart. */
+export function answerFindings(entries: readonly Entry[], firstToken: FirstToken | undefined): Finding[] {
+  const answers = [...new Set(entries.map(({ output }) => normaliseAnswer(output)))].sort();
+  const having = (some: readonly string[]) =>
+    entries.filter(({ output }) => some.includes(normaliseAnswer(output))).map(({ index }) => index);
+  return [
+    ...entries.flatMap(spelling),
+    ...prefixes(answers).map(([short, ...longer]) =>
+      finding(
+        'warning',
+        'answer-prefix',
+        having([short as string, ...longer]),
+        `the answer ${quote(short as string)} begins ${quoteSome(longer)}: the lenient score takes one for the other`,
+      ),
+    ),
+    ...(firstToken ? tokenFindings(answers, firstToken, having) : []),
+  ];
+}
+
+function spelling({ index, input, output }: Entry): Finding[] {
+  const findings: Finding[] = [];
+  for (const [field, value] of Object.entries({ input, output })) {
+    if (value !== value.trim()) {
+      const message = `item ${index}: ${field} ${quote(value)} has blanks around it, which prompts would show`;
+      findings.push(finding('warning', 'blanks', [index], message));
+    }
+  }
+  if (answersCollide(input, output, { ignoreCase: true })) {
+    const when = answersCollide(input, output) ? '' : ' where case does not count';
+    const message = `item ${index}: naming the input ${quote(input)} scores as the answer ${quote(output)}${when}`;
+    findings.push(finding('warning', 'answer-in-input', [index], message));
+  }
+  return findings;
+}
+
+/** Answers that begin others, each with these; in sorted text those directly follow it. */
+function prefixes(sorted: readonly string[]): string[][] {
+  return sorted.flatMap((short, i) => {
+    const end = sorted.findIndex((other, j) => j > i && !other.startsWith(short));
+    const longer = sorted.slice(i + 1, end < 0 ? sorted.length : end);
+    return longer.length > 0 ? [[short, ...longer]] : [];
+  });
+}
+
+function tokenFindings(
+  answers: readonly string[],
+  firstToken: FirstToken,
+  having: (some: readonly string[]) => number[],
+): Finding[] {
+  const tokens = answers.map((answer) => ({ answer, token: firstToken(answer) }));
+  const without = tokens.filter(({ token }) => token === undefined).map(({ answer }) => answer);
+  const owned = tokens.flatMap(({ answer, token }) => (token === undefined ? [] : [{ answer, token }]));
+  const findings = groupBy(owned, ({ token }) => token).map((group) => {
+    const sharing = group.map(({ answer }) => answer);
+    const message = `${quoteSome(sharing)} begin with the same token ${quote(group[0]?.token as string)}`;
+    const why = 'a score of the first token takes one for the other';
+    return finding('warning', 'shared-first-token', having(sharing), `${message}: ${why}`);
+  });
+  if (without.length === 0) return findings;
+  const message = `the tokenizer merges the first letters of ${quoteSome(without)} with "A:"`;
+  return [...findings, finding('warning', 'no-first-token', having(without), message)];
+}

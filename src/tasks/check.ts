@@ -1,0 +1,211 @@
+import { access } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { XpatchError } from '../errors.js';
+import { readImage } from '../model/image.js';
+import { answerFindings } from './check-answers.js';
+import { type Finding, type FirstToken, finding, groupBy, name, quote } from './findings.js';
+import { splitTask } from './split.js';
+import { locateTask, type TaskItem, type TaskPlace } from './task.js';
+import { itemProblems, type RawItem, readTaskFile, type TaskFile } from './task-file.js';
+
+export interface CheckOptions {
+  /** Folder that the `image` paths of a file start from. Defaults to the file's folder. */
+  readonly imagesRoot?: string;
+  /** Drawing style of a shipped task. Defaults to `twemoji`. */
+  readonly style?: string;
+  /** Splits that are searched for leaks. Defaults to 1, 2, 3 */
+  readonly seeds?: readonly number[];
+  /** Gives the first token of an answer after `A:` in some model, as text, undefined when it has none of its own. */
+  readonly firstToken?: FirstToken;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: { done: number; total: number }) => void;
+}
+
+/** What a task file holds, and what is wrong with it. */
+export interface TaskCheck {
+  readonly name: string;
+  readonly file: string;
+  /** SHA-256 of the file, hex. */
+  readonly hash: string;
+  readonly items: number;
+  /** Different inputs among the items that can be used, and among those of them that have a picture. */
+  readonly inputs: number;
+  readonly inputsWithPicture: number;
+  readonly answers: number;
+  /** Errors first. */
+  readonly findings: readonly Finding[];
+}
+
+/** An item that can be used, with its place in the file. */
+interface Entry extends TaskItem {
+  readonly index: number;
+  readonly pictureHash?: string;
+}
+
+/** The paper's sizes; five shots and a query are the least that a test needs. */
+const VALIDATION = 30;
+const TEST = 100;
+const LEAST_TEST = 6;
+
+/**
+ * Looks for everything in a task that would stop an experiment or spoil its numbers. Errors are what the loader refuses
+ * and what makes scores wrong: pictures that are missing or broken, one input with two answers, inputs or pictures that
+ * stand on both sides of a split. Warnings are what to know when the numbers are read.
+ *
+ * @param source a task file, or the name of a shipped task
+ * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is no task file at all; ABORTED
+ */
+export async function checkTask(source: string, options: CheckOptions = {}): Promise<TaskCheck> {
+  const place = await locateTask(source, options);
+  return checkItems(place, await readTaskFile(place.file), options);
+}
+
+/** The same for items that are not in a file yet: `place.file` is where they will be. */
+export async function checkItems(
+  place: TaskPlace,
+  { items, hash }: Pick<TaskFile, 'items' | 'hash'>,
+  options: CheckOptions = {},
+): Promise<TaskCheck> {
+  const findings: Finding[] = [];
+  const good: (RawItem & { index: number })[] = [];
+  for (const [index, item] of items.entries()) {
+    const problems = itemProblems(item);
+    findings.push(...problems.map((problem) => finding('error', 'invalid-item', [index], `item ${index}: ${problem}`)));
+    if (problems.length === 0) good.push({ ...(item as RawItem), index });
+  }
+  const entries = await lookAtPictures(good, place.imagesRoot, findings, options);
+  findings.push(...sameInputs(entries));
+  findings.push(...alike(entries, place, options.seeds ?? [1, 2, 3]));
+  findings.push(...answerFindings(entries, options.firstToken));
+  const inputs = new Set(entries.map(({ input }) => input)).size;
+  const inputsWithPicture = new Set(entries.filter(({ image }) => image).map(({ input }) => input)).size;
+  findings.push(...tooFew(inputs, inputsWithPicture));
+  return {
+    name: place.name,
+    file: place.file,
+    hash,
+    items: items.length,
+    inputs,
+    inputsWithPicture,
+    answers: new Set(entries.map(({ output }) => output.trim())).size,
+    findings: [...findings.filter(({ level }) => level === 'error'), ...findings.filter((f) => f.level === 'warning')],
+  };
+}
+
+/** Decodes every picture. An item whose picture is no good goes on without it. */
+async function lookAtPictures(
+  items: readonly (RawItem & { index: number })[],
+  root: string,
+  findings: Finding[],
+  { signal, onProgress }: CheckOptions,
+): Promise<Entry[]> {
+  const hashes = new Map<string, string | undefined>();
+  const entries: Entry[] = [];
+  for (const [done, { index, input, output, image }] of items.entries()) {
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'The check was aborted.', { cause: signal.reason });
+    onProgress?.({ done, total: items.length });
+    const path = typeof image === 'string' ? resolve(root, image) : undefined;
+    if (path !== undefined && !hashes.has(path)) {
+      hashes.set(path, undefined);
+      const problem = await readImage(path).then(
+        ({ hash }) => void hashes.set(path, hash),
+        (error: Error) => error.message,
+      );
+      if (typeof problem === 'string') {
+        const missing = await access(path).then(
+          () => false,
+          () => true,
+        );
+        findings.push(
+          finding('error', missing ? 'missing-picture' : 'broken-picture', [index], `item ${index}: ${problem}`),
+        );
+      }
+    }
+    const pictureHash = path === undefined ? undefined : hashes.get(path);
+    entries.push({ index, input, output, ...(pictureHash !== undefined && { image: path, pictureHash }) });
+  }
+  return entries;
+}
+
+function sameInputs(entries: readonly Entry[]): Finding[] {
+  return groupBy(entries, ({ input }) => input).map((group) => {
+    const answers = new Set(group.map(({ output }) => output.trim()));
+    const which = `${name(group)} have the same input ${quote(group[0]?.input as string)}`;
+    const items = group.map(({ index }) => index);
+    if (answers.size === 1) return finding('warning', 'duplicate', items, `${which}; only the first counts`);
+    return finding(
+      'error',
+      'contradiction',
+      items,
+      `${which} and different answers: ${[...answers].map(quote).join(', ')}`,
+    );
+  });
+}
+
+/** Different inputs that are as good as the same: by their picture, or but for case and blanks. */
+function alike(entries: readonly Entry[], { name: taskName, file }: TaskPlace, seeds: readonly number[]): Finding[] {
+  const first = new Map(entries.toReversed().map((entry) => [entry.input, entry]));
+  const distinct = [...first.values()].reverse();
+  const sides = [false, true].flatMap((pictures) => {
+    const task = {
+      name: taskName,
+      domain: taskName,
+      file,
+      hash: '',
+      items: distinct.filter(({ image }) => image || !pictures),
+    };
+    if (task.items.length < VALIDATION + 1) return [];
+    return seeds.map((seed) => {
+      const { validation, test } = splitTask(task, seed, { pictures, validation: VALIDATION, test: TEST });
+      return { seed, pictures, validation: inputsOf(validation), test: inputsOf(test) };
+    });
+  });
+  const report = (kind: 'same-picture' | 'near-duplicate', what: string) => (group: readonly Entry[]) => {
+    const leaks = sides.filter(
+      ({ validation, test, pictures }) =>
+        (pictures || kind === 'near-duplicate') &&
+        group.some(({ input }) => validation.has(input)) &&
+        group.some(({ input }) => test.has(input)),
+    );
+    const indices = group.map(({ index }) => index);
+    const answers = new Set(group.map(({ output }) => output.trim()));
+    const which = `${name(group)} (${group.map(({ input }) => quote(input)).join(', ')}) have ${what}`;
+    const message = answers.size === 1 ? which : `${which} but different answers`;
+    if (leaks.length === 0) return finding('warning', kind, indices, message);
+    const where = [...new Set(leaks.map(({ seed }) => seed))].join(', ');
+    return finding('error', 'leak', indices, `${message}, and are split into validation and test under seed ${where}`);
+  };
+  const pictured = distinct.filter(({ pictureHash }) => pictureHash !== undefined);
+  return [
+    ...groupBy(pictured, ({ pictureHash }) => pictureHash as string).map(report('same-picture', 'the same picture')),
+    ...groupBy(distinct, ({ input }) => folded(input)).map(
+      report('near-duplicate', 'inputs that differ in case or blanks alone'),
+    ),
+  ];
+}
+
+function tooFew(inputs: number, pictured: number): Finding[] {
+  const wanted = VALIDATION + TEST;
+  const missing = (n: number, kind: string, level: Finding['level']) =>
+    finding(
+      level,
+      'too-few-items',
+      [],
+      `${n} ${kind} are fewer than ${VALIDATION} for validation and ${TEST} for testing`,
+    );
+  const findings: Finding[] = [];
+  if (inputs < wanted)
+    findings.push(missing(inputs, 'different inputs', inputs < VALIDATION + LEAST_TEST ? 'error' : 'warning'));
+  if (pictured > 0 && pictured < wanted && pictured < inputs) {
+    findings.push(missing(pictured, 'different inputs with a picture', 'warning'));
+  }
+  return findings;
+}
+
+function inputsOf(items: readonly TaskItem[]): Set<string> {
+  return new Set(items.map(({ input }) => input));
+}
+
+function folded(text: string): string {
+  return text.normalize('NFKC').toLowerCase().trim().replace(/\s+/g, ' ');
+}
