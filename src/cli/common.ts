@@ -72,6 +72,17 @@ export interface Session {
   track(label: string): (progress: Progress) => void;
 }
 
+/** Loads the model that the options name. */
+export async function openModel(
+  args: ModelArguments,
+  events: { signal: AbortSignal; onProgress: (fraction: number) => void },
+): Promise<Model> {
+  // Not imported at the top: --help and doctor must work where the addon or sharp does not.
+  const { loadModel } = await import('../model/model.js');
+  const { mmproj, device, gpuLayers, threads, imageCache } = args;
+  return loadModel(args.model, { mmproj, device, gpuLayers, threads, imageCacheFolder: imageCache, ...events });
+}
+
 /** Loads the model, makes a context, does the work, and frees both, whatever happens. */
 export async function withSession<T>(
   args: ModelArguments & OutputArguments,
@@ -82,18 +93,8 @@ export async function withSession<T>(
   const track = (label: string) => (p: Progress) => progress.update(label, p.total > 0 ? p.done / p.total : undefined);
   let model: Model | undefined;
   try {
-    // Not imported at the top: --help and doctor must work where the addon or sharp does not.
-    const { loadModel } = await import('../model/model.js');
     progress.update('loading the model');
-    model = await loadModel(args.model, {
-      mmproj: args.mmproj,
-      device: args.device,
-      gpuLayers: args.gpuLayers,
-      threads: args.threads,
-      imageCacheFolder: args.imageCache,
-      signal,
-      onProgress: (fraction) => progress.update('loading the model', fraction),
-    });
+    model = await openModel(args, { signal, onProgress: (done) => progress.update('loading the model', done) });
     const { nCtx, nUbatch, flashAttention } = args;
     const context = await model.createContext({ nCtx, nUbatch, flashAttention });
     return await work({ model, context, signal, progress, track });

@@ -2,6 +2,7 @@ const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
 
 let controller: AbortController | undefined;
 let exitCode: number | undefined;
+let wayOn = '';
 
 /**
  * A signal that the first Ctrl-C (or SIGTERM) aborts, so that a command can end cleanly; the second one ends the process
@@ -25,4 +26,13 @@ export function interruptSignal(): AbortSignal {
 /** The exit code of an interrupted command, undefined when nothing interrupted it. */
 export function interruptCode(): number | undefined {
   return exitCode;
+}
+
+/** What an interrupted command says after `Interrupted.`, such as how to go on. */
+export function explainInterrupt(text: string): void {
+  wayOn = text;
+}
+
+export function interruptMessage(): string {
+  return wayOn === '' ? 'Interrupted.' : `Interrupted. ${wayOn}`;
 }

@@ -13,19 +13,23 @@ import { demo } from './demo.js';
 import { doctor } from './doctor.js';
 import { embed } from './embed.js';
 import { reportError, usageError } from './errors.js';
+import { evaluate } from './eval.js';
 import { evolution } from './evolution.js';
 import { extract } from './extract.js';
-import { interruptCode } from './interrupt.js';
+import { interruptCode, interruptMessage } from './interrupt.js';
 import { lens } from './lens.js';
+import { merge } from './merge.js';
 import { withExamples } from './options.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
 import { sweep } from './sweep.js';
 import { tune } from './tune.js';
+import { verify } from './verify.js';
 import { view } from './view.js';
 
 const commands = [
   demo,
+  evaluate,
   capture,
   run,
   extract,
@@ -37,6 +41,8 @@ const commands = [
   decode,
   embed,
   data,
+  verify,
+  merge,
   view,
   doctor,
   build,
@@ -78,10 +84,13 @@ try {
   await cli.parseAsync();
 } catch (error) {
   const interrupted = interruptCode() !== undefined;
-  process.exitCode = reportError(interrupted ? new XpatchError('ABORTED', 'Interrupted.', { cause: error }) : error, {
-    json: has('--json'),
-    stack: has('--verbose') || Boolean(process.env.XPATCH_DEBUG),
-  });
+  process.exitCode = reportError(
+    interrupted ? new XpatchError('ABORTED', interruptMessage(), { cause: error }) : error,
+    {
+      json: has('--json'),
+      stack: has('--verbose') || Boolean(process.env.XPATCH_DEBUG),
+    },
+  );
 }
 process.exitCode = interruptCode() ?? process.exitCode;
 

@@ -11,6 +11,7 @@ const REDRAW_MS = 200;
 export class ProgressLine {
   private label = '';
   private fraction: number | undefined;
+  private detail = '';
   private readonly started = Date.now();
   private stepStarted = this.started;
   private shownAt = 0;
@@ -23,12 +24,16 @@ export class ProgressLine {
     private readonly stream: NodeJS.WriteStream = process.stderr,
   ) {}
 
-  /** @param fraction 0 to 1; left out where it is not known */
-  update(label: string, fraction?: number): void {
+  /**
+   * @param fraction 0 to 1; left out where it is not known
+   * @param detail stands behind them and may change at every call
+   */
+  update(label: string, fraction?: number, detail = ''): void {
     if (!this.enabled) return;
     if (label !== this.label) this.stepStarted = Date.now();
     this.label = label;
     this.fraction = fraction;
+    this.detail = detail;
     this.timer ??= setInterval(() => this.show(), REDRAW_MS).unref();
   }
 
@@ -49,8 +54,10 @@ export class ProgressLine {
   private show(): void {
     const now = Date.now();
     if (now - this.started < QUIET_MS || (!this.stream.isTTY && now - this.shownAt < LINE_MS)) return;
-    const percent = this.fraction === undefined ? '' : ` ${Math.floor(this.fraction * 100)} %`;
-    const line = `xpatch: ${this.label}${percent} (${Math.round((now - this.stepStarted) / 1000)} s)`;
+    const { label, fraction, detail } = this;
+    const percent = fraction === undefined ? '' : ` ${Math.floor(fraction * 100)} %`;
+    const seconds = Math.round((now - this.stepStarted) / 1000);
+    const line = `xpatch: ${label}${percent}${detail === '' ? ` (${seconds} s)` : `, ${detail}`}`;
     if (this.stream.isTTY) this.stream.write(`\r\x1b[K${line.slice(0, Math.max(20, this.stream.columns - 1))}`);
     else this.stream.write(`${line}\n`);
     this.shownAt = now;

@@ -23,11 +23,16 @@ export function fitToModel(
     const message = `${which} pictures, and the model has no picture encoder. Give --mmproj, or take the condition out.`;
     throw new XpatchError('IMAGE_UNSUPPORTED', message);
   }
-  const isText = ({ spec, query }: Condition) => spec !== 'image' && query !== 'image';
-  const dropped = experiment.conditions.filter((condition) => !isText(condition)).map(({ name }) => name);
+  const { experiment: text, dropped } = textPart(experiment);
   const left = dropped.length > 0 ? `, without ${dropped.join(', ')}` : '';
+  return { experiment: text, notes: [`The model has no picture encoder: text queries${left}.`] };
+}
+
+/** The conditions without images, with text queries, and the names of the others. */
+export function textPart(experiment: Experiment): { experiment: Experiment; dropped: string[] } {
+  const isText = ({ spec, query }: Condition) => spec !== 'image' && query !== 'image';
   return {
     experiment: { ...experiment, query: 'text', conditions: experiment.conditions.filter(isText) },
-    notes: [`The model has no picture encoder: text queries${left}.`],
+    dropped: experiment.conditions.filter((condition) => !isText(condition)).map(({ name }) => name),
   };
 }

@@ -1,0 +1,33 @@
+// Holds the model, in a process of its own: eval forks this file, and starts another one when it crashes (supervise.ts).
+import { XpatchError } from '../errors.js';
+import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
+
+/** Resolves once the message is on its way: what comes next may take the process down. */
+function tell(message: ChildMessage): Promise<void> {
+  return new Promise((resolve) => {
+    process.send?.(message, () => resolve());
+  });
+}
+
+const controller = new AbortController();
+// A Ctrl-C in a terminal goes to both processes; this one waits for what the other one says.
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => undefined);
+// Nobody is left to report to. A run can be killed at any moment.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+
+async function work(job: EvalJob): Promise<void> {
+  try {
+    const { runJob } = await import('./eval-job.js');
+    await tell(await runJob(job, { signal: controller.signal, tell }));
+  } catch (error) {
+    const known = error instanceof XpatchError;
+    const { message, stack } = error as Error;
+    await tell({ type: 'error', message, stack, ...(known && { code: error.code }) });
+  }
+  process.exit();
+}
+
+process.on('message', (message: ParentMessage) => {
+  if (message.type === 'job') void work(message.job);
+  else controller.abort(new Error('interrupted'));
+});

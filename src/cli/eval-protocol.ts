@@ -1,0 +1,71 @@
+import type { LoadedExperiment } from '../evaluation/experiment/config.js';
+import type { Shard } from '../evaluation/experiment/shard.js';
+import type { Experiment, ExperimentProgress, Plan } from '../evaluation/experiment/types.js';
+import type { Table } from '../evaluation/tables.js';
+import type { ModelIdentity } from '../model/types.js';
+import type { TextTable, WorkedExample } from '../report/report.js';
+import type { ModelArguments } from './common.js';
+
+/** What the process with the model is to do. */
+export interface EvalJob {
+  readonly model: ModelArguments;
+  /** Bytes that the context may take; undefined for no bound. */
+  readonly memory?: number;
+  readonly loaded: LoadedExperiment;
+  /** Folder of the run; without one the plan is made and nothing is run. */
+  readonly folder?: string;
+  /** Command line, for the manifest. */
+  readonly command: string;
+  readonly shard?: Shard;
+}
+
+/** What a plan costs, measured on this machine in a few seconds. */
+export interface Estimate {
+  readonly seconds: number;
+  /** Bytes of the finished run, without its report. */
+  readonly disk: number;
+  /** What the time is made of. */
+  readonly positionsPerSecond: number;
+  readonly newTokensPerSecond: number;
+  readonly secondsPerPicture?: number;
+}
+
+/** Of a finished run. */
+export interface EvalResult {
+  readonly folder: string;
+  /** The page. */
+  readonly report: string;
+  readonly model: ModelIdentity;
+  readonly experiment: Experiment;
+  /** Where patches were written in the test; empty where nothing was patched. */
+  readonly layers: readonly number[];
+  readonly tables: readonly { readonly name: string; readonly heading: string; readonly table: Table | TextTable }[];
+  readonly examples: readonly WorkedExample[];
+  /** Files. */
+  readonly figures: readonly string[];
+}
+
+export type ParentMessage = { readonly type: 'job'; readonly job: EvalJob } | { readonly type: 'stop' };
+
+export type ChildMessage =
+  | { readonly type: 'doing'; readonly what: string; readonly fraction?: number }
+  | { readonly type: 'note'; readonly text: string }
+  | { readonly type: 'plan'; readonly plan: Plan; readonly experiment: Experiment; readonly estimate: Estimate }
+  | {
+      readonly type: 'start';
+      readonly experiment: Experiment;
+      readonly plan: Plan;
+      /** Lines of earlier processes. */
+      readonly known: number;
+    }
+  | { readonly type: 'progress'; readonly progress: ExperimentProgress }
+  /** Lines, or a vector, that no crash can undo. */
+  | { readonly type: 'saved'; readonly lines: number }
+  | { readonly type: 'done'; readonly result: EvalResult }
+  | {
+      readonly type: 'error';
+      /** undefined for a bug. */
+      readonly code?: string;
+      readonly message: string;
+      readonly stack?: string;
+    };

@@ -1,0 +1,131 @@
+import { existsSync } from 'node:fs';
+import type { LoadedExperiment } from '../evaluation/experiment/config.js';
+import type { Shard } from '../evaluation/experiment/shard.js';
+import type { ExperimentProgress } from '../evaluation/experiment/types.js';
+import { type ModelArguments, type OutputArguments, printJson } from './common.js';
+import type { ChildMessage, EvalResult } from './eval-protocol.js';
+import { explainInterrupt, interruptSignal } from './interrupt.js';
+import { ProgressLine } from './progress.js';
+import { RunRate } from './run-rate.js';
+import { type EvalEvent, supervise } from './supervise.js';
+
+export interface EvalWork {
+  readonly loaded: LoadedExperiment;
+  /** Without one only the plan is made. */
+  readonly folder?: string;
+  readonly memory?: number;
+  readonly shard?: Shard;
+  /** Whether `--json` prints events too. */
+  readonly events: boolean;
+  /** Command line that goes on with the run. */
+  readonly resume: string;
+}
+
+export type PlanResult = Extract<ChildMessage, { type: 'plan' }>;
+
+/** Between two progress events of `--json`. */
+const EVENT_MS = 1000;
+
+/**
+ * Runs an experiment in a process of its own and shows how far it is: a line on stderr, or with `events` one JSON object a line on
+ * stdout.
+ */
+export async function runEval(
+  args: ModelArguments & OutputArguments,
+  work: EvalWork,
+): Promise<EvalResult | PlanResult> {
+  const { folder, loaded, memory, shard, resume } = work;
+  const signal = interruptSignal();
+  const line = new ProgressLine(!args.json && !args.quiet);
+  const emit = (event: string, fields: object) => args.json && work.events && printJson({ event, ...fields });
+  const rate = new RunRate();
+  let eventAt = 0;
+  let ended: EvalResult | PlanResult | undefined;
+
+  const onEvent = (event: EvalEvent): void => {
+    switch (event.type) {
+      case 'child':
+        emit('process', { pid: event.pid });
+        break;
+      case 'doing':
+        line.update(event.what, event.fraction);
+        break;
+      case 'note':
+        line.note(event.text);
+        emit('note', { text: event.text });
+        break;
+      case 'start': {
+        const { experiment, plan, known } = event;
+        if (known > 0) line.note(`going on with ${folder}: ${known} answers are there already`);
+        emit('start', { folder, known, plan, experiment });
+        break;
+      }
+      case 'progress': {
+        const { progress } = event;
+        const { perSecond, left } = rate.at(progress.done, progress.total);
+        line.update(stageOf(progress), progress.done / progress.total, describeRate(progress, perSecond, left));
+        if (Date.now() - eventAt < EVENT_MS && progress.done < progress.total) break;
+        eventAt = Date.now();
+        emit('progress', { ...progress, perSecond, secondsLeft: left });
+        break;
+      }
+      case 'saved':
+        emit('batch', { lines: event.lines });
+        break;
+      case 'restart':
+        rate.reset();
+        line.note(`the process with the model ${event.reason}; it is started again and goes on`);
+        emit('restart', { reason: event.reason });
+        break;
+      case 'plan':
+        ended = event;
+        break;
+      case 'done':
+        ended = event.result;
+        break;
+    }
+  };
+  signal.addEventListener('abort', () => {
+    if (folder === undefined) return;
+    const begun = existsSync(folder);
+    if (begun) explainInterrupt(`The answers so far are in ${folder}; go on with: ${resume}`);
+    line.note('finishing the batch in hand; Ctrl-C again stops at once');
+  });
+  try {
+    line.update('starting');
+    const { json, quiet, ...model } = args;
+    await supervise(
+      { model: modelArguments(model), loaded, folder, memory, shard, command: resume },
+      { signal, onEvent },
+    );
+  } finally {
+    line.done();
+  }
+  return ended as EvalResult | PlanResult;
+}
+
+/** Only what a process can be told: yargs puts more into its arguments. */
+function modelArguments(args: ModelArguments): ModelArguments {
+  const { model, mmproj, device, gpuLayers, threads, imageCache, nCtx, nUbatch, flashAttention } = args;
+  return { model, mmproj, device, gpuLayers, threads, imageCache, nCtx, nUbatch, flashAttention };
+}
+
+function stageOf({ stage, task, seed }: ExperimentProgress): string {
+  const what = stage === 'vectors' ? 'vectors' : `${stage} queries`;
+  return `${what}, ${task}, seed ${seed}`;
+}
+
+function describeRate({ done, total }: ExperimentProgress, perSecond: number | undefined, left: number | undefined) {
+  const speed =
+    perSecond === undefined ? '' : `, ${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond)} queries/s`;
+  const rest = left === undefined ? '' : `, ${duration(left)} left`;
+  return `${done} of ${total}${speed}${rest}`;
+}
+
+/** `40 s`, `12 min`, `3 h 20 min` */
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 90) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

@@ -1,0 +1,156 @@
+import { join } from 'node:path';
+import type { Argv, CommandModule } from 'yargs';
+import { loadExperiment } from '../evaluation/experiment/config.js';
+import { PRESETS } from '../evaluation/experiment/presets.js';
+import { parseShard } from '../evaluation/experiment/shard.js';
+import { tableToText } from '../report/tables.js';
+import { type ModelArguments, modelOptions, type OutputArguments, outputOptions, printJson } from './common.js';
+import { usageError } from './errors.js';
+import type { EvalResult } from './eval-protocol.js';
+import { duration, type PlanResult, runEval } from './eval-run.js';
+import { repeatedOption, textOption, withExamples } from './options.js';
+
+interface EvalArguments extends ModelArguments, OutputArguments {
+  experiment?: string;
+  set?: string[];
+  output?: string;
+  plan: boolean;
+  memory?: string;
+  shard?: string;
+}
+
+/** Language models that the shipped ones grew from. */
+const BASE_MODELS: Readonly<Record<string, string>> = { demo: 'demo-base' };
+
+/** `xpatch eval`: an experiment of a preset or of a config file. */
+export const evaluate: CommandModule<unknown, EvalArguments> = {
+  command: 'eval [experiment]',
+  describe: 'Run an experiment: a preset or a config file; without one, list the presets',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(modelOptions(yargs, ''))
+        .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
+        .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
+        .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
+        .option('memory', textOption('memory', 'Bound of the context beside the weights, such as 2G or 500M'))
+        .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
+        .option(
+          'output',
+          textOption(
+            'output',
+            'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
+            {
+              alias: 'o',
+            },
+          ),
+        )
+        .group(['set', 'plan', 'memory', 'shard', 'output'], 'Experiment:'),
+      [
+        ['The presets', 'eval'],
+        ["The paper's main table", 'eval main -m demo'],
+        ['Smaller', 'eval main -m demo --set seeds=[1] --set test=20'],
+        ['What a config file of yours would take', 'eval mine.yaml -m llava.gguf --mmproj mmproj.gguf --plan'],
+        ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
+      ],
+    ) as Argv<unknown> as Argv<EvalArguments>,
+  handler: async (args) => {
+    const { experiment: source, json } = args;
+    if (source === undefined) {
+      listPresets(json);
+      return;
+    }
+    if (args.model === '') throw usageError('Name a model with -m: a GGUF file, or demo for the shipped one.');
+    if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
+    const settings = [...(args.set ?? [])];
+    const base = BASE_MODELS[args.model];
+    // Where nothing else is said: the model that a shipped one grew from.
+    if (source === 'llm-to-vlm' && base !== undefined) settings.unshift(`vectorModel=${base}`);
+    const loaded = await loadExperiment(source, settings);
+    const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
+    const shard = args.shard === undefined ? undefined : parseShard(args.shard);
+    const folder = args.plan ? undefined : (args.output ?? `xpatch-eval-${loaded.experiment.name}-${timestamp()}`);
+    const resume = commandWith(folder);
+    const result = await runEval(args, { loaded, folder, memory, shard, resume, events: true });
+    if ('plan' in result) printPlan(result, json);
+    else printResult(result, json);
+  },
+};
+
+function listPresets(json: boolean): void {
+  const presets = Object.entries(PRESETS).map(([name, { title, shows }]) => ({ name, title, shows }));
+  if (json) {
+    printJson({ presets });
+    return;
+  }
+  const width = Math.max(...presets.map(({ name }) => name.length));
+  const lines = presets.map(({ name, shows }) => `  ${name.padEnd(width)}  ${shows}`);
+  process.stdout.write(
+    `Presets of xpatch eval:\n${lines.join('\n')}\n\nRun one with \`xpatch eval NAME -m MODEL\`; --plan says what it takes.\n`,
+  );
+}
+
+function printPlan({ plan, experiment, estimate }: PlanResult, json: boolean): void {
+  if (json) {
+    printJson({ event: 'plan', plan, experiment, estimate });
+    return;
+  }
+  const { queries, vectors, pictures, tokens, newTokens, longest, warnings, model } = plan;
+  const width = Math.max(...queries.map(({ condition }) => condition.length), 9);
+  const rows = queries.map(
+    ({ stage, condition, count }) => `  ${stage.padEnd(10)}  ${condition.padEnd(width)}  ${String(count).padStart(8)}`,
+  );
+  const total = queries.reduce((sum, { count }) => sum + count, 0);
+  const speed = `${estimate.positionsPerSecond.toFixed(0)} positions and ${estimate.newTokensPerSecond.toFixed(0)} new tokens a second`;
+  const encoding =
+    estimate.secondsPerPicture === undefined ? '' : `, ${estimate.secondsPerPicture.toFixed(2)} s a picture`;
+  const lines = [
+    `${experiment.title}, on ${model.name || model.architecture}`,
+    `  ${'stage'.padEnd(10)}  ${'condition'.padEnd(width)}  ${'queries'.padStart(8)}`,
+    ...rows,
+    `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
+    `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
+    `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now.`,
+    `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,
+    ...warnings.map((text) => `Warning: ${text}`),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+function printResult(result: EvalResult, json: boolean): void {
+  if (json) {
+    printJson({ event: 'done', ...result });
+    return;
+  }
+  // Those that answer the question of the experiment; the page has all of them.
+  const main = result.tables.filter(({ name }) => name === 'lenient' || name === 'strict');
+  const shown = main.length > 0 ? main : result.tables;
+  const more = result.tables.filter((table) => !shown.includes(table)).map(({ name }) => name);
+  const texts = shown.map(({ table }) => `${tableToText(table)}\n`);
+  const others = more.length > 0 ? `More tables: ${more.join(', ')} in ${join(result.folder, 'tables')}\n` : '';
+  process.stdout.write(`${texts.join('')}${others}Report: ${result.report}\n`);
+}
+
+/** `2G`, `500M`, `1048576`: K, M and G are powers of 1024. */
+export function parseBytes(text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?$/i.exec(text.trim()) ?? [];
+  const bytes = Number(number) * 1024 ** ' kmg'.indexOf((unit || ' ').toLowerCase());
+  if (number !== undefined && bytes >= 1 << 20) return Math.floor(bytes);
+  throw usageError(`--memory takes at least 1M, such as 2G, 500M or a number of bytes, not ${JSON.stringify(text)}.`);
+}
+
+export function timestamp(): string {
+  return new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
+}
+
+/** The command line as it was given, with the folder in it, so that it goes on with the run. */
+export function commandWith(folder: string | undefined): string {
+  const given = process.argv.slice(2);
+  const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
+  const args = folder === undefined || named ? given : [...given, '-o', folder];
+  return ['xpatch', ...args.map(quoteArgument)].join(' ');
+}
+
+/** As a POSIX shell reads it. */
+function quoteArgument(arg: string): string {
+  return /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,26 @@
+/** So far back the speed of a run is looked at. */
+const WINDOW_MS = 30_000;
+/** Sooner nothing can be said. */
+const MIN_MS = 1000;
+
+/** Speed of a run and the time it has left, from how much was done when. */
+export class RunRate {
+  private marks: { at: number; done: number }[] = [];
+
+  /** Forgets the past, when the work has paused. */
+  reset(): void {
+    this.marks = [];
+  }
+
+  /** @param now milliseconds */
+  at(done: number, total: number, now = Date.now()): { perSecond?: number; left?: number } {
+    const last = this.marks.at(-1);
+    if (last === undefined || now - last.at >= MIN_MS / 4) this.marks.push({ at: now, done });
+    // The mark before the window stays: it says where the window begins.
+    while ((this.marks[1]?.at ?? now) <= now - WINDOW_MS) this.marks.shift();
+    const [first] = this.marks;
+    if (first === undefined || now - first.at < MIN_MS || done <= first.done) return {};
+    const perSecond = (1000 * (done - first.done)) / (now - first.at);
+    return { perSecond, left: (total - done) / perSecond };
+  }
+}

@@ -1,0 +1,125 @@
+import { fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../errors.js';
+import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
+
+/** What the command hears of the process with the model. */
+export type EvalEvent = ChildMessage | { readonly type: 'child'; readonly pid: number } | Restart;
+
+export interface Restart {
+  readonly type: 'restart';
+  /** How the process ended, and what it was doing. */
+  readonly reason: string;
+}
+
+/** So much of what a process said last is kept for the report of a crash. */
+const LOG_CHARACTERS = 2000;
+
+/**
+ * Does a job in a process of its own, which holds the model: an abort in native code, a driver that fails and the system's
+ * out-of-memory killer end that process and not this one. It is then started again, once, and again as long as each
+ * process saves something new.
+ *
+ * @throws {XpatchError} MODEL_CRASHED; ABORTED; otherwise what the job fails with
+ */
+export async function supervise(
+  job: EvalJob,
+  { signal, onEvent }: { signal: AbortSignal; onEvent: (event: EvalEvent) => void },
+): Promise<void> {
+  for (let fruitless = 0; ; ) {
+    const ended = await runChild(job, signal, onEvent);
+    if (ended === undefined) return;
+    if (signal.aborted) throw new XpatchError('ABORTED', 'The run was interrupted.', { cause: signal.reason });
+    fruitless = ended.saved ? 1 : fruitless + 1;
+    if (fruitless > 1) throw crashError(job, ended);
+    onEvent({ type: 'restart', reason: `${ended.how} ${ended.doing}` });
+  }
+}
+
+interface Crash {
+  /** Whether it saved anything. */
+  readonly saved: boolean;
+  readonly how: string;
+  readonly doing: string;
+  readonly log: string;
+}
+
+/** @returns how it crashed; undefined when the job is done */
+async function runChild(
+  job: EvalJob,
+  signal: AbortSignal,
+  onEvent: (event: EvalEvent) => void,
+): Promise<Crash | undefined> {
+  const child = fork(fileURLToPath(new URL('./eval-child.js', import.meta.url)), [], {
+    execArgv: ['--no-warnings'],
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    serialization: 'advanced',
+  });
+  const tell = (message: ParentMessage) => child.connected && child.send(message, () => undefined);
+  const stop = () => tell({ type: 'stop' });
+  const kill = () => child.kill('SIGKILL');
+  signal.addEventListener('abort', stop);
+  process.on('exit', kill);
+  let log = '';
+  let doing = 'while it was starting';
+  let saved = false;
+  let end: Extract<ChildMessage, { type: 'done' | 'plan' | 'error' }> | undefined;
+  child.stderr?.on('data', (chunk: Buffer) => {
+    log = (log + chunk).slice(-LOG_CHARACTERS);
+  });
+  child.on('message', (message: ChildMessage) => {
+    if (message.type === 'doing') doing = `while ${message.what}`;
+    else if (message.type === 'progress') doing = whileAnswering(message.progress);
+    else if (message.type === 'saved') saved = true;
+    else if (message.type === 'done' || message.type === 'plan' || message.type === 'error') end = message;
+    onEvent(message);
+  });
+  const ended = new Promise<{ code: number | null; name: string | null; error?: Error }>((resolve) => {
+    child.on('error', (error) => resolve({ code: null, name: null, error }));
+    child.on('close', (code, name) => resolve({ code, name }));
+  });
+  try {
+    if (child.pid !== undefined) onEvent({ type: 'child', pid: child.pid });
+    tell({ type: 'job', job });
+    if (signal.aborted) stop();
+    const { code, name, error } = await ended;
+    if (end?.type === 'error') throw errorOf(end);
+    if (end) return undefined;
+    const how = error
+      ? `could not be started (${error.message})`
+      : name
+        ? `was ended by ${name}`
+        : `ended with code ${code}`;
+    return { saved, how, doing, log: log.trim() };
+  } finally {
+    signal.removeEventListener('abort', stop);
+    process.off('exit', kill);
+  }
+}
+
+function whileAnswering({
+  stage,
+  task,
+  seed,
+  done,
+  total,
+}: Extract<ChildMessage, { type: 'progress' }>['progress']): string {
+  const what = stage === 'vectors' ? 'reading vectors' : `answering ${stage} queries`;
+  return `while ${what} of ${task}, seed ${seed} (${done} of ${total} done)`;
+}
+
+function errorOf({ code, message, stack }: Extract<ChildMessage, { type: 'error' }>): Error {
+  if (ERROR_CODES.includes(code as XpatchErrorCode)) return new XpatchError(code as XpatchErrorCode, message);
+  return Object.assign(new Error(message), { stack });
+}
+
+function crashError(job: EvalJob, { how, doing, log }: Crash): XpatchError {
+  const memory = /SIGKILL/.test(how)
+    ? ' The system kills a process so when memory runs out: try a smaller --memory.'
+    : '';
+  const kept =
+    job.folder === undefined ? '' : ' What it had answered is kept, and the same command goes on from there.';
+  const said = log === '' ? '' : ` It said last:\n${log}`;
+  const message = `The process with the model ${how} ${doing}, twice without getting further.${memory}${kept} Try --device cpu, or \`xpatch doctor\`.${said}`;
+  return new XpatchError('MODEL_CRASHED', message);
+}
