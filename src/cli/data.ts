@@ -125,7 +125,7 @@ const importCommand: CommandModule<unknown, ImportArguments> = {
 
 /** `xpatch data`: task files. */
 export const data: CommandModule = {
-  command: 'data <command>',
+  command: 'data',
   describe: 'Check task files, and import the data of others',
   builder: (yargs) =>
     yargs

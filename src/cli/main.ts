@@ -101,7 +101,7 @@ function commandName(): string[] {
 /** The messages of yargs in one line, without naming an unknown option twice (as it was written and in camel case). */
 function tidy(message: string): string {
   const text = message
-    .replace(/^Did you/, `Unknown command ${args[0]}. Did you`)
+    .replace(/^Did you/, `Unknown command ${args[commandName().length]}. Did you`)
     .replace(/^Unknown arguments: (.*)$/, (_, list: string) => {
       const names = list.split(', ').filter((name) => args.some((arg) => arg.includes(name)));
       return `Unknown argument${names.length > 1 ? 's' : ''}: ${names.join(', ')}`;
