@@ -62,13 +62,19 @@ export class RunLock {
 
   private async make(owner: Owner): Promise<void> {
     const temporary = `${this.file}.tmp`;
-    try {
-      // Renamed, so that nobody reads half of it.
-      await writeFile(temporary, `${JSON.stringify({ ...owner, since: new Date().toISOString() })}\n`, { flag: 'wx' });
-      await rename(temporary, this.file);
-    } catch (cause) {
-      await unlink(temporary).catch(() => undefined);
-      throw writeError(this.file, cause);
+    const text = `${JSON.stringify({ ...owner, since: new Date().toISOString() })}\n`;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        // Renamed, so that nobody reads half of it.
+        await writeFile(temporary, text, { flag: 'wx' });
+        await rename(temporary, this.file);
+        break;
+      } catch (cause) {
+        await unlink(temporary).catch(() => undefined);
+        // Who has just got the lock sweeps the folder, this file too.
+        const swept = (cause as NodeJS.ErrnoException).code === 'ENOENT' && attempt < 3;
+        if (!swept) throw writeError(this.file, cause);
+      }
     }
     if (!listening) process.once('exit', releaseAll);
     listening = true;

@@ -10,8 +10,8 @@ import { noFindings, readLines } from './lines.js';
 import { configHash, type ExperimentManifest, readManifest, requireSameRun, type StoredManifest } from './manifest.js';
 import { keyOf, type ResultLine, type RunStore } from './types.js';
 
-/** What `writeFileAtomic` leaves behind when its process is killed. */
-const LEFTOVER = /^\..+\.\d+\.[0-9a-f]{8}\.tmp$/;
+/** What `writeFileAtomic` and the lock leave behind when their process is killed. */
+const LEFTOVER = /^\.(.+\.\d+\.[0-9a-f]{8}|lock-[0-9a-f]{16})\.tmp$/;
 const SUBFOLDERS = ['', 'vectors', 'tables', 'figures'];
 
 /**
