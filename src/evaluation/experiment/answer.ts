@@ -13,8 +13,8 @@ import type { TaskItem } from '../../tasks/task.js';
 import { recordPrompt } from '../../vectors/prompt-record.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
 import { lenientMatch, majorityAnswer, strictMatch } from '../scoring.js';
-import { type AskedRow, answerTokens, logLikelihoods, tokenScore } from './scores.js';
-import { type Cell, contentOf, type Study } from './study.js';
+import { type AskedRow, answerTokens, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
+import { type Cell, groupByPrompt, type Study } from './study.js';
 import type { Condition, QueryKey, ResultLine } from './types.js';
 
 /** Some queries of one cell: all conditions on these items. */
@@ -76,15 +76,8 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
   const { op, strength } = study.experiment;
   const rows: Asked[] = [];
   for (const item of items) {
-    const groups = new Map<string, { parts: PromptPart[]; prompt: Prompt; members: Condition[] }>();
-    for (const condition of conditions.filter(({ kind }) => kind !== 'majority')) {
-      const parts = study.format.write(contentOf(study, cell, condition, item, stage));
-      const key = JSON.stringify(parts);
-      const group = groups.get(key) ?? { parts, prompt: await context.model.prompt(parts), members: [] };
-      group.members.push(condition);
-      groups.set(key, group);
-    }
-    for (const { parts, prompt, members } of groups.values()) {
+    for (const { parts, conditions: members } of groupByPrompt(study, cell, stage, conditions, item)) {
+      const prompt = await context.model.prompt(parts);
       const states = members.some(({ control }) => control === 'identity')
         ? await ownStates(context, prompt, layers)
         : undefined;
@@ -143,38 +136,49 @@ async function answers(
   rows: readonly Asked[],
   onProgress?: OnProgress,
 ): Promise<Given[]> {
-  if (rows.length === 0) return [];
   const { model } = context;
   const { experiment, format } = batch.study;
   const { maxTokens, scores } = experiment;
-  const options = { maxTokens, stop: [format.stop], onProgress };
-  const generations = await context.generate(
-    rows.map(
-      ({ prompt, interventions, own }): GenerateRow => ({
-        prompt,
-        interventions,
-        ...(scores.includes('probability') && { logits: 'last' }),
-        ...(own && { topK: 1 }),
-      }),
-    ),
-    options,
-  );
-  const likelihoods = scores.includes('likelihood') ? await answerRanks(context, batch, rows) : undefined;
-  return generations.map(({ text, tokens, finish, logits, top, interventions }, i): Given => {
-    const { item, own, parts, prompt } = rows[i] as Asked;
-    const delta = interventions[0]?.delta;
-    if (own) requireUnchanged(own, delta as number, top?.[0] as TokenScore);
-    return {
-      answer: text,
-      firstToken: tokens.length ? model.detokenize(tokens.slice(0, 1)) : '',
-      // An answer that was cut off is not a whole one.
-      strict: finish !== 'length' && strictMatch(text, item.output, experiment),
-      ...(logits && tokenScore(logits.data, answerTokens(model, parts, item.output)[0] as number)),
-      ...likelihoods?.[i],
-      ...(delta !== undefined && { delta }),
-      prompt: recordPrompt(parts, prompt.tokens),
-    };
-  });
+  const likely = scores.includes('likelihood');
+  const ranks = likely && rows.length > 0 ? await answerRanks(context, batch, rows) : undefined;
+  // Logits of the whole vocabulary come back for every row: only so many at a time.
+  const held = scores.includes('probability') ? rowsWithin(batch.maxBytes, model) : Number.POSITIVE_INFINITY;
+  const given: Given[] = [];
+  while (given.length < rows.length) {
+    const some = rows.slice(given.length, given.length + held);
+    const generations = await context.generate(
+      some.map(
+        ({ prompt, interventions, own }): GenerateRow => ({
+          prompt,
+          interventions,
+          ...(scores.includes('probability') && { logits: 'last' }),
+          ...(own && { topK: 1 }),
+        }),
+      ),
+      {
+        maxTokens,
+        stop: [format.stop],
+        onProgress: (p) => onProgress?.({ done: given.length + (some.length * p.done) / p.total, total: rows.length }),
+      },
+    );
+    const scored = generations.map(({ text, tokens, finish, logits, top, interventions }, i): Given => {
+      const { item, own, parts, prompt } = some[i] as Asked;
+      const delta = interventions[0]?.delta;
+      if (own) requireUnchanged(own, delta as number, top?.[0] as TokenScore);
+      return {
+        answer: text,
+        firstToken: tokens.length ? model.detokenize(tokens.slice(0, 1)) : '',
+        // An answer that was cut off is not a whole one.
+        strict: finish !== 'length' && strictMatch(text, item.output, experiment),
+        ...(logits && tokenScore(logits.data, answerTokens(model, parts, item.output)[0] as number)),
+        ...ranks?.[given.length + i],
+        ...(delta !== undefined && { delta }),
+        prompt: recordPrompt(parts, prompt.tokens),
+      };
+    });
+    given.push(...scored);
+  }
+  return given;
 }
 
 /** Where the expected answer stands among all answers of the task. */

@@ -8,7 +8,7 @@ import { buildPrompt } from '../../model/prompt-builder.js';
 import type { TaskItem } from '../../tasks/task.js';
 import { answerTokens } from './scores.js';
 import { inShard, type Shard } from './shard.js';
-import { type Cell, conditionsOf, contentOf, itemsOf, prepareStudy, type Study } from './study.js';
+import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
 import { promptsOf, sourcesOf, vectorOf, type WantedVector } from './vectors.js';
 
@@ -97,16 +97,9 @@ interface AskedItem {
 /** Distinct prompts once, and a last token more for every patch of one. */
 async function countItem(study: Study, asked: AskedItem, counter: Counter): Promise<void> {
   const { cell, stage, conditions, nLayers, item } = asked;
-  const groups = new Map<string, { parts: PromptPart[]; members: Condition[] }>();
-  for (const condition of conditions.filter(({ kind }) => kind !== 'majority')) {
-    const parts = study.format.write(contentOf(study, cell, condition, item, stage));
-    const key = JSON.stringify(parts);
-    const group = groups.get(key) ?? { parts, members: [] };
-    group.members.push(condition);
-    groups.set(key, group);
-  }
-  const prompts = await counter.add([...groups.values()].map(({ parts }) => parts));
-  for (const [i, { members }] of [...groups.values()].entries()) {
+  const groups = groupByPrompt(study, cell, stage, conditions, item);
+  const prompts = await counter.add(groups.map(({ parts }) => parts));
+  for (const [i, { conditions: members }] of groups.entries()) {
     const { length } = prompts[i] as Prompt;
     const patches = members.filter(({ kind }) => kind === 'patch');
     const rows = patches.length * nLayers;

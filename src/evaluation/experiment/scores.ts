@@ -38,6 +38,11 @@ export function tokenScore(logits: Float32Array, token: number): { probability: 
   return { probability: Math.exp(own - logSumExp(logits)), rank };
 }
 
+/** How many rows' logits fit into so many bytes, at least one. */
+export function rowsWithin(bytes: number, { info }: Model): number {
+  return Math.max(1, Math.floor(bytes / (Float32Array.BYTES_PER_ELEMENT * info.nVocab)));
+}
+
 /** A prompt with what is done to its states. */
 export interface AskedRow {
   readonly prompt: Prompt;
@@ -70,7 +75,7 @@ export async function logLikelihoods(
   }
   const jobs = rows.flatMap((row, r) => [...beginnings.values()].map(({ tokens, next }) => ({ r, row, tokens, next })));
   const scores = rows.map(() => new Array<number>(answers.length).fill(0));
-  const held = Math.max(1, Math.floor(maxBytes / (4 * context.model.info.nVocab)));
+  const held = rowsWithin(maxBytes, context.model);
   for (let from = 0; from < jobs.length; from += held) {
     const some = jobs.slice(from, from + held);
     const results = await context.pass(

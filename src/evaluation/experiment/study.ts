@@ -1,5 +1,5 @@
 import { XpatchError } from '../../errors.js';
-import { type Model, resolveLayers } from '../../model/index.js';
+import { type Model, type PromptPart, resolveLayers } from '../../model/index.js';
 import { rivalAnswers, rivalTask } from '../../tasks/conflict.js';
 import { swapLetters } from '../../tasks/noise.js';
 import { baselineShots, type Modality, requireInstruction } from '../../tasks/prompts.js';
@@ -72,8 +72,28 @@ export function instructionOf({ task, seed }: TaskSplit, swaps = 0): string {
   return swapLetters(requireInstruction(task), swaps, seed);
 }
 
+/** The different prompts that conditions ask about an item; what shares a prompt can be asked together. */
+export function groupByPrompt(
+  study: Study,
+  cell: Cell,
+  stage: QueryKey['stage'],
+  conditions: readonly Condition[],
+  item: TaskItem,
+): { parts: PromptPart[]; conditions: Condition[] }[] {
+  const groups = new Map<string, { parts: PromptPart[]; conditions: Condition[] }>();
+  for (const condition of conditions) {
+    if (condition.kind === 'majority') continue;
+    const parts = study.format.write(contentOf(study, cell, condition, item, stage));
+    const key = JSON.stringify(parts);
+    const group = groups.get(key) ?? { parts, conditions: [] };
+    group.conditions.push(condition);
+    groups.set(key, group);
+  }
+  return [...groups.values()];
+}
+
 /** What the prompt of a query holds. The shots of a Prompt baseline are other items of the same stage. */
-export function contentOf(
+function contentOf(
   { experiment }: Study,
   { split, rival }: Cell,
   condition: Condition,

@@ -1,0 +1,177 @@
+import { Template as Jinja } from '@huggingface/jinja';
+import { describe, expect, test } from '@jest/globals';
+import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
+import { tokenScore } from '../../src/evaluation/experiment/scores.js';
+import { plainFormat, writeChat } from '../../src/evaluation/experiment/template.js';
+import type { Condition, ResultLine } from '../../src/evaluation/experiment/types.js';
+import { shuffleLabels } from '../../src/evaluation/experiment/vectors.js';
+import { fewShotPrompt, instructionPrompt, queryPrompt } from '../../src/tasks/prompts.js';
+import type { TaskItem } from '../../src/tasks/task.js';
+import { DELIMITER, PAPER_TEMPLATE } from '../../src/tasks/template.js';
+import { expectError } from './helpers.js';
+
+const item = (name: string, output = `${name}!`): TaskItem => ({ input: name, output, image: `/p/${name}.png` });
+const [a, b, c] = [item('a'), item('b'), item('c')];
+const mark = { mark: DELIMITER };
+
+describe('written-out templates', () => {
+  test("the paper's gives the same parts as the paper's own prompts", () => {
+    const { write } = plainFormat(PAPER_TEMPLATE);
+    for (const shotModality of ['text', 'image'] as const) {
+      for (const queryModality of ['text', 'image'] as const) {
+        expect(write({ query: c, queryModality })).toEqual(queryPrompt(c, queryModality));
+        expect(write({ shots: [a, b], shotModality, query: c, queryModality })).toEqual(
+          fewShotPrompt([a, b], shotModality, c, queryModality),
+        );
+      }
+    }
+    const instruction = 'The food of the day:';
+    expect(write({ instruction })).toEqual(instructionPrompt({ name: 't', instruction }));
+  });
+
+  test('what stands before, an instruction, and a question have their places', () => {
+    const { write } = plainFormat(PAPER_TEMPLATE);
+    const content = { before: 'Be brief.\n', instruction: 'The name:', query: a, question: 'Which?' };
+    expect(write({ ...content, queryModality: 'image' })).toEqual([
+      'Be brief.\nThe name:\n\nQ:',
+      { image: '/p/a.png' },
+      'Which?\nA:',
+      mark,
+    ]);
+    expect(write(content)).toEqual(['Be brief.\nThe name:\n\nQ:a Which?\nA:', mark]);
+  });
+
+  test('fields of an item are filled in once, whatever they say', () => {
+    const { write } = plainFormat({ example: '<{input}>{output};', query: '{input}=', stop: ';' });
+    const odd = item('{output}', '{input}');
+    expect(write({ shots: [odd], query: odd })).toEqual(['<{output}>{input};{output}=', mark]);
+    expect(write({ query: a, queryModality: 'image' })).toEqual([{ image: '/p/a.png' }, '=', mark]);
+  });
+
+  test('without its fields it is refused', async () => {
+    const refused = (template: Partial<typeof PAPER_TEMPLATE>, message: RegExp) =>
+      expectError(() => plainFormat({ ...PAPER_TEMPLATE, ...template }), 'CONFIG_INVALID', message);
+    await refused({ example: 'Q:{input}' }, /example needs/);
+    await refused({ query: 'Q:{output}' }, /query needs/);
+    await refused({ query: 'Q:{input}{input}' }, /query needs/);
+    await refused({ stop: '' }, /stop is empty/);
+  });
+});
+
+describe('chat templates', () => {
+  // In the form that ChatML models have (https://github.com/openai/openai-python/blob/v0.28.1/chatml.md).
+  const chatml = new Jinja(
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}",
+  );
+  const render = (messages: object[]) => chatml.render({ messages });
+
+  test('examples are turns, the mark ends what opens the answer', () => {
+    expect(writeChat({ before: 'Be brief.', shots: [a], query: b }, render)).toEqual([
+      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\na!<|im_end|>\n' +
+        '<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n',
+      mark,
+    ]);
+    expect(writeChat({ instruction: 'The name:' }, render)).toEqual([
+      '<|im_start|>user\nThe name:<|im_end|>\n<|im_start|>assistant\n',
+      mark,
+    ]);
+    expect(writeChat({ instruction: 'The name:', query: b, question: 'Which?' }, render)).toEqual([
+      '<|im_start|>user\nThe name:\nb Which?<|im_end|>\n<|im_start|>assistant\n',
+      mark,
+    ]);
+  });
+
+  test('pictures stand where their input does, even if a text looks like what stands for them', () => {
+    const odd = item('<picture>', '<<picture>>');
+    expect(writeChat({ shots: [odd], shotModality: 'text', query: b, queryModality: 'image' }, render)).toEqual([
+      '<|im_start|>user\n<picture><|im_end|>\n<|im_start|>assistant\n<<picture>><|im_end|>\n<|im_start|>user\n',
+      { image: '/p/b.png' },
+      '<|im_end|>\n<|im_start|>assistant\n',
+      mark,
+    ]);
+  });
+
+  test('a template that loses a turn is refused', async () => {
+    const last = (messages: { content: string }[]) => messages.at(-1)?.content ?? '';
+    const content = { shots: [a], shotModality: 'image', query: b, queryModality: 'image' } as const;
+    await expectError(() => writeChat(content, last), 'CONFIG_INVALID', /1 of 2 pictures/);
+  });
+});
+
+describe('shuffled labels', () => {
+  test('keep the inputs and the answers, and leave none right where that can be', () => {
+    const shots = ['a', 'b', 'c', 'd'].map((name) => item(name));
+    for (let seed = 0; seed < 20; seed++) {
+      const shuffled = shuffleLabels(shots, seed, 'x');
+      expect(shuffled.map(({ input }) => input)).toEqual(['a', 'b', 'c', 'd']);
+      expect(shuffled.map(({ output }) => output).sort()).toEqual(['a!', 'b!', 'c!', 'd!']);
+      for (const [i, { output }] of shuffled.entries()) expect(output).not.toBe(shots[i]?.output);
+      expect(shuffleLabels(shots, seed, 'x')).toEqual(shuffled);
+    }
+  });
+
+  test('leave as few right as they can where answers repeat', () => {
+    const shots = [item('a', 'red'), item('b', 'red'), item('c', 'red'), item('d', 'blue')];
+    const right = shuffleLabels(shots, 1, 'x').filter(({ output }, i) => output === shots[i]?.output);
+    expect(right).toHaveLength(2);
+    expect(shuffleLabels([], 1, 'x')).toEqual([]);
+  });
+});
+
+describe('the layer', () => {
+  const own: Condition = { name: 'own', kind: 'patch', spec: 'text' };
+  const conditions: Condition[] = [
+    own,
+    { ...own, name: 'second' },
+    { ...own, name: 'control', control: 'random-vector' },
+    { ...own, name: 'other model', foreign: true },
+    { name: 'prompt', kind: 'prompt', spec: 'text' },
+  ];
+  const line = (condition: string, layer: number, lenient: boolean, task = 't'): ResultLine => ({
+    stage: 'validation',
+    condition,
+    task,
+    seed: 1,
+    item: 'a',
+    layer,
+    domain: 'd',
+    expected: 'a!',
+    answer: '',
+    firstToken: '',
+    lenient,
+  });
+  const chosen = (lines: ResultLine[]) => {
+    const choice = new LayerChoice({ conditions });
+    for (const one of lines) choice.add(one);
+    return choice.best();
+  };
+
+  test('is the best in the mean, ties go to the lowest', () => {
+    expect(chosen([line('own', 2, true), line('own', 0, false), line('own', 1, true)])).toBe(1);
+  });
+
+  test('tasks and conditions count alike, however many lines they have', () => {
+    const many = Array.from({ length: 9 }, () => line('own', 1, true));
+    const lines = [...many, line('own', 1, false, 'u'), line('own', 0, true), line('own', 0, true, 'u')];
+    expect(chosen(lines)).toBe(0);
+    const second = ['t', 'u'].flatMap((task) => [line('second', 0, false, task), line('second', 1, true, task)]);
+    expect(chosen([...lines, ...second])).toBe(1);
+  });
+
+  test('controls, other models, prompts and test lines have no say', () => {
+    const lines = ['control', 'other model', 'prompt'].map((name) => line(name, 0, true));
+    const test: ResultLine = { ...line('own', 0, true), stage: 'test' };
+    expect(chosen([...lines, test, line('own', 0, false), line('own', 1, true)])).toBe(1);
+  });
+
+  test('cannot be chosen from nothing', () => expectError(() => chosen([]), 'RUN_INVALID', /no validation answers/));
+});
+
+test('a token has the probability of the softmax, and a rank', () => {
+  const logits = Float32Array.from([1, 3, 2, 3].map(Math.log));
+  expect(tokenScore(logits, 2).probability).toBeCloseTo(2 / 9, 6);
+  expect(tokenScore(logits, 2).rank).toBe(2);
+  expect(tokenScore(logits, 3).rank).toBe(0);
+  const large = tokenScore(Float32Array.of(1000, 999), 0);
+  expect(large.probability).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
+});
