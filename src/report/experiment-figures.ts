@@ -2,21 +2,23 @@ import type { Condition, Experiment, ResultLine } from '../evaluation/experiment
 import { bootstrapInterval, wilsonInterval } from '../evaluation/statistics.js';
 import { observationsOf } from '../evaluation/tables.js';
 import type { Pace } from '../lens/pace.js';
-import { atLayer, type ExperimentLines, queriesOf } from './experiment-lines.js';
+import { type ExperimentLines, queriesOf } from './experiment-lines.js';
 import { tasksOf } from './experiment-tables.js';
-import type { Figure, Panel, Point, Series } from './figure.js';
+import type { Figure, Panel, Point } from './figure.js';
 import type { Block } from './report.js';
 
-const LAYER = 'layer (0-based block output)';
-
-/** Accuracy on validation items by patched layer, a panel a task and one for their mean; prompts of examples are dotted. */
-export function sweepBlocks(experiment: Experiment, lines: ExperimentLines): Block[] {
-  const { validation, layers } = lines;
-  const swept = validation.filter(({ layer }) => layer !== undefined);
+/**
+ * Accuracy by patched layer on validation items, or on test items where several layers were tested: a panel a task, and their mean.
+ * Prompts are dotted.
+ */
+export function sweepBlocks(experiment: Experiment, arranged: ExperimentLines, stage: 'validation' | 'test'): Block[] {
+  const lines = stage === 'validation' ? arranged.validation : arranged.tested;
+  const swept = lines.filter(({ layer }) => layer !== undefined);
   if (new Set(swept.map(({ layer }) => layer)).size < 2) return [];
   const names = experiment.conditions.map(({ name }) => name);
   const curves = names.filter((name) => swept.some(({ condition }) => condition === name));
-  const dotted = names.filter((name) => validation.some((line) => line.condition === name && line.layer === undefined));
+  const prompts = experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name);
+  const chosen = stage === 'validation' && experiment.layers === 'validation' ? arranged.layers : [];
   const panel = (title: string, own: readonly ResultLine[], share: (some: readonly ResultLine[]) => Share): Panel => {
     const byCondition = grouped(own, ({ condition }) => condition);
     return {
@@ -27,76 +29,36 @@ export function sweepBlocks(experiment: Experiment, lines: ExperimentLines): Blo
           .sort(([a = 0], [b = 0]) => a - b)
           .flatMap(([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }])),
       })),
-      baselines: dotted.flatMap((label) => {
+      baselines: prompts.flatMap((label) => {
         const some = byCondition.get(label) ?? [];
         return some.length > 0 ? [{ label, y: share(some).y }] : [];
       }),
-      verticals: experiment.layers === 'validation' ? layers.map((x) => ({ label: `layer ${x}`, x })) : [],
+      verticals: chosen.map((x) => ({ label: `layer ${x}`, x })),
     };
   };
-  const tasks = tasksOf(experiment, validation);
-  const notes = [
-    `Lenient score on validation items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
-    ...(experiment.layers === 'validation' && layers.length > 0
-      ? ['Vertical line: the layer used for the test queries.']
-      : []),
-  ];
-  const axes = { xLabel: LAYER, yLabel: 'validation accuracy' };
+  const tasks = tasksOf(experiment, lines);
+  const notes = {
+    bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
+    layer: 'Vertical line: the layer used for the test queries.',
+    best: 'The best of these layers was chosen by what it is judged by: its height is optimistic.',
+  };
+  const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };
   const title = `Accuracy on ${queriesOf(experiment)} queries by patched layer`;
-  const byTask = grouped(validation, ({ task }) => task);
-  const blocks: Block[] = [
-    {
-      kind: 'curves',
-      name: 'layer-sweep',
-      heading: 'Layer sweep on validation items',
-      figure: { title, ...axes, panels: tasks.map((task) => panel(task, byTask.get(task) ?? [], pooled)), notes },
-    },
-  ];
+  const heading = `Layer sweep on ${stage} items`;
+  const more = [...(chosen.length > 0 ? [notes.layer] : []), ...(stage === 'test' ? [notes.best] : [])];
+  const name = stage === 'validation' ? 'layer-sweep' : 'test-layers';
+  const byTask = grouped(lines, ({ task }) => task);
+  const panels = tasks.map((task) => panel(task, byTask.get(task) ?? [], pooled));
+  const figure: Figure = { title, ...axes, panels, notes: [notes.bands, ...more] };
+  const blocks: Block[] = [{ kind: 'curves', name, heading, figure }];
   if (tasks.length < 2) return blocks;
   const mean: Figure = {
     title: `${title}, mean over tasks`,
     ...axes,
-    panels: [panel('', validation, (some) => meanOverTasks(some))],
-    notes: notes.slice(1),
+    panels: [panel('', lines, meanOverTasks)],
+    notes: [`Lenient score on ${stage} items.`, ...more],
   };
-  return [
-    ...blocks,
-    { kind: 'curves', name: 'layer-sweep-mean', heading: 'Layer sweep, mean over tasks', figure: mean },
-  ];
-}
-
-/** Accuracy on test queries by patched layer, for experiments that test several. */
-export async function testLayerBlocks(
-  experiment: Experiment,
-  { test, layers }: ExperimentLines,
-  pace: Pace,
-): Promise<Block[]> {
-  if (layers.length < 2) return [];
-  const byRow = grouped(test, ({ condition }) => condition);
-  const series: Series[] = [];
-  const baselines: { label: string; y: number }[] = [];
-  for (const { name, kind } of experiment.conditions) {
-    const points = await pace.map(layers, (x) => estimate(byRow.get(atLayer(name, x)) ?? [], x));
-    if (points.flat().length > 1) series.push({ label: name, points: points.flat() });
-    if (kind === 'prompt') baselines.push(...estimate(byRow.get(name) ?? [], 0).map(({ y }) => ({ label: name, y })));
-  }
-  if (series.length === 0) return [];
-  return [
-    {
-      kind: 'curves',
-      name: 'test-layers',
-      heading: 'Test accuracy by layer',
-      figure: {
-        title: `Accuracy on ${queriesOf(experiment)} test queries by patched layer`,
-        xLabel: LAYER,
-        yLabel: 'accuracy, mean over tasks',
-        panels: [{ title: '', series, baselines }],
-        notes: [
-          'Lenient score. Bands: 95 % bootstrap intervals over items. The best of several layers is chosen by what it is judged by.',
-        ],
-      },
-    },
-  ];
+  return [...blocks, { kind: 'curves', name: `${name}-mean`, heading: `${heading}, mean over tasks`, figure: mean }];
 }
 
 /** Accuracy by number of examples that the vector was made of: 0 is the instruction alone. */

@@ -5,6 +5,8 @@ import { Random } from '../random.js';
 /** The lines of a run, those of the test in an order of their own: no table may depend on how a run was cut or merged. */
 export interface ExperimentLines {
   readonly validation: readonly ResultLine[];
+  /** Lines of the test as they are. */
+  readonly tested: readonly ResultLine[];
   /** One line a condition, task, seed and item: where a condition was patched at several layers, its name says which. */
   readonly test: readonly ResultLine[];
   /** Names of the conditions that `test` has, in the experiment's order. */
@@ -51,6 +53,7 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
   }
   return {
     validation: lines.filter(({ stage }) => stage === 'validation'),
+    tested,
     test,
     rows,
     layers: [...layers].sort((a, b) => a - b),

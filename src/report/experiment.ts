@@ -2,7 +2,7 @@ import type { Experiment, ResultLine, RunStore } from '../evaluation/experiment/
 import type { Score, Table } from '../evaluation/tables.js';
 import { Pace } from '../lens/pace.js';
 import { cosineBlocks } from './cosine.js';
-import { examplesBlocks, sweepBlocks, testLayerBlocks } from './experiment-figures.js';
+import { examplesBlocks, sweepBlocks } from './experiment-figures.js';
 import { arrange } from './experiment-lines.js';
 import { conflictTable, differencesTable, matrixTable, noisyTable, scoresOf, scoreTable } from './experiment-tables.js';
 import { paperBlocks } from './paper.js';
@@ -57,8 +57,7 @@ export async function experimentReport(
   await add('noisy', 'Noisy instructions', (score) => noisyTable(experiment, arranged, score, pace));
   blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
   if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.test, loadVector)));
-  blocks.push(...(await testLayerBlocks(experiment, arranged, pace)));
-  blocks.push(...sweepBlocks(experiment, arranged));
+  blocks.push(...sweepBlocks(experiment, arranged, 'test'), ...sweepBlocks(experiment, arranged, 'validation'));
   const examples = workedExamples(experiment, arranged);
   if (examples.length > 0) blocks.push({ kind: 'examples', name: 'examples', heading: 'Worked examples', examples });
   return { title, introduction: notes, blocks, provenance };

@@ -194,7 +194,8 @@ describe('report of an experiment', () => {
     const whole = await report(experiment([PROMPT, PATCH], { layers: 'all' }), lines);
     const rows = table(whole, 'lenient').rows.map(({ label }) => label);
     expect(rows).toEqual(['Text Prompt', 'Text Patch, layer 2', 'Text Patch, layer 3']);
-    const [panel] = figure(whole, 'test-layers').panels;
+    const [panel] = figure(whole, 'test-layers-mean').panels;
+    expect(figure(whole, 'test-layers').panels.map(({ title }) => title)).toEqual(['capital', 'color']);
     expect(panel?.series).toMatchObject([
       {
         label: 'Text Patch',
