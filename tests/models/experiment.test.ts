@@ -1,0 +1,402 @@
+// The engine of experiments on the shipped models: what it answers, that it can be interrupted anywhere, what it refuses.
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { experimentOf } from '../../src/evaluation/experiment/config.js';
+import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
+import { planExperiment } from '../../src/evaluation/experiment/plan.js';
+import { type RunOptions, runExperiment } from '../../src/evaluation/experiment/run.js';
+import { answerTokens } from '../../src/evaluation/experiment/scores.js';
+import { promptFormat } from '../../src/evaluation/experiment/template.js';
+import {
+  type Condition,
+  type Experiment,
+  type ExperimentProgress,
+  keyOf,
+  type ResultLine,
+  type RunStore,
+} from '../../src/evaluation/experiment/types.js';
+import {
+  type Context,
+  loadModel,
+  loadTask,
+  type Model,
+  queryPrompt,
+  splitTask,
+  type TaskItem,
+} from '../../src/index.js';
+import { Random } from '../../src/random.js';
+import { expectError } from '../unit/helpers.js';
+
+const own: Condition = { name: 'Text Patch', kind: 'patch', spec: 'text' };
+const CONDITIONS: Condition[] = [
+  { name: 'Random', kind: 'majority' },
+  { name: 'No Context', kind: 'bare' },
+  { name: 'Text Prompt', kind: 'prompt', spec: 'text' },
+  { name: 'Image Prompt', kind: 'prompt', spec: 'image' },
+  { name: 'Instruction Prompt', kind: 'prompt', spec: 'instruction' },
+  own,
+  { name: 'Instruction Patch', kind: 'patch', spec: 'instruction' },
+  { name: 'Ensemble Patch', kind: 'patch', spec: 'ensemble', prompts: 2 },
+  { name: 'Random Vector', kind: 'patch', spec: 'text', control: 'random-vector' },
+  { name: 'Wrong Task', kind: 'patch', spec: 'text', control: 'wrong-task' },
+  { name: 'Shuffled', kind: 'patch', spec: 'text', control: 'shuffled-labels' },
+  { name: 'Wrong Layer', kind: 'patch', spec: 'text', control: 'wrong-layer' },
+  { name: 'Identity', kind: 'patch', spec: 'text', control: 'identity' },
+  { name: 'Text Query', kind: 'patch', spec: 'text', query: 'text' },
+];
+const make = (config: Partial<Experiment>): Experiment =>
+  experimentOf(
+    {
+      query: 'image',
+      tasks: ['food-color', 'food-flavor'],
+      seeds: [1],
+      validation: 6,
+      prompts: 6,
+      test: 8,
+      conditions: CONDITIONS,
+      scores: ['probability', 'likelihood'],
+      ...config,
+    },
+    { name: 'test' },
+  ).experiment;
+const experiment = make({});
+
+async function linesOf(run: RunStore): Promise<ResultLine[]> {
+  const all: ResultLine[] = [];
+  for await (const line of run.lines()) all.push(line);
+  return all;
+}
+const byKey = (lines: readonly ResultLine[]) => new Map(lines.map((line) => [keyOf(line), line]));
+
+let model: Model;
+let context: Context;
+let store: RunStore;
+let lines: ResultLine[];
+let layer: number;
+const progress: ExperimentProgress[] = [];
+
+beforeAll(async () => {
+  // The CPU: there the same answers come out to the last digit.
+  model = await loadModel('demo', { device: 'cpu', threads: 1 });
+  context = await model.createContext();
+  store = memoryStore();
+  const result = await runExperiment(context, experiment, store, { onProgress: (p) => progress.push(p) });
+  layer = result.layers[0] as number;
+  lines = await linesOf(store);
+}, 300_000);
+afterAll(() => model.dispose());
+
+const answered = (condition: string) => lines.filter((l) => l.stage === 'test' && l.condition === condition);
+const itemOf = async ({ task, item }: ResultLine): Promise<TaskItem> => {
+  const { items } = await loadTask(task, { pictures: true, style: experiment.style });
+  return items.find(({ input }) => input === item) as TaskItem;
+};
+
+test('every condition answers the same queries once, as many as planned', async () => {
+  const plan = await planExperiment(model, experiment);
+  expect(new Set(lines.map(keyOf)).size).toBe(lines.length);
+  for (const { stage, condition, count } of plan.queries) {
+    const found = lines.filter((l) => l.stage === stage && l.condition === condition);
+    expect({ stage, condition, count: found.length }).toEqual({ stage, condition, count });
+  }
+  expect(plan.queries.reduce((n, { count }) => n + count, 0)).toBe(lines.length);
+  const names = lines.flatMap(({ vector }) => vector ?? []);
+  expect(new Set(names).size).toBeLessThanOrEqual(plan.vectors);
+  for (const name of new Set(names)) expect(await store.loadVector(name)).toBeDefined();
+  const validated = new Set(lines.filter((l) => l.stage === 'validation').map(({ condition }) => condition));
+  const uncontrolled = CONDITIONS.filter(({ kind, control }) => kind === 'prompt' || (kind === 'patch' && !control));
+  expect([...validated].sort()).toEqual(uncontrolled.map(({ name }) => name).sort());
+  expect(plan.longest).toBeLessThan(context.options.nCtx);
+});
+
+test('the layer is the best one on validation items', () => {
+  const patches = lines.filter((l) => l.stage === 'validation' && l.layer !== undefined);
+  const accuracy = Array.from({ length: model.info.nLayers }, (_, at) => {
+    const here = patches.filter((line) => line.layer === at);
+    return here.filter(({ lenient }) => lenient).length / here.length;
+  });
+  expect(layer).toBe(accuracy.indexOf(Math.max(...accuracy)));
+  for (const line of lines) if (line.stage === 'test' && line.layer !== undefined) expect(line.layer).toBe(layer);
+});
+
+test('planned together is answered as one prompt, one layer at a time', async () => {
+  const random = new Random(1, 'sample');
+  const patched = lines.filter((l) => l.stage === 'test' && l.vector !== undefined && l.prompt?.images?.length === 1);
+  let same = 0;
+  const sample = random.sample(patched, 24);
+  for (const line of sample) {
+    const prompt = await model.prompt(queryPrompt(await itemOf(line), 'image'));
+    const vector = await store.loadVector(line.vector as string);
+    const interventions = [vector?.toIntervention(line.layer as number)].filter((edit) => edit !== undefined);
+    const [alone] = await context.generate([{ prompt, interventions, topK: 2 }], { maxTokens: 16, stop: ['\n'] });
+    const [first, second] = alone.top ?? [];
+    // Rows in one batch round differently; only a tie may fall otherwise.
+    const tie = Math.abs((first?.logit as number) - (second?.logit as number)) < 0.02;
+    if (alone.text === line.answer) same++;
+    else if (!tie)
+      expect({ item: line.item, lenient: line.firstToken }).toEqual({ item: line.item, lenient: first?.text });
+    expect(alone.interventions[0]?.delta as number).toBeCloseTo(line.delta as number, 1);
+  }
+  expect(same).toBeGreaterThanOrEqual(sample.length - 1);
+});
+
+test('validation: all layers in one pass say what each says alone', async () => {
+  const swept = lines.filter(
+    (l) => l.stage === 'validation' && l.condition === 'Text Patch' && l.task === 'food-color',
+  );
+  for (const line of new Random(2, 'sample').sample(swept, 12)) {
+    const prompt = await model.prompt(queryPrompt(await itemOf(line), 'image'));
+    const vector = await store.loadVector('food-color.text.seed1');
+    const edit = vector?.toIntervention(line.layer as number);
+    const [alone] = await context.pass([{ prompt, interventions: edit ? [edit] : [], topK: 1 }]);
+    expect(line.firstToken).toBe(alone.top?.[0]?.text);
+  }
+});
+
+test("a query's own state written back changes nothing", () => {
+  const bare = answered('No Context');
+  const identity = answered('Identity');
+  expect(identity.map(({ answer }) => answer)).toEqual(bare.map(({ answer }) => answer));
+  for (const [i, { probability, delta }] of identity.entries()) {
+    expect(probability as number).toBeCloseTo(bare[i]?.probability as number, 3);
+    expect(delta as number).toBeLessThan(0.1);
+  }
+});
+
+test('probability, rank and likelihood are those of passes over the whole vocabulary', async () => {
+  const [line] = answered('Text Patch').filter(({ task }) => task === 'food-flavor');
+  if (!line) throw new Error('no line');
+  const item = await itemOf(line);
+  const parts = queryPrompt(item, 'image');
+  const vector = await store.loadVector('food-flavor.text.seed1');
+  const interventions = [vector?.toIntervention(layer, { position: 'delimiter' })].filter((edit) => edit !== undefined);
+  const { items } = await loadTask('food-flavor');
+  const scores = new Map<string, number>();
+  for (const answer of new Set(items.map(({ output }) => output))) {
+    const prompt = await model.prompt([...parts, answer]);
+    const start = prompt.position('delimiter');
+    const [{ logits }] = await context.pass([{ prompt, interventions, logits: 'all' }]);
+    let sum = 0;
+    for (let at = start; at < prompt.length - 1; at++) {
+      const row = [...(logits?.data.slice(at * model.info.nVocab, (at + 1) * model.info.nVocab) ?? [])];
+      const own = row[prompt.tokens[at + 1] as number] as number;
+      const total = Math.log(row.reduce((s, x) => s + Math.exp(x), 0));
+      sum += own - total;
+      if (at === start && answer === item.output) {
+        expect(line.probability as number).toBeCloseTo(Math.exp(own - total), 3);
+        expect(line.rank).toBe(row.filter((x) => x > own).length);
+      }
+    }
+    scores.set(answer, sum);
+  }
+  const own = scores.get(item.output) as number;
+  expect(line.logLikelihood as number).toBeCloseTo(own, 1);
+  expect(line.answerRank).toBe([...scores.values()].filter((score) => score > own).length);
+});
+
+test('controls patch what they say', async () => {
+  const vector = async (name: string) => {
+    const found = await store.loadVector(name);
+    if (!found) throw new Error(name);
+    return found;
+  };
+  expect(answered('Wrong Task').find(({ task }) => task === 'food-color')?.vector).toBe('food-flavor.text.seed1');
+  const text = await vector('food-color.text.seed1');
+  const rolled = await vector('food-color.text.wrong-layer.seed1');
+  const half = model.info.nLayers / 2;
+  expect(rolled.at(0)).toEqual(text.at(half));
+  expect(rolled.at(half)).toEqual(text.at(0));
+  const random = await vector('food-color.text.random-vector.seed1');
+  for (const [i, norm] of random.norms().entries()) expect(norm).toBeCloseTo(text.norms()[i] as number, 2);
+  expect(Math.abs(random.cosine(text)[0] as number)).toBeLessThan(0.5);
+  const few = await vector('food-color.text.prompts2.seed1');
+  const instruction = await vector('food-color.instruction.seed1');
+  const ensemble = await vector('food-color.ensemble.prompts2.seed1');
+  const at = ensemble.at(3);
+  for (const [i, x] of at.entries()) {
+    expect(x).toBeCloseTo(((few.at(3)[i] as number) + (instruction.at(3)[i] as number)) / 2, 4);
+  }
+  const { origin } = (await vector('food-color.text.shuffled-labels.seed1')).info;
+  const plain = text.info.origin;
+  if (origin.op !== 'prompts' || plain.op !== 'prompts') throw new Error(origin.op);
+  const questions = (prompt: string) => prompt.split('\n').filter((row) => row.startsWith('Q:'));
+  for (const [i, { text: shuffled }] of origin.prompts.entries()) {
+    expect(questions(shuffled)).toEqual(questions(plain.prompts[i]?.text as string));
+  }
+  expect(origin.prompts.map((p) => p.text)).not.toEqual(plain.prompts.map((p) => p.text));
+});
+
+test('progress rises to its end', () => {
+  expect(progress.at(-1)?.done).toBe(progress.at(-1)?.total);
+  for (const [i, { done }] of progress.entries()) expect(done).toBeGreaterThanOrEqual(progress[i - 1]?.done ?? 0);
+});
+
+describe('a run that is killed', () => {
+  /** Dies in one of the next appends, with a part of its lines kept, or while a vector is saved. */
+  function mortal(inner: RunStore, random: Random): RunStore {
+    let left = random.integer(4);
+    const dies = () => left-- === 0;
+    return {
+      get known() {
+        return inner.known;
+      },
+      lines: () => inner.lines(),
+      loadVector: (name) => inner.loadVector(name),
+      append: async (some) => {
+        if (!dies()) return inner.append(some);
+        await inner.append(some.slice(0, random.integer(some.length + 1)));
+        throw new Error('killed');
+      },
+      saveVector: async (name, vector) => {
+        if (dies()) throw new Error('killed');
+        await inner.saveVector(name, vector);
+      },
+    };
+  }
+
+  test('at any append, as often as it happens, ends with the lines of an undisturbed one', async () => {
+    const random = new Random(3, 'kills');
+    const inner = memoryStore();
+    let deaths = 0;
+    for (;;) {
+      try {
+        const { layers } = await runExperiment(context, experiment, mortal(inner, random));
+        expect(layers).toEqual([layer]);
+        break;
+      } catch (error) {
+        expect((error as Error).message).toBe('killed');
+        deaths++;
+      }
+    }
+    expect(deaths).toBeGreaterThan(10);
+    const found = await linesOf(inner);
+    expect(found).toHaveLength(lines.length);
+    expect(byKey(found)).toEqual(byKey(lines));
+  }, 600_000);
+
+  test('by its signal keeps the answers in hand, and the context', async () => {
+    const inner = memoryStore();
+    const controller = new AbortController();
+    const run = (options: RunOptions) => runExperiment(context, experiment, inner, options);
+    await expectError(
+      () =>
+        run({
+          signal: controller.signal,
+          onProgress: ({ stage, done }) => stage === 'validation' && done > 30 && controller.abort(),
+        }),
+      'ABORTED',
+      /What is answered is kept/,
+    );
+    expect(inner.known.size).toBeGreaterThan(0);
+    for (const line of await linesOf(inner)) expect(byKey(lines).get(keyOf(line))).toEqual(line);
+    await expectError(() => run({ signal: AbortSignal.abort() }), 'ABORTED', /interrupted/);
+  });
+
+  test('a complete run does nothing more', async () => {
+    const before = model.imageEncodes;
+    const frozen: RunStore = {
+      known: store.known,
+      lines: () => store.lines(),
+      loadVector: (name) => store.loadVector(name),
+      append: () => Promise.reject(new Error('appended')),
+      saveVector: () => Promise.reject(new Error('saved')),
+    };
+    const done: number[] = [];
+    const how: RunOptions = { onProgress: (p) => done.push(p.done / p.total) };
+    expect(await runExperiment(context, experiment, frozen, how)).toEqual({ layers: [layer] });
+    expect(done.at(-1)).toBe(1);
+    expect(model.imageEncodes).toBe(before);
+  });
+});
+
+test('little memory splits the work and changes no answer', async () => {
+  const small = await model.createContext({ nCtx: 320, nUbatch: 64 });
+  const inner = memoryStore();
+  await runExperiment(small, make({ scores: ['probability'] }), inner, { memory: 1 });
+  const found = byKey(await linesOf(inner));
+  await small.dispose();
+  expect(found.size).toBe(lines.length);
+  // Rows in one batch round differently, so ties may fall otherwise.
+  const different = lines.filter((line) => found.get(keyOf(line))?.firstToken !== line.firstToken);
+  expect(different.length).toBeLessThanOrEqual(lines.length / 100);
+});
+
+test('vectors of the language model go into the vision-language model', async () => {
+  const base = await loadModel('demo-base', { device: 'cpu', threads: 1 });
+  const foreign = await base.createContext();
+  const inner = memoryStore();
+  const conditions: Condition[] = [own, { ...own, name: 'LLM', foreign: true }];
+  const borrowing = make({ conditions, vectorModel: 'demo-base', test: 3, scores: [] });
+  await expectError(() => runExperiment(context, borrowing, inner), 'CONFIG_INVALID', /vectorModel/);
+  await runExperiment(context, borrowing, inner, { foreign });
+  const vector = await inner.loadVector('food-color.text.foreign.seed1');
+  expect(vector?.info.model.hash).toBe(base.identity.hash);
+  expect((await linesOf(inner)).some((l) => l.stage === 'validation' && l.condition === 'LLM')).toBe(false);
+  const tiny = await loadModel('tests/fixtures/models/llama.gguf', { device: 'cpu' });
+  await expectError(() => planExperiment(model, borrowing, { foreign: tiny }), 'VECTOR_MISMATCH', /equal shape/);
+  await Promise.all([base.dispose(), tiny.dispose()]);
+});
+
+test('questions of a rival task, and instructions before the query', async () => {
+  const inner = memoryStore();
+  const conditions: Condition[] = [
+    { name: 'Asked', kind: 'bare', question: '{rival}', before: '{instruction}\n' },
+    { ...own, name: 'Asked, patched', question: '{rival}' },
+  ];
+  await runExperiment(context, make({ conditions, layers: [1, 2], test: 5, scores: [] }), inner);
+  const found = await linesOf(inner);
+  expect(found.map(({ stage }) => stage)).not.toContain('validation');
+  expect(found).toHaveLength(2 * 5 * 3);
+  const color = found.find((l) => l.task === 'food-color' && l.condition === 'Asked');
+  expect(color?.prompt?.text).toBe('The color of the food:\nQ:<image>What is the flavor descriptor of the food?\nA:');
+  const { items } = await loadTask('food-flavor');
+  for (const line of found.filter((l) => l.task === 'food-color' && l.rival !== undefined)) {
+    expect(line.rival).toBe(items.find(({ input }) => input === line.item)?.output);
+  }
+});
+
+describe('what cannot run is refused before any pass', () => {
+  const refused = (
+    config: Partial<Experiment>,
+    code: Parameters<typeof expectError>[1],
+    message: RegExp,
+    on = (): Model => model,
+  ) => expectError(() => planExperiment(on(), { ...experiment, ...config }), code, message);
+
+  test('by its conditions', async () => {
+    const only = (condition: Condition) => ({ conditions: [condition] });
+    await refused(only({ name: 'x', kind: 'patch' }), 'CONFIG_INVALID', /needs spec/);
+    await refused(only({ name: 'x', kind: 'prompt', spec: 'ensemble' }), 'CONFIG_INVALID', /needs spec/);
+    await refused({ conditions: [own, own] }, 'CONFIG_INVALID', /twice/);
+    await refused({ tasks: ['food-color'] }, 'CONFIG_INVALID', /two tasks/);
+    await refused(only({ ...own, foreign: true }), 'CONFIG_INVALID', /without control|another model/);
+    await refused(only({ ...own, control: 'random-vector' }), 'CONFIG_INVALID', /name the layers/);
+    await refused(only({ ...own, prompts: 7 }), 'CONFIG_INVALID', /7 prompts/);
+    await refused({ layers: [99] }, 'LAYER_OUT_OF_RANGE', /99/);
+    await refused({ template: 'chat' }, 'CONFIG_INVALID', /no chat template/);
+  });
+
+  test('by its tasks', async () => {
+    await refused({ tasks: ['food-color', 'food-smell'] }, 'TASK_INVALID', /food-smell/);
+    await refused({ validation: 500 }, 'TASK_INVALID', /500/);
+    await refused({ test: 4 }, 'TASK_INVALID', /4 test items, too few to draw 5 shots/);
+  });
+
+  test('by the model and its memory', async () => {
+    const base = await loadModel('demo-base', { device: 'cpu' });
+    await refused({}, 'IMAGE_UNSUPPORTED', /no picture encoder/, () => base);
+    await base.dispose();
+    await expectError(() => planExperiment(model, experiment, { nCtx: 100 }), 'CONTEXT_OVERFLOW', /longest prompt/);
+  });
+});
+
+test("an answer's tokens are those that follow the prompt", async () => {
+  const { items, ...rest } = await loadTask('country-capital');
+  const [item] = splitTask({ items, ...rest }, 1).test;
+  const { write } = await promptFormat(model, 'paper');
+  const parts = write({ query: item as TaskItem, queryModality: 'text' });
+  const prompt = await model.prompt(parts);
+  for (const { output } of items) {
+    const whole = await model.prompt([...parts, output]);
+    expect(answerTokens(model, parts, output)).toEqual([...whole.tokens.slice(prompt.length)]);
+  }
+});
