@@ -1,3 +1,4 @@
+import { twinOf } from '../evaluation/experiment/divergence.js';
 import type { Experiment, ResultLine, RunStore } from '../evaluation/experiment/types.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import type { Block } from './report.js';
@@ -46,15 +47,7 @@ export async function cosineBlocks(
   const foreign = conditions.filter((c) => c.kind === 'patch' && c.foreign === true && c.control === undefined);
   const blocks: Block[] = [];
   for (const condition of foreign) {
-    const own = conditions.find(
-      (c) =>
-        c.kind === 'patch' &&
-        !c.foreign &&
-        c.control === undefined &&
-        c.spec === condition.spec &&
-        c.prompts === condition.prompts &&
-        (c.swaps ?? 0) === (condition.swaps ?? 0),
-    );
+    const own = twinOf(conditions, condition);
     const named = (name: string | undefined) => namesOf(test.filter((line) => line.condition === name));
     const [ours, theirs] = [named(own?.name), named(condition.name)];
     const pairs: VectorPair[] = [];

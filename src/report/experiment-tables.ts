@@ -141,6 +141,35 @@ function isPlain({ kind, control, foreign, prompts, swaps, before, question }: C
   return (kind === 'prompt' || kind === 'patch') && changed.every((change) => change === undefined);
 }
 
+/** How far foreign vectors move what the model says next from what its own vectors make it say. */
+export function divergenceTable({ test, rows }: ExperimentLines): TextTable | undefined {
+  const measured = rows.flatMap((row) => {
+    const values = test.flatMap(({ condition, kl }) => (condition === row && kl !== undefined ? [kl] : []));
+    return values.length > 0 ? [{ row, values: values.sort((a, b) => a - b) }] : [];
+  });
+  if (measured.length === 0) return undefined;
+  const at = (values: readonly number[], q: number) => values[Math.floor(q * (values.length - 1))];
+  return {
+    title: 'KL divergence of the next token, foreign vector from own vector, nats',
+    columns: [
+      { name: 'Condition' },
+      ...['mean', 'median', '95 %', 'largest'].map((name) => ({ name, digits: 4 })),
+      { name: 'n', digits: 0 },
+    ],
+    rows: measured.map(({ row, values }) => [
+      row,
+      values.reduce((sum, value) => sum + value, 0) / values.length,
+      at(values, 0.5),
+      at(values, 0.95),
+      values.at(-1),
+      values.length,
+    ]),
+    notes: [
+      'The same query, patched at the same layer with the vector of the model itself and with that of the other one.',
+    ],
+  };
+}
+
 /** Vectors of instructions with letters swapped, beside the clean one. */
 export async function noisyTable(
   experiment: Experiment,

@@ -4,7 +4,15 @@ import { Pace } from '../lens/pace.js';
 import { cosineBlocks } from './cosine.js';
 import { examplesBlocks, sweepBlocks } from './experiment-figures.js';
 import { arrange } from './experiment-lines.js';
-import { conflictTable, differencesTable, matrixTable, noisyTable, scoresOf, scoreTable } from './experiment-tables.js';
+import {
+  conflictTable,
+  differencesTable,
+  divergenceTable,
+  matrixTable,
+  noisyTable,
+  scoresOf,
+  scoreTable,
+} from './experiment-tables.js';
 import { paperBlocks } from './paper.js';
 import type { Block, Report, TextTable } from './report.js';
 import { workedExamples } from './worked-examples.js';
@@ -56,6 +64,8 @@ export async function experimentReport(
   );
   await add('noisy', 'Noisy instructions', (score) => noisyTable(experiment, arranged, score, pace));
   blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
+  const kl = divergenceTable(arranged);
+  if (kl) blocks.push({ kind: 'table', name: 'divergence', heading: 'Divergence of the next token', table: kl });
   if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.test, loadVector)));
   blocks.push(...sweepBlocks(experiment, arranged, 'test'), ...sweepBlocks(experiment, arranged, 'validation'));
   const examples = workedExamples(experiment, arranged);

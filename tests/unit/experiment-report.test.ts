@@ -310,6 +310,12 @@ describe('report of an experiment', () => {
     expect((await report(experiment(conditions), lines)).blocks.map(({ name }) => name)).not.toContain('cosine');
   });
 
+  test('divergence of foreign vectors', async () => {
+    const lines = [0.3, 0.1, 0.2].map((kl, i) => line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }));
+    const whole = await report(experiment([{ ...PATCH, name: 'LLM Patch', foreign: true }]), lines);
+    expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', expect.closeTo(0.2, 12), 0.2, 0.2, 0.3, 3]]);
+  });
+
   test('hostile names of tasks, conditions and answers reach no file unescaped', async () => {
     const task = '<img src=x onerror=alert(1)>\u202e|`$\u001b[31m';
     const of = experiment([{ ...BARE, name: '<script>alert(2)</script>' }, PATCH], {

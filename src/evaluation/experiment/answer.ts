@@ -13,6 +13,7 @@ import type { TaskItem } from '../../tasks/task.js';
 import { recordPrompt } from '../../vectors/prompt-record.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
 import { lenientMatch, majorityAnswer, strictMatch } from '../scoring.js';
+import { Divergences } from './divergence.js';
 import { type AskedRow, answerTokens, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
 import { type Cell, groupByPrompt, type Study } from './study.js';
 import type { Condition, QueryKey, ResultLine } from './types.js';
@@ -144,6 +145,7 @@ async function answers(
   // Logits of the whole vocabulary come back for every row: only so many at a time.
   const held = scores.includes('probability') ? rowsWithin(batch.maxBytes, model) : Number.POSITIVE_INFINITY;
   const given: Given[] = [];
+  const divergences = new Divergences(experiment.conditions);
   while (given.length < rows.length) {
     const some = rows.slice(given.length, given.length + held);
     const generations = await context.generate(
@@ -165,6 +167,7 @@ async function answers(
       const { item, own, parts, prompt } = some[i] as Asked;
       const delta = interventions[0]?.delta;
       if (own) requireUnchanged(own, delta as number, top?.[0] as TokenScore);
+      if (logits) divergences.add(given.length + i, some[i] as Asked, logits.data);
       return {
         answer: text,
         firstToken: tokens.length ? model.detokenize(tokens.slice(0, 1)) : '',
@@ -178,6 +181,7 @@ async function answers(
     });
     given.push(...scored);
   }
+  for (const [i, kl] of divergences.all()) given[i] = { ...(given[i] as Given), kl };
   return given;
 }
 

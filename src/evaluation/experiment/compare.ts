@@ -8,6 +8,7 @@ import type { ResultLine } from './types.js';
  */
 const TOLERANCES: Partial<Record<keyof ResultLine, { absolute: number; relative: number }>> = {
   probability: { absolute: 0.01, relative: 0 },
+  kl: { absolute: 0.02, relative: 0.1 },
   logLikelihood: { absolute: 0.05, relative: 0.01 },
   delta: { absolute: 1e-6, relative: 0.01 },
   // Behind the first few stand thousands of tokens of nearly no probability.

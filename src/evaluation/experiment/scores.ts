@@ -22,7 +22,7 @@ export function answerTokens(model: Model, parts: readonly PromptPart[], answer:
 }
 
 /** Log of the sum of the exponentials of logits, in nats. */
-function logSumExp(logits: Float32Array): number {
+export function logSumExp(logits: Float32Array): number {
   let max = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < logits.length; i++) max = Math.max(max, logits[i] as number);
   let sum = 0;

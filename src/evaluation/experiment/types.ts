@@ -119,6 +119,11 @@ export interface ResultLine extends QueryKey {
   /** Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats. */
   readonly answerRank?: number;
   readonly logLikelihood?: number;
+  /**
+   * Of a foreign vector: KL divergence, nats, of what the model says next from what it says with its own vector in the same
+   * place. With score `probability`.
+   */
+  readonly kl?: number;
   /** Name of the vector that was patched in, a file of vectors/. */
   readonly vector?: string;
   /** L2 norm of what the patch changed. */

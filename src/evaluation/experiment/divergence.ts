@@ -1,0 +1,56 @@
+import { logSumExp } from './scores.js';
+import type { Condition } from './types.js';
+
+/** The condition that patches the model's own vector where this one patches a foreign one, everything else alike. */
+export function twinOf(conditions: readonly Condition[], foreign: Condition): Condition | undefined {
+  if (foreign.kind !== 'patch' || !foreign.foreign || foreign.control !== undefined) return undefined;
+  const { name: _, foreign: __, ...rest } = foreign;
+  const key = (condition: object) => JSON.stringify(Object.entries(condition).sort());
+  return conditions.find(({ name: _name, foreign: other, ...own }) => !other && key(own) === key(rest));
+}
+
+/** Kullback-Leibler divergence in nats of the softmax of `q` from that of `p`. */
+export function divergence(p: Float32Array, q: Float32Array): number {
+  const [a, b] = [logSumExp(p), logSumExp(q)];
+  let sum = 0;
+  for (let i = 0; i < p.length; i++) {
+    const log = (p[i] as number) - a;
+    const share = Math.exp(log);
+    if (share > 0) sum += share * (log - (q[i] as number) + b);
+  }
+  return Math.max(0, sum); // rounding
+}
+
+interface Row {
+  readonly item: { readonly input: string };
+  readonly condition: Condition;
+  readonly layer?: number;
+}
+
+/** Collects the logits of foreign vectors and of the model's own beside them. */
+export class Divergences {
+  private readonly twins = new Map<string, string>();
+  private readonly wanted: ReadonlySet<string>;
+  private readonly rows = new Map<string, { index: number; logits: Float32Array }>();
+
+  constructor(conditions: readonly Condition[]) {
+    for (const condition of conditions) {
+      const twin = twinOf(conditions, condition);
+      if (twin) this.twins.set(condition.name, twin.name);
+    }
+    this.wanted = new Set([...this.twins].flat());
+  }
+
+  add(index: number, { item, condition: { name }, layer }: Row, logits: Float32Array): void {
+    if (this.wanted.has(name)) this.rows.set(JSON.stringify([name, item.input, layer]), { index, logits });
+  }
+
+  /** By index of the row with the foreign vector. */
+  *all(): Generator<[index: number, kl: number]> {
+    for (const [key, { index, logits }] of this.rows) {
+      const [name, ...where] = JSON.parse(key) as [string, string, number];
+      const own = this.rows.get(JSON.stringify([this.twins.get(name), ...where]));
+      if (own) yield [index, divergence(own.logits, logits)];
+    }
+  }
+}
