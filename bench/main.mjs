@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// What sharing prefixes, reading states, the logit lens and caching pictures cost, as ratios of two things measured in
-// turns (A B A B) in one run: the machine's own speed drops out, and what else it does hits both.
+// What sharing prefixes, reading states, the logit lens, caching pictures and planning an experiment cost, as ratios of two
+// things measured in turns (A B A B) in one run: the machine's own speed drops out, and what else it does hits both.
 //
 //   npm run bench -- [--repetitions 7] [--tokens 600] [--layers 30] [--threads N] [--json FILE] [--only NAME,...]
 //
@@ -17,6 +17,7 @@ import { logitLens } from '../dist/lens/logit-lens.js';
 import { loadModel } from '../dist/model/index.js';
 import { native } from '../dist/native/index.js';
 import { loadAddon } from '../dist/native/load.js';
+import { lendTokenizer, mainExperiment, oneByOne, throughEngine } from './experiment.mjs';
 import { makeModel } from './make-model.mjs';
 
 const { values } = parseArgs({
@@ -192,12 +193,45 @@ async function pictures() {
   await model.dispose();
 }
 
+/** An experiment from its config to its answers, on the shipped model and on one of 135M shape. */
+async function experiments(folder) {
+  const compare = async (name, what, model, experiment) => {
+    const context = await model.createContext();
+    await throughEngine(context, { ...experiment, maxTokens: 1 }); // warm; encodes the pictures
+    const found = [];
+    const measured = await inTurns(
+      1,
+      async () => void (found[0] = await oneByOne(context, experiment)),
+      async () => void (found[1] = await throughEngine(context, experiment)),
+    );
+    const [slow, fast] = found;
+    const different = [...slow].filter(([key, answer]) => fast.get(key) !== answer);
+    report(name, `${what}, ${slow.size} answers`, 'the engine', '>= 5', measured, {
+      answers: slow.size,
+      different: different.map(([key, answer]) => ({ key: JSON.parse(key), alone: answer, together: fast.get(key) })),
+    });
+    if (slow.size !== fast.size) throw new Error(`${slow.size} answers one by one, ${fast.size} through the engine`);
+    if (different.length) throw new Error(`${different.length} of ${slow.size} answers differ: ${different[0]}`);
+    await model.dispose();
+  };
+  const small = { validation: 10, prompts: 10, test: 30 };
+  const demo = await loadModel('demo', { device: 'cpu', threads });
+  await compare('main demo', '`main` with pictures one prompt, one layer at a time', demo, mainExperiment(small, true));
+  const path = join(folder, 'experiment.gguf');
+  makeModel(path, { layers: nLayers });
+  const large = await loadModel(path, { device: 'cpu', threads });
+  lendTokenizer(large);
+  const tiny = { validation: 6, prompts: 6, test: 18, maxTokens: 4 };
+  await compare('main 135M', `\`main\` with text one prompt, one layer at a time`, large, mainExperiment(tiny, false));
+}
+
 const only = values.only?.split(',');
 const wanted = (name) => only === undefined || only.includes(name);
 const folder = mkdtempSync(join(tmpdir(), 'xpatch-bench-'));
 try {
   if (['sweep', 'capture', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
   if (wanted('picture')) await pictures();
+  if (wanted('main')) await experiments(folder);
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

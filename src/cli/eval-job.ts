@@ -51,7 +51,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
       ? undefined
       : await load({ ...job.model, model: vectorModel, mmproj: undefined }, 'loading the model of the vectors');
   void tell({ type: 'doing', what: 'planning' });
-  const plan = await planExperiment(model, experiment, { foreign, shard: job.shard });
+  const plan = await planExperiment(model, experiment, { foreign, shard: job.shard, nCtx: job.model.nCtx, signal });
   const context = await makeContext(model, job, plan.longest);
   const other = foreign && (await makeContext(foreign, job, plan.longest));
   if (job.folder === undefined) {

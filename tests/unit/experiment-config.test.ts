@@ -282,14 +282,14 @@ describe('presets', () => {
       main.experiment.conditions.map(({ name }) => name).filter((name) => !name.startsWith('Image')),
     );
     expect(notes).toEqual(['The model has no picture encoder: text queries, without Image Prompt, Image Patch.']);
-    const refused = /Image Prompt and 1 more conditions need pictures.*--mmproj/;
+    const refused = /^Image Prompt and Image Patch need pictures.*--mmproj/;
     const toText = await loadExperiment('image-to-text');
     await expectError(() => fitToModel(toText, false), 'IMAGE_UNSUPPORTED', refused);
     const spelt = await loadExperiment('main', ['query=image']);
     await expectError(
       () => fitToModel(spelt, false),
       'IMAGE_UNSUPPORTED',
-      /^Random and 11 more conditions need pictures/,
+      /^No Context and 10 more conditions need pictures/,
     );
   });
 });

@@ -13,14 +13,15 @@ export function fitToModel(
   { experiment, textToo }: LoadedExperiment,
   hasVision: boolean,
 ): { experiment: Experiment; notes: string[] } {
-  const pictured = (condition: Condition) =>
-    condition.spec === 'image' || (condition.query ?? experiment.query) === 'image';
+  const pictured = ({ kind, spec, query }: Condition) =>
+    kind !== 'majority' && (spec === 'image' || (query ?? experiment.query) === 'image');
   const withImages = experiment.conditions.filter(pictured);
   if (hasVision || withImages.length === 0) return { experiment, notes: [] };
   if (!textToo) {
     const [first, ...more] = withImages.map(({ name }) => name);
-    const which = more.length > 0 ? `${first} and ${more.length} more conditions need` : `${first} needs`;
-    const message = `${which} pictures, and the model has no picture encoder. Give --mmproj, or take the condition out.`;
+    const others = more.length > 1 ? `${more.length} more conditions` : more[0];
+    const which = others === undefined ? `${first} needs` : `${first} and ${others} need`;
+    const message = `${which} pictures, and the model has no picture encoder. Give --mmproj, or leave image conditions out.`;
     throw new XpatchError('IMAGE_UNSUPPORTED', message);
   }
   const { experiment: text, dropped } = textPart(experiment);

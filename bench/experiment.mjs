@@ -1,0 +1,115 @@
+// The same experiment done in two ways: by the engine, and one prompt, one layer at a time through the same runtime.
+
+import { experimentOf } from '../dist/evaluation/experiment/config.js';
+import { LayerChoice } from '../dist/evaluation/experiment/layer-choice.js';
+import { memoryStore } from '../dist/evaluation/experiment/memory-store.js';
+import { PRESETS } from '../dist/evaluation/experiment/presets.js';
+import { runExperiment } from '../dist/evaluation/experiment/run.js';
+import { answerTokens, tokenScore } from '../dist/evaluation/experiment/scores.js';
+import { conditionsOf, groupByPrompt, itemsOf, prepareStudy } from '../dist/evaluation/experiment/study.js';
+import { keyOf } from '../dist/evaluation/experiment/types.js';
+import { promptsOf, sourcesOf, vectorOf } from '../dist/evaluation/experiment/vectors.js';
+import { lenientMatch } from '../dist/evaluation/scoring.js';
+import { TaskVector } from '../dist/vectors/task-vector.js';
+
+/** The preset `main` in a smaller size, with text queries and without pictures unless `pictures`. */
+export function mainExperiment(sizes, pictures) {
+  const isText = ({ spec }) => spec !== 'image';
+  const { conditions } = PRESETS.main.config;
+  const config = { preset: 'main', tasks: ['food-color', 'food-flavor'], seeds: [1], ...sizes };
+  if (!pictures) Object.assign(config, { query: 'text', conditions: conditions.filter(isText) });
+  return experimentOf(config, { name: 'main' }).experiment;
+}
+
+/** Answers by key, through the engine. */
+export async function throughEngine(context, experiment) {
+  const store = memoryStore();
+  await runExperiment(context, experiment, store);
+  const answers = new Map();
+  for await (const line of store.lines())
+    if (line.prompt || line.stage === 'validation') answers.set(keyOf(line), line.answer);
+  return answers;
+}
+
+/** The same answers, each by a call of its own that decodes its whole prompt. */
+export async function oneByOne(context, experiment) {
+  const { model } = context;
+  const study = await prepareStudy(model, experiment);
+  const choice = new LayerChoice(experiment);
+  const vectors = new Map();
+  const answers = new Map();
+
+  const vectorFor = async (wanted) => {
+    const known = vectors.get(wanted.name);
+    if (known) return known;
+    const [source] = sourcesOf(study, wanted);
+    let vector;
+    if (source) {
+      const own = await vectorFor(source);
+      const half = Math.ceil(model.info.nLayers / 2);
+      vector =
+        wanted.control === 'random-vector' ? own.normMatchedRandom(wanted.cell.split.seed) : own.rollLayers(half);
+    } else {
+      const states = [];
+      for (const parts of promptsOf(study, wanted)) {
+        const prompt = await model.prompt(parts);
+        const [result] = await context.pass([{ prompt, capture: { layers: 'all', positions: ['delimiter'] } }]);
+        const origin = { op: 'capture', position: prompt.position('delimiter'), token: 0 };
+        states.push(TaskVector.fromStates(result.states, { model: model.identity, readPosition: 'position', origin }));
+      }
+      vector = TaskVector.mean(states);
+    }
+    vectors.set(wanted.name, vector);
+    return vector;
+  };
+  const editFor = async (cell, condition, layer, parts) => {
+    const wanted = vectorOf(study, cell, condition);
+    if (wanted) return (await vectorFor(wanted)).toIntervention(layer, { position: 'delimiter' });
+    const prompt = await model.prompt(parts);
+    const [{ states }] = await context.pass([
+      { prompt, capture: { layers: [layer], positions: ['delimiter'] }, topK: 1 },
+    ]);
+    return { hook: 'resid_post', layer, positions: 'delimiter', op: 'replace', value: states.data };
+  };
+
+  const run = async (stage, layers) => {
+    for (const cell of study.cells) {
+      const { task, seed } = cell.split;
+      for (const item of itemsOf(cell, stage)) {
+        for (const { parts, conditions } of groupByPrompt(study, cell, stage, conditionsOf(study, stage), item)) {
+          for (const condition of conditions) {
+            for (const layer of condition.kind === 'patch' ? layers : [undefined]) {
+              const interventions = layer === undefined ? [] : [await editFor(cell, condition, layer, parts)];
+              const row = { prompt: await model.prompt(parts), interventions };
+              const key = { stage, condition: condition.name, task: task.name, seed, item: item.input, layer };
+              if (stage === 'validation') {
+                const [{ top }] = await context.pass([{ ...row, topK: 1 }]);
+                const answer = top[0].text;
+                answers.set(keyOf(key), answer);
+                choice.add({ ...key, lenient: lenientMatch(answer, item.output) });
+              } else {
+                const how = { maxTokens: experiment.maxTokens, stop: [study.format.stop] };
+                const [{ text, logits }] = await context.generate([{ ...row, logits: 'last' }], how);
+                tokenScore(logits.data, answerTokens(model, parts, item.output)[0]);
+                answers.set(keyOf(key), text);
+              }
+            }
+          }
+        }
+      }
+    }
+  };
+  await run(
+    'validation',
+    Array.from({ length: model.info.nLayers }, (_, layer) => layer),
+  );
+  await run('test', [choice.best()]);
+  return answers;
+}
+
+/** Gives a model without a tokenizer one that cuts text about as finely as real ones do; its tokens are read as their ids. */
+export function lendTokenizer(model) {
+  const idOf = (piece) => [...piece].reduce((id, c) => (id * 31 + c.codePointAt(0)) % 49000, 7) + 10;
+  model.tokenize = (text) => Int32Array.from(text.match(/[A-Za-z]{1,4}|[^A-Za-z]/gu) ?? [], idOf);
+  model.tokenBytes = (tokens) => Buffer.from(Array.from(tokens, (token) => `<${token}>`).join(''));
+}

@@ -1,0 +1,327 @@
+// `xpatch eval` on the shipped model: plans, runs, what stops a run, and going on with it.
+import type { ChildProcess } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { beforeAll, describe, expect, test } from '@jest/globals';
+import { PRESETS } from '../../src/evaluation/experiment/presets.js';
+import { commandLine, finish, type Outcome } from './cli-helpers.js';
+
+const cli = commandLine();
+const DEMO = ['-m', 'demo', '--threads', '1'];
+/** Two tasks with all kinds of conditions; text only, so that nothing is encoded. */
+const SMALL = {
+  tasks: ['country-capital', 'food-color'],
+  seeds: [1],
+  shots: 3,
+  validation: 8,
+  test: 6,
+  maxTokens: 6,
+  conditions: [
+    { name: 'Random', kind: 'majority' },
+    { name: 'No Context', kind: 'bare' },
+    { name: 'Text Prompt', kind: 'prompt', spec: 'text' },
+    { name: 'Text Patch', kind: 'patch', spec: 'text' },
+    { name: 'Wrong Task Patch', kind: 'patch', spec: 'text', control: 'wrong-task' },
+  ],
+};
+const RUN = ['eval', 'small.yaml', ...DEMO];
+/** Each text patch at 8 layers and each prompt on 8 validation items; 5 conditions on 6 test items; of two tasks. */
+const LINES = 2 * (8 * (8 + 1) + 6 * 5);
+
+beforeAll(() => writeFileSync(join(cli.folder, 'small.yaml'), JSON.stringify(SMALL)));
+
+interface Event {
+  event?: string;
+  pid?: number;
+  [field: string]: unknown;
+}
+
+const eventsOf = ({ stdout }: Pick<Outcome, 'stdout'>): Event[] =>
+  stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+
+/** Starts a command and hands over its events as they come. */
+function watch(args: readonly string[], onEvent: (event: Event, child: ChildProcess) => void) {
+  const child = cli.start([...args, '--json']);
+  if (child.stdout) createInterface(child.stdout).on('line', (line) => onEvent(JSON.parse(line), child));
+  return finish(child);
+}
+
+/** The lines of a run, in an order that does not depend on how it went. */
+const linesOf = (run: string) =>
+  readFileSync(join(cli.folder, run, 'results.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .sort();
+
+function isAlive(pid: number | undefined): boolean {
+  try {
+    process.kill(pid as number, 0);
+    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.[0] !== 'Z';
+  } catch {
+    return false;
+  }
+}
+
+describe('what would run', () => {
+  test('the presets are listed', async () => {
+    const { code, stdout } = await cli.run(['eval']);
+    expect(code).toBe(0);
+    for (const [name, { shows }] of Object.entries(PRESETS)) {
+      expect(stdout).toMatch(new RegExp(`^ {2}${name} +${shows.replace(/[.()]/g, '\\$&')}$`, 'm'));
+    }
+    const { presets } = await cli.json('eval');
+    expect(presets.map(({ name }: { name: string }) => name)).toEqual(Object.keys(PRESETS));
+  });
+
+  test('a plan counts queries and estimates time and disk, and writes nothing', async () => {
+    const before = readdirSync(cli.folder);
+    const { event, plan, estimate } = await cli.json(...RUN, '--plan');
+    expect(event).toBe('plan');
+    expect(plan.queries.reduce((sum: number, { count }: { count: number }) => sum + count, 0)).toBe(LINES);
+    expect(plan).toMatchObject({ vectors: 2, pictures: 0 });
+    expect(estimate.seconds).toBeGreaterThan(0);
+    const { code, stdout } = await cli.run([...RUN, '--plan']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/validation +Text Patch +128\n/);
+    expect(stdout).toMatch(/Queries 204, vectors 2, pictures 0\.\n/);
+    expect(stdout).toMatch(/Time about \d+ s: an estimate from \d+ positions and \d+ new tokens a second/);
+    expect(stdout).toMatch(/Disk about \d+\.\d MB/);
+    expect(readdirSync(cli.folder)).toEqual(before);
+  });
+
+  test.each(Object.keys(PRESETS).filter((name) => name !== 'compute' && name !== 'template' && name !== 'vqa'))(
+    'the preset %s can run on the shipped model',
+    async (name) => {
+      const given = name === 'quantisation' ? ['--set', 'vectorModel=demo'] : [];
+      const { plan } = await cli.json('eval', name, ...DEMO, ...given, '--set', 'seeds=[1]', '--plan');
+      const conditions = new Set(plan.queries.map(({ condition }: { condition: string }) => condition));
+      expect([...conditions].sort()).toEqual(PRESETS[name]?.config.conditions.map((one) => one.name).sort());
+    },
+  );
+
+  test('a model without pictures gets the text part of a preset', async () => {
+    const args = ['eval', 'main', '-m', 'demo-base', '--threads', '1', '--set', 'seeds=[1]', '--plan'];
+    const { code, stdout } = await cli.run(args);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/test +Text Patch/);
+    expect(stdout).not.toMatch(/Image/);
+    const events = eventsOf(await cli.run([...args, '--json']));
+    expect(events).toContainEqual({ event: 'note', text: expect.stringMatching(/without Image Prompt, Image Patch/) });
+  });
+});
+
+describe('what cannot run is refused before anything is written', () => {
+  test.each<[string, string[], string, RegExp, number]>([
+    ['no model', ['main'], 'INVALID_ARGUMENT', /Name a model with -m/, 2],
+    ['an unknown preset', ['mian', ...DEMO], 'CONFIG_INVALID', /no preset "mian"\. Presets: main, /, 1],
+    ['a missing file', ['nope.yaml', ...DEMO], 'FILE_NOT_FOUND', /nope\.yaml/, 1],
+    [
+      'a wrong value',
+      ['small.yaml', ...DEMO, '--set', 'conditions.2.spec=txt'],
+      'CONFIG_INVALID',
+      /^small\.yaml: conditions\[2\]\.spec: must be one of text, image, instruction, not "txt"\.$/,
+      1,
+    ],
+    ['an unknown key', ['main', ...DEMO, '--set', 'sedes=[1]'], 'CONFIG_INVALID', /sedes: is no setting here/, 1],
+    ['no key', ['main', ...DEMO, '--set', 'seeds'], 'CONFIG_INVALID', /no key=value/, 1],
+    ['bad bytes', ['main', ...DEMO, '--memory', '2 potatoes'], 'INVALID_ARGUMENT', /--memory takes at least 1M/, 2],
+    ['too few bytes', ['main', ...DEMO, '--memory', '1M'], 'CONTEXT_OVERFLOW', /Raise --memory/, 1],
+    ['a bad shard', ['main', ...DEMO, '--shard', '3/2'], 'INVALID_ARGUMENT', /2\/5/, 2],
+    ['a folder for a plan', ['main', ...DEMO, '--plan', '-o', 'x'], 'INVALID_ARGUMENT', /--plan writes nothing/, 2],
+    [
+      'pictures for a text model',
+      ['image-to-text', '-m', 'demo-base', '--threads', '1'],
+      'IMAGE_UNSUPPORTED',
+      /Image Prompt and Image Patch need pictures/,
+      1,
+    ],
+    ['an unknown task', ['small.yaml', ...DEMO, '--set', 'tasks=[nope, food-color]'], 'TASK_INVALID', /"nope"/, 1],
+    ['too few items', ['small.yaml', ...DEMO, '--set', 'validation=5000'], 'TASK_INVALID', /5000/, 1],
+    [
+      'a model without a chat template',
+      ['small.yaml', ...DEMO, '--set', 'template=chat'],
+      'CONFIG_INVALID',
+      /template: chat: the model has no chat template/,
+      1,
+    ],
+    ['a missing model', ['small.yaml', '-m', 'nope.gguf'], 'FILE_NOT_FOUND', /nope\.gguf/, 1],
+  ])('%s', async (_, args, code, message, exit) => {
+    const before = readdirSync(cli.folder);
+    const error = eventsOf(await cli.run(['eval', ...args, '--json'])).at(-1)?.error;
+    expect(error).toEqual({ code, message: expect.stringMatching(message) });
+    expect((await cli.run(['eval', ...args, '--quiet'])).code).toBe(exit);
+    expect(readdirSync(cli.folder)).toEqual(before);
+  });
+});
+
+describe('a run', () => {
+  let undisturbed: string[];
+
+  beforeAll(async () => {
+    const outcome = await cli.run([...RUN, '-o', 'whole', '--json']);
+    expect(outcome).toMatchObject({ code: 0, stderr: '' });
+    const events = eventsOf(outcome);
+    expect(events.map(({ event }) => event).filter((event) => event !== 'batch' && event !== 'progress')).toEqual(
+      expect.arrayContaining(['process', 'start', 'done']),
+    );
+    expect(events.find(({ event }) => event === 'start')).toMatchObject({ folder: 'whole', known: 0 });
+    expect(events.findLast(({ event }) => event === 'batch')).toEqual({ event: 'batch', lines: LINES });
+    expect(events.at(-1)).toMatchObject({ event: 'done', folder: 'whole', experiment: { name: 'small', seeds: [1] } });
+    undisturbed = linesOf('whole');
+  });
+
+  test('leaves a whole folder', () => {
+    const manifest = JSON.parse(readFileSync(join(cli.folder, 'whole', 'manifest.json'), 'utf8'));
+    expect(manifest).toMatchObject({ status: 'complete', lines: LINES, options: SMALL });
+    expect(manifest.command).toMatch(/^xpatch eval small\.yaml -m demo .* -o whole --json$/);
+    expect(undisturbed).toHaveLength(LINES);
+    for (const name of ['report.html', 'tables/lenient.csv', 'tables/strict.tex', 'figures/layer-sweep.svg']) {
+      expect(statSync(join(cli.folder, 'whole', name)).size).toBeGreaterThan(100);
+    }
+  });
+
+  test('that is complete says the same again and writes nothing', async () => {
+    const before = readdirSync(join(cli.folder, 'whole')).map(
+      (name) => statSync(join(cli.folder, 'whole', name)).mtimeMs,
+    );
+    const outcome = await cli.run([...RUN, '-o', 'whole', '--json']);
+    expect(outcome.code).toBe(0);
+    const events = eventsOf(outcome);
+    expect(events.find(({ event }) => event === 'start')).toMatchObject({ known: LINES });
+    expect(events.filter(({ event }) => event === 'batch')).toEqual([]);
+    expect((events.at(-1)?.tables as unknown[]).length).toBeGreaterThanOrEqual(2);
+    const after = readdirSync(join(cli.folder, 'whole')).map(
+      (name) => statSync(join(cli.folder, 'whole', name)).mtimeMs,
+    );
+    expect(after).toEqual(before);
+    const { stdout } = await cli.run([...RUN, '-o', 'whole', '--quiet']);
+    expect(stdout).toMatch(/Text Patch.*\n[\s\S]*Report: whole\/report\.html\n$/);
+  });
+
+  test('of another config is refused', async () => {
+    const events = eventsOf(await cli.run([...RUN, '--set', 'test=5', '-o', 'whole', '--json']));
+    expect(events.at(-1)?.error).toMatchObject({
+      code: 'RUN_MISMATCH',
+      message: expect.stringMatching(/experiment\.test: 6 and 5/),
+    });
+    expect(linesOf('whole')).toEqual(undisturbed);
+  });
+
+  test('in little memory gives the same answers', async () => {
+    const { code } = await cli.run([...RUN, '--memory', '3M', '-o', 'little', '--quiet']);
+    expect(code).toBe(0);
+    const { context } = JSON.parse(readFileSync(join(cli.folder, 'little', 'manifest.json'), 'utf8'));
+    expect(context.nCtx).toBeLessThan(1000);
+    const answers = (lines: string[]) =>
+      lines.map((line) => {
+        const { prompt: _, probability: __, rank: ___, delta: ____, ...rest } = JSON.parse(line);
+        return rest;
+      });
+    expect(answers(linesOf('little'))).toEqual(answers(undisturbed));
+  });
+
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('ends resumable at %s, and the command that it prints goes on', async (name, exit) => {
+    let told = false;
+    const child = cli.start([...RUN, '-o', name, '--json']);
+    if (child.stdout) {
+      createInterface(child.stdout).on('line', (line) => {
+        if (told || JSON.parse(line).event !== 'batch') return;
+        told = true;
+        child.kill(name);
+      });
+    }
+    const outcome = await finish(child);
+    expect(outcome.code).toBe(exit);
+    const error = eventsOf(outcome).at(-1)?.error as { code: string; message: string };
+    expect(error.code).toBe('ABORTED');
+    const [, command] = /go on with: xpatch (.*)$/.exec(error.message) ?? [];
+    expect(command).toBe(`eval small.yaml -m demo --threads 1 -o ${name} --json`);
+    const before = linesOf(name);
+    expect(before.length).toBeLessThan(LINES);
+    const again = eventsOf(await cli.run((command as string).split(' ')));
+    expect(again.find(({ event }) => event === 'start')).toMatchObject({ known: before.length });
+    expect(linesOf(name)).toEqual(undisturbed);
+  });
+
+  test('stops at once at the second Ctrl-C, and takes its process along', async () => {
+    let pid: number | undefined;
+    let told = false;
+    const outcome = await watch([...RUN, '-o', 'twice'], (event, child) => {
+      pid ??= event.pid;
+      if (told || event.event !== 'batch') return;
+      told = true;
+      child.kill('SIGINT');
+      setTimeout(() => child.kill('SIGINT'), 5);
+    });
+    expect(outcome.code).toBe(130);
+    await delay(500);
+    expect(isAlive(pid)).toBe(false);
+    expect((await cli.run([...RUN, '-o', 'twice', '--quiet'])).code).toBe(0);
+    expect(linesOf('twice')).toEqual(undisturbed);
+  });
+
+  test('whose process with the model crashes goes on by itself', async () => {
+    const pids: number[] = [];
+    let batches = 0;
+    const outcome = await watch([...RUN, '-o', 'crash'], ({ event, pid }) => {
+      if (event === 'process') pids.push(pid as number);
+      if (event === 'batch' && ++batches === 3) process.kill(pids[0] as number, 'SIGSEGV');
+    });
+    expect(outcome.code).toBe(0);
+    expect(pids).toHaveLength(2);
+    const restart = eventsOf(outcome).find(({ event }) => event === 'restart');
+    expect(restart?.reason).toMatch(/^was ended by SIGSEGV while .* of \w+-\w+, seed 1 \(\d+ of \d+ done\)$/);
+    expect(linesOf('crash')).toEqual(undisturbed);
+  });
+
+  test('whose process crashes again without getting further ends with a code, and can go on later', async () => {
+    const pids: number[] = [];
+    const outcome = await watch([...RUN, '-o', 'crashes'], ({ event, pid }) => {
+      if (event === 'process' && pids.push(pid as number) > 1) process.kill(pid as number, 'SIGKILL');
+      if (event === 'batch' && pids.length === 1) process.kill(pids[0] as number, 'SIGABRT');
+    });
+    expect(outcome.code).toBe(1);
+    expect(pids).toHaveLength(2);
+    expect(eventsOf(outcome).at(-1)?.error).toEqual({
+      code: 'MODEL_CRASHED',
+      message: expect.stringMatching(/SIGKILL.*twice.*--memory.*same command goes on from there/),
+    });
+    expect((await cli.run([...RUN, '-o', 'crashes', '--quiet'])).code).toBe(0);
+    expect(linesOf('crashes')).toEqual(undisturbed);
+  });
+
+  test('killed whole leaves no process behind, and goes on', async () => {
+    let pid: number | undefined;
+    await watch([...RUN, '-o', 'killed'], (event, child) => {
+      pid ??= event.pid;
+      if (event.event === 'batch') child.kill('SIGKILL');
+    });
+    await delay(500);
+    expect(isAlive(pid)).toBe(false);
+    expect((await cli.run([...RUN, '-o', 'killed', '--quiet'])).code).toBe(0);
+    expect(linesOf('killed')).toEqual(undisturbed);
+  });
+
+  test('shows how far it is, in plain lines where there is no terminal', async () => {
+    const { code, stderr } = await cli.run([...RUN, '--set', 'validation=30', '--set', 'test=100', '-o', 'lines']);
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/xpatch: \w+ queries, \w+-\w+, seed 1 \d+ %, \d+ of \d+, [\d.]+ queries\/s, \d+ s left\n/);
+    expect(stderr).not.toMatch(/\r|\x1b/);
+  });
+});
+
+test('the preset compute measures the three ways', async () => {
+  const events = eventsOf(
+    await cli.run(['eval', 'compute', ...DEMO, '--set', 'test=2', '--set', 'shots=4', '-o', 'cost', '--json']),
+  );
+  expect(events.at(-1)).toMatchObject({ event: 'done', tables: [{ name: 'compute' }, { name: expect.any(String) }] });
+  expect(existsSync(join(cli.folder, 'cost', 'report.html'))).toBe(true);
+});

@@ -1,0 +1,215 @@
+// `xpatch eval` on the demo model under everything that ends a run: in the end the lines and tables of an undisturbed one.
+import type { ChildProcess } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { beforeAll, describe, expect, test } from '@jest/globals';
+import { Random } from '../../src/random.js';
+import { splitTask } from '../../src/tasks/split.js';
+import { loadTask } from '../../src/tasks/task.js';
+import {
+  type Ended,
+  ending,
+  faultFolder,
+  KILLS,
+  kill,
+  launch,
+  leftovers,
+  MAIN,
+  SMALL_DISKS,
+  sorted,
+  tablesOf,
+  wholeLines,
+  withoutPermission,
+} from './helpers.js';
+
+const folder = faultFolder();
+const SIZES = ['--set', 'seeds=[1]', '--set', 'validation=6', '--set', 'test=6'];
+const SHIPPED = ['--set', 'tasks=[country-capital,food-color]', ...SIZES];
+let runs = 0;
+const newRun = () => join(folder, `run-${runs++}`);
+
+function evalCommand(run: string, settings = SHIPPED): string[] {
+  const model = ['-m', 'demo', '--threads', '1', '--device', 'cpu'];
+  return [process.execPath, '--no-warnings', MAIN, 'eval', 'main', ...model, ...settings, '--json', '-o', run];
+}
+const start = (run: string, settings?: string[]): ChildProcess => {
+  const [command, ...args] = evalCommand(run, settings);
+  return launch(command as string, args, folder);
+};
+
+interface Event {
+  event?: string;
+  pid?: number;
+  error?: { code: string; message: string };
+}
+
+/** Calls back for every event that the command prints. */
+function onEvent(child: ChildProcess, listener: (event: Event) => void): void {
+  let text = '';
+  child.stdout?.on('data', (chunk) => {
+    text += chunk;
+    const lines = text.split('\n');
+    text = lines.pop() as string;
+    for (const line of lines) listener(JSON.parse(line));
+  });
+}
+const next = (child: ChildProcess, name: string) =>
+  new Promise<Event>((resolve) => onEvent(child, (event) => event.event === name && resolve(event)));
+const errorOf = ({ stdout }: Ended): Event['error'] => JSON.parse(stdout.trim().split('\n').at(-1) as string).error;
+
+interface Result {
+  lines: string[];
+  tables: Record<string, string>;
+}
+
+/** Runs what is left of a run, and checks that it is whole. */
+async function finish(run: string, settings?: string[]): Promise<Result> {
+  const ended = await ending(start(run, settings));
+  expect(ended).toMatchObject({ code: 0, stderr: '' });
+  const lines = sorted(wholeLines(run));
+  const manifest = JSON.parse(readFileSync(join(run, 'manifest.json'), 'utf8'));
+  expect(manifest).toMatchObject({ status: 'complete', lines: lines.length });
+  expect(existsSync(join(run, 'report.html'))).toBe(true);
+  expect(leftovers(run)).toEqual([]);
+  return { lines, tables: tablesOf(run) };
+}
+
+let undisturbed: Result;
+/** How long it takes, milliseconds. */
+let duration = 0;
+beforeAll(async () => {
+  const begun = Date.now();
+  undisturbed = await finish(newRun());
+  duration = Date.now() - begun;
+  expect(undisturbed.lines.length).toBeGreaterThan(300);
+}, 300_000);
+
+test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, async () => {
+  const random = new Random(Date.now() % 2 ** 32, 'kills');
+  let [run, before] = [newRun(), 0];
+  for (let i = 0; i < KILLS; i++) {
+    const child = start(run);
+    const ended = ending(child);
+    await delay(random.uniform() * duration);
+    // The command alone, whose process with the model has to notice, or both at once.
+    kill(child, random.uniform() < 0.5);
+    const { signal } = await ended;
+    const count = wholeLines(run).length;
+    expect(count).toBeGreaterThanOrEqual(before);
+    before = count;
+    if (signal === 'SIGKILL') continue;
+    expect(await finish(run)).toEqual(undisturbed);
+    [run, before] = [newRun(), 0];
+  }
+  expect(await finish(run)).toEqual(undisturbed);
+}, 1_800_000);
+
+describe('the process with the model', () => {
+  test('is started again when it crashes, and the run ends as if nothing had happened', async () => {
+    const run = newRun();
+    const child = start(run);
+    const ended = ending(child);
+    let [pid, crashed] = [0, false];
+    const events: string[] = [];
+    onEvent(child, (event) => {
+      events.push(event.event as string);
+      if (event.event === 'process') pid = event.pid as number;
+      if (event.event !== 'batch' || crashed) return;
+      crashed = true;
+      process.kill(pid, 'SIGABRT'); // as an assertion in ggml does
+    });
+    expect(await ended).toMatchObject({ code: 0 });
+    expect(events.filter((name) => name === 'restart')).toHaveLength(1);
+    expect(await finish(run)).toEqual(undisturbed);
+  });
+
+  test('that crashes again and again ends the run with a way out, and it can go on later', async () => {
+    const run = newRun();
+    const first = start(run);
+    await next(first, 'batch');
+    kill(first, true);
+    await ending(first);
+    const before = wholeLines(run).length;
+    const child = start(run);
+    onEvent(child, ({ event, pid }) => event === 'process' && process.kill(pid as number, 'SIGKILL'));
+    const outcome = await ending(child);
+    expect(outcome.code).toBe(1);
+    expect(errorOf(outcome)).toMatchObject({
+      code: 'MODEL_CRASHED',
+      message: expect.stringMatching(/goes on from there/),
+    });
+    expect(wholeLines(run)).toHaveLength(before);
+    expect(await finish(run)).toEqual(undisturbed);
+  });
+});
+
+describe.each(SMALL_DISKS)('$name', (disk) => {
+  test.each([60, 150])('of %i kB ends the run with a way out, and it can go on elsewhere', async (kilobytes) => {
+    const run = newRun();
+    mkdirSync(run);
+    const outcome = await disk.run(kilobytes, run, evalCommand(run));
+    expect(outcome.code).toBe(1);
+    expect(errorOf(outcome)).toMatchObject({ code: 'FILE_WRITE', message: expect.stringMatching(disk.problem) });
+    wholeLines(run);
+    expect(await finish(run)).toEqual(undisturbed);
+  });
+});
+
+test('a folder that may not be written is refused with a way out', async () => {
+  const run = newRun();
+  mkdirSync(run);
+  const outcome = await withoutPermission(run, evalCommand(run));
+  expect(outcome.code).toBe(1);
+  expect(errorOf(outcome)).toMatchObject({
+    code: 'FILE_WRITE',
+    message: expect.stringMatching(/name a folder you may write to/),
+  });
+});
+
+test('a second process on the same run is refused, and does not disturb the first one', async () => {
+  const run = newRun();
+  const first = start(run);
+  const ended = ending(first);
+  await next(first, 'batch');
+  process.kill(-(first.pid as number), 'SIGSTOP'); // however fast it is
+  const second = await ending(start(run));
+  expect(second.code).toBe(1);
+  expect(errorOf(second)).toMatchObject({ code: 'RUN_BUSY', message: expect.stringMatching(/process \d+ on /) });
+  process.kill(-(first.pid as number), 'SIGCONT');
+  expect(await ended).toMatchObject({ code: 0 });
+  expect(await finish(run)).toEqual(undisturbed);
+});
+
+test('a picture that vanishes in mid-run is named, and the run goes on when it is back', async () => {
+  const shipped = await loadTask('country-capital', { pictures: true });
+  const items = shipped.items.filter(({ image }) => image !== undefined).slice(0, 20);
+  mkdirSync(join(folder, 'pictures'));
+  const file = (image: string) => `pictures/${basename(image)}`;
+  for (const { image } of items) copyFileSync(image as string, join(folder, file(image as string)));
+  for (const name of ['capitals', 'cities']) {
+    const list = items.map(({ input, output, image }) => ({ input, output, image: file(image as string) }));
+    writeFileSync(join(folder, `${name}.json`), JSON.stringify(list));
+  }
+  // Without the vector of an instruction, which a task file has none of.
+  const conditions = [
+    '{name: No Context, kind: bare}',
+    '{name: Image Prompt, kind: prompt, spec: image}',
+    '{name: Image Patch, kind: patch, spec: image}',
+  ];
+  const settings = ['--set', 'tasks=[./capitals.json,./cities.json]', ...SIZES, '--set', `conditions=[${conditions}]`];
+  const whole = await finish(newRun(), settings);
+
+  const task = await loadTask(join(folder, 'cities.json'), { pictures: true });
+  const last = splitTask(task, 1, { pictures: true, validation: 6, test: 6 }).test.at(-1)?.image as string;
+  const run = newRun();
+  const child = start(run, settings);
+  onEvent(child, ({ event }) => event === 'start' && renameSync(last, `${last}.away`));
+  const outcome = await ending(child);
+  expect(outcome.code).toBe(1);
+  expect(errorOf(outcome)?.message).toContain(basename(last));
+  expect(errorOf(outcome)?.code).not.toBe('UNEXPECTED');
+  expect(wholeLines(run).length).toBeGreaterThan(0);
+  renameSync(`${last}.away`, last);
+  expect(await finish(run, settings)).toEqual(whole);
+});
