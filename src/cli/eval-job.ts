@@ -43,7 +43,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     ...(SHIPPED_NOTES[job.model.model] ?? []),
     ...(PROMPT_GAP_NOTES[job.model.model] ?? []),
   ];
-  if (experiment.measure === 'compute') return compute(job, model, experiment, reportNotes, events);
+  if (experiment.measure === 'compute') return await compute(job, model, experiment, reportNotes, events);
 
   const { vectorModel } = experiment;
   await using foreign =
