@@ -55,7 +55,7 @@ export async function cosineBlocks(
       const [a, b] = [await loadNamed(load, ours.get(key)?.vector), await loadNamed(load, vector)];
       if (a && b) pairs.push({ task, seed, own: a, foreign: b });
     }
-    const suffix = foreign.length > 1 ? `-${blocks.length / 2 + 1}` : '';
+    const suffix = blocks.length > 0 ? `-${blocks.length / 2 + 1}` : '';
     if (pairs.length > 0) blocks.push(...blocksOf(condition.name, suffix, cosineByLayer(pairs)));
   }
   return blocks;

@@ -15,8 +15,8 @@ export function sweepBlocks(experiment: Experiment, arranged: ExperimentLines, s
   const lines = stage === 'validation' ? arranged.validation : arranged.tested;
   const swept = lines.filter(({ layer }) => layer !== undefined);
   if (new Set(swept.map(({ layer }) => layer)).size < 2) return [];
-  const names = experiment.conditions.map(({ name }) => name);
-  const curves = names.filter((name) => swept.some(({ condition }) => condition === name));
+  const found = experiment.conditions.filter(({ name }) => swept.some(({ condition }) => condition === name));
+  const curves = found.filter((condition) => !isVariant(condition, found)).map(({ name }) => name);
   const prompts = experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name);
   const chosen = stage === 'validation' && experiment.layers === 'validation' ? arranged.layers : [];
   const panel = (title: string, own: readonly ResultLine[], share: (some: readonly ResultLine[]) => Share): Panel => {
@@ -40,12 +40,17 @@ export function sweepBlocks(experiment: Experiment, arranged: ExperimentLines, s
   const notes = {
     bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
     layer: 'Vertical line: the layer used for the test queries.',
+    left: `Not drawn: ${found.length - curves.length} conditions with fewer prompts in the vector or a noisy instruction.`,
     best: 'The best of these layers was chosen by what it is judged by: its height is optimistic.',
   };
   const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };
   const title = `Accuracy on ${queriesOf(experiment)} queries by patched layer`;
   const heading = `Layer sweep on ${stage} items`;
-  const more = [...(chosen.length > 0 ? [notes.layer] : []), ...(stage === 'test' ? [notes.best] : [])];
+  const more = [
+    ...(chosen.length > 0 ? [notes.layer] : []),
+    ...(stage === 'test' ? [notes.best] : []),
+    ...(found.length > curves.length ? [notes.left] : []),
+  ];
   const name = stage === 'validation' ? 'layer-sweep' : 'test-layers';
   const byTask = grouped(lines, ({ task }) => task);
   const panels = tasks.map((task) => panel(task, byTask.get(task) ?? [], pooled));
@@ -59,6 +64,13 @@ export function sweepBlocks(experiment: Experiment, arranged: ExperimentLines, s
     notes: [`Lenient score on ${stage} items.`, ...more],
   };
   return [...blocks, { kind: 'curves', name: `${name}-mean`, heading: `${heading}, mean over tasks`, figure: mean }];
+}
+
+/** Whether a condition has another one's vector from fewer prompts, or with noise: too many curves cannot be read. */
+function isVariant({ spec, query, prompts, swaps = 0 }: Condition, all: readonly Condition[]): boolean {
+  const more = (other: Condition) => other.prompts === undefined || other.prompts > (prompts ?? 0);
+  const fewer = all.some((other) => other.spec === spec && other.query === query && more(other));
+  return swaps > 0 || (prompts !== undefined && fewer);
 }
 
 /** Accuracy by number of examples that the vector was made of: 0 is the instruction alone. */

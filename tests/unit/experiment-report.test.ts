@@ -226,6 +226,12 @@ describe('report of an experiment', () => {
       ['examples and instruction', [[0, 1 / 8], [5, 1 / 2], [10, 1 / 2]]], // biome-ignore format: pairs
     ]);
     expect(table(whole, 'noisy-lenient').rows.map(({ label }) => label)).toEqual(['I', 'I1']);
+    const swept = conditions.flatMap(({ name }) =>
+      [0, 1].flatMap((layer) => block(name, [], { stage: 'validation', layer })),
+    );
+    const drawn = figure(await report(experiment(conditions), [...lines, ...swept]), 'layer-sweep');
+    expect(drawn.panels[0]?.series.map(({ label }) => label)).toEqual(['I', 'T2', 'E2']);
+    expect(drawn.notes?.join()).toContain('Not drawn: 3 conditions');
     const pairs = texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`);
     expect(pairs.sort()).toEqual(['E1-I', 'E1-T1', 'E2-I', 'E2-T2', 'I1-I']);
   });
