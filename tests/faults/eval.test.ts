@@ -41,6 +41,7 @@ const start = (run: string, settings?: string[]): ChildProcess => {
 interface Event {
   event?: string;
   pid?: number;
+  lines?: number;
   error?: { code: string; message: string };
 }
 
@@ -204,7 +205,12 @@ test('a picture that vanishes in mid-run is named, and the run goes on when it i
   const last = splitTask(task, 1, { pictures: true, validation: 6, test: 6 }).test.at(-1)?.image as string;
   const run = newRun();
   const child = start(run, settings);
-  onEvent(child, ({ event }) => event === 'start' && renameSync(last, `${last}.away`));
+  let vanished = false;
+  onEvent(child, ({ event, lines = 0 }) => {
+    if (vanished || event !== 'batch' || lines === 0) return;
+    vanished = true;
+    renameSync(last, `${last}.away`);
+  });
   const outcome = await ending(child);
   expect(outcome.code).toBe(1);
   expect(errorOf(outcome)?.message).toContain(basename(last));
