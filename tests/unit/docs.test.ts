@@ -1,0 +1,59 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { withReference } from '../../scripts/config-reference.mjs';
+import { loadExperiment, parseConfig } from '../../src/evaluation/experiment/config.js';
+import { PRESETS } from '../../src/evaluation/experiment/presets.js';
+import { PACKAGE_ROOT } from '../../src/package-root.js';
+
+const read = (...path: string[]) => readFileSync(join(PACKAGE_ROOT, ...path), 'utf8');
+const sources = readdirSync(join(PACKAGE_ROOT, 'src', 'cli')).map((file) => read('src', 'cli', file));
+const documents = ['evaluation.md', 'reproduce.md', join('results', 'experiments.md'), join('results', 'claims.md')];
+const COMMAND = /\bxpatch (?!--)([a-z]+)([^\n`#]*)/g;
+
+/** Command lines in code, in blocks and within sentences. */
+function commandsOf(text: string): { name: string; rest: string }[] {
+  const code = [...text.matchAll(/```[a-z]*\n(.*?)```|`([^`\n]+)`/gs)].map(([, block, inline]) => block ?? inline ?? '');
+  return code.flatMap((piece) => [...piece.matchAll(COMMAND)].map(([, name = '', rest = '']) => ({ name, rest })));
+}
+
+test('the fields in docs/evaluation.md are those of the schema', () => {
+  const schema = JSON.parse(read('schemas', 'experiment.schema.json'));
+  const text = read('docs', 'evaluation.md');
+  // If this fails: node scripts/config-reference.mjs
+  expect(withReference(text, schema)).toBe(text);
+});
+
+describe.each(documents)('docs/%s', (document) => {
+  const commands = commandsOf(read('docs', document));
+
+  test('names only commands and options that exist', () => {
+    const known = new Set(sources.flatMap((text) => [...text.matchAll(/\bcommand: '([a-z]+)/g)].map(([, name]) => name)));
+    for (const { name, rest } of commands) {
+      expect([...known]).toContain(name);
+      for (const [, option = ''] of rest.matchAll(/ --([a-z-]+)/g)) {
+        const quoted = new RegExp(`['"]?\\b${option}['"]?[:,)]|'${option}'`);
+        expect(`${option} ${sources.some((text) => quoted.test(text))}`).toBe(`${option} true`);
+      }
+    }
+  });
+
+  test('sets only fields that a config has, of presets that exist', async () => {
+    for (const { name, rest } of commands.filter((command) => command.name === 'eval')) {
+      const [, source = ''] = /^ ([a-z-]+)(?: |$)/.exec(rest) ?? [];
+      if (source === '') continue;
+      expect(`${name} ${source} ${source in PRESETS}`).toBe(`${name} ${source} true`);
+      const settings = [...rest.matchAll(/ --set (\S+)/g)].map(([, setting = '']) => setting);
+      if (source === 'vqa' && settings.length === 0) continue;
+      await loadExperiment(source, settings);
+    }
+  });
+});
+
+test('config files in the documents are valid', () => {
+  const found = ['evaluation.md', 'reproduce.md'].flatMap((document) =>
+    [...read('docs', document).matchAll(/```yaml\n(.*?)```/gs)].map(([, text = '']) => text),
+  );
+  expect(found).toHaveLength(2);
+  for (const text of found) expect(parseConfig(text, 'document')).toHaveProperty('preset', 'main');
+});

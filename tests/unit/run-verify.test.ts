@@ -1,0 +1,193 @@
+import { appendFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { differenceOfLines, differenceOfVectors } from '../../src/evaluation/experiment/compare.js';
+import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
+import { ExperimentRun } from '../../src/evaluation/experiment/store.js';
+import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js';
+import { checkRun } from '../../src/evaluation/experiment/verify.js';
+import { checkTables, writeRunReport } from '../../src/report/experiment-run.js';
+import { loadTask } from '../../src/tasks/task.js';
+import { expectError, temporaryFolder } from './helpers.js';
+import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
+
+const parent = await temporaryFolder();
+const choice = new LayerChoice(EXPERIMENT);
+for (const line of sampleLines()) choice.add(line);
+const layer = choice.best();
+const LINES = sampleLines().map((line) =>
+  line.stage === 'test' && line.layer !== undefined ? { ...line, layer } : line,
+);
+const vectors = [...new Set(LINES.flatMap(({ vector }) => vector ?? []))];
+let runs = 0;
+
+/** A complete run whose tasks are the shipped ones, with `change` made to its lines before they are written. */
+async function finishedRun(change: (lines: ResultLine[]) => ResultLine[] = (lines) => lines): Promise<string> {
+  const path = join(parent, `run-${runs++}`);
+  const tasks: Record<string, { sha256: string; items: number }> = {};
+  for (const source of EXPERIMENT.tasks) {
+    const { name, hash, items } = await loadTask(source);
+    tasks[name] = { sha256: hash, items: items.length };
+  }
+  const run = await ExperimentRun.open(path, sampleManifest({ tasks }));
+  await run.append(change(LINES));
+  for (const name of vectors) await run.saveVector(name, sampleVector(1));
+  await run.finish();
+  return path;
+}
+
+/** Names of the checks that failed. */
+const failures = async (path: string) =>
+  (await checkRun(path)).checks
+    .filter(({ state }) => state === 'failed')
+    .map(({ name, detail }) => `${name}: ${detail}`);
+
+describe('the checks of a run', () => {
+  test('pass where nothing was touched', async () => {
+    const { checks, lines } = await checkRun(await finishedRun());
+    expect(checks.map(({ name, state }) => `${name} ${state}`)).toEqual(
+      ['manifest', 'lines', 'counts', 'queries', 'scores', 'layers', 'tasks', 'vectors'].map((name) => `${name} ok`),
+    );
+    expect(lines).toEqual(LINES);
+  });
+
+  const test0 = LINES.findIndex(({ stage }) => stage === 'test');
+  const patched0 = LINES.findIndex(({ stage, layer: at }) => stage === 'test' && at !== undefined);
+  const at = (index: number, more: Partial<ResultLine>) => (lines: ResultLine[]) =>
+    lines.map((line, i) => (i === index ? { ...line, ...more } : line));
+  const wrong = !LINES[test0]?.lenient;
+  test.each<[string, (lines: ResultLine[]) => ResultLine[], RegExp]>([
+    ['a line is missing', (lines) => lines.slice(1), /^counts: validation, No Context: 15 lines of 16$/],
+    [
+      'a line too many is there',
+      (lines) => [...lines, { ...(lines[test0] as ResultLine), item: 'x' }],
+      /^counts: .*25 lines of 24/,
+    ],
+    ['an unknown condition', at(test0, { condition: 'Other' }), /^counts: .*Other: 1 lines of 0/],
+    ['an unknown task', at(test0, { task: 'other' }), /^queries: .*is none of its queries/],
+    ['an unknown seed', at(test0, { seed: 9 }), /^queries: .*is none of its queries/],
+    ['a score was changed', at(test0, { lenient: wrong, strict: wrong }), /^scores: .*its answer is not/],
+    ['a strict score was changed', at(test0, { answer: 'no', strict: true }), /^scores/],
+    ['another layer was patched', at(patched0, { layer: (layer + 1) % 3 }), /^layers: .*chosen was/],
+  ])('fail where %s', async (_, change, message) => {
+    const found = await failures(await finishedRun(change));
+    expect(found).toContainEqual(expect.stringMatching(message));
+  });
+
+  test('fail where files were changed after the run', async () => {
+    const path = await finishedRun();
+    const manifestFile = join(path, 'manifest.json');
+    const text = await readFile(manifestFile, 'utf8');
+    const change = async (edit: (manifest: Record<string, any>) => void) => {
+      const manifest = JSON.parse(text);
+      edit(manifest);
+      await writeFile(manifestFile, JSON.stringify(manifest));
+      const found = await failures(path);
+      await writeFile(manifestFile, text);
+      return found;
+    };
+    expect(await change((m) => void (m.options.shots = 4))).toEqual([expect.stringMatching(/^manifest: .*changed/)]);
+    expect(await change((m) => void (m.status = 'running'))).toEqual([
+      expect.stringMatching(/^manifest: .*not complete/),
+    ]);
+    expect(await change((m) => void (m.lines += 1))).toEqual([expect.stringMatching(/^lines: .*manifest says/)]);
+    expect(await change((m) => void (m.tasks['food-color'].sha256 = '0'))).toEqual([
+      expect.stringMatching(/^manifest/),
+      expect.stringMatching(/^tasks: food-color is not the file/),
+    ]);
+    expect(await change((m) => void (m.vectors.more = '0'))).toEqual(['vectors: more is missing']);
+    expect(await change((m) => void delete m.vectors[vectors[0] as string])).toEqual([
+      `vectors: ${vectors[0]} is not in the manifest`,
+    ]);
+    expect(await change((m) => void (m.model.hash = '0'))).toEqual([
+      expect.stringMatching(/^manifest/),
+      expect.stringMatching(/^vectors: .* is of another model/),
+    ]);
+    expect(await failures(path)).toEqual([]);
+
+    const results = join(path, 'results.jsonl');
+    const lines = await readFile(results);
+    await appendFile(results, JSON.stringify(LINES[0]));
+    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: the last line is torn/)]);
+    await appendFile(results, '\n');
+    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: 1 lines stand twice/)]);
+    await appendFile(results, `${JSON.stringify({ ...LINES[0], answer: 'x' })}\n`);
+    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: Lines 1 and \d+ of/)]);
+    await writeFile(results, lines);
+
+    const vector = join(path, 'vectors', `${vectors[0]}.safetensors`);
+    await sampleVector(2).save(vector);
+    expect(await failures(path)).toEqual([`vectors: ${vectors[0]} was changed after the run`]);
+    await truncate(vector, 50);
+    expect(await failures(path)).toEqual([expect.stringMatching(/^vectors: .*changed after the run; .*not a usable/)]);
+    await rm(vector);
+    expect(await failures(path)).toEqual([`vectors: ${vectors[0]} is missing`]);
+  });
+
+  test('say what is no run', async () => {
+    await expectError(() => checkRun(parent), 'RUN_INVALID', /is no run: it has no manifest/);
+  });
+});
+
+test('tables are those that the lines give, each of them and no other', async () => {
+  const path = join(parent, 'report');
+  const run = await ExperimentRun.open(path, sampleManifest());
+  await run.append(LINES);
+  for (const name of vectors) await run.saveVector(name, sampleVector(1));
+  await writeRunReport(run);
+  await run.finish();
+  const state = async () => {
+    const { state: found, detail } = await checkTables(await checkRun(path));
+    return `${found}: ${detail}`;
+  };
+  expect(await state()).toMatch(/^ok/);
+  const table = join(path, 'tables', 'lenient.csv');
+  const text = await readFile(table, 'utf8');
+  await writeFile(table, text.replace(/0\.\d/, '0.9'));
+  expect(await state()).toBe('failed: tables/lenient.csv is not what the lines give');
+  await rm(table);
+  expect(await state()).toBe('failed: tables/lenient.csv is missing');
+  await writeFile(table, text);
+  await writeFile(join(path, 'tables', 'other.csv'), 'row\r\n');
+  expect(await state()).toBe('failed: tables/other.csv is not what the lines give');
+});
+
+test('lines agree within rounding, and in everything that is said', () => {
+  const line = {
+    ...(LINES[0] as ResultLine),
+    probability: 0.5,
+    rank: 100,
+    logLikelihood: -3,
+    delta: 200,
+    kl: 1,
+    answerRank: 2,
+  };
+  const near = { ...line, probability: 0.505, rank: 103, logLikelihood: -3.05, delta: 201, kl: 1.05, answerRank: 3 };
+  expect(differenceOfLines(line, near)).toBeUndefined();
+  const others: Partial<ResultLine>[] = [
+    { probability: 0.52 },
+    { rank: 110 },
+    { logLikelihood: -3.2 },
+    { delta: 204 },
+    { kl: 1.2 },
+    { answerRank: 4 },
+    { answer: 'x' },
+    { lenient: !line.lenient },
+    { vector: 'v' },
+    { prompt: { text: 'Q', tokens: [1] } },
+  ];
+  for (const other of others) {
+    const field = Object.keys(other)[0] as string;
+    expect(differenceOfLines(line, { ...line, ...other })).toMatch(new RegExp(`^${field}: `));
+    expect(differenceOfLines({ ...line, ...other }, line)).toMatch(new RegExp(`^${field}: `));
+  }
+  const { rank, ...without } = line;
+  expect(differenceOfLines(line, without)).toBe('rank: 100 and none');
+  expect(keyOf(without)).toBe(keyOf(line));
+});
+
+test('vectors agree within a hundredth of the norm of each layer', () => {
+  expect(differenceOfVectors(sampleVector(1), sampleVector(1.01))).toBeUndefined();
+  expect(differenceOfVectors(sampleVector(1), sampleVector(1.1))).toBe('layer 0');
+  expect(differenceOfVectors(sampleVector(1), sampleVector(1).scale(1))).toBe('how they were made');
+});
