@@ -74,10 +74,11 @@ export const lens: CommandModule<unknown, LensArguments> = {
       progress.update('reading the prompt');
       const prompt = await model.prompt(parts, { signal });
       prompt.positions(positions); // a wrong one is found before a folder is made
+      const record = recordPrompt(parts, prompt.tokens);
       const run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
-        options: { layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
+        options: { prompt: record, layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
       });
       const [result] = await context.pass([{ prompt, capture: { layers, positions } }], {
         signal,
@@ -99,7 +100,6 @@ export const lens: CommandModule<unknown, LensArguments> = {
         signal,
       });
       const found = { model, prompt, lens, last, tuned: tuned !== undefined };
-      const record = recordPrompt(parts, prompt.tokens);
       const notes = SHIPPED_NOTES[args.model] ?? [];
       await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
