@@ -51,8 +51,8 @@ describe('against scikit-learn', () => {
     expectNear(purities(found, reference.labels), reference.purities);
   });
 
-  test('principal components, up to the sign of an axis', () => {
-    const { points, explained } = principalComponents(distances);
+  test('principal components, up to the sign of an axis', async () => {
+    const { points, explained } = await principalComponents(distances);
     expectNear(explained, reference.explained, 6);
     for (const axis of [0, 1] as const) {
       const expected = reference.components.map((point) => point[axis]);
