@@ -107,10 +107,10 @@ function lastPositionTable({ last }: PromptLens): TextTable {
         cell?.top[0]?.probability,
         cell?.entropy,
         cell?.kl,
-        ...(cell?.tokens ?? []).map(({ rank }) => rank),
+        ...(cell?.tokens ?? []).map(({ rank }) => rank + 1),
       ];
     }),
-    notes: ['Ranks count from 0, the best token.'],
+    notes: ['Ranks count from 1, the best token.'],
   };
 }
 
