@@ -149,7 +149,7 @@ export async function runEmbedding(
     for (const { name, labels, score } of measures(distances, prompts, k)) {
       scores[name] = await clusterScore(labels, prompts, score, { seed, signal });
     }
-    spaces.push({ ...space, tsne: layout, pca: await principalComponents(distances, { signal }), scores });
+    spaces.push({ ...space, tsne: layout, pca: principalComponents(distances), scores });
   }
 
   const byLayer: Partial<Record<Measure, Estimate[]>> = {};

@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import { TSNE } from '@saehrimnir/druidjs';
+import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 import { XpatchError } from '../errors.js';
 import type { OnProgress } from '../model/types.js';
-import { Random } from '../random.js';
 import type { Distances } from './clusters.js';
 
 export interface TsneOptions {
@@ -48,66 +48,34 @@ export async function tsne({ n, data }: Distances, options: TsneOptions = {}): P
   return layout.map((point) => [point[0] as number, point[1] as number]);
 }
 
-/** Steps of the iteration for principal components at most, and how little the axes move in the last one. */
-const STEPS = 2000;
-const STILL = 1e-12;
-
 /**
  * Principal components in two dimensions, from the distances alone (Torgerson 1952; equal to PCA for Euclidean distances),
- * so that the cost does not grow with the width. By orthogonal iteration in steps, as the libraries at hand hold the event loop meanwhile.
- * The sign of an axis makes its largest coordinate positive.
+ * so that the cost does not grow with the width. The sign of an axis makes its largest coordinate positive.
  *
  * @returns the points, and which share of the variance each axis has
- * @throws {XpatchError} ABORTED
  */
-export async function principalComponents(
-  { n, data }: Distances,
-  { signal }: { signal?: AbortSignal } = {},
-): Promise<{ points: [x: number, y: number][]; explained: [number, number] }> {
-  const squares = data.map((distance) => distance * distance);
-  const means = Float64Array.from({ length: n }, (_, i) => {
-    return squares.subarray(i * n, (i + 1) * n).reduce((a, b) => a + b, 0) / n;
-  });
-  const overall = means.reduce((a, b) => a + b, 0) / n;
-  const gram = squares.map((square, at) => {
-    return -0.5 * (square - (means[Math.floor(at / n)] as number) - (means[at % n] as number) + overall);
-  });
-  const random = new Random(1, 'principal-components');
-  const axes = [0, 1].map(() => Float64Array.from({ length: n }, () => random.gaussian()));
-  let variances = [0, 0];
-  for (let step = 0, moved = 1; step < STEPS && moved > STILL; step++) {
-    if (step % 50 === 0) {
-      if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
-      await setImmediate();
-    }
-    moved = 0;
-    variances = axes.map((axis, a) => {
-      const next = Float64Array.from({ length: n }, (_, i) => dot(gram.subarray(i * n, (i + 1) * n), axis));
-      for (const earlier of axes.slice(0, a)) {
-        const along = dot(next, earlier);
-        for (let i = 0; i < n; i++) next[i] = (next[i] as number) - along * (earlier[i] as number);
-      }
-      const length = Math.sqrt(dot(next, next));
-      for (let i = 0; i < n; i++) next[i] = (next[i] as number) / (length || 1);
-      moved = Math.max(moved, Math.abs(1 - dot(next, axis) ** 2));
-      axis.set(next);
-      return length;
-    });
-  }
-  const coordinates = axes.map((axis, a) => {
+export function principalComponents({ n, data }: Distances): {
+  points: [x: number, y: number][];
+  explained: [number, number];
+} {
+  const gram = Matrix.from1DArray(n, n, data);
+  gram.apply((i, j) => gram.set(i, j, -0.5 * gram.get(i, j) ** 2));
+  gram.center('row').center('column');
+  const { realEigenvalues, eigenvectorMatrix } = new EigenvalueDecomposition(gram, { assumeSymmetric: true });
+  const order = realEigenvalues.map((_, i) => i).sort((a, b) => at(realEigenvalues, b) - at(realEigenvalues, a));
+  const axes = [0, 1].map((a) => {
+    const column = order[a] ?? 0;
+    const variance = a < n ? Math.max(0, at(realEigenvalues, column)) : 0;
+    const axis = eigenvectorMatrix.getColumn(column).map((x) => x * Math.sqrt(variance));
     const largest = axis.reduce((best, x) => (Math.abs(x) > Math.abs(best) ? x : best), 0);
-    return axis.map((x) => x * Math.sqrt(variances[a] as number) * (Math.sign(largest) || 1));
+    return { variance, axis: largest < 0 ? axis.map((x) => -x) : axis };
   });
-  const total = means.reduce((sum, mean) => sum + mean - overall / 2, 0);
-  const share = (a: number) => (total > 0 ? (variances[a] as number) / total : 0);
+  const total = gram.trace();
+  const share = (a: number) => (total > 0 ? (axes[a]?.variance ?? 0) / total : 0);
   return {
-    points: Array.from({ length: n }, (_, i) => [coordinates[0]?.[i] as number, coordinates[1]?.[i] as number]),
+    points: Array.from({ length: n }, (_, i) => [axes[0]?.axis[i] as number, axes[1]?.axis[i] as number]),
     explained: [share(0), share(1)],
   };
 }
 
-function dot(a: Float64Array, b: Float64Array): number {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += (a[i] as number) * (b[i] as number);
-  return sum;
-}
+const at = (values: readonly number[], i: number): number => values[i] as number;

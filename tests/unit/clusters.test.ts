@@ -52,7 +52,7 @@ describe('against scikit-learn', () => {
   });
 
   test('principal components, up to the sign of an axis', async () => {
-    const { points, explained } = await principalComponents(distances);
+    const { points, explained } = principalComponents(distances);
     expectNear(explained, reference.explained, 6);
     for (const axis of [0, 1] as const) {
       const expected = reference.components.map((point) => point[axis]);
