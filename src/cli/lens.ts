@@ -43,7 +43,7 @@ const FOLLOWED = 3;
 /** `xpatch lens`: what the states of one prompt say, layer by layer. */
 export const lens: CommandModule<unknown, LensArguments> = {
   command: 'lens',
-  describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens, tuned lens)',
+  describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens)',
   builder: (yargs) =>
     withExamples(
       reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
