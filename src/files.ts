@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { XpatchError } from './errors.js';
 
@@ -53,4 +53,27 @@ async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
   await handle?.close();
+}
+
+/**
+ * Makes a folder and those above it; one that is there already is fine. Not by mkdir's `recursive`, which never ends where the
+ * system says of a folder's child that it does not exist, as below /proc.
+ *
+ * @throws {XpatchError} FILE_WRITE
+ */
+export async function makeFolder(path: string): Promise<void> {
+  const make = async (folder: string, parents: boolean): Promise<void> => {
+    try {
+      await mkdir(folder);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EEXIST' && (await stat(folder)).isDirectory()) return;
+      if (code !== 'ENOENT' || !parents || dirname(folder) === folder) throw error;
+      await make(dirname(folder), true);
+      await make(folder, false);
+    }
+  };
+  await make(path, true).catch((cause) => {
+    throw new XpatchError('FILE_WRITE', `The folder ${path} cannot be made: ${(cause as Error).message}`, { cause });
+  });
 }

@@ -73,7 +73,7 @@ export const demo: CommandModule<unknown, DemoArguments> = {
       args.output ?? `xpatch-demo-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-')}`;
 
     await withSession(args, async ({ model, context, signal, progress }) => {
-      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+      // Not imported at the top: --help needs no report.
       const { writeMainTableRun } = await import('../report/main-table-run.js');
       signal.addEventListener('abort', () => progress.note(`stopping; the answers so far stay in ${folder}`));
       const queries = args.queries ?? (model.hasVision ? 'image' : 'text');

@@ -38,7 +38,7 @@ export async function startRun(
   args: ReportArguments,
   what: { experiment: string; title: string; options: object; tasks?: readonly string[] },
 ): Promise<ReportRun> {
-  // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+  // Not imported at the top: --help needs no report.
   const { describeRun, provenanceOf, writeReport } = await import('../report/write-report.js');
   const date = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
   const folder = args.output ?? `xpatch-${what.experiment}-${date}`;

@@ -1,7 +1,7 @@
-import { appendFile, mkdir, readdir } from 'node:fs/promises';
+import { appendFile, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
-import { writeFileAtomic } from '../files.js';
+import { makeFolder, writeFileAtomic } from '../files.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 
 /** What a run needs to be repeated: written first, and again when it ends. */
@@ -21,13 +21,7 @@ export class RunFolder {
    * @throws XpatchError FILE_WRITE when the folder cannot be made or holds something already.
    */
   static async create(path: string, manifest: Manifest): Promise<RunFolder> {
-    try {
-      await mkdir(path, { recursive: true });
-    } catch (cause) {
-      throw new XpatchError('FILE_WRITE', `The run folder ${path} cannot be made: ${(cause as Error).message}`, {
-        cause,
-      });
-    }
+    await makeFolder(path);
     const others = await readdir(path);
     if (others.length) {
       throw new XpatchError(
@@ -59,9 +53,7 @@ export class RunFolder {
   /** The path of a file of the run, whose folder then exists. */
   private async place(name: string): Promise<string> {
     const file = join(this.path, name);
-    await mkdir(dirname(file), { recursive: true }).catch((cause) => {
-      throw new XpatchError('FILE_WRITE', `${dirname(file)} cannot be made: ${(cause as Error).message}`, { cause });
-    });
+    await makeFolder(dirname(file));
     return file;
   }
 
