@@ -60,6 +60,7 @@ export {
   runMainTable,
 } from './evaluation/main-table.js';
 export { principalComponents, type TsneOptions, tsne } from './evaluation/projection.js';
+export { type Manifest, RunFolder } from './evaluation/run-folder.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
 export {
   bootstrapInterval,

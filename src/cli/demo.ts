@@ -17,6 +17,7 @@ import {
 } from './common.js';
 import { usageError } from './errors.js';
 import { textOption, wholeOption, withExamples } from './options.js';
+import { commandLine } from './report-run.js';
 
 interface DemoArguments extends ModelArguments, OutputArguments {
   queries?: Modality;
@@ -78,7 +79,7 @@ export const demo: CommandModule<unknown, DemoArguments> = {
       signal.addEventListener('abort', () => progress.note(`stopping; the answers so far stay in ${folder}`));
       const queries = args.queries ?? (model.hasVision ? 'image' : 'text');
       const options = { ...MAIN_TABLE_DEFAULTS, tasks, seeds, queries, style: args.style, test: args.test };
-      const command = ['xpatch', ...process.argv.slice(2)].join(' ');
+      const command = commandLine();
       const notes = [...(SHIPPED_NOTES[args.model] ?? []), ...(PROMPT_GAP_NOTES[args.model] ?? [])];
       const run = await writeMainTableRun(
         context,

@@ -47,7 +47,10 @@ export const lens: CommandModule<unknown, LensArguments> = {
   builder: (yargs) =>
     withExamples(
       reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
-        .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
+        .option(
+          'layers',
+          textOption('layers', 'all, or block outputs such as 0,3-5; the last is always read', { default: 'all' }),
+        )
         .option(
           'positions',
           textOption('positions', 'all, last, or positions such as 0,5,-1; rows of pictures count', { default: 'all' }),
@@ -68,7 +71,9 @@ export const lens: CommandModule<unknown, LensArguments> = {
     const positions = parsePositions(args.positions);
     await withSession(args, async (session) => {
       const { model, context, signal, progress, track } = session;
-      resolveLayers(layers, model.info.nLayers);
+      const last = model.info.nLayers - 1;
+      // The last layer is what the model says: without it there were nothing to compare the others with.
+      const read = [...new Set([...resolveLayers(layers, model.info.nLayers), last])];
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
       const tracked = [...new Set((args.track ?? []).map((text) => oneToken(model, text, args.escape)))];
       progress.update('reading the prompt');
@@ -78,9 +83,9 @@ export const lens: CommandModule<unknown, LensArguments> = {
       const run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
-        options: { prompt: record, layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
+        options: { prompt: record, layers: read, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
       });
-      const [result] = await context.pass([{ prompt, capture: { layers, positions } }], {
+      const [result] = await context.pass([{ prompt, capture: { layers: read, positions } }], {
         signal,
         onProgress: track('decoding'),
       });
@@ -94,12 +99,12 @@ export const lens: CommandModule<unknown, LensArguments> = {
         signal,
         onProgress: track('reading the states'),
       });
-      const last = await logitLens(context, lastPosition(states), {
+      const atLast = await logitLens(context, lastPosition(states), {
         topK,
         tokens: followed(lens, tracked),
         signal,
       });
-      const found = { model, prompt, lens, last, tuned: tuned !== undefined };
+      const found = { model, prompt, lens, last: atLast, tuned: tuned !== undefined };
       const notes = SHIPPED_NOTES[args.model] ?? [];
       await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
@@ -111,7 +116,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
           tuned: found.tuned,
           inputs,
           ...lens,
-          last,
+          last: atLast,
         });
       } else {
         process.stdout.write(`${lensTable(found, process.stdout.columns ?? 110)}\n${run.summary()}`);

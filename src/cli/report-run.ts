@@ -17,8 +17,10 @@ export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & Repo
   ) as Argv<T & ReportArguments>;
 }
 
-/** The command line as it was given, for the manifest. */
-export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].join(' ');
+/** The command line as a shell takes it, for the manifest. */
+export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].map(quoted).join(' ');
+
+const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 /** A run folder from before the work, so that a bad `--output` is found early, to the report after it. */
 export interface ReportRun {

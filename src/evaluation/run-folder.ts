@@ -1,4 +1,4 @@
-import { appendFile, readdir } from 'node:fs/promises';
+import { appendFile, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { makeFolder, writeFileAtomic } from '../files.js';
@@ -30,6 +30,12 @@ export class RunFolder {
       );
     }
     const folder = new RunFolder(path);
+    // Of two commands that start at once only one makes the file.
+    await writeFile(join(path, 'manifest.json'), '', { flag: 'wx' }).catch((cause) => {
+      throw new XpatchError('FILE_WRITE', `The run folder ${path} cannot be begun: ${(cause as Error).message}`, {
+        cause,
+      });
+    });
     await folder.writeManifest(manifest);
     return folder;
   }

@@ -86,6 +86,9 @@ function riseBlock({ last }: PromptLens): Block[] {
   ];
 }
 
+/** Best tokens in the table of the last position, however many were kept. */
+const SHOWN = 10;
+
 function lastPositionTable({ last }: PromptLens): TextTable {
   const followed = last.cells[0]?.[0]?.tokens ?? [];
   return {
@@ -100,7 +103,10 @@ function lastPositionTable({ last }: PromptLens): TextTable {
     ],
     rows: last.layers.map((layer, l) => {
       const cell = last.cells[l]?.[0];
-      const best = cell?.top.map(({ text }) => visibleText(text)).join('  ');
+      const best = cell?.top
+        .slice(0, SHOWN)
+        .map(({ text }) => visibleText(text))
+        .join('  ');
       return [
         layer,
         best,
