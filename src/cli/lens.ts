@@ -1,6 +1,7 @@
 import type { Argv, CommandModule } from 'yargs';
 import { type Lens, logitLens } from '../lens/logit-lens.js';
 import { TunedLens } from '../lens/tuned-lens.js';
+import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import { resolveLayers } from '../model/pass.js';
 import { SHIPPED_NOTES } from '../model/resolve.js';
@@ -39,6 +40,10 @@ interface LensArguments extends ModelArguments, OutputArguments, PromptArguments
 
 /** The best tokens of the highest layer that are followed through the layers, beside those asked for. */
 const FOLLOWED = 3;
+
+/** Tokens beside those asked for that are read in every state, and numbers of them, at most. */
+const PINNABLE = 32;
+const PINNABLE_NUMBERS = 200_000;
 
 /** `xpatch lens`: what the states of one prompt say, layer by layer. */
 export const lens: CommandModule<unknown, LensArguments> = {
@@ -95,7 +100,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
       const topK = Math.min(args.top, model.info.nVocab);
       const lens = await logitLens(context, states, {
         topK,
-        tokens: tracked,
+        tokens: [...tracked, ...(await pinnable(context, states, tracked, signal))],
         signal,
         onProgress: track('reading the states'),
       });
@@ -104,7 +109,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
         tokens: followed(lens, tracked),
         signal,
       });
-      const found = { model, prompt, lens, last: atLast, tuned: tuned !== undefined };
+      const found = { model, prompt, lens, asked: tracked.length, last: atLast, tuned: tuned !== undefined };
       const notes = SHIPPED_NOTES[args.model] ?? [];
       await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
@@ -134,6 +139,30 @@ function oneToken(model: Model, text: string, escapes: boolean): number {
   const spaced = model.tokenize(` ${wanted}`).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
   const wayOut = tokens.length ? `It is ${pieces.join(' ')}; track the first of them${spaced}.` : 'Give it some text.';
   throw usageError(`--track ${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
+}
+
+/**
+ * The best tokens of the highest layer, from the last position backwards, as many as a page has room for: pinned there, they
+ * show their probability and rank at every layer.
+ */
+async function pinnable(
+  context: Context,
+  { data, shape: [nLayers, nPositions, width], ...rest }: HiddenStates,
+  tracked: readonly number[],
+  signal: AbortSignal,
+): Promise<number[]> {
+  const l = rest.layers.indexOf(Math.max(...rest.layers));
+  const size = nPositions * width;
+  const highest: HiddenStates = {
+    ...rest,
+    data: data.slice(l * size, (l + 1) * size),
+    shape: [1, nPositions, width],
+    layers: rest.layers.slice(l, l + 1),
+  };
+  const { cells } = await logitLens(context, highest, { topK: 1, signal });
+  const best = cells[0]?.map(({ top }) => top[0]?.token as number).reverse() ?? [];
+  const room = Math.min(PINNABLE, Math.floor(PINNABLE_NUMBERS / (nLayers * nPositions)));
+  return [...new Set(best)].filter((token) => !tracked.includes(token)).slice(0, room);
 }
 
 function followed({ layers, positions, cells }: Lens, tracked: readonly number[]): number[] {

@@ -50,7 +50,7 @@ export class LensPanel {
       h('div', {}, h('dt', {}, 'settles at'), h('dd', {}, `layer ${layers[data.head.settled[p] as number]}`)),
     );
     const parts: HTMLElement[] = [place, facts, this.scores(data.top(l, p), p, 'Best tokens')];
-    const tracked = data.tracked(l, p);
+    const tracked = data.tracked(l, p).slice(0, data.head.listed);
     if (tracked.length > 0)
       parts.push(h('p', { class: 'label' }, 'Followed tokens'), this.scores(tracked, p, 'Followed tokens'));
     this.cellPart.replaceChildren(...parts);
