@@ -201,8 +201,12 @@ async function experiments(folder) {
     const found = [];
     const measured = await inTurns(
       1,
-      async () => void (found[0] = await oneByOne(context, experiment)),
-      async () => void (found[1] = await throughEngine(context, experiment)),
+      async () => {
+        found[0] = await oneByOne(context, experiment);
+      },
+      async () => {
+        found[1] = await throughEngine(context, experiment);
+      },
     );
     const [slow, fast] = found;
     const different = [...slow].filter(([key, answer]) => fast.get(key) !== answer);

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, rename, unlink } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { XpatchError } from './errors.js';
 
 const WAYS_OUT: Record<string, (path: string) => string> = {
   ENOENT: (path) => `The folder ${dirname(path)} does not exist: create it, or name another one.`,
   ENOTDIR: (path) => `${dirname(path)} is not a folder: name another one.`,
+  EEXIST: () => 'There is a file of that name: name another one.',
   EISDIR: () => 'It is a folder: name a file inside it.',
   EACCES: (path) => `No permission to write in ${dirname(path)}: name a folder you may write to.`,
   EPERM: (path) => `No permission to write in ${dirname(path)}: name a folder you may write to.`,
@@ -54,26 +55,33 @@ export async function writeFileAtomic(
   }
 }
 
-/**
- * Makes a folder and those above it, so that they last through a power cut.
- * @throws {XpatchError} FILE_WRITE
- */
-export async function makeFolder(path: string): Promise<void> {
-  try {
-    const first = await mkdir(path, { recursive: true });
-    if (first === undefined) return;
-    // Every folder that was made is an entry of the one above it.
-    for (let made = resolve(path); made.length >= resolve(first).length; made = dirname(made)) {
-      await syncFolder(dirname(made));
-    }
-  } catch (cause) {
-    throw writeError(path, cause);
-  }
-}
-
 /** Makes the entries of a folder last through a power cut, on systems where a folder can be opened. */
 export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
   await handle?.close();
+}
+
+/**
+ * Makes a folder and those above it, so that they last through a power cut; one that is there already is fine. Not by mkdir's `recursive`, which never ends where the
+ * system says of a folder's child that it does not exist, as below /proc.
+ *
+ * @throws {XpatchError} FILE_WRITE
+ */
+export async function makeFolder(path: string): Promise<void> {
+  const make = async (folder: string, parents: boolean): Promise<void> => {
+    try {
+      await mkdir(folder);
+      await syncFolder(dirname(folder));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EEXIST' && (await stat(folder)).isDirectory()) return;
+      if (code !== 'ENOENT' || !parents || dirname(folder) === folder) throw error;
+      await make(dirname(folder), true);
+      await make(folder, false);
+    }
+  };
+  await make(path, true).catch((cause) => {
+    throw writeError(path, cause);
+  });
 }

@@ -67,6 +67,7 @@ export {
   permutationTest,
 } from './evaluation/permutation.js';
 export { principalComponents, type TsneOptions, tsne } from './evaluation/projection.js';
+export { type Manifest, RunFolder } from './evaluation/run-folder.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
 export {
   bootstrapInterval,

@@ -11,7 +11,11 @@ const SIZE = 64;
 /** Outline in a box of 100 x 100, where the figure stands (center and side of its box), and a wording that does not name it. */
 const SHAPES = {
   circle: { path: 'M50 4A46 46 0 0 1 50 96A46 46 0 0 1 50 4Z', box: [50, 50, 56], words: 'a perfectly round plate' },
-  square: { path: 'M6 6H94V94H6Z', box: [50, 50, 64], words: 'a plate with four equal sides that rests on one of them' },
+  square: {
+    path: 'M6 6H94V94H6Z',
+    box: [50, 50, 64],
+    words: 'a plate with four equal sides that rests on one of them',
+  },
   diamond: {
     path: 'M50 2L98 50L50 98L2 50Z',
     box: [50, 50, 46],

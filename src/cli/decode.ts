@@ -41,7 +41,7 @@ const SPECS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
 /** `xpatch decode`: task vectors as words. */
 export const decode: CommandModule<unknown, DecodeArguments> = {
   command: 'decode',
-  describe: 'Decode task vectors into words: the best tokens of text, image and instruction vectors',
+  describe: 'Decode task vectors of text, images and instructions into words',
   builder: (yargs) =>
     withExamples(
       experimentOptions(

@@ -29,7 +29,7 @@ const MODALITIES: readonly Modality[] = ['text', 'image'];
 /** `xpatch embed`: prompts as points, by their contexts and by their last delimiters. */
 export const embed: CommandModule<unknown, EmbedArguments> = {
   command: 'embed',
-  describe: 'Show which prompts are near each other: t-SNE, principal components and cluster scores',
+  describe: 'Show whether prompts cluster by task or by modality: t-SNE, PCA, scores',
   builder: (yargs) =>
     withExamples(
       experimentOptions(

@@ -31,7 +31,7 @@ interface EvolutionArguments extends ModelArguments, OutputArguments, ReportArgu
 /** `xpatch evolution`: what the last delimiter says, from input to task to answer. */
 export const evolution: CommandModule<unknown, EvolutionArguments> = {
   command: 'evolution',
-  describe: 'Show how the last delimiter changes through the layers: input token, task word, answer',
+  describe: 'Follow input token, task word and answer through the layers',
   builder: (yargs) =>
     withExamples(
       experimentOptions(

@@ -29,7 +29,10 @@ export function experimentOptions<T>(yargs: Argv<T>, prompts: string): Argv<T & 
 /** The tasks of `--tasks`, or all shipped ones. @throws {XpatchError} TASK_INVALID, FILE_NOT_FOUND */
 export async function parseTasks(text: string | undefined): Promise<string[]> {
   const tasks = text === undefined ? await listTasks() : parseNames('tasks', text);
-  for (const name of tasks) await loadTask(name);
+  const loaded = await Promise.all(tasks.map((name) => loadTask(name)));
+  const names = loaded.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) throw usageError(`--tasks has two tasks of the name ${twice}. Rename one of the files.`);
   return tasks;
 }
 

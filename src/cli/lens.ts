@@ -1,6 +1,7 @@
 import type { Argv, CommandModule } from 'yargs';
 import { type Lens, logitLens } from '../lens/logit-lens.js';
 import { TunedLens } from '../lens/tuned-lens.js';
+import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import { resolveLayers } from '../model/pass.js';
 import { SHIPPED_NOTES } from '../model/resolve.js';
@@ -40,14 +41,21 @@ interface LensArguments extends ModelArguments, OutputArguments, PromptArguments
 /** The best tokens of the highest layer that are followed through the layers, beside those asked for. */
 const FOLLOWED = 3;
 
+/** Tokens beside those asked for that are read in every state, and numbers of them, at most. */
+const PINNABLE = 32;
+const PINNABLE_NUMBERS = 200_000;
+
 /** `xpatch lens`: what the states of one prompt say, layer by layer. */
 export const lens: CommandModule<unknown, LensArguments> = {
   command: 'lens',
-  describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens, tuned lens)',
+  describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens)',
   builder: (yargs) =>
     withExamples(
       reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
-        .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
+        .option(
+          'layers',
+          textOption('layers', 'all, or block outputs such as 0,3-5; the last is always read', { default: 'all' }),
+        )
         .option(
           'positions',
           textOption('positions', 'all, last, or positions such as 0,5,-1; rows of pictures count', { default: 'all' }),
@@ -68,18 +76,21 @@ export const lens: CommandModule<unknown, LensArguments> = {
     const positions = parsePositions(args.positions);
     await withSession(args, async (session) => {
       const { model, context, signal, progress, track } = session;
-      resolveLayers(layers, model.info.nLayers);
+      const last = model.info.nLayers - 1;
+      // The last layer is what the model says: without it there were nothing to compare the others with.
+      const read = [...new Set([...resolveLayers(layers, model.info.nLayers), last])];
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
       const tracked = [...new Set((args.track ?? []).map((text) => oneToken(model, text, args.escape)))];
       progress.update('reading the prompt');
       const prompt = await model.prompt(parts, { signal });
       prompt.positions(positions); // a wrong one is found before a folder is made
+      const record = recordPrompt(parts, prompt.tokens);
       const run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
-        options: { layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
+        options: { prompt: record, layers: read, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
       });
-      const [result] = await context.pass([{ prompt, capture: { layers, positions } }], {
+      const [result] = await context.pass([{ prompt, capture: { layers: read, positions } }], {
         signal,
         onProgress: track('decoding'),
       });
@@ -89,17 +100,16 @@ export const lens: CommandModule<unknown, LensArguments> = {
       const topK = Math.min(args.top, model.info.nVocab);
       const lens = await logitLens(context, states, {
         topK,
-        tokens: tracked,
+        tokens: [...tracked, ...(await pinnable(context, states, tracked, signal))],
         signal,
         onProgress: track('reading the states'),
       });
-      const last = await logitLens(context, lastPosition(states), {
+      const atLast = await logitLens(context, lastPosition(states), {
         topK,
         tokens: followed(lens, tracked),
         signal,
       });
-      const found = { model, prompt, lens, last, tuned: tuned !== undefined };
-      const record = recordPrompt(parts, prompt.tokens);
+      const found = { model, prompt, lens, asked: tracked.length, last: atLast, tuned: tuned !== undefined };
       const notes = SHIPPED_NOTES[args.model] ?? [];
       await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
@@ -111,7 +121,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
           tuned: found.tuned,
           inputs,
           ...lens,
-          last,
+          last: atLast,
         });
       } else {
         process.stdout.write(`${lensTable(found, process.stdout.columns ?? 110)}\n${run.summary()}`);
@@ -129,6 +139,30 @@ function oneToken(model: Model, text: string, escapes: boolean): number {
   const spaced = model.tokenize(` ${wanted}`).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
   const wayOut = tokens.length ? `It is ${pieces.join(' ')}; track the first of them${spaced}.` : 'Give it some text.';
   throw usageError(`--track ${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
+}
+
+/**
+ * The best tokens of the highest layer, from the last position backwards, as many as a page has room for: pinned there, they
+ * show their probability and rank at every layer.
+ */
+async function pinnable(
+  context: Context,
+  { data, shape: [nLayers, nPositions, width], ...rest }: HiddenStates,
+  tracked: readonly number[],
+  signal: AbortSignal,
+): Promise<number[]> {
+  const l = rest.layers.indexOf(Math.max(...rest.layers));
+  const size = nPositions * width;
+  const highest: HiddenStates = {
+    ...rest,
+    data: data.slice(l * size, (l + 1) * size),
+    shape: [1, nPositions, width],
+    layers: rest.layers.slice(l, l + 1),
+  };
+  const { cells } = await logitLens(context, highest, { topK: 1, signal });
+  const best = cells[0]?.map(({ top }) => top[0]?.token as number).reverse() ?? [];
+  const room = Math.min(PINNABLE, Math.floor(PINNABLE_NUMBERS / (nLayers * nPositions)));
+  return [...new Set(best)].filter((token) => !tracked.includes(token)).slice(0, room);
 }
 
 function followed({ layers, positions, cells }: Lens, tracked: readonly number[]): number[] {

@@ -17,8 +17,10 @@ export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & Repo
   ) as Argv<T & ReportArguments>;
 }
 
-/** The command line as it was given, for the manifest. */
-export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].join(' ');
+/** The command line as a shell takes it, for the manifest. */
+export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].map(quoted).join(' ');
+
+const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 /** A run folder from before the work, so that a bad `--output` is found early, to the report after it. */
 export interface ReportRun {
@@ -38,7 +40,7 @@ export async function startRun(
   args: ReportArguments,
   what: { experiment: string; title: string; options: object; tasks?: readonly string[] },
 ): Promise<ReportRun> {
-  // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+  // Not imported at the top: --help needs no report.
   const { describeRun, provenanceOf, writeReport } = await import('../report/write-report.js');
   const date = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
   const folder = args.output ?? `xpatch-${what.experiment}-${date}`;

@@ -73,6 +73,7 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
       for (const note of loaded.notes) progress.note(note);
       progress.update('reading the prompt');
       const prompt = await model.prompt(parts);
+      const record = recordPrompt(parts, prompt.tokens);
       const { naive, op = 'replace' } = args;
       const title = `Layer sweep of ${describeModel(model.identity)}`;
       const run =
@@ -81,7 +82,11 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
           : await startRun(
               session,
               { output: args.report },
-              { experiment: 'sweep', title, options: { vector: args.vector, layers, op, position } },
+              {
+                experiment: 'sweep',
+                title,
+                options: { prompt: record, vector: vectorRecord(loaded), layers, op, position },
+              },
             );
       const result = await sweepLayers(context, prompt, loaded.vector, {
         layers,
@@ -94,7 +99,6 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
         onProgress: track('sweeping'),
       });
       progress.done();
-      const record = recordPrompt(parts, prompt.tokens);
       const patch = {
         vector: vectorRecord(loaded),
         vectorModel,

@@ -1,6 +1,6 @@
 import { logitLens } from '../lens/logit-lens.js';
 import type { Context, TokenScore } from '../model/index.js';
-import { splitTask } from '../tasks/split.js';
+import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { loadTask, type Task } from '../tasks/task.js';
 import type { TaskSpec, TaskVector } from '../vectors/task-vector.js';
 import { extractTaskVector } from './extract.js';
@@ -82,7 +82,7 @@ export async function runDecodings(
     const report = (share: number) =>
       events.onProgress?.({ done: decodings.length + share, total: plan.length, stage });
     report(0);
-    const split = splitTask(task, seed, { pictures, validation: Math.max(prompts, 30), test: 0 });
+    const split = vectorSplit(task, seed, prompts, pictures);
     const vector = await extractTaskVector(context, split, {
       spec,
       shots,
@@ -96,6 +96,13 @@ export async function runDecodings(
     report(0);
   }
   return decodings;
+}
+
+/** The items of vectors: the paper's 30, fewer only in a task that is smaller and of which fewer prompts are asked for. */
+export function vectorSplit(task: Task, seed: number, prompts: number, pictures: boolean): TaskSplit {
+  const items = task.items.filter(({ image }) => !pictures || image !== undefined);
+  const distinct = new Set(items.map(({ input }) => input)).size;
+  return splitTask(task, seed, { pictures, validation: Math.max(prompts, Math.min(30, distinct)), test: 0 });
 }
 
 /**

@@ -2,7 +2,6 @@ import { XpatchError } from '../errors.js';
 import { finalNorm } from '../lens/final-norm.js';
 import type { Context, HiddenStates, PassOptions, PassRow, Prompt } from '../model/index.js';
 import { DELIMITER, type Modality, vectorPrompts } from '../tasks/prompts.js';
-import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
 import {
   type ClusterScore,
@@ -13,6 +12,7 @@ import {
   purities,
   silhouettes,
 } from './clusters.js';
+import { vectorSplit } from './decodings.js';
 import { requireModalities } from './modalities.js';
 import { principalComponents, tsne } from './projection.js';
 import { bootstrapInterval, type Estimate } from './statistics.js';
@@ -180,7 +180,7 @@ async function drawPrompts(
   const drawn: Drawn[] = [];
   for (const name of tasks) {
     const task = await loadTask(name, { pictures, style });
-    const split = splitTask(task, seed, { pictures, validation: Math.max(count, 30), test: 0 });
+    const split = vectorSplit(task, seed, count, pictures);
     for (const modality of modalities) {
       for (const { parts, shots: examples, query } of vectorPrompts(split, modality, { shots, count })) {
         drawn.push({

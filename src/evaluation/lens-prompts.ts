@@ -52,8 +52,8 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
     const share = (total: number) => Math.floor((total + kinds.length - 1 - i) / kinds.length);
     const nValidation = Math.floor(split.validation.length / VALIDATION_SHARE);
     const halves = { validation: split.validation.slice(0, nValidation), fit: split.validation.slice(nValidation) };
-    const wanted = { validation: Math.floor(share(prompts) / VALIDATION_SHARE), fit: 0 };
-    wanted.fit = share(prompts) - wanted.validation;
+    const forChoice = Math.floor(prompts / VALIDATION_SHARE);
+    const wanted = { validation: share(forChoice), fit: share(prompts - forChoice) };
     for (const half of ['fit', 'validation'] as const) {
       const count = Math.min(wanted[half], halves[half].length);
       if (count === 0) continue;

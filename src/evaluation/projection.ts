@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
-import { simultaneous_poweriteration as leadingEigenvectors, Matrix, TSNE } from '@saehrimnir/druidjs';
+import { TSNE } from '@saehrimnir/druidjs';
+import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 import { XpatchError } from '../errors.js';
 import type { OnProgress } from '../model/types.js';
 import type { Distances } from './clusters.js';
@@ -57,31 +58,24 @@ export function principalComponents({ n, data }: Distances): {
   points: [x: number, y: number][];
   explained: [number, number];
 } {
-  const squares = data.map((distance) => distance * distance);
-  const means = Float64Array.from({ length: n }, (_, i) => {
-    return squares.subarray(i * n, (i + 1) * n).reduce((a, b) => a + b, 0) / n;
-  });
-  const overall = means.reduce((a, b) => a + b, 0) / n;
-  const gram = Array.from({ length: n }, (_, i) =>
-    Float64Array.from({ length: n }, (_, j) => {
-      return -0.5 * ((squares[i * n + j] as number) - (means[i] as number) - (means[j] as number) + overall);
-    }),
-  );
-  const total = gram.reduce((sum, row, i) => sum + (row[i] as number), 0);
-  const { eigenvalues, eigenvectors } = leadingEigenvectors(Matrix.from(gram), 2, {
-    seed: 1,
-    max_iterations: 1000,
-    tol: 1e-16,
-  });
+  const gram = Matrix.from1DArray(n, n, data);
+  gram.apply((i, j) => gram.set(i, j, -0.5 * gram.get(i, j) ** 2));
+  gram.center('row').center('column');
+  const { realEigenvalues, eigenvectorMatrix } = new EigenvalueDecomposition(gram, { assumeSymmetric: true });
+  const order = realEigenvalues.map((_, i) => i).sort((a, b) => at(realEigenvalues, b) - at(realEigenvalues, a));
   const axes = [0, 1].map((a) => {
-    const length = Math.sqrt(Math.max(0, eigenvalues[a] as number));
-    const vector = eigenvectors[a] as Float64Array;
-    const largest = vector.reduce((best, x) => (Math.abs(x) > Math.abs(best) ? x : best), 0);
-    return vector.map((x) => x * length * (Math.sign(largest) || 1));
+    const column = order[a] ?? 0;
+    const variance = a < n ? Math.max(0, at(realEigenvalues, column)) : 0;
+    const axis = eigenvectorMatrix.getColumn(column).map((x) => x * Math.sqrt(variance));
+    const largest = axis.reduce((best, x) => (Math.abs(x) > Math.abs(best) ? x : best), 0);
+    return { variance, axis: largest < 0 ? axis.map((x) => -x) : axis };
   });
-  const share = (a: number) => (total > 0 ? Math.max(0, eigenvalues[a] as number) / total : 0);
+  const total = gram.trace();
+  const share = (a: number) => (total > 0 ? (axes[a]?.variance ?? 0) / total : 0);
   return {
-    points: Array.from({ length: n }, (_, i) => [axes[0]?.[i] as number, axes[1]?.[i] as number]),
+    points: Array.from({ length: n }, (_, i) => [axes[0]?.axis[i] as number, axes[1]?.axis[i] as number]),
     explained: [share(0), share(1)],
   };
 }
+
+const at = (values: readonly number[], i: number): number => values[i] as number;

@@ -1,7 +1,7 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
-import { makeFolder, writeFileAtomic } from '../files.js';
+import { makeFolder, writeError, writeFileAtomic } from '../files.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { LineFile } from './result-file.js';
 
@@ -28,6 +28,10 @@ export class RunFolder {
     await makeFolder(path);
     requireEmpty(path, await readdir(path));
     const folder = new RunFolder(path);
+    // Of two commands that start at once only one makes the file.
+    await writeFile(join(path, 'manifest.json'), '', { flag: 'wx' }).catch((cause) => {
+      throw writeError(path, cause);
+    });
     await folder.writeManifest(manifest);
     return folder;
   }

@@ -122,7 +122,9 @@ function estimate(observations: readonly Observation[], seed: number, lowest: nu
   const items = domains.reduce((sum, domain) => sum + domain.items, 0);
   const n = observations.length;
   if (observations.every((o) => o.value === observations[0]?.value)) {
-    const width = wilsonInterval(0, items).high;
+    // Only for scores of right and wrong; other equal numbers (a divergence) have no width to be known.
+    const width = Number.isInteger(value) && Math.abs(value) <= 1 ? wilsonInterval(0, items).high : 0;
+    if (width === 0) return { value, n, items, low: value, high: value };
     return { value, n, items, low: Math.max(lowest, value - width), high: Math.min(1, value + width) };
   }
   const random = new Random(seed, 'bootstrap');

@@ -28,13 +28,13 @@ export interface FitOptions {
 }
 
 /** Ridge strengths to choose from; the last one is `bias`. */
-const STRENGTHS = [1e-4, 1e-3, 1e-2, 0.1, 1, Number.POSITIVE_INFINITY];
+const STRENGTHS = [1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, Number.POSITIVE_INFINITY];
 /** Where the search begins; a layer begins where the one before ended. */
 const FIRST_STRENGTH = 0.1;
 /** One prompt in so many chooses the strengths. */
 const VALIDATION_SHARE = 5;
 /** Each of these positions is decoded with every strength, in every layer. */
-const VALIDATION_POSITIONS = 160;
+const VALIDATION_POSITIONS = 320;
 /** States of one pass, bytes. */
 const PASS_BYTES = 32 * 2 ** 20;
 
@@ -54,7 +54,7 @@ interface Sample {
  *   would rule the fit (attention sinks: Xiao et al. 2023, arXiv 2309.17453). The lens reads it like any other.
  *
  * Memory: 16 n_embd^2 bytes a layer, as many layers at once as `memory` holds, at least one. Time: for each layer
- * 1.5 positions x n_embd^2 multiplications for the sums, and some three times 7/6 n_embd^3 for a solution and 160 rows
+ * 1.5 positions x n_embd^2 multiplications for the sums, and some four times 7/6 n_embd^3 for a solution and 320 rows
  * through the head.
  *
  * @param prompts different ones, at least 5, with several times as many positions as n_embd if the maps are to be of use

@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
-import { XpatchError } from '../errors.js';
-import { writeFileAtomic } from '../files.js';
+import { makeFolder, writeFileAtomic } from '../files.js';
 import type { RgbImage } from './image.js';
 import type { ImageEncoder } from './image-encoder.js';
 import type { Segment } from './prompt.js';
@@ -63,9 +62,7 @@ export class CachedImageEncoder implements ImageEncoder {
     this.encodes++;
     const segments = await this.inner.encode(image);
     if (folder && file) {
-      await mkdir(folder, { recursive: true }).catch((cause) => {
-        throw new XpatchError('FILE_WRITE', `The picture cache ${folder} cannot be made: ${cause.message}`, { cause });
-      });
+      await makeFolder(folder);
       const body = serialize({ format: FORMAT, segments });
       await writeFileAtomic(file, [createHash('sha256').update(body).digest(), body]);
     }

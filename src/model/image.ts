@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import sharp from 'sharp';
 import { XpatchError } from '../errors.js';
 import type { ImageSource } from './types.js';
 
@@ -25,6 +24,8 @@ const MAX_PIXELS = 64e6;
  */
 export async function readImage(source: ImageSource, options: { width?: number } = {}): Promise<RgbImage> {
   const { input, raw, what } = await open(source);
+  // Not imported at the top: doctor must start, and text models run, where sharp does not load.
+  const { default: sharp } = await import('sharp');
   try {
     let image = sharp(input, { ...(raw && { raw }), limitInputPixels: MAX_PIXELS, failOn: 'error' })
       .autoOrient()

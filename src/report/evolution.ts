@@ -131,7 +131,11 @@ function otherAnswerStatement(cells: readonly EvolutionCell[], modality: Modalit
     from < layers
       ? `From layer ${from} on the right answer is more frequent; at the last layer it is the best token in ${last.right}.`
       : `The right answer is not more frequent even at the last layer (${last.right} against ${last.other}).`;
-  return `${capital(modality)} prompts: another answer of the same task is the best token in ${most.other} of ${n} prompts at layer ${most.layer}, where that is most frequent. ${turn}`;
+  const others =
+    most.other === 0
+      ? `another answer of the same task is the best token in none of ${n} prompts, at any layer`
+      : `another answer of the same task is the best token in ${most.other} of ${n} prompts at layer ${most.layer}, where that is most frequent`;
+  return `${capital(modality)} prompts: ${others}. ${turn}`;
 }
 
 function inputStatement(cells: readonly EvolutionCell[]): string {

@@ -21,6 +21,8 @@ export interface LensHead {
   readonly inputs: readonly number[];
   readonly texts: readonly string[];
   readonly tracked: readonly { readonly token: number; readonly text: string }[];
+  /** How many of them are listed beside every state. */
+  readonly listed: number;
   readonly maxEntropy: number;
   readonly maxKl: number;
 }

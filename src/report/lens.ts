@@ -12,6 +12,8 @@ export interface PromptLens {
   lens: Lens;
   /** The same at the last of these positions, with the tokens to be followed through the layers. */
   last: Lens;
+  /** How many of the tokens in `lens` were asked for; the others are there to be pinned in the page. */
+  asked: number;
   /** Whether the states went through a tuned lens. */
   tuned: boolean;
 }
@@ -38,11 +40,12 @@ export function lensReport(
 }
 
 /** The grid of a lens with the prompt beside it. */
-export function lensView({ model, prompt, lens, tuned }: PromptLens): LensView {
+export function lensView({ model, prompt, lens, asked, tuned }: PromptLens): LensView {
   const shown = new Set(lens.positions);
   return {
     title: tuned ? 'Tuned lens' : 'Logit lens',
     lens,
+    listed: asked,
     inputs: lens.positions.map((p) => {
       const token = prompt.tokens[p] as number;
       return token < 0 ? { text: '', kind: 'image' } : { text: model.detokenize([token]), kind: 'token' };
@@ -86,6 +89,9 @@ function riseBlock({ last }: PromptLens): Block[] {
   ];
 }
 
+/** Best tokens in the table of the last position, however many were kept. */
+const SHOWN = 10;
+
 function lastPositionTable({ last }: PromptLens): TextTable {
   const followed = last.cells[0]?.[0]?.tokens ?? [];
   return {
@@ -100,17 +106,20 @@ function lastPositionTable({ last }: PromptLens): TextTable {
     ],
     rows: last.layers.map((layer, l) => {
       const cell = last.cells[l]?.[0];
-      const best = cell?.top.map(({ text }) => visibleText(text)).join('  ');
+      const best = cell?.top
+        .slice(0, SHOWN)
+        .map(({ text }) => visibleText(text))
+        .join('  ');
       return [
         layer,
         best,
         cell?.top[0]?.probability,
         cell?.entropy,
         cell?.kl,
-        ...(cell?.tokens ?? []).map(({ rank }) => rank),
+        ...(cell?.tokens ?? []).map(({ rank }) => rank + 1),
       ];
     }),
-    notes: ['Ranks count from 0, the best token.'],
+    notes: ['Ranks count from 1, the best token.'],
   };
 }
 

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import sharp from 'sharp';
 import { XpatchError } from '../errors.js';
 import type { Table } from '../evaluation/tables.js';
 import { figureToSvg } from './figure.js';
@@ -119,6 +118,7 @@ async function pictureToDataUrl(path: string): Promise<string> {
     const message = `Cannot read the picture ${path}: ${(cause as Error).message}. Check the path.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });
   }
+  const { default: sharp } = await import('sharp');
   try {
     const png = await sharp(bytes).autoOrient().resize({ width: 192, withoutEnlargement: true }).png().toBuffer();
     return `data:image/png;base64,${png.toString('base64')}`;

@@ -67,6 +67,7 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
     inputs: inputIndices,
     texts: [...texts.keys()],
     tracked,
+    listed: view.listed ?? tracked.length,
     maxEntropy,
     maxKl,
   };

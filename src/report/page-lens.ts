@@ -1,4 +1,3 @@
-import sharp from 'sharp';
 import type { LensCell } from '../lens/logit-lens.js';
 import { notesToHtml, scrolling } from './page-blocks.js';
 import { percent, textHtml, tokenHtml, tokenLabel } from './page-text.js';
@@ -90,6 +89,7 @@ function bestOf(cell: LensCell | undefined): LensCell['top'][number] {
 }
 
 async function toDataUrl({ data, width, height }: LensPicture['picture'], mostBytes: number): Promise<string> {
+  const { default: sharp } = await import('sharp');
   const image = sharp(data, { raw: { width, height, channels: 3 } });
   const png = await image.clone().png({ compressionLevel: 9 }).toBuffer();
   if (png.length <= mostBytes) return `data:image/png;base64,${png.toString('base64')}`;

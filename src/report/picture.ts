@@ -1,4 +1,3 @@
-import sharp from 'sharp';
 import { XpatchError } from '../errors.js';
 import type { LensCell } from '../lens/logit-lens.js';
 import { drawScale, requireLens, shadeOf } from './heatmap.js';
@@ -95,6 +94,7 @@ function drawPatch(patch: Patch, { top }: LensCell, scale: number): string {
 }
 
 async function jpeg({ picture: { data, width, height } }: LensPicture): Promise<string> {
+  const { default: sharp } = await import('sharp');
   const bytes = await sharp(data, { raw: { width, height, channels: 3 } })
     .resize({ width: KEPT, height: KEPT, fit: 'inside', withoutEnlargement: true })
     .jpeg({ quality: 90, chromaSubsampling: '4:4:4' })

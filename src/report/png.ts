@@ -1,4 +1,3 @@
-import sharp from 'sharp';
 import { type Figure, figureToSvg } from './figure.js';
 
 /**
@@ -13,5 +12,6 @@ export async function figureToPng(figure: Figure): Promise<Buffer> {
 
 /** An SVG of mode `outlines` as PNG, at twice its size. */
 export async function svgToPng(svg: string): Promise<Buffer> {
+  const { default: sharp } = await import('sharp');
   return sharp(Buffer.from(svg), { density: 144, unlimited: true }).png({ palette: true }).toBuffer();
 }

@@ -80,6 +80,10 @@ export interface Scatter {
 export interface LensView {
   readonly title: string;
   readonly lens: Lens;
+  /**
+   * How many of the lens's chosen tokens are listed beside every state; the others are there to be pinned. Defaults to all.
+   */
+  readonly listed?: number;
   /** What stands at each position of the lens, in their order: the text of the token; `image` for a row of a picture. */
   readonly inputs: readonly { readonly text: string; readonly kind: 'token' | 'image' }[];
   /** The pictures of the prompt whose rows are among the positions of the lens. */

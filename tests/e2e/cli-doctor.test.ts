@@ -76,8 +76,10 @@ test('starts, and says what is wrong, where sharp does not load', async () => {
   expect((await cli.run(['--help'], env)).code).toBe(0);
   const outcome = await cli.run(['doctor', '--json'], env);
   expect(outcome.code).toBe(1);
-  expect(parseJson(outcome).checks).toMatchObject([
-    { name: 'the addon loads', ok: true },
-    { name: 'the self-test runs', ok: false, detail: expect.stringMatching(/no sharp here/) },
+  const { checks } = parseJson(outcome);
+  expect(checks[0]).toMatchObject({ name: 'the addon loads', ok: true });
+  // What needs no picture is tested all the same.
+  expect(checks.filter((check: { ok: boolean }) => !check.ok)).toMatchObject([
+    { name: 'the self-test runs', detail: expect.stringMatching(/no sharp here/) },
   ]);
 });

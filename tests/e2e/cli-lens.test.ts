@@ -21,6 +21,12 @@ describe('lens of a text', () => {
     expect(top.top).toHaveLength(3);
     expect(top.kl).toBe(0);
     expect(top.tokens[0].text).toBe('T');
+    // The answer can be followed through all layers, whether it is among the best there or not.
+    const answer = top.top[0].token;
+    for (const layer of found.cells) {
+      const { tokens } = layer.at(-1);
+      expect(tokens.find(({ token }: { token: number }) => token === answer).rank).toBeGreaterThanOrEqual(0);
+    }
     expect(found.inputs.map(({ text }: { text: string }) => text).join('')).toContain('Q:Japan\nA:');
     // The last position is read again with the tokens that are followed: the same numbers come out.
     expect(found.last.cells.at(-1)[0].top).toEqual(top.top.map((score: object) => like(score)));

@@ -206,7 +206,7 @@ describe('the lens', () => {
     expect(await page.locator('.pin-part .token').textContent()).toBe(shown(text));
     const expected = [5, 4, 3, 2, 1, 0].map((layer) => cellOf(layer, 57).top.findIndex((t) => t.token === token));
     const ranks = await rows.locator('td:last-child').allTextContents();
-    expect(ranks).toEqual(expected.map((rank) => (rank < 0 ? 'not in the top 3' : String(rank))));
+    expect(ranks).toEqual(expected.map((rank) => (rank < 0 ? 'not in the top 3' : String(rank + 1))));
     const own = (await rows.nth(2).locator('td').first().textContent()) ?? '';
     expect(Number.parseFloat(own) / 100).toBeCloseTo(probability, 2.5);
     expect(await page.locator('.chart circle').count()).toBe(expected.filter((rank) => rank >= 0).length);

@@ -211,5 +211,6 @@ describe('embeddings', () => {
     await expectError(run({ layer: 8 }), 'LAYER_OUT_OF_RANGE', /0 to 7/);
     await expectError(run({ tasks: ['food-color'] }), 'INVALID_ARGUMENT', /two different/);
     await expectError(run({ prompts: 2 }), 'INVALID_ARGUMENT', /at least 3/);
+    await expectError(run({ prompts: 91 }), 'TASK_INVALID', /91 validation items/);
   });
 });

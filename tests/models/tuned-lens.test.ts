@@ -13,6 +13,12 @@ beforeAll(async () => {
 });
 afterAll(() => model.dispose());
 
+test('as many prompts as asked for are made, however few, of every task and modality in turn', async () => {
+  const { fit, validation, test: held } = await taskLensPrompts(model, { prompts: 15, test: 2 });
+  expect([fit.length, validation.length, held.length]).toEqual([12, 3, 2]);
+  expect(fit.filter(({ tokens }) => tokens.includes(-1))).toHaveLength(6);
+});
+
 test('it is never worse than the plain lens, mean over layers', async () => {
   const context = await model.createContext();
   const { fit, validation, test: held } = await taskLensPrompts(model, { prompts: 96, test: 48 });

@@ -51,7 +51,7 @@ describe('against scikit-learn', () => {
     expectNear(purities(found, reference.labels), reference.purities);
   });
 
-  test('principal components, up to the sign of an axis', () => {
+  test('principal components, up to the sign of an axis', async () => {
     const { points, explained } = principalComponents(distances);
     expectNear(explained, reference.explained, 6);
     for (const axis of [0, 1] as const) {

@@ -13,7 +13,9 @@ const COMMAND = /\bxpatch (?!--)([a-z]+)([^\n`#]*)/g;
 
 /** Command lines in code, in blocks and within sentences. */
 function commandsOf(text: string): { name: string; rest: string }[] {
-  const code = [...text.matchAll(/```[a-z]*\n(.*?)```|`([^`\n]+)`/gs)].map(([, block, inline]) => block ?? inline ?? '');
+  const code = [...text.matchAll(/```[a-z]*\n(.*?)```|`([^`\n]+)`/gs)].map(
+    ([, block, inline]) => block ?? inline ?? '',
+  );
   return code.flatMap((piece) => [...piece.matchAll(COMMAND)].map(([, name = '', rest = '']) => ({ name, rest })));
 }
 
@@ -28,7 +30,9 @@ describe.each(documents)('docs/%s', (document) => {
   const commands = commandsOf(read('docs', document));
 
   test('names only commands and options that exist', () => {
-    const known = new Set(sources.flatMap((text) => [...text.matchAll(/\bcommand: '([a-z]+)/g)].map(([, name]) => name)));
+    const known = new Set(
+      sources.flatMap((text) => [...text.matchAll(/\bcommand: '([a-z]+)/g)].map(([, name]) => name)),
+    );
     for (const { name, rest } of commands) {
       expect([...known]).toContain(name);
       for (const [, option = ''] of rest.matchAll(/ --([a-z-]+)/g)) {

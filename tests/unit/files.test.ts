@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { writeFileAtomic } from '../../src/files.js';
+import { makeFolder, writeFileAtomic } from '../../src/files.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();
@@ -36,5 +36,22 @@ describe('writeFileAtomic', () => {
     await mkdir(join(folder, 'directory'));
     await expectError(() => writeFileAtomic(join(folder, 'directory'), ''), 'FILE_WRITE', /name a file inside/);
     expect((await readdir(folder)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+});
+
+describe('makeFolder', () => {
+  test('makes a folder and those above it, once or again', async () => {
+    const path = join(folder, 'x', 'y', 'z');
+    await makeFolder(path);
+    await makeFolder(path);
+    await writeFile(join(path, 'a'), '');
+    await makeFolder('.');
+  });
+
+  test('refuses a file in its way, and ends where no folder can be made', async () => {
+    await writeFile(join(folder, 'file'), '');
+    await expectError(() => makeFolder(join(folder, 'file')), 'FILE_WRITE', /EEXIST/);
+    await expectError(() => makeFolder(join(folder, 'file', 'x')), 'FILE_WRITE', /ENOTDIR/);
+    if (process.platform === 'linux') await expectError(() => makeFolder('/proc/x/y'), 'FILE_WRITE', /ENOENT/);
   });
 });

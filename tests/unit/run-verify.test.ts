@@ -11,6 +11,16 @@ import { loadTask } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 
+/** The fields of a manifest that are changed here. */
+interface ChangedManifest {
+  status: string;
+  lines: number;
+  options: { shots: number };
+  tasks: { 'food-color': { sha256: string } };
+  vectors: Record<string, string>;
+  model: { hash: string };
+}
+
 const parent = await temporaryFolder();
 const choice = new LayerChoice(EXPERIMENT);
 for (const line of sampleLines()) choice.add(line);
@@ -78,7 +88,7 @@ describe('the checks of a run', () => {
     const path = await finishedRun();
     const manifestFile = join(path, 'manifest.json');
     const text = await readFile(manifestFile, 'utf8');
-    const change = async (edit: (manifest: Record<string, any>) => void) => {
+    const change = async (edit: (manifest: ChangedManifest) => void) => {
       const manifest = JSON.parse(text);
       edit(manifest);
       await writeFile(manifestFile, JSON.stringify(manifest));
@@ -86,23 +96,41 @@ describe('the checks of a run', () => {
       await writeFile(manifestFile, text);
       return found;
     };
-    expect(await change((m) => void (m.options.shots = 4))).toEqual([expect.stringMatching(/^manifest: .*changed/)]);
-    expect(await change((m) => void (m.status = 'running'))).toEqual([
-      expect.stringMatching(/^manifest: .*not complete/),
-    ]);
-    expect(await change((m) => void (m.lines += 1))).toEqual([expect.stringMatching(/^lines: .*manifest says/)]);
-    expect(await change((m) => void (m.tasks['food-color'].sha256 = '0'))).toEqual([
-      expect.stringMatching(/^manifest/),
-      expect.stringMatching(/^tasks: food-color is not the file/),
-    ]);
-    expect(await change((m) => void (m.vectors.more = '0'))).toEqual(['vectors: more is missing']);
-    expect(await change((m) => void delete m.vectors[vectors[0] as string])).toEqual([
-      `vectors: ${vectors[0]} is not in the manifest`,
-    ]);
-    expect(await change((m) => void (m.model.hash = '0'))).toEqual([
-      expect.stringMatching(/^manifest/),
-      expect.stringMatching(/^vectors: .* is of another model/),
-    ]);
+    expect(
+      await change((m) => {
+        m.options.shots = 4;
+      }),
+    ).toEqual([expect.stringMatching(/^manifest: .*changed/)]);
+    expect(
+      await change((m) => {
+        m.status = 'running';
+      }),
+    ).toEqual([expect.stringMatching(/^manifest: .*not complete/)]);
+    expect(
+      await change((m) => {
+        m.lines += 1;
+      }),
+    ).toEqual([expect.stringMatching(/^lines: .*manifest says/)]);
+    expect(
+      await change((m) => {
+        m.tasks['food-color'].sha256 = '0';
+      }),
+    ).toEqual([expect.stringMatching(/^manifest/), expect.stringMatching(/^tasks: food-color is not the file/)]);
+    expect(
+      await change((m) => {
+        m.vectors.more = '0';
+      }),
+    ).toEqual(['vectors: more is missing']);
+    expect(
+      await change((m) => {
+        delete m.vectors[vectors[0] as string];
+      }),
+    ).toEqual([`vectors: ${vectors[0]} is not in the manifest`]);
+    expect(
+      await change((m) => {
+        m.model.hash = '0';
+      }),
+    ).toEqual([expect.stringMatching(/^manifest/), expect.stringMatching(/^vectors: .* is of another model/)]);
     expect(await failures(path)).toEqual([]);
 
     const results = join(path, 'results.jsonl');

@@ -36,6 +36,12 @@ interface Answer {
 }
 
 let server: RunServer;
+const servers: RunServer[] = [];
+async function serve(...args: Parameters<typeof serveRuns>): Promise<RunServer> {
+  const own = await serveRuns(...args);
+  servers.push(own);
+  return own;
+}
 
 /** One request, its path sent as it is written. */
 function ask(path: string, options: { method?: string; headers?: Record<string, string>; server?: RunServer } = {}) {
@@ -80,9 +86,9 @@ beforeAll(async () => {
   writeFileSync(join(two, 'tables', 'other.csv'), 'a,b\r\n2,2\r\n');
   makeRun(join(runs, 'running'), { ...manifest, status: 'running' });
   rmSync(join(runs, 'running', 'report.html'));
-  server = await serveRuns([runs]);
+  server = await serve([runs]);
 });
-afterAll(() => server.close());
+afterAll(() => Promise.all(servers.map((each) => each.close())));
 
 describe('what is served', () => {
   test('the list, with the state of every run', async () => {
@@ -158,13 +164,12 @@ describe('what is served', () => {
 
   test('what is left when a folder goes while it serves', async () => {
     const [gone, last] = ['gone', 'last'].map((name) => makeRun(join(folder, name), { ...manifest, title: name }));
-    const own = await serveRuns([gone as string, last as string, last as string]);
+    const own = await serve([gone as string, last as string, last as string]);
     expect((await ask('/', { server: own })).body.match(/<th scope="row"/g)).toHaveLength(2);
     rmSync(gone as string, { recursive: true });
     expect((await ask('/', { server: own })).body.match(/<th scope="row"/g)).toHaveLength(1);
     rmSync(last as string, { recursive: true });
     expect((await ask('/', { server: own })).body).toContain('They have gone.');
-    await own.close();
   });
 });
 
@@ -199,9 +204,8 @@ describe('what is refused', () => {
     const run = makeRun(join(folder, 'linked', 'run'));
     rmSync(join(run, 'figures'), { recursive: true });
     symlinkSync(folder, join(run, 'figures'));
-    const own = await serveRuns([run]);
+    const own = await serve([run]);
     expect((await ask(`/runs/${await idOf(run)}/figures/secret.svg`, { server: own })).status).toBe(404);
-    await own.close();
   });
 
   test('pages and runs that do not exist', async () => {
@@ -259,10 +263,9 @@ describe('broken folders are listed with what is wrong', () => {
     const [entry] = await findRuns([path]);
     const run = await readRun(entry as NonNullable<typeof entry>);
     expect(run).toMatchObject({ state: 'broken', title: name, problem: expect.stringMatching(problem) });
-    const own = await serveRuns([path]);
+    const own = await serve([path]);
     const { status, body } = await ask('/', { server: own });
     expect({ status, told: body.includes('class="problem"><bdi>RUN_INVALID: ') }).toEqual({ status: 200, told: true });
-    await own.close();
   });
 
   test('a manifest that is a link, a folder or a pipe; a report that is missing', async () => {
@@ -290,12 +293,11 @@ describe('broken folders are listed with what is wrong', () => {
     const odd = JSON.stringify({ status: 'running', title: 3, model: null, started: ['x'], experiment: {}, deep: 0 });
     const path = makeRun(join(folder, 'odd', 'types'), odd.replace('"deep":0', `"deep":${deep}`));
     const [one, other] = await findRuns([path, join(runs, 'one')]);
-    const own = await serveRuns([path, join(runs, 'one')]);
+    const own = await serve([path, join(runs, 'one')]);
     const list = await ask('/', { server: own });
     const page = await ask(`/compare?left=${one?.id}&right=${other?.id}`, { server: own });
     expect({ list: list.status, page: page.status }).toEqual({ list: 200, page: 200 });
     expect(list.body).toContain('>types</bdi>');
-    await own.close();
   });
 });
 
@@ -325,9 +327,8 @@ describe('finding runs', () => {
     const { port } = other.address() as { port: number };
     await expectError(() => serveRuns([runs], { port }), 'PORT_UNAVAILABLE', /is taken\. Name another --port/);
     await new Promise((resolve) => other.close(resolve));
-    const again = await serveRuns([runs], { port });
+    const again = await serve([runs], { port });
     expect(again.url).toBe(`http://127.0.0.1:${port}/`);
-    await again.close();
   });
 });
 

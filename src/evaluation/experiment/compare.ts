@@ -8,7 +8,6 @@ import type { ResultLine } from './types.js';
  */
 const TOLERANCES: Partial<Record<keyof ResultLine, { absolute: number; relative: number }>> = {
   probability: { absolute: 0.01, relative: 0 },
-  kl: { absolute: 0.02, relative: 0.1 },
   logLikelihood: { absolute: 0.05, relative: 0.01 },
   kl: { absolute: 0.05, relative: 0.05 },
   // Of identity it is rounding alone.

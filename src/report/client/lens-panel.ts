@@ -50,7 +50,7 @@ export class LensPanel {
       h('div', {}, h('dt', {}, 'settles at'), h('dd', {}, `layer ${layers[data.head.settled[p] as number]}`)),
     );
     const parts: HTMLElement[] = [place, facts, this.scores(data.top(l, p), p, 'Best tokens')];
-    const tracked = data.tracked(l, p);
+    const tracked = data.tracked(l, p).slice(0, data.head.listed);
     if (tracked.length > 0)
       parts.push(h('p', { class: 'label' }, 'Followed tokens'), this.scores(tracked, p, 'Followed tokens'));
     this.cellPart.replaceChildren(...parts);
@@ -73,7 +73,7 @@ export class LensPanel {
     const summary = `${tokenLabel(pin.text)} pinned at position ${positions[pin.p]}; among the best tokens in ${known} of ${layers.length} layers.`;
     this.status.textContent = summary;
     const rows = found.map((score, l) => {
-      const rank = score ? String(score.rank) : `not in the top ${this.data.nRanks}`;
+      const rank = score ? String(score.rank + 1) : `not in the top ${this.data.nRanks}`;
       return h(
         'tr',
         {},
@@ -82,7 +82,7 @@ export class LensPanel {
         h('td', { class: score ? '' : 'unknown' }, rank),
       );
     });
-    const head = ['layer', 'probability', 'rank, from 0'].map((name) => h('th', { scope: 'col' }, name));
+    const head = ['layer', 'probability', 'rank'].map((name) => h('th', { scope: 'col' }, name));
     this.pinPart.replaceChildren(
       h(
         'p',
@@ -108,7 +108,7 @@ export class LensPanel {
       share.style.width = `${100 * probability}%`;
       pin.append(
         share,
-        h('span', { class: 'rank' }, String(rank)),
+        h('span', { class: 'rank' }, String(rank + 1)),
         tokenNode(text),
         h('span', { class: 'percent' }, percent(probability)),
       );
