@@ -31,12 +31,17 @@ export interface Classes {
 /**
  * The names of classes and the tokens of those of your own.
  *
- * @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes or equal names, TOKEN_INVALID for words of several tokens
+ * @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes, equal names and odd ones, TOKEN_INVALID for words of several tokens
  */
 export function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass | WordClass)[]) {
   const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
   if (names.length < 2 || new Set(names).size < names.length) {
     const message = `Curves compare at least two classes with different names, not ${names.join(', ') || 'none'}.`;
+    throw new XpatchError('INVALID_ARGUMENT', message);
+  }
+  const odd = names.find((name) => !/^[\p{L}\p{N}][\p{L}\p{N} _-]*$/u.test(name));
+  if (odd !== undefined) {
+    const message = `${JSON.stringify(odd)} cannot name a class: use letters, digits, spaces, - and _.`;
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   const own = new Map<string, readonly number[]>();

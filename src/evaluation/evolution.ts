@@ -14,7 +14,7 @@ import {
   type WordClass,
 } from './evolution-classes.js';
 import { requireModalities } from './modalities.js';
-import { classOf, type TaskTokens, type TopClass, taskTokens } from './token-classes.js';
+import { classOf, type TaskTokens, type Tokenizer, type TopClass, taskTokens, wordTokens } from './token-classes.js';
 
 export interface EvolutionOptions {
   /** Names of shipped tasks, or paths of task files. */
@@ -105,9 +105,13 @@ export async function runEvolution(
   if (!Number.isSafeInteger(prompts) || prompts < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
   }
-  checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
+  const { names } = checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
   const loaded: Task[] = [];
-  for (const name of tasks) loaded.push(await loadTask(name, { pictures, style }));
+  for (const name of tasks) {
+    const task = await loadTask(name, { pictures, style });
+    if (names.length === 2 && names.includes('task')) requireTaskWord(context.model, task);
+    loaded.push(task);
+  }
   const plan = loaded.flatMap((task) => modalities.map((modality) => ({ task, modality })));
   const cells: EvolutionCell[] = [];
   for (const { task, modality } of plan) {
@@ -120,6 +124,17 @@ export async function runEvolution(
     report(0);
   }
   return cells;
+}
+
+/** Curves compare two classes at least, and one of two is the task word. */
+function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): void {
+  if (taskWord !== undefined && wordTokens(model, taskWord).length > 0) return;
+  const why =
+    taskWord === undefined ? 'has none' : `has ${JSON.stringify(taskWord)}, which this model spells in pieces`;
+  throw new XpatchError(
+    'TASK_INVALID',
+    `The class of the task word needs one, and task ${name} ${why}. Add a third class.`,
+  );
 }
 
 interface CellPlan extends EvolutionOptions {

@@ -81,7 +81,7 @@ export function taskTokens(model: Tokenizer, task: Pick<Task, 'taskWord' | 'item
 }
 
 /** What the best token of a state can be. In this order a token that is several of them counts as the first one. */
-export const TOP_CLASSES = ['right answer', 'task word', 'another answer', 'input token', 'other'] as const;
+export const TOP_CLASSES = ['right answer', 'task word', 'another answer', 'input token', 'another token'] as const;
 export type TopClass = (typeof TOP_CLASSES)[number];
 
 /** Which class a token is in for a prompt whose right answer is `expected`. */
@@ -89,5 +89,5 @@ export function classOf(token: number, expected: string, tokens: TaskTokens, inp
   if (tokens.answers.get(expected.trim())?.includes(token)) return 'right answer';
   if (tokens.word.includes(token)) return 'task word';
   if (tokens.anyAnswer.has(token)) return 'another answer';
-  return token === inputToken ? 'input token' : 'other';
+  return token === inputToken ? 'input token' : 'another token';
 }

@@ -20,6 +20,8 @@ const LABELS: Readonly<Record<string, string>> = {
   answer: 'right answer',
   other: 'another answer',
 };
+/** Curves and pies of a page give a class the same colour. */
+const COLOUR_ORDER = ['input token', 'task word', 'right answer', 'another answer', 'another token'];
 const labelOf = (name: string): string => (Object.hasOwn(LABELS, name) ? (LABELS[name] as string) : name);
 
 const DEFINITIONS: Readonly<Record<string, string>> = {
@@ -227,6 +229,7 @@ function curvesFigure(
     title: `The last delimiter through the layers, ${cells[0]?.modality} prompts`,
     xLabel: 'layer (0-based block output)',
     yLabel: 'probability among the classes',
+    colourOrder: COLOUR_ORDER,
     panels: curves.map((one) => ({
       title: `${one.task} (n = ${one.n})`,
       series: one.curves.map(({ name, points }) => ({
@@ -258,6 +261,7 @@ function pies(
 ): Pies {
   return {
     title,
+    colourOrder: COLOUR_ORDER,
     pies: groups.flatMap(({ name, cells }) =>
       layers.map((layer) => ({ title: `${name}, layer ${layer}`, slices: topClasses(cells, layer) })),
     ),

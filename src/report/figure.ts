@@ -2,7 +2,7 @@ import { XpatchError } from '../errors.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark } from './marks.js';
 import { drawSheet } from './sheet.js';
-import { type ColourName, colour, fixed, SERIES, svgText, type TextMode, tipOf } from './svg.js';
+import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, tipOf } from './svg.js';
 
 /** A point of a curve, with the interval drawn as a band when there is one. */
 export interface Point {
@@ -33,6 +33,8 @@ export interface Figure {
   readonly xLabel: string;
   readonly yLabel: string;
   readonly panels: readonly Panel[];
+  /** Labels whose colours do not depend on the others here, so that figures of a page agree. Defaults to order of appearance. */
+  readonly colourOrder?: readonly string[];
   /** Defaults to 0 to 1, the range of an accuracy. */
   readonly yRange?: readonly [number, number];
   /** Lines of small print below, e.g. what the bands are and n. */
@@ -108,12 +110,11 @@ interface Style {
   readonly upright?: boolean;
 }
 
-/** Styles by label in order of appearance; baselines take the colour of a series of their name. */
-function stylesOf({ panels }: Figure): Map<string, Style> {
+/** Styles by label; baselines take the colour of a series of their name. */
+function stylesOf({ panels, colourOrder }: Figure): Map<string, Style> {
   const styles = new Map<string, Style>();
-  for (const { label } of panels.flatMap((panel) => panel.series)) {
-    if (styles.has(label)) continue;
-    const i = styles.size;
+  const labels = panels.flatMap((panel) => panel.series.map(({ label }) => label));
+  for (const [label, i] of coloursOf(labels, colourOrder)) {
     const name: ColourName = `series-${i % SERIES.length}`;
     styles.set(label, { colour: name, mark: { colour: name, shape: i + Math.floor(i / SERIES.length) } });
   }

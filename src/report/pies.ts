@@ -1,7 +1,7 @@
 import { XpatchError } from '../errors.js';
 import type { Pies } from './report.js';
 import { drawSheet } from './sheet.js';
-import { type ColourName, colour, fixed, SERIES, svgText, type TextMode, tipOf, wrapText } from './svg.js';
+import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, tipOf, wrapText } from './svg.js';
 import { visibleText } from './visible.js';
 
 type Slice = Pies['pies'][number]['slices'][number];
@@ -17,10 +17,13 @@ const CENTRE = { x: CELL.width / 2, y: RADIUS + 48 };
  * @param mode Defaults to `outlines`.
  * @throws {XpatchError} INVALID_ARGUMENT when there is no pie, a pie has no counts, or a count is not a number from 0
  */
-export function piesToSvg({ title, pies, notes }: Pies, mode: TextMode = 'outlines'): string {
+export function piesToSvg({ title, pies, notes, colourOrder }: Pies, mode: TextMode = 'outlines'): string {
   for (const pie of pies) requireCounts(title, pie);
   if (pies.length === 0) throw new XpatchError('INVALID_ARGUMENT', `"${title}" has no pies. Leave it out.`);
-  const labels = [...new Set(pies.flatMap((pie) => pie.slices.map((slice) => slice.label)))];
+  const labels = coloursOf(
+    pies.flatMap((pie) => pie.slices.map((slice) => slice.label)),
+    colourOrder,
+  );
   const columns = Math.min(3, pies.length);
   const svg = pies.map((pie, i) => {
     const x = (i % columns) * CELL.width + CENTRE.x;
@@ -30,7 +33,7 @@ export function piesToSvg({ title, pies, notes }: Pies, mode: TextMode = 'outlin
   return drawSheet(mode, {
     title,
     width: Math.max(460, columns * CELL.width),
-    legend: labels.map((label, i) => [label, swatch(i, mode)]),
+    legend: [...labels].map(([label, i]) => [label, swatch(i, mode)]),
     plot: { svg, height: Math.ceil(pies.length / columns) * CELL.height },
     notes,
   });
@@ -45,7 +48,7 @@ function requireCounts(title: string, { title: name, slices }: Pies['pies'][numb
   );
 }
 
-function drawPie({ title, slices }: Pies['pies'][number], labels: readonly string[], mode: TextMode): string {
+function drawPie({ title, slices }: Pies['pies'][number], labels: ReadonlyMap<string, number>, mode: TextMode): string {
   const total = slices.reduce((sum, slice) => sum + slice.count, 0);
   const names = wrapText(title, 12.5, CELL.width - 20);
   const out = names.map((line, i) =>
@@ -58,7 +61,9 @@ function drawPie({ title, slices }: Pies['pies'][number], labels: readonly strin
     done += slice.count;
     const to = 2 * Math.PI * (done / total);
     const share = slice.count / total;
-    out.push(`<g${tipOf(mode, describe(slice, total))}>${drawSlice(labels.indexOf(slice.label), from, to, mode)}</g>`);
+    out.push(
+      `<g${tipOf(mode, describe(slice, total))}>${drawSlice(labels.get(slice.label) as number, from, to, mode)}</g>`,
+    );
     if (share >= 0.03) {
       const [x, y] = at((from + to) / 2, RADIUS + 6);
       // Beside the circle: the text ends or starts there, and hangs below it in the lower half.

@@ -54,6 +54,8 @@ export interface Pies {
       readonly examples?: readonly string[];
     }[];
   }[];
+  /** As in `Figure`. */
+  readonly colourOrder?: readonly string[];
   readonly notes?: readonly string[];
 }
 

@@ -8,6 +8,18 @@ export type TextMode = 'text' | 'outlines';
 
 /** Okabe and Ito 2008 without yellow and black, strongest contrasts first; two more that stay apart from them. */
 export const SERIES = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#555555', '#882255'] as const;
+
+/** Which colour each label has: its place in `order`, then the places behind it in order of appearance. */
+export function coloursOf(labels: Iterable<string>, order: readonly string[] = []): Map<string, number> {
+  const places = new Map<string, number>();
+  let next = order.length;
+  for (const label of labels) {
+    if (places.has(label)) continue;
+    const known = order.indexOf(label);
+    places.set(label, known < 0 ? next++ : known);
+  }
+  return places;
+}
 const COLOURS = { ink: '#222222', muted: '#666666', grid: '#E3E3E3', ground: '#FFFFFF' } as const;
 export type ColourName = keyof typeof COLOURS | `series-${number}` | `#${string}`;
 

@@ -1,4 +1,6 @@
 // Evolution, decodings and embeddings of the demo model against arithmetic on the model's own logits and states.
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import {
   type Context,
@@ -19,12 +21,13 @@ import {
   splitTask,
   vectorPrompts,
 } from '../../src/index.js';
-import { expectError } from '../unit/helpers.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
 
 let model: Model;
 let context: Context;
 let cells: EvolutionCell[];
 const shares: number[] = [];
+const folder = await temporaryFolder();
 
 beforeAll(async () => {
   model = await loadModel('demo', { threads: 1 });
@@ -120,6 +123,10 @@ describe('evolution', () => {
     await expectError(run({ tasks: ['food-smell'] }), 'TASK_INVALID', /food-smell/);
     await expectError(run({ shots: 200 }), 'TASK_INVALID', /200 shots/);
     await expectError(run({ classes: ['answer'] }), 'INVALID_ARGUMENT', /at least two/);
+    const wordless = join(folder, 'wordless.json');
+    await writeFile(wordless, JSON.stringify([...'abcdefgh'].map((input) => ({ input, output: input.toUpperCase() }))));
+    const named = { tasks: [wordless], classes: ['task', 'answer'], shots: 2 };
+    await expectError(run(named), 'TASK_INVALID', /task wordless has none/);
     const stop = { signal: AbortSignal.abort() };
     await expectError(() => runEvolution(context, { tasks, modalities: ['text'] }, stop), 'ABORTED', /aborted/);
   });

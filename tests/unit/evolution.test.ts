@@ -91,7 +91,7 @@ describe('tokens of words', () => {
     expect(is('Lima', 'Paris')).toBe('another answer');
     expect(is('Paris', 'Lima')).toBe('another answer'); // although it is the input token
     expect(is('Capital', 'Lima')).toBe('task word');
-    expect(is('Rio', 'Lima')).toBe('other');
+    expect(is('Rio', 'Lima')).toBe('another token');
     expect(classOf(id(':'), 'Lima', tokens, id(':'))).toBe('input token');
   });
 });
@@ -126,6 +126,7 @@ describe('classes of a prompt', () => {
       resolveClasses(model, task, tokens, 0, classes);
     await expectError(bad(['task']), 'INVALID_ARGUMENT', /at least two/);
     await expectError(bad(['task', { name: 'task', words: ['Rio'] }]), 'INVALID_ARGUMENT', /different names/);
+    await expectError(bad(['task', { name: '__proto__', words: ['Rio'] }]), 'INVALID_ARGUMENT', /cannot name a class/);
     await expectError(bad(['task', { name: 'mine', words: ['bay'] }]), 'TOKEN_INVALID', /several tokens/);
     await expectError(() => requireModalities({ hasVision: false }, ['image']), 'IMAGE_UNSUPPORTED', /--mmproj/);
     await expectError(() => requireModalities({ hasVision: true }, []), 'INVALID_ARGUMENT', /at least one/);
@@ -265,7 +266,7 @@ describe('what is said', () => {
     const decoded = reading('e', 1, {
       top: [
         { token: id('capital'), text: 'capital', is: 'task word' },
-        { token: 0, text: '\n', is: 'other' },
+        { token: 0, text: '\n', is: 'another token' },
       ],
     });
     const [found, never] = evolutionStatements([cell({ readings: [decoded], prompts: 1 })]);

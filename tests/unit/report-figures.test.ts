@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import { type Figure, figureToSvg } from '../../src/report/figure.js';
+import { piesToSvg } from '../../src/report/pies.js';
 import { figureToPng } from '../../src/report/png.js';
 import { escapeXml, fitText, svgText, textWidth, wrapText } from '../../src/report/svg.js';
 import { expectError } from './helpers.js';
@@ -76,6 +77,24 @@ describe('figures', () => {
     const file = figureToSvg(figure);
     expect(file).not.toMatch(/var\(|data-tip|<text/);
     expect(figureToSvg(figure)).toBe(file);
+  });
+
+  test('of one page give a label the same colour, whatever stands beside it', () => {
+    const curve = (label: string) => ({ label, points: [{ x: 0, y: 0.5 }] });
+    const draw = (labels: string[]) =>
+      figureToSvg(
+        { ...figure, panels: [{ title: '', series: labels.map(curve) }], colourOrder: ['input', 'task', 'answer'] },
+        'text',
+      );
+    const slice = (label: string) => ({ label, count: 1 });
+    const pie = piesToSvg(
+      { title: '', pies: [{ title: '', slices: [slice('answer')] }], colourOrder: ['input', 'task', 'answer'] },
+      'text',
+    );
+    const colours = (svg: string) => [...new Set([...svg.matchAll(/--series-(\d)/g)].map(([, i]) => Number(i)))];
+    expect(colours(draw(['answer', 'mine', 'task']))).toEqual(expect.arrayContaining([2, 3, 1]));
+    expect(colours(draw(['answer']))).toEqual([2]);
+    expect(colours(pie)).toEqual([2]);
   });
 
   test('put numbers where they belong', () => {
