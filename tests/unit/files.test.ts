@@ -50,8 +50,8 @@ describe('makeFolder', () => {
 
   test('refuses a file in its way, and ends where no folder can be made', async () => {
     await writeFile(join(folder, 'file'), '');
-    await expectError(() => makeFolder(join(folder, 'file')), 'FILE_WRITE', /EEXIST/);
-    await expectError(() => makeFolder(join(folder, 'file', 'x')), 'FILE_WRITE', /ENOTDIR/);
-    if (process.platform === 'linux') await expectError(() => makeFolder('/proc/x/y'), 'FILE_WRITE', /ENOENT/);
+    await expectError(() => makeFolder(join(folder, 'file')), 'FILE_WRITE', /There is a file of that name/);
+    await expectError(() => makeFolder(join(folder, 'file', 'x')), 'FILE_WRITE', /not a folder/);
+    if (process.platform === 'linux') await expectError(() => makeFolder('/proc/x/y'), 'FILE_WRITE', /does not exist/);
   });
 });
