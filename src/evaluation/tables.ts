@@ -150,15 +150,16 @@ function estimateCell(observations: readonly Observation[]): Cell | undefined {
   return observations.length > 0 ? bootstrapInterval(observations) : undefined;
 }
 
-function countNote(rows: Table['rows'], tasks: readonly string[]): string {
-  const counts = tasks.map((task, column) => {
+/** How many queries the cells of each column come from. */
+export function countNote(rows: Table['rows'], columns: readonly string[]): string {
+  const counts = columns.map((name, column) => {
     const cells = rows.flatMap((row) => row.cells[column] ?? []);
     const range = (values: number[]) => {
       const [low, high] = [Math.min(...values), Math.max(...values)];
       return low === high ? `${low}` : `${low}-${high}`;
     };
-    if (cells.length === 0) return `${task} 0`;
-    return `${task} ${range(cells.map((cell) => cell.n))} (${range(cells.map((cell) => cell.items))} items)`;
+    if (cells.length === 0) return `${name} 0`;
+    return `${name} ${range(cells.map((cell) => cell.n))} (${range(cells.map((cell) => cell.items))} items)`;
   });
   return `n, scored queries a cell, all seeds together: ${counts.join(', ')}.`;
 }

@@ -9,16 +9,37 @@ import type { Block } from './report.js';
 
 /**
  * Accuracy by patched layer on validation items, or on test items where several layers were tested: a panel a task, and their mean.
- * Prompts are dotted.
+ * Prompts are dotted. Text queries and image queries have figures of their own: together they have more curves than can be told apart.
  */
 export function sweepBlocks(experiment: Experiment, arranged: ExperimentLines, stage: 'validation' | 'test'): Block[] {
-  const lines = stage === 'validation' ? arranged.validation : arranged.tested;
+  const all = stage === 'validation' ? arranged.validation : arranged.tested;
+  const queryOf = (condition: Condition) => condition.query ?? experiment.query;
+  const queries = [...new Set(experiment.conditions.map(queryOf))];
+  return queries.flatMap((query) => {
+    const conditions = experiment.conditions.filter((condition) => queryOf(condition) === query);
+    const names = new Set(conditions.map(({ name }) => name));
+    const lines = all.filter(({ condition }) => names.has(condition));
+    const blocks = sweepOf({ ...experiment, query, conditions }, { ...arranged, lines }, stage);
+    if (queries.length < 2) return blocks;
+    return blocks.map((block) => ({
+      ...block,
+      name: `${block.name}-${query}`,
+      heading: `${block.heading}, ${query} queries`,
+    }));
+  });
+}
+
+function sweepOf(
+  experiment: Experiment,
+  { lines, layers }: Pick<ExperimentLines, 'layers'> & { readonly lines: readonly ResultLine[] },
+  stage: 'validation' | 'test',
+): Block[] {
   const swept = lines.filter(({ layer }) => layer !== undefined);
   if (new Set(swept.map(({ layer }) => layer)).size < 2) return [];
   const found = experiment.conditions.filter(({ name }) => swept.some(({ condition }) => condition === name));
   const curves = found.filter((condition) => !isVariant(condition, found)).map(({ name }) => name);
   const prompts = experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name);
-  const chosen = stage === 'validation' && experiment.layers === 'validation' ? arranged.layers : [];
+  const chosen = stage === 'validation' && experiment.layers === 'validation' ? layers : [];
   const panel = (title: string, own: readonly ResultLine[], share: (some: readonly ResultLine[]) => Share): Panel => {
     const byCondition = grouped(own, ({ condition }) => condition);
     return {

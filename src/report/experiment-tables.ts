@@ -5,6 +5,7 @@ import { bootstrapInterval } from '../evaluation/statistics.js';
 import {
   accuracyTableInTurns,
   type Cell,
+  countNote,
   observationsOf,
   SCORES,
   type Score,
@@ -13,6 +14,8 @@ import {
 import type { Pace } from '../lens/pace.js';
 import { type ExperimentLines, queriesOf } from './experiment-lines.js';
 import type { TextTable } from './report.js';
+
+const RANGES = 'Ranges: 95 % bootstrap intervals over items, seeds held fixed.';
 
 /** The scores that a run has. */
 export function scoresOf(test: readonly ResultLine[]): Score[] {
@@ -126,12 +129,14 @@ export async function matrixTable(
     label: spec,
     cells: columns.map(({ one, kind }) => cellOf(spec, one, kind)),
   }));
+  const names = columns.map(({ name }) => name);
+  const filled = rows.filter(({ cells }) => cells.some((cell) => cell !== undefined));
   return {
     title: `Specification by query, mean over tasks (${score} score)`,
     corner: 'Specification',
-    columns: columns.map(({ name }) => name),
-    rows: rows.filter(({ cells }) => cells.some((cell) => cell !== undefined)),
-    notes: ['Ranges: 95 % bootstrap intervals over items, seeds held fixed.'],
+    columns: names,
+    rows: filled,
+    notes: [RANGES, countNote(filled, names)],
   };
 }
 
@@ -212,22 +217,23 @@ export async function conflictTable(
     { name: 'the question in the query', of: local },
     { name: 'neither', of: (line: ResultLine) => !patched(line) && !local(line) },
   ];
+  const names = columns.map(({ name }) => name);
   const labels = rows.filter((row) => asked.some(({ condition }) => condition === row));
+  const counted = await pace.map(labels, (label) => {
+    const own = asked.filter(({ condition }) => condition === label);
+    const cells = columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }))));
+    return { label, cells };
+  });
   return {
     title: `Whom the answer follows (${score} score)`,
     corner: 'Condition',
-    columns: columns.map(({ name }) => name),
-    rows: await pace.map(labels, (label) => {
-      const own = asked.filter(({ condition }) => condition === label);
-      return {
-        label,
-        cells: columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 })))),
-      };
-    }),
+    columns: names,
+    rows: counted,
     notes: [
       'Share of answers, mean over tasks. The task is what a patched vector carries; the question in the query asks for another fact about the same item.',
       'Only items whose two answers the lenient score can tell apart.',
-      'Ranges: 95 % bootstrap intervals over items, seeds held fixed.',
+      RANGES,
+      countNote(counted, names),
     ],
   };
 }

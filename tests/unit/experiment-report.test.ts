@@ -252,6 +252,25 @@ describe('report of an experiment', () => {
     ]);
     expect(matrix.rows.map(({ label }) => label)).toEqual(['text']);
     expect(values(matrix, 'text')).toEqual([0, 1 / 8, undefined, 1 / 2]);
+    expect(matrix.notes.at(-1)).toContain('image query, patch 8 (4 items), text query, prompt 0, text query, patch 8');
+  });
+
+  test('text and image queries are swept in figures of their own', async () => {
+    const conditions: Condition[] = [
+      { ...PATCH, name: 'TT', query: 'text' },
+      { ...PATCH, name: 'TI', query: 'image' },
+      { ...PROMPT, name: 'PI', query: 'image' },
+    ];
+    const lines = ['TT', 'TI'].flatMap((name) =>
+      [0, 1].flatMap((layer) => block(name, [], { stage: 'validation', layer })),
+    );
+    const whole = await report(experiment(conditions), [...lines, ...block('PI', PATCHED, { stage: 'validation' })]);
+    const [image, text] = [figure(whole, 'layer-sweep-mean-image'), figure(whole, 'layer-sweep-mean-text')];
+    expect(image.title).toBe('Accuracy on image queries by patched layer, mean over tasks');
+    expect(image.panels[0]?.series.map(({ label }) => label)).toEqual(['TI']);
+    expect(image.panels[0]?.baselines).toEqual([{ label: 'PI', y: 1 / 2 }]);
+    expect(text.panels[0]?.series.map(({ label }) => label)).toEqual(['TT']);
+    expect(text.panels[0]?.baselines).toEqual([]);
   });
 
   test('conflict: whom the answer follows', async () => {

@@ -152,6 +152,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     textToo: false,
     config: {
       query: 'text',
+      tasks: ['emblem-figure', 'emblem-color', 'emblem-shape'],
       scores: ['probability'],
       conditions: [...MAIN_ROWS, INSTRUCTION_PATCH],
     },
@@ -166,7 +167,12 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     title: 'Visual question answering',
     shows: 'One question about many pictures as a task: give your own files with --set tasks=[FILE.json].',
     textToo: false,
-    config: { query: 'image', tasks: [], conditions: MAIN_ROWS },
+    config: {
+      query: 'image',
+      tasks: [],
+      // Such files have no text for a picture: the question itself is what text there is.
+      conditions: [RANDOM, NO_CONTEXT, IMAGE_PROMPT, IMAGE_PATCH, INSTRUCTION_PATCH],
+    },
   },
   quantisation: {
     title: 'The same vectors across quantisations',

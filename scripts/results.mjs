@@ -1,0 +1,136 @@
+// Makes docs/results/runs/ again: every preset of `xpatch eval` on the shipped model, and the text parts on SmolLM2-135M.
+//
+//   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME]
+//
+// Runs go to OUT/NAME; one that was stopped goes on when the script is started again. FOLDER holds the other precisions that
+// docs/results/experiments.md says how to make: demo-q8_0.gguf, demo-q4_0.gguf, smollm2-q4_0.gguf.
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const DOCS = join(ROOT, 'docs', 'results', 'runs');
+const INDEX = join(ROOT, 'docs', 'results', 'experiments.md');
+const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -->'];
+const SMALL = ['seeds=[1]', 'validation=10', 'test=40'];
+const TEMPLATE =
+  'template={"example":"Input: {input}\\nOutput: {output}\\n\\n","query":"Input: {input}\\nOutput:","stop":"\\n"}';
+
+/** Name, preset, model, settings, figures to keep. */
+const RUNS = [
+  ['demo-main', 'main', 'demo', [], ['layer-sweep-mean']],
+  ['demo-modalities', 'modalities', 'demo', [], []],
+  ['demo-llm-to-vlm', 'llm-to-vlm', 'demo', [], ['cosine-layers']],
+  ['demo-instruction', 'instruction', 'demo', [], ['examples-curve']],
+  ['demo-layer-sweep', 'layer-sweep', 'demo', [], ['test-layers-mean']],
+  ['demo-task-conflict', 'task-conflict', 'demo', [], []],
+  ['demo-image-to-text', 'image-to-text', 'demo', ['test=40'], []],
+  ['demo-template', 'template', 'demo', [TEMPLATE], []],
+  ['demo-vqa', 'vqa', 'demo', ['tasks=[./food-questions.json]'], []],
+  ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
+  ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], ['cosine-layers']],
+  ['demo-compute', 'compute', 'demo', [], []],
+  ['smollm2-main', 'main', 'smollm2', SMALL, ['layer-sweep-mean']],
+  ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
+  [
+    'smollm2-instruction',
+    'instruction',
+    'smollm2',
+    ['seeds=[1]', 'validation=30', 'test=40', 'layers=[13]'],
+    ['examples-curve'],
+  ],
+  ['smollm2-layer-sweep', 'layer-sweep', 'smollm2', ['seeds=[1]', 'validation=10', 'test=20', 'maxTokens=8'], []],
+  ['smollm2-task-conflict', 'task-conflict', 'smollm2', SMALL, []],
+  ['smollm2-template', 'template', 'smollm2', SMALL, []],
+  ['smollm2-quantisation-q4_0', 'quantisation', 'smollm2', ['vectorModel=smollm2-q4_0.gguf', ...SMALL], []],
+  ['smollm2-compute', 'compute', 'smollm2', [], []],
+];
+/** Tables first, in this order, then the others by name. */
+const ORDER = ['strict', 'lenient', 'probability', 'matrix-', 'conflict-', 'noisy-', 'compute', 'divergence', 'cosine'];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { smollm2: { type: 'string' }, quantised: { type: 'string' }, only: { type: 'string' } },
+});
+const [out] = positionals;
+if (out === undefined) throw new Error('Name a folder for the runs.');
+mkdirSync(out, { recursive: true });
+const only = values.only?.split(',');
+
+for (const [name, preset, model, settings] of RUNS) {
+  if (only ? !only.includes(name) : model === 'smollm2' && !values.smollm2) continue;
+  const missing = settings.some((text) => text.endsWith('.gguf')) && !values.quantised;
+  if (missing) continue;
+  if (preset === 'vqa') importQuestions();
+  const real = settings.map((text) =>
+    text.replace(/=([^=]*\.gguf)$/, (_, file) => `=${resolve(values.quantised, file)}`),
+  );
+  const source = model === 'demo' ? model : resolve(values.smollm2);
+  if (preset === 'compute' && existsSync(join(out, name))) continue;
+  xpatch(['eval', preset, '-m', source, '--threads', '1', ...real.flatMap((text) => ['--set', text]), '-o', name]);
+}
+writeDocuments();
+
+/** A folder of pictures, questions and answers: the shipped foods, asked two questions. */
+function importQuestions() {
+  if (existsSync(join(out, 'food-questions.json'))) return;
+  const make = spawnSync('npx', ['tsx', 'examples/question-file.ts', join(resolve(out), 'questions.json')], {
+    cwd: ROOT,
+    stdio: 'inherit',
+  });
+  if (make.status !== 0) throw new Error('examples/question-file.ts failed');
+  const images = join(ROOT, 'data', 'images', 'twemoji');
+  const question = 'What is the color of the food?';
+  xpatch(['data', 'import', 'questions.json', '--images', images, '--question', question, '-o', 'food-questions.json']);
+}
+
+function xpatch(args) {
+  const { status } = spawnSync(process.execPath, [join(ROOT, 'dist', 'cli', 'main.js'), ...args], {
+    cwd: out,
+    stdio: 'inherit',
+  });
+  if (status !== 0) throw new Error(`xpatch ${args.join(' ')} ended with ${status}`);
+}
+
+/** One page a run with all its tables, its figures, and a row in the index. */
+function writeDocuments() {
+  const rows = [];
+  mkdirSync(DOCS, { recursive: true });
+  for (const [name, preset, model, settings, figures] of RUNS) {
+    const folder = join(out, name);
+    if (!existsSync(join(folder, 'manifest.json'))) continue;
+    const manifest = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8'));
+    if (manifest.status !== 'complete') continue;
+    const command = commandOf(preset, model, settings);
+    const tables = readdirSync(join(folder, 'tables'))
+      .filter((file) => file.endsWith('.md'))
+      .map((file) => file.slice(0, -3));
+    const rank = (table) => ORDER.findIndex((start) => table.startsWith(start)) + 1 || (table === 'examples' ? 99 : 50);
+    const texts = tables
+      .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+      .map((table) => readFileSync(join(folder, 'tables', `${table}.md`), 'utf8').trim());
+    const pictures = figures.map((figure) => {
+      cpSync(join(folder, 'figures', `${figure}.png`), join(DOCS, `${name}-${figure}.png`));
+      return `![${figure.replaceAll('-', ' ')}](${name}-${figure}.png)`;
+    });
+    const facts = `${timeOf(manifest)}. Seeds ${manifest.options.seeds.join(', ')}. ${manifest.model.name}, SHA-256 ${manifest.model.hash.slice(0, 8)}…; llama.cpp ${manifest.llamaCpp}, CPU, one thread.`;
+    writeFileSync(
+      join(DOCS, `${name}.md`),
+      `${[`# ${manifest.title}`, `\`\`\`sh\n${command}\n\`\`\``, facts, ...pictures, ...texts].join('\n\n')}\n`,
+    );
+    rows.push(
+      `| [${name}](runs/${name}.md) | \`${command.replaceAll('|', '\\|')}\` | ${manifest.options.seeds.join(', ')} | ${manifest.lines ?? ''} | ${timeOf(manifest)} |`,
+    );
+  }
+  if (!existsSync(INDEX)) return;
+  const text = readFileSync(INDEX, 'utf8');
+  const [start, end] = MARKS.map((mark) => text.indexOf(mark));
+  const table = [
+    '| Run | Command | Seeds | Scored queries | When, how long |',
+    '| --- | --- | --- | ---: | --- |',
+    ...rows,
+  ].join('\n');
+  writeFileSync(INDEX, `${text.slice(0, start + MARKS[0].length)}\n${table}\n${text.slice(end)}`);
+}
