@@ -76,11 +76,9 @@ writeDocuments();
 /** A folder of pictures, questions and answers: the shipped foods, asked two questions. */
 function importQuestions() {
   if (existsSync(join(out, 'food-questions.json'))) return;
-  const make = spawnSync('npx', ['tsx', 'examples/question-file.ts', join(resolve(out), 'questions.json')], {
-    cwd: ROOT,
-    stdio: 'inherit',
-  });
-  if (make.status !== 0) throw new Error('examples/question-file.ts failed');
+  const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] };
+  const { stdout } = spawnSync('npx', ['tsx', join('examples', 'question-file.ts')], options);
+  writeFileSync(join(out, 'questions.json'), stdout);
   const images = join(ROOT, 'data', 'images', 'twemoji');
   const question = 'What is the color of the food?';
   xpatch(['data', 'import', 'questions.json', '--images', images, '--question', question, '-o', 'food-questions.json']);
