@@ -14,7 +14,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DOCS = join(ROOT, 'docs', 'results', 'runs');
 const INDEX = join(ROOT, 'docs', 'results', 'experiments.md');
 const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -->'];
-const SMALL = ['seeds=[1]', 'validation=10', 'test=40'];
+const SMALL = ['seeds=[1]', 'validation=10', 'test=20'];
 const TEMPLATE =
   'template={"example":"Input: {input}\\nOutput: {output}\\n\\n","query":"Input: {input}\\nOutput:","stop":"\\n"}';
 
@@ -26,13 +26,13 @@ const RUNS = [
   ['demo-instruction', 'instruction', 'demo', [], ['examples-curve']],
   ['demo-layer-sweep', 'layer-sweep', 'demo', [], ['test-layers-mean']],
   ['demo-task-conflict', 'task-conflict', 'demo', [], []],
-  ['demo-image-to-text', 'image-to-text', 'demo', ['test=40'], []],
+  ['demo-image-to-text', 'image-to-text', 'demo', ['seeds=[1]', 'validation=15', 'test=30'], []],
   ['demo-template', 'template', 'demo', [TEMPLATE], []],
   ['demo-vqa', 'vqa', 'demo', ['tasks=[./food-questions.json]'], []],
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
   ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], ['cosine-layers']],
   ['demo-compute', 'compute', 'demo', [], []],
-  ['smollm2-main', 'main', 'smollm2', SMALL, ['layer-sweep-mean']],
+  ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'validation=10', 'test=40'], ['layer-sweep-mean']],
   ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
   [
     'smollm2-instruction',
@@ -59,10 +59,10 @@ if (out === undefined) throw new Error('Name a folder for the runs.');
 mkdirSync(out, { recursive: true });
 const only = values.only?.split(',');
 
-for (const [name, preset, model, settings] of RUNS) {
-  if (only ? !only.includes(name) : model === 'smollm2' && !values.smollm2) continue;
-  const missing = settings.some((text) => text.endsWith('.gguf')) && !values.quantised;
-  if (missing) continue;
+const asked = only?.map((name) => RUNS.find(([own]) => own === name)) ?? RUNS;
+for (const [name, preset, model, settings] of asked) {
+  if (model === 'smollm2' && !values.smollm2) continue;
+  if (settings.some((text) => text.endsWith('.gguf')) && !values.quantised) continue;
   if (preset === 'vqa') importQuestions();
   const real = settings.map((text) =>
     text.replace(/=([^=]*\.gguf)$/, (_, file) => `=${resolve(values.quantised, file)}`),
@@ -131,4 +131,17 @@ function writeDocuments() {
     ...rows,
   ].join('\n');
   writeFileSync(INDEX, `${text.slice(0, start + MARKS[0].length)}\n${table}\n${text.slice(end)}`);
+}
+
+function commandOf(preset, model, settings) {
+  const source = model === 'demo' ? 'demo' : 'SmolLM2-135M-Instruct.Q4_1.gguf';
+  const quoted = settings.map((text) => (/[^\w=.,[\]/-]/.test(text) ? `'${text}'` : text));
+  return ['npx xpatch eval', preset, '-m', source, ...quoted.map((text) => `--set ${text}`)].join(' ');
+}
+
+/** Day, and minutes of work: of a run that was stopped between, the last process' alone are known. */
+function timeOf({ started, finished, sessions = [] }) {
+  const minutes = (Date.parse(finished) - Date.parse(sessions.at(-1)?.started ?? started)) / 60_000;
+  const stopped = sessions.length > 1 ? `, the last of ${sessions.length} processes` : '';
+  return `${started.slice(0, 10)}, ${minutes < 2 ? `${Math.round(minutes * 60)} s` : `${Math.round(minutes)} min`}${stopped}`;
 }
