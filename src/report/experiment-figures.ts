@@ -4,52 +4,67 @@ import { observationsOf } from '../evaluation/tables.js';
 import type { Pace } from '../lens/pace.js';
 import { type ExperimentLines, queriesOf } from './experiment-lines.js';
 import { tasksOf } from './experiment-tables.js';
-import type { Figure, Panel, Point } from './figure.js';
+import type { Figure, Panel, Point, Series } from './figure.js';
 import type { Block } from './report.js';
+
+const RANGES = 'Bands: 95 % bootstrap intervals over items, seeds held fixed.';
 
 /**
  * Accuracy by patched layer on validation items, or on test items where several layers were tested: a panel a task, and their mean.
  * Prompts are dotted. Text queries and image queries have figures of their own: together they have more curves than can be told apart.
  */
-export function sweepBlocks(experiment: Experiment, arranged: ExperimentLines, stage: 'validation' | 'test'): Block[] {
+export async function sweepBlocks(
+  experiment: Experiment,
+  arranged: ExperimentLines,
+  stage: 'validation' | 'test',
+  pace: Pace,
+): Promise<Block[]> {
   const all = stage === 'validation' ? arranged.validation : arranged.tested;
   const queryOf = (condition: Condition) => condition.query ?? experiment.query;
   const queries = [...new Set(experiment.conditions.map(queryOf))];
-  return queries.flatMap((query) => {
+  const figures: Block[] = [];
+  for (const query of queries) {
     const conditions = experiment.conditions.filter((condition) => queryOf(condition) === query);
     const names = new Set(conditions.map(({ name }) => name));
     const lines = all.filter(({ condition }) => names.has(condition));
-    const blocks = sweepOf({ ...experiment, query, conditions }, { ...arranged, lines }, stage);
-    if (queries.length < 2) return blocks;
-    return blocks.map((block) => ({
-      ...block,
-      name: `${block.name}-${query}`,
-      heading: `${block.heading}, ${query} queries`,
-    }));
-  });
+    const blocks = await sweepOf({ ...experiment, query, conditions }, { ...arranged, lines }, stage, pace);
+    const suffix = queries.length < 2 ? ['', ''] : [`-${query}`, `, ${query} queries`];
+    figures.push(
+      ...blocks.map((block) => ({ ...block, name: block.name + suffix[0], heading: block.heading + suffix[1] })),
+    );
+  }
+  return figures;
 }
 
-function sweepOf(
+async function sweepOf(
   experiment: Experiment,
   { lines, layers }: Pick<ExperimentLines, 'layers'> & { readonly lines: readonly ResultLine[] },
   stage: 'validation' | 'test',
-): Block[] {
+  pace: Pace,
+): Promise<Block[]> {
   const swept = lines.filter(({ layer }) => layer !== undefined);
   if (new Set(swept.map(({ layer }) => layer)).size < 2) return [];
   const found = experiment.conditions.filter(({ name }) => swept.some(({ condition }) => condition === name));
   const curves = found.filter((condition) => !isVariant(condition, found)).map(({ name }) => name);
   const prompts = experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name);
   const chosen = stage === 'validation' && experiment.layers === 'validation' ? layers : [];
-  const panel = (title: string, own: readonly ResultLine[], share: (some: readonly ResultLine[]) => Share): Panel => {
+  const panel = async (
+    title: string,
+    own: readonly ResultLine[],
+    share: (some: readonly ResultLine[]) => Share,
+  ): Promise<Panel> => {
     const byCondition = grouped(own, ({ condition }) => condition);
+    const series: Series[] = [];
+    for (const label of curves) {
+      const byLayer = [...grouped(byCondition.get(label) ?? [], ({ layer }) => layer)].sort(
+        ([a = 0], [b = 0]) => a - b,
+      );
+      const points = await pace.map(byLayer, ([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }]));
+      series.push({ label, points: points.flat() });
+    }
     return {
       title,
-      series: curves.map((label) => ({
-        label,
-        points: [...grouped(byCondition.get(label) ?? [], ({ layer }) => layer)]
-          .sort(([a = 0], [b = 0]) => a - b)
-          .flatMap(([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }])),
-      })),
+      series,
       baselines: prompts.flatMap((label) => {
         const some = byCondition.get(label) ?? [];
         return some.length > 0 ? [{ label, y: share(some).y }] : [];
@@ -74,15 +89,16 @@ function sweepOf(
   ];
   const name = stage === 'validation' ? 'layer-sweep' : 'test-layers';
   const byTask = grouped(lines, ({ task }) => task);
-  const panels = tasks.map((task) => panel(task, byTask.get(task) ?? [], pooled));
+  const panels: Panel[] = [];
+  for (const task of tasks) panels.push(await panel(task, byTask.get(task) ?? [], pooled));
   const figure: Figure = { title, ...axes, panels, notes: [notes.bands, ...more] };
   const blocks: Block[] = [{ kind: 'curves', name, heading, figure }];
   if (tasks.length < 2) return blocks;
   const mean: Figure = {
     title: `${title}, mean over tasks`,
     ...axes,
-    panels: [panel('', lines, meanOverTasks)],
-    notes: [`Lenient score on ${stage} items.`, ...more],
+    panels: [await panel('', lines, meanOverTasks)],
+    notes: [`Lenient score on ${stage} items. ${RANGES}`, ...more],
   };
   return [...blocks, { kind: 'curves', name: `${name}-mean`, heading: `${heading}, mean over tasks`, figure: mean }];
 }
@@ -134,7 +150,7 @@ export async function examplesBlocks(experiment: Experiment, { test }: Experimen
         xLabel: `examples (${experiment.shots} a prompt; 0: the instruction alone)`,
         yLabel: 'accuracy, mean over tasks',
         panels,
-        notes: ['Lenient score. Bands: 95 % bootstrap intervals over items, seeds held fixed.'],
+        notes: [`Lenient score. ${RANGES}`],
       },
     },
   ];
@@ -162,7 +178,8 @@ function pooled(lines: readonly ResultLine[]): Share {
 /** As the layer is chosen: every task and seed counts the same. */
 function meanOverTasks(lines: readonly ResultLine[]): Share {
   const cells = [...grouped(lines, ({ task, seed }) => `${seed} ${task}`)].sort(([a], [b]) => (a < b ? -1 : 1));
-  return { y: cells.reduce((sum, [, cell]) => sum + pooled(cell).y, 0) / cells.length };
+  const { low, high } = bootstrapInterval(observationsOf(lines, 'lenient'));
+  return { y: cells.reduce((sum, [, cell]) => sum + pooled(cell).y, 0) / cells.length, low, high };
 }
 
 function grouped<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {

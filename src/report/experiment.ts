@@ -49,6 +49,7 @@ export async function experimentReport(
     const heading = score === 'probability' ? 'Probability of the expected answer' : `Accuracy, ${score} score`;
     blocks.push({ kind: 'table', name: score, heading, table });
   }
+  blocks.push(...paperBlocks(experiment.name));
   /** A table of each score, where the experiment has it. */
   const add = async (name: string, heading: string, make: (score: Score) => Promise<Table | TextTable | undefined>) => {
     for (const score of scores) {
@@ -57,7 +58,6 @@ export async function experimentReport(
     }
   };
   await add('differences', 'Differences', (score) => differencesTable(experiment, arranged, score, pace));
-  blocks.push(...paperBlocks(experiment.name));
   await add('matrix', 'Specification by query', (score) => matrixTable(experiment, arranged, score, pace));
   await add('conflict', 'Whom the answer follows', async (score) =>
     score === 'lenient' || score === 'strict' ? conflictTable(experiment, arranged, score, pace) : undefined,
@@ -67,7 +67,8 @@ export async function experimentReport(
   const kl = divergenceTable(arranged);
   if (kl) blocks.push({ kind: 'table', name: 'divergence', heading: 'Divergence of the next token', table: kl });
   if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.test, loadVector)));
-  blocks.push(...sweepBlocks(experiment, arranged, 'test'), ...sweepBlocks(experiment, arranged, 'validation'));
+  for (const stage of ['test', 'validation'] as const)
+    blocks.push(...(await sweepBlocks(experiment, arranged, stage, pace)));
   const examples = workedExamples(experiment, arranged);
   if (examples.length > 0) blocks.push({ kind: 'examples', name: 'examples', heading: 'Worked examples', examples });
   return { title, introduction: notes, blocks, provenance };
