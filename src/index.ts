@@ -16,6 +16,8 @@ export {
   purities,
   silhouettes,
 } from './evaluation/clusters.js';
+export { type Comparison, compareConditions, pairsOf } from './evaluation/comparisons.js';
+export { type ComputeOptions, type ComputeResult, runCompute, type WayCost } from './evaluation/compute.js';
 export {
   type DecodedLayer,
   type Decoding,
@@ -41,6 +43,30 @@ export {
   runEvolution,
 } from './evaluation/evolution.js';
 export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './evaluation/evolution-classes.js';
+export { experimentOf, type LoadedExperiment, loadExperiment } from './evaluation/experiment/config.js';
+export { fitToModel } from './evaluation/experiment/fit.js';
+export { memoryStore } from './evaluation/experiment/memory-store.js';
+export { mergeShards } from './evaluation/experiment/merge.js';
+export { type PlanOptions, planExperiment } from './evaluation/experiment/plan.js';
+export { PRESETS, type Preset } from './evaluation/experiment/presets.js';
+export { type ExperimentResult, type RunOptions, runExperiment } from './evaluation/experiment/run.js';
+export { type Scorer, scoreLines } from './evaluation/experiment/scorers.js';
+export { parseShard, type Shard } from './evaluation/experiment/shard.js';
+export { ExperimentRun } from './evaluation/experiment/store.js';
+export {
+  CONTROLS,
+  type Condition,
+  type Control,
+  type Experiment,
+  type ExperimentProgress,
+  keyOf,
+  type Plan,
+  type QueryKey,
+  type ResultLine,
+  type RunStore,
+  type VectorSpec,
+} from './evaluation/experiment/types.js';
+export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './evaluation/experiment/verify.js';
 export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
 export {
   type LensPromptOptions,
@@ -49,16 +75,6 @@ export {
   textLensPrompts,
 } from './evaluation/lens-prompts.js';
 export { evaluateLens, type LensQuality, type LensQualityOptions } from './evaluation/lens-quality.js';
-export {
-  type AnsweredQuery,
-  CONDITIONS,
-  type Condition,
-  MAIN_TABLE_DEFAULTS,
-  type MainTableEvents,
-  type MainTableOptions,
-  type MainTableResult,
-  runMainTable,
-} from './evaluation/main-table.js';
 export {
   compareFamily,
   type FamilyTest,
@@ -102,10 +118,10 @@ export {
 } from './lens/patchscope.js';
 export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } from './lens/tuned-lens.js';
 export * from './model/index.js';
+export { type ExperimentReportOptions, experimentReport } from './report/experiment.js';
+export { checkTables, writeRunReport } from './report/experiment-run.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
 export { heatmapToSvg } from './report/heatmap.js';
-export { mainTableReport, mainTables, sweepFigure, textPatchDifferences } from './report/main-table.js';
-export { type MainTableRun, type MainTableRunOptions, writeMainTableRun } from './report/main-table-run.js';
 export { reportToHtml } from './report/page.js';
 export { pictureToSvg } from './report/picture.js';
 export { piesToSvg } from './report/pies.js';
@@ -120,6 +136,7 @@ export type {
   TextTable,
   WorkedExample,
 } from './report/report.js';
+export { type FolderRun, type FolderRunOptions, runInFolder } from './report/run-experiment.js';
 export { scatterToSvg } from './report/scatter.js';
 export { sweepReport } from './report/sweep.js';
 export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';

@@ -2,19 +2,17 @@ import { join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { runCompute } from '../evaluation/compute.js';
 import { fitToModel } from '../evaluation/experiment/fit.js';
-import type { ExperimentManifest, ModelRecord } from '../evaluation/experiment/manifest.js';
 import { planExperiment } from '../evaluation/experiment/plan.js';
-import { runExperiment } from '../evaluation/experiment/run.js';
-import { ExperimentRun } from '../evaluation/experiment/store.js';
-import type { Experiment, Plan, ResultLine, RunStore } from '../evaluation/experiment/types.js';
+import { LOGITS_BYTES } from '../evaluation/experiment/run.js';
+import type { Experiment } from '../evaluation/experiment/types.js';
 import { RunFolder } from '../evaluation/run-folder.js';
 import type { Context } from '../model/context.js';
 import { contextWithin } from '../model/context-size.js';
 import type { Model } from '../model/model.js';
 import { PROMPT_GAP_NOTES, SHIPPED_NOTES } from '../model/resolve.js';
 import { computeReport } from '../report/compute.js';
-import { reportOfRun, writeRunReport } from '../report/experiment-run.js';
 import type { Report } from '../report/report.js';
+import { runInFolder } from '../report/run-experiment.js';
 import { describeRun, provenanceOf, writeReport } from '../report/write-report.js';
 import { openModel } from './common.js';
 import { estimateCost } from './eval-estimate.js';
@@ -52,60 +50,34 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
       : await load({ ...job.model, model: vectorModel, mmproj: undefined }, 'loading the model of the vectors');
   void tell({ type: 'doing', what: 'planning' });
   const plan = await planExperiment(model, experiment, { foreign, shard: job.shard, nCtx: job.model.nCtx, signal });
-  const context = await makeContext(model, job, plan.longest);
-  const other = foreign && (await makeContext(foreign, job, plan.longest));
+  const memory = job.memory === undefined ? undefined : shareOut(job.memory, foreign ? 2 : 1);
+  const context = await makeContext(model, job.model, memory?.context, plan.longest);
+  const other = foreign && (await makeContext(foreign, job.model, memory?.context, plan.longest));
   if (job.folder === undefined) {
     void tell({ type: 'doing', what: 'measuring the speed of the model' });
     const estimate = await estimateCost(context, experiment, plan, signal);
-    return { type: 'plan', plan, experiment, estimate };
+    return { type: 'plan', plan, experiment, estimate, notes };
   }
 
-  const manifest = await describe(context, job, experiment, {
-    plan,
-    foreign,
-    notes: [...reportNotes, ...plan.warnings],
-  });
-  await using run = await ExperimentRun.open(job.folder, manifest);
-  for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
-  await tell({ type: 'start', experiment, plan, known: run.known.size });
-  if (run.complete) void tell({ type: 'note', text: `${job.folder} is complete: nothing is left to do.` });
-  const { layers } = await runExperiment(context, experiment, announcing(run, tell), {
+  const { shard, command } = job;
+  const { report, layers } = await runInFolder(context, experiment, job.folder, {
     foreign: other,
-    shard: job.shard,
+    shard,
     signal,
+    command,
+    plan,
+    notes: reportNotes,
+    ...(memory && { memory: memory.logits }),
+    onOpen: async (run) => {
+      for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
+      await tell({ type: 'start', experiment, plan, known: run.known.size });
+      if (run.complete) void tell({ type: 'note', text: `${run.path} is complete: nothing is left to do.` });
+    },
+    onSaved: (lines) => void tell({ type: 'saved', lines }),
+    onReport: () => void tell({ type: 'doing', what: 'writing the report' }),
     onProgress: reporter(tell),
   });
-  void tell({ type: 'doing', what: 'writing the report' });
-  const report = run.complete ? await reportAgain(run, signal) : await writeRunReport(run, signal);
-  if (!run.complete) await run.finish({ layers });
   return { type: 'done', result: resultOf(job.folder, model, experiment, report, layers) };
-}
-
-async function reportAgain(run: ExperimentRun, signal: AbortSignal): Promise<Report> {
-  const lines: ResultLine[] = [];
-  for await (const line of run.lines()) lines.push(line);
-  return reportOfRun(run.manifest, lines, { loadVector: (name) => run.loadVector(name), signal });
-}
-
-/** A store that tells of everything that it has made durable. */
-function announcing(store: RunStore, tell: Events['tell']): RunStore {
-  let lines = store.known.size;
-  return {
-    get known() {
-      return store.known;
-    },
-    lines: () => store.lines(),
-    loadVector: (name) => store.loadVector(name),
-    async append(some) {
-      await store.append(some);
-      lines += some.length;
-      void tell({ type: 'saved', lines });
-    },
-    async saveVector(name, vector) {
-      await store.saveVector(name, vector);
-      void tell({ type: 'saved', lines });
-    },
-  };
 }
 
 const PROGRESS_MS = 100;
@@ -123,42 +95,24 @@ function reporter(tell: Events['tell']) {
   };
 }
 
+/** `--memory` is for all contexts and the logits that scores hold. */
+function shareOut(memory: number, contexts: number): { logits: number; context: number } {
+  const logits = Math.min(LOGITS_BYTES, memory / 4);
+  return { logits, context: (memory - logits) / contexts };
+}
+
 /** A context that holds the longest prompt, in the memory given. */
-function makeContext(model: Model, { model: args, memory }: EvalJob, longest: number): Promise<Context> {
+function makeContext(
+  model: Model,
+  args: EvalJob['model'],
+  memory: number | undefined,
+  longest: number,
+): Promise<Context> {
   const { flashAttention } = args;
   const nCtx = args.nCtx ?? Math.max(CONTEXT.nCtx, longest);
   const sizes = { nCtx, nUbatch: Math.min(args.nUbatch ?? CONTEXT.nUbatch, nCtx) };
   const fitting = memory === undefined ? sizes : contextWithin(model, memory, sizes, longest);
   return model.createContext({ ...fitting, flashAttention });
-}
-
-async function describe(
-  context: Context,
-  { command, shard }: EvalJob,
-  experiment: Experiment,
-  { plan, foreign, notes }: { plan: Plan; foreign: Model | undefined; notes: readonly string[] },
-): Promise<ExperimentManifest> {
-  const { identity } = context.model;
-  return {
-    ...(await describeRun(context, {
-      experiment: experiment.name,
-      title: `${experiment.title}: ${identity.name || identity.architecture}`,
-      command,
-      options: experiment,
-      tasks: experiment.tasks,
-    })),
-    options: experiment,
-    notes,
-    plan: plan.queries,
-    hook: 'resid_post',
-    ...(foreign && { vectorModel: recordOf(foreign) }),
-    ...(shard && { shard }),
-  };
-}
-
-function recordOf(model: Model): ModelRecord {
-  const { identity, files, projectorHash: mmproj } = model;
-  return { ...identity, files, ...(mmproj !== undefined && { mmproj }) };
 }
 
 /** The preset `compute`: some minutes at most, so it has nothing to resume. */
@@ -174,7 +128,7 @@ async function compute(
     const message = 'measure: compute is a measurement of this machine: it has no plan and no shards. Run it as it is.';
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
-  const context = await makeContext(model, job, 0);
+  const context = await makeContext(model, job.model, job.memory, 0);
   const { tasks, seeds, query, style, shots, test: queries } = experiment;
   const title = `${experiment.title}: ${model.identity.name || model.identity.architecture}`;
   const options = { experiment: experiment.name, title, command: job.command, options: experiment, tasks };

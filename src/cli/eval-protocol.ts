@@ -50,7 +50,14 @@ export type ParentMessage = { readonly type: 'job'; readonly job: EvalJob } | { 
 export type ChildMessage =
   | { readonly type: 'doing'; readonly what: string; readonly fraction?: number }
   | { readonly type: 'note'; readonly text: string }
-  | { readonly type: 'plan'; readonly plan: Plan; readonly experiment: Experiment; readonly estimate: Estimate }
+  | {
+      readonly type: 'plan';
+      readonly plan: Plan;
+      readonly experiment: Experiment;
+      readonly estimate: Estimate;
+      /** What was left out of the experiment. */
+      readonly notes: readonly string[];
+    }
   | {
       readonly type: 'start';
       readonly experiment: Experiment;

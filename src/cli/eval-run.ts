@@ -37,7 +37,10 @@ export async function runEval(
   const { folder, loaded, memory, shard, resume } = work;
   const signal = interruptSignal();
   const line = new ProgressLine(!args.json && !args.quiet);
-  const emit = (event: string, fields: object) => args.json && work.events && printJson({ event, ...fields });
+  // A plan is one object, with its notes in it.
+  const emit = (event: string, fields: object) => {
+    if (args.json && work.events && folder !== undefined) printJson({ event, ...fields });
+  };
   const rate = new RunRate();
   let eventAt = 0;
   let ended: EvalResult | PlanResult | undefined;

@@ -89,9 +89,9 @@ function listPresets(json: boolean): void {
   );
 }
 
-function printPlan({ plan, experiment, estimate }: PlanResult, json: boolean): void {
+function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: boolean): void {
   if (json) {
-    printJson({ event: 'plan', plan, experiment, estimate });
+    printJson({ event: 'plan', plan, experiment, estimate, notes });
     return;
   }
   const { queries, vectors, pictures, tokens, newTokens, longest, warnings, model } = plan;

@@ -1,4 +1,4 @@
-import type { Pace } from '../lens/pace.js';
+import { Pace } from '../lens/pace.js';
 import type { Condition, Experiment } from './experiment/types.js';
 import { holm, permutationTest } from './permutation.js';
 import { differenceInterval, type Estimate, type Observation } from './statistics.js';
@@ -65,13 +65,13 @@ function comparable(patch: Condition, other: Condition): boolean {
  * Compares conditions that are read together, as one family. Pairs without a query that both answered are left out.
  *
  * @param queries of the test, one a condition, task, seed and item
- * @param pace others get their turn between two pairs
+ * @param pace others get their turn between two pairs. Defaults to one without a signal
  */
 export async function compareConditions(
   queries: readonly ScoredQuery[],
   pairs: readonly (readonly [first: string, second: string])[],
   score: Score,
-  pace: Pace,
+  pace = new Pace(),
 ): Promise<Comparison[]> {
   const found = await pace.map(pairs, ([first, second]) => {
     const [a, b] = common(of(queries, first, score), of(queries, second, score));

@@ -1,4 +1,4 @@
-import type { Pace } from '../lens/pace.js';
+import { Pace } from '../lens/pace.js';
 import { bootstrapInterval, type Observation, spreadOverSeeds } from './statistics.js';
 
 /** One scored query of one condition: what the tables are made of. */
@@ -18,11 +18,14 @@ export interface ScoredQuery {
   readonly probability?: number;
   /** Rank from 0 of the expected answer among all answers of the task by log-likelihood. */
   readonly answerRank?: number;
+  /** Scores of one's own by name. */
+  readonly own?: Readonly<Record<string, number>>;
 }
 
 /** What is averaged: `likelihood` is the share of queries whose expected answer ranks first among the task's answers. */
 export const SCORES = ['lenient', 'strict', 'probability', 'likelihood'] as const;
-export type Score = (typeof SCORES)[number];
+/** One of `SCORES`, or the name of a score of one's own. */
+export type Score = (typeof SCORES)[number] | (string & {});
 
 /** A measured number with its interval, and how many queries and different items it comes from. */
 export interface Cell {
@@ -56,7 +59,7 @@ export interface AccuracyTableOptions {
   readonly notes?: readonly string[];
 }
 
-const SCORE_NOTES: Record<Score, string> = {
+const SCORE_NOTES: Readonly<Record<string, string>> = {
   lenient:
     'Lenient score: the first generated token, stripped, and the expected answer are both non-empty and one is a prefix of the other.',
   strict: 'Strict score: the whole greedy answer up to its stop (a line break) equals the expected answer.',
@@ -64,18 +67,15 @@ const SCORE_NOTES: Record<Score, string> = {
   likelihood: 'Likelihood score: of all answers of the task, the expected one has the highest log-likelihood.',
 };
 
-/** The main table: accuracy of every condition in every task and in their mean, with 95 % intervals. */
-export function accuracyTable(queries: readonly ScoredQuery[], options: AccuracyTableOptions): Table {
-  const { conditions, tasks } = namesOf(queries, options);
-  const rows = conditions.map((condition) => accuracyRow(queries, condition, tasks, options.score));
-  return assemble(queries, rows, tasks, options);
-}
-
-/** The same; others get their turn between two rows. @throws {XpatchError} ABORTED by the pace's signal */
-export async function accuracyTableInTurns(
+/**
+ * Accuracy of every condition in every task and in their mean, with 95 % intervals.
+ * @param pace others get their turn between two rows. Defaults to one without a signal
+ * @throws {XpatchError} ABORTED by the pace's signal
+ */
+export async function accuracyTable(
   queries: readonly ScoredQuery[],
   options: AccuracyTableOptions,
-  pace: Pace,
+  pace = new Pace(),
 ): Promise<Table> {
   const { conditions, tasks } = namesOf(queries, options);
   const rows = await pace.map(conditions, (condition) => accuracyRow(queries, condition, tasks, options.score));
@@ -124,7 +124,7 @@ function assemble(
     rows: rows.map(({ label, cells }) => ({ label, cells })),
     notes: [
       ...notes,
-      SCORE_NOTES[score],
+      SCORE_NOTES[score] ?? `Score ${score}: a function of the answer that is not part of xpatch.`,
       `Ranges: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
       ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
       countNote(rows, tasks),
@@ -142,8 +142,18 @@ export function observationsOf(queries: readonly ScoredQuery[], score: Score): O
 }
 
 function scoreOf(query: ScoredQuery, score: Score): boolean | number | undefined {
-  if (score !== 'likelihood') return query[score];
-  return query.answerRank === undefined ? undefined : query.answerRank === 0;
+  switch (score) {
+    case 'lenient':
+      return query.lenient;
+    case 'strict':
+      return query.strict;
+    case 'probability':
+      return query.probability;
+    case 'likelihood':
+      return query.answerRank === undefined ? undefined : query.answerRank === 0;
+    default:
+      return query.own?.[score];
+  }
 }
 
 function estimateCell(observations: readonly Observation[]): Cell | undefined {

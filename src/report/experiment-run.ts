@@ -24,12 +24,15 @@ export async function reportOfRun(
   return experimentReport(experiment, lines, { notes, provenance, title: String(title), ...options });
 }
 
-/** Writes tables, figures and the page of a run whose lines are all there. @throws {XpatchError} as `reportOfRun`; FILE_WRITE */
+/**
+ * Writes tables, figures and the page of a run whose lines are all there; those of a complete run are there already.
+ * @throws {XpatchError} as `reportOfRun`; FILE_WRITE
+ */
 export async function writeRunReport(run: ExperimentRun, signal?: AbortSignal): Promise<Report> {
   const lines: ResultLine[] = [];
   for await (const line of run.lines()) lines.push(line);
   const report = await reportOfRun(run.manifest, lines, { loadVector: (name) => run.loadVector(name), signal });
-  await writeReport(run, report, { signal });
+  if (!run.complete) await writeReport(run, report, { signal });
   return report;
 }
 

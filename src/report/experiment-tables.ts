@@ -3,7 +3,7 @@ import type { Condition, Experiment, ResultLine } from '../evaluation/experiment
 import { lenientMatch, strictMatch } from '../evaluation/scoring.js';
 import { bootstrapInterval } from '../evaluation/statistics.js';
 import {
-  accuracyTableInTurns,
+  accuracyTable,
   type Cell,
   countNote,
   observationsOf,
@@ -19,7 +19,8 @@ const RANGES = 'Ranges: 95 % bootstrap intervals over items, seeds held fixed.';
 
 /** The scores that a run has. */
 export function scoresOf(test: readonly ResultLine[]): Score[] {
-  return SCORES.filter((score) => test.some((line) => observationsOf([line], score).length > 0));
+  const own = [...new Set(test.flatMap((line) => Object.keys(line.own ?? {})))].sort();
+  return [...SCORES.filter((score) => test.some((line) => observationsOf([line], score).length > 0)), ...own];
 }
 
 /** Every condition in every task, with intervals. Conditions without this score (the majority row has no probability) are left out. */
@@ -35,7 +36,8 @@ export function scoreTable(
       test.filter(({ condition }) => condition === name),
       score,
     ).length > 0;
-  const what = { lenient: 'Accuracy', strict: 'Accuracy', probability: 'Probability', likelihood: 'Accuracy' }[score];
+  const accuracy = ['lenient', 'strict', 'likelihood'].includes(score);
+  const what = accuracy ? 'Accuracy' : score === 'probability' ? 'Probability' : 'Score';
   const options = {
     title: `${what} on ${queriesOf(experiment)} queries (${score} score)`,
     score,
@@ -43,7 +45,7 @@ export function scoreTable(
     tasks: tasksOf(experiment, test),
     notes: [...notes, ...layerNotes(experiment, layers), ...(experiment.ignoreCase ? ['Case does not count.'] : [])],
   };
-  return accuracyTableInTurns(test, options, pace);
+  return accuracyTable(test, options, pace);
 }
 
 /** Tasks as the lines name them (a file by its name), in the experiment's order as far as it has them. */
@@ -194,16 +196,17 @@ export async function noisyTable(
     tasks: tasksOf(experiment, test),
     notes: ['Swaps of neighbouring letters in the instruction that the vector is read from.'],
   };
-  return accuracyTableInTurns(test, options, pace);
+  return accuracyTable(test, options, pace);
 }
 
 /** Whom an answer follows when a question about something else stands in the query. Only where the rival answer is known. */
 export async function conflictTable(
   { ignoreCase }: Experiment,
   { test, rows }: ExperimentLines,
-  score: 'lenient' | 'strict',
+  score: Score,
   pace: Pace,
 ): Promise<Table | undefined> {
+  if (score !== 'lenient' && score !== 'strict') return undefined;
   const asked = test.filter(({ rival, prompt }) => rival !== undefined && prompt !== undefined);
   if (asked.length === 0) return undefined;
   const follows = ({ firstToken, answer }: ResultLine, wanted: string) =>

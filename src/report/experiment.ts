@@ -1,5 +1,5 @@
 import type { Experiment, ResultLine, RunStore } from '../evaluation/experiment/types.js';
-import type { Score, Table } from '../evaluation/tables.js';
+import { SCORES, type Score, type Table } from '../evaluation/tables.js';
 import { Pace } from '../lens/pace.js';
 import { cosineBlocks } from './cosine.js';
 import { examplesBlocks, sweepBlocks } from './experiment-figures.js';
@@ -47,7 +47,8 @@ export async function experimentReport(
   for (const score of scores) {
     const table = await scoreTable(experiment, arranged, score, notes, pace);
     const heading = score === 'probability' ? 'Probability of the expected answer' : `Accuracy, ${score} score`;
-    blocks.push({ kind: 'table', name: score, heading, table });
+    const isOwn = !SCORES.some((name) => name === score);
+    blocks.push({ kind: 'table', name: isOwn ? `score-${score}` : score, heading, table });
   }
   blocks.push(...paperBlocks(experiment.name));
   /** A table of each score, where the experiment has it. */
@@ -59,9 +60,7 @@ export async function experimentReport(
   };
   await add('differences', 'Differences', (score) => differencesTable(experiment, arranged, score, pace));
   await add('matrix', 'Specification by query', (score) => matrixTable(experiment, arranged, score, pace));
-  await add('conflict', 'Whom the answer follows', async (score) =>
-    score === 'lenient' || score === 'strict' ? conflictTable(experiment, arranged, score, pace) : undefined,
-  );
+  await add('conflict', 'Whom the answer follows', (score) => conflictTable(experiment, arranged, score, pace));
   await add('noisy', 'Noisy instructions', (score) => noisyTable(experiment, arranged, score, pace));
   blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
   const kl = divergenceTable(arranged);

@@ -72,7 +72,7 @@ describe('what would run', () => {
     const { code, stdout } = await cli.run(['eval']);
     expect(code).toBe(0);
     for (const [name, { shows }] of Object.entries(PRESETS)) {
-      expect(stdout).toMatch(new RegExp(`^ {2}${name} +${shows.replace(/[.()]/g, '\\$&')}$`, 'm'));
+      expect(stdout).toMatch(new RegExp(`^ {2}${name} +${shows.replace(/[.()[\]]/g, '\\$&')}$`, 'm'));
     }
     const { presets } = await cli.json('eval');
     expect(presets.map(({ name }: { name: string }) => name)).toEqual(Object.keys(PRESETS));
@@ -110,8 +110,8 @@ describe('what would run', () => {
     expect(code).toBe(0);
     expect(stdout).toMatch(/test +Text Patch/);
     expect(stdout).not.toMatch(/Image/);
-    const events = eventsOf(await cli.run([...args, '--json']));
-    expect(events).toContainEqual({ event: 'note', text: expect.stringMatching(/without Image Prompt, Image Patch/) });
+    const { notes } = await cli.json(...args);
+    expect(notes).toEqual([expect.stringMatching(/without Image Prompt, Image Patch/)]);
   });
 });
 

@@ -249,9 +249,9 @@ describe('accuracy table', () => {
     ]).flat(),
   );
 
-  test('has rows, columns, their mean, and says what they are', () => {
+  test('has rows, columns, their mean, and says what they are', async () => {
     const conditions = ['No Context', 'Prompt', 'Patch'];
-    const table = accuracyTable(queries, { title: 'T', score: 'strict', conditions, notes: ['First.'] });
+    const table = await accuracyTable(queries, { title: 'T', score: 'strict', conditions, notes: ['First.'] });
     expect(table.columns).toEqual(['color', 'flavor', 'mean']);
     expect(table.rows.map((row) => row.label)).toEqual(conditions);
     const values = table.rows.map((row) => row.cells.map((cell) => cell?.value));
@@ -265,8 +265,8 @@ describe('accuracy table', () => {
     );
   });
 
-  test('takes the other score when asked', () => {
-    const table = accuracyTable(queries, { title: 'T', score: 'lenient' });
+  test('takes the other score when asked', async () => {
+    const table = await accuracyTable(queries, { title: 'T', score: 'lenient' });
     expect(table.rows.map((row) => row.cells[0]?.value)).toEqual([1, 1]);
     expect(table.notes.join('\n')).toMatch(/one is a prefix of the other/);
   });

@@ -1,6 +1,7 @@
 import { Template as Jinja } from '@huggingface/jinja';
 import { describe, expect, test } from '@jest/globals';
 import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
+import { scoreLines } from '../../src/evaluation/experiment/scorers.js';
 import { tokenScore } from '../../src/evaluation/experiment/scores.js';
 import { plainFormat, writeChat } from '../../src/evaluation/experiment/template.js';
 import type { Condition, ResultLine } from '../../src/evaluation/experiment/types.js';
@@ -174,4 +175,44 @@ test('a token has the probability of the softmax, and a rank', () => {
   expect(tokenScore(logits, 3).rank).toBe(0);
   const large = tokenScore(Float32Array.of(1000, 999), 0);
   expect(large.probability).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
+});
+
+describe("scores of one's own", () => {
+  const line = (answer: string, item = 'a'): ResultLine => ({
+    stage: 'test',
+    condition: 'Text Patch',
+    task: 't',
+    domain: 't',
+    seed: 1,
+    item,
+    expected: 'Paris',
+    answer,
+    firstToken: answer,
+    lenient: true,
+  });
+
+  test('are a small function of the line, kept beside those of others', () => {
+    const [first, second] = scoreLines([line('Paris!'), line('Rome')], {
+      contains: ({ answer, expected }) => answer.includes(expected),
+      length: ({ answer }) => (answer === 'Rome' ? undefined : answer.length),
+    });
+    expect(first?.own).toEqual({ contains: 1, length: 6 });
+    expect(second?.own).toEqual({ contains: 0 });
+    expect(scoreLines([first as ResultLine], { half: () => 0.5 })[0]?.own).toEqual({
+      contains: 1,
+      length: 6,
+      half: 0.5,
+    });
+  });
+
+  test('have names of their own, and are finite', async () => {
+    for (const name of ['lenient', 'Upper', '../x', '']) {
+      await expectError(() => scoreLines([line('x')], { [name]: () => 1 }), 'INVALID_ARGUMENT', /cannot name a score/);
+    }
+    await expectError(
+      () => scoreLines([line('x')], { bad: () => Number.NaN }),
+      'INVALID_ARGUMENT',
+      /bad of "x" is NaN/,
+    );
+  });
 });

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { ComputeResult } from '../../src/evaluation/compute.js';
+import { scoreLines } from '../../src/evaluation/experiment/scorers.js';
 import type { Condition, Experiment, ResultLine } from '../../src/evaluation/experiment/types.js';
 import { RunFolder } from '../../src/evaluation/run-folder.js';
 import type { Cell, Table } from '../../src/evaluation/tables.js';
@@ -421,5 +422,16 @@ test('compute: medians and ratios to the query alone', () => {
   ]);
   expect(computeTable({ ...result, bytesPerPosition: undefined }).columns.map(({ name }) => name)).not.toContain(
     'KV cache, MB',
+  );
+});
+
+test("scores of one's own have tables and comparisons like the others", async () => {
+  const scored = scoreLines(MAIN_LINES, { shouted: ({ answer }) => (answer === 'yes' ? 3 : 1) });
+  const made = await report(MAIN, scored);
+  const own = table(made, 'score-shouted');
+  expect(values(own, 'Text Patch')).toEqual([2.5, 1.5, 2]);
+  expect(own.notes.join(' ')).toMatch(/Score shouted: a function of the answer/);
+  expect(texts(made, 'differences-shouted').rows.map(([first, second]) => `${first} - ${second}`)).toContain(
+    'Text Patch - Text Prompt',
   );
 });

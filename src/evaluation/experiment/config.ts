@@ -262,13 +262,19 @@ function pathOf(pointer: string): string {
 
 /** What a schema cannot say: how settings fit together. */
 function crossChecks(experiment: Experiment): string[] {
-  const { conditions, tasks, seeds, shots, validation, prompts, template, vectorModel, layers, measure } = experiment;
+  const { conditions, tasks, seeds, shots, validation, test, prompts, template, vectorModel, layers, measure } =
+    experiment;
   const problems: string[] = [];
   const need = (right: boolean, problem: string) => right || problems.push(problem);
   const examples = conditions.some(
     ({ kind, spec }) => kind !== 'bare' && kind !== 'majority' && spec !== 'instruction',
   );
   need(!examples || shots < validation, `validation: must be greater than shots (${shots}), not ${validation}`);
+  const inPrompts = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
+  need(
+    !inPrompts || shots < test,
+    `test: must be greater than shots (${shots}), which prompts draw from it, not ${test}`,
+  );
   need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
   if (measure === 'compute') {
     need(conditions.length === 0, 'conditions: must be empty with measure: compute, which compares ways of its own');

@@ -38,6 +38,8 @@ export interface ExperimentResult {
   readonly layers: readonly number[];
 }
 
+/** Default of `RunOptions.memory`. */
+export const LOGITS_BYTES = 64 << 20;
 /** Answers are handed to the store this often at most: to make them durable takes a disk some milliseconds. */
 const APPEND_EVERY_MS = 250;
 
@@ -135,7 +137,7 @@ class Runner {
           conditions,
           layers,
           vectors,
-          maxBytes: options.memory ?? 64 << 20,
+          maxBytes: options.memory ?? LOGITS_BYTES,
         };
         const lines = await answerBatch(context, batch, (p) => this.progress.show((keys.length * p.done) / p.total));
         this.take(lines);

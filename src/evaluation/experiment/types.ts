@@ -128,6 +128,8 @@ export interface ResultLine extends QueryKey {
   readonly vector?: string;
   /** L2 norm of what the patch changed. */
   readonly delta?: number;
+  /** Scores of one's own by name (`scoreLines`). */
+  readonly own?: Readonly<Record<string, number>>;
   /** The prompt as the model saw it; absent of `majority` and of validation queries. */
   readonly prompt?: PromptRecord;
 }
