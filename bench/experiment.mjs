@@ -31,45 +31,51 @@ export async function throughEngine(context, experiment) {
   return answers;
 }
 
-/** The same answers, each by a call of its own that decodes its whole prompt. */
-export async function oneByOne(context, experiment) {
+/**
+ * The same answers, each by a call of its own that decodes its whole prompt, one prompt and one layer at a time: a vector is read
+ * anew for each layer that it is patched at, a picture is encoded anew for each prompt (unless the model keeps them).
+ * @param allLayers read all layers of a prompt in one pass instead
+ */
+export async function oneByOne(context, experiment, { allLayers = false } = {}) {
   const { model } = context;
   const study = await prepareStudy(model, experiment);
   const choice = new LayerChoice(experiment);
   const vectors = new Map();
   const answers = new Map();
 
-  const vectorFor = async (wanted) => {
-    const known = vectors.get(wanted.name);
-    if (known) return known;
-    const [source] = sourcesOf(study, wanted);
-    let vector;
-    if (source) {
-      const own = await vectorFor(source);
-      const half = Math.ceil(model.info.nLayers / 2);
-      vector =
-        wanted.control === 'random-vector' ? own.normMatchedRandom(wanted.cell.split.seed) : own.rollLayers(half);
-    } else {
-      const states = [];
-      for (const parts of promptsOf(study, wanted)) {
-        const prompt = await model.prompt(parts);
-        const [result] = await context.pass([{ prompt, capture: { layers: 'all', positions: ['delimiter'] } }]);
-        const origin = { op: 'capture', position: prompt.position('delimiter'), token: 0 };
-        states.push(TaskVector.fromStates(result.states, { model: model.identity, readPosition: 'position', origin }));
-      }
-      vector = TaskVector.mean(states);
+  /** Mean state of a vector's prompts: at one layer, or with `allLayers` at all of them for later. */
+  const read = async (wanted, layer) => {
+    const key = (at) => `${wanted.name}, layer ${at}`;
+    if (vectors.has(key(layer))) return vectors.get(key(layer));
+    const states = [];
+    for (const parts of promptsOf(study, wanted)) {
+      const prompt = await model.prompt(parts);
+      const capture = { layers: allLayers ? 'all' : [layer], positions: ['delimiter'] };
+      const [result] = await context.pass([{ prompt, capture }]);
+      const origin = { op: 'capture', position: prompt.position('delimiter'), token: 0 };
+      states.push(TaskVector.fromStates(result.states, { model: model.identity, readPosition: 'position', origin }));
     }
-    vectors.set(wanted.name, vector);
-    return vector;
+    const mean = TaskVector.mean(states);
+    for (const at of mean.info.layers) vectors.set(key(at), mean);
+    return mean;
+  };
+  const valueAt = async (wanted, layer) => {
+    const [source] = sourcesOf(study, wanted);
+    const { nLayers } = model.info;
+    if (wanted.control === 'random-vector') {
+      return (await read(source, layer)).normMatchedRandom(wanted.cell.split.seed).at(layer);
+    }
+    if (wanted.control !== 'wrong-layer') return (await read(wanted, layer)).at(layer);
+    const other = (layer + nLayers - Math.ceil(nLayers / 2)) % nLayers;
+    return (await read(source, other)).at(other);
   };
   const editFor = async (cell, condition, layer, parts) => {
     const wanted = vectorOf(study, cell, condition);
-    if (wanted) return (await vectorFor(wanted)).toIntervention(layer, { position: 'delimiter' });
+    const edit = { hook: 'resid_post', layer, positions: 'delimiter', op: 'replace' };
+    if (wanted) return { ...edit, value: await valueAt(wanted, layer) };
     const prompt = await model.prompt(parts);
-    const [{ states }] = await context.pass([
-      { prompt, capture: { layers: [layer], positions: ['delimiter'] }, topK: 1 },
-    ]);
-    return { hook: 'resid_post', layer, positions: 'delimiter', op: 'replace', value: states.data };
+    const [{ states }] = await context.pass([{ prompt, capture: { layers: [layer], positions: ['delimiter'] } }]);
+    return { ...edit, value: states.data };
   };
 
   const run = async (stage, layers) => {

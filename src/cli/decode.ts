@@ -87,7 +87,7 @@ export const decode: CommandModule<unknown, DecodeArguments> = {
         ? { vectors: files.map(({ file }) => file), topK: Math.min(top, nVocab) }
         : { tasks, specs, seed, style, shots, prompts, topK: Math.min(top, nVocab) };
       const title = `Task vectors of ${describeModel(model.identity)} as words`;
-      const run = await startRun(session, args, {
+      await using run = await startRun(session, args, {
         experiment: 'decode',
         title,
         options: { ...options, layers: chosen ?? null },

@@ -7,10 +7,11 @@ import { tableToText } from '../report/tables.js';
 import type { Modality } from '../tasks/prompts.js';
 import { type ModelArguments, modelOptions, type OutputArguments, outputOptions, printJson } from './common.js';
 import { usageError } from './errors.js';
-import { commandWith, timestamp } from './eval.js';
+import { commandWith } from './eval.js';
 import type { EvalResult } from './eval-protocol.js';
 import { runEval } from './eval-run.js';
 import { textOption, wholeOption, withExamples } from './options.js';
+import { timestamp } from './report-run.js';
 
 interface DemoArguments extends ModelArguments, OutputArguments {
   queries?: Modality;

@@ -65,7 +65,7 @@ export const embed: CommandModule<unknown, EmbedArguments> = {
       const { seed = 1, style, shots = 5, prompts = 30 } = args;
       const options = { tasks, modalities, seed, style, shots, prompts, layer };
       const title = `Prompts of ${describeModel(model.identity)} as points`;
-      const run = await startRun(session, args, {
+      await using run = await startRun(session, args, {
         experiment: 'embed',
         title,
         options,

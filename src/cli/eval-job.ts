@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { runCompute } from '../evaluation/compute.js';
@@ -5,7 +6,7 @@ import { fitToModel } from '../evaluation/experiment/fit.js';
 import { planExperiment } from '../evaluation/experiment/plan.js';
 import { LOGITS_BYTES } from '../evaluation/experiment/run.js';
 import type { Experiment } from '../evaluation/experiment/types.js';
-import { RunFolder } from '../evaluation/run-folder.js';
+import { RunFolder, requireEmpty } from '../evaluation/run-folder.js';
 import type { Context } from '../model/context.js';
 import { contextWithin } from '../model/context-size.js';
 import type { Model } from '../model/model.js';
@@ -133,7 +134,8 @@ async function compute(
   const title = `${experiment.title}: ${model.identity.name || model.identity.architecture}`;
   const options = { experiment: experiment.name, title, command: job.command, options: experiment, tasks };
   const manifest = await describeRun(context, options);
-  const run = await RunFolder.create(folder, manifest);
+  // Made when there is something to write: it cannot go on with one that was interrupted.
+  requireEmpty(folder, await readdir(folder).catch(() => []));
   const what = 'measuring';
   const costs = await runCompute(context, {
     task: tasks[0] as string,
@@ -146,6 +148,7 @@ async function compute(
     onProgress: ({ done, total }) => void tell({ type: 'doing', what, fraction: done / total }),
   });
   const report = computeReport(costs, { title, notes, provenance: provenanceOf(manifest) });
+  const run = await RunFolder.create(folder, manifest);
   await run.write('compute.json', `${JSON.stringify(costs, null, 1)}\n`);
   await writeReport(run, report, { signal });
   await run.writeManifest({ ...manifest, status: 'complete', finished: new Date().toISOString() });

@@ -9,6 +9,7 @@ import { usageError } from './errors.js';
 import type { EvalResult } from './eval-protocol.js';
 import { duration, type PlanResult, runEval } from './eval-run.js';
 import { repeatedOption, textOption, withExamples } from './options.js';
+import { commandLine, timestamp } from './report-run.js';
 
 interface EvalArguments extends ModelArguments, OutputArguments {
   experiment?: string;
@@ -138,19 +139,10 @@ export function parseBytes(text: string): number {
   throw usageError(`--memory takes at least 1M, such as 2G, 500M or a number of bytes, not ${JSON.stringify(text)}.`);
 }
 
-export function timestamp(): string {
-  return new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
-}
-
 /** The command line as it was given, with the folder in it, so that it goes on with the run. */
 export function commandWith(folder: string | undefined): string {
   const given = process.argv.slice(2);
   const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
   const args = folder === undefined || named ? given : [...given, '-o', folder];
-  return ['xpatch', ...args.map(quoteArgument)].join(' ');
-}
-
-/** As a POSIX shell reads it. */
-function quoteArgument(arg: string): string {
-  return /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
+  return commandLine(args);
 }

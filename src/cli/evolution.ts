@@ -73,7 +73,7 @@ export const evolution: CommandModule<unknown, EvolutionArguments> = {
       const { seed = 1, style, shots = 5, prompts = 100 } = args;
       const options = { tasks, modalities, seed, style, shots, prompts, classes };
       const title = `Evolution of representations in ${describeModel(model.identity)}`;
-      const run = await startRun(session, args, {
+      await using run = await startRun(session, args, {
         experiment: 'evolution',
         title,
         options: { ...options, pieLayers },

@@ -85,7 +85,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
       const prompt = await model.prompt(parts, { signal });
       prompt.positions(positions); // a wrong one is found before a folder is made
       const record = recordPrompt(parts, prompt.tokens);
-      const run = await startRun(session, args, {
+      await using run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
         options: { prompt: record, layers: read, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },

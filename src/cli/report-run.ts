@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
-import { RunFolder } from '../evaluation/run-folder.js';
+import { type Manifest, RunFolder } from '../evaluation/run-folder.js';
 import type { Report } from '../report/report.js';
 import { requireNotAborted, type Session } from './common.js';
+import { explainInterrupt } from './interrupt.js';
 import { textOption } from './options.js';
 
 /** What every command that writes a report takes. */
@@ -18,12 +19,21 @@ export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & Repo
 }
 
 /** The command line as a shell takes it, for the manifest. */
-export const commandLine = (): string => ['xpatch', ...process.argv.slice(2)].map(quoted).join(' ');
+export const commandLine = (args: readonly string[] = process.argv.slice(2)): string =>
+  ['xpatch', ...args].map(quoted).join(' ');
+
+/** `20261123-081500`, in UTC. */
+export function timestamp(): string {
+  return new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
+}
 
 const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
-/** A run folder from before the work, so that a bad `--output` is found early, to the report after it. */
-export interface ReportRun {
+/**
+ * A run folder from before the work, so that a bad `--output` is found early, to the report after it. Its manifest says so when the
+ * work ends without one.
+ */
+export interface ReportRun extends AsyncDisposable {
   folder: string;
   /** For what a run keeps beside its report: a line a result, vectors. */
   files: RunFolder;
@@ -42,10 +52,13 @@ export async function startRun(
 ): Promise<ReportRun> {
   // Not imported at the top: --help needs no report.
   const { describeRun, provenanceOf, writeReport } = await import('../report/write-report.js');
-  const date = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
-  const folder = args.output ?? `xpatch-${what.experiment}-${date}`;
+  const folder = args.output ?? `xpatch-${what.experiment}-${timestamp()}`;
   const manifest = await describeRun(context, { ...what, command: commandLine() });
   const run = await RunFolder.create(folder, manifest);
+  const end = (status: Manifest['status']) =>
+    run.writeManifest({ ...manifest, status, finished: new Date().toISOString() });
+  let finished = false;
+  explainInterrupt(`What there is of it stands in ${folder}: remove it, or name another folder, to run it again.`);
   return {
     folder,
     files: run,
@@ -54,9 +67,13 @@ export async function startRun(
       requireNotAborted(signal);
       progress.update('writing the report');
       await writeReport(run, report, { signal });
-      await run.writeManifest({ ...manifest, status: 'complete', finished: new Date().toISOString() });
+      await end('complete');
+      finished = true;
       progress.done();
     },
+    // A disk that takes no more must not hide what went wrong.
+    [Symbol.asyncDispose]: async () =>
+      finished ? undefined : end(signal.aborted ? 'interrupted' : 'failed').catch(() => undefined),
     summary: () => `Report: ${join(folder, 'report.html')}\n`,
   };
 }

@@ -76,7 +76,7 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
       const record = recordPrompt(parts, prompt.tokens);
       const { naive, op = 'replace' } = args;
       const title = `Layer sweep of ${describeModel(model.identity)}`;
-      const run =
+      await using run =
         args.report === undefined
           ? undefined
           : await startRun(

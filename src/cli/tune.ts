@@ -53,7 +53,7 @@ export const tune: CommandModule<unknown, TuneArguments> = {
       const { model, context, signal, progress, track } = session;
       const { prompts, seed } = args;
       const title = `Tuned lens of ${describeModel(model.identity)}`;
-      const run =
+      await using run =
         args.report === undefined
           ? undefined
           : await startRun(

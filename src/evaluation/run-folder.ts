@@ -5,9 +5,12 @@ import { makeFolder, writeError, writeFileAtomic } from '../files.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { LineFile } from './result-file.js';
 
+/** A killed run is left with `running`, as one of \`eval\` that can go on. */
+export const STATUSES = ['running', 'complete', 'interrupted', 'failed'] as const;
+
 /** What a run needs to be repeated: written first, and again when it ends. */
 export interface Manifest {
-  status: 'running' | 'complete';
+  status: (typeof STATUSES)[number];
   [key: string]: unknown;
 }
 

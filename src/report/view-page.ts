@@ -118,7 +118,11 @@ function listCells(run: Run): string {
 function stateNote(run: Run): string {
   if (run.problem !== undefined) return `<p class="problem">${show(run.problem)}</p>`;
   if (run.state === 'complete') return '';
-  return '<p class="quiet-text">Not finished: reload later. A run that was interrupted stays like this.</p>';
+  const note =
+    run.state === 'running'
+      ? 'Not finished: reload later. A run that was killed stays like this.'
+      : 'It ended before its report.';
+  return `<p class="quiet-text">${note}</p>`;
 }
 
 function timeOf({ started }: Run): string {

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join, sep } from 'node:path';
 import { XpatchError } from '../errors.js';
+import { type Manifest, STATUSES } from '../evaluation/run-folder.js';
 
 /** A folder with a manifest. */
 export interface RunEntry {
@@ -14,7 +15,7 @@ export interface RunEntry {
 
 /** What a list says about a run. Strings come from the manifest as they are: hostile until escaped. */
 export interface Run extends RunEntry {
-  readonly state: 'complete' | 'running' | 'broken';
+  readonly state: Manifest['status'] | 'broken';
   /** Why it is broken, with the code of the error. */
   readonly problem?: string;
   readonly title: string;
@@ -119,9 +120,10 @@ export async function readRun(entry: RunEntry): Promise<Run> {
     if (error instanceof SyntaxError) return broken(`manifest.json is not JSON: ${error.message}.`);
     return broken((error as Error).message);
   }
-  const { status } = manifest;
-  if (status !== 'running' && status !== 'complete') {
-    return broken('The status in manifest.json is neither running nor complete: this is no run of xpatch.', manifest);
+  const status = STATUSES.find((name) => name === manifest.status);
+  if (status === undefined) {
+    const problem = `The status in manifest.json is none of ${STATUSES.join(', ')}: this is no run of xpatch.`;
+    return broken(problem, manifest);
   }
   if (status === 'complete' && !hasReport) {
     return broken('The run is complete but has no report.html that can be read. Run its command again.', manifest);

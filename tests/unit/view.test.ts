@@ -252,7 +252,7 @@ describe('broken folders are listed with what is wrong', () => {
     ['no JSON', '{"status": ', /^RUN_INVALID: manifest\.json is not JSON: /],
     ['empty', '', /^RUN_INVALID: manifest\.json is not JSON: /],
     ['no object', '[]', /^RUN_INVALID: manifest\.json is no object\.$/],
-    ['no run of ours', '{"name": "web app"}', /^RUN_INVALID: The status .* neither running nor complete/],
+    ['no run of ours', '{"name": "web app"}', /^RUN_INVALID: The status .* none of running, complete/],
     [
       'huge',
       `{"x": "${'x'.repeat(5 << 20)}"}`,

@@ -15,10 +15,11 @@ export function fitToModel(
 ): { experiment: Experiment; notes: string[] } {
   const pictured = ({ kind, spec, query }: Condition) =>
     kind !== 'majority' && (spec === 'image' || (query ?? experiment.query) === 'image');
-  const withImages = experiment.conditions.filter(pictured);
+  const measured = experiment.measure !== undefined && experiment.query === 'image' ? ['The measurement'] : [];
+  const withImages = [...measured, ...experiment.conditions.filter(pictured).map(({ name }) => name)];
   if (hasVision || withImages.length === 0) return { experiment, notes: [] };
   if (!textToo) {
-    const [first, ...more] = withImages.map(({ name }) => name);
+    const [first, ...more] = withImages;
     const others = more.length > 1 ? `${more.length} more conditions` : more[0];
     const which = others === undefined ? `${first} needs` : `${first} and ${others} need`;
     const message = `${which} pictures, and the model has no picture encoder. Give --mmproj, or leave image conditions out.`;
