@@ -14,10 +14,8 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DOCS = join(ROOT, 'docs', 'results', 'runs');
 const INDEX = join(ROOT, 'docs', 'results', 'experiments.md');
 const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -->'];
-const SMALL = ['seeds=[1]', 'validation=10', 'test=20'];
-const TEMPLATE =
-  'template={"example":"Input: {input}\\nOutput: {output}\\n\\n","query":"Input: {input}\\nOutput:","stop":"\\n"}';
-
+// The layer is the one that smollm2-main chooses on validation items.
+const SMALL = ['seeds=[1]', 'test=10', 'layers=[22]'];
 /** Name, preset, model, settings, figures to keep. */
 const RUNS = [
   ['demo-main', 'main', 'demo', [], ['layer-sweep-mean']],
@@ -26,25 +24,19 @@ const RUNS = [
   ['demo-instruction', 'instruction', 'demo', [], ['examples-curve']],
   ['demo-layer-sweep', 'layer-sweep', 'demo', [], ['test-layers-mean']],
   ['demo-task-conflict', 'task-conflict', 'demo', [], []],
-  ['demo-image-to-text', 'image-to-text', 'demo', ['seeds=[1]', 'validation=15', 'test=30'], []],
-  ['demo-template', 'template', 'demo', [TEMPLATE], []],
+  ['demo-image-to-text', 'image-to-text', 'demo', ['seeds=[1]', 'validation=15', 'test=20'], []],
+  ['demo-template', 'docs/results/template.yaml', 'demo', [], []],
   ['demo-vqa', 'vqa', 'demo', ['tasks=[./food-questions.json]'], []],
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
   ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], ['cosine-layers']],
   ['demo-compute', 'compute', 'demo', [], []],
-  ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'validation=10', 'test=40'], ['layer-sweep-mean']],
+  ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'test=20'], ['layer-sweep-mean']],
   ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
-  [
-    'smollm2-instruction',
-    'instruction',
-    'smollm2',
-    ['seeds=[1]', 'validation=30', 'test=40', 'layers=[13]'],
-    ['examples-curve'],
-  ],
-  ['smollm2-layer-sweep', 'layer-sweep', 'smollm2', ['seeds=[1]', 'validation=10', 'test=20', 'maxTokens=8'], []],
+  ['smollm2-instruction', 'instruction', 'smollm2', SMALL, []],
+  ['smollm2-layer-sweep', 'layer-sweep', 'smollm2', ['seeds=[1]', 'test=5', 'layers=[2,6,10,14,18,22,26,29]'], []],
   ['smollm2-task-conflict', 'task-conflict', 'smollm2', SMALL, []],
   ['smollm2-template', 'template', 'smollm2', SMALL, []],
-  ['smollm2-quantisation-q4_0', 'quantisation', 'smollm2', ['vectorModel=smollm2-q4_0.gguf', ...SMALL], []],
+  ['smollm2-quantisation-q4_0', 'quantisation', 'smollm2', [...SMALL, 'vectorModel=smollm2-q4_0.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
 ];
 /** Tables first, in this order, then the others by name. */
@@ -69,7 +61,8 @@ for (const [name, preset, model, settings] of asked) {
   );
   const source = model === 'demo' ? model : resolve(values.smollm2);
   if (preset === 'compute' && existsSync(join(out, name))) continue;
-  xpatch(['eval', preset, '-m', source, '--threads', '1', ...real.flatMap((text) => ['--set', text]), '-o', name]);
+  const experiment = preset.endsWith('.yaml') ? join(ROOT, preset) : preset;
+  xpatch(['eval', experiment, '-m', source, '--threads', '1', ...real.flatMap((text) => ['--set', text]), '-o', name]);
 }
 writeDocuments();
 
@@ -92,7 +85,7 @@ function xpatch(args) {
   if (status !== 0) throw new Error(`xpatch ${args.join(' ')} ended with ${status}`);
 }
 
-/** One page a run with all its tables, its figures, and a row in the index. */
+/** One page a run with its tables and figures, and a row in the index. */
 function writeDocuments() {
   const rows = [];
   mkdirSync(DOCS, { recursive: true });
@@ -102,41 +95,60 @@ function writeDocuments() {
     const manifest = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8'));
     if (manifest.status !== 'complete') continue;
     const command = commandOf(preset, model, settings);
-    const tables = readdirSync(join(folder, 'tables'))
-      .filter((file) => file.endsWith('.md'))
-      .map((file) => file.slice(0, -3));
-    const rank = (table) => ORDER.findIndex((start) => table.startsWith(start)) + 1 || (table === 'examples' ? 99 : 50);
-    const texts = tables
-      .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
-      .map((table) => readFileSync(join(folder, 'tables', `${table}.md`), 'utf8').trim());
-    const pictures = figures.map((figure) => {
-      cpSync(join(folder, 'figures', `${figure}.png`), join(DOCS, `${name}-${figure}.png`));
-      return `![${figure.replaceAll('-', ' ')}](${name}-${figure}.png)`;
-    });
-    const facts = `${timeOf(manifest)}. Seeds ${manifest.options.seeds.join(', ')}. ${manifest.model.name}, SHA-256 ${manifest.model.hash.slice(0, 8)}…; llama.cpp ${manifest.llamaCpp}, CPU, one thread.`;
-    writeFileSync(
-      join(DOCS, `${name}.md`),
-      `${[`# ${manifest.title}`, `\`\`\`sh\n${command}\n\`\`\``, facts, ...pictures, ...texts].join('\n\n')}\n`,
-    );
-    rows.push(
-      `| [${name}](runs/${name}.md) | \`${command.replaceAll('|', '\\|')}\` | ${manifest.options.seeds.join(', ')} | ${manifest.lines ?? ''} | ${timeOf(manifest)} |`,
-    );
+    const { hash, name: modelName } = manifest.model;
+    const seeds = manifest.options.seeds.join(', ');
+    const tables = tablesOf(folder);
+    const common = new Set(notesOf(tables[0]).filter((note) => manifest.notes?.includes(note.slice(2))));
+    const parts = [
+      `# ${manifest.title}`,
+      `\`\`\`sh\n${command}\n\`\`\``,
+      `${timeOf(manifest)}. Seeds: ${seeds}. ${modelName}, SHA-256 \`${hash.slice(0, 12)}\`; llama.cpp ${manifest.llamaCpp}, CPU, one thread.`,
+      [...common].join('\n'),
+      ...figures.map((figure) => {
+        cpSync(join(folder, 'figures', `${figure}.png`), join(DOCS, `${name}-${figure}.png`));
+        return `![${figure.replaceAll('-', ' ')}](${name}-${figure}.png)`;
+      }),
+      ...tables.map((text) => linesOf(text, (line) => !common.has(line))),
+    ];
+    writeFileSync(join(DOCS, `${name}.md`), `${parts.filter((part) => part !== '').join('\n\n')}\n`);
+    const { lines = '' } = manifest;
+    rows.push(`| [${name}](runs/${name}.md) | \`${command}\` | ${seeds} | ${lines} | ${timeOf(manifest)} |`);
   }
   if (!existsSync(INDEX)) return;
   const text = readFileSync(INDEX, 'utf8');
   const [start, end] = MARKS.map((mark) => text.indexOf(mark));
-  const table = [
-    '| Run | Command | Seeds | Scored queries | When, how long |',
-    '| --- | --- | --- | ---: | --- |',
-    ...rows,
-  ].join('\n');
-  writeFileSync(INDEX, `${text.slice(0, start + MARKS[0].length)}\n${table}\n${text.slice(end)}`);
+  const head = ['| Run | Command | Seeds | Scored queries | When, how long |', '| --- | --- | --- | ---: | --- |'];
+  writeFileSync(
+    INDEX,
+    `${text.slice(0, start + MARKS[0].length)}\n${[...head, ...rows].join('\n')}\n${text.slice(end)}`,
+  );
+}
+
+/** In Markdown: those that ORDER names, then the others. Worked examples are on the page of the run. */
+function tablesOf(folder) {
+  const names = readdirSync(join(folder, 'tables'))
+    .filter((file) => file.endsWith('.md'))
+    .map((file) => file.slice(0, -3))
+    .filter((name) => name !== 'examples' && name !== 'differences-probability');
+  const rank = (name) => ORDER.findIndex((start) => name.startsWith(start)) + 1 || ORDER.length + 1;
+  return names
+    .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+    .map((name) => readFileSync(join(folder, 'tables', `${name}.md`), 'utf8').trim());
+}
+
+function notesOf(text = '') {
+  return text.split('\n').filter((line) => line.startsWith('- '));
+}
+
+function linesOf(text, keep) {
+  return text.split('\n').filter(keep).join('\n');
 }
 
 function commandOf(preset, model, settings) {
   const source = model === 'demo' ? 'demo' : 'SmolLM2-135M-Instruct.Q4_1.gguf';
-  const quoted = settings.map((text) => (/[^\w=.,[\]/-]/.test(text) ? `'${text}'` : text));
-  return ['npx xpatch eval', preset, '-m', source, ...quoted.map((text) => `--set ${text}`)].join(' ');
+  // zsh takes brackets for a pattern of file names.
+  const quoted = settings.map((text) => `--set ${/\[/.test(text) ? `"${text}"` : text}`);
+  return ['npx xpatch eval', preset, '-m', source, ...quoted].join(' ');
 }
 
 /** Day, and minutes of work: of a run that was stopped between, the last process' alone are known. */

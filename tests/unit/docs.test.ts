@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withReference } from '../../scripts/config-reference.mjs';
-import { loadExperiment, parseConfig } from '../../src/evaluation/experiment/config.js';
+import { experimentOf, loadExperiment, parseConfig } from '../../src/evaluation/experiment/config.js';
 import { PRESETS } from '../../src/evaluation/experiment/presets.js';
 import { PACKAGE_ROOT } from '../../src/package-root.js';
 
@@ -47,7 +47,7 @@ describe.each(documents)('docs/%s', (document) => {
       const [, source = ''] = /^ ([a-z-]+)(?: |$)/.exec(rest) ?? [];
       if (source === '') continue;
       expect(`${name} ${source} ${source in PRESETS}`).toBe(`${name} ${source} true`);
-      const settings = [...rest.matchAll(/ --set (\S+)/g)].map(([, setting = '']) => setting);
+      const settings = [...rest.matchAll(/ --set "?([^\s"]+)/g)].map(([, setting = '']) => setting);
       if (source === 'vqa' && settings.length === 0) continue;
       await loadExperiment(source, settings);
     }
@@ -58,6 +58,7 @@ test('config files in the documents are valid', () => {
   const found = ['evaluation.md', 'reproduce.md'].flatMap((document) =>
     [...read('docs', document).matchAll(/```yaml\n(.*?)```/gs)].map(([, text = '']) => text),
   );
-  expect(found).toHaveLength(2);
-  for (const text of found) expect(parseConfig(text, 'document')).toHaveProperty('preset', 'main');
+  const presets = found.map((text) => (parseConfig(text, 'document') as { preset?: string }).preset);
+  expect(presets).toEqual(['main', 'main', 'modalities', 'layer-sweep']);
+  for (const text of found) experimentOf(parseConfig(text, 'document'), { name: 'document' });
 });

@@ -282,6 +282,11 @@ describe('presets', () => {
       main.experiment.conditions.map(({ name }) => name).filter((name) => !name.startsWith('Image')),
     );
     expect(notes).toEqual(['The model has no picture encoder: text queries, without Image Prompt, Image Patch.']);
+    const compute = fitToModel(await loadExperiment('compute'), false);
+    expect([compute.experiment.query, compute.notes]).toEqual([
+      'text',
+      ['The model has no picture encoder: text queries.'],
+    ]);
     const refused = /^Image Prompt and Image Patch need pictures.*--mmproj/;
     const toText = await loadExperiment('image-to-text');
     await expectError(() => fitToModel(toText, false), 'IMAGE_UNSUPPORTED', refused);
@@ -291,6 +296,8 @@ describe('presets', () => {
       'IMAGE_UNSUPPORTED',
       /^No Context and 10 more conditions need pictures/,
     );
+    const pictures = await loadExperiment('compute', ['query=image']);
+    await expectError(() => fitToModel(pictures, false), 'IMAGE_UNSUPPORTED', /^The measurement needs pictures/);
   });
 });
 
