@@ -1,6 +1,6 @@
 // Draws the emblems and writes data/emblems/*.png and data/tasks/emblem-*.json. Run: node scripts/emblems/make.mjs
 // All drawings and wordings are of this folder; nothing is copied, and no emblem is meant to be one that exists.
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { FIGURES } from './figures.mjs';
@@ -119,8 +119,8 @@ function describe({ figure, shape, color, ink, pattern, border, wording }) {
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const file = ({ color, shape, figure }) => `${color}-${shape}-${figure}.png`;
 
-rmSync(`${ROOT}/data/emblems`, { recursive: true, force: true });
 mkdirSync(`${ROOT}/data/emblems`, { recursive: true });
+for (const old of readdirSync(`${ROOT}/data/emblems`)) if (old.endsWith('.png')) rmSync(`${ROOT}/data/emblems/${old}`);
 let bytes = 0;
 for (const emblem of emblems) {
   const { size } = await sharp(Buffer.from(svg(emblem)))
