@@ -16,6 +16,8 @@ const INDEX = join(ROOT, 'docs', 'results', 'experiments.md');
 const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -->'];
 // The layer is the one that smollm2-main chooses on validation items.
 const SMALL = ['seeds=[1]', 'test=10', 'layers=[22]'];
+const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
+
 /** Name, preset, model, settings, figures to keep. */
 const RUNS = [
   ['demo-main', 'main', 'demo', [], ['layer-sweep-mean']],
@@ -29,11 +31,12 @@ const RUNS = [
   ['demo-vqa', 'vqa', 'demo', ['tasks=[./food-questions.json]'], []],
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
   ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], ['cosine-layers']],
+  ['demo-q4_0-quantisation', 'quantisation', 'demo-q4_0.gguf', ['vectorModel=demo'], []],
   ['demo-compute', 'compute', 'demo', [], []],
   ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'test=20'], ['layer-sweep-mean']],
   ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
   ['smollm2-instruction', 'instruction', 'smollm2', SMALL, []],
-  ['smollm2-layer-sweep', 'layer-sweep', 'smollm2', ['seeds=[1]', 'test=5', 'layers=[2,6,10,14,18,22,26,29]'], []],
+  ['smollm2-layer-sweep', 'layer-sweep', 'smollm2', ['seeds=[1]', 'test=6', 'layers=[6,14,18,22,26,29]'], []],
   ['smollm2-task-conflict', 'task-conflict', 'smollm2', SMALL, []],
   ['smollm2-template', 'template', 'smollm2', SMALL, []],
   ['smollm2-quantisation-q4_0', 'quantisation', 'smollm2', [...SMALL, 'vectorModel=smollm2-q4_0.gguf'], []],
@@ -54,17 +57,32 @@ const only = values.only?.split(',');
 const asked = only?.map((name) => RUNS.find(([own]) => own === name)) ?? RUNS;
 for (const [name, preset, model, settings] of asked) {
   if (model === 'smollm2' && !values.smollm2) continue;
-  if (settings.some((text) => text.endsWith('.gguf')) && !values.quantised) continue;
+  if ([model, ...settings].some((text) => text.endsWith('.gguf')) && !values.quantised) continue;
   if (preset === 'vqa') importQuestions();
   const real = settings.map((text) =>
     text.replace(/=([^=]*\.gguf)$/, (_, file) => `=${resolve(values.quantised, file)}`),
   );
-  const source = model === 'demo' ? model : resolve(values.smollm2);
   if (preset === 'compute' && existsSync(join(out, name))) continue;
   const experiment = preset.endsWith('.yaml') ? join(ROOT, preset) : preset;
-  xpatch(['eval', experiment, '-m', source, '--threads', '1', ...real.flatMap((text) => ['--set', text]), '-o', name]);
+  xpatch([
+    'eval',
+    experiment,
+    '-m',
+    ...sourceOf(model),
+    '--threads',
+    '1',
+    ...real.flatMap((text) => ['--set', text]),
+    '-o',
+    name,
+  ]);
 }
 writeDocuments();
+
+function sourceOf(model) {
+  if (model === 'demo') return [model];
+  if (model === 'smollm2') return [resolve(values.smollm2)];
+  return [resolve(values.quantised, model), '--mmproj', join(ROOT, ENCODER)];
+}
 
 /** A folder of pictures, questions and answers: the shipped foods, asked two questions. */
 function importQuestions() {
@@ -145,7 +163,8 @@ function linesOf(text, keep) {
 }
 
 function commandOf(preset, model, settings) {
-  const source = model === 'demo' ? 'demo' : 'SmolLM2-135M-Instruct.Q4_1.gguf';
+  const sources = { demo: 'demo', smollm2: 'SmolLM2-135M-Instruct.Q4_1.gguf' };
+  const source = sources[model] ?? `${model} --mmproj ${ENCODER}`;
   // zsh takes brackets for a pattern of file names.
   const quoted = settings.map((text) => `--set ${/\[/.test(text) ? `"${text}"` : text}`);
   return ['npx xpatch eval', preset, '-m', source, ...quoted].join(' ');

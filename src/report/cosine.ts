@@ -90,7 +90,7 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
   const lowest = Math.min(0, ...series.flatMap(({ points }) => points.map(({ low }) => low)));
   const cells = (values: readonly number[]) =>
     values.length > 0 ? [mean(values), Math.min(...values), Math.max(...values)] : [undefined, undefined, undefined];
-  const number = (name: string) => ({ name, digits: 3 });
+  const number = (name: string) => ({ name, digits: 4 });
   return [
     {
       kind: 'curves',
