@@ -36,7 +36,6 @@ export const verify: CommandModule<unknown, VerifyArguments> = {
         .option(
           'model',
           textOption('model', 'GGUF file of the model, where it is no longer at the path that the run recorded', {
-            alias: 'm',
             default: '',
             defaultDescription: 'the recorded path',
           }),
