@@ -15,7 +15,7 @@ const DOCS = join(ROOT, 'docs', 'results', 'runs');
 const INDEX = join(ROOT, 'docs', 'results', 'experiments.md');
 const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -->'];
 // The layer is the one that smollm2-main chooses on validation items.
-const SMALL = ['seeds=[1]', 'test=10', 'layers=[22]'];
+const SMALL = ['seeds=[1]', 'test=10', 'prompts=10', 'layers=[22]'];
 const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
 
 /** Name, preset, model, settings, figures to keep. */
@@ -36,9 +36,15 @@ const RUNS = [
   ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'test=20'], ['layer-sweep-mean']],
   ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
   ['smollm2-instruction', 'instruction', 'smollm2', SMALL, []],
-  ['smollm2-layer-sweep', 'layer-sweep', 'smollm2', ['seeds=[1]', 'test=6', 'layers=[6,14,18,22,26,29]'], []],
+  [
+    'smollm2-layer-sweep',
+    'layer-sweep',
+    'smollm2',
+    ['seeds=[1]', 'test=6', 'prompts=10', 'layers=[6,14,18,22,26,29]'],
+    [],
+  ],
   ['smollm2-task-conflict', 'task-conflict', 'smollm2', SMALL, []],
-  ['smollm2-template', 'template', 'smollm2', SMALL, []],
+  ['smollm2-template', 'template', 'smollm2', ['seeds=[1]', 'test=10', 'layers=[22]'], []],
   ['smollm2-quantisation-q4_0', 'quantisation', 'smollm2', [...SMALL, 'vectorModel=smollm2-q4_0.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
 ];

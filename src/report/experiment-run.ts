@@ -19,8 +19,12 @@ export async function reportOfRun(
   lines: readonly ResultLine[],
   options: { loadVector: ExperimentRun['loadVector']; signal?: AbortSignal | undefined },
 ): Promise<Report> {
-  const { options: experiment, notes, title } = manifest;
-  const provenance = { ...provenanceOf(manifest as unknown as RunManifest), seeds: experiment.seeds.join(', ') };
+  const { options: experiment, notes, title, vectorModel } = manifest;
+  const provenance = {
+    ...provenanceOf(manifest as unknown as RunManifest),
+    ...(vectorModel && { 'model of the vectors': `${vectorModel.name}, sha256 ${vectorModel.hash}` }),
+    seeds: experiment.seeds.join(', '),
+  };
   return experimentReport(experiment, lines, { notes, provenance, title: String(title), ...options });
 }
 
