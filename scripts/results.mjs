@@ -30,7 +30,7 @@ const RUNS = [
   ['demo-template', 'docs/results/template.yaml', 'demo', [], []],
   ['demo-vqa', 'vqa', 'demo', ['tasks=[./food-questions.json]'], []],
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
-  ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], ['cosine-layers']],
+  ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], []],
   ['demo-q4_0-quantisation', 'quantisation', 'demo-q4_0.gguf', ['vectorModel=demo'], []],
   ['demo-compute', 'compute', 'demo', [], []],
   ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'test=20'], ['layer-sweep-mean']],

@@ -77,7 +77,7 @@ async function sweepOf(
     bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
     layer: 'Vertical line: the layer used for the test queries.',
     left: `Not drawn: ${found.length - curves.length} conditions with fewer prompts in the vector or a noisy instruction.`,
-    best: 'The best of these layers was chosen by what it is judged by: its height is optimistic.',
+    best: 'The best layer of this figure would be chosen by the queries that judge it: its height is optimistic.',
   };
   const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };
   const title = `Accuracy on ${queriesOf(experiment)} queries by patched layer`;
