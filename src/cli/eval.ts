@@ -49,7 +49,7 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
       [
         ['The presets', 'eval'],
         ["The paper's main table", 'eval main -m demo'],
-        ['Smaller', 'eval main -m demo --set seeds=[1] --set test=20'],
+        ['Smaller', 'eval main -m demo --set "seeds=[1]" --set test=20'],
         ['What a config file of yours would take', 'eval mine.yaml -m llava.gguf --mmproj mmproj.gguf --plan'],
         ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
       ],
