@@ -22,7 +22,7 @@ const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
 const RUNS = [
   ['demo-main', 'main', 'demo', [], ['layer-sweep-mean']],
   ['demo-modalities', 'modalities', 'demo', [], []],
-  ['demo-llm-to-vlm', 'llm-to-vlm', 'demo', [], ['cosine-layers']],
+  ['demo-llm-to-vlm', 'llm-to-vlm', 'demo', ['vectorModel=demo-base'], ['cosine-layers']],
   ['demo-instruction', 'instruction', 'demo', [], ['examples-curve']],
   ['demo-layer-sweep', 'layer-sweep', 'demo', [], ['test-layers-mean']],
   ['demo-task-conflict', 'task-conflict', 'demo', [], []],
