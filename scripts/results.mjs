@@ -35,7 +35,7 @@ const RUNS = [
   ['demo-compute', 'compute', 'demo', [], []],
   ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'test=20'], ['layer-sweep-mean']],
   ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
-  ['smollm2-instruction', 'instruction', 'smollm2', SMALL, []],
+  ['smollm2-instruction', 'instruction', 'smollm2', [...SMALL, 'tasks=[country-capital,animal-latin,food-color]'], []],
   [
     'smollm2-layer-sweep',
     'layer-sweep',
