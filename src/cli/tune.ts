@@ -64,7 +64,12 @@ export const tune: CommandModule<unknown, TuneArguments> = {
       const made = await makePrompts(session, args, text);
       const { fit, validation } = made;
       const lens = await fitTunedLens(context, fit, { validation, seed, signal, onProgress: track('fitting') });
-      const quality = await evaluateLens(context, made.test, lens, { seed, signal, onProgress: track('testing') });
+      const quality = await evaluateLens(context, made.test, lens, {
+        items: made.testItems,
+        seed,
+        signal,
+        onProgress: track('testing'),
+      });
       requireNotAborted(signal);
       progress.update('writing');
       await lens.save(args.output);
@@ -84,7 +89,7 @@ export const tune: CommandModule<unknown, TuneArguments> = {
           },
           { kind: 'table', name: 'kl-per-layer', heading: 'The numbers', table },
         ],
-        provenance: run.provenance,
+        provenance: { ...run.provenance, seed },
       });
       progress.done();
       if (args.json) {

@@ -11,6 +11,8 @@ export interface LensPrompts {
   fit: Prompt[];
   validation: Prompt[];
   test: Prompt[];
+  /** What each test prompt asks about: intervals resample these. */
+  testItems: string[];
 }
 
 export interface LensPromptOptions {
@@ -45,9 +47,11 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
   const pictures = model.hasVision;
   const modalities: Modality[] = pictures ? ['text', 'image'] : ['text'];
   const kinds = (await listTasks()).flatMap((name) => modalities.map((modality) => ({ name, modality })));
-  const parts: Record<keyof LensPrompts, (readonly PromptPart[])[]> = { fit: [], validation: [], test: [] };
+  const testItems: string[] = [];
+  const parts: Record<'fit' | 'validation' | 'test', (readonly PromptPart[])[]> = { fit: [], validation: [], test: [] };
   for (const [i, { name, modality }] of kinds.entries()) {
-    const split = splitTask(await loadTask(name, { pictures }), seed, { pictures });
+    const task = await loadTask(name, { pictures });
+    const split = splitTask(task, seed, { pictures });
     // The remainder goes to the first kinds.
     const share = (total: number) => Math.floor((total + kinds.length - 1 - i) / kinds.length);
     const nValidation = Math.floor(split.validation.length / VALIDATION_SHARE);
@@ -65,6 +69,7 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
     }
     for (const query of split.test.slice(0, share(test))) {
       parts.test.push(fewShotPrompt(baselineShots(split, query), modality, query, modality));
+      testItems.push(`${task.domain}: ${query.input}`);
     }
   }
   const total = parts.fit.length + parts.validation.length + parts.test.length;
@@ -77,7 +82,12 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
     }
     return built;
   };
-  return { fit: await build(parts.fit), validation: await build(parts.validation), test: await build(parts.test) };
+  return {
+    fit: await build(parts.fit),
+    validation: await build(parts.validation),
+    test: await build(parts.test),
+    testItems,
+  };
 }
 
 /**
@@ -116,7 +126,8 @@ export async function textLensPrompts(
     Math.floor(Math.min(prompts, rest.length) / VALIDATION_SHARE),
   );
   const build = (some: number[][]) => Promise.all(some.map((window) => model.prompt({ tokens: window }, { signal })));
-  return { fit: await build(fit), validation: await build(validation), test: await build(held) };
+  const testItems = held.map((_, i) => String(i));
+  return { fit: await build(fit), validation: await build(validation), test: await build(held), testItems };
 }
 
 function divide<T>(items: readonly T[], first: number): [T[], T[]] {

@@ -8,6 +8,8 @@ import { bootstrapInterval, type Estimate, type Observation } from './statistics
 export interface LensQualityOptions {
   /** Largest number of positions of each prompt, drawn by seed, never the first one. Defaults to 8. */
   positions?: number;
+  /** What each prompt is about: those with the same name are resampled together. Defaults to names of their own. */
+  items?: readonly string[];
   /** Defaults to 1. */
   seed?: number;
   signal?: AbortSignal;
@@ -27,7 +29,7 @@ export interface LensQuality {
 
 /**
  * How well lenses foretell what the model will say: KL of the model's final distribution from the lens's, per layer, for the
- * plain lens and a tuned one. Prompts are what is resampled, each with the mean over its positions.
+ * plain lens and a tuned one. Resampled are items with all their prompts, each with the mean over its positions.
  *
  * @param prompts at least 2, none of which the tuned lens was fitted on
  * @throws {XpatchError} INVALID_ARGUMENT, and as `Context.pass` and `logitLens`
@@ -41,6 +43,7 @@ export async function evaluateLens(
   const { positions = 8, seed = 1, signal, onProgress } = options;
   const { nLayers } = context.model.info;
   const usable = prompts.filter((prompt) => prompt.length > 1);
+  const items = prompts.map((_, i) => options.items?.[i] ?? String(i)).filter((_, i) => (prompts[i]?.length ?? 0) > 1);
   if (usable.length < 2) {
     throw new XpatchError('INVALID_ARGUMENT', 'A lens is tested on at least 2 prompts of more than one position.');
   }
@@ -64,7 +67,10 @@ export async function evaluateLens(
     onProgress?.({ done: i + 1, total: usable.length });
   }
   const meanOf = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
-  const estimate = (values: readonly number[]) => bootstrapInterval(values.map(observation));
+  const estimate = (values: readonly number[]) =>
+    bootstrapInterval(
+      values.map((value, i): Observation => ({ task: 'lens', seed: 0, item: items[i] as string, value })),
+    );
   const layers = Array.from({ length: nLayers - 1 }, (_, layer) => ({
     layer,
     plain: estimate(plain.map((row) => row[layer] as number)),
@@ -83,8 +89,4 @@ export async function evaluateLens(
     prompts: usable.length,
     positions: count,
   };
-}
-
-function observation(value: number, prompt: number): Observation {
-  return { task: 'lens', seed: 0, item: String(prompt), value };
 }
