@@ -98,7 +98,8 @@ async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Che
       if (vectorModel && existsSync(vectorModel.files.model)) {
         progress.update('loading the model of the vectors');
         const { device, threads, gpuLayers } = args;
-        foreign = await loadModel(vectorModel.files.model, { device, threads, gpuLayers, signal });
+        const { model: file, mmproj: encoder } = vectorModel.files;
+        foreign = await loadModel(file, { mmproj: encoder, device, threads, gpuLayers, signal });
         checks.push({ ...checkModel(foreign, vectorModel), name: 'vector model' });
         other = await foreign.createContext({ nCtx, nUbatch });
       }
