@@ -205,10 +205,10 @@ describe('a run', () => {
   });
 
   test('of another config is refused', async () => {
-    const events = eventsOf(await cli.run([...RUN, '--set', 'test=5', '-o', 'whole', '--json']));
+    const events = eventsOf(await cli.run([...RUN, '--set', 'test=7', '-o', 'whole', '--json']));
     expect(events.at(-1)?.error).toMatchObject({
       code: 'RUN_MISMATCH',
-      message: expect.stringMatching(/experiment\.test: 6 and 5/),
+      message: expect.stringMatching(/experiment\.test: 6 and 7/),
     });
     expect(linesOf('whole')).toEqual(undisturbed);
   });

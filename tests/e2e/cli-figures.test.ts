@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { commandLine } from './cli-helpers.js';
+import { commandLine, finish } from './cli-helpers.js';
 
 const cli = commandLine();
 const TASKS = ['--tasks', 'country-capital,food-color'];
@@ -174,13 +174,18 @@ test.each(['evolution', 'decode', 'embed'])('%s --help has examples', async (com
   expect(stdout).toContain('--tasks');
 });
 
-test('Ctrl-C ends evolution with its code and without a report', async () => {
+test('Ctrl-C ends evolution with its code, without a report, and the folder says so', async () => {
   const child = cli.start(['evolution', '-m', 'demo', '-o', 'stopped']);
-  const end = new Promise<number | null>((resolve) => child.on('close', resolve));
+  const ended = finish(child);
+  const manifest = join(cli.folder, 'stopped', 'manifest.json');
   const started = setInterval(() => {
-    if (existsSync(join(cli.folder, 'stopped', 'manifest.json'))) child.kill('SIGINT');
+    if (!existsSync(manifest) || readFileSync(manifest, 'utf8') === '') return;
+    clearInterval(started);
+    child.kill('SIGINT');
   }, 50);
-  expect(await end).toBe(130);
-  clearInterval(started);
+  const { code, stderr } = await ended;
+  expect(code).toBe(130);
+  expect(stderr).toMatch(/ABORTED: Interrupted\. What there is of it stands in stopped: remove it, or name another/);
   expect(existsSync(join(cli.folder, 'stopped', 'report.html'))).toBe(false);
+  expect(JSON.parse(readFileSync(manifest, 'utf8')).status).toBe('interrupted');
 });

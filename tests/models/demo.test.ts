@@ -54,6 +54,7 @@ test('text vectors beat the same examples in the prompt and every control on pic
     'Wrong Task Patch',
     'Shuffled Labels Patch',
     'Wrong Layer Patch',
+    'Identity Patch',
   ]);
   const found = await compareConditions(tested(), pairs, 'strict');
   for (const { second, value, adjusted } of found.filter(({ second }) => !/Shuffled|Wrong Layer/.test(second))) {

@@ -264,6 +264,7 @@ function pathOf(pointer: string): string {
 function crossChecks(experiment: Experiment): string[] {
   const { conditions, tasks, seeds, shots, validation, test, prompts, template, vectorModel, layers, measure } =
     experiment;
+  const { readPosition } = experiment;
   const problems: string[] = [];
   const need = (right: boolean, problem: string) => right || problems.push(problem);
   const examples = conditions.some(
@@ -295,6 +296,10 @@ function crossChecks(experiment: Experiment): string[] {
     need(
       swaps === undefined || spec === 'instruction' || spec === 'ensemble',
       `${at}.swaps: only an instruction has letters to swap; the spec is ${spec}`,
+    );
+    need(
+      control !== 'shuffled-labels' || shots > (readPosition === 'dummy-query' ? 1 : 2),
+      `${at}.control: shuffled-labels needs two whole examples in a prompt: shots from 3, or from 2 with readPosition: dummy-query`,
     );
     need(
       control !== 'shuffled-labels' || spec === 'text' || spec === 'image',
