@@ -9,7 +9,7 @@ import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js
 export const WRITER = join(PACKAGE_ROOT, 'tests', 'faults', 'writer.mjs');
 export const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
 
-/** How often a run is killed: `npm run faults` kills 50 times. */
+/** How often a run is killed; XPATCH_KILLS=50 for the long version. */
 export const KILLS = Number(process.env.XPATCH_KILLS ?? 8);
 
 export interface Ended {

@@ -111,6 +111,11 @@ describe('the checks of a run', () => {
         m.lines += 1;
       }),
     ).toEqual([expect.stringMatching(/^lines: .*manifest says/)]);
+    const resultsFile = join(path, 'results.jsonl');
+    const lineText = await readFile(resultsFile, 'utf8');
+    await writeFile(resultsFile, lineText.replace('"probability":0.', '"probability":0.0'));
+    expect(await failures(path)).toEqual(['lines: they were changed after the run']);
+    await writeFile(resultsFile, lineText);
     expect(
       await change((m) => {
         m.tasks['food-color'].sha256 = '0';

@@ -37,8 +37,9 @@ export interface StoredManifest extends ExperimentManifest {
   readonly configHash: string;
   /** Every process that worked on the run, the first one first. */
   readonly sessions: readonly Readonly<Record<string, unknown>>[];
-  /** Of a complete run: number of lines, and SHA-256 of every file of vectors/ by the name of the vector. */
+  /** Of a complete run: number of lines, SHA-256 of their file, and of every file of vectors/ by the name of the vector. */
   readonly lines?: number;
+  readonly results?: string;
   readonly vectors?: Readonly<Record<string, string>>;
 }
 

@@ -85,7 +85,7 @@ function requireAll(shards: readonly ShardRun[], of: number): void {
 }
 
 function mergeManifests(shards: readonly ShardRun[], first: StoredManifest, command: string): ExperimentManifest {
-  const { lines: _lines, vectors: _vectors, finished: _finished, shard: _shard, ...common } = first;
+  const { lines: _lines, results: _results, vectors: _vectors, finished: _finished, shard: _shard, ...common } = first;
   return {
     ...common,
     status: 'running',

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeFolder } from '../../files.js';
@@ -116,7 +117,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
   }
 
   /**
-   * The last step, after the report: writes down the hashes of the vectors and that the run is complete, and closes it.
+   * The last step, after the report: writes down the hashes of lines and vectors and that the run is complete, and closes it.
    * @param more what else the manifest should say
    * @throws {XpatchError} FILE_WRITE
    */
@@ -124,7 +125,8 @@ export class ExperimentRun extends RunFolder implements RunStore {
     const finished = new Date().toISOString();
     const vectors = await hashVectors(this.path);
     const lines = this.known.size;
-    this.stored = { ...this.stored, ...more, status: 'complete', finished, lines, vectors };
+    const results = await hashResults(this.path);
+    this.stored = { ...this.stored, ...more, status: 'complete', finished, lines, results, vectors };
     await this.writeManifest(this.stored);
     await this.close();
   }
@@ -173,6 +175,13 @@ export async function loadRunVector(path: string, name: string): Promise<TaskVec
   const file = join(path, vectorFile(name));
   const found = await stat(file).catch(() => undefined);
   return found && (await TaskVector.load(file));
+}
+
+/** SHA-256 of the file of lines. */
+export async function hashResults(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(join(path, RESULTS_FILE))) hash.update(chunk as Buffer);
+  return hash.digest('hex');
 }
 
 /** SHA-256 of every file of vectors/, by the name of the vector. */

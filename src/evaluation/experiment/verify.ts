@@ -10,7 +10,7 @@ import { configHash, readManifest, type StoredManifest } from './manifest.js';
 import { memoryStore } from './memory-store.js';
 import { runExperiment } from './run.js';
 import { inShard } from './shard.js';
-import { hashVectors, loadRunVector } from './store.js';
+import { hashResults, hashVectors, loadRunVector } from './store.js';
 import { keyOf, type ResultLine } from './types.js';
 
 /** One thing that was looked at. `not done` is what could not be, and says why. */
@@ -60,7 +60,7 @@ export async function checkRun(path: string): Promise<CheckedRun> {
   return { path, manifest, lines, checks };
 }
 
-async function linesOf(path: string, { lines: recorded }: StoredManifest) {
+async function linesOf(path: string, { lines: recorded, results }: StoredManifest) {
   const lines: ResultLine[] = [];
   const problems: string[] = [];
   const findings = noFindings();
@@ -74,6 +74,9 @@ async function linesOf(path: string, { lines: recorded }: StoredManifest) {
   if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
   if (problems.length === 0 && recorded !== undefined && recorded !== lines.length) {
     problems.push(`there are ${lines.length} lines, and the manifest says ${recorded}`);
+  }
+  if (problems.length === 0 && results !== undefined && results !== (await hashResults(path))) {
+    problems.push('they were changed after the run');
   }
   return { lines, problems };
 }
