@@ -1,4 +1,4 @@
-// Puts the script and the styles of a report's page, each one file, to where src/report/page.ts finds them: dist/report/.
+// Puts the script and the styles of a report's page, each one file, to where src/report/page/page.ts finds them: dist/report/page/.
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -7,8 +7,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 export default async function bundleClient() {
   await build({
     absWorkingDir: root,
-    entryPoints: { client: 'src/report/client/main.ts' },
-    outdir: 'dist/report',
+    entryPoints: { client: 'src/report/page/client/main.ts' },
+    outdir: 'dist/report/page',
     bundle: true,
     minify: true,
     format: 'iife',
@@ -18,8 +18,8 @@ export default async function bundleClient() {
   });
   await build({
     absWorkingDir: root,
-    entryPoints: { client: 'src/report/client/page.css' },
-    outdir: 'dist/report',
+    entryPoints: { client: 'src/report/page/client/page.css' },
+    outdir: 'dist/report/page',
     minify: true,
     logLevel: 'warning',
   });

@@ -118,14 +118,16 @@ export {
 } from './lens/patchscope.js';
 export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } from './lens/tuned-lens.js';
 export * from './model/index.js';
-export { type ExperimentReportOptions, experimentReport } from './report/experiment.js';
-export { checkTables, writeRunReport } from './report/experiment-run.js';
-export { type Figure, figureToSvg, type Panel, type Series } from './report/figure.js';
-export { heatmapToSvg } from './report/heatmap.js';
-export { reportToHtml } from './report/page.js';
-export { pictureToSvg } from './report/picture.js';
-export { piesToSvg } from './report/pies.js';
-export { figureToPng, svgToPng } from './report/png.js';
+export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
+export { checkTables, writeRunReport } from './report/experiment/run.js';
+export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';
+export { type Figure, figureToSvg, type Panel, type Series } from './report/figures/figure.js';
+export { heatmapToSvg } from './report/figures/heatmap.js';
+export { pictureToSvg } from './report/figures/picture.js';
+export { piesToSvg } from './report/figures/pies.js';
+export { figureToPng, svgToPng } from './report/figures/png.js';
+export { scatterToSvg } from './report/figures/scatter.js';
+export { reportToHtml } from './report/page/page.js';
 export type {
   Block,
   LensPicture,
@@ -136,11 +138,9 @@ export type {
   TextTable,
   WorkedExample,
 } from './report/report.js';
-export { type FolderRun, type FolderRunOptions, runInFolder } from './report/run-experiment.js';
-export { scatterToSvg } from './report/scatter.js';
 export { sweepReport } from './report/sweep.js';
 export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
-export { type RunServer, serveRuns } from './report/view-server.js';
+export { type RunServer, serveRuns } from './report/view/server.js';
 export {
   describeRun,
   provenanceOf,

@@ -1,4 +1,4 @@
-"""Writes src/report/glyphs.ts: outlines of DejaVu Sans for the text of PNG figures.
+"""Writes src/report/figures/glyphs.ts: outlines of DejaVu Sans for the text of PNG figures.
 
 A PNG must look the same on machines without any font (containers, CI), so the letters are drawn as paths.
 
@@ -107,7 +107,7 @@ def main():
         "  return glyphs.get(character);",
         "}",
     ]
-    Path(__file__).parents[2].joinpath("src/report/glyphs.ts").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(__file__).parents[2].joinpath("src/report/figures/glyphs.ts").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 main()

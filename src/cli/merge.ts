@@ -38,7 +38,7 @@ export const merge: CommandModule<unknown, MergeArguments> = {
       if (!run.complete) {
         progress.update('writing the report');
         // Not imported at the top: it loads sharp, and doctor must start where that does not work.
-        const { writeRunReport } = await import('../report/experiment-run.js');
+        const { writeRunReport } = await import('../report/experiment/run.js');
         await writeRunReport(run, signal);
         await run.finish();
       }

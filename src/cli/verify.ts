@@ -58,7 +58,7 @@ export const verify: CommandModule<unknown, VerifyArguments> = {
       requireNotAborted(signal);
       progress.update('making the tables again');
       // Not imported at the top: it loads sharp, and doctor must start where that does not work.
-      const { checkTables } = await import('../report/experiment-run.js');
+      const { checkTables } = await import('../report/experiment/run.js');
       const tables = await checkTables(run, signal).catch((error: unknown) => failed('tables', error));
       requireNotAborted(signal);
       progress.done();

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import type { Argv, CommandModule } from 'yargs';
-import { type RunServer, serveRuns } from '../report/view-server.js';
+import { type RunServer, serveRuns } from '../report/view/server.js';
 import { printJson } from './common.js';
 import { usageError } from './errors.js';
 import { interruptSignal } from './interrupt.js';

@@ -1,5 +1,5 @@
 import { bestWordLayer, type Decoding } from '../evaluation/decodings.js';
-import type { Figure } from './figure.js';
+import type { Figure } from './figures/figure.js';
 import type { Block, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 

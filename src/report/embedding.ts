@@ -1,5 +1,5 @@
 import { type EmbeddedPrompt, type EmbeddingResult, type EmbeddingSpace, MEASURES } from '../evaluation/embedding.js';
-import type { Figure } from './figure.js';
+import type { Figure } from './figures/figure.js';
 import type { Report, Scatter, TextTable } from './report.js';
 
 const nameOf = ({ of, layer }: Pick<EmbeddingSpace, 'of' | 'layer'>): string =>

@@ -1,7 +1,7 @@
 import { type ClassCurves, crossing, leadingShares, topClasses } from '../evaluation/class-curves.js';
 import type { EvolutionCell } from '../evaluation/evolution.js';
 import type { Modality } from '../tasks/prompts.js';
-import type { Figure } from './figure.js';
+import type { Figure } from './figures/figure.js';
 import type { Block, Pies, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 

@@ -1,4 +1,4 @@
-import type { Figure } from './figure.js';
+import type { Figure } from './figures/figure.js';
 import type { LensView, Pies, Scatter, TextTable, WorkedExample } from './report.js';
 import { csvLine } from './tables.js';
 

@@ -1,7 +1,7 @@
 import type { Table } from '../evaluation/tables.js';
 import type { Lens } from '../lens/logit-lens.js';
 import type { PatchGrid, RgbImage } from '../model/index.js';
-import type { Figure } from './figure.js';
+import type { Figure } from './figures/figure.js';
 
 /**
  * Everything that a command has to show, as data. One writer makes the page, the figures and the tables of a run folder of

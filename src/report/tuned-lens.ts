@@ -1,7 +1,7 @@
 import type { LensQuality } from '../evaluation/lens-quality.js';
 import type { Estimate } from '../evaluation/statistics.js';
 import type { TunedLens } from '../lens/tuned-lens.js';
-import type { Figure } from './figure.js';
+import type { Figure } from './figures/figure.js';
 import type { TextTable } from './report.js';
 
 /** KL of the plain and the tuned lens, layer by layer. */

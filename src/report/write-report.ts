@@ -7,16 +7,16 @@ import { type Context, listDevices } from '../model/index.js';
 import { native } from '../native/index.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { loadTask } from '../tasks/task.js';
-import { figureToSvg } from './figure.js';
-import { heatmapToSvg } from './heatmap.js';
+import { figureToSvg } from './figures/figure.js';
+import { heatmapToSvg } from './figures/heatmap.js';
+import { patchesOf } from './figures/patches.js';
+import { pictureToSvg } from './figures/picture.js';
+import { piesToSvg } from './figures/pies.js';
+import { svgToPng } from './figures/png.js';
+import { scatterToSvg } from './figures/scatter.js';
 import { examplesToTable, figureToCsv, lensToCsv, lensToJson, piesToCsv, scatterToCsv } from './numbers.js';
-import { reportToHtml } from './page.js';
-import { patchesOf } from './patches.js';
-import { pictureToSvg } from './picture.js';
-import { piesToSvg } from './pies.js';
-import { svgToPng } from './png.js';
+import { reportToHtml } from './page/page.js';
 import type { Block, Report, TextTable } from './report.js';
-import { scatterToSvg } from './scatter.js';
 import { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './tables.js';
 
 export interface RunDescription {

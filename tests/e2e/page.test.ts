@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
-import { reportToHtml } from '../../src/report/page.js';
+import { reportToHtml } from '../../src/report/page/page.js';
 import type { Block, LensView } from '../../src/report/report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown } from '../../src/report/tables.js';
 import { temporaryFolder } from '../unit/helpers.js';

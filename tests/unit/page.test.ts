@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import type { Table } from '../../src/evaluation/tables.js';
-import { LensData } from '../../src/report/client/lens-data.js';
-import { contrast, luminanceOf, scaleColours } from '../../src/report/colour-scale.js';
+import { contrast, luminanceOf, scaleColours } from '../../src/report/figures/colour-scale.js';
+import { LensData } from '../../src/report/page/client/lens-data.js';
+import { encodeLens, fitLenses } from '../../src/report/page/lens-data.js';
 import {
   BEST,
   type EncodedLens,
@@ -14,10 +15,9 @@ import {
   TRACKED,
   unpackLinear,
   unpackProbability,
-} from '../../src/report/lens-encoding.js';
-import { cutNote, json, reportToHtml } from '../../src/report/page.js';
-import { encodeLens, fitLenses } from '../../src/report/page-lens-data.js';
-import { percent, textHtml, tokenHtml, tokenLabel } from '../../src/report/page-text.js';
+} from '../../src/report/page/lens-encoding.js';
+import { cutNote, json, reportToHtml } from '../../src/report/page/page.js';
+import { percent, textHtml, tokenHtml, tokenLabel } from '../../src/report/page/text.js';
 import type { Block, WorkedExample } from '../../src/report/report.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { sampleLens, sampleReport } from './lens-samples.js';

@@ -1,12 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import type { LensCell } from '../../src/lens/logit-lens.js';
-import { heatmapToSvg } from '../../src/report/heatmap.js';
-import { pictureToSvg } from '../../src/report/picture.js';
-import { piesToSvg } from '../../src/report/pies.js';
-import { svgToPng } from '../../src/report/png.js';
+import { heatmapToSvg } from '../../src/report/figures/heatmap.js';
+import { pictureToSvg } from '../../src/report/figures/picture.js';
+import { piesToSvg } from '../../src/report/figures/pies.js';
+import { svgToPng } from '../../src/report/figures/png.js';
+import { scatterToSvg } from '../../src/report/figures/scatter.js';
 import type { LensView, Pies, Scatter } from '../../src/report/report.js';
-import { scatterToSvg } from '../../src/report/scatter.js';
 import { expectError } from './helpers.js';
 
 const EVIL = '</text><script>alert("1")</script>\u0000\u202e\ud800&שלום';

@@ -6,7 +6,7 @@ import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
 import { ExperimentRun } from '../../src/evaluation/experiment/store.js';
 import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js';
 import { checkRun } from '../../src/evaluation/experiment/verify.js';
-import { checkTables, writeRunReport } from '../../src/report/experiment-run.js';
+import { checkTables, writeRunReport } from '../../src/report/experiment/run.js';
 import { loadTask } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';

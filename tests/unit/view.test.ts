@@ -5,9 +5,9 @@ import { type IncomingHttpHeaders, request } from 'node:http';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { manifestDifferences, mergeTables, parseCsv } from '../../src/report/view-compare.js';
-import { findRuns, readRun } from '../../src/report/view-runs.js';
-import { type RunServer, serveRuns } from '../../src/report/view-server.js';
+import { manifestDifferences, mergeTables, parseCsv } from '../../src/report/view/compare.js';
+import { findRuns, readRun } from '../../src/report/view/runs.js';
+import { type RunServer, serveRuns } from '../../src/report/view/server.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 const folder = realpathSync(await temporaryFolder());

@@ -1,0 +1,67 @@
+import type { ComputeResult, WayCost } from '../../evaluation/compute.js';
+import type { Report, TextTable } from '../report.js';
+import { paperBlocks } from './paper.js';
+
+/** Time and memory of prompting, patching and the bare query, beside the paper's. */
+export function computeReport(
+  result: ComputeResult,
+  { title, notes, provenance }: { title: string; notes: readonly string[]; provenance: Report['provenance'] },
+): Report {
+  return {
+    title,
+    introduction: notes,
+    provenance,
+    blocks: [
+      { kind: 'table', name: 'compute', heading: 'Time and memory of one query', table: computeTable(result) },
+      ...paperBlocks('compute'),
+    ],
+  };
+}
+
+/** Medians, with ratios to the query alone. */
+export function computeTable(result: ComputeResult): TextTable {
+  const { shots, query, repetitions, ways, bytesPerPosition, vectorSeconds, weightBytes } = result;
+  const bare = ways.find(({ way }) => way === 'Query alone') as WayCost;
+  const number = (name: string, digits: number) => ({ name, digits });
+  const unit = 1e6;
+  return {
+    title: `Time and memory of one query: ${shots} text examples, ${query} queries`,
+    columns: [
+      { name: 'way' },
+      number('seconds', 4),
+      number('low', 4),
+      number('high', 4),
+      number('time ratio', 2),
+      number('positions', 0),
+      ...(bytesPerPosition === undefined ? [] : [number('KV cache, MB', 3)]),
+      number('memory ratio', 2),
+    ],
+    rows: ways.map(({ way, seconds, positions }) => {
+      const cells = quantile(positions, 0.5);
+      return [
+        way,
+        quantile(seconds, 0.5),
+        quantile(seconds, 0.25),
+        quantile(seconds, 0.75),
+        quantile(seconds, 0.5) / quantile(bare.seconds, 0.5),
+        cells,
+        ...(bytesPerPosition === undefined ? [] : [(cells * bytesPerPosition) / unit]),
+        cells / quantile(bare.positions, 0.5),
+      ];
+    }),
+    notes: [
+      `Seconds from the tokenised prompt with its picture encoded to the first new token: median and quartiles of ${bare.seconds.length} measurements (${bare.positions.length} queries, ${repetitions} rounds, the three ways in turns). Ratios: to the query alone.`,
+      `Memory: keys and values of the query's positions. The weights (${(weightBytes / unit).toFixed(1)} MB) are the same for all and left out, and so are buffers, whose size the context fixes beforehand.`,
+      `Patch does not count the vector, which is read once for all queries: ${vectorSeconds.toFixed(4)} s here.`,
+    ],
+  };
+}
+
+/** Linear between order statistics. */
+function quantile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const place = q * (sorted.length - 1);
+  const below = sorted[Math.floor(place)] as number;
+  const above = sorted[Math.ceil(place)] as number;
+  return below + (above - below) * (place - Math.floor(place));
+}

@@ -1,0 +1,194 @@
+import type { Condition, Experiment, ResultLine } from '../../evaluation/experiment/types.js';
+import { bootstrapInterval, wilsonInterval } from '../../evaluation/statistics.js';
+import { observationsOf } from '../../evaluation/tables.js';
+import type { Pace } from '../../lens/pace.js';
+import type { Figure, Panel, Point, Series } from '../figures/figure.js';
+import type { Block } from '../report.js';
+import { type ExperimentLines, queriesOf } from './lines.js';
+import { tasksOf } from './tables.js';
+
+const RANGES = 'Bands: 95 % bootstrap intervals over items, seeds held fixed.';
+
+/**
+ * Accuracy by patched layer on validation items, or on test items where several layers were tested: a panel a task, and their mean.
+ * Prompts are dotted. Text queries and image queries have figures of their own: together they have more curves than can be told apart.
+ */
+export async function sweepBlocks(
+  experiment: Experiment,
+  arranged: ExperimentLines,
+  stage: 'validation' | 'test',
+  pace: Pace,
+): Promise<Block[]> {
+  const all = stage === 'validation' ? arranged.validation : arranged.tested;
+  const queryOf = (condition: Condition) => condition.query ?? experiment.query;
+  const queries = [...new Set(experiment.conditions.map(queryOf))];
+  const figures: Block[] = [];
+  for (const query of queries) {
+    const conditions = experiment.conditions.filter((condition) => queryOf(condition) === query);
+    const names = new Set(conditions.map(({ name }) => name));
+    const lines = all.filter(({ condition }) => names.has(condition));
+    const blocks = await sweepOf({ ...experiment, query, conditions }, { ...arranged, lines }, stage, pace);
+    const suffix = queries.length < 2 ? ['', ''] : [`-${query}`, `, ${query} queries`];
+    figures.push(
+      ...blocks.map((block) => ({ ...block, name: block.name + suffix[0], heading: block.heading + suffix[1] })),
+    );
+  }
+  return figures;
+}
+
+async function sweepOf(
+  experiment: Experiment,
+  { lines, layers }: Pick<ExperimentLines, 'layers'> & { readonly lines: readonly ResultLine[] },
+  stage: 'validation' | 'test',
+  pace: Pace,
+): Promise<Block[]> {
+  const swept = lines.filter(({ layer }) => layer !== undefined);
+  if (new Set(swept.map(({ layer }) => layer)).size < 2) return [];
+  const found = experiment.conditions.filter(({ name }) => swept.some(({ condition }) => condition === name));
+  const curves = found.filter((condition) => !isVariant(condition, found)).map(({ name }) => name);
+  const prompts = experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name);
+  const chosen = stage === 'validation' && experiment.layers === 'validation' ? layers : [];
+  const panel = async (
+    title: string,
+    own: readonly ResultLine[],
+    share: (some: readonly ResultLine[]) => Share,
+  ): Promise<Panel> => {
+    const byCondition = grouped(own, ({ condition }) => condition);
+    const series: Series[] = [];
+    for (const label of curves) {
+      const byLayer = [...grouped(byCondition.get(label) ?? [], ({ layer }) => layer)].sort(
+        ([a = 0], [b = 0]) => a - b,
+      );
+      const points = await pace.map(byLayer, ([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }]));
+      series.push({ label, points: points.flat() });
+    }
+    return {
+      title,
+      series,
+      baselines: prompts.flatMap((label) => {
+        const some = byCondition.get(label) ?? [];
+        return some.length > 0 ? [{ label, y: share(some).y }] : [];
+      }),
+      verticals: chosen.map((x) => ({ label: `layer ${x}`, x })),
+    };
+  };
+  const tasks = tasksOf(experiment, lines);
+  const notes = {
+    bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
+    layer: 'Vertical line: the layer used for the test queries.',
+    left: `Not drawn: ${found.length - curves.length} conditions with fewer prompts in the vector or a noisy instruction.`,
+    best: 'The best layer of this figure would be chosen by the queries that judge it: its height is optimistic.',
+  };
+  const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };
+  const title = `Accuracy on ${queriesOf(experiment)} queries by patched layer`;
+  const heading = `Layer sweep on ${stage} items`;
+  const more = [
+    ...(chosen.length > 0 ? [notes.layer] : []),
+    ...(stage === 'test' ? [notes.best] : []),
+    ...(found.length > curves.length ? [notes.left] : []),
+  ];
+  const name = stage === 'validation' ? 'layer-sweep' : 'test-layers';
+  const byTask = grouped(lines, ({ task }) => task);
+  const panels: Panel[] = [];
+  for (const task of tasks) panels.push(await panel(task, byTask.get(task) ?? [], pooled));
+  const figure: Figure = { title, ...axes, panels, notes: [notes.bands, ...more] };
+  const blocks: Block[] = [{ kind: 'curves', name, heading, figure }];
+  if (tasks.length < 2) return blocks;
+  const mean: Figure = {
+    title: `${title}, mean over tasks`,
+    ...axes,
+    panels: [await panel('', lines, meanOverTasks)],
+    notes: [`Lenient score on ${stage} items. ${RANGES}`, ...more],
+  };
+  return [...blocks, { kind: 'curves', name: `${name}-mean`, heading: `${heading}, mean over tasks`, figure: mean }];
+}
+
+/** Whether a condition has another one's vector from fewer prompts, or with noise: too many curves cannot be read. */
+function isVariant({ spec, query, prompts, swaps = 0 }: Condition, all: readonly Condition[]): boolean {
+  const more = (other: Condition) => other.prompts === undefined || other.prompts > (prompts ?? 0);
+  const fewer = all.some((other) => other.spec === spec && other.query === query && more(other));
+  return swaps > 0 || (prompts !== undefined && fewer);
+}
+
+/** Accuracy by number of examples that the vector was made of: 0 is the instruction alone. */
+export async function examplesBlocks(experiment: Experiment, { test }: ExperimentLines, pace: Pace): Promise<Block[]> {
+  const own = experiment.conditions.filter(
+    ({ kind, control, foreign, swaps, before, question }) =>
+      kind === 'patch' && !control && !foreign && !swaps && before === undefined && question === undefined,
+  );
+  const byRow = grouped(test, ({ condition }) => condition);
+  const points = new Map(
+    await pace.map(own, (condition) => {
+      const x = examplesOf(condition, experiment);
+      return [condition, estimate(byRow.get(condition.name) ?? [], x)] as const;
+    }),
+  );
+  const pointsOf = (conditions: readonly Condition[]) =>
+    conditions.flatMap((condition) => points.get(condition) ?? []).sort((a, b) => a.x - b.x);
+  const queries = [...new Set(own.map((condition) => condition.query ?? experiment.query))];
+  const panels = queries.map((query): Panel => {
+    const asked = own.filter((condition) => (condition.query ?? experiment.query) === query);
+    const of = (spec: Condition['spec']) => asked.filter((condition) => condition.spec === spec);
+    const series = [
+      { label: 'text examples', points: pointsOf(of('text')) },
+      { label: 'image examples', points: pointsOf(of('image')) },
+      {
+        label: 'examples and instruction',
+        points: of('ensemble').length > 0 ? pointsOf([...of('instruction'), ...of('ensemble')]) : [],
+      },
+    ].filter(({ points }) => new Set(points.map(({ x }) => x)).size > 1);
+    return { title: queries.length > 1 ? `${query} queries` : '', series };
+  });
+  if (panels.every(({ series }) => series.length === 0)) return [];
+  return [
+    {
+      kind: 'curves',
+      name: 'examples-curve',
+      heading: 'How many examples a vector takes',
+      figure: {
+        title: `Accuracy on ${queriesOf(experiment)} queries by examples in the vector`,
+        xLabel: `examples (${experiment.shots} a prompt; 0: the instruction alone)`,
+        yLabel: 'accuracy, mean over tasks',
+        panels,
+        notes: [`Lenient score. ${RANGES}`],
+      },
+    },
+  ];
+}
+
+function examplesOf({ spec, prompts }: Condition, experiment: Experiment): number {
+  return spec === 'instruction' ? 0 : experiment.shots * (prompts ?? experiment.prompts);
+}
+
+/** No point without a query. */
+function estimate(lines: readonly ResultLine[], x: number): Point[] {
+  const observations = observationsOf(lines, 'lenient');
+  if (observations.length === 0) return [];
+  const { value, low, high } = bootstrapInterval(observations);
+  return [{ x, y: value, low, high }];
+}
+
+type Share = Omit<Point, 'x'>;
+
+function pooled(lines: readonly ResultLine[]): Share {
+  const correct = lines.filter(({ lenient }) => lenient).length;
+  return { y: correct / lines.length, ...wilsonInterval(correct, lines.length) };
+}
+
+/** As the layer is chosen: every task and seed counts the same. */
+function meanOverTasks(lines: readonly ResultLine[]): Share {
+  const cells = [...grouped(lines, ({ task, seed }) => `${seed} ${task}`)].sort(([a], [b]) => (a < b ? -1 : 1));
+  const { low, high } = bootstrapInterval(observationsOf(lines, 'lenient'));
+  return { y: cells.reduce((sum, [, cell]) => sum + pooled(cell).y, 0) / cells.length, low, high };
+}
+
+function grouped<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {
+  const groups = new Map<Key, Item[]>();
+  for (const item of items) {
+    const key = keyOf(item);
+    const group = groups.get(key);
+    if (group) group.push(item);
+    else groups.set(key, [item]);
+  }
+  return groups;
+}

@@ -1,0 +1,71 @@
+import type { Condition, Experiment, ResultLine } from '../../evaluation/experiment/types.js';
+import { keyOf } from '../../evaluation/experiment/types.js';
+import { Random } from '../../random.js';
+
+/** The lines of a run, those of the test in an order of their own: no table may depend on how a run was cut or merged. */
+export interface ExperimentLines {
+  readonly validation: readonly ResultLine[];
+  /** Lines of the test as they are. */
+  readonly tested: readonly ResultLine[];
+  /** One line a condition, task, seed and item: where a condition was patched at several layers, its name says which. */
+  readonly test: readonly ResultLine[];
+  /** Names of the conditions that `test` has, in the experiment's order. */
+  readonly rows: readonly string[];
+  /** Layers that patches were written at in the test, rising. */
+  readonly layers: readonly number[];
+}
+
+export function arrange(experiment: Experiment, lines: readonly ResultLine[]): ExperimentLines {
+  // The order that `splitTask` gives to items: any other would do, if only it does not look at answers.
+  const order = new Map<string, number>();
+  const rank = ({ seed, item }: ResultLine) => {
+    const key = `${seed} ${item}`;
+    if (!order.has(key)) order.set(key, new Random(seed, 'split', item).uniform());
+    return order.get(key) as number;
+  };
+  const tested = lines
+    .filter(({ stage }) => stage === 'test')
+    .map((line) => ({ line, rank: rank(line), key: keyOf(line) }))
+    .sort((a, b) => a.rank - b.rank || (a.key < b.key ? -1 : 1))
+    .map(({ line }) => line);
+  const layersOf = (condition: Condition) => {
+    const own = tested.filter((line) => line.condition === condition.name);
+    return [...new Set(own.flatMap(({ layer }) => layer ?? []))].sort((a, b) => a - b);
+  };
+  const rows: string[] = [];
+  const test: ResultLine[] = [];
+  const layers = new Set<number>();
+  for (const condition of experiment.conditions) {
+    const own = tested.filter((line) => line.condition === condition.name);
+    const at = layersOf(condition);
+    for (const layer of at) layers.add(layer);
+    if (own.length === 0) continue;
+    if (at.length < 2) {
+      rows.push(condition.name);
+      test.push(...own);
+      continue;
+    }
+    for (const layer of at) {
+      const name = atLayer(condition.name, layer);
+      rows.push(name);
+      test.push(...own.filter((line) => line.layer === layer).map((line) => ({ ...line, condition: name })));
+    }
+  }
+  return {
+    validation: lines.filter(({ stage }) => stage === 'validation'),
+    tested,
+    test,
+    rows,
+    layers: [...layers].sort((a, b) => a - b),
+  };
+}
+
+/** The name of a condition that was tested at several layers, at one of them. */
+export function atLayer(condition: string, layer: number | ''): string {
+  return `${condition}, layer ${layer}`;
+}
+
+/** What the queries of some conditions are, for titles: `image`, `text`, or both. */
+export function queriesOf({ conditions, query }: Experiment): string {
+  return [...new Set(conditions.map((condition) => condition.query ?? query))].sort().join(' and ');
+}

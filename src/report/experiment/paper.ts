@@ -1,0 +1,69 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { PACKAGE_ROOT } from '../../package-root.js';
+import type { Block } from '../report.js';
+
+/** data/paper/tables.json: ours and tested, so it is not validated here. */
+interface PaperTables {
+  readonly source: string;
+  readonly tables: readonly {
+    readonly name: string;
+    /** Experiments that it is shown beside. */
+    readonly presets: readonly string[];
+    readonly title: string;
+    readonly columns: readonly string[];
+    readonly notes: readonly string[];
+    /** `model` is empty for a row that belongs to none. */
+    readonly rows: readonly {
+      readonly model: string;
+      readonly condition: string;
+      readonly values: readonly number[];
+    }[];
+  }[];
+}
+
+/**
+ * The paper's own numbers that belong beside an experiment: tables of their own, since other models made them.
+ *
+ * @param preset name of the experiment; one that the paper does not have gives none
+ */
+export function paperBlocks(preset: string): Block[] {
+  const { source, tables } = JSON.parse(
+    readFileSync(join(PACKAGE_ROOT, 'data', 'paper', 'tables.json'), 'utf8'),
+  ) as PaperTables;
+  return tables
+    .filter(({ presets }) => presets.includes(preset))
+    .map(({ name, title, columns, notes, rows }): Block => {
+      const models = [...new Set(rows.map(({ model }) => model))].filter((model) => model !== '');
+      const whose =
+        models.length > 0 ? `other models: ${models.join(', ')}, from the paper` : 'another model, from the paper';
+      const digits = rows.every(({ values }) => values.every(Number.isInteger)) ? 0 : 2;
+      const hasConditions = rows.some(({ condition }) => condition !== '');
+      const hasMean = columns.length > 2;
+      return {
+        kind: 'table',
+        name,
+        heading: `From the paper: ${title}`,
+        table: {
+          title: `${title} (${whose})`,
+          columns: [
+            { name: 'Model' },
+            ...(hasConditions ? [{ name: 'Condition' }] : []),
+            ...columns.map((column) => ({ name: column, digits })),
+            ...(hasMean ? [{ name: 'mean', digits }] : []),
+          ],
+          rows: rows.map(({ model, condition, values }) => [
+            model || undefined,
+            ...(hasConditions ? [condition] : []),
+            ...values,
+            ...(hasMean ? [values.reduce((sum, value) => sum + value, 0) / values.length] : []),
+          ]),
+          notes: [
+            `Source: ${source}. Other models, pictures and items than above: compare the pattern, not the numbers.`,
+            ...notes,
+            ...(hasMean ? ['The mean was computed here.'] : []),
+          ],
+        },
+      };
+    });
+}

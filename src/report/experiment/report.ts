@@ -1,0 +1,74 @@
+import type { Experiment, ResultLine, RunStore } from '../../evaluation/experiment/types.js';
+import { SCORES, type Score, type Table } from '../../evaluation/tables.js';
+import { Pace } from '../../lens/pace.js';
+import type { Block, Report, TextTable } from '../report.js';
+import { cosineBlocks } from './cosine.js';
+import { examplesBlocks, sweepBlocks } from './figures.js';
+import { arrange } from './lines.js';
+import { paperBlocks } from './paper.js';
+import {
+  conflictTable,
+  differencesTable,
+  divergenceTable,
+  matrixTable,
+  noisyTable,
+  scoresOf,
+  scoreTable,
+} from './tables.js';
+import { workedExamples } from './worked-examples.js';
+
+export interface ExperimentReportOptions {
+  /** What has to be said beside the results, e.g. what the model was trained on. */
+  readonly notes: readonly string[];
+  readonly provenance: Report['provenance'];
+  /** Title of the report. Defaults to the experiment's. */
+  readonly title?: string;
+  /** The run's vectors, by the names that its lines have, for the cosines between two models. Defaults to none. */
+  readonly loadVector?: RunStore['loadVector'];
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Everything that an experiment has to show, out of its lines alone: the same lines in whatever order give the same report.
+ * Blocks of which a run has no data are left out, so an interrupted run has a report too.
+ *
+ * @throws {XpatchError} ABORTED
+ */
+export async function experimentReport(
+  experiment: Experiment,
+  lines: readonly ResultLine[],
+  { notes, provenance, title = experiment.title, loadVector, signal }: ExperimentReportOptions,
+): Promise<Report> {
+  const arranged = arrange(experiment, lines);
+  // Resampling takes a while: whoever waits gets a turn in between.
+  const pace = new Pace(signal);
+  const scores = scoresOf(arranged.test);
+  const blocks: Block[] = [];
+  for (const score of scores) {
+    const table = await scoreTable(experiment, arranged, score, notes, pace);
+    const heading = score === 'probability' ? 'Probability of the expected answer' : `Accuracy, ${score} score`;
+    const isOwn = !SCORES.some((name) => name === score);
+    blocks.push({ kind: 'table', name: isOwn ? `score-${score}` : score, heading, table });
+  }
+  blocks.push(...paperBlocks(experiment.name));
+  /** A table of each score, where the experiment has it. */
+  const add = async (name: string, heading: string, make: (score: Score) => Promise<Table | TextTable | undefined>) => {
+    for (const score of scores) {
+      const table = await make(score);
+      if (table) blocks.push({ kind: 'table', name: `${name}-${score}`, heading: `${heading}, ${score} score`, table });
+    }
+  };
+  await add('differences', 'Differences', (score) => differencesTable(experiment, arranged, score, pace));
+  await add('matrix', 'Specification by query', (score) => matrixTable(experiment, arranged, score, pace));
+  await add('conflict', 'Whom the answer follows', (score) => conflictTable(experiment, arranged, score, pace));
+  await add('noisy', 'Noisy instructions', (score) => noisyTable(experiment, arranged, score, pace));
+  blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
+  const kl = divergenceTable(arranged);
+  if (kl) blocks.push({ kind: 'table', name: 'divergence', heading: 'Divergence of the next token', table: kl });
+  if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.test, loadVector)));
+  for (const stage of ['test', 'validation'] as const)
+    blocks.push(...(await sweepBlocks(experiment, arranged, stage, pace)));
+  const examples = workedExamples(experiment, arranged);
+  if (examples.length > 0) blocks.push({ kind: 'examples', name: 'examples', heading: 'Worked examples', examples });
+  return { title, introduction: notes, blocks, provenance };
+}

@@ -1,0 +1,102 @@
+import type { ExperimentManifest, ModelRecord } from '../../evaluation/experiment/manifest.js';
+import { planExperiment } from '../../evaluation/experiment/plan.js';
+import { type RunOptions, runExperiment } from '../../evaluation/experiment/run.js';
+import { ExperimentRun } from '../../evaluation/experiment/store.js';
+import type { Experiment, Plan, RunStore } from '../../evaluation/experiment/types.js';
+import type { Context, Model } from '../../model/index.js';
+import type { Report } from '../report.js';
+import { describeRun } from '../write-report.js';
+import { writeRunReport } from './run.js';
+
+export interface FolderRunOptions extends RunOptions {
+  /** Command line that goes on with the run, for the manifest. Defaults to none. */
+  readonly command?: string;
+  /** What has to be said beside the results, e.g. what the model was trained on. Defaults to nothing. */
+  readonly notes?: readonly string[];
+  /** What `planExperiment` gave for the same experiment, model and shard. Defaults to planning here. */
+  readonly plan?: Plan;
+  /** Called before the first pass. */
+  readonly onOpen?: (run: ExperimentRun) => void | Promise<void>;
+  /** Called when lines, or a vector, are on the disk: lines of the run so far. */
+  readonly onSaved?: (lines: number) => void;
+  /** Called when all answers are there. */
+  readonly onReport?: () => void;
+}
+
+/** A finished run. */
+export interface FolderRun {
+  readonly run: ExperimentRun;
+  readonly report: Report;
+  /** Where patches were written in the test; none without patch conditions. */
+  readonly layers: readonly number[];
+}
+
+/**
+ * Runs an experiment into a folder: manifest, answers, vectors, tables, figures and report. A run that was interrupted goes on
+ * where it was; a complete one is only reported.
+ *
+ * @throws {XpatchError} as `planExperiment`, `ExperimentRun.open`, `runExperiment` and `writeReport`
+ */
+export async function runInFolder(
+  context: Context,
+  experiment: Experiment,
+  folder: string,
+  options: FolderRunOptions = {},
+): Promise<FolderRun> {
+  const { foreign, shard, signal, onOpen, onSaved, onReport } = options;
+  const sizes = { nCtx: context.options.nCtx, foreign: foreign?.model, shard, signal };
+  const plan = options.plan ?? (await planExperiment(context.model, experiment, sizes));
+  await using run = await ExperimentRun.open(folder, await describe(context, experiment, plan, options));
+  await onOpen?.(run);
+  const { layers } = await runExperiment(context, experiment, announcing(run, onSaved), options);
+  onReport?.();
+  const report = await writeRunReport(run, signal);
+  if (!run.complete) await run.finish({ layers });
+  return { run, report, layers };
+}
+
+/** A store that tells of everything that it has made durable. */
+function announcing(store: RunStore, onSaved: FolderRunOptions['onSaved']): RunStore {
+  return {
+    known: store.known,
+    lines: () => store.lines(),
+    loadVector: (name) => store.loadVector(name),
+    async append(some) {
+      await store.append(some);
+      onSaved?.(store.known.size);
+    },
+    async saveVector(name, vector) {
+      await store.saveVector(name, vector);
+      onSaved?.(store.known.size);
+    },
+  };
+}
+
+async function describe(
+  context: Context,
+  experiment: Experiment,
+  plan: Plan,
+  { command = '', notes = [], foreign, shard }: FolderRunOptions,
+): Promise<ExperimentManifest> {
+  const { identity } = context.model;
+  const description = await describeRun(context, {
+    experiment: experiment.name,
+    title: `${experiment.title}: ${identity.name || identity.architecture}`,
+    command,
+    options: experiment,
+    tasks: experiment.tasks,
+  });
+  return {
+    ...description,
+    options: experiment,
+    notes: [...notes, ...plan.warnings],
+    plan: plan.queries,
+    hook: 'resid_post',
+    ...(foreign && { vectorModel: recordOf(foreign.model) }),
+    ...(shard && { shard }),
+  };
+}
+
+function recordOf({ identity, files, projectorHash: mmproj }: Model): ModelRecord {
+  return { ...identity, files, ...(mmproj !== undefined && { mmproj }) };
+}

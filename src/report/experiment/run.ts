@@ -1,0 +1,62 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ExperimentManifest } from '../../evaluation/experiment/manifest.js';
+import { type ExperimentRun, loadRunVector } from '../../evaluation/experiment/store.js';
+import type { ResultLine } from '../../evaluation/experiment/types.js';
+import { type Check, type CheckedRun, check } from '../../evaluation/experiment/verify.js';
+import { examplesToTable } from '../numbers.js';
+import type { Report } from '../report.js';
+import { tableToCsv } from '../tables.js';
+import { provenanceOf, type RunManifest, writeReport } from '../write-report.js';
+import { experimentReport } from './report.js';
+
+/**
+ * The report of a run, from its manifest, lines and vectors alone: what `eval` and `merge` write, and `verify` makes again.
+ * @throws {XpatchError} RUN_INVALID, VECTOR_INVALID, ABORTED
+ */
+export async function reportOfRun(
+  manifest: ExperimentManifest,
+  lines: readonly ResultLine[],
+  options: { loadVector: ExperimentRun['loadVector']; signal?: AbortSignal | undefined },
+): Promise<Report> {
+  const { options: experiment, notes, title, vectorModel } = manifest;
+  const provenance = {
+    ...provenanceOf(manifest as unknown as RunManifest),
+    ...(vectorModel && { 'model of the vectors': `${vectorModel.name}, sha256 ${vectorModel.hash}` }),
+    seeds: experiment.seeds.join(', '),
+  };
+  return experimentReport(experiment, lines, { notes, provenance, title: String(title), ...options });
+}
+
+/**
+ * Writes tables, figures and the page of a run whose lines are all there; those of a complete run are there already.
+ * @throws {XpatchError} as `reportOfRun`; FILE_WRITE
+ */
+export async function writeRunReport(run: ExperimentRun, signal?: AbortSignal): Promise<Report> {
+  const lines: ResultLine[] = [];
+  for await (const line of run.lines()) lines.push(line);
+  const report = await reportOfRun(run.manifest, lines, { loadVector: (name) => run.loadVector(name), signal });
+  if (!run.complete) await writeReport(run, report, { signal });
+  return report;
+}
+
+/** Whether the tables of a run are what its lines give. @throws {XpatchError} as `reportOfRun` */
+export async function checkTables({ path, manifest, lines }: CheckedRun, signal?: AbortSignal): Promise<Check> {
+  const loadVector = (name: string) => loadRunVector(path, name);
+  const { blocks } = await reportOfRun(manifest, lines, { loadVector, signal });
+  const made = new Map<string, string>();
+  for (const block of blocks) {
+    if (block.kind === 'table') made.set(`${block.name}.csv`, tableToCsv(block.table));
+    else if (block.kind === 'examples') {
+      made.set(`${block.name}.csv`, tableToCsv(examplesToTable(block.heading, block.examples)));
+    }
+  }
+  const there = (await readdir(join(path, 'tables')).catch(() => [])).filter((name) => name.endsWith('.csv'));
+  const problems: string[] = [];
+  for (const name of new Set([...made.keys(), ...there])) {
+    const text = await readFile(join(path, 'tables', name), 'utf8').catch(() => undefined);
+    if (text === undefined) problems.push(`tables/${name} is missing`);
+    else if (text !== made.get(name)) problems.push(`tables/${name} is not what the lines give`);
+  }
+  return check('tables', problems, `${made.size} of them, as the lines give them`);
+}

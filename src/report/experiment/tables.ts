@@ -1,0 +1,242 @@
+import { type Comparison, compareConditions, pairsOf } from '../../evaluation/comparisons.js';
+import type { Condition, Experiment, ResultLine } from '../../evaluation/experiment/types.js';
+import { lenientMatch, strictMatch } from '../../evaluation/scoring.js';
+import { bootstrapInterval } from '../../evaluation/statistics.js';
+import {
+  accuracyTable,
+  type Cell,
+  countNote,
+  observationsOf,
+  SCORES,
+  type Score,
+  type Table,
+} from '../../evaluation/tables.js';
+import type { Pace } from '../../lens/pace.js';
+import type { TextTable } from '../report.js';
+import { type ExperimentLines, queriesOf } from './lines.js';
+
+const RANGES = 'Ranges: 95 % bootstrap intervals over items, seeds held fixed.';
+
+/** The scores that a run has. */
+export function scoresOf(test: readonly ResultLine[]): Score[] {
+  const own = [...new Set(test.flatMap((line) => Object.keys(line.own ?? {})))].sort();
+  return [...SCORES.filter((score) => test.some((line) => observationsOf([line], score).length > 0)), ...own];
+}
+
+/** Every condition in every task, with intervals. Conditions without this score (the majority row has no probability) are left out. */
+export function scoreTable(
+  experiment: Experiment,
+  { test, rows, layers }: ExperimentLines,
+  score: Score,
+  notes: readonly string[],
+  pace: Pace,
+): Promise<Table> {
+  const has = (name: string) =>
+    observationsOf(
+      test.filter(({ condition }) => condition === name),
+      score,
+    ).length > 0;
+  const accuracy = ['lenient', 'strict', 'likelihood'].includes(score);
+  const what = accuracy ? 'Accuracy' : score === 'probability' ? 'Probability' : 'Score';
+  const options = {
+    title: `${what} on ${queriesOf(experiment)} queries (${score} score)`,
+    score,
+    conditions: rows.filter(has),
+    tasks: tasksOf(experiment, test),
+    notes: [...notes, ...layerNotes(experiment, layers), ...(experiment.ignoreCase ? ['Case does not count.'] : [])],
+  };
+  return accuracyTable(test, options, pace);
+}
+
+/** Tasks as the lines name them (a file by its name), in the experiment's order as far as it has them. */
+export function tasksOf({ tasks }: Experiment, lines: readonly ResultLine[]): string[] {
+  const found = [...new Set(lines.map(({ task }) => task))];
+  const place = (task: string) => {
+    const index = tasks.findIndex((name) => name === task || name.split(/[\\/]/).at(-1) === `${task}.json`);
+    return index < 0 ? tasks.length : index;
+  };
+  return found.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
+}
+
+function layerNotes({ layers: chosen }: Experiment, layers: readonly number[]): string[] {
+  if (layers.length === 0) return [];
+  const how = chosen === 'validation' ? ', chosen on validation items' : '';
+  return [`Patches at layer ${layers.join(', ')} (0-based block output)${how}.`];
+}
+
+/** The comparisons of an experiment under one score; none when it has nothing to compare. */
+export async function differencesTable(
+  experiment: Experiment,
+  { test }: ExperimentLines,
+  score: Score,
+  pace: Pace,
+): Promise<TextTable | undefined> {
+  const comparisons = await compareConditions(test, pairsOf(experiment), score, pace);
+  if (comparisons.length === 0) return undefined;
+  return {
+    title: `Differences of conditions (${score} score)`,
+    columns: [
+      { name: 'Condition' },
+      { name: 'minus' },
+      { name: 'difference', digits: 3 },
+      { name: 'low', digits: 3 },
+      { name: 'high', digits: 3 },
+      { name: 'p', digits: 5 },
+      { name: 'p (Holm)', digits: 5 },
+      { name: 'n', digits: 0 },
+      { name: 'items', digits: 0 },
+    ],
+    rows: comparisons.map(({ first, second, value, low, high, p, adjusted, n, items }: Comparison) => [
+      first,
+      second,
+      value,
+      low,
+      high,
+      p,
+      adjusted,
+      n,
+      items,
+    ]),
+    notes: [
+      'Mean over tasks, paired by query. low, high: 95 % bootstrap interval over items, seeds held fixed.',
+      `p: two-sided paired permutation test over items; Holm: corrected for the ${comparisons.length} comparisons of this table. 0.00000 is less than 0.000005.`,
+    ],
+  };
+}
+
+/** Specification by query: the mean over tasks of Prompt and Patch. For experiments with more than one kind of query. */
+export async function matrixTable(
+  experiment: Experiment,
+  { test }: ExperimentLines,
+  score: Score,
+  pace: Pace,
+): Promise<Table | undefined> {
+  const { conditions, query } = experiment;
+  const plain = conditions.filter(isPlain);
+  const queries = [...new Set(plain.map((condition) => condition.query ?? query))].sort();
+  if (queries.length < 2) return undefined;
+  const columns = queries.flatMap((one) =>
+    ['prompt', 'patch'].map((kind) => ({ one, kind, name: `${one} query, ${kind}` })),
+  );
+  const specs = ['text', 'image', 'instruction', 'ensemble'] as const;
+  const cellOf = (spec: Condition['spec'], one: string, kind: string): Cell | undefined => {
+    const condition = plain.find((c) => c.kind === kind && c.spec === spec && (c.query ?? query) === one);
+    const own = observationsOf(
+      test.filter((line) => line.condition === condition?.name),
+      score,
+    );
+    return own.length > 0 ? bootstrapInterval(own) : undefined;
+  };
+  const rows = await pace.map(specs, (spec) => ({
+    label: spec,
+    cells: columns.map(({ one, kind }) => cellOf(spec, one, kind)),
+  }));
+  const names = columns.map(({ name }) => name);
+  const filled = rows.filter(({ cells }) => cells.some((cell) => cell !== undefined));
+  return {
+    title: `Specification by query, mean over tasks (${score} score)`,
+    corner: 'Specification',
+    columns: names,
+    rows: filled,
+    notes: [RANGES, countNote(filled, names)],
+  };
+}
+
+/** A condition that differs from others only in specification, query, and prompt or patch. */
+function isPlain({ kind, control, foreign, prompts, swaps, before, question }: Condition): boolean {
+  const changed = [control, foreign || undefined, prompts, swaps || undefined, before, question];
+  return (kind === 'prompt' || kind === 'patch') && changed.every((change) => change === undefined);
+}
+
+/** How far foreign vectors move what the model says next from what its own vectors make it say. */
+export function divergenceTable({ test, rows }: ExperimentLines): TextTable | undefined {
+  const measured = rows.flatMap((row) => {
+    const values = test.flatMap(({ condition, kl }) => (condition === row && kl !== undefined ? [kl] : []));
+    return values.length > 0 ? [{ row, values: values.sort((a, b) => a - b) }] : [];
+  });
+  if (measured.length === 0) return undefined;
+  const at = (values: readonly number[], q: number) => values[Math.floor(q * (values.length - 1))];
+  return {
+    title: 'KL divergence of the next token, foreign vector from own vector, nats',
+    columns: [
+      { name: 'Condition' },
+      ...['mean', 'median', '95 %', 'largest'].map((name) => ({ name, digits: 4 })),
+      { name: 'n', digits: 0 },
+    ],
+    rows: measured.map(({ row, values }) => [
+      row,
+      values.reduce((sum, value) => sum + value, 0) / values.length,
+      at(values, 0.5),
+      at(values, 0.95),
+      values.at(-1),
+      values.length,
+    ]),
+    notes: [
+      'The same query, patched at the same layer with the vector of the model itself and with that of the other one.',
+    ],
+  };
+}
+
+/** Vectors of instructions with letters swapped, beside the clean one. */
+export async function noisyTable(
+  experiment: Experiment,
+  { test, rows }: ExperimentLines,
+  score: Score,
+  pace: Pace,
+): Promise<Table | undefined> {
+  const conditions = experiment.conditions
+    .filter(({ kind, spec, control, foreign }) => kind === 'patch' && spec === 'instruction' && !control && !foreign)
+    .filter(({ name }) => rows.includes(name))
+    .sort((a, b) => (a.swaps ?? 0) - (b.swaps ?? 0));
+  if (!conditions.some(({ swaps = 0 }) => swaps > 0)) return undefined;
+  const options = {
+    title: `Vectors of noisy instructions on ${queriesOf(experiment)} queries (${score} score)`,
+    score,
+    conditions: conditions.map(({ name }) => name),
+    tasks: tasksOf(experiment, test),
+    notes: ['Swaps of neighbouring letters in the instruction that the vector is read from.'],
+  };
+  return accuracyTable(test, options, pace);
+}
+
+/** Whom an answer follows when a question about something else stands in the query. Only where the rival answer is known. */
+export async function conflictTable(
+  { ignoreCase }: Experiment,
+  { test, rows }: ExperimentLines,
+  score: Score,
+  pace: Pace,
+): Promise<Table | undefined> {
+  if (score !== 'lenient' && score !== 'strict') return undefined;
+  const asked = test.filter(({ rival, prompt }) => rival !== undefined && prompt !== undefined);
+  if (asked.length === 0) return undefined;
+  const follows = ({ firstToken, answer }: ResultLine, wanted: string) =>
+    score === 'lenient'
+      ? lenientMatch(firstToken, wanted, { ignoreCase })
+      : strictMatch(answer, wanted, { ignoreCase });
+  const patched = (line: ResultLine) => (score === 'lenient' ? line.lenient : line.strict === true);
+  const local = (line: ResultLine) => follows(line, line.rival ?? '');
+  const columns = [
+    { name: 'the task', of: patched },
+    { name: 'the question in the query', of: local },
+    { name: 'neither', of: (line: ResultLine) => !patched(line) && !local(line) },
+  ];
+  const names = columns.map(({ name }) => name);
+  const labels = rows.filter((row) => asked.some(({ condition }) => condition === row));
+  const counted = await pace.map(labels, (label) => {
+    const own = asked.filter(({ condition }) => condition === label);
+    const cells = columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }))));
+    return { label, cells };
+  });
+  return {
+    title: `Whom the answer follows (${score} score)`,
+    corner: 'Condition',
+    columns: names,
+    rows: counted,
+    notes: [
+      'Share of answers, mean over tasks. The task is what a patched vector carries; the question in the query asks for another fact about the same item.',
+      'Only items whose two answers the lenient score can tell apart.',
+      RANGES,
+      countNote(counted, names),
+    ],
+  };
+}

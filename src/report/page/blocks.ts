@@ -1,0 +1,129 @@
+import { readFile } from 'node:fs/promises';
+import { XpatchError } from '../../errors.js';
+import type { Table } from '../../evaluation/tables.js';
+import { figureToSvg } from '../figures/figure.js';
+import { piesToSvg } from '../figures/pies.js';
+import { scatterToSvg } from '../figures/scatter.js';
+import type { Block, TextTable, WorkedExample } from '../report.js';
+import { formatCell, formatValue } from '../tables.js';
+import { textHtml } from './text.js';
+
+/** The inside of a block below its heading and caption. Lenses are in page-lens.ts. */
+export async function blockBody(block: Exclude<Block, { kind: 'lens' }>): Promise<string> {
+  switch (block.kind) {
+    case 'table':
+      return tableToHtml(block.table);
+    case 'curves':
+      return drawn(figureToSvg(block.figure, 'text'), block.heading);
+    case 'pies':
+      return drawn(piesToSvg(block.pies, 'text'), block.heading);
+    case 'scatter':
+      return drawn(scatterToSvg(block.scatter, 'text'), block.heading);
+    case 'examples':
+      return `<div class="examples">${(await Promise.all(block.examples.map(exampleToHtml))).join('')}</div>`;
+  }
+}
+
+/** What is wider than the page scrolls by itself, with the keyboard too. */
+export const scrolling = (label: string, body: string): string =>
+  `<div class="wide" tabindex="0" role="group" aria-label="${textHtml(label)}">${body}</div>`;
+
+const drawn = (svg: string, label: string): string =>
+  `<figure class="drawn">${scrolling(label, svg)}</figure><div class="tools"></div>`;
+
+/** `value` is what a column is sorted by; a cell without one is sorted by its text. */
+interface HtmlCell {
+  readonly html: string;
+  readonly value?: number;
+  readonly missing?: boolean;
+}
+
+/** Letters that a column keeps on one line. */
+const SHORT = 40;
+
+function tableToHtml(table: Table | TextTable): string {
+  const { heads, rows } = 'corner' in table ? measuredRows(table) : textRows(table);
+  const numeric = heads.map((_, column) => rows.some((row) => row[column]?.value !== undefined));
+  const short = heads.map((_, column) => rows.every((row) => (row[column]?.html.length ?? 0) <= SHORT));
+  const side = (column: number) => (numeric[column] ? ' class="number"' : short[column] ? ' class="short"' : '');
+  const head = heads.map((name, column) => `<th scope="col"${side(column)}>${textHtml(name)}</th>`).join('');
+  const body = rows.map((row) => {
+    const cells = row.map(({ html, value, missing }, column) => {
+      const sort = missing ? ' data-missing' : value === undefined ? '' : ` data-value="${value}"`;
+      return column === 0 ? `<th scope="row"${side(0)}${sort}>${html}</th>` : `<td${side(column)}${sort}>${html}</td>`;
+    });
+    return `<tr>${cells.join('')}</tr>`;
+  });
+  return [
+    scrolling(
+      table.title,
+      `<table><caption>${textHtml(table.title)}</caption><thead><tr>${head}</tr></thead>\n<tbody>${body.join('\n')}</tbody></table>`,
+    ),
+    '<div class="tools"></div>',
+    notesToHtml(table.notes),
+  ].join('\n');
+}
+
+function measuredRows(table: Table): { heads: string[]; rows: HtmlCell[][] } {
+  const rows = table.rows.map(({ label, cells }) => [
+    { html: textHtml(label) },
+    ...cells.map((cell): HtmlCell => {
+      if (cell === undefined) return { html: formatCell(cell), missing: true };
+      return { html: formatCell(cell).replace(/ (\[.*\])/, ' <small>$1</small>'), value: cell.value };
+    }),
+  ]);
+  return { heads: [table.corner, ...table.columns], rows };
+}
+
+function textRows(table: TextTable): { heads: string[]; rows: HtmlCell[][] } {
+  const rows = table.rows.map((row) =>
+    row.map((value, column): HtmlCell => {
+      const html = textHtml(formatValue(value, table.columns[column]?.digits));
+      if (value === undefined) return { html, missing: true };
+      return typeof value === 'number' ? { html, value } : { html };
+    }),
+  );
+  return { heads: table.columns.map(({ name }) => name), rows };
+}
+
+export function notesToHtml(notes: readonly string[] = []): string {
+  return notes.length > 0 ? `<ul class="notes">${notes.map((note) => `<li>${textHtml(note)}</li>`).join('')}</ul>` : '';
+}
+
+async function exampleToHtml(example: WorkedExample): Promise<string> {
+  const { task, picture, query, expected, answers } = example;
+  const image =
+    picture === undefined
+      ? ''
+      : `<img src="${await pictureToDataUrl(picture)}" alt="${textHtml(query)}" width="96" height="96">`;
+  const rows = answers.map(({ condition, answer, correct }) => {
+    const verdict = correct ? '<td class="right">right</td>' : '<td class="wrong">wrong</td>';
+    const said = answer === '' ? '<i>nothing</i>' : `<bdi>${textHtml(answer)}</bdi>`;
+    return `<tr><th scope="row">${textHtml(condition)}</th><td class="answer">${said}</td>${verdict}</tr>`;
+  });
+  return [
+    `<article class="example">${image}<h3>${textHtml(task)}</h3>`,
+    `<p>Query <b><bdi>${textHtml(query)}</bdi></b><br>Expected <b><bdi>${textHtml(expected)}</bdi></b></p>`,
+    `<table><thead><tr><th scope="col">condition</th><th scope="col">answer</th><th scope="col">strict</th></tr></thead>`,
+    `<tbody>${rows.join('')}</tbody></table></article>`,
+  ].join('');
+}
+
+/** Re-encoded and at most 192 pixels wide: a report stays small, and nothing of the file but its pixels gets in. */
+async function pictureToDataUrl(path: string): Promise<string> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(path);
+  } catch (cause) {
+    const message = `Cannot read the picture ${path}: ${(cause as Error).message}. Check the path.`;
+    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
+  }
+  const { default: sharp } = await import('sharp');
+  try {
+    const png = await sharp(bytes).autoOrient().resize({ width: 192, withoutEnlargement: true }).png().toBuffer();
+    return `data:image/png;base64,${png.toString('base64')}`;
+  } catch (cause) {
+    const message = `${path} is not a picture: ${(cause as Error).message}. Use PNG, JPEG, WebP or another common format.`;
+    throw new XpatchError('IMAGE_INVALID', message, { cause });
+  }
+}

@@ -1,0 +1,132 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { XpatchError } from '../../errors.js';
+import { PACKAGE_ROOT } from '../../package-root.js';
+import { scaleRules } from '../figures/colour-scale.js';
+import type { Block, Report } from '../report.js';
+import { tableToCsv, tableToLatex, tableToMarkdown } from '../tables.js';
+import { blockBody } from './blocks.js';
+import { lensToHtml } from './lens.js';
+import { type FittedLens, fitLenses } from './lens-data.js';
+import type { EncodedLens } from './lens-encoding.js';
+import { textHtml } from './text.js';
+
+/** Bytes that a page may have. */
+const LIMIT = 4_900_000;
+
+/**
+ * A report as one HTML file that needs nothing else: styles, script, figures, pictures and numbers are inside, nothing is
+ * loaded. Without its script it is still whole but for the interaction. Stays under 5 MB: of a lens that is too large the
+ * page takes fewer of the best tokens, then only the last positions, and says so.
+ *
+ * @throws {XpatchError} FILE_NOT_FOUND or IMAGE_INVALID for the picture of an example; NOT_FINITE or INVALID_ARGUMENT for
+ *   numbers that cannot be shown, and for a report that is too large without its lenses
+ */
+export async function reportToHtml(report: Report): Promise<string> {
+  const { blocks, title, introduction } = report;
+  const [script, styles] = await Promise.all([builtFile('client.js'), builtFile('client.css')]);
+  const style = `${styles}\n${scaleRules()}`;
+  const bodies: string[] = [];
+  for (const block of blocks)
+    bodies.push(block.kind === 'lens' ? await lensToHtml(block.lens) : await blockBody(block));
+  const tables = Object.fromEntries(blocks.flatMap((block) => (block.kind === 'table' ? [copies(block)] : [])));
+
+  const lensBlocks = blocks.filter((block) => block.kind === 'lens');
+  const rest = [script, style, json(tables), ...bodies, JSON.stringify(report.provenance), ...introduction];
+  const budget = LIMIT - 20_000 - rest.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  if (budget < 0) {
+    const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or take fewer pictures.`;
+    throw new XpatchError('INVALID_ARGUMENT', message);
+  }
+  const fitted = await fitLenses(
+    lensBlocks.map((block) => block.lens),
+    budget,
+  );
+  const lenses = new Map(lensBlocks.map(({ name }, i) => [name, fitted[i] as FittedLens]));
+  const encoded: Record<string, EncodedLens> = {};
+  for (const [name, { data }] of lenses) encoded[name] = data;
+
+  const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+  const policy = `default-src 'none'; img-src data:; style-src ${hash(style)}; script-src ${hash(script)}; base-uri 'none'; form-action 'none'`;
+  const nav = blocks.map(({ name, heading }) => `<li><a href="#${textHtml(name)}">${textHtml(heading)}</a></li>`);
+  const sections = blocks.map((block, i) => section(block, bodies[i] as string, cutNote(lenses.get(block.name))));
+  return `${[
+    '<!doctype html>',
+    '<html lang="en">',
+    '<head>',
+    '<meta charset="utf-8">',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">',
+    `<meta http-equiv="Content-Security-Policy" content="${policy}">`,
+    `<title>${textHtml(title)}</title>`,
+    `<style>${style}</style>`,
+    '</head>',
+    '<body>',
+    '<a class="skip" href="#content">Skip to the content</a>',
+    `<header><div class="page-tools"></div><h1>${textHtml(title)}</h1>`,
+    ...introduction.map((paragraph) => `<p>${textHtml(paragraph)}</p>`),
+    ...(blocks.length > 1 ? [`<nav aria-label="Contents"><ul>${nav.join('')}</ul></nav>`] : []),
+    '</header>',
+    '<main id="content" tabindex="-1">',
+    ...sections,
+    provenance(report),
+    '</main>',
+    `<script type="application/json" id="page-data">${json({ tables, lenses: encoded })}</script>`,
+    `<script>${script}</script>`,
+    '</body>',
+    '</html>',
+  ].join('\n')}\n`;
+}
+
+function section({ name, heading, caption }: Block, body: string, note: string): string {
+  const said = [caption, note].filter((text) => text !== undefined && text !== '') as string[];
+  const paragraphs = said.map((text) => `<p class="caption">${textHtml(text)}</p>`);
+  const id = textHtml(name);
+  return [
+    `<section id="${id}" aria-labelledby="${id}-heading">`,
+    `<h2 id="${id}-heading">${textHtml(heading)}</h2>`,
+    ...paragraphs,
+    body,
+    '</section>',
+  ].join('\n');
+}
+
+/** What of a lens the page had no room for. */
+export function cutNote(lens: FittedLens | undefined): string {
+  if (lens === undefined) return '';
+  const { view, nRanks, first, data } = lens;
+  const nPositions = view.lens.positions.length;
+  const parts = [
+    ...(first > 0 ? [`the last ${nPositions - first} of ${nPositions} positions`] : []),
+    ...(data.ranks.length < nRanks ? [`the best ${data.ranks.length} of ${nRanks} tokens`] : []),
+  ];
+  if (parts.length === 0) return '';
+  return `To stay under 5 MB this page holds ${parts.join(' and ')} of each cell; the JSON file of the run holds all.`;
+}
+
+function provenance({ provenance: facts }: Report): string {
+  const rows = Object.entries(facts).map(
+    ([key, value]) => `<tr><th scope="row">${textHtml(key)}</th><td>${textHtml(String(value))}</td></tr>`,
+  );
+  return [
+    '<section class="provenance" aria-labelledby="provenance-heading"><h2 id="provenance-heading">How to repeat this</h2>',
+    `<table><tbody>${rows.join('')}</tbody></table></section>`,
+  ].join('\n');
+}
+
+function copies({ name, table }: Extract<Block, { kind: 'table' }>) {
+  return [name, { Markdown: tableToMarkdown(table), CSV: tableToCsv(table), LaTeX: tableToLatex(table) }] as const;
+}
+
+/** JSON that a script element can hold: nothing in it looks like a tag, lone surrogates are escaped. */
+export const json = (value: unknown): string =>
+  JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
+async function builtFile(name: string): Promise<string> {
+  const path = join(PACKAGE_ROOT, 'dist', 'report', 'page', name);
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new XpatchError('FILE_NOT_FOUND', `${path} is missing. In a clone, run \`npm run build\`.`, { cause });
+  }
+}

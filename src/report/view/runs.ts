@@ -1,0 +1,215 @@
+import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { type FileHandle, lstat, open, readdir, realpath, stat } from 'node:fs/promises';
+import { basename, extname, join, sep } from 'node:path';
+import { XpatchError } from '../../errors.js';
+import { type Manifest, STATUSES } from '../../evaluation/run-folder.js';
+
+/** A folder with a manifest. */
+export interface RunEntry {
+  /** Name of the folder and a hash of its path: the same after a restart. */
+  readonly id: string;
+  /** Without symbolic links. */
+  readonly path: string;
+}
+
+/** What a list says about a run. Strings come from the manifest as they are: hostile until escaped. */
+export interface Run extends RunEntry {
+  readonly state: Manifest['status'] | 'broken';
+  /** Why it is broken, with the code of the error. */
+  readonly problem?: string;
+  readonly title: string;
+  readonly experiment: string;
+  readonly model: string;
+  /** ISO 8601, or whatever stands there. */
+  readonly started: string;
+  /** Of all files. */
+  readonly bytes: number;
+  readonly hasReport: boolean;
+  /** Empty when it cannot be read. */
+  readonly manifest: Readonly<Record<string, unknown>>;
+}
+
+const MAX_MANIFEST_BYTES = 4 * 2 ** 20;
+/** A given folder, its folders, and theirs. */
+const MAX_DEPTH = 2;
+
+const TYPES: Record<string, string> = {
+  '.csv': 'text/csv; charset=utf-8',
+  '.html': 'text/html; charset=utf-8',
+  '.json': 'application/json; charset=utf-8',
+  '.md': 'text/plain; charset=utf-8',
+  '.png': 'image/png',
+  '.svg': 'image/svg+xml; charset=utf-8',
+  '.tex': 'text/plain; charset=utf-8',
+  '.txt': 'text/plain; charset=utf-8',
+};
+
+/**
+ * The runs that are `roots`, or lie in them one or two folders deep; in the order of the roots, then by name. Folders
+ * whose name begins with a dot, node_modules, and symbolic links in a root are passed over.
+ *
+ * @throws {XpatchError} FILE_NOT_FOUND when a root does not exist, RUN_INVALID when it is no folder, cannot be read, or
+ * holds no run
+ */
+export async function findRuns(roots: readonly string[]): Promise<RunEntry[]> {
+  const found = new Map<string, RunEntry>();
+  for (const root of roots) {
+    const runs = await runsBelow(await realFolder(root), 0).catch((cause: Error) => {
+      throw new XpatchError('RUN_INVALID', `The folder ${root} cannot be read: ${cause.message}.`, { cause });
+    });
+    if (runs.length === 0) {
+      const message = `There is no run in ${root}: no manifest.json there, nor up to ${MAX_DEPTH} folders deeper. Name the folder that a command wrote with --output, or the one around it.`;
+      throw new XpatchError('RUN_INVALID', message);
+    }
+    for (const path of runs) found.set(path, { id: runId(path), path });
+  }
+  return [...found.values()];
+}
+
+async function realFolder(root: string): Promise<string> {
+  let path: string;
+  try {
+    path = await realpath(root);
+  } catch (cause) {
+    const message = `There is no folder ${root}. Name the folder of a run, or one that holds runs.`;
+    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
+  }
+  if ((await stat(path)).isDirectory()) return path;
+  throw new XpatchError('RUN_INVALID', `${root} is a file. Name the folder of the run.`);
+}
+
+async function runsBelow(folder: string, depth: number): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  if (entries.some(({ name }) => name === 'manifest.json')) return [folder];
+  if (depth === MAX_DEPTH) return [];
+  const runs: string[] = [];
+  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (!entry.isDirectory() || /^\.|^node_modules$/.test(entry.name)) continue;
+    // A folder of somebody else's beside the runs is none of our business.
+    runs.push(...(await runsBelow(join(folder, entry.name), depth + 1).catch(() => [])));
+  }
+  return runs;
+}
+
+function runId(path: string): string {
+  const name = basename(path).replace(/[^A-Za-z0-9_-]+/g, '-');
+  return `${name.slice(0, 40)}-${createHash('sha256').update(path).digest('hex').slice(0, 10)}`;
+}
+
+/** Reads what the manifest says; a broken run is described, never thrown. */
+export async function readRun(entry: RunEntry): Promise<Run> {
+  const [bytes, hasReport] = await Promise.all([
+    folderBytes(entry.path),
+    openRunFile(entry, 'report.html').then(
+      ({ handle, size }) => handle.close().then(() => size > 0),
+      () => false,
+    ),
+  ]);
+  const known = { ...entry, bytes, hasReport };
+  const broken = (problem: string, manifest: Run['manifest'] = {}): Run => {
+    return { ...known, state: 'broken', problem: `RUN_INVALID: ${problem}`, manifest, ...facts(entry, manifest) };
+  };
+  let manifest: Record<string, unknown>;
+  try {
+    const value: unknown = JSON.parse(await readRunText(entry, 'manifest.json', MAX_MANIFEST_BYTES));
+    if (value === null || typeof value !== 'object' || Array.isArray(value))
+      return broken('manifest.json is no object.');
+    manifest = value as Record<string, unknown>;
+  } catch (error) {
+    if (error instanceof SyntaxError) return broken(`manifest.json is not JSON: ${error.message}.`);
+    return broken((error as Error).message);
+  }
+  const status = STATUSES.find((name) => name === manifest.status);
+  if (status === undefined) {
+    const problem = `The status in manifest.json is none of ${STATUSES.join(', ')}: this is no run of xpatch.`;
+    return broken(problem, manifest);
+  }
+  if (status === 'complete' && !hasReport) {
+    return broken('The run is complete but has no report.html that can be read. Run its command again.', manifest);
+  }
+  return { ...known, state: status, manifest, ...facts(entry, manifest) };
+}
+
+function facts({ path }: RunEntry, manifest: Run['manifest']) {
+  const { model } = manifest;
+  return {
+    title: text(manifest.title) || basename(path),
+    experiment: text(manifest.experiment),
+    model: text(model !== null && typeof model === 'object' ? (model as { name?: unknown }).name : model),
+    started: text(manifest.started),
+  };
+}
+
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+/** Bytes of the files in a run, without following symbolic links. */
+async function folderBytes(folder: string): Promise<number> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  const sizes = await Promise.all(
+    entries.map((entry) => {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) return folderBytes(path);
+      return lstat(path).then(
+        (info) => (info.isFile() ? info.size : 0),
+        () => 0,
+      );
+    }),
+  );
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+/** The files of a run that may be read, as `report.html` or `tables/lenient.csv`, in the order of their names. */
+export async function listRunFiles({ path }: RunEntry): Promise<string[]> {
+  const names: string[] = [];
+  for (const folder of ['', 'figures', 'tables']) {
+    const entries = await readdir(join(path, folder), { withFileTypes: true }).catch(() => []);
+    const files = entries.filter((entry) => entry.isFile()).map(({ name }) => (folder ? `${folder}/${name}` : name));
+    names.push(...files.filter(isReadable).sort());
+  }
+  return names;
+}
+
+/** Whether a file belongs to the public part of a run: no way out of its folder, no hidden file, no unknown type. */
+function isReadable(name: string): boolean {
+  if (name === 'report.html' || name === 'manifest.json') return true;
+  // A colon would name an alternate stream on Windows.
+  return /^(figures|tables)\/[^./\\:\0][^/\\:\0]*$/.test(name) && !/\.html?$/i.test(name) && extname(name) in TYPES;
+}
+
+/** @throws {XpatchError} FILE_NOT_FOUND, RUN_INVALID when it is longer than `maxBytes` */
+export async function readRunText(entry: RunEntry, name: string, maxBytes: number): Promise<string> {
+  const { handle, size } = await openRunFile(entry, name);
+  try {
+    if (size <= maxBytes) return await handle.readFile('utf8');
+  } finally {
+    await handle.close();
+  }
+  throw new XpatchError('RUN_INVALID', `${name} has ${size} bytes, more than the ${maxBytes} that are read of it.`);
+}
+
+/**
+ * Opens a file of a run: `report.html`, `manifest.json`, or a file in `figures/` or `tables/`. The caller closes it.
+ * @throws {XpatchError} FILE_NOT_FOUND also for everything else, for symbolic links and for what is not a file
+ */
+export async function openRunFile(
+  { path }: RunEntry,
+  name: string,
+): Promise<{ handle: FileHandle; size: number; type: string }> {
+  const missing = (cause?: unknown) =>
+    new XpatchError('FILE_NOT_FOUND', `The run has no file ${name} that can be read.`, { cause });
+  if (!isReadable(name)) throw missing();
+  const file = join(path, ...name.split('/'));
+  let handle: FileHandle | undefined;
+  try {
+    // Any link on the way, also one of the folder above, shows as another real path. A pipe must not block the open.
+    if ((await realpath(file)) !== file || !file.startsWith(path + sep)) throw missing();
+    handle = await open(file, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0));
+    const info = await handle.stat();
+    if (!info.isFile()) throw missing();
+    return { handle, size: info.size, type: TYPES[extname(name)] as string };
+  } catch (cause) {
+    await handle?.close();
+    throw cause instanceof XpatchError ? cause : missing(cause);
+  }
+}
