@@ -248,6 +248,14 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
         });
 }
 
+// ---- weights of our own picture encoders -----------------------------------------------------------------------------
+
+static Napi::Value weights_load(const Napi::CallbackInfo & info) {
+    auto o = info[0].As<Napi::Object>();
+    gguf_weights::options options { string_of(o, "path"), string_of(o, "device"), int_of(o, "threads") };
+    return create_async<gguf_weights>(info.Env(), info[0], [options] { return std::make_shared<gguf_weights>(options); });
+}
+
 // ---- dispose ---------------------------------------------------------------------------------------------------------
 
 // The value leaves the handle at once, so later calls throw; it is freed on the handle's thread, behind what runs there.
@@ -299,6 +307,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("visionCreate", vision_create);
     add("visionEncode", vision_encode);
     add("visionDispose", dispose<vision>);
+    add("weightsLoad", weights_load);
+    add("weightsDispose", dispose<gguf_weights>);
     return exports;
 }
 

@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import { makeFolder, writeFileAtomic } from '../files.js';
+import type { ImageEncoder } from './encoders/index.js';
 import type { RgbImage } from './image.js';
-import type { ImageEncoder } from './image-encoder.js';
 import type { Segment } from './prompt.js';
 
 export interface ImageCacheOptions {

@@ -5,10 +5,10 @@ import { XpatchError } from '../errors.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { Context, type ContextOptions } from './context.js';
+import { type ImageEncoder, openEncoder } from './encoders/index.js';
 import { checkModelFile } from './gguf-check.js';
 import { readImage } from './image.js';
 import { CachedImageEncoder } from './image-cache.js';
-import { type ImageEncoder, MtmdEncoder } from './image-encoder.js';
 import { checkProjectorFile } from './mmproj-check.js';
 import type { Prompt, Segment } from './prompt.js';
 import { buildPrompt } from './prompt-builder.js';
@@ -88,15 +88,13 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
       nLayers: info.nLayers,
     };
     const model = new Model(handle, identity, info, files, { ...options, threads, device });
-    if (files.mmproj) {
-      const vision = await addon.visionCreate(handle, { path: files.mmproj, device, threads }).catch((error) => {
+    if (files.mmproj && projector) {
+      const hash = await hashFile(files.mmproj, options.signal);
+      const settings = { projector, hash, device, threads };
+      const encoder = await openEncoder({ handle, info }, files.mmproj, settings).catch((error) => {
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
       });
-      const projectorHash = await hashFile(files.mmproj, options.signal);
-      model.useEncoder(
-        new MtmdEncoder(vision, `mtmd:${projectorHash}:${projector}`, info.positionsPerEmbedding),
-        projectorHash,
-      );
+      model.useEncoder(encoder, hash);
     }
     return model;
   } catch (error) {

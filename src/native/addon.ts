@@ -31,12 +31,17 @@ export interface Addon {
   visionCreate(model: ModelHandle, options: { path: string; device: string; threads: number }): Promise<VisionHandle>;
   visionEncode(vision: VisionHandle, rgb: Uint8Array, width: number, height: number): Promise<NativeImageChunk[]>;
   visionDispose(vision: VisionHandle): Promise<void>;
+
+  /** The tensors of a GGUF file on a device, for picture encoders that mtmd does not have. */
+  weightsLoad(options: { path: string; device: string; threads: number }): Promise<WeightsHandle>;
+  weightsDispose(weights: WeightsHandle): Promise<void>;
 }
 
 declare const handle: unique symbol;
 export type ModelHandle = { readonly [handle]: 'model' };
 export type ContextHandle = { readonly [handle]: 'context' };
 export type VisionHandle = { readonly [handle]: 'vision' };
+export type WeightsHandle = { readonly [handle]: 'weights' };
 
 /** A compute device, as ggml reports it. Memory in bytes. */
 export interface Device {

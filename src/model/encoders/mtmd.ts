@@ -1,20 +1,23 @@
-import { XpatchError } from '../errors.js';
-import type { NativeImageChunk, VisionHandle } from '../native/addon.js';
-import { native, nativeError } from '../native/index.js';
-import { type RgbImage, rgbImage } from './image.js';
-import { patchGrid } from './patch-grid.js';
-import type { Segment } from './prompt.js';
+import { XpatchError } from '../../errors.js';
+import type { ModelHandle, NativeImageChunk, NativeModelInfo, VisionHandle } from '../../native/addon.js';
+import { native, nativeError } from '../../native/index.js';
+import { type RgbImage, rgbImage } from '../image.js';
+import { patchGrid } from '../patch-grid.js';
+import type { Segment } from '../prompt.js';
+import type { ImageEncoder } from './encoder.js';
+import type { EncoderOptions } from './index.js';
 
-/** Turns a picture into prompt segments: rows of embeddings, and the tokens that a model wants around them. */
-export interface ImageEncoder {
-  /** Identifies the encoder and its settings in cache keys. */
-  readonly id: string;
-  encode(image: RgbImage): Promise<Segment[]>;
-  dispose(): Promise<void>;
+export async function openMtmd(
+  { handle, info }: { handle: ModelHandle; info: NativeModelInfo },
+  path: string,
+  { projector, hash, device, threads }: EncoderOptions,
+): Promise<ImageEncoder> {
+  const vision = await native().addon.visionCreate(handle, { path, device, threads });
+  return new MtmdEncoder(vision, `mtmd:${hash}:${projector}`, info.positionsPerEmbedding);
 }
 
 /** The encoders of llama.cpp's mtmd, from an mmproj GGUF. */
-export class MtmdEncoder implements ImageEncoder {
+class MtmdEncoder implements ImageEncoder {
   constructor(
     private readonly handle: VisionHandle,
     readonly id: string,
