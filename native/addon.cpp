@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "async.h"
 #include "backends.h"
+#include "idefics2.h"
 
 // ---- backends --------------------------------------------------------------------------------------------------------
 
@@ -51,6 +52,10 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
     options.device       = string_of(o, "device");
     options.n_gpu_layers = int_of(o, "gpuLayers");
     options.use_mmap     = o.Get("useMmap").As<Napi::Boolean>();
+
+    if (has(o, "qkNorm")) {
+        options.qk_norm = read_qk_norm(o.Get("qkNorm").As<Napi::Object>());
+    }
 
     auto & e = environment_of(env);
     auto on_progress = owned_by_js(e, Napi::Persistent(info[1].As<Napi::Function>()));
@@ -127,6 +132,13 @@ static Napi::Value model_detokenize(const Napi::CallbackInfo & info) {
 static Napi::Value model_is_end(const Napi::CallbackInfo & info) {
     const auto & m = *unwrap<model>(info[0]).value;
     return Napi::Boolean::New(info.Env(), llama_vocab_is_eog(m.vocab, info[1].As<Napi::Number>().Int32Value()));
+}
+
+static Napi::Value model_control_tokens(const Napi::CallbackInfo & info) {
+    const auto tokens = unwrap<model>(info[0]).value->control_tokens();
+    auto array = Napi::Int32Array::New(info.Env(), tokens.size());
+    std::copy(tokens.begin(), tokens.end(), array.Data());
+    return array;
 }
 
 // ---- context ---------------------------------------------------------------------------------------------------------
@@ -250,10 +262,27 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
 
 // ---- weights of our own picture encoders -----------------------------------------------------------------------------
 
+static Napi::Value float_array(Napi::Env env, std::vector<float> & values, const Napi::Value &) {
+    auto array = Napi::Float32Array::New(env, values.size());
+    std::copy(values.begin(), values.end(), array.Data());
+    return array;
+}
+
 static Napi::Value weights_load(const Napi::CallbackInfo & info) {
     auto o = info[0].As<Napi::Object>();
     gguf_weights::options options { string_of(o, "path"), string_of(o, "device"), int_of(o, "threads") };
     return create_async<gguf_weights>(info.Env(), info[0], [options] { return std::make_shared<gguf_weights>(options); });
+}
+
+static Napi::Value idefics2_encode_js(const Napi::CallbackInfo & info) {
+    auto & h    = unwrap<gguf_weights>(info[0]);
+    auto shared = h.value;
+    const uint32_t width  = info[2].As<Napi::Number>().Uint32Value();
+    const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
+    const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
+    const bool exact      = info[4].As<Napi::Boolean>();
+    return run_async<gguf_weights, std::vector<float>>(info.Env(), h, info[1],
+        [=] { return idefics2_encode(*shared, rgb, width, height, exact); }, float_array);
 }
 
 // ---- dispose ---------------------------------------------------------------------------------------------------------
@@ -296,6 +325,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("modelTokenize", model_tokenize);
     add("modelDetokenize", model_detokenize);
     add("modelIsEnd", model_is_end);
+    add("modelControlTokens", model_control_tokens);
     add("modelDispose", dispose<model>);
     add("contextCreate", context_create);
     add("contextSize", context_size);
@@ -308,6 +338,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("visionEncode", vision_encode);
     add("visionDispose", dispose<vision>);
     add("weightsLoad", weights_load);
+    add("idefics2Encode", idefics2_encode_js);
     add("weightsDispose", dispose<gguf_weights>);
     return exports;
 }

@@ -18,6 +18,7 @@ export interface Addon {
   modelTokenize(model: ModelHandle, text: string, addSpecial: boolean, parseSpecial: boolean): Int32Array;
   modelDetokenize(model: ModelHandle, tokens: Int32Array, renderSpecial: boolean): Uint8Array;
   modelIsEnd(model: ModelHandle, token: number): boolean;
+  modelControlTokens(model: ModelHandle): Int32Array;
   modelDispose(model: ModelHandle): Promise<void>;
 
   contextCreate(model: ModelHandle, options: NativeContextOptions): Promise<ContextHandle>;
@@ -34,6 +35,14 @@ export interface Addon {
 
   /** The tensors of a GGUF file on a device, for picture encoders that mtmd does not have. */
   weightsLoad(options: { path: string; device: string; threads: number }): Promise<WeightsHandle>;
+  /** Rows x n_embd of a preprocessed picture; `exact`: see native/idefics2.h. */
+  idefics2Encode(
+    weights: WeightsHandle,
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    exact: boolean,
+  ): Promise<Float32Array>;
   weightsDispose(weights: WeightsHandle): Promise<void>;
 }
 
@@ -89,9 +98,10 @@ export interface NativeContextOptions {
   kvType: 'f16' | 'f32';
 }
 
-/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each. */
+/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each, cuts [seq, p0]. */
 export interface DecodeJob {
   clear?: boolean;
+  cuts?: Int32Array;
   copies?: Int32Array;
   tokens?: Int32Array;
   embeddings?: Float32Array;
