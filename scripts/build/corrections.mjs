@@ -7,7 +7,7 @@ import { BuildError } from './errors.mjs';
 export const CORRECTIONS = [
   {
     // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.
-    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/models/parity.test.ts).
+    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/parity/transformers.test.ts).
     file: 'tools/mtmd/models/llava.cpp',
     from: 'ggml_concat(ctx0, inp, model.class_embedding, 1)',
     to: 'ggml_concat(ctx0, model.class_embedding, inp, 1)',
