@@ -1,5 +1,6 @@
 export type { Device, NativeModelInfo as ModelInfo } from '../native/addon.js';
 export { listDevices } from '../native/index.js';
+export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat-template.js';
 export { Context, type ContextOptions, type ForEach, type PassOptions } from './context.js';
 export type { GenerateOptions, GenerateRow, Generation } from './generate.js';
 export { type RgbImage, readImage } from './image.js';

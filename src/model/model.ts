@@ -6,6 +6,7 @@ import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { Context, type ContextOptions } from './context.js';
 import { type ImageEncoder, openEncoder } from './encoders/index.js';
+import { readGgufHeader } from './gguf.js';
 import { checkModelFile } from './gguf-check.js';
 import { readImage } from './image.js';
 import { CachedImageEncoder } from './image-cache.js';
@@ -137,6 +138,12 @@ export class Model implements AsyncDisposable {
     return this.encoder !== undefined;
   }
 
+  /** The chat template of the GGUF, in Jinja; `ChatTemplate` renders it. */
+  get chatTemplate(): string | undefined {
+    const value = readGgufHeader(this.files.model).metadata.get('tokenizer.chat_template');
+    return typeof value === 'string' ? value : undefined;
+  }
+
   /** How many pictures were really encoded, those from the cache not counted. */
   get imageEncodes(): number {
     return this.encoder?.encodes ?? 0;
@@ -167,7 +174,7 @@ export class Model implements AsyncDisposable {
     };
     checkAborted();
     return buildPrompt(Array.isArray(source) ? source : [source as PromptPart], {
-      tokenize: (text) => this.tokenize(text),
+      tokenize: (text, literal) => this.tokenize(text, literal),
       describe: (token) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
       nVocab: this.info.nVocab,
@@ -188,10 +195,14 @@ export class Model implements AsyncDisposable {
     return this.encoder.encode(await readImage(source, { width: this.options.imageWidth }));
   }
 
-  /** Tokens of a text, without BOS; special tokens written in it are recognised. @throws XpatchError TOKEN_INVALID without a tokenizer. */
-  tokenize(text: string): Int32Array {
+  /**
+   * Tokens of a text, without BOS; special tokens written in it are recognised unless it is a literal.
+   *
+   * @throws XpatchError TOKEN_INVALID without a tokenizer.
+   */
+  tokenize(text: string, literal = false): Int32Array {
     try {
-      return native().addon.modelTokenize(this.native, text, false, true);
+      return native().addon.modelTokenize(this.native, text, false, !literal);
     } catch (error) {
       throw nativeError(error, 'The text cannot be tokenised');
     }
