@@ -17,13 +17,16 @@ export interface GgufHeader {
 /** Arrays are kept only up to this many elements; longer ones (vocabularies) are checked and counted. */
 const KEPT_ARRAY = 64;
 
+/** Those of numbers under our own keys are kept to this many: 512 layers of heads of 2048. */
+const KEPT_OWN_ARRAY = 1 << 20;
+
 /** The list whose texts must differ: llama.cpp ends the process otherwise. */
 const VOCABULARY = 'tokenizer.ggml.tokens';
 
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export interface GgufArray {
   length: number;
-  /** The first elements, at most KEPT_ARRAY. */
+  /** The first elements, at most KEPT_ARRAY; all of our own. */
   values: (number | bigint | boolean | string)[];
   /** Whether a non-empty text stands in it more than once; looked up in the vocabulary only. */
   repeats: boolean;
@@ -225,7 +228,8 @@ class HeaderReader {
 
   private array(itemType: number, length: number, key: string): GgufArray {
     const fixed = VALUE_BYTES[itemType];
-    if (fixed && length > KEPT_ARRAY) {
+    const kept = fixed && key.startsWith('xpatch.') ? KEPT_OWN_ARRAY : KEPT_ARRAY;
+    if (fixed && length > kept) {
       this.skip(fixed * length, key);
       return { length, values: [], repeats: false };
     }
@@ -239,7 +243,7 @@ class HeaderReader {
       }
       // A token is bytes, not always text: as latin1 no two different ones look alike.
       const item = itemType === GGUF_TYPE.string ? this.string(key, 'latin1') : this.value(itemType, key);
-      if (i < KEPT_ARRAY) values.push(item as GgufArray['values'][number]);
+      if (i < kept) values.push(item as GgufArray['values'][number]);
       if (key !== VOCABULARY || item === '') continue;
       repeats ||= texts.has(item as string);
       texts.add(item as string);

@@ -13,6 +13,7 @@ import { CachedImageEncoder } from './image-cache.js';
 import { checkProjectorFile } from './mmproj-check.js';
 import type { Prompt, Segment } from './prompt.js';
 import { buildPrompt } from './prompt-builder.js';
+import { readQkNorm } from './qk-norm.js';
 import { resolveModel } from './resolve.js';
 import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
 
@@ -56,7 +57,8 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
   const aborted = (cause?: unknown) => new XpatchError('ABORTED', 'Loading the model was aborted.', { cause });
   if (options.signal?.aborted) throw aborted(options.signal.reason);
-  checkModelFile(files.model);
+  const header = checkModelFile(files.model);
+  const qkNorm = readQkNorm(header, files.model);
   const projector = files.mmproj ? checkProjectorFile(files.mmproj) : undefined;
 
   const abort = new Int32Array(1);
@@ -69,7 +71,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     const hashing = hashFile(files.model, options.signal);
     hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
     handle = await addon.modelLoad(
-      { path: files.model, device, gpuLayers, useMmap: true },
+      { path: files.model, device, gpuLayers, useMmap: true, qkNorm },
       options.onProgress ?? (() => {}),
       abort,
     );
