@@ -21,6 +21,18 @@ export interface Addon {
   modelControlTokens(model: ModelHandle): Int32Array;
   modelDispose(model: ModelHandle): Promise<void>;
 
+  /**
+   * Writes rows of F32, F16 or BF16 (types by ggml's numbers) as rows of another type into `destination`, whose size must
+   * fit. Rejects with NOT_FINITE. Runs on another thread; neither array may change until it is done.
+   */
+  quantise(
+    source: Uint8Array,
+    sourceType: number,
+    destination: Uint8Array,
+    type: number,
+    valuesPerRow: number,
+  ): Promise<void>;
+
   contextCreate(model: ModelHandle, options: NativeContextOptions): Promise<ContextHandle>;
   contextSize(context: ContextHandle): number;
   contextHookLayers(context: ContextHandle, hook: number): Promise<Int32Array>;
@@ -67,6 +79,19 @@ export interface NativeModelOptions {
   device: string;
   gpuLayers: number;
   useMmap: boolean;
+  /** Absent: the model has none. */
+  qkNorm?: NativeQkNorm;
+}
+
+/** LayerNorms of queries and keys; lists of nLayers * headSize. See native/qk_norm.h. */
+export interface NativeQkNorm {
+  nLayers: number;
+  headSize: number;
+  epsilon: number;
+  qWeight: Float32Array;
+  qBias: Float32Array;
+  kWeight: Float32Array;
+  kBias: Float32Array;
 }
 
 export interface NativeModelInfo {
