@@ -74,6 +74,13 @@ const TENSOR_TYPES: Record<number, [number, number]> = {
   39: [32, 17], // MXFP4
 };
 
+/** Bytes of a tensor, or undefined where its type is unknown or cannot have such rows. `shape`: the fastest axis first. */
+export function tensorBytes(type: number, shape: readonly number[]): number | undefined {
+  const layout = TENSOR_TYPES[type];
+  if (!layout || shape.some((n) => n < 1) || (shape[0] as number) % layout[0] !== 0) return undefined;
+  return (shape.reduce((a, b) => a * b, 1) / layout[0]) * layout[1];
+}
+
 /** Type ids of metadata values. */
 export const GGUF_TYPE = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, array: 9 } as const;
 
@@ -171,15 +178,14 @@ class HeaderReader {
     for (const { name, shape, type, offset } of tensors) {
       if (names.has(name)) throw this.invalid(`tensor '${name}' stands twice`);
       names.add(name);
-      const layout = TENSOR_TYPES[type];
-      if (!layout)
+      if (!TENSOR_TYPES[type])
         throw this.invalid(
           `tensor '${name}' has the unknown type ${type}; the file may be newer than this version of llama.cpp`,
         );
-      if (shape.some((n) => n < 1) || (shape[0] as number) % layout[0] !== 0) {
+      const bytes = tensorBytes(type, shape);
+      if (bytes === undefined) {
         throw this.invalid(`tensor '${name}' has the shape ${shape.join(' x ')}, which its type cannot have`);
       }
-      const bytes = (shape.reduce((a, b) => a * b, 1) / layout[0]) * layout[1];
       if (offset % alignment !== 0 || !(data + offset + bytes <= this.size)) {
         throw this.invalid(
           `tensor '${name}' ends at byte ${data + offset + bytes}, the file has ${this.size}. It is truncated or damaged: download it again`,
