@@ -6,6 +6,7 @@
 #include "async.h"
 #include "backends.h"
 #include "idefics2.h"
+#include "quantise.h"
 
 // ---- backends --------------------------------------------------------------------------------------------------------
 
@@ -285,6 +286,57 @@ static Napi::Value idefics2_encode_js(const Napi::CallbackInfo & info) {
         [=] { return idefics2_encode(*shared, rgb, width, height, exact); }, float_array);
 }
 
+// ---- conversion ------------------------------------------------------------------------------------------------------
+
+// Runs on libuv's pool, so that several chunks run at once; a chunk is short. Keeps both arrays until it is done.
+class quantise_worker : public Napi::AsyncWorker {
+public:
+    explicit quantise_worker(const Napi::CallbackInfo & info)
+        : Napi::AsyncWorker(info.Env()), deferred(info.Env()),
+          source_type(static_cast<ggml_type>(info[1].As<Napi::Number>().Int32Value())),
+          type(static_cast<ggml_type>(info[3].As<Napi::Number>().Int32Value())),
+          n_per_row(info[4].As<Napi::Number>().Int64Value()) {
+        source      = array_data<uint8_t>(info[0], source_bytes);
+        destination = const_cast<uint8_t *>(array_data<uint8_t>(info[2], destination_bytes));
+        kept = Napi::Persistent(Napi::Array::New(info.Env(), 2).As<Napi::Object>());
+        kept.Set(0u, info[0]);
+        kept.Set(1u, info[2]);
+    }
+
+    void Execute() override {
+        try {
+            quantise_rows(source_type, source, source_bytes, type, destination, destination_bytes, n_per_row);
+        } catch (const coded_error & error) {
+            code = error.code;
+            SetError(error.what());
+        } catch (const std::bad_alloc &) {
+            SetError("out of memory");
+        }
+    }
+
+    void OnOK() override { deferred.Resolve(Env().Undefined()); }
+    void OnError(const Napi::Error & error) override { deferred.Reject(js_error(Env(), code, error.Message()).Value()); }
+
+    Napi::Promise::Deferred deferred;
+
+private:
+    Napi::ObjectReference kept;
+    const uint8_t *       source      = nullptr;
+    uint8_t *             destination = nullptr;
+    size_t                source_bytes = 0, destination_bytes = 0;
+    ggml_type             source_type, type;
+    int64_t               n_per_row;
+    std::string           code = "NATIVE_FAILURE";
+};
+
+// quantise(source: Uint8Array, sourceType, destination: Uint8Array, type, valuesPerRow), types by ggml's numbers
+static Napi::Value quantise(const Napi::CallbackInfo & info) {
+    auto worker  = std::make_unique<quantise_worker>(info);
+    auto promise = worker->deferred.Promise();
+    worker.release()->Queue(); // deletes itself
+    return promise;
+}
+
 // ---- dispose ---------------------------------------------------------------------------------------------------------
 
 // The value leaves the handle at once, so later calls throw; it is freed on the handle's thread, behind what runs there.
@@ -327,6 +379,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("modelIsEnd", model_is_end);
     add("modelControlTokens", model_control_tokens);
     add("modelDispose", dispose<model>);
+    add("quantise", quantise);
     add("contextCreate", context_create);
     add("contextSize", context_size);
     add("contextHookLayers", context_hook_layers);
