@@ -53,7 +53,7 @@ async function pass(
   { rows }: { rows: boolean },
 ): Promise<Uint8Array> {
   const n = first.length;
-  const out = new Uint8Array((rows ? n * height : n * width) * 3);
+  const out = new Uint8ClampedArray((rows ? n * height : n * width) * 3);
   const step = (rows ? 1 : width) * 3; // from a pixel that is read to the next
   const half = 1 << (PRECISION - 1);
   let since = performance.now();
@@ -71,15 +71,14 @@ async function pass(
         green += w * (data[at + 1] as number);
         blue += w * (data[at + 2] as number);
       }
-      // At most 255 by a rounding of the weights, which a byte array would wrap.
-      out[to++] = Math.min(255, red >> PRECISION);
-      out[to++] = Math.min(255, green >> PRECISION);
-      out[to++] = Math.min(255, blue >> PRECISION);
+      out[to++] = red >> PRECISION;
+      out[to++] = green >> PRECISION;
+      out[to++] = blue >> PRECISION;
     }
     if (performance.now() - since > SLICE) {
       await setImmediate();
       since = performance.now();
     }
   }
-  return out;
+  return new Uint8Array(out.buffer);
 }
