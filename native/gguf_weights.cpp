@@ -94,10 +94,19 @@ float gguf_weights::f32(const std::string & name) const {
     return gguf_get_val_f32(file.get(), key(name, GGUF_TYPE_FLOAT32));
 }
 
+std::vector<float> gguf_weights::floats(const std::string & name, size_t n) const {
+    const int64_t id = key(name, GGUF_TYPE_ARRAY);
+    if (gguf_get_arr_type(file.get(), id) != GGUF_TYPE_FLOAT32 || gguf_get_arr_n(file.get(), id) != n) {
+        throw coded_error("GGUF_INVALID", name + " is no list of " + std::to_string(n) + " floats");
+    }
+    const auto * values = static_cast<const float *>(gguf_get_arr_data(file.get(), id));
+    return { values, values + n };
+}
+
 std::vector<float> gguf_weights::compute(size_t max_nodes, const std::function<ggml_tensor *(graph_builder &)> & build) {
     const size_t room = ggml_tensor_overhead() * max_nodes + ggml_graph_overhead_custom(max_nodes, false);
     std::unique_ptr<ggml_context, free_context> ctx(ggml_init({ room, nullptr, /*no_alloc*/ true }));
-    graph_builder builder(ctx.get());
+    graph_builder builder(ctx.get(), device ? device.get() : cpu.get());
     ggml_tensor * result = build(builder);
     ggml_set_output(result);
     ggml_cgraph * graph = ggml_new_graph_custom(ctx.get(), max_nodes, false);

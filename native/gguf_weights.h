@@ -14,7 +14,7 @@
 // A graph while it is built. Inputs are filled once the graph has memory.
 class graph_builder {
 public:
-    graph_builder(ggml_context * ctx) : ctx(ctx) {}
+    graph_builder(ggml_context * ctx, ggml_backend_t device) : ctx(ctx), device(device) {}
 
     // A tensor of F32 or I32 with these values; `shape` as in ggml, the fastest axis first.
     template <typename T>
@@ -23,10 +23,15 @@ public:
         return input(std::is_same_v<T, float> ? GGML_TYPE_F32 : GGML_TYPE_I32, shape, values.data(), values.size() * sizeof(T));
     }
 
+    // Whether the device itself can compute this; the CPU would take over, at the cost of copies.
+    bool runs_on_device(const ggml_tensor * node) const { return ggml_backend_supports_op(device, node); }
+
     ggml_context * const ctx;
 
 private:
     friend class gguf_weights;
+
+    ggml_backend_t device;
 
     ggml_tensor * input(ggml_type type, std::initializer_list<int64_t> shape, const void * data, size_t n_bytes);
 
@@ -51,6 +56,8 @@ public:
     ggml_tensor * tensor(const std::string & name) const;
     uint32_t      u32(const std::string & key) const;
     float         f32(const std::string & key) const;
+    // A list of `n` floats.
+    std::vector<float> floats(const std::string & key, size_t n) const;
 
     // Builds a graph of at most `max_nodes`, computes it on the device (what it cannot do, on the CPU) and returns the
     // values of the tensor that `build` returns, which must be F32. The memory that it computes in is freed at the end.
