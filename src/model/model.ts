@@ -7,7 +7,7 @@ import { native, nativeError } from '../native/index.js';
 import { Context, type ContextOptions } from './context.js';
 import { type ImageEncoder, openEncoder } from './encoders/index.js';
 import { readGgufHeader } from './gguf.js';
-import { checkModelFile } from './gguf-check.js';
+import { checkModelFile, modelParts } from './gguf-check.js';
 import { readImage } from './image.js';
 import { CachedImageEncoder } from './image-cache.js';
 import { checkProjectorFile } from './mmproj-check.js';
@@ -18,7 +18,7 @@ import { resolveModel } from './resolve.js';
 import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
 
 export interface LoadOptions {
-  /** The mmproj GGUF with the picture encoder. Defaults to the one that belongs to a shipped model, otherwise none. */
+  /** Path or `hf:` URI of the mmproj GGUF with the picture encoder. Defaults to that of the catalogue or of the hub's repository, otherwise none. */
   mmproj?: string;
   /** `auto` (every GPU there is), `cpu`, or the name of a device as `xpatch doctor` prints it. Defaults to `auto`. */
   device?: string;
@@ -40,8 +40,9 @@ export interface LoadOptions {
 /**
  * Loads a GGUF model, and the picture encoder beside it.
  *
- * @param source `demo` or `demo-base` (shipped), or a path to a GGUF file.
- * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, ABORTED.
+ * @param source Name of the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
+ *   here: see `downloadModel`.
+ * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, ABORTED.
  */
 export async function loadModel(source: string, options: LoadOptions = {}): Promise<Model> {
   const files = resolveModel(source, options.mmproj);
@@ -68,7 +69,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   options.signal?.addEventListener('abort', onAbort);
   let handle: ModelHandle | undefined;
   try {
-    const hashing = hashFile(files.model, options.signal);
+    const hashing = hashFiles(modelParts(files.model), options.signal);
     hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
     handle = await addon.modelLoad(
       { path: files.model, device, gpuLayers, useMmap: true, qkNorm },
@@ -92,7 +93,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     };
     const model = new Model(handle, identity, info, files, { ...options, threads, device });
     if (files.mmproj && projector) {
-      const hash = await hashFile(files.mmproj, options.signal);
+      const hash = await hashFiles([files.mmproj], options.signal);
       const settings = { projector, hash, device, threads };
       const encoder = await openEncoder({ handle, info }, files.mmproj, settings).catch((error) => {
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
@@ -266,11 +267,15 @@ export class Model implements AsyncDisposable {
 
 /** In a tiny model threads wait for each other longer than they compute. */
 function defaultThreads(path: string): number {
-  return statSync(path).size < 64e6 ? 1 : Math.min(availableParallelism(), 8);
+  const bytes = modelParts(path).reduce((sum, part) => sum + statSync(part).size, 0);
+  return bytes < 64e6 ? 1 : Math.min(availableParallelism(), 8);
 }
 
-async function hashFile(path: string, signal?: AbortSignal): Promise<string> {
+/** SHA-256 of the bytes of files, one after the other. */
+async function hashFiles(paths: readonly string[], signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  for (const path of paths) {
+    for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  }
   return hash.digest('hex');
 }

@@ -5,8 +5,8 @@ import { readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { XpatchError } from '../errors.js';
-import { writeError } from '../files.js';
+import { XpatchError } from './errors.js';
+import { writeError } from './files.js';
 
 /** Who writes a run. A process is told from a later one of the same number by when it was started. */
 interface Owner {
@@ -29,15 +29,18 @@ const held = new Set<string>();
 let listening = false;
 
 /**
- * At most one process writes a run. Every process that wants to makes a lock file of its own and then looks at the others:
+ * At most one process writes a folder, such as a run. Every process that wants to makes a lock file of its own and then looks at the others:
  * whichever was made last sees the earlier one, so two never hold at once; of two that see each other the one whose name sorts
  * first goes on. A name is never used twice, so the locks of dead processes are simply deleted.
  */
 export class RunLock {
   private constructor(private readonly file: string) {}
 
-  /** @throws {XpatchError} RUN_BUSY, naming the other process; FILE_WRITE */
-  static async acquire(folder: string): Promise<RunLock> {
+  /**
+   * @param what stands before the folder's name in the error. Defaults to `The run`
+   * @throws {XpatchError} RUN_BUSY, naming the other process; FILE_WRITE
+   */
+  static async acquire(folder: string, what = 'The run'): Promise<RunLock> {
     const owner = await ownerOfThis();
     for (const deadline = Date.now() + PATIENCE_MS; ; ) {
       const name = `${LOCK_PREFIX}${randomBytes(8).toString('hex')}`;
@@ -48,7 +51,7 @@ export class RunLock {
         if (rivals.length === 0) return lock;
         if (Date.now() < contest && rivals.every((rival) => name < rival.name)) continue;
         lock.release();
-        if (Date.now() > deadline) throw busy(folder, rivals[0] as Rival);
+        if (Date.now() > deadline) throw busy(`${what} ${folder}`, folder, rivals[0] as Rival);
         break;
       }
       await delay(50 + Math.random() * 100);
@@ -164,11 +167,11 @@ async function startOfProcess(pid: number): Promise<string | undefined> {
   });
 }
 
-function busy(folder: string, { name, pid, host, since }: Rival): XpatchError {
+function busy(what: string, folder: string, { name, pid, host, since }: Rival): XpatchError {
   const who = pid === undefined ? 'another process' : `process ${pid} on ${host}, since ${since},`;
   const elsewhere = host === hostname() ? '' : ` If it is gone, delete ${join(folder, name)}.`;
   return new XpatchError(
     'RUN_BUSY',
-    `The run ${folder} is being written: ${who} holds it. Wait for it, stop it, or name another folder.${elsewhere}`,
+    `${what} is being written: ${who} holds it. Wait for it, stop it, or name another folder.${elsewhere}`,
   );
 }

@@ -1,0 +1,82 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { PACKAGE_ROOT } from '../package-root.js';
+
+/** A published file. */
+export interface CatalogueFile {
+  /** `hf:USER/REPO/FILE` */
+  readonly uri: string;
+  readonly bytes: number;
+  /** Whether `bytes` is the very size, or about it. */
+  readonly exact: boolean;
+  /** Hex; only where it is known from more than one place. */
+  readonly sha256?: string;
+}
+
+/** A model that `-m` and `loadModel` know by name. */
+export interface CatalogueEntry {
+  readonly name: string;
+  readonly title: string;
+  readonly kind: 'vlm' | 'llm';
+  /** Whether the paper used it. */
+  readonly paper: boolean;
+  /** Paths below `models/` of the package. */
+  readonly shipped?: { readonly model: string; readonly mmproj?: string };
+  readonly files?: { readonly model: CatalogueFile; readonly mmproj?: CatalogueFile };
+  /** A checkpoint to convert, and the bytes of the result in 4 bits with an F16 picture encoder, an estimate. */
+  readonly convert?: { readonly source: string; readonly model: number; readonly mmproj?: number };
+  readonly layers: number;
+  /** Bytes of the KV cache for a position, in F16. */
+  readonly kvBytes: number;
+  /** The language model under a VLM. */
+  readonly baseModel?: string;
+  readonly licence: { readonly name: string; readonly use: 'any' | 'conditions' | 'research'; readonly note?: string };
+  readonly prompt: 'plain' | 'mantis';
+  readonly chat: string | null;
+  /** Layer output, from 0, whose task vectors work best, with who found it. */
+  readonly bestLayer: { readonly layer: number; readonly source: string } | null;
+  readonly note?: string;
+}
+
+const MODELS = join(PACKAGE_ROOT, 'models');
+/** Positions that the memory is told for, and what llama.cpp needs beside weights and cache. */
+const POSITIONS = 4096;
+const COMPUTE_BYTES = 0.5e9;
+
+let catalogue: readonly CatalogueEntry[] | undefined;
+
+/** All models of the catalogue, shipped ones first. */
+export function listCatalogue(): readonly CatalogueEntry[] {
+  if (!catalogue) {
+    const read = (...path: string[]) => JSON.parse(readFileSync(join(PACKAGE_ROOT, ...path), 'utf8')) as object;
+    const ajv = new Ajv2020({ allErrors: true, strictTypes: false, strictRequired: false });
+    const validate = ajv.compile<{ models: CatalogueEntry[] }>(read('schemas', 'catalogue.schema.json'));
+    const content: unknown = read('models', 'catalogue.json');
+    // The file belongs to the package: nothing that a user does can make it wrong.
+    if (!validate(content)) throw new Error(`models/catalogue.json: ${ajv.errorsText(validate.errors)}`);
+    catalogue = content.models;
+  }
+  return catalogue;
+}
+
+export function findEntry(name: string): CatalogueEntry | undefined {
+  return listCatalogue().find((entry) => entry.name === name);
+}
+
+/** Paths of a shipped model. */
+export function shippedFiles({ shipped }: CatalogueEntry): { model: string; mmproj?: string } | undefined {
+  if (!shipped) return undefined;
+  return { model: join(MODELS, shipped.model), ...(shipped.mmproj && { mmproj: join(MODELS, shipped.mmproj) }) };
+}
+
+/** Bytes to download, or after conversion; undefined for shipped models. */
+export function bytesOf({ files, convert }: CatalogueEntry): number | undefined {
+  if (files) return files.model.bytes + (files.mmproj?.bytes ?? 0);
+  return convert && convert.model + (convert.mmproj ?? 0);
+}
+
+/** Bytes of memory that a run takes, an estimate: the files, a KV cache of 4096 positions, and 0.5 GB. */
+export function memoryOf(entry: CatalogueEntry): number {
+  return (bytesOf(entry) ?? 0) + POSITIONS * entry.kvBytes + (entry.shipped ? 0 : COMPUTE_BYTES);
+}
