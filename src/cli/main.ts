@@ -19,6 +19,7 @@ import { extract } from './extract.js';
 import { interruptCode, interruptMessage } from './interrupt.js';
 import { lens } from './lens.js';
 import { merge } from './merge.js';
+import { models } from './models.js';
 import { withExamples } from './options.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
@@ -41,6 +42,7 @@ const commands = [
   decode,
   embed,
   data,
+  models,
   verify,
   merge,
   view,

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { dirname, join, relative, sep } from 'node:path';
+import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { writeError, writeFileAtomic } from '../files.js';
 import { type HubFile, type HubSource, isDefaultRevision, isSafePath } from './hub-source.js';
@@ -143,10 +143,4 @@ function bytesIn(folder: string): number {
     (sum, entry) => sum + (entry.isFile() ? statSync(join(entry.parentPath ?? entry.path, entry.name)).size : 0),
     0,
   );
-}
-
-/** Whether a path lies in the cache. */
-export function isInCache(path: string): boolean {
-  const way = relative(cacheFolder(), path);
-  return way !== '' && way !== '..' && !way.startsWith(`..${sep}`);
 }
