@@ -59,10 +59,10 @@ export function licenceText({ licence: { name, use, note } }: CatalogueEntry): s
   return `${name}${kind}${note === undefined ? '' : `. ${note}`}`;
 }
 
-/** `4.37 GB`, `105 MB` */
+/** `4.37 GB`, `105 MB`, `2 KB` */
 export function bytesText(bytes: number): string {
-  const [unit, size] = bytes >= 1e9 ? ['GB', 1e9] : bytes >= 1e6 ? ['MB', 1e6] : ['KB', 1e3];
-  return `${(bytes / size).toPrecision(3).replace(/^(\d{3})\.?$/, '$1')} ${unit}`;
+  if (bytes < 1e6) return `${Math.ceil(bytes / 1e3)} KB`;
+  return bytes < 1e9 ? `${(bytes / 1e6).toPrecision(3)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }
 
 /** A model of the catalogue. @throws {XpatchError} INVALID_ARGUMENT */

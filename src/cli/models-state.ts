@@ -26,7 +26,7 @@ export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): Mo
     const paths = Object.values(here).flatMap(modelParts);
     return { state: shipped ? 'shipped' : 'downloaded', bytes: bytesIn(paths), paths };
   }
-  const bytes = bytesOf(entry) ?? 0;
+  const bytes = bytesOf(entry);
   const uris = [files?.model.uri, files?.mmproj?.uri, convert?.source].filter((uri) => uri !== undefined);
   const own = repos.filter((repo) => uris.some((uri) => isFrom(repo, uri)));
   const [repo] = own;

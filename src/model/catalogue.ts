@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { PACKAGE_ROOT } from '../package-root.js';
@@ -70,13 +70,15 @@ export function shippedFiles({ shipped }: CatalogueEntry): { model: string; mmpr
   return { model: join(MODELS, shipped.model), ...(shipped.mmproj && { mmproj: join(MODELS, shipped.mmproj) }) };
 }
 
-/** Bytes to download, or after conversion; undefined for shipped models. */
-export function bytesOf({ files, convert }: CatalogueEntry): number | undefined {
+/** Bytes of the files: of published ones as the catalogue says, of converted ones an estimate. */
+export function bytesOf(entry: CatalogueEntry): number {
+  const { files, convert } = entry;
   if (files) return files.model.bytes + (files.mmproj?.bytes ?? 0);
-  return convert && convert.model + (convert.mmproj ?? 0);
+  if (convert) return convert.model + (convert.mmproj ?? 0);
+  return Object.values(shippedFiles(entry) ?? {}).reduce((sum, path) => sum + statSync(path).size, 0);
 }
 
 /** Bytes of memory that a run takes, an estimate: the files, a KV cache of 4096 positions, and 0.5 GB. */
 export function memoryOf(entry: CatalogueEntry): number {
-  return (bytesOf(entry) ?? 0) + POSITIONS * entry.kvBytes + (entry.shipped ? 0 : COMPUTE_BYTES);
+  return bytesOf(entry) + POSITIONS * entry.kvBytes + (entry.shipped ? 0 : COMPUTE_BYTES);
 }

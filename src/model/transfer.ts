@@ -93,7 +93,8 @@ async function transfer(
         dirPath: folder,
         fileName: name,
         headers: { ...location.headers },
-        // Else it would send a token of the environment to whatever server the file is on.
+        // The address is the file's already: node-llama-cpp is not to take it for a repository, nor to send a token there.
+        endpoints: { huggingFace: 'https://hub.invalid/' },
         tokens: { huggingFace: null as unknown as string },
         showCliProgress: false,
         deleteTempFileOnCancel: false,
