@@ -105,7 +105,9 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
     return tensor;
   };
   const expect = (tensor: GgufTensor | undefined, ...shape: number[]): void => {
-    const same = !tensor || (tensor.shape.length === shape.length && tensor.shape.every((n, i) => n === shape[i]));
+    // InternVL's converter leaves axes of one at the end.
+    const same =
+      !tensor || (tensor.shape.length >= shape.length && tensor.shape.every((n, i) => n === (shape[i] ?? 1)));
     if (!same) throw invalid(`'${tensor.name}' is ${tensor.shape.join(' x ')}, expected ${shape.join(' x ')}`);
   };
 

@@ -1,6 +1,6 @@
 """Makes tests/fixtures/statistics.json: permutation tests, bootstrap and Wilson intervals by scipy, Holm by statsmodels.
 
-    python tests/reference/statistics.py     # made with scipy 1.17.1, statsmodels 0.15.0, numpy 2.4.6
+    python tests/reference/inference.py     # made with scipy 1.17.1, statsmodels 0.15.0, numpy 2.4.6
 
 The item weights of a permutation test are computed here from the observations, by their definition.
 """
