@@ -15,6 +15,7 @@ import type { Prompt, Segment } from './prompt.js';
 import { buildPrompt } from './prompt-builder.js';
 import { readQkNorm } from './qk-norm.js';
 import { resolveModel } from './resolve.js';
+import { JsonTokenizer } from './tokenizer.js';
 import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
 
 export interface LoadOptions {
@@ -60,6 +61,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   if (options.signal?.aborted) throw aborted(options.signal.reason);
   const header = checkModelFile(files.model);
   const qkNorm = readQkNorm(header, files.model);
+  const tokenizer = JsonTokenizer.of(header, files.model);
   const projector = files.mmproj ? checkProjectorFile(files.mmproj) : undefined;
 
   const abort = new Int32Array(1);
@@ -91,7 +93,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
       nEmbd: info.nEmbd,
       nLayers: info.nLayers,
     };
-    const model = new Model(handle, identity, info, files, { ...options, threads, device });
+    const model = new Model(handle, identity, info, files, { ...options, threads, device }, tokenizer);
     if (files.mmproj && projector) {
       const hash = await hashFiles([files.mmproj], options.signal);
       const settings = { projector, hash, device, threads };
@@ -126,6 +128,7 @@ export class Model implements AsyncDisposable {
     readonly info: Readonly<NativeModelInfo>,
     readonly files: Readonly<{ model: string; mmproj?: string }>,
     readonly options: Readonly<LoadOptions & { threads: number; device: string }>,
+    private readonly tokenizer?: JsonTokenizer,
   ) {
     this.handle = handle;
   }
@@ -205,7 +208,7 @@ export class Model implements AsyncDisposable {
    */
   tokenize(text: string, literal = false): Int32Array {
     try {
-      return native().addon.modelTokenize(this.native, text, false, !literal);
+      return this.tokenizer?.encode(text, literal) ?? native().addon.modelTokenize(this.native, text, false, !literal);
     } catch (error) {
       throw nativeError(error, 'The text cannot be tokenised');
     }
