@@ -1,4 +1,5 @@
 import type { CommandModule } from 'yargs';
+import { modelsConvert } from './models-convert.js';
 import { info, list } from './models-list.js';
 import { pull, rm } from './models-pull.js';
 
@@ -8,7 +9,7 @@ export const models: CommandModule = {
   describe: 'List, download, convert and remove models',
   builder: (yargs) =>
     yargs
-      .command([list, info, pull, rm] as unknown as CommandModule[])
-      .demandCommand(1, 'Name a command: list, info, pull or rm.'),
+      .command([list, info, pull, modelsConvert, rm] as unknown as CommandModule[])
+      .demandCommand(1, 'Name a command: list, info, pull, convert or rm.'),
   handler: () => undefined,
 };
