@@ -1,5 +1,5 @@
 import type { Argv, CommandModule } from 'yargs';
-import { cachedFile, cacheFolder, listCache, readRecord } from '../model/cache.js';
+import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../model/cache.js';
 import { type CatalogueEntry, listCatalogue, memoryOf } from '../model/catalogue.js';
 import { lookUpRepo } from '../model/download.js';
 import { formatHubSource, HUB_PREFIX, parseHubSource } from '../model/hub-source.js';
@@ -32,7 +32,7 @@ export const list: CommandModule<unknown, OutputArguments> = {
     const entries = listCatalogue();
     const models = entries.map((entry) => ({ ...entry, ...stateOf(entry, repos), memory: memoryOf(entry) }));
     const others = repos.flatMap((repo) => unnamedFiles(repo, entries));
-    const bytes = repos.reduce((sum, repo) => sum + repo.bytes, 0);
+    const bytes = cacheBytes();
     if (json) {
       printJson({ cache: cacheFolder(), bytes, models, others });
       return;

@@ -1,6 +1,13 @@
 import type { Argv, CommandModule } from 'yargs';
 import { XpatchError } from '../errors.js';
-import { type CachedRepo, listCache, removeFromCache } from '../model/cache.js';
+import {
+  type CachedRepo,
+  convertedFiles,
+  convertedFolder,
+  listCache,
+  removeConverted,
+  removeFromCache,
+} from '../model/cache.js';
 import { findEntry } from '../model/catalogue.js';
 import { type DownloadPlan, downloadCheckpoint, downloadModel } from '../model/download.js';
 import { checkModelFile } from '../model/gguf-check.js';
@@ -80,7 +87,8 @@ async function pullOne(source: string, progress: ProgressLine): Promise<Pulled> 
 
 function describe({ source, model, mmproj, checkpoint }: Pulled): string {
   if (checkpoint !== undefined) {
-    return `${source}: the checkpoint is in ${checkpoint}\nConvert it: xpatch models convert ${checkpoint} -o FOLDER --type q4_k\n`;
+    const command = `xpatch models convert ${checkpoint} -o ${convertedFolder(source)} --type q4_k`;
+    return `${source}: the checkpoint is in ${checkpoint}\nConvert it: ${command}\nThen use -m ${source}\n`;
   }
   return `${source}: ready, use -m ${source}\n${[model, mmproj]
     .filter((path) => path !== undefined)
@@ -104,6 +112,7 @@ export const rm: CommandModule<unknown, SourcesArguments> = {
     const removed: { source: string; files: string[]; bytes: number }[] = [];
     for (const { source, targets } of found) {
       for (const target of targets) removed.push({ source, ...(await removeOne(target)) });
+      if (convertedFiles(source).length > 0) removed.push({ source, ...removeConverted(source) });
     }
     const bytes = removed.reduce((sum, one) => sum + one.bytes, 0);
     if (json) {
@@ -138,7 +147,7 @@ function targetsOf(source: string): Target[] {
     if (!repo) return [];
     return [wanted.file === undefined && wanted.quantisation === undefined ? { repo } : { repo, source: wanted }];
   });
-  if (targets.length > 0) return targets;
+  if (targets.length > 0 || (entry && convertedFiles(entry.name).length > 0)) return targets;
   throw new XpatchError(
     'MODEL_NOT_DOWNLOADED',
     `Nothing of ${source} is in the cache. \`xpatch models list\` shows what is.`,

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CachedRepo } from '../model/cache.js';
+import { type CachedRepo, convertedFiles } from '../model/cache.js';
 import { bytesOf, type CatalogueEntry, shippedFiles } from '../model/catalogue.js';
 import { modelParts } from '../model/gguf-check.js';
 import { chooseCheckpoint, parseHubSource } from '../model/hub-source.js';
@@ -21,7 +21,7 @@ export interface ModelState {
 export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): ModelState {
   const { name, files, convert } = entry;
   const shipped = shippedFiles(entry);
-  const here = shipped ?? (files && locateModel(name).files);
+  const here = shipped ?? (files || convertedFiles(name).length > 0 ? locateModel(name).files : undefined);
   if (here) {
     const paths = Object.values(here).flatMap(modelParts);
     return { state: shipped ? 'shipped' : 'downloaded', bytes: bytesIn(paths), paths };

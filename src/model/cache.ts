@@ -73,6 +73,26 @@ export function cachedFile(record: CacheRecord, { path, size, hash }: HubFile): 
   return statSync(file, { throwIfNoEntry: false })?.size === size ? file : undefined;
 }
 
+/** Where the conversion of a model of the catalogue is looked for. No user of the hub can have a name like that. */
+export function convertedFolder(name: string): string {
+  return join(cacheFolder(), '_converted', name);
+}
+
+/** The GGUF files in there. */
+export function convertedFiles(name: string): string[] {
+  const folder = convertedFolder(name);
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .filter((file) => file.endsWith('.gguf') && !file.startsWith('.'))
+    .sort()
+    .map((file) => join(folder, file));
+}
+
+/** Bytes of everything in the cache. */
+export function cacheBytes(): number {
+  return bytesIn(cacheFolder());
+}
+
 /** A repository of which something is in the cache. */
 export interface CachedRepo {
   readonly record: CacheRecord;
@@ -129,6 +149,19 @@ export async function removeFromCache(
     throw cause instanceof XpatchError ? cause : writeError(folder, cause);
   }
   return { files: gone.map(({ path }) => join(folder, ...path.split('/'))), bytes: before - bytesIn(folder) };
+}
+
+/** Removes the conversion of a model of the catalogue. @throws {XpatchError} FILE_WRITE */
+export function removeConverted(name: string): { files: string[]; bytes: number } {
+  const files = convertedFiles(name);
+  const folder = convertedFolder(name);
+  const bytes = bytesIn(folder);
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch (cause) {
+    throw writeError(folder, cause);
+  }
+  return { files, bytes };
 }
 
 function foldersIn(folder: string): string[] {

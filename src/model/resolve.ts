@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
+import { basename } from 'node:path';
 import { XpatchError } from '../errors.js';
-import { cachedFile, readRecord } from './cache.js';
-import { type CatalogueFile, findEntry, listCatalogue, shippedFiles } from './catalogue.js';
+import { cachedFile, convertedFiles, convertedFolder, readRecord, repoFolder } from './cache.js';
+import { type CatalogueEntry, type CatalogueFile, findEntry, listCatalogue, shippedFiles } from './catalogue.js';
 import { chooseFiles, formatHubSource, HUB_PREFIX, parseHubSource } from './hub-source.js';
 
 /** A file on the hub, or with `encoder` a model and the picture encoder of its repository. */
@@ -78,11 +79,30 @@ function placesOf(source: string, mmproj: string | undefined): { model: Place; m
     }
     return { model: shipped.model, mmproj: given ?? shipped.mmproj };
   }
-  const { files, convert, title } = entry;
+  const { files } = entry;
   if (files) return { model: wanted(files.model), mmproj: given ?? (files.mmproj && wanted(files.mmproj)) };
+  return placesOfConverted(entry, given);
+}
+
+function placesOfConverted(
+  { name, title, convert }: CatalogueEntry,
+  given: Place | undefined,
+): { model: Place; mmproj?: Place } {
+  const found = convertedFiles(name);
+  const [encoders, models] = [true, false].map((isEncoder) =>
+    found.filter((file) => basename(file).startsWith('mmproj') === isEncoder),
+  ) as [string[], string[]];
+  const [model] = models;
+  if (model !== undefined && models.length === 1 && encoders.length <= 1)
+    return { model, mmproj: given ?? encoders[0] };
+  if (found.length > 0) {
+    const message = `There are several conversions of ${title}: name the files with -m and --mmproj, from ${found.join(', ')}.`;
+    throw new XpatchError('FILE_NOT_FOUND', message);
+  }
+  const folder = repoFolder(parseHubSource(convert?.source ?? ''));
   throw new XpatchError(
     'MODEL_NOT_DOWNLOADED',
-    `No GGUF of ${title} is published that xpatch can run: it is converted from ${convert?.source}. \`xpatch models pull ${source}\` downloads that, and says how to convert it; then name the files with -m and --mmproj.`,
+    `No GGUF of ${title} is published that xpatch can run: it is converted from ${convert?.source}. \`xpatch models pull ${name}\` downloads that, then \`xpatch models convert ${folder} -o ${convertedFolder(name)}\` converts it, and -m ${name} finds it.`,
   );
 }
 
