@@ -12,6 +12,8 @@ export interface GgufHeader {
   /** GGUF's id of each value's type; for an array that of its items. */
   types: Map<string, number>;
   tensors: GgufTensor[];
+  /** Where in the file the tensors' offsets count from. */
+  dataOffset: number;
 }
 
 /** Arrays are kept only up to this many elements; longer ones (vocabularies) are checked and counted. */
@@ -151,8 +153,8 @@ class HeaderReader {
     }
     const tensors: GgufTensor[] = [];
     for (let i = 0; i < nTensors; i++) tensors.push(this.tensor());
-    this.checkTensors(tensors, metadata);
-    return { version, metadata, types, tensors };
+    const dataOffset = this.checkTensors(tensors, metadata);
+    return { version, metadata, types, tensors, dataOffset };
   }
 
   private tensor(): GgufTensor {
@@ -165,7 +167,7 @@ class HeaderReader {
     return { name, shape, type, offset: this.count(`offset of ${name}`) };
   }
 
-  private checkTensors(tensors: GgufTensor[], metadata: Map<string, GgufValue>): void {
+  private checkTensors(tensors: GgufTensor[], metadata: Map<string, GgufValue>): number {
     const alignment = metadata.get('general.alignment') ?? 32;
     if (
       typeof alignment !== 'number' ||
@@ -192,6 +194,7 @@ class HeaderReader {
         );
       }
     }
+    return data;
   }
 
   /** `types` takes the type of an array's items; absent inside an array, where another array is refused. */

@@ -1,3 +1,4 @@
+import type { Framing } from '../framing.js';
 import type { RgbImage } from '../image.js';
 import type { Segment } from '../prompt.js';
 
@@ -5,11 +6,8 @@ import type { Segment } from '../prompt.js';
 export interface ImageEncoder {
   /** Identifies the encoder and its settings in cache keys. */
   readonly id: string;
-  /**
-   * Tokens that the prompt builder puts around every picture; where both are the same token, pictures next to each other
-   * share one. Absent when there are none, or `encode` gives them.
-   */
-  readonly frame?: { begin: number; end: number };
+  /** What stands around pictures in a prompt. Absent when that is nothing, or `encode` gives it. */
+  readonly frame?: Framing;
   /** @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED, NOT_FINITE, NATIVE_FAILURE. */
   encode(image: RgbImage): Promise<Segment[]>;
   dispose(): Promise<void>;

@@ -1,5 +1,7 @@
 import type { ModelHandle, NativeModelInfo } from '../../native/addon.js';
 import type { ImageEncoder } from './encoder.js';
+import { openFuyu } from './fuyu.js';
+import { openIdefics2 } from './idefics2.js';
 import { openMtmd } from './mtmd.js';
 
 export type { ImageEncoder } from './encoder.js';
@@ -11,6 +13,8 @@ export interface EncoderOptions {
   hash: string;
   device: string;
   threads: number;
+  /** See `LoadOptions.exactImages`. */
+  exact: boolean;
 }
 
 /**
@@ -23,5 +27,7 @@ export function openEncoder(
   path: string,
   options: EncoderOptions,
 ): Promise<ImageEncoder> {
+  if (options.projector === 'fuyu') return openFuyu(model.info, path, options);
+  if (options.projector === 'idefics2') return openIdefics2(model.info, path, options);
   return openMtmd(model, path, options);
 }
