@@ -196,7 +196,8 @@ export class Context implements AsyncDisposable {
   }
 
   /**
-   * Checks that the model's architecture names the node of a hook, in every layer.
+   * Checks that states can be read and patched: the architecture has nothing beside them that a patch would miss, and names the node
+   * of the hook in every layer.
    *
    * @throws XpatchError HOOK_UNSUPPORTED.
    */
@@ -210,13 +211,19 @@ export class Context implements AsyncDisposable {
       }
       this.hookLayers.set(hook, layers);
     }
+    const { hookRefusal } = this.model;
+    const without = 'Without captures and interventions the model runs.';
+    if (hookRefusal) {
+      const problem = `States of '${this.model.info.architecture}' can be neither read nor patched: ${hookRefusal}.`;
+      throw new XpatchError('HOOK_UNSUPPORTED', `${problem} ${without}`);
+    }
     const { nLayers, architecture } = this.model.info;
     const missing = Array.from({ length: nLayers }, (_, i) => i).filter((layer) => !layers.has(layer));
     if (missing.length) {
       throw new XpatchError(
         'HOOK_UNSUPPORTED',
         `The architecture '${architecture}' does not name '${hook}' in llama.cpp (layers ${missing.slice(0, 8).join(', ')}${missing.length > 8 ? ', ...' : ''}): ` +
-          'its states can be neither read nor patched there. Without captures and interventions the model runs.',
+          `its states can be neither read nor patched there. ${without}`,
       );
     }
   }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { XpatchError } from '../errors.js';
+import { checkArchitecture } from './architecture-check.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
 import { splitPaths } from './hub-source.js';
 
@@ -7,7 +8,7 @@ import { splitPaths } from './hub-source.js';
  * Checks that a file is a GGUF of a text model whose parts fit together: what llama.cpp answers with an assertion, which
  * would end the process, is refused here. What it refuses itself is left to it.
  *
- * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID.
+ * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID, ARCHITECTURE_UNSUPPORTED.
  */
 export function checkModelFile(path: string): GgufHeader {
   const header = readParts(path);
@@ -16,6 +17,7 @@ export function checkModelFile(path: string): GgufHeader {
   if (typeof architecture !== 'string' || !architecture) throw invalid('it names no architecture');
   if (architecture === 'clip')
     throw invalid('it is an mmproj (picture encoder); pass it as mmproj, beside its text model');
+  checkArchitecture(header);
   const size = (key: string, max: number, required = true): number | undefined => {
     const value = ggufNumber(header, `${architecture}.${key}`);
     if (value === undefined) {
