@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { XpatchError } from '../errors.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
+import { hookRefusal } from './architecture-check.js';
 import { Context, type ContextOptions } from './context.js';
 import { type ImageEncoder, openEncoder } from './encoders/index.js';
 import { readGgufHeader } from './gguf.js';
@@ -80,10 +81,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     );
     const info = addon.modelInfo(handle);
     if (info.hasEncoder || !info.hasDecoder) {
-      throw new XpatchError(
-        'ARCHITECTURE_UNSUPPORTED',
-        `'${info.architecture}' is not a decoder-only model; xpatch patches decoder-only language models.`,
-      );
+      throw new XpatchError('ARCHITECTURE_UNSUPPORTED', `'${info.architecture}' is no decoder-only language model.`);
     }
     const hash = await hashing;
     const identity = {
@@ -94,6 +92,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
       nLayers: info.nLayers,
     };
     const model = new Model(handle, identity, info, files, { ...options, threads, device }, tokenizer);
+    model.hookRefusal = hookRefusal(header, info.recurrent);
     if (files.mmproj && projector) {
       const hash = await hashFiles([files.mmproj], options.signal);
       const settings = { projector, hash, device, threads };
@@ -119,6 +118,9 @@ export class Model implements AsyncDisposable {
   private encoderHash: string | undefined;
   private handle: ModelHandle | undefined;
   private disposing: Promise<void> | undefined;
+
+  /** Why no hook can be set on this model, if so. @internal */
+  hookRefusal?: string;
 
   /** @internal Use `loadModel`. */
   constructor(
