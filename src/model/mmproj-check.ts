@@ -1,4 +1,5 @@
 import { XpatchError } from '../errors.js';
+import { readIdefics2Shape } from './encoders/idefics2-shape.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
 import { checkFloats, checkVectors } from './gguf-check.js';
 
@@ -37,6 +38,7 @@ export function checkProjectorFile(path: string): string {
   const type = String(
     header.metadata.get('clip.vision.projector_type') ?? header.metadata.get('clip.projector_type') ?? 'unknown',
   );
+  if (type === 'idefics2') readIdefics2Shape(header, invalid);
   if (PLAIN.includes(type)) checkTower(header, type, invalid);
   return type;
 }

@@ -7,6 +7,7 @@ import { native, nativeError } from '../native/index.js';
 import { hookRefusal } from './architecture-check.js';
 import { Context, type ContextOptions } from './context.js';
 import { type ImageEncoder, openEncoder } from './encoders/index.js';
+import { frameParts } from './framing.js';
 import { readGgufHeader } from './gguf.js';
 import { checkModelFile, modelParts } from './gguf-check.js';
 import { readImage } from './image.js';
@@ -34,6 +35,11 @@ export interface LoadOptions {
   imageCacheBytes?: number;
   /** Folder that keeps encoded pictures between runs. Defaults to none. */
   imageCacheFolder?: string;
+  /**
+   * Encodes pictures of Idefics2 without shortcuts: no flash attention, which rounds keys and values to float16, and no table
+   * for GELU. For comparisons with a reference; it takes more memory and time (docs/models/idefics2.md). Defaults to false.
+   */
+  exactImages?: boolean;
   signal?: AbortSignal;
   /** Fraction of the weights that are loaded, 0 to 1. */
   onProgress?: (fraction: number) => void;
@@ -95,7 +101,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     model.hookRefusal = hookRefusal(header, info.recurrent);
     if (files.mmproj && projector) {
       const hash = await hashFiles([files.mmproj], options.signal);
-      const settings = { projector, hash, device, threads };
+      const settings = { projector, hash, device, threads, exact: options.exactImages ?? false };
       const encoder = await openEncoder({ handle, info }, files.mmproj, settings).catch((error) => {
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
       });
@@ -181,7 +187,9 @@ export class Model implements AsyncDisposable {
       if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
     };
     checkAborted();
-    return buildPrompt(Array.isArray(source) ? source : [source as PromptPart], {
+    const { frame } = this.encoder ?? {};
+    const parts = Array.isArray(source) ? source : [source as PromptPart];
+    return buildPrompt(frame ? frameParts(parts, frame, this.info) : parts, {
       tokenize: (text, literal) => this.tokenize(text, literal),
       describe: (token) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
