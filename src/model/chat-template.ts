@@ -1,7 +1,7 @@
 import { XpatchError } from '../errors.js';
 import { native } from '../native/index.js';
 import { ggufNumber, readGgufHeader } from './gguf.js';
-import { renderJinja } from './jinja.js';
+import { type Rendering, renderJinja } from './jinja.js';
 import type { Model } from './model.js';
 import type { ImageSource, PromptPart } from './types.js';
 
@@ -24,7 +24,7 @@ export interface ChatVocabulary {
 // control token, and mark the ends of a probe.
 const PICTURE = '\uFDD0';
 const LITERAL = '\uFDD1';
-const PROBE = ['\uFDD2', '\uFDD3'] as const;
+const PROBE = ['\uFDD2', '\uFDD3', '\uFDD4'] as const;
 
 /**
  * The chat template of a model, in Jinja: writes messages as the model was trained to read them.
@@ -35,6 +35,8 @@ const PROBE = ['\uFDD2', '\uFDD3'] as const;
 export class ChatTemplate {
   /** Whether messages may be plain texts, and what stands for a picture in a message of parts; found out when needed. */
   private abilities: { texts: boolean; picture: string } | undefined;
+  /** Why it will not be tried again. */
+  private endless: Rendering | undefined;
   /** Texts that messages must not spell. */
   private readonly reserved: Set<string>;
 
@@ -124,7 +126,7 @@ export class ChatTemplate {
 
   /** What an answer becomes inside a text of `write`. @internal */
   literal(text: string): string {
-    const clean = text.replace(/[\uFDD0-\uFDD3]/g, '\uFFFD');
+    const clean = text.replace(/[\uFDD0-\uFDD4]/g, '\uFFFD');
     const starts = new Set<number>();
     for (const reserved of this.reserved) {
       for (let at = clean.indexOf(reserved); at >= 0; at = clean.indexOf(reserved, at + 1)) starts.add(at);
@@ -159,32 +161,39 @@ export class ChatTemplate {
   }
 
   private run(messages: unknown[], now: Date): string {
-    const variables = { messages, add_generation_prompt: true, tools: null, documents: null, ...this.vocabulary.names };
-    const result = renderJinja(this.source, variables, now);
+    const result = this.attempt(messages, now);
     if ('text' in result) return result.text;
     // A message of the template itself, which may hold anything.
     throw invalid(`cannot write these messages: ${result.error.replace(/[\p{Cc}\p{Cf}]+/gu, ' ')}`);
   }
 
+  private attempt(messages: unknown[], now = new Date()): Rendering {
+    if (this.endless) return this.endless;
+    const variables = { messages, add_generation_prompt: true, tools: null, documents: null, ...this.vocabulary.names };
+    const result = renderJinja(this.source, variables, now);
+    if ('endless' in result) this.endless = result;
+    return result;
+  }
+
   /** Templates take texts, or lists of parts, or both; what they write for a picture stands between two probes. */
   private probe() {
     if (this.abilities) return this.abilities;
-    const [before, after] = PROBE;
-    const attempt = (content: unknown) => {
-      try {
-        return this.run([{ role: 'user', content }], new Date());
-      } catch {
-        return '';
-      }
+    const [before, after, unread] = PROBE;
+    const said = (content: unknown) => {
+      const result = this.attempt([{ role: 'user', content }]);
+      return 'text' in result ? result.text : '';
     };
-    const typed = attempt([{ type: 'text', text: before }, { type: 'image' }, { type: 'text', text: after }]);
+    // A template that knows texts only may print the list itself, with what nobody reads.
+    const listed = said([{ type: 'text', text: before, unread }, { type: 'image' }, { type: 'text', text: after }]);
+    const typed = listed.includes(unread) ? '' : listed;
     const [from, to] = [typed.indexOf(before), typed.indexOf(after)];
-    const texts = attempt(before).includes(before);
-    if (!texts && !(from >= 0 && to > from)) {
+    const parts = from >= 0 && to > from;
+    const texts = said(before).includes(before);
+    if (!texts && !parts) {
       this.run([{ role: 'user', content: before }], new Date()); // says what it objects to, if anything
       throw invalid('does not write what a user says');
     }
-    const picture = from >= 0 && to > from ? typed.slice(from + 1, to).trim() : '';
+    const picture = parts ? typed.slice(from + 1, to).trim() : '';
     if (picture) this.reserved.add(picture);
     this.abilities = { texts, picture };
     return this.abilities;

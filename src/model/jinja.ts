@@ -65,8 +65,8 @@ interface Thread {
 
 let thread: Thread | undefined;
 
-/** What a template wrote, or why it did not. */
-export type Rendering = { text: string } | { error: string };
+/** What a template wrote, or why it did not, and whether it had to be given up. */
+export type Rendering = { text: string } | { error: string; endless?: boolean };
 
 /**
  * Renders a Jinja template. Templates come with models' files and may be hostile: one that takes more than two seconds or
@@ -83,7 +83,7 @@ export function renderJinja(source: string, variables: Record<string, unknown>, 
   if (reply) return reply.message as Rendering;
   void thread.worker.terminate();
   thread = undefined;
-  return { error: `it takes more than ${RENDER_MS / 1000} s or ${MEMORY_MB} MB` };
+  return { error: `it takes more than ${RENDER_MS / 1000} s or ${MEMORY_MB} MB`, endless: true };
 }
 
 function start(): Thread {
