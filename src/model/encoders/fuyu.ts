@@ -192,9 +192,9 @@ async function readWeights(header: GgufHeader, path: string, invalid: Invalid): 
   return {
     patchSize,
     nEmbd,
-    weight: await readTensor(header, path, weight),
-    bias: await readTensor(header, path, bias),
-    newline: await readTensor(header, path, newline),
+    weight: await readTensor(header, path, weight, invalid),
+    bias: await readTensor(header, path, bias, invalid),
+    newline: await readTensor(header, path, newline, invalid),
     mean,
     std,
     maxWidth,
@@ -203,8 +203,9 @@ async function readWeights(header: GgufHeader, path: string, invalid: Invalid): 
 }
 
 /** ggml's types that are read here, and their bytes. */
+const F32 = 0;
 const STORED: ReadonlyMap<number, number> = new Map([
-  [0, 4], // F32
+  [F32, 4],
   [1, 2], // F16
   [30, 2], // BF16
 ]);
@@ -212,18 +213,28 @@ const STORED: ReadonlyMap<number, number> = new Map([
 async function readTensor(
   { dataOffset }: GgufHeader,
   path: string,
-  { shape, type, offset }: GgufTensor,
+  { name, shape, type, offset }: GgufTensor,
+  invalid: Invalid,
 ): Promise<Float32Array> {
   const n = shape.reduce((a, b) => a * b, 1);
   const stored = new Uint8Array(n * (STORED.get(type) as number));
   const file = await open(path);
   try {
-    await file.read(stored, 0, stored.length, dataOffset + offset);
+    for (let done = 0; done < stored.length; ) {
+      const { bytesRead } = await file.read(stored, done, stored.length - done, dataOffset + offset + done);
+      if (bytesRead === 0) throw invalid(`it ends inside '${name}'`);
+      done += bytesRead;
+    }
   } finally {
     await file.close();
   }
-  const values = new Float32Array(n);
-  await native().addon.quantise(stored, type, new Uint8Array(values.buffer), 0, shape[0] as number);
+  if (type !== F32) {
+    const values = new Float32Array(n);
+    await native().addon.quantise(stored, type, new Uint8Array(values.buffer), F32, shape[0] as number);
+    return values;
+  }
+  const values = new Float32Array(stored.buffer);
+  if (!values.every(Number.isFinite)) throw invalid(`'${name}' holds NaN or infinity`);
   return values;
 }
 
