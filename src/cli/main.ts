@@ -26,6 +26,7 @@ import { run } from './run.js';
 import { sweep } from './sweep.js';
 import { tune } from './tune.js';
 import { verify } from './verify.js';
+import { verifyModelCommand } from './verify-model.js';
 import { view } from './view.js';
 
 const commands = [
@@ -44,6 +45,7 @@ const commands = [
   data,
   models,
   verify,
+  verifyModelCommand,
   merge,
   view,
   doctor,
