@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
@@ -138,7 +138,7 @@ export async function removeFromCache(
   try {
     if (left.length === 0) {
       rmSync(folder, { recursive: true });
-      if (foldersIn(dirname(folder)).length === 0) rmSync(dirname(folder), { recursive: true });
+      if (readdirSync(dirname(folder)).length === 0) rmdirSync(dirname(folder));
     } else {
       const verified = Object.fromEntries(left.map(({ path, hash }) => [path, hash]));
       await writeRecord({ ...record, verified });

@@ -1,18 +1,18 @@
 // Downloads, in a process of its own: download.ts forks this file. What ipull and a proxy do to a process stays in here, and
 // ending it at any moment loses nothing but the last seconds.
-import { existsSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, rmdirSync, rmSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { XpatchError } from '../errors.js';
-import { makeFolder } from '../files.js';
+import { makeFolder, writeError } from '../files.js';
 import { RunLock } from '../run-lock.js';
-import { type CacheRecord, cachedFile, PARTIAL, readRecord, repoFolder, writeRecord } from './cache.js';
+import { type CacheRecord, cachedFile, cacheFolder, PARTIAL, readRecord, repoFolder, writeRecord } from './cache.js';
 import type { DownloadJob, DownloadMessage } from './download.js';
 import { listRepo, locateFile } from './hub.js';
 import { chooseCheckpoint, chooseFiles, type HubFile, type HubSource, parseHubSource } from './hub-source.js';
 import { useProxies } from './proxy.js';
 import type { Wanted } from './resolve.js';
-import { fetchFile, partialName, stopTransfer } from './transfer.js';
+import { fetchFile, isDiskError, partialName, stopTransfer } from './transfer.js';
 
 const REPORT_MS = 100;
 
@@ -26,7 +26,10 @@ function tell(message: DownloadMessage): Promise<void> {
 /** The commands that show the progress end this process; a Ctrl-C in a terminal goes to all of them. */
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => undefined);
 process.on('disconnect', () => void stop());
-process.on('unhandledRejection', (error) => void fail(error));
+// ipull leaves rejections alone that its download fails with later; not those of the disk, which would be late.
+process.on('unhandledRejection', (error) => {
+  if (isDiskError(error)) void fail(writeError(cacheFolder(), error));
+});
 
 async function stop(): Promise<void> {
   await stopTransfer().catch(() => undefined);
@@ -113,6 +116,8 @@ async function download(source: HubSource, choose: (files: readonly HubFile[]) =
       await writeRecord(record);
       arrived += file.size;
     }
+    const partial = join(folder, PARTIAL);
+    if (existsSync(partial) && readdirSync(partial).length === 0) rmdirSync(partial);
   } finally {
     lock.release();
   }

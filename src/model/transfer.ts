@@ -160,8 +160,11 @@ function withoutParts(url: string): string {
 
 function failure(error: unknown, host: string, path: string): XpatchError {
   if (error instanceof XpatchError) return error;
-  const { code = '' } = error as NodeJS.ErrnoException;
-  return /^E(NOSPC|DQUOT|FBIG|ROFS|ACCES|PERM|IO)$/.test(code) ? writeError(path, error) : unreachable(host, error);
+  return isDiskError(error) ? writeError(path, error) : unreachable(host, error);
+}
+
+export function isDiskError(error: unknown): boolean {
+  return /^E(NOSPC|DQUOT|FBIG|ROFS|ACCES|PERM|IO)$/.test((error as NodeJS.ErrnoException | undefined)?.code ?? '');
 }
 
 function mismatch(file: HubFile, problem: string): XpatchError {

@@ -83,6 +83,23 @@ export class FakeHub {
     return origin(this.proxy);
   }
 
+  forget(): void {
+    this.asked.length = 0;
+  }
+
+  /** Bytes of a file that were asked for, those asked for twice counted once. */
+  get bytesAsked(): number {
+    let [sum, end] = [0, 0];
+    const ranges = this.asked.flatMap(({ range = '' }) => [...range.matchAll(/^bytes=(\d+)-(\d+)$/g)]);
+    for (const [from, to] of ranges
+      .map(([, a, b]) => [Number(a), Number(b) + 1] as const)
+      .sort((a, b) => a[0] - b[0])) {
+      sum += Math.max(0, to - Math.max(from, end));
+      end = Math.max(end, to);
+    }
+    return sum;
+  }
+
   /** How often files were asked for, the requests for their bytes counted only. */
   requests(server: Asked['server']): number {
     return this.asked.filter((one) => one.server === server).length;
@@ -93,6 +110,23 @@ export class FakeHub {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
     }
+  }
+
+  private async send(response: ServerResponse, content: Buffer, faults: Faults): Promise<void> {
+    const STEP = 64 << 10;
+    for (let at = 0; at < content.length; at += STEP) {
+      if (response.destroyed) return;
+      if (faults.stallAfter !== undefined && at >= faults.stallAfter) return;
+      if (faults.cutAfter !== undefined && at >= faults.cutAfter && (faults.cuts ?? 0) > 0) {
+        faults.cuts = (faults.cuts ?? 0) - 1;
+        response.destroy();
+        return;
+      }
+      const flushed = await new Promise((resolve) => response.write(content.subarray(at, at + STEP), resolve));
+      if (flushed instanceof Error) return;
+      if (faults.slow) await new Promise((resolve) => setTimeout(resolve, faults.slow));
+    }
+    response.end();
   }
 
   private note(server: Asked['server'], { method = '', url = '', headers }: IncomingMessage): void {
@@ -153,25 +187,8 @@ export class FakeHub {
       'content-length': piece.length,
       ...(from !== undefined && { 'content-range': `bytes ${from}-${to}/${content.length}` }),
     });
-    void send(response, piece, faults);
+    void this.send(response, piece, faults);
   }
-}
-
-async function send(response: ServerResponse, content: Buffer, faults: Faults): Promise<void> {
-  const STEP = 64 << 10;
-  for (let at = 0; at < content.length; at += STEP) {
-    if (response.destroyed) return;
-    if (faults.stallAfter !== undefined && at >= faults.stallAfter) return;
-    if (faults.cutAfter !== undefined && at >= faults.cutAfter && (faults.cuts ?? 0) > 0) {
-      faults.cuts = (faults.cuts ?? 0) - 1;
-      response.destroy();
-      return;
-    }
-    const flushed = await new Promise((resolve) => response.write(content.subarray(at, at + STEP), resolve));
-    if (flushed instanceof Error) return;
-    if (faults.slow) await new Promise((resolve) => setTimeout(resolve, faults.slow));
-  }
-  response.end();
 }
 
 export const COMMIT = '0123456789abcdef0123456789abcdef01234567';
