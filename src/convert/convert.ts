@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFile, rename, rm, stat, statfs } from 'node:fs/promises';
+import { readFile, rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { XpatchError } from '../errors.js';
@@ -233,8 +233,11 @@ async function write(
     const usable = there !== undefined && Number.isSafeInteger(claimed) && (claimed as number) <= there.size;
     const from = usable ? (claimed as number) : 0;
     if ((await sizeOf(path)) === undefined && from < layout.size) {
-      state.written[key] = from;
-      await saveState(statePath, state);
+      if (from === 0) {
+        await begin(part, plan.kind, layout);
+        state.written[key] = 0;
+        await saveState(statePath, state);
+      }
       await writePlan(part, plan, layout, from, threads, {
         signal,
         onWritten: (bytes) => onProgress?.({ done: before + bytes, total }),
@@ -252,10 +255,8 @@ async function write(
     before += layout.size;
     onProgress?.({ done: before, total });
   }
-  for (const { path, part, kind } of jobs) {
+  for (const { path, part } of jobs) {
     if ((await sizeOf(part)) === undefined) continue; // renamed by a run that ended before the state was removed
-    if (kind === 'model') checkModelFile(part);
-    else checkProjectorFile(part);
     await rename(part, path).catch((cause: unknown) => {
       throw writeError(path, cause);
     });
@@ -263,6 +264,25 @@ async function write(
   }
   await rm(statePath, { force: true });
   return resumedFrom;
+}
+
+/**
+ * Makes a partial file with its header, its data still missing, and checks that the runtime would take it: not only after
+ * an hour of converting.
+ */
+async function begin(part: string, kind: FilePlan['kind'], layout: GgufLayout): Promise<void> {
+  await writeFile(part, layout.header)
+    .then(() => truncate(part, layout.size))
+    .catch((cause: unknown) => {
+      throw writeError(part, cause);
+    });
+  try {
+    if (kind === 'model') checkModelFile(part);
+    else checkProjectorFile(part);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw error;
+  }
 }
 
 async function saveState(path: string, state: State): Promise<void> {

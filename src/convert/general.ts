@@ -16,6 +16,17 @@ export function checkpointName(folder: string): string {
   return name.replace(/[^\w.-]+/g, '-').replace(/^[.-]+/, '') || 'model';
 }
 
+/** Words instead of dashes, with capitals where there are none, as llama.cpp's converter titles a model. */
+function title(name: string): string {
+  const words = name.split('-').filter((word) => word !== '');
+  const isPlain = (word: string) => /^[^A-Z]*[a-z][^A-Z]*$/.test(word) && !/^(v\d+(\.\d+)*|\d.*)$/.test(word);
+  return words.map((word) => (isPlain(word) ? word.replace(/[a-z]+/g, capital) : word)).join(' ');
+}
+
+function capital(word: string): string {
+  return word.slice(0, 1).toUpperCase() + word.slice(1);
+}
+
 /** The keys that say what a file is. */
 export async function generalFields(
   checkpoint: Checkpoint,
@@ -28,7 +39,7 @@ export async function generalFields(
   return {
     'general.architecture': text(architecture),
     'general.type': text(kind),
-    'general.name': text(checkpointName(checkpoint.folder)),
+    'general.name': text(title(checkpointName(checkpoint.folder))),
     'general.size_label': text(sizeLabel(parameters)),
     ...(await licenceFields(checkpoint)),
     'general.file_type': u32(FILE_TYPES[type]),

@@ -10,7 +10,7 @@ import { GGML } from './tensor-types.js';
 /** Bytes of a source that are in memory at once, per thread. */
 const CHUNK_BYTES = 16 << 20;
 /** What is written between two points from which a conversion can go on. */
-const CHECKPOINT_BYTES = 256 << 20;
+const CHECKPOINT_BYTES = 64 << 20;
 
 interface Chunk {
   plan: TensorPlan;
@@ -31,8 +31,8 @@ export interface WriteEvents {
 }
 
 /**
- * Writes a planned file into `path`, in order, `threads` chunks at once.
- * @param from bytes that an earlier run has written for good; 0 starts the file
+ * Writes the data of a planned file into `path`, which has its header and its size, in order, `threads` chunks at once.
+ * @param from bytes that an earlier run has written for good
  * @throws {XpatchError} ABORTED, CHECKPOINT_INVALID, FILE_WRITE, SAFETENSORS_INVALID
  */
 export async function writePlan(
@@ -47,11 +47,10 @@ export async function writePlan(
     work.catch((cause: unknown) => {
       throw writeError(path, cause);
     });
-  const file = await open(path, from > 0 ? 'r+' : 'w').catch((cause: unknown) => {
+  const file = await open(path, 'r+').catch((cause: unknown) => {
     throw writeError(path, cause);
   });
   try {
-    if (from === 0) await writing(writeAll(file, layout.header, 0));
     const queue = chunks(plan, layout, from);
     const done = new Watermark(Math.max(from, layout.header.length));
     let durable = done.at;
@@ -97,7 +96,6 @@ export async function writePlan(
       if (!(problem.reason instanceof XpatchError) || problem.reason.code !== 'FILE_WRITE') await sync();
       throw problem.reason;
     }
-    await writing(file.truncate(layout.size));
     await sync();
   } finally {
     await file.close();
