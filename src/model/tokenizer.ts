@@ -5,7 +5,7 @@ import { OWN_KEYS } from './own-keys.js';
 import { Unigram, type UnigramConfig } from './unigram.js';
 
 /** What was compared with the Python library. Its other parts are close to that one, which is not enough for token ids. */
-const NORMALIZERS = ['Sequence', 'Prepend', 'Replace'];
+const NORMALIZERS = ['Prepend', 'Replace'];
 const MODELS = ['Unigram', 'BPE'];
 
 interface Part {
