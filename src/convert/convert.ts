@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../files.js';
 import { checkModelFile } from '../model/gguf-check.js';
@@ -200,7 +200,7 @@ async function requireFree(jobs: readonly Job[], resumed: boolean): Promise<void
     }
     if (!existing) needed += Math.max(0, layout.size - ((await sizeOf(part))?.allocated ?? 0));
   }
-  const folder = join((jobs[0] as Job).path, '..');
+  const folder = dirname((jobs[0] as Job).path);
   const disk = await statfs(folder).catch(() => undefined);
   const free = disk && disk.bavail * disk.bsize;
   if (free !== undefined && free < needed) {
@@ -223,66 +223,64 @@ async function write(
   { threads, signal, onProgress }: ConvertOptions & { threads: number },
 ): Promise<number> {
   const total = jobs.reduce((sum, { layout }) => sum + layout.size, 0);
+  const from = await Promise.all(jobs.map((job) => writtenBefore(job, state)));
+  const fresh = jobs.filter((_, i) => from[i] === 0);
+  // Before their files are emptied: a count must never outlive what it counts.
+  for (const { part } of fresh) state.written[basename(part)] = 0;
+  await saveState(statePath, state);
+  try {
+    for (const job of fresh) await begin(job);
+  } catch (error) {
+    for (const path of [statePath, ...fresh.map(({ part }) => part)]) await rm(path, { force: true });
+    throw error;
+  }
   let before = 0;
-  let resumedFrom = 0;
-  for (const { path, part, layout, ...plan } of jobs) {
-    const key = part.slice(join(path, '..').length + 1);
-    // Without its partial file, a count is worth nothing.
-    const there = await sizeOf(part);
-    const claimed = state.written[key];
-    const usable = there !== undefined && Number.isSafeInteger(claimed) && (claimed as number) <= there.size;
-    const from = usable ? (claimed as number) : 0;
-    if ((await sizeOf(path)) === undefined && from < layout.size) {
-      if (from === 0) {
-        await begin(part, plan.kind, layout);
-        state.written[key] = 0;
-        await saveState(statePath, state);
-      }
-      await writePlan(part, plan, layout, from, threads, {
-        signal,
-        onWritten: (bytes) => onProgress?.({ done: before + bytes, total }),
-        onDurable: async (bytes) => {
-          state.written[key] = bytes;
-          await saveState(statePath, state);
-        },
-      });
-      state.written[key] = layout.size;
-      await saveState(statePath, state);
-      resumedFrom += from;
-    } else {
-      resumedFrom += layout.size;
+  for (const [i, job] of jobs.entries()) {
+    const { part, layout } = job;
+    const start = from[i] as number;
+    if (start < layout.size) {
+      const onDurable = (bytes: number) => {
+        state.written[basename(part)] = bytes;
+        return saveState(statePath, state);
+      };
+      const onWritten = (bytes: number) => onProgress?.({ done: before + bytes, total });
+      await writePlan(part, job, layout, start, threads, { signal, onWritten, onDurable });
+      await onDurable(layout.size);
     }
     before += layout.size;
     onProgress?.({ done: before, total });
   }
   for (const { path, part } of jobs) {
-    if ((await sizeOf(part)) === undefined) continue; // renamed by a run that ended before the state was removed
+    if (!(await sizeOf(part))) continue; // renamed by a run that ended before it could remove the state
     await rename(part, path).catch((cause: unknown) => {
       throw writeError(path, cause);
     });
-    await syncFolder(join(path, '..'));
+    await syncFolder(dirname(path));
   }
   await rm(statePath, { force: true });
-  return resumedFrom;
+  return from.reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/** Bytes of a file that earlier runs have written for good. */
+async function writtenBefore({ path, part, layout }: Job, state: State): Promise<number> {
+  const there = await sizeOf(part);
+  if (!there) return (await sizeOf(path)) ? layout.size : 0;
+  const written = state.written[basename(part)];
+  return there.size === layout.size && Number.isSafeInteger(written) ? (written as number) : 0;
 }
 
 /**
  * Makes a partial file with its header, its data still missing, and checks that the runtime would take it: not only after
  * an hour of converting.
  */
-async function begin(part: string, kind: FilePlan['kind'], layout: GgufLayout): Promise<void> {
+async function begin({ part, kind, layout }: Job): Promise<void> {
   await writeFile(part, layout.header)
     .then(() => truncate(part, layout.size))
     .catch((cause: unknown) => {
       throw writeError(part, cause);
     });
-  try {
-    if (kind === 'model') checkModelFile(part);
-    else checkProjectorFile(part);
-  } catch (error) {
-    await rm(part, { force: true });
-    throw error;
-  }
+  if (kind === 'model') checkModelFile(part);
+  else checkProjectorFile(part);
 }
 
 async function saveState(path: string, state: State): Promise<void> {

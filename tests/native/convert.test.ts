@@ -259,6 +259,16 @@ describe('what cannot be converted is refused before anything is written', () =>
     await refuse(folder, 'CHECKPOINT_INVALID', /rope_type is "yarn"/);
   });
 
+  test('pictures that the encoder could not take, and nothing is left of it', async () => {
+    const folder = copy('idefics2');
+    edit(folder, 'preprocessor_config.json', (settings: Record<string, unknown>) => {
+      settings.size = { longest_edge: 980, shortest_edge: 378 };
+    });
+    const output = fresh();
+    await expectError(() => convertCheckpoint(folder, output), 'MMPROJ_INVALID', /378 to 980 pixels/);
+    expect(readdirSync(output)).toEqual([]);
+  });
+
   test('tokenizers', async () => {
     const folder = copy('persimmon');
     const json = readFileSync(join(folder, 'tokenizer.json'), 'utf8');
@@ -300,7 +310,11 @@ describe('what is there already', () => {
       'ABORTED',
       /interrupted/,
     );
-    expect(readdirSync(output).sort()).toEqual(['idefics2-f16.gguf.part', 'idefics2-f16.part.json']);
+    expect(readdirSync(output).sort()).toEqual([
+      'idefics2-f16.gguf.part',
+      'idefics2-f16.part.json',
+      'mmproj-idefics2-f16.gguf.part',
+    ]);
     const { resumedFrom, contents } = await convert('idefics2', { type: 'f16' }, output);
     expect(resumedFrom).toBeGreaterThan(0);
     expect(readdirSync(output).sort()).toEqual(['idefics2-f16.gguf', 'mmproj-idefics2-f16.gguf']);

@@ -184,8 +184,8 @@ def main():
     import gguf
     from conversion.llama import LlamaModel
 
-    shutil.rmtree(OUT, ignore_errors=True)
     for name in ('idefics2', 'persimmon', 'mantis-fuyu'):
+        shutil.rmtree(OUT / name, ignore_errors=True)
         (OUT / name).mkdir(parents=True)
     expected = {}
     with tempfile.TemporaryDirectory() as scratch:
