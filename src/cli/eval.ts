@@ -48,7 +48,7 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
         ['The presets', 'eval'],
         ["The paper's main table", 'eval main -m demo'],
         ['Smaller', 'eval main -m demo --set seeds=[1] --set test=20'],
-        ['What a config file of yours would take', 'eval mine.yaml -m llava.gguf --mmproj mmproj.gguf --plan'],
+        ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
         ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
       ],
     ) as Argv<unknown> as Argv<EvalArguments>,

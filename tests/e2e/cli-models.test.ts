@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -152,8 +153,8 @@ describe('a download', () => {
       'model.safetensors': Buffer.alloc(1000, 1),
       'pytorch_model.bin': base,
     };
-    hub.repos['HuggingFaceM4/idefics2-8b'] = { files, licence: 'apache-2.0' };
-    const { stdout } = await run(['models', 'pull', 'idefics2-8b']);
+    hub.repos['HuggingFaceM4/idefics2-8b'] = { files, licence: 'apache-2.0', token: 'hf_secret' };
+    const { stdout } = await run(['models', 'pull', 'idefics2-8b'], { HF_TOKEN: 'hf_secret' });
     const folder = join(cache, 'HuggingFaceM4', 'idefics2-8b');
     expect(stdout).toContain(`xpatch models convert ${folder} -o ${join(cache, '_converted', 'idefics2-8b')}`);
     expect(readdirSync(folder).sort()).toEqual(['.xpatch.json', 'config.json', 'model.safetensors']);
@@ -289,6 +290,14 @@ describe('a download that is disturbed', () => {
     expect(hub.requests('files')).toBe(0);
   });
 
+  test('for which there is no room does not begin', async () => {
+    offer({ 'm.gguf': base }, { faults: { 'm.gguf': { listsSize: 1e15 } } });
+    const { code, message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF']);
+    expect(code).toBe('FILE_WRITE');
+    expect(message).toMatch(/1000000\.0 GB do not fit: .* GB are free in .*XPATCH_MODELS/);
+    expect(hub.requests('files')).toBe(0);
+  });
+
   test('of something that is no model says so', async () => {
     offer({ 'm.gguf': Buffer.from('this is no GGUF') });
     expect(await errorOf(['models', 'pull', 'hf:u/m-GGUF'])).toMatchObject({ code: 'GGUF_INVALID' });
@@ -329,6 +338,56 @@ describe('access', () => {
     expect(stdout).toMatch(/^hf:u\/m-GGUF: licence mit \[2J \n +4\.57 MB {2}m-Q4_K_M\.gguf\n$/);
     expect(existsSync(kept('.xpatch.json'))).toBe(false);
     expect((await errorOf(['models', 'pull', 'hf:u/m-GGUF/../../evil.gguf'])).code).toBe('INVALID_ARGUMENT');
+  });
+});
+
+describe('the library', () => {
+  const script = async (body: string) => {
+    const text = `import { downloadModel, loadModel } from ${JSON.stringify(join(PACKAGE_ROOT, 'dist', 'index.js'))};\n${body}`;
+    const env = { ...process.env, ...hub.env(cache) };
+    const child = spawn(process.execPath, ['--input-type=module', '--no-warnings', '-e', text], { env });
+    const outcome = await finish(child);
+    expect(outcome).toMatchObject({ code: 0, stderr: '' });
+    return JSON.parse(outcome.stdout);
+  };
+
+  test('loads what is here only, downloads when asked to, and can be stopped', async () => {
+    offer({ 'm.gguf': large, 'mmproj-m-F16.gguf': mmproj }, { faults: { 'm.gguf': { slow: 2 } } });
+    const said = await script(`
+      const code = (error) => error.code;
+      const refused = await loadModel('hf:u/m-GGUF').then(String, code);
+      const stopper = new AbortController();
+      const stopped = await downloadModel('hf:u/m-GGUF', {
+        signal: stopper.signal,
+        onProgress: ({ done }) => done > 0 && stopper.abort(),
+      }).then(String, code);
+      let last, plan;
+      const files = await downloadModel('hf:u/m-GGUF', {
+        onPlan: (one) => { plan = one; },
+        onProgress: (one) => { last = one; },
+      });
+      const model = await loadModel('hf:u/m-GGUF');
+      console.log(JSON.stringify({ refused, stopped, files, last, plan, vision: model.hasVision }));
+      await model.dispose();
+    `);
+    const bytes = large.length + mmproj.length;
+    expect(said).toEqual({
+      refused: 'MODEL_NOT_DOWNLOADED',
+      stopped: 'ABORTED',
+      files: { model: kept('m.gguf'), mmproj: kept('mmproj-m-F16.gguf') },
+      last: { stage: 'checking', file: 'mmproj-m-F16.gguf', done: bytes, total: bytes },
+      plan: expect.objectContaining({ source: 'u/m-GGUF', licence: 'mit', gated: false, bytes }),
+      vision: true,
+    });
+  });
+
+  test('its downloader loads no native code', async () => {
+    const found = await script(`
+      await import('node-llama-cpp');
+      const { sharedObjects } = process.report.getReport();
+      console.log(JSON.stringify(sharedObjects.filter((path) => /llama|ggml/.test(path))));
+    `);
+    expect(found).toEqual([]);
   });
 });
 

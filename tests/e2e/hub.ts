@@ -17,8 +17,9 @@ export interface Faults {
   uses?: number;
   /** Status instead of the file's address. */
   status?: number;
-  /** The hub says that the file has so many bytes. */
+  /** The hub says that the file has so many bytes, when asked for it or in its list. */
   saysSize?: number;
+  listsSize?: number;
 }
 
 export interface HubRepo {
@@ -137,7 +138,7 @@ export class FakeHub {
   private answer(request: IncomingMessage, response: ServerResponse): unknown {
     this.note('hub', request);
     const { pathname, searchParams } = new URL(String(request.url), this.url);
-    const [, name = ''] = /^\/(?:api\/models\/)?([^/]+\/[^/]+)\//.exec(pathname) ?? [];
+    const [, name = ''] = /^\/(?:api\/(?:resolve-cache\/)?models\/)?([^/]+\/[^/]+)\//.exec(pathname) ?? [];
     const repo = this.repos[name];
     const fail = (status: number, message: string) => {
       response.writeHead(status, { 'x-error-message': message }).end();
@@ -146,6 +147,11 @@ export class FakeHub {
     if (repo.status) return fail(repo.status, 'Not today');
     if (repo.token && request.headers.authorization !== `Bearer ${repo.token}`) {
       return fail(repo.gated ? 403 : 401, `Access to model ${name} is restricted`);
+    }
+    const [, small = ''] = /^\/api\/resolve-cache\/models\/[^/]+\/[^/]+\/[^/]+\/(.*)$/.exec(pathname) ?? [];
+    if (small !== '') {
+      const body = repo.files[decodeURIComponent(small)] as Buffer;
+      return response.writeHead(200, { 'content-length': body.length }).end(body);
     }
     if (pathname.startsWith('/api/')) {
       if (searchParams.get('blobs') !== 'true') return fail(400, 'blobs');
@@ -157,6 +163,11 @@ export class FakeHub {
     if (commit !== COMMIT || !content) return fail(404, 'Entry not found');
     const faults = repo.faults?.[path] ?? {};
     if (faults.status) return fail(faults.status, 'Gated');
+    if (!isLarge(path)) {
+      // As the hub does with what is in git itself: from a place of its own, named by a path.
+      const place = `/api/resolve-cache/models/${name}/${commit}/${path}`;
+      return response.writeHead(307, { location: place }).end();
+    }
     const key = randomBytes(8).toString('hex');
     this.addresses.set(key, { repo, path: decodeURIComponent(path), left: faults.uses ?? Number.POSITIVE_INFINITY });
     return response
@@ -193,14 +204,19 @@ export class FakeHub {
 
 export const COMMIT = '0123456789abcdef0123456789abcdef01234567';
 
-function describe(id: string, { files, licence, gated = false }: HubRepo): object {
+function describe(id: string, { files, licence, gated = false, faults }: HubRepo): object {
   const siblings = Object.entries(files).map(([rfilename, content]) => {
-    const size = content.length;
+    const size = faults?.[rfilename]?.listsSize ?? content.length;
     const blobId = createHash('sha1').update(`blob ${size}\0`).update(content).digest('hex');
-    const large = /\.(gguf|safetensors)$/.test(rfilename);
+    const large = isLarge(rfilename);
     return { rfilename, size, blobId, ...(large && { lfs: { sha256: sha256(content), size, pointerSize: 134 } }) };
   });
   return { id, sha: COMMIT, gated, siblings, ...(licence && { cardData: { license: licence } }), tags: [] };
+}
+
+/** Kept with Git LFS. */
+function isLarge(path: string): boolean {
+  return /\.(gguf|safetensors)$/.test(path);
 }
 
 export function sha256(content: Buffer): string {
