@@ -55,6 +55,16 @@ export function readQkNorm(header: GgufHeader, path: string): NativeQkNorm | und
     return values;
   };
 
+  const norms = {
+    nLayers,
+    headSize,
+    epsilon,
+    qWeight: list(OWN_KEYS.qNormWeight),
+    qBias: list(OWN_KEYS.qNormBias),
+    kWeight: list(OWN_KEYS.kNormWeight),
+    kBias: list(OWN_KEYS.kNormBias),
+  };
+
   // The norm is applied where the bias of a projection of its own is added.
   const names = new Set(tensors.map(({ name }) => name));
   for (let layer = 0; layer < nLayers; layer++) {
@@ -66,13 +76,5 @@ export function readQkNorm(header: GgufHeader, path: string): NativeQkNorm | und
     }
     if (names.has(`blk.${layer}.attn_qkv.weight`)) throw invalid(`its blk.${layer}.attn_qkv.weight is not taken apart`);
   }
-  return {
-    nLayers,
-    headSize,
-    epsilon,
-    qWeight: list(OWN_KEYS.qNormWeight),
-    qBias: list(OWN_KEYS.qNormBias),
-    kWeight: list(OWN_KEYS.kNormWeight),
-    kBias: list(OWN_KEYS.kNormBias),
-  };
+  return norms;
 }

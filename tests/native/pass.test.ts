@@ -37,7 +37,7 @@ function expectSameResult(actual: PassResult | undefined, expected: PassResult |
 }
 
 // gemma2 and gemma3 have windows of a few tokens in every other layer, phi3 fused matrices, gpt-neox parallel blocks.
-describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', (name) => {
+describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3', 'persimmon'])('%s', (name) => {
   let model: Model;
   let context: Context;
   let vector: Float32Array;

@@ -10,7 +10,7 @@ const BOS = { bosToken: 1, addsBos: true };
 
 /** Tokens as numbers, pictures as <name>, marks as #name. */
 const shown = (parts: readonly PromptPart[]) =>
-  parts.flatMap((part) => {
+  parts.flatMap((part): unknown[] => {
     if (typeof part === 'string') return part === '' ? [] : [part];
     if ('tokens' in part) return Array.from(part.tokens);
     if ('image' in part) return [`<${part.image}>`];

@@ -27,8 +27,8 @@ interface Weights {
   weight: Float32Array;
   bias: Float32Array;
   newline: Float32Array;
-  mean: number[];
-  std: number[];
+  /** What each value of each colour, at value * 3 + colour, becomes: (value / 255 - mean) / std. */
+  scale: Float32Array;
   maxWidth: number;
   maxHeight: number;
 }
@@ -74,14 +74,25 @@ class FuyuEncoder implements ImageEncoder {
     const rowOf = (patch: number) => patch + Math.floor(patch / columns);
     for (let line = 0; line < lines; line++) embeddings.set(newline, (line * (columns + 1) + columns) * nEmbd);
 
-    const { patches, width } = cutPatches(seen, columns, lines, weights);
+    const tile = new Float32Array(TILE * patchSize * patchSize * 3);
+    const width = patchSize * patchSize * 3;
     let since = performance.now();
     for (let first = 0; first < lines * columns; first += TILE) {
-      const end = Math.min(first + TILE, lines * columns);
+      const count = Math.min(TILE, lines * columns - first);
+      for (let i = 0; i < count; i++) {
+        const patch = first + i;
+        cutPatch(
+          seen,
+          patch % columns,
+          Math.floor(patch / columns),
+          weights,
+          tile.subarray(i * width, (i + 1) * width),
+        );
+      }
       for (let out = 0; out < nEmbd; out++) {
-        for (let patch = first; patch < end; patch++) {
-          const sum = dot(weights.weight, out * width, patches, patch * width, width);
-          embeddings[rowOf(patch) * nEmbd + out] = sum + (weights.bias[out] as number);
+        for (let i = 0; i < count; i++) {
+          const sum = dot(weights.weight, out * width, tile, i * width, width);
+          embeddings[rowOf(first + i) * nEmbd + out] = sum + (weights.bias[out] as number);
         }
         if (performance.now() - since > SLICE) {
           await setImmediate();
@@ -124,24 +135,21 @@ class FuyuEncoder implements ImageEncoder {
   }
 }
 
-/** The patches line by line, `width` numbers each. */
-function cutPatches({ data, width, height }: RgbImage, columns: number, lines: number, weights: Weights) {
-  const { patchSize: side, mean, std } = weights;
-  const size = side * side * 3;
-  const patches = new Float32Array(columns * lines * size);
-  const scaled = (value: number, colour: number) => (value / 255 - (mean[colour] as number)) / (std[colour] as number);
+/** The numbers of one patch, the fastest axis colours. */
+function cutPatch(
+  { data, width, height }: RgbImage,
+  column: number,
+  line: number,
+  { patchSize: side, scale }: Weights,
+  out: Float32Array,
+): void {
   let to = 0;
-  for (let line = 0; line < lines; line++) {
-    for (let column = 0; column < columns; column++) {
-      for (let y = line * side; y < (line + 1) * side; y++) {
-        for (let x = column * side; x < (column + 1) * side; x++) {
-          const at = x < width && y < height ? (y * width + x) * 3 : -1;
-          for (let c = 0; c < 3; c++) patches[to++] = scaled(at < 0 ? PADDING : (data[at + c] as number), c);
-        }
-      }
+  for (let y = line * side; y < (line + 1) * side; y++) {
+    for (let x = column * side; x < (column + 1) * side; x++) {
+      const at = x < width && y < height ? (y * width + x) * 3 : -1;
+      for (let c = 0; c < 3; c++) out[to++] = scale[(at < 0 ? PADDING : (data[at + c] as number)) * 3 + c] as number;
     }
   }
-  return { patches, width: size };
 }
 
 /** In four sums, which do not wait for each other. */
@@ -195,8 +203,10 @@ async function readWeights(header: GgufHeader, path: string, invalid: Invalid): 
     weight: await readTensor(header, path, weight, invalid),
     bias: await readTensor(header, path, bias, invalid),
     newline: await readTensor(header, path, newline, invalid),
-    mean,
-    std,
+    scale: Float32Array.from({ length: 256 * 3 }, (_, i) => {
+      const colour = i % 3;
+      return (Math.floor(i / 3) / 255 - (mean[colour] as number)) / (std[colour] as number);
+    }),
     maxWidth,
     maxHeight,
   };
