@@ -54,6 +54,7 @@ async function talk(
   { model, signal, progress, track }: Session,
   { session, state }: { session: import('../model/chat-session.js').ChatSession; state: ChatState },
 ): Promise<void> {
+  progress.done(); // nothing may be drawn over what is being typed
   const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY && !args.json);
   const input = new ChatInput(terminal);
   const end = () => input.close();
