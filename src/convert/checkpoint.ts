@@ -17,6 +17,8 @@ const MAX_JSON_BYTES = 256 << 20;
 
 /** The files of a Hugging Face checkpoint. Headers of all shards are read and checked; data only when asked for. */
 export class Checkpoint {
+  private readonly parsed = new Map<string, Promise<Record<string, unknown> | undefined>>();
+
   private constructor(
     readonly folder: string,
     readonly config: Readonly<Record<string, unknown>>,
@@ -58,7 +60,9 @@ export class Checkpoint {
 
   /** An object from a JSON file of the checkpoint, undefined where there is no such file. */
   json(name: string): Promise<Readonly<Record<string, unknown>> | undefined> {
-    return readJson(this.folder, name);
+    const known = this.parsed.get(name) ?? readJson(this.folder, name);
+    this.parsed.set(name, known);
+    return known;
   }
 
   /** A text file of the checkpoint, undefined where there is none. */

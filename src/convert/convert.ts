@@ -142,6 +142,8 @@ function familyOf(checkpoint: Checkpoint): ConvertedFamily {
 async function planFiles(checkpoint: Checkpoint, family: ConvertedFamily, type: ConversionType): Promise<FilePlan[]> {
   const invalid = (problem: string) => checkpoint.invalid(problem);
   const root = new Config(checkpoint.config, 'config.json', invalid);
+  // What transformers goes by is the whole model's setting, not that of its parts.
+  root.require('tie_word_embeddings', [false], false);
   const vocabulary = (size: number) => readVocabulary(checkpoint, size);
   if (family === 'persimmon') {
     const keep = (name: string) => (name.endsWith('.rotary_emb.inv_freq') ? null : name);

@@ -22,7 +22,6 @@ export interface LlamaShape {
 export function mistralShape(config: Config): LlamaShape {
   config.require('model_type', ['mistral', 'llama'], 'mistral');
   config.require('hidden_act', ['silu'], 'silu');
-  config.require('tie_word_embeddings', [false], false);
   const nEmbd = config.count('hidden_size', 4096);
   const nHeads = config.count('num_attention_heads', 32);
   return {

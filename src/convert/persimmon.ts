@@ -34,7 +34,6 @@ export async function planPersimmon(
   config.require('model_type', ['persimmon'], 'persimmon');
   config.require('hidden_act', ['relu2'], 'relu2');
   config.require('qk_layernorm', [true], true);
-  config.require('tie_word_embeddings', [false], false);
   const { nLayers, nEmbd, nHeads, nFf, nVocab } = persimmonShape(config);
   const rope = config.section('rope_parameters');
   const rotary = (rope.has('partial_rotary_factor') ? rope : config).positive('partial_rotary_factor', 0.5);
