@@ -173,7 +173,12 @@ function foldersIn(folder: string): string[] {
 function bytesIn(folder: string): number {
   if (!existsSync(folder)) return 0;
   return readdirSync(folder, { withFileTypes: true, recursive: true }).reduce(
-    (sum, entry) => sum + (entry.isFile() ? statSync(join(entry.parentPath ?? entry.path, entry.name)).size : 0),
+    (sum, entry) => sum + (entry.isFile() ? sizeOf(join(entry.parentPath ?? entry.path, entry.name)) : 0),
     0,
   );
+}
+
+/** 0 for a file that has gone meanwhile: another command may be downloading. */
+function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }

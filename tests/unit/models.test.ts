@@ -1,5 +1,7 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { bytesOf, findEntry, listCatalogue, memoryOf, shippedFiles } from '../../src/model/catalogue.js';
 import {
   chooseCheckpoint,
@@ -12,6 +14,7 @@ import {
 } from '../../src/model/hub-source.js';
 import { proxyFor } from '../../src/model/proxy.js';
 import { locateModel, resolveModel } from '../../src/model/resolve.js';
+import { PACKAGE_ROOT } from '../../src/package-root.js';
 
 const files = (...paths: string[]): HubFile[] =>
   paths.map((path, i) => ({ path, size: 10 + i, hash: `sha256:${String(i).padStart(64, '0')}` }));
@@ -141,6 +144,24 @@ describe('the files that a URI means', () => {
 
 describe('the catalogue', () => {
   const entries = listCatalogue();
+
+  test('is what its schema says, and the schema says something', () => {
+    const read = (...path: string[]) => JSON.parse(readFileSync(join(PACKAGE_ROOT, ...path), 'utf8'));
+    const ajv = new Ajv2020({ allErrors: true, strictTypes: false, strictRequired: false });
+    const validate = ajv.compile(read('schemas', 'catalogue.schema.json'));
+    const content = read('models', 'catalogue.json');
+    expect({ valid: validate(content), errors: validate.errors }).toEqual({ valid: true, errors: null });
+    const [entry] = content.models;
+    for (const change of [
+      { kind: 'audio' },
+      { licence: { name: 'MIT' } },
+      { files: {} },
+      { sha: 'x' },
+      { layers: 0 },
+    ]) {
+      expect(validate({ models: [{ ...entry, ...change }] })).toBe(false);
+    }
+  });
 
   test('has every name once, and every URI names a file', () => {
     expect(new Set(entries.map(({ name }) => name)).size).toBe(entries.length);
