@@ -37,7 +37,7 @@ export const modelsConvert: CommandModule<unknown, ConvertArguments> = {
         .epilogue('A conversion that was interrupted goes on when the same command is run again.'),
       [
         ['The model of the paper, in 8 bits', 'models convert idefics2-8b -o models --type q8_0'],
-        ['Smaller, for a laptop with 8 GB', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],
+        ['Smaller, in about 4.5 bits', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],
         ['Run it', 'run -m models/idefics2-8b-q8_0.gguf --mmproj models/mmproj-idefics2-8b-q8_0.gguf --prompt "Hello"'],
       ],
     ) as Argv<unknown> as Argv<ConvertArguments>,
