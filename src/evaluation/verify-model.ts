@@ -25,13 +25,16 @@ export interface Bounds {
   nmse: number;
 }
 
-/** Bounds by the bits that a weight takes on average; the first that fits holds. How they came about: docs/families.md. */
+/**
+ * Bounds by the bits that a weight takes on average; the first entry that fits holds. Below eight bits a small model loses so much that
+ * they catch gross faults only. How they came about: docs/correctness.md.
+ */
 export const BOUNDS: readonly { bits: number; name: string; bounds: Bounds }[] = [
-  { bits: 31, name: 'F32', bounds: { cosine: 0.9999, magnitude: 0.01, nmse: 1e-4 } },
-  { bits: 15, name: 'F16 or BF16', bounds: { cosine: 0.999, magnitude: 0.02, nmse: 1e-3 } },
-  { bits: 7.5, name: '8 bits', bounds: { cosine: 0.99, magnitude: 0.06, nmse: 0.01 } },
-  { bits: 5.2, name: '5 to 6 bits', bounds: { cosine: 0.95, magnitude: 0.15, nmse: 0.05 } },
-  { bits: 0, name: '4 bits and fewer', bounds: { cosine: 0.8, magnitude: 0.4, nmse: 0.2 } },
+  { bits: 31, name: 'F32', bounds: { cosine: 0.9999, magnitude: 0.01, nmse: 1e-5 } },
+  { bits: 15, name: 'F16 or BF16', bounds: { cosine: 0.9995, magnitude: 0.01, nmse: 1e-4 } },
+  { bits: 7.5, name: '8 bits', bounds: { cosine: 0.99, magnitude: 0.1, nmse: 0.01 } },
+  { bits: 5.2, name: '5 to 6 bits', bounds: { cosine: 0.85, magnitude: 0.4, nmse: 0.3 } },
+  { bits: 0, name: '4 bits and fewer', bounds: { cosine: 0.7, magnitude: 0.5, nmse: 0.5 } },
 ];
 
 export interface PromptReport {

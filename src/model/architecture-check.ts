@@ -1,8 +1,8 @@
 import { XpatchError } from '../errors.js';
 import { type GgufHeader, ggufNumber } from './gguf.js';
 
-/** Architectures of llama.cpp in which nothing can be patched, and what they are. */
-const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
+/** Architectures of llama.cpp in which nothing can be patched, and what they are. @internal */
+export const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
   'an encoder-decoder model': ['t5', 't5encoder'],
   'an encoder of texts': [
     'bert',

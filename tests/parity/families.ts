@@ -1,4 +1,5 @@
 // The reference values of tests/fixtures/models, one index a family. How they were made: tests/reference/README.md.
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -45,3 +46,10 @@ export const FAMILIES: Family[] = readdirSync(FOLDER)
   .filter((file) => file.endsWith('.json'))
   .sort()
   .map((file) => readFamily(file.slice(0, -'.json'.length)));
+
+/** Of the files that the numbers belong to. */
+export function hashOf({ model, mmproj, reference }: Family): string {
+  const hash = createHash('sha256');
+  for (const file of [model, mmproj, reference]) if (file) hash.update(readFileSync(join(FOLDER, file)));
+  return hash.digest('hex').slice(0, 16);
+}

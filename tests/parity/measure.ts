@@ -1,10 +1,8 @@
 // Writes docs/families.json: how far every family is from transformers, the worst of all prompts and cases.
-// node --import tsx tests/parity/measure.ts [family...]; the table of docs/families.md follows with scripts/families.mjs.
-import { createHash } from 'node:crypto';
+// node --import tsx tests/parity/measure.ts [family...]; then tests/parity/table.ts makes docs/families.md of it.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { comparisons, type Measured, measure, openFamily, TIERS } from './compare.js';
-import { FAMILIES, type Family, FOLDER } from './families.js';
+import { FAMILIES, type Family, hashOf } from './families.js';
 
 const OUT = new URL('../../docs/families.json', import.meta.url);
 const asked = process.argv.slice(2);
@@ -40,18 +38,11 @@ async function record(family: Family) {
   return tiers;
 }
 
-/** Of the files that the numbers belong to. */
-export function hashOf({ model, mmproj, reference }: Family): string {
-  const hash = createHash('sha256');
-  for (const file of [model, mmproj, reference]) if (file) hash.update(readFileSync(join(FOLDER, file)));
-  return hash.digest('hex').slice(0, 16);
-}
-
 for (const family of FAMILIES) {
   if (asked.length && !asked.includes(family.name)) continue;
   const { madeWith } = family;
   records[family.name] = { files: hashOf(family), transformers: madeWith.transformers, tiers: await record(family) };
-  console.log(family.name, JSON.stringify(records[family.name].tiers));
+  console.log(family.name, JSON.stringify(records[family.name].tiers[TIERS[0]?.name ?? '']));
 }
 const sorted = Object.fromEntries(FAMILIES.map(({ name }) => [name, records[name]]).filter(([, value]) => value));
 writeFileSync(OUT, `${JSON.stringify(sorted, null, 2)}\n`);
