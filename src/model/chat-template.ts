@@ -95,10 +95,8 @@ export class ChatTemplate {
       const parts = merge(typeof content === 'string' ? [content] : content);
       const hasPicture = parts.some((part) => typeof part !== 'string');
       if (texts && !(hasPicture && picture)) {
-        return {
-          role,
-          content: parts.map((part) => (typeof part === 'string' ? this.literal(part) : PICTURE)).join('\n'),
-        };
+        const text = parts.map((part) => (typeof part === 'string' ? this.literal(part) : PICTURE)).join('');
+        return { role, content: onLines(text) };
       }
       const typed = parts.map((part) => {
         if (typeof part === 'string') return { type: 'text', text: this.literal(part) };
@@ -205,6 +203,11 @@ export function picturesOf(messages: readonly ChatMessage[]): { image: ImageSour
   return messages.flatMap(({ content }) =>
     typeof content === 'string' ? [] : content.filter((part) => typeof part !== 'string'),
   );
+}
+
+/** A text with pictures, for a template that does not know them: each on a line of its own unless space parts it already. */
+function onLines(text: string): string {
+  return text.replace(new RegExp(`(?<=${PICTURE})(?=\\S)|(?<=\\S)(?=${PICTURE})`, 'g'), '\n');
 }
 
 /** Texts that follow each other become one: a token must not hide on the seam. */
