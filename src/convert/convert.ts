@@ -7,6 +7,7 @@ import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../files.js
 import { checkModelFile } from '../model/gguf-check.js';
 import { checkProjectorFile } from '../model/mmproj-check.js';
 import type { Progress } from '../model/types.js';
+import { RunLock } from '../run-lock.js';
 import { Checkpoint } from './checkpoint.js';
 import { Config } from './config.js';
 import { planFuyu } from './fuyu.js';
@@ -81,7 +82,7 @@ interface State {
  * was interrupted or killed goes on where it was when it is called again.
  *
  * @throws {XpatchError} ARCHITECTURE_UNSUPPORTED, CHECKPOINT_INVALID, FILE_NOT_FOUND, SAFETENSORS_INVALID (all before anything is
- * written, but for values that are not finite), FILE_WRITE, ABORTED
+ * written, but for values that are not finite), FILE_WRITE, MMPROJ_INVALID, RUN_BUSY, ABORTED
  */
 export async function convertCheckpoint(
   folder: string,
@@ -107,13 +108,16 @@ export async function convertCheckpoint(
     const statePath = join(resolve(output), `${name}-${type}.part.json`);
     const fingerprint = await fingerprintOf(checkpoint, jobs);
     await makeFolder(resolve(output));
-    const state = await readState(statePath, fingerprint);
-    await requireFree(jobs, state !== undefined);
-    const resumedFrom = await write(jobs, statePath, state ?? { fingerprint, written: {} }, {
-      threads,
-      signal,
-      onProgress,
-    });
+    const lock = await RunLock.acquire(resolve(output), 'The folder');
+    let resumedFrom: number;
+    try {
+      const state = await readState(statePath, fingerprint);
+      await requireFree(jobs, state !== undefined);
+      const events = { threads, signal, onProgress };
+      resumedFrom = await write(jobs, statePath, state ?? { fingerprint, written: {} }, events);
+    } finally {
+      lock.release();
+    }
     const files = jobs.map(describe);
     return { family, files, resumedFrom, notes: notesOf(jobs, type) };
   } finally {

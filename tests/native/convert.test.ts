@@ -3,6 +3,7 @@
 import {
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -18,6 +19,7 @@ import { afterAll, describe, expect, jest, test } from '@jest/globals';
 import { type ConvertOptions, convertCheckpoint } from '../../src/convert/convert.js';
 import { GGML } from '../../src/convert/tensor-types.js';
 import { loadModel } from '../../src/model/index.js';
+import { RunLock } from '../../src/run-lock.js';
 import { expectError } from '../unit/helpers.js';
 import { ggufContents } from './gguf-contents.js';
 
@@ -319,6 +321,15 @@ describe('what is there already', () => {
     expect(resumedFrom).toBeGreaterThan(0);
     expect(readdirSync(output).sort()).toEqual(['idefics2-f16.gguf', 'mmproj-idefics2-f16.gguf']);
     expect(contents('model').tensors).toEqual(asNumbers((expected['idefics2-f16'] as Expected[string]).tensors));
+  });
+
+  test('of two processes with one folder, one is refused', async () => {
+    const output = fresh();
+    mkdirSync(output);
+    const lock = await RunLock.acquire(output);
+    await expectError(() => convert('persimmon', { type: 'f16' }, output), 'RUN_BUSY', /process \d+ .*holds it/);
+    lock.release();
+    expect((await convert('persimmon', { type: 'f16' }, output)).resumedFrom).toBe(0);
   });
 
   test('a conversion of other weights does not go on with what is left of these', async () => {

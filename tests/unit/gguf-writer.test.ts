@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { sizeLabel } from '../../src/convert/general.js';
+import { checkpointName, sizeLabel } from '../../src/convert/general.js';
 import { type GgufField, layOutGguf } from '../../src/convert/gguf-writer.js';
 import { parseSentencePiece } from '../../src/convert/sentencepiece.js';
 import { textType } from '../../src/convert/tensor-types.js';
@@ -107,6 +107,13 @@ test('sizes are labelled as gguf’s Python package does', () => {
     '8.4B',
     '1.2T',
   ]);
+});
+
+test('a checkpoint is named after its folder, or its model in the cache of the hub', () => {
+  expect(checkpointName('/data/idefics2-8b/')).toBe('idefics2-8b');
+  expect(checkpointName('/c/models--HuggingFaceM4--idefics2-8b/snapshots/2c0_1f')).toBe('idefics2-8b');
+  expect(checkpointName('/data/my model; rm -rf')).toBe('my-model-rm--rf');
+  expect(checkpointName('/')).toBe('model');
 });
 
 test('a SentencePiece model that ends early, or holds something else, is refused', () => {
