@@ -47,7 +47,7 @@ export function downloadEvents(
 
 /** `USER/REPO: 4.37 GB, licence apache-2.0` and what has to be known of it. */
 function describePlan({ source, licence, gated, bytes }: DownloadPlan, entry: CatalogueEntry | undefined): string {
-  const conditions = gated ? ", for which you have agreed to its owner's conditions" : '';
+  const conditions = gated ? ', gated: its owner grants access' : '';
   const declared = licence === undefined ? 'no licence is declared' : `licence ${licence}`;
   const known = entry ? ` (${entry.title}: ${licenceText(entry)})` : '';
   return `downloading ${bytesText(bytes)} from ${source}, ${declared}${known}${conditions}`;

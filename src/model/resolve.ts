@@ -129,12 +129,14 @@ function locate(place: Place): ModelFiles | undefined {
 }
 
 /** Where the files of a URI are in the cache; undefined unless all of them are there. */
-export function locateWanted({ uri, encoder }: Wanted): ModelFiles | undefined {
+export function locateWanted({ uri, encoder, sha256 }: Wanted): ModelFiles | undefined {
   const source = parseHubSource(uri);
   const record = readRecord(source);
   if (!record) return undefined;
   try {
     const chosen = chooseFiles(record.files, source, encoder);
+    // Another content than the catalogue knows is only taken by its URI.
+    if (sha256 !== undefined && chosen.model[0]?.hash !== `sha256:${sha256}`) return undefined;
     const model = chosen.model.map((file) => cachedFile(record, file));
     const mmproj = chosen.mmproj && cachedFile(record, chosen.mmproj);
     if (model.includes(undefined) || (chosen.mmproj && mmproj === undefined)) return undefined;

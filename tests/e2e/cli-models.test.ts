@@ -130,8 +130,10 @@ describe('a download', () => {
     const { code, message } = await errorOf(['models', 'pull', 'mistral-7b-v0.1']);
     expect(code).toBe('DOWNLOAD_MISMATCH');
     expect(message).toContain(`sha256:${sha256(base)}`);
-    expect(message).toMatch(/-m hf:TheBloke\/Mistral-7B-v0\.1-GGUF\/mistral/);
+    const [, uri = ''] = /-m (hf:TheBloke\/Mistral-7B-v0\.1-GGUF\/mistral\S+)$/.exec(message) ?? [];
     expect(hub.requests('files')).toBe(0);
+    expect((await json(['run', '-m', uri, ...QUESTION])).text).toEqual(expect.any(String));
+    expect(await errorOf(['run', '-m', 'mistral-7b-v0.1', ...QUESTION])).toMatchObject({ code: 'DOWNLOAD_MISMATCH' });
   });
 
   test('of a model in parts brings them all, and it runs', async () => {
