@@ -1,5 +1,5 @@
 import type { Argv, CommandModule } from 'yargs';
-import { openReference } from '../evaluation/model-reference.js';
+import { DUMP_SCRIPT, openReference } from '../evaluation/model-reference.js';
 import { type Difference, type ModelReport, verifyModel, within } from '../evaluation/verify-model.js';
 import {
   fetchEvents,
@@ -27,7 +27,7 @@ export const verifyModelCommand: CommandModule<unknown, VerifyModelArguments> = 
     withExamples(
       outputOptions(modelOptions(yargs)).option(
         'reference',
-        textOption('reference', 'File of scripts/verify-model/dump.py', { demandOption: true }),
+        textOption('reference', `File that ${DUMP_SCRIPT} made`, { demandOption: true }),
       ),
       [
         ['Compare', 'verify-model -m model.gguf --reference reference.safetensors'],

@@ -1,6 +1,11 @@
+import { join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import type { PromptPart } from '../model/types.js';
+import { PACKAGE_ROOT } from '../package-root.js';
 import { SafetensorsFile } from '../vectors/safetensors.js';
+
+/** The script that makes references, which needs Python and transformers. */
+export const DUMP_SCRIPT = join(PACKAGE_ROOT, 'scripts', 'verify-model', 'dump.py');
 
 /** What another implementation computed for one prompt. */
 export interface ReferencePrompt {
@@ -15,7 +20,7 @@ export interface ReferencePrompt {
   embeddings: Float32Array;
 }
 
-/** A file of scripts/verify-model/dump.py. */
+/** A file of DUMP_SCRIPT. */
 export interface ModelReference {
   /** What made it, such as `transformers 5.23.0, torch 2.15.0`. */
   madeWith: string;
@@ -40,10 +45,7 @@ interface ListedPrompt {
 export async function openReference(path: string): Promise<ModelReference> {
   const file = await SafetensorsFile.open(path);
   const invalid = (why: string) =>
-    new XpatchError(
-      'REFERENCE_INVALID',
-      `'${path}' is no reference: ${why}. Make one with scripts/verify-model/dump.py.`,
-    );
+    new XpatchError('REFERENCE_INVALID', `'${path}' is no reference: ${why}. Make one with ${DUMP_SCRIPT}.`);
   const { metadata } = file;
   try {
     if (metadata['xpatch.reference'] !== '1') throw invalid('its metadata does not say xpatch.reference 1');

@@ -151,14 +151,14 @@ export function compareRows(actual: Float32Array, expected: Float32Array, width:
       error += (a - b) ** 2;
     }
     square += b2;
-    const cosine = dot / Math.sqrt(a2 * b2);
-    const magnitude = Math.sqrt(a2 / b2);
-    // Written so that NaN, of a row of zeros or of NaN, is the worst.
-    if (!(cosine >= worst.cosine)) worst.cosine = cosine;
-    if (!(Math.abs(magnitude - 1) <= Math.abs(worst.magnitude - 1))) worst.magnitude = magnitude;
+    // NaN, of a row of zeros or of NaN, stays.
+    worst.cosine = Math.min(worst.cosine, dot / Math.sqrt(a2 * b2));
+    worst.magnitude = fartherFromOne(worst.magnitude, Math.sqrt(a2 / b2));
   }
   return { ...worst, nmse: error / square };
 }
+
+const fartherFromOne = (a: number, b: number) => (Number.isNaN(a) || Math.abs(a - 1) >= Math.abs(b - 1) ? a : b);
 
 function firstColumns(rows: Float32Array, from: number, to: number): Float32Array {
   if (from === to) return rows;

@@ -65,17 +65,17 @@ export function measure(actual: Float32Array, expected: Float32Array, width: num
       actual2 += a * a;
       expected2 += e * e;
       error += (a - e) ** 2;
-      if (!(Math.abs(a - e) <= worst.absolute)) worst.absolute = Math.abs(a - e);
+      worst.absolute = Math.max(worst.absolute, Math.abs(a - e));
     }
     square += expected2;
-    const cosine = dot / Math.sqrt(actual2 * expected2);
-    const magnitude = Math.sqrt(actual2 / expected2);
-    // So that NaN is the worst.
-    if (!(cosine >= worst.cosine)) worst.cosine = cosine;
-    if (!(Math.abs(magnitude - 1) <= Math.abs(worst.magnitude - 1))) worst.magnitude = magnitude;
+    // Math.min and Math.max keep NaN.
+    worst.cosine = Math.min(worst.cosine, dot / Math.sqrt(actual2 * expected2));
+    worst.magnitude = fartherFromOne(worst.magnitude, Math.sqrt(actual2 / expected2));
   }
   return { ...worst, nmse: error / square };
 }
+
+export const fartherFromOne = (a: number, b: number) => (Number.isNaN(a) || Math.abs(a - 1) >= Math.abs(b - 1) ? a : b);
 
 /** What of it is out of bounds; empty when all is well. */
 export function outOfBounds(measured: Measured, bounds: Bounds): string[] {

@@ -1,7 +1,7 @@
 // Writes docs/families.json: how far every family is from transformers, the worst of all prompts and cases.
 // node --import tsx tests/parity/measure.ts [family...]; then tests/parity/table.ts makes docs/families.md of it.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { comparisons, type Measured, measure, openFamily, TIERS } from './compare.js';
+import { comparisons, fartherFromOne, type Measured, measure, openFamily, TIERS } from './compare.js';
 import { FAMILIES, type Family, hashOf } from './families.js';
 
 const OUT = new URL('../../docs/families.json', import.meta.url);
@@ -10,7 +10,7 @@ const records = existsSync(OUT) ? JSON.parse(readFileSync(OUT, 'utf8')) : {};
 
 const worse = (a: Measured, b: Measured): Measured => ({
   cosine: Math.min(a.cosine, b.cosine),
-  magnitude: Math.abs(a.magnitude - 1) > Math.abs(b.magnitude - 1) ? a.magnitude : b.magnitude,
+  magnitude: fartherFromOne(a.magnitude, b.magnitude),
   nmse: Math.max(a.nmse, b.nmse),
   absolute: Math.max(a.absolute, b.absolute),
 });

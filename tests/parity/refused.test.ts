@@ -6,6 +6,7 @@ import { loadModel, type PassRow } from '../../src/model/index.js';
 import { gguf, type Tensor } from '../native/gguf-writer.js';
 import { randomVector } from '../native/helpers.js';
 import { temporaryFolder } from '../unit/helpers.js';
+import { FOLDER } from './families.js';
 
 const folder = await temporaryFolder();
 const [N_EMBD, N_FF, N_VOCAB] = [32, 48, 64];
@@ -127,5 +128,14 @@ describe('states that a hook does not hold: run, but neither read nor patched', 
 
   test('the same Llama without these keys is read and patched', async () => {
     expect(await refusal(llama({ 'attention.shared_kv_layers': 0, 'hyper_connection.count': 1 }))).toBe('it ran');
+  });
+});
+
+test('an mmproj that puts tokens around pictures which the vocabulary lacks', async () => {
+  const mmproj = join(FOLDER, 'smolvlm.mmproj.gguf');
+  await using model = await loadModel(join(FOLDER, 'pixtral.gguf'), { device: 'cpu', threads: 1, mmproj });
+  await expect(model.prompt({ image: join(FOLDER, 'pictures', 'tiles-a.png') })).rejects.toMatchObject({
+    code: 'MMPROJ_INVALID',
+    message: expect.stringMatching(/no token that this projector puts around pictures/),
   });
 });
