@@ -1,6 +1,7 @@
 // Conversations: every answer is the one of an empty context on the same tokens, and a turn decodes only what is new.
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { promptFormat } from '../../src/evaluation/experiment/template.js';
 import {
   type ChatOptions,
   ChatSession,
@@ -11,6 +12,7 @@ import {
 } from '../../src/model/index.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
+import { DELIMITER } from '../../src/tasks/template.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { TEMPLATE, writeChatModel } from './chat-model.js';
 import { fixture, load, picture, randomVector } from './helpers.js';
@@ -280,6 +282,15 @@ test('the template is the model file’s own; without one, or without a tokenize
   const { session } = await open();
   const own = new ChatSession(context, { maxTokens: 8 });
   expect((await own.send('Hi')).tokens).toEqual((await session.send('Hi')).tokens);
+
+  const { write } = await promptFormat(model, 'chat');
+  const messages = [{ role: 'user', content: 'Hi' }] as const;
+  expect(write({ instruction: 'Hi' })).toEqual([...ChatTemplate.of(model).render(messages), { mark: DELIMITER }]);
+  await expectError(
+    async () => promptFormat(await load('llama'), 'chat'),
+    'CONFIG_INVALID',
+    /no chat template.*Or use paper/,
+  );
 
   const make = async (name: string) => new ChatSession(await (await load(name)).createContext(contextOptions));
   await expectError(() => make('llama'), 'CHAT_TEMPLATE_MISSING', /--chat-template.*--prompt/);

@@ -11,6 +11,7 @@ import { PACKAGE_ROOT } from '../../src/package-root.js';
 const read = (...path: string[]) => readFileSync(join(PACKAGE_ROOT, ...path), 'utf8');
 const sources = readdirSync(join(PACKAGE_ROOT, 'src', 'cli')).map((file) => read('src', 'cli', file));
 const documents = [
+  'chat.md',
   'convert.md',
   'evaluation.md',
   'models.md',
