@@ -84,7 +84,9 @@ export class Checkpoint {
 }
 
 function invalid(folder: string, problem: string, cause?: unknown): XpatchError {
-  return new XpatchError('CHECKPOINT_INVALID', `${folder} is not a usable checkpoint: ${problem}.`, { cause });
+  // Names from the checkpoint stand in these messages, and a terminal obeys what is among them.
+  const harmless = problem.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd');
+  return new XpatchError('CHECKPOINT_INVALID', `${folder} is not a usable checkpoint: ${harmless}.`, { cause });
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -29,7 +29,10 @@ export const CONVERTED_ARCHITECTURES: readonly string[] = Object.keys(ARCHITECTU
 export interface ConvertOptions {
   /** What the matrices are stored as. Defaults to `f16`. */
   type?: ConversionType;
-  /** Chunks converted at once, 16 MB of the source each. Defaults to the cores, at most 4. */
+  /**
+   * Chunks converted at once, 16 MB of the source each. More than the threads of Node.js (UV_THREADPOOL_SIZE, 4) gain nothing.
+   * Defaults to the cores, at most 4.
+   */
   threads?: number;
   signal?: AbortSignal;
   /** `done` and `total` in bytes of the files. */
@@ -99,7 +102,9 @@ export async function convertCheckpoint(
 function familyOf(checkpoint: Checkpoint): ConvertedFamily {
   const { config } = checkpoint;
   const architecture = Array.isArray(config.architectures) ? config.architectures[0] : undefined;
-  if (typeof architecture !== 'string') throw checkpoint.invalid('its config.json names no architecture');
+  if (typeof architecture !== 'string' || !/^\w+$/.test(architecture)) {
+    throw checkpoint.invalid('its config.json names no architecture');
+  }
   if (!Object.hasOwn(ARCHITECTURES, architecture)) {
     throw new XpatchError(
       'ARCHITECTURE_UNSUPPORTED',

@@ -255,7 +255,9 @@ describe('what cannot be converted is refused before anything is written', () =>
     await refuse(folder, 'CHECKPOINT_INVALID', /no tensor 'model.layers.2/);
     set({ num_hidden_layers: 1 });
     await refuse(folder, 'CHECKPOINT_INVALID', /tensors that this architecture does not have: .*layers\.1\./);
-    set({ num_hidden_layers: 2, hidden_act: 'gelu' });
+    set({ hidden_size: '\u001b[2J' });
+    await refuse(folder, 'CHECKPOINT_INVALID', /hidden_size is "[^\p{Cc}]*"/u);
+    set({ hidden_size: 32, num_hidden_layers: 2, hidden_act: 'gelu' });
     await refuse(folder, 'CHECKPOINT_INVALID', /hidden_act is "gelu"/);
     set({ hidden_act: 'relu2', rope_parameters: { rope_type: 'yarn', factor: 2 } });
     await refuse(folder, 'CHECKPOINT_INVALID', /rope_type is "yarn"/);
