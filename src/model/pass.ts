@@ -109,6 +109,13 @@ export function prepareRow(row: PassRow, limits: PassLimits): PreparedRow {
     interventions: (row.interventions ?? []).flatMap((intervention) => place(intervention, prompt, limits)),
     topK: row.topK ?? 0,
   };
+  // Rows of pictures are -1 among the prompt's tokens; among those of a segment it is what an encoder looked up in vain.
+  if (prompt.segments.some((segment) => segment.kind === 'tokens' && segment.tokens.includes(-1))) {
+    throw new XpatchError(
+      'MMPROJ_INVALID',
+      'The vocabulary of the model has no token that this projector puts around pictures. Take the mmproj that belongs to the model.',
+    );
+  }
   for (const token of prompt.tokens) {
     if (token >= limits.nVocab) {
       throw new XpatchError(

@@ -134,7 +134,9 @@ describe('states that a hook does not hold: run, but neither read nor patched', 
 test('an mmproj that puts tokens around pictures which the vocabulary lacks', async () => {
   const mmproj = join(FOLDER, 'smolvlm.mmproj.gguf');
   await using model = await loadModel(join(FOLDER, 'pixtral.gguf'), { device: 'cpu', threads: 1, mmproj });
-  await expect(model.prompt({ image: join(FOLDER, 'pictures', 'tiles-a.png') })).rejects.toMatchObject({
+  const prompt = await model.prompt({ image: join(FOLDER, 'pictures', 'tiles-a.png') });
+  const context = await model.createContext({ nCtx: 256 });
+  await expect(context.pass([{ prompt, logits: 'last' }])).rejects.toMatchObject({
     code: 'MMPROJ_INVALID',
     message: expect.stringMatching(/no token that this projector puts around pictures/),
   });

@@ -32,12 +32,6 @@ class MtmdEncoder implements ImageEncoder {
       throw nativeError(error, 'The picture cannot be encoded');
     }
     return chunks.map((chunk, i) => {
-      if (chunk.tokens.includes(-1)) {
-        throw new XpatchError(
-          'MMPROJ_INVALID',
-          'The vocabulary of the model has no token that this projector puts around pictures. Take the mmproj that belongs to the model.',
-        );
-      }
       if (chunk.tokens.length) return { kind: 'tokens', tokens: chunk.tokens };
       if (this.positionsPerEmbedding !== (chunk.positions.length / chunk.nRows || 1)) {
         throw new XpatchError(
