@@ -3,7 +3,7 @@ import type { DecodeJob } from '../native/addon.js';
 import { Random } from '../random.js';
 import type { DecodeTarget, RowEnd } from './executor.js';
 import type { Model } from './model.js';
-import type { PassResult, PassRow, PlacedIntervention, PreparedRow } from './pass.js';
+import { type PassResult, type PassRow, type PlacedIntervention, type PreparedRow, promptOf } from './pass.js';
 import type { OnProgress } from './types.js';
 
 export interface GenerateRow extends PassRow {
@@ -84,7 +84,9 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
   if (options.keep && rows.length !== 1) {
     throw new XpatchError('INVALID_ARGUMENT', `keep is for one row; ${rows.length} were given.`);
   }
-  for (const { prompt, interventions = [], everyStep } of rows) {
+  for (const row of rows) {
+    const prompt = promptOf(row);
+    const { interventions = [], everyStep } = row;
     const atLast = interventions.some(({ positions }) => {
       const refs = Array.isArray(positions) ? positions : [positions];
       return prompt.positions(refs).includes(prompt.length - 1);
