@@ -1,5 +1,5 @@
-// An experiment from end to end on a tiny Idefics2, on the CPU and on a Vulkan driver in software. What it answers means nothing;
-// that every kind of prompt and patch gets there is the point.
+// An experiment from end to end on tiny models of the families that mtmd does not know, on the CPU and on a Vulkan driver in
+// software. What it answers means nothing; that every kind of prompt and patch gets there is the point.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { platform } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +17,7 @@ const CONFIG = {
   validation: 4,
   test: 4,
   maxTokens: 2,
+  scores: ['probability'],
   conditions: [
     { name: 'No Context', kind: 'bare' },
     { name: 'Image Prompt', kind: 'prompt', spec: 'image' },
@@ -30,11 +31,18 @@ beforeAll(() => writeFileSync(join(cli.folder, 'vlm.yaml'), JSON.stringify(CONFI
 
 const DEVICES = platform() === 'linux' ? ['cpu', 'Vulkan0'] : ['cpu'];
 
-test.each(DEVICES)('idefics2 on %s', async (device) => {
-  const model = join(FIXTURES, 'idefics2.gguf');
-  const files = ['-m', model, '--mmproj', join(FIXTURES, 'idefics2.mmproj.gguf'), '--device', device];
-  const name = `run-${device}`;
-  const more = ['--threads', '1', '--image-cache', `${name}-pictures`, '--set', `vectorModel=${model}`];
+/** With the language model whose vectors are patched into it. */
+const FAMILIES = [
+  ['idefics2', 'idefics2'],
+  ['mantis-fuyu', 'persimmon'],
+] as const;
+const RUNS = FAMILIES.flatMap(([family, llm]) => DEVICES.map((device) => [family, device, llm] as const));
+
+test.each(RUNS)('%s on %s, with vectors of %s', async (family, device, llm) => {
+  const fixture = (file: string) => join(FIXTURES, `${file}.gguf`);
+  const files = ['-m', fixture(family), '--mmproj', fixture(`${family}.mmproj`), '--device', device];
+  const name = `${family}-${device}`;
+  const more = ['--threads', '1', '--image-cache', `${name}-pictures`, '--set', `vectorModel=${fixture(llm)}`];
   const run = (output: string) =>
     cli.run(['eval', 'vlm.yaml', ...files, ...more, '--quiet', '-o', output], { GGML_VK_VISIBLE_DEVICES: '0' });
   expect(await run(name)).toMatchObject({ code: 0, stderr: '' });
