@@ -281,9 +281,9 @@ static Napi::Value idefics2_encode_js(const Napi::CallbackInfo & info) {
     const uint32_t width  = info[2].As<Napi::Number>().Uint32Value();
     const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
     const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
-    const bool exact      = info[4].As<Napi::Boolean>();
+    const bool flash      = info[4].As<Napi::Boolean>();
     return run_async<gguf_weights, std::vector<float>>(info.Env(), h, info[1],
-        [=] { return idefics2_encode(*shared, rgb, width, height, exact); }, float_array);
+        [=] { return idefics2_encode(*shared, rgb, width, height, flash); }, float_array);
 }
 
 // ---- conversion ------------------------------------------------------------------------------------------------------

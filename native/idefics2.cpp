@@ -10,13 +10,10 @@ struct network {
     const gguf_weights & weights;
     graph_builder &      builder;
     ggml_context *       ctx = builder.ctx;
-    bool                 exact;
 
     ggml_tensor * multiply(ggml_tensor * matrix, ggml_tensor * x) const {
         ggml_tensor * product = ggml_mul_mat(ctx, matrix, x);
-        if (exact) {
-            ggml_mul_mat_set_prec(product, GGML_PREC_F32);
-        }
+        ggml_mul_mat_set_prec(product, GGML_PREC_F32);
         return product;
     }
 
@@ -37,11 +34,8 @@ struct network {
         return ggml_mul(ctx, ggml_rms_norm(ctx, x, epsilon), weights.tensor(name + ".weight"));
     }
 
-    // The tanh form. The CPU backend looks ggml_gelu up in a table of float16.
+    // The tanh form, put together because the CPU backend looks ggml_gelu up in a table of float16.
     ggml_tensor * gelu(ggml_tensor * x) const {
-        if (!exact) {
-            return ggml_gelu(ctx, x);
-        }
         ggml_tensor * cube  = ggml_mul(ctx, ggml_mul(ctx, x, x), x);
         ggml_tensor * inner = ggml_scale(ctx, ggml_add(ctx, x, ggml_scale(ctx, cube, 0.044715f)), 0.7978845608f); // sqrt(2 / pi)
         return ggml_scale(ctx, ggml_add(ctx, x, ggml_mul(ctx, x, ggml_tanh(ctx, inner))), 0.5f);
@@ -54,7 +48,7 @@ struct network {
     }
 
     // Heads of keys and values may be fewer than those of queries; each then serves several neighbouring ones.
-    ggml_tensor * attention(ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, int64_t head_size) const {
+    ggml_tensor * attention(ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, int64_t head_size, bool flash) const {
         const auto heads = [&](ggml_tensor * x) {
             return ggml_reshape_3d(ctx, x, head_size, x->ne[0] / head_size, x->ne[1]);
         };
@@ -63,7 +57,7 @@ struct network {
         const float   scale = 1.0f / std::sqrt(static_cast<float>(head_size));
         q = ggml_permute(ctx, heads(q), 0, 2, 1, 3);
         k = ggml_permute(ctx, heads(k), 0, 2, 1, 3);
-        if (!exact) {
+        if (flash) {
             ggml_tensor * k16 = ggml_cast(ctx, k, GGML_TYPE_F16);
             ggml_tensor * v16 = ggml_cast(ctx, ggml_permute(ctx, heads(v), 0, 2, 1, 3), GGML_TYPE_F16);
             ggml_tensor * out = ggml_flash_attn_ext(ctx, q, k16, v16, nullptr, scale, 0.0f, 0.0f);
@@ -112,7 +106,7 @@ std::vector<int32_t> idefics2_positions(int32_t n, int32_t side) {
     return buckets;
 }
 
-std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, int32_t width, int32_t height, bool exact) {
+std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, int32_t width, int32_t height, bool flash) {
     const auto    u32      = [&](const char * key) { return static_cast<int32_t>(weights.u32(std::string("clip.vision.") + key)); };
     const int32_t patch    = u32("patch_size");
     const int32_t side     = u32("image_size") / patch;
@@ -125,7 +119,7 @@ std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, 
     const size_t  n_nodes  = 64 * static_cast<size_t>(n_blocks + depth + 2);
 
     return weights.compute(n_nodes, [&](graph_builder & builder) {
-        const network net { weights, builder, builder.ctx, exact };
+        const network net { weights, builder };
         ggml_context * ctx = builder.ctx;
 
         const int64_t n_pixels = static_cast<int64_t>(patch) * patch * 3;
@@ -149,7 +143,7 @@ std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, 
             const std::string b = "v.blk." + std::to_string(i) + ".";
             ggml_tensor * y = net.layer_norm(b + "ln1", x, epsilon);
             y = net.attention(net.affine(b + "attn_q", y), net.affine(b + "attn_k", y), net.affine(b + "attn_v", y),
-                x->ne[0] / u32("attention.head_count"));
+                x->ne[0] / u32("attention.head_count"), flash);
             x = ggml_add(ctx, x, net.affine(b + "attn_out", y));
             y = net.gelu(net.affine(b + "ffn_up", net.layer_norm(b + "ln2", x, epsilon)));
             x = ggml_add(ctx, x, net.affine(b + "ffn_down", y));
@@ -163,7 +157,7 @@ std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, 
             ggml_tensor * q  = net.rms_norm(b + "ln_q", z, rms);
             ggml_tensor * kv = ggml_concat(ctx, net.rms_norm(b + "ln_kv", x, rms), q, 1);
             ggml_tensor * y  = net.attention(net.linear(b + "attn_q", q), net.linear(b + "attn_k", kv), net.linear(b + "attn_v", kv),
-                u32("resampler.head_dim"));
+                u32("resampler.head_dim"), false);
             z = ggml_add(ctx, z, net.linear(b + "attn_out", y));
             z = ggml_add(ctx, z, net.swiglu(b + "ffn_", net.rms_norm(b + "ln_ffn", z, rms)));
         }

@@ -11,6 +11,6 @@ std::vector<int32_t> idefics2_positions(int32_t n, int32_t side);
 
 // Rows of embeddings, n_latents * n_embd, of a preprocessed picture: `rgb` holds width * height * 3 bytes. What is left of
 // it right and below of whole patches is not read.
-// `exact` keeps everything but stored weights in float32; otherwise attention may round keys and values to float16, and
-// GELU may be looked up in a table.
-std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, int32_t width, int32_t height, bool exact);
+// `flash`: flash attention between patches where the device has it, which rounds keys and values to float16 but needs no
+// memory for patches * patches * heads scores. All else is computed in float32.
+std::vector<float> idefics2_encode(gguf_weights & weights, const uint8_t * rgb, int32_t width, int32_t height, bool flash);

@@ -35,11 +35,6 @@ export interface LoadOptions {
   imageCacheBytes?: number;
   /** Folder that keeps encoded pictures between runs. Defaults to none. */
   imageCacheFolder?: string;
-  /**
-   * Encodes pictures of Idefics2 without shortcuts: no flash attention, which rounds keys and values to float16, and no table
-   * for GELU. For comparisons with a reference; it takes more memory and time (docs/models/idefics2.md). Defaults to false.
-   */
-  exactImages?: boolean;
   signal?: AbortSignal;
   /** Fraction of the weights that are loaded, 0 to 1. */
   onProgress?: (fraction: number) => void;
@@ -101,7 +96,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     model.hookRefusal = hookRefusal(header, info.recurrent);
     if (files.mmproj && projector) {
       const hash = await hashFiles([files.mmproj], options.signal);
-      const settings = { projector, hash, device, threads, exact: options.exactImages ?? false };
+      const settings = { projector, hash, device, threads };
       const encoder = await openEncoder({ handle, info }, files.mmproj, settings).catch((error) => {
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
       });

@@ -47,13 +47,13 @@ export interface Addon {
 
   /** The tensors of a GGUF file on a device, for picture encoders that mtmd does not have. */
   weightsLoad(options: { path: string; device: string; threads: number }): Promise<WeightsHandle>;
-  /** Rows x n_embd of a preprocessed picture; `exact`: see native/idefics2.h. */
+  /** Rows x n_embd of a preprocessed picture; `flash`: see native/idefics2.h. */
   idefics2Encode(
     weights: WeightsHandle,
     rgb: Uint8Array,
     width: number,
     height: number,
-    exact: boolean,
+    flash: boolean,
   ): Promise<Float32Array>;
   weightsDispose(weights: WeightsHandle): Promise<void>;
 }

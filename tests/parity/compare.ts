@@ -108,7 +108,7 @@ export interface OpenFamily extends AsyncDisposable {
 
 export async function openFamily(family: Family): Promise<OpenFamily> {
   const mmproj = family.mmproj ? join(FOLDER, family.mmproj) : undefined;
-  const model = await loadModel(join(FOLDER, family.model), { device: 'cpu', threads: 1, mmproj, exactImages: true });
+  const model = await loadModel(join(FOLDER, family.model), { device: 'cpu', threads: 1, mmproj });
   const reference = await SafetensorsFile.open(join(FOLDER, family.reference));
   return {
     family,

@@ -8,6 +8,8 @@ export interface Idefics2Shape {
   /** Bounds of the preprocessed picture's edges, pixels. */
   shortestEdge: number;
   longestEdge: number;
+  /** Attention heads of the vision transformer. */
+  nHeads: number;
   nRows: number;
   nEmbd: number;
   /** Token that stands around pictures. */
@@ -127,5 +129,5 @@ export function readIdefics2Shape(header: GgufHeader, invalid: (why: string) => 
   };
   const fakeToken = token(OWN_KEYS.imageBegin);
   if (token(OWN_KEYS.imageEnd) !== fakeToken) throw invalid('two different tokens stand around its pictures');
-  return { patchSize, shortestEdge, longestEdge, nRows, nEmbd, fakeToken };
+  return { patchSize, shortestEdge, longestEdge, nHeads, nRows, nEmbd, fakeToken };
 }

@@ -11,11 +11,17 @@ import type { ImageEncoder } from './encoder.js';
 import { type Idefics2Shape, readIdefics2Shape } from './idefics2-shape.js';
 import type { EncoderOptions } from './index.js';
 
+/**
+ * Bytes of attention scores above which flash attention is used: on the CPU it takes more time for pictures of 378 x 378
+ * (bench/idefics2.mjs), and it is less exact, but for 980 x 980 the scores would take 1.5 GB.
+ */
+const MAX_SCORES = 256 * 1024 * 1024;
+
 /** @throws XpatchError MMPROJ_INVALID, DEVICE_UNKNOWN, NATIVE_FAILURE. */
 export async function openIdefics2(
   info: NativeModelInfo,
   path: string,
-  { hash, device, threads, exact }: EncoderOptions,
+  { hash, device, threads }: EncoderOptions,
 ): Promise<ImageEncoder> {
   const invalid = (why: string) => new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}.`);
   const shape = readIdefics2Shape(readGgufHeader(path), invalid);
@@ -28,7 +34,7 @@ export async function openIdefics2(
     throw invalid(`the model has no token ${shape.fakeToken} to put around pictures: it belongs to another model`);
   }
   const weights = await native().addon.weightsLoad({ path, device, threads });
-  return new Idefics2Encoder(weights, `idefics2:${hash}:${exact ? 'exact' : 'fast'}`, shape, exact);
+  return new Idefics2Encoder(weights, `idefics2:${hash}`, shape);
 }
 
 /**
@@ -43,18 +49,19 @@ class Idefics2Encoder implements ImageEncoder {
     private readonly handle: WeightsHandle,
     readonly id: string,
     private readonly shape: Idefics2Shape,
-    private readonly exact: boolean,
   ) {
     this.frame = { begin: shape.fakeToken, end: shape.fakeToken };
   }
 
   async encode(image: RgbImage): Promise<Segment[]> {
-    const { patchSize, nRows } = this.shape;
+    const { patchSize, nRows, nHeads } = this.shape;
     const seen = await resizeBilinear(image, ...idefics2Size(image.width, image.height, this.shape));
     const { data, width, height } = seen;
+    const patches = Math.floor(width / patchSize) * Math.floor(height / patchSize);
+    const flash = patches ** 2 * nHeads * 4 > MAX_SCORES;
     let embeddings: Float32Array;
     try {
-      embeddings = await native().addon.idefics2Encode(this.handle, data, width, height, this.exact);
+      embeddings = await native().addon.idefics2Encode(this.handle, data, width, height, flash);
     } catch (error) {
       throw nativeError(error, 'The picture cannot be encoded');
     }

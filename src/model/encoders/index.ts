@@ -13,8 +13,6 @@ export interface EncoderOptions {
   hash: string;
   device: string;
   threads: number;
-  /** See `LoadOptions.exactImages`. */
-  exact: boolean;
 }
 
 /**
