@@ -26,7 +26,7 @@ const TARGETS: { file: string; attempt: (path: string) => Attempt }[] = [
     file: `${name}.gguf`,
     attempt: (model: string) => ({ model, tokens }),
   })),
-  ...(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl', 'mantis-fuyu'] as const).flatMap((name) => {
+  ...(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl', 'mantis-fuyu', 'idefics2'] as const).flatMap((name) => {
     const image = picture(name === 'qwen2-vl' ? 'grid-a.png' : 'square-a.png');
     const [model, mmproj] = [`${name}.gguf`, `${name}.mmproj.gguf`];
     return [
