@@ -16,6 +16,7 @@ const documents = [
   'evaluation.md',
   'models.md',
   join('models', 'llava-1.5.md'),
+  join('models', 'mantis-fuyu.md'),
   join('models', 'mistral-vicuna.md'),
   'reproduce.md',
   join('results', 'experiments.md'),
