@@ -171,7 +171,7 @@ export class ChatSession {
     return new XpatchError(
       'CONTEXT_OVERFLOW',
       `With this message the conversation has ${prompt.length} positions, and the context holds ${nCtx} with the answer. ` +
-        'Start anew (/clear), or take a larger context (--n-ctx).',
+        `${this.history.length ? 'Start anew (/clear)' : 'Shorten it'}, or take a larger context (--n-ctx).`,
     );
   }
 }

@@ -258,6 +258,8 @@ test('a full context says so, before it and after, and clear is the way out', as
     /64 .*\/clear.*--n-ctx/,
   );
   expect(rooms).toBeGreaterThan(0);
+  const { session: small } = await open({}, 64);
+  await expectError(() => small.send('x'.repeat(100)), 'CONTEXT_OVERFLOW', /Shorten it, .*--n-ctx/);
   expect(session.messages).toHaveLength(2 * rooms);
   session.clear();
   expect((await session.send('Hi')).tokens.length).toBeGreaterThan(0);
