@@ -154,7 +154,10 @@ function cutPatch(
 
 /** In four sums, which do not wait for each other. */
 function dot(a: Float32Array, i: number, b: Float32Array, j: number, n: number): number {
-  let [w, x, y, z] = [0, 0, 0, 0];
+  let w = 0;
+  let x = 0;
+  let y = 0;
+  let z = 0;
   let k = 0;
   for (; k + 3 < n; k += 4) {
     w += (a[i + k] as number) * (b[j + k] as number);
