@@ -1,4 +1,4 @@
-// Projects: unit needs no addon, native loads it with tiny models, models runs the demo models, e2e starts the built command line, faults kills it.
+// Projects: unit needs no addon, native loads it with tiny models, parity compares these with transformers, models runs the demo models, e2e starts the built command line, faults kills it.
 const common = {
   globalSetup: '<rootDir>/scripts/bundle-client.mjs', // no test sees an old script of the report's page
   testEnvironment: 'node',
@@ -18,5 +18,5 @@ const project = (name) => ({ ...common, displayName: name, testMatch: [`<rootDir
 
 export default {
   testTimeout: 120_000, // a bound on a hang, not on speed: CI shares its cores
-  projects: ['unit', 'native', 'models', 'e2e', 'faults'].map(project),
+  projects: ['unit', 'native', 'parity', 'models', 'e2e', 'faults'].map(project),
 };

@@ -5,6 +5,8 @@
 #include "arguments.h"
 #include "async.h"
 #include "backends.h"
+#include "idefics2.h"
+#include "quantise.h"
 
 // ---- backends --------------------------------------------------------------------------------------------------------
 
@@ -51,6 +53,10 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
     options.device       = string_of(o, "device");
     options.n_gpu_layers = int_of(o, "gpuLayers");
     options.use_mmap     = o.Get("useMmap").As<Napi::Boolean>();
+
+    if (has(o, "qkNorm")) {
+        options.qk_norm = read_qk_norm(o.Get("qkNorm").As<Napi::Object>());
+    }
 
     auto & e = environment_of(env);
     auto on_progress = owned_by_js(e, Napi::Persistent(info[1].As<Napi::Function>()));
@@ -127,6 +133,13 @@ static Napi::Value model_detokenize(const Napi::CallbackInfo & info) {
 static Napi::Value model_is_end(const Napi::CallbackInfo & info) {
     const auto & m = *unwrap<model>(info[0]).value;
     return Napi::Boolean::New(info.Env(), llama_vocab_is_eog(m.vocab, info[1].As<Napi::Number>().Int32Value()));
+}
+
+static Napi::Value model_control_tokens(const Napi::CallbackInfo & info) {
+    const auto tokens = unwrap<model>(info[0]).value->control_tokens();
+    auto array = Napi::Int32Array::New(info.Env(), tokens.size());
+    std::copy(tokens.begin(), tokens.end(), array.Data());
+    return array;
 }
 
 // ---- context ---------------------------------------------------------------------------------------------------------
@@ -248,6 +261,82 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
         });
 }
 
+// ---- weights of our own picture encoders -----------------------------------------------------------------------------
+
+static Napi::Value float_array(Napi::Env env, std::vector<float> & values, const Napi::Value &) {
+    auto array = Napi::Float32Array::New(env, values.size());
+    std::copy(values.begin(), values.end(), array.Data());
+    return array;
+}
+
+static Napi::Value weights_load(const Napi::CallbackInfo & info) {
+    auto o = info[0].As<Napi::Object>();
+    gguf_weights::options options { string_of(o, "path"), string_of(o, "device"), int_of(o, "threads") };
+    return create_async<gguf_weights>(info.Env(), info[0], [options] { return std::make_shared<gguf_weights>(options); });
+}
+
+static Napi::Value idefics2_encode_js(const Napi::CallbackInfo & info) {
+    auto & h    = unwrap<gguf_weights>(info[0]);
+    auto shared = h.value;
+    const uint32_t width  = info[2].As<Napi::Number>().Uint32Value();
+    const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
+    const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
+    const bool flash      = info[4].As<Napi::Boolean>();
+    return run_async<gguf_weights, std::vector<float>>(info.Env(), h, info[1],
+        [=] { return idefics2_encode(*shared, rgb, width, height, flash); }, float_array);
+}
+
+// ---- conversion ------------------------------------------------------------------------------------------------------
+
+// Runs on libuv's pool, so that several chunks run at once; a chunk is short. Keeps both arrays until it is done.
+class quantise_worker : public Napi::AsyncWorker {
+public:
+    explicit quantise_worker(const Napi::CallbackInfo & info)
+        : Napi::AsyncWorker(info.Env()), deferred(info.Env()),
+          source_type(static_cast<ggml_type>(info[1].As<Napi::Number>().Int32Value())),
+          type(static_cast<ggml_type>(info[3].As<Napi::Number>().Int32Value())),
+          n_per_row(info[4].As<Napi::Number>().Int64Value()) {
+        source      = array_data<uint8_t>(info[0], source_bytes);
+        destination = const_cast<uint8_t *>(array_data<uint8_t>(info[2], destination_bytes));
+        kept = Napi::Persistent(Napi::Array::New(info.Env(), 2).As<Napi::Object>());
+        kept.Set(0u, info[0]);
+        kept.Set(1u, info[2]);
+    }
+
+    void Execute() override {
+        try {
+            quantise_rows(source_type, source, source_bytes, type, destination, destination_bytes, n_per_row);
+        } catch (const coded_error & error) {
+            code = error.code;
+            SetError(error.what());
+        } catch (const std::bad_alloc &) {
+            SetError("out of memory");
+        }
+    }
+
+    void OnOK() override { deferred.Resolve(Env().Undefined()); }
+    void OnError(const Napi::Error & error) override { deferred.Reject(js_error(Env(), code, error.Message()).Value()); }
+
+    Napi::Promise::Deferred deferred;
+
+private:
+    Napi::ObjectReference kept;
+    const uint8_t *       source      = nullptr;
+    uint8_t *             destination = nullptr;
+    size_t                source_bytes = 0, destination_bytes = 0;
+    ggml_type             source_type, type;
+    int64_t               n_per_row;
+    std::string           code = "NATIVE_FAILURE";
+};
+
+// quantise(source: Uint8Array, sourceType, destination: Uint8Array, type, valuesPerRow), types by ggml's numbers
+static Napi::Value quantise(const Napi::CallbackInfo & info) {
+    auto worker  = std::make_unique<quantise_worker>(info);
+    auto promise = worker->deferred.Promise();
+    worker.release()->Queue(); // deletes itself
+    return promise;
+}
+
 // ---- dispose ---------------------------------------------------------------------------------------------------------
 
 // The value leaves the handle at once, so later calls throw; it is freed on the handle's thread, behind what runs there.
@@ -288,7 +377,9 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("modelTokenize", model_tokenize);
     add("modelDetokenize", model_detokenize);
     add("modelIsEnd", model_is_end);
+    add("modelControlTokens", model_control_tokens);
     add("modelDispose", dispose<model>);
+    add("quantise", quantise);
     add("contextCreate", context_create);
     add("contextSize", context_size);
     add("contextHookLayers", context_hook_layers);
@@ -299,6 +390,9 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("visionCreate", vision_create);
     add("visionEncode", vision_encode);
     add("visionDispose", dispose<vision>);
+    add("weightsLoad", weights_load);
+    add("idefics2Encode", idefics2_encode_js);
+    add("weightsDispose", dispose<gguf_weights>);
     return exports;
 }
 

@@ -69,6 +69,26 @@ inline bool has(const Napi::Object & o, const char * key) {
     return o.Has(key) && !o.Get(key).IsUndefined();
 }
 
+inline std::shared_ptr<const qk_norm_weights> read_qk_norm(const Napi::Object & o) {
+    auto weights = std::make_shared<qk_norm_weights>();
+    weights->n_layer  = int_of(o, "nLayers");
+    weights->head_dim = int_of(o, "headSize");
+    weights->epsilon  = o.Get("epsilon").As<Napi::Number>().FloatValue();
+    if (weights->n_layer < 1 || weights->head_dim < 1) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "norms of queries and keys need layers and a head size");
+    }
+    const size_t n = static_cast<size_t>(weights->n_layer) * weights->head_dim;
+    const auto read = [&](const char * key, std::vector<float> & values) {
+        const float * data = array_of<float>(o.Get(key), n, key);
+        values.assign(data, data + n);
+    };
+    read("qWeight", weights->q_weight);
+    read("qBias", weights->q_bias);
+    read("kWeight", weights->k_weight);
+    read("kBias", weights->k_bias);
+    return weights;
+}
+
 inline std::vector<decode_job::seq_range> read_ranges(const Napi::Value & value) {
     const auto flat = int_vector(value);
     std::vector<decode_job::seq_range> ranges;
@@ -92,6 +112,12 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
     const size_t n_vocab = llama_vocab_n_tokens(owner.vocab);
     decode_job job;
     job.clear = has(o, "clear") && o.Get("clear").As<Napi::Boolean>();
+    if (has(o, "cuts")) {
+        const auto values = int_vector(o.Get("cuts"));
+        for (size_t i = 0; i + 1 < values.size(); i += 2) {
+            job.cuts.push_back({ values[i], values[i + 1] });
+        }
+    }
     if (has(o, "copies")) { job.copies = read_ranges(o.Get("copies")); }
     if (!has(o, "sequences")) {
         return job;

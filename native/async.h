@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "errors.h"
+#include "gguf_weights.h"
 #include "runtime.h"
 #include "vision.h"
 #include "worker.h"
@@ -56,7 +57,7 @@ struct handle : handle_base {
     using handle_base::handle_base;
 
     void abort() override {
-        if constexpr (std::is_same_v<T, context>) {
+        if constexpr (std::is_same_v<T, context> || std::is_same_v<T, gguf_weights>) {
             if (value) {
                 value->abort_requested = true;
             }
@@ -70,6 +71,7 @@ struct handle : handle_base {
 template <> inline const napi_type_tag handle<model>::tag   = { 0x7870617463680001, 0x6d6f64656c000000 };
 template <> inline const napi_type_tag handle<context>::tag = { 0x7870617463680002, 0x636f6e7465787400 };
 template <> inline const napi_type_tag handle<vision>::tag  = { 0x7870617463680003, 0x766973696f6e0000 };
+template <> inline const napi_type_tag handle<gguf_weights>::tag = { 0x7870617463680004, 0x7765696768747300 };
 
 inline Napi::Error js_error(Napi::Env env, const std::string & code, const std::string & message) {
     auto error = Napi::Error::New(env, message);

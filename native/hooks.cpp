@@ -142,14 +142,10 @@ void hook_table::apply(ggml_tensor * tensor, armed_node & node) {
     }
 }
 
-bool hook_table::callback(ggml_tensor * tensor, bool ask, void * user_data) {
-    auto *       table = static_cast<hook_table *>(user_data);
-    armed_node * node  = table->nodes.empty() ? nullptr : table->find(tensor->name);
-    if (ask) {
-        return node != nullptr;
-    }
-    if (node) {
-        table->apply(tensor, *node);
-    }
-    return true; // false would end only the current split of the graph
+bool hook_table::wants(const ggml_tensor * tensor) {
+    return !nodes.empty() && find(tensor->name) != nullptr;
+}
+
+void hook_table::apply(ggml_tensor * tensor) {
+    apply(tensor, *find(tensor->name));
 }

@@ -34,8 +34,7 @@ struct patch {
     float *              deltas;
 };
 
-// What the eval callback of a context does during one decode. The callback itself is installed once, when the context
-// is made, because llama.cpp attaches it to the scheduler when a graph is built and not when a graph is reused.
+// What the eval callback of a context reads and overwrites during one decode.
 class hook_table {
 public:
     // `n_rows` rows in the batch; output_row[i] is the index of batch row i among the rows with outputs, or -1:
@@ -46,8 +45,9 @@ public:
     // Throws coded_error when an armed hook did not fire exactly once, or met a tensor that it cannot handle.
     void check_fired() const;
 
-    // ggml_backend_sched_eval_callback
-    static bool callback(ggml_tensor * tensor, bool ask, void * user_data);
+    // The two halves of the eval callback: whether a node is to be computed and shown, and what is done with it then.
+    bool wants(const ggml_tensor * tensor);
+    void apply(ggml_tensor * tensor);
 
     // Node name of llama.cpp for a hook point, e.g. "l_out".
     static const char * node_name(hook_point hook);

@@ -11,7 +11,7 @@
 #include <cstdio>
 #include <numeric>
 
-model::model(const options & o) {
+model::model(const options & o) : qk_norm(o.qk_norm) {
     auto params = llama_model_default_params();
     auto devices = backends_select(o.device);
     params.devices      = devices.data();
@@ -32,6 +32,11 @@ model::model(const options & o) {
         throw aborted ? coded_error("ABORTED", "loading was aborted") : coded_error("MODEL_LOAD", log_take());
     }
     vocab = llama_model_get_vocab(handle);
+    if (qk_norm && (qk_norm->n_layer != llama_model_n_layer(handle) ||
+                    qk_norm->head_dim * llama_model_n_head(handle) != llama_model_n_embd(handle))) {
+        llama_model_free(handle);
+        throw coded_error("GGUF_INVALID", "the norms of its queries and keys do not fit its layers and heads");
+    }
 }
 
 model::~model() {
@@ -91,7 +96,19 @@ std::string model::detokenize(const std::vector<int32_t> & tokens, bool render_s
     return text;
 }
 
-context::context(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)), n_seq(o.n_seq), n_threads(o.n_threads) {
+std::vector<int32_t> model::control_tokens() const {
+    std::vector<int32_t> tokens;
+    const bool none = llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE; // llama.cpp asserts on the attributes of these
+    for (int32_t token = 0; !none && token < llama_vocab_n_tokens(vocab); ++token) {
+        if (llama_vocab_get_attr(vocab, token) & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN)) {
+            tokens.push_back(token);
+        }
+    }
+    return tokens;
+}
+
+context::context(std::shared_ptr<model> shared, const options & o)
+    : owner(std::move(shared)), norm(owner->qk_norm), n_seq(o.n_seq), n_threads(o.n_threads) {
     auto params = llama_context_default_params();
     params.n_ctx           = o.n_ctx;
     params.n_batch         = o.n_ubatch;
@@ -106,8 +123,8 @@ context::context(std::shared_ptr<model> shared, const options & o) : owner(std::
     params.kv_unified      = true; // keeps the order of the rows, and makes copying a sequence a matter of metadata
     params.swa_full        = true; // a shared prefix must keep all of its cells
     params.no_perf         = true;
-    params.cb_eval           = hook_table::callback;
-    params.cb_eval_user_data = &hooks;
+    params.cb_eval           = on_node;
+    params.cb_eval_user_data = this;
     params.abort_callback      = [](void * data) { return static_cast<context *>(data)->abort_requested.load(); };
     params.abort_callback_data = this;
 
@@ -135,6 +152,22 @@ context::~context() {
     if (threadpool) {
         cpu_function<decltype(&ggml_threadpool_free)>("ggml_threadpool_free")(threadpool);
     }
+}
+
+bool context::on_node(ggml_tensor * tensor, bool ask, void * data) {
+    auto &     self   = *static_cast<context *>(data);
+    const bool norms  = self.norm.wants(tensor);
+    const bool hooked = self.hooks.wants(tensor);
+    if (ask) {
+        return norms || hooked;
+    }
+    if (norms) {
+        self.norm.apply(tensor);
+    }
+    if (hooked) {
+        self.hooks.apply(tensor);
+    }
+    return true; // false would end only the current split of the graph
 }
 
 std::vector<int32_t> context::hook_layers(hook_point hook) {
@@ -191,6 +224,11 @@ void context::decode(const decode_job & job) {
         // Data too after NaN: masked cells still enter the attention, as 0 * NaN.
         llama_memory_clear(memory, poisoned);
         poisoned = false;
+    }
+    for (const auto & c : job.cuts) {
+        if (!llama_memory_seq_rm(memory, c.seq, c.p0, -1)) {
+            throw coded_error("NATIVE_FAILURE", "this model's cache cannot be cut at position " + std::to_string(c.p0));
+        }
     }
     for (const auto & c : job.copies) {
         llama_memory_seq_cp(memory, c.src, c.dst, c.p0, c.p1);
@@ -258,6 +296,7 @@ void context::decode(const decode_job & job) {
     batch.logits   = outputs.data();
 
     log_take();
+    norm.start();
     hooks.arm(llama_model_n_embd(owner->handle), std::move(output_row), job.captures, job.patches);
     llama_set_causal_attn(handle, !job.non_causal);
     struct restore_at_exit {
@@ -276,6 +315,7 @@ void context::decode(const decode_job & job) {
         case 2:  throw coded_error("ABORTED", "the decode was aborted");
         default: throw coded_error("NATIVE_FAILURE", "llama_decode returned " + std::to_string(status) + ": " + log_take());
     }
+    norm.check_fired();
     hooks.check_fired();
 
     const auto require_finite = [&](const float * values, size_t n, const std::string & what) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "hooks.h"
+#include "qk_norm.h"
 
 #include "ggml-cpu.h"
 #include "llama.h"
@@ -27,6 +28,7 @@ double log_sum_exp(const float * logits, int32_t n_vocab);
 struct model {
     llama_model *       handle = nullptr;
     const llama_vocab * vocab  = nullptr;
+    std::shared_ptr<const qk_norm_weights> qk_norm;
 
     struct options {
         std::string                  path;
@@ -34,6 +36,7 @@ struct model {
         int32_t                      n_gpu_layers; // negative = all
         bool                         use_mmap;
         std::function<bool(float)>   progress;     // false = abort
+        std::shared_ptr<const qk_norm_weights> qk_norm; // null: none
     };
 
     explicit model(const options & options);
@@ -44,14 +47,18 @@ struct model {
     int32_t              positions_per_embedding() const; // 4 with M-RoPE, otherwise 1
     std::vector<int32_t> tokenize(const std::string & text, bool add_special, bool parse_special) const;
     std::string          detokenize(const std::vector<int32_t> & tokens, bool render_special) const;
+    std::vector<int32_t> control_tokens() const; // those that tokenize() reads only with parse_special
 };
 
 // One llama_decode, prepared by src/model/: at most n_ubatch rows, so that one decode is one ubatch and a row of the
 // batch is a row of every tensor. All pointers stay valid during the call.
 struct decode_job {
-    // Before the decode: forget everything; copy positions [p0, p1) of a sequence to another.
+    // Before the decode: forget everything, or what a sequence holds from a position on; copy positions [p0, p1) of a
+    // sequence to another.
     struct seq_range { int32_t src, dst, p0, p1; };
+    struct seq_cut { int32_t seq, p0; };
     bool                   clear = false;
+    std::vector<seq_cut>   cuts;
     std::vector<seq_range> copies;
 
     int32_t         n_rows     = 0;
@@ -113,10 +120,15 @@ public:
     std::atomic<bool> abort_requested { false };
 
 private:
+    // ggml_backend_sched_eval_callback. Installed once, when the context is made, because llama.cpp attaches it to the
+    // scheduler when a graph is built and not when a graph is reused.
+    static bool on_node(ggml_tensor * tensor, bool ask, void * self);
+
     std::shared_ptr<model> owner;
     llama_context *        handle     = nullptr;
     ggml_threadpool *      threadpool = nullptr;
     hook_table             hooks;
+    qk_norm                norm;
     bool                   poisoned   = false; // NaN was seen in what a decode returned
     std::unique_ptr<output_head> head;
     uint32_t               n_seq;

@@ -1,4 +1,13 @@
 // The public interface: what is not exported here may change without notice.
+export {
+  CONVERTED_ARCHITECTURES,
+  type Conversion,
+  type ConvertedFamily,
+  type ConvertedFile,
+  type ConvertOptions,
+  convertCheckpoint,
+} from './convert/convert.js';
+export { CONVERSION_TYPES, type ConversionType } from './convert/tensor-types.js';
 export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './errors.js';
 export {
   type ClassCurve,

@@ -7,10 +7,21 @@ import { BuildError } from './errors.mjs';
 export const CORRECTIONS = [
   {
     // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.
-    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/models/parity.test.ts).
+    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/parity/transformers.test.ts).
     file: 'tools/mtmd/models/llava.cpp',
     from: 'ggml_concat(ctx0, inp, model.class_embedding, 1)',
     to: 'ggml_concat(ctx0, model.class_embedding, inp, 1)',
+  },
+  {
+    // The same of InternVL, whose positions are added in the order of the rows (tests/parity, family internvl: cosine 0.64 without).
+    file: 'tools/mtmd/models/internvl.cpp',
+    from: 'ggml_concat(ctx0, inp, cls_repeated, 1)',
+    to: 'ggml_concat(ctx0, cls_repeated, inp, 1)',
+  },
+  {
+    file: 'tools/mtmd/models/internvl.cpp',
+    from: 'n_embd, n_patches, n_batch,\n        cur->nb[1], cur->nb[2], 0);',
+    to: 'n_embd, n_patches, n_batch,\n        cur->nb[1], cur->nb[2], cur->nb[1]);',
   },
   {
     // mtmd keeps its structs to one file, and no function of it gives the pixels that a picture was reduced to. native/vision.cpp

@@ -3,6 +3,7 @@ import { XpatchError } from '../errors.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { ModelIdentity, Progress } from '../model/types.js';
+import { type FetchEvents, fetchModel } from './fetch-model.js';
 import { interruptSignal } from './interrupt.js';
 import { textOption, wholeOption } from './options.js';
 import { ProgressLine } from './progress.js';
@@ -30,13 +31,16 @@ export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelA
   return yargs
     .option(
       'model',
-      textOption('model', 'GGUF file, or demo for the shipped model', {
+      textOption('model', 'GGUF file, a name as models list shows, or hf:USER/REPO[:Q4_K_M]', {
         alias: 'm',
         demandOption: model === undefined,
         default: model,
       }),
     )
-    .option('mmproj', textOption('mmproj', 'GGUF file of the picture encoder. Defaults to that of a shipped model'))
+    .option(
+      'mmproj',
+      textOption('mmproj', 'GGUF file of the picture encoder. Defaults to that of the name or of the hub'),
+    )
     .option('device', textOption('device', 'auto, cpu, or a device as doctor names it', { default: 'auto' }))
     .option('gpu-layers', wholeOption('gpu-layers', 0, 'Layers to keep on the device. Defaults to all'))
     .option(
@@ -72,15 +76,33 @@ export interface Session {
   track(label: string): (progress: Progress) => void;
 }
 
-/** Loads the model that the options name. */
-export async function openModel(
-  args: ModelArguments,
-  events: { signal: AbortSignal; onProgress: (fraction: number) => void },
-): Promise<Model> {
+/** Loads the model that the options name; downloads it first where it is not on this machine. */
+export async function openModel(args: ModelArguments, events: FetchEvents, what = 'loading the model'): Promise<Model> {
+  const { signal, onDoing } = events;
+  const files = await fetchModel(args.model, args.mmproj, events);
+  onDoing(what);
   // Not imported at the top: --help and doctor must work where the addon or sharp does not.
   const { loadModel } = await import('../model/model.js');
-  const { mmproj, device, gpuLayers, threads, imageCache } = args;
-  return loadModel(args.model, { mmproj, device, gpuLayers, threads, imageCacheFolder: imageCache, ...events });
+  const { device, gpuLayers, threads, imageCache: imageCacheFolder } = args;
+  const onProgress = (fraction: number) => onDoing(what, fraction);
+  return loadModel(files.model, {
+    mmproj: files.mmproj,
+    device,
+    gpuLayers,
+    threads,
+    imageCacheFolder,
+    signal,
+    onProgress,
+  });
+}
+
+/** Shows a download and the loading of a model on a line of progress. */
+export function fetchEvents(signal: AbortSignal, progress: ProgressLine): FetchEvents {
+  return {
+    signal,
+    onDoing: (what, fraction, detail) => progress.update(what, fraction, detail),
+    onNote: (text) => progress.note(text),
+  };
 }
 
 /** Loads the model, makes a context, does the work, and frees both, whatever happens. */
@@ -93,8 +115,7 @@ export async function withSession<T>(
   const track = (label: string) => (p: Progress) => progress.update(label, p.total > 0 ? p.done / p.total : undefined);
   let model: Model | undefined;
   try {
-    progress.update('loading the model');
-    model = await openModel(args, { signal, onProgress: (done) => progress.update('loading the model', done) });
+    model = await openModel(args, fetchEvents(signal, progress));
     const { nCtx, nUbatch, flashAttention } = args;
     const context = await model.createContext({ nCtx, nUbatch, flashAttention });
     return await work({ model, context, signal, progress, track });

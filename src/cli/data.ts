@@ -3,7 +3,7 @@ import type { Argv, CommandModule } from 'yargs';
 import type { CheckOptions, TaskCheck } from '../tasks/check.js';
 import type { FirstToken } from '../tasks/findings.js';
 import { isTaskFile } from '../tasks/task.js';
-import { type OutputArguments, outputOptions, printJson } from './common.js';
+import { fetchEvents, type OutputArguments, openModel, outputOptions, printJson } from './common.js';
 import { EXIT, usageError } from './errors.js';
 import { interruptSignal } from './interrupt.js';
 import { textOption, withExamples } from './options.js';
@@ -27,7 +27,7 @@ interface ImportArguments extends OutputArguments {
   domain?: string;
 }
 
-const MODEL = textOption('model', 'GGUF file, or demo: whose tokenizer tells which answers begin alike', {
+const MODEL = textOption('model', 'Model, as elsewhere, whose tokenizer tells which answers begin alike', {
   alias: 'm',
 });
 
@@ -143,10 +143,8 @@ async function withTokens<T>(
   const progress = new ProgressLine(!json && !quiet);
   try {
     if (source === undefined) return await work({ signal }, progress);
-    progress.update('loading the model');
-    const { loadModel } = await import('../model/model.js');
     const { tokensAfterDelimiter } = await import('../evaluation/token-classes.js');
-    await using model = await loadModel(source, { device: 'cpu', signal });
+    await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(signal, progress));
     const firstToken: FirstToken = (answer) => {
       const [first] = tokensAfterDelimiter(model, answer);
       return first === undefined ? undefined : model.detokenize([first]);

@@ -46,7 +46,7 @@ export const demo: CommandModule<unknown, DemoArguments> = {
         ['The whole table on the shipped model', 'demo'],
         ['A first look', 'demo --seeds 1 --test 20'],
         ['A style that the shipped model was trained on', 'demo --style noto'],
-        ['Text queries of a language model', 'demo -m smollm2-135m.gguf'],
+        ['Text queries of a language model', 'demo -m smollm2-135m'],
         ['More experiments', 'eval'],
       ],
     ) as Argv<unknown> as Argv<DemoArguments>,

@@ -5,9 +5,10 @@ import type { Argv, CommandModule } from 'yargs';
 import { findLlama, PACKAGE_ROOT, packageVersion } from '../../scripts/build/layout.mjs';
 import type { Device } from '../native/addon.js';
 import type { BuildInfo } from '../native/load.js';
-import { type OutputArguments, outputOptions, printJson, requireNotAborted } from './common.js';
+import { fetchEvents, type OutputArguments, outputOptions, printJson, requireNotAborted } from './common.js';
 import type { ChildMessage } from './doctor-child.js';
 import { EXIT } from './errors.js';
+import { fetchModel } from './fetch-model.js';
 import { interruptSignal } from './interrupt.js';
 import { textOption, withExamples } from './options.js';
 import { ProgressLine } from './progress.js';
@@ -52,7 +53,11 @@ export const doctor: CommandModule<unknown, DoctorArguments> = {
       ],
     ) as Argv<unknown> as Argv<DoctorArguments>,
   handler: async ({ model, mmproj, device, json, quiet }) => {
-    const diagnosis = await diagnose({ model, mmproj, device }, new ProgressLine(!json && !quiet));
+    const progress = new ProgressLine(!json && !quiet);
+    // A shipped model is looked at by the child: doctor has to say what is wrong with it.
+    const files =
+      model === 'demo' ? { model, mmproj } : await fetchModel(model, mmproj, fetchEvents(interruptSignal(), progress));
+    const diagnosis = await diagnose({ ...files, device }, progress);
     if (json) printJson(diagnosis);
     else process.stdout.write(describe(diagnosis));
     if (!diagnosis.ok) process.exitCode = EXIT.failed;

@@ -18,6 +18,7 @@ import { describeRun, provenanceOf, writeReport } from '../report/write-report.j
 import { openModel } from './common.js';
 import { estimateCost } from './eval-estimate.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
+import type { FetchEvents } from './fetch-model.js';
 
 interface Events {
   readonly signal: AbortSignal;
@@ -30,10 +31,12 @@ const CONTEXT = { nCtx: 4096, nUbatch: 512 };
 /** Does a whole job of `xpatch eval` and gives what ends it. */
 export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage> {
   const { signal, tell } = events;
-  const load = (args: EvalJob['model'], what: string) => {
-    void tell({ type: 'doing', what });
-    return openModel(args, { signal, onProgress: (fraction) => void tell({ type: 'doing', what, fraction }) });
+  const loading: FetchEvents = {
+    signal,
+    onDoing: (what, fraction, detail) => void tell({ type: 'doing', what, fraction, detail }),
+    onNote: (text) => void tell({ type: 'note', text }),
   };
+  const load = (args: EvalJob['model'], what: string) => openModel(args, loading, what);
   await using model = await load(job.model, 'loading the model');
   const { experiment, notes } = fitToModel(job.loaded, model.hasVision);
   for (const text of notes) void tell({ type: 'note', text });

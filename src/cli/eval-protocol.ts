@@ -48,7 +48,7 @@ export interface EvalResult {
 export type ParentMessage = { readonly type: 'job'; readonly job: EvalJob } | { readonly type: 'stop' };
 
 export type ChildMessage =
-  | { readonly type: 'doing'; readonly what: string; readonly fraction?: number }
+  | { readonly type: 'doing'; readonly what: string; readonly fraction?: number; readonly detail?: string }
   | { readonly type: 'note'; readonly text: string }
   | {
       readonly type: 'plan';

@@ -6,7 +6,7 @@ import { type ModelArguments, type OutputArguments, printJson } from './common.j
 import type { ChildMessage, EvalResult } from './eval-protocol.js';
 import { explainInterrupt, interruptSignal } from './interrupt.js';
 import { ProgressLine } from './progress.js';
-import { RunRate } from './run-rate.js';
+import { duration, RunRate } from './run-rate.js';
 import { type EvalEvent, supervise } from './supervise.js';
 
 export interface EvalWork {
@@ -51,7 +51,7 @@ export async function runEval(
         emit('process', { pid: event.pid });
         break;
       case 'doing':
-        line.update(event.what, event.fraction);
+        line.update(event.what, event.fraction, event.detail);
         break;
       case 'note':
         line.note(event.text);
@@ -123,12 +123,4 @@ function describeRate({ done, total }: ExperimentProgress, perSecond: number | u
     perSecond === undefined ? '' : `, ${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond)} queries/s`;
   const rest = left === undefined ? '' : `, ${duration(left)} left`;
   return `${done} of ${total}${speed}${rest}`;
-}
-
-/** `40 s`, `12 min`, `3 h 20 min` */
-export function duration(seconds: number): string {
-  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 90) return `${minutes} min`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

@@ -3,13 +3,15 @@ import type { Argv, CommandModule } from 'yargs';
 import { loadExperiment } from '../evaluation/experiment/config.js';
 import { PRESETS } from '../evaluation/experiment/presets.js';
 import { parseShard } from '../evaluation/experiment/shard.js';
+import { findEntry } from '../model/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { type ModelArguments, modelOptions, type OutputArguments, outputOptions, printJson } from './common.js';
 import { usageError } from './errors.js';
 import type { EvalResult } from './eval-protocol.js';
-import { duration, type PlanResult, runEval } from './eval-run.js';
+import { type PlanResult, runEval } from './eval-run.js';
 import { repeatedOption, textOption, withExamples } from './options.js';
 import { commandLine, timestamp } from './report-run.js';
+import { duration } from './run-rate.js';
 
 interface EvalArguments extends ModelArguments, OutputArguments {
   experiment?: string;
@@ -19,9 +21,6 @@ interface EvalArguments extends ModelArguments, OutputArguments {
   memory?: string;
   shard?: string;
 }
-
-/** Language models that the shipped ones grew from. */
-const BASE_MODELS: Readonly<Record<string, string>> = { demo: 'demo-base' };
 
 /** `xpatch eval`: an experiment of a preset or of a config file. */
 export const evaluate: CommandModule<unknown, EvalArguments> = {
@@ -50,7 +49,7 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
         ['The presets', 'eval'],
         ["The paper's main table", 'eval main -m demo'],
         ['Smaller', 'eval main -m demo --set "seeds=[1]" --set test=20'],
-        ['What a config file of yours would take', 'eval mine.yaml -m llava.gguf --mmproj mmproj.gguf --plan'],
+        ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
         ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
       ],
     ) as Argv<unknown> as Argv<EvalArguments>,
@@ -60,11 +59,12 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
       listPresets(json);
       return;
     }
-    if (args.model === '') throw usageError('Name a model with -m: a GGUF file, or demo for the shipped one.');
+    if (args.model === '')
+      throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
     if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
     const settings = [...(args.set ?? [])];
-    const base = BASE_MODELS[args.model];
-    // Where nothing else is said: the model that a shipped one grew from.
+    const base = findEntry(args.model)?.baseModel;
+    // Where nothing else is said: the language model under the VLM.
     if (source === 'llm-to-vlm' && base !== undefined) settings.unshift(`vectorModel=${base}`);
     const loaded = await loadExperiment(source, settings);
     const memory = args.memory === undefined ? undefined : parseBytes(args.memory);

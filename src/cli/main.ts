@@ -19,12 +19,14 @@ import { extract } from './extract.js';
 import { interruptCode, interruptMessage } from './interrupt.js';
 import { lens } from './lens.js';
 import { merge } from './merge.js';
+import { models } from './models.js';
 import { withExamples } from './options.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
 import { sweep } from './sweep.js';
 import { tune } from './tune.js';
 import { verify } from './verify.js';
+import { verifyModelCommand } from './verify-model.js';
 import { view } from './view.js';
 
 const commands = [
@@ -41,7 +43,9 @@ const commands = [
   decode,
   embed,
   data,
+  models,
   verify,
+  verifyModelCommand,
   merge,
   view,
   doctor,

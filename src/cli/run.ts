@@ -5,15 +5,8 @@ import type { PassResult } from '../model/pass.js';
 import type { InterventionReport } from '../model/types.js';
 import { recordPrompt } from '../vectors/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
-import {
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  printJson,
-  requireNotAborted,
-  withSession,
-} from './common.js';
+import { type ChatArguments, chat, checkChatArguments } from './chat.js';
+import { modelOptions, outputOptions, printJson, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
 import {
   parsePosition,
@@ -25,25 +18,22 @@ import {
   withExamples,
 } from './options.js';
 import { requireWritable } from './output-file.js';
-import { type PatchArguments, patchOptions } from './patch-options.js';
+import { patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-interface RunArguments extends ModelArguments, OutputArguments, PromptArguments, PatchArguments {
-  patch?: string;
-  layer?: number;
+interface RunArguments extends PromptArguments, Omit<ChatArguments, 'image' | 'escape'> {
+  chat: boolean;
   everyStep: boolean;
-  maxTokens: number;
-  temperature: number;
-  seed: number;
-  stop?: string[];
   saveLogits?: string;
 }
+
+const MAX_TOKENS = 16;
 
 /** `xpatch run`: generates text, with a vector patched in when asked. */
 export const run: CommandModule<unknown, RunArguments> = {
   command: 'run',
-  describe: 'Generate text, plain or with a vector patched in',
+  describe: 'Generate text or chat, plain or with a vector patched in',
   builder: (yargs) =>
     withExamples(
       patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
@@ -53,10 +43,12 @@ export const run: CommandModule<unknown, RunArguments> = {
         .group(['patch', 'layer', 'position', 'op', 'vector-position', 'every-step'], 'Patch:')
         .option(
           'max-tokens',
-          wholeOption('max-tokens', 0, 'Largest number of new tokens; 0 with --save-logits only', {
-            alias: 'n',
-            default: 16,
-          }),
+          wholeOption(
+            'max-tokens',
+            0,
+            `Largest number of new tokens; 0 with --save-logits only. Defaults to ${MAX_TOKENS}, in a chat to 1024`,
+            { alias: 'n' },
+          ),
         )
         .option('temperature', {
           type: 'number',
@@ -68,24 +60,44 @@ export const run: CommandModule<unknown, RunArguments> = {
         .option('seed', wholeOption('seed', 0, 'Seed of the sampling', { default: 1 }))
         .option('stop', repeatedOption('Text that ends the answer; repeat for more'))
         .option('save-logits', textOption('save-logits', 'Write the logits of the last prompt position to this file'))
-        .group(['max-tokens', 'temperature', 'seed', 'stop'], 'Generation:'),
+        .group(['max-tokens', 'temperature', 'seed', 'stop'], 'Generation:')
+        .option('chat', {
+          type: 'boolean',
+          default: false,
+          describe: 'Talk in the chat template of the model, see /help there',
+        })
+        .option('system', textOption('system', 'System message of the chat'))
+        .option(
+          'chat-template',
+          textOption('chat-template', 'File with a chat template (Jinja) in place of the own one'),
+        )
+        .group(['chat', 'system', 'chat-template'], 'Chat:'),
       [
         ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
         [
           'A task vector patched into a picture query',
           'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --patch capital.safetensors --layer 4',
         ],
+        ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
         ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
       ],
     ) as Argv<unknown> as Argv<RunArguments>,
   handler: async (args) => {
+    if (args.chat) {
+      checkChatArguments({ ...args });
+      checkPatchArguments(args);
+      return chat(args);
+    }
+    if (args.system !== undefined || args.chatTemplate !== undefined) {
+      throw usageError(`--${args.system === undefined ? 'chat-template' : 'system'} belongs to --chat.`);
+    }
+    const { maxTokens = MAX_TOKENS } = args;
     const parts = promptParts(args);
     checkPatchArguments(args);
-    if (args.maxTokens === 0 && args.saveLogits === undefined) {
+    if (maxTokens === 0 && args.saveLogits === undefined) {
       throw usageError('-n 0 generates nothing: that is of use with --save-logits only.');
     }
-    if (args.maxTokens === 0 && args.everyStep)
-      throw usageError('--every-step needs new tokens, and -n 0 allows none.');
+    if (maxTokens === 0 && args.everyStep) throw usageError('--every-step needs new tokens, and -n 0 allows none.');
     const position = parsePosition(args.position ?? 'last');
     const inputs = [args.model, args.mmproj, args.patch, ...(args.image ?? [])];
     if (args.saveLogits !== undefined) await requireWritable(args.saveLogits, inputs);
@@ -106,7 +118,7 @@ export const run: CommandModule<unknown, RunArguments> = {
         ...(args.saveLogits !== undefined && { logits: 'last' }),
       };
       const options: GenerateOptions = {
-        maxTokens: args.maxTokens,
+        maxTokens,
         temperature: args.temperature,
         seed: args.seed,
         stop,
@@ -118,11 +130,11 @@ export const run: CommandModule<unknown, RunArguments> = {
         },
       };
       const generation =
-        args.maxTokens === 0 ? await readOnly(context, row, signal) : (await context.generate([row], options))[0];
+        maxTokens === 0 ? await readOnly(context, row, signal) : (await context.generate([row], options))[0];
       progress.done();
       const { text, tokens, finish, logits, interventions } = generation as Generation;
       // A model without a tokenizer has no text: its answer is the token ids.
-      if (streaming) process.stdout.write(text.endsWith('\n') || args.maxTokens === 0 ? '' : '\n');
+      if (streaming) process.stdout.write(text.endsWith('\n') || maxTokens === 0 ? '' : '\n');
       else if (!args.json) process.stdout.write(`${tokens.join(',')}\n`);
       const record = recordPrompt(parts, prompt.tokens);
       const done = patch && {

@@ -5,6 +5,7 @@ import {
   type HiddenStates,
   type LayerSelection,
   type OnProgress,
+  type PassResult,
   type PositionRef,
   Prompt,
   type PromptPart,
@@ -67,12 +68,12 @@ export interface Patchscope {
  *
  * @param context of the model that decodes
  * @param states captured states of any model of this width, or a task vector
- * @throws {XpatchError} VECTOR_MISMATCH for another width; LAYER_OUT_OF_RANGE for a layer that the states or the model lack;
+ * @throws {XpatchError} INVALID_ARGUMENT for no states; VECTOR_MISMATCH for another width; LAYER_OUT_OF_RANGE for a layer that the states or the model lack;
  *   POSITION_OUT_OF_RANGE, and as `Context.generate`.
  */
 export async function patchscope(
   context: Context,
-  states: HiddenStates | TaskVector,
+  states: HiddenStates | TaskVector | PassResult,
   options: PatchscopeOptions = {},
 ): Promise<Patchscope> {
   const { layers = 'all', targetPosition = 'last', targetLayers = 'same', maxTokens = 8, signal, onProgress } = options;

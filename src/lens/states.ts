@@ -2,9 +2,14 @@ import { XpatchError } from '../errors.js';
 import { type Context, type HiddenStates, type PassResult, resolveLayers } from '../model/index.js';
 import { TaskVector } from '../vectors/task-vector.js';
 
-/** A task vector as states of one position; states as they are. */
-export function asStates(states: HiddenStates | TaskVector): HiddenStates {
-  if (!(states instanceof TaskVector)) return states;
+/**
+ * A task vector as states of one position; states, and those of a pass, as they are.
+ *
+ * @throws {XpatchError} INVALID_ARGUMENT for a pass that read none, and for anything that is no states
+ */
+export function asStates(source: HiddenStates | TaskVector | PassResult): HiddenStates {
+  if (!(source instanceof TaskVector)) return requireStates(source);
+  const states = source;
   const { hook, layers, model } = states.info;
   const shape: HiddenStates['shape'] = [layers.length, 1, model.nEmbd];
   return { hook, data: states.toArray(), shape, layers: [...layers], positions: [0], tokens: [-1] };
@@ -16,13 +21,7 @@ export function asStates(states: HiddenStates | TaskVector): HiddenStates {
  * @throws {XpatchError} VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, INVALID_ARGUMENT for none at all
  */
 export function statesFor(context: Context, source: HiddenStates | TaskVector | PassResult): HiddenStates {
-  const states = 'interventions' in source ? source.states : asStates(source);
-  if (!states) {
-    throw new XpatchError(
-      'INVALID_ARGUMENT',
-      'The pass read no states. Give its row `capture: { layers, positions }`.',
-    );
-  }
+  const states = asStates(source);
   const { data, layers, positions, shape } = states;
   const { nEmbd, nLayers } = context.model.info;
   if (shape[2] !== nEmbd) {
@@ -37,4 +36,21 @@ export function statesFor(context: Context, source: HiddenStates | TaskVector | 
     throw new XpatchError('INVALID_ARGUMENT', `${problem} and width ${nEmbd}. Give states as a pass returned them.`);
   }
   return states;
+}
+
+function requireStates(source: HiddenStates | PassResult): HiddenStates {
+  const pass = typeof source === 'object' && source !== null && 'interventions' in source;
+  const states = pass ? source.states : source;
+  if (pass && !states) {
+    throw new XpatchError(
+      'INVALID_ARGUMENT',
+      'The pass read no states. Give its row `capture: { layers, positions }`.',
+    );
+  }
+  const { data, shape, layers, positions } = (states ?? {}) as Partial<HiddenStates>;
+  if (!(data && typeof data.length === 'number' && [shape, layers, positions].every(Array.isArray))) {
+    const wanted = 'data, shape, layers and positions, as a pass returns them';
+    throw new XpatchError('INVALID_ARGUMENT', `These are no hidden states: they need ${wanted}.`);
+  }
+  return states as HiddenStates;
 }

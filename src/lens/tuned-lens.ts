@@ -1,4 +1,5 @@
 import { XpatchError } from '../errors.js';
+import type { PassResult } from '../model/pass.js';
 import type { HiddenStates, HookName, ModelIdentity } from '../model/types.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { Pace } from './pace.js';
@@ -80,10 +81,13 @@ export class TunedLens {
    * The states with each layer replaced by its prediction of the last layer's state; those of the last layer stay. What
    * `logitLens` makes of the result is the tuned lens.
    *
-   * @param states captured states of the lens's model, or a task vector of its width
-   * @throws {XpatchError} LENS_MISMATCH for another width or hook; LAYER_OUT_OF_RANGE for a layer that the lens lacks; ABORTED
+   * @param states captured states of the lens's model, those of a pass, or a task vector of its width
+   * @throws {XpatchError} INVALID_ARGUMENT for no states; LENS_MISMATCH for another width or hook; LAYER_OUT_OF_RANGE for a layer that the lens lacks; ABORTED
    */
-  async apply(states: HiddenStates | TaskVector, { signal }: { signal?: AbortSignal } = {}): Promise<HiddenStates> {
+  async apply(
+    states: HiddenStates | TaskVector | PassResult,
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<HiddenStates> {
     const { data, ...rest } = asStates(states);
     const { model, hook, layers } = this.info;
     const [, nPositions, width] = rest.shape;

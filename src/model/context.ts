@@ -3,6 +3,7 @@ import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
 import { type GenerateOptions, type GenerateRow, type Generation, generateRows } from './generate.js';
+import { KeptRow } from './kept-row.js';
 import type { Model } from './model.js';
 import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
@@ -48,6 +49,8 @@ export class Context implements AsyncDisposable {
   private running = false;
   private disposing: Promise<void> | undefined;
   private readonly hookLayers = new Map<HookName, Set<number>>();
+  /** What the last call left in the cache. */
+  private kept: KeptRow | undefined;
 
   private constructor(
     readonly model: Model,
@@ -104,6 +107,7 @@ export class Context implements AsyncDisposable {
     const prepared = this.prepare(rows);
     return this.exclusive(options.signal, async (target) => {
       await this.requireHooks(prepared);
+      this.kept = undefined;
       const total = prepared.reduce((n, row) => n + row.prompt.length, 0);
       let finished = 0;
       for (const { tree, rows: members } of this.waves(prepared, 0)) {
@@ -139,22 +143,44 @@ export class Context implements AsyncDisposable {
       await this.requireHooks(prepared);
       const total = prepared.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
       let finished = 0;
+      const kept = options.keep ? new KeptRow(prepared[0] as PreparedRow) : undefined;
+      let held = { units: 0, positions: 0 };
       for (const { tree, rows: members } of this.waves(prepared, plan.maxTokens)) {
-        let done = 0;
+        if (kept && this.kept) held = kept.takeOver(this.kept, !this.model.info.recurrent);
+        this.kept = undefined;
+        let done = held.positions;
         const advance = (n: number) => {
           done += n;
           options.onProgress?.({ done: finished + done, total });
         };
-        const ends: Map<PreparedRow, RowEnd> = await runTree(tree, target, { keepSequences: true, onRows: advance });
-        await plan.run(
-          members.map((row) => ({ row, index: prepared.indexOf(row), end: ends.get(row) as RowEnd })),
-          target,
-          advance,
-        );
+        const onRows = (n: number) => {
+          kept?.advance(n);
+          advance(n);
+        };
+        try {
+          const ends: Map<PreparedRow, RowEnd> = await runTree(tree, target, {
+            keepSequences: true,
+            onRows,
+            held: held.units,
+          });
+          await plan.run(
+            members.map((row) => ({ row, index: prepared.indexOf(row), end: ends.get(row) as RowEnd })),
+            target,
+            advance,
+          );
+        } catch (error) {
+          if (!kept || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
+          // Where the state of a recurrent model stands after half a batch is not known.
+          if (!this.model.info.recurrent) this.kept = kept;
+          if (!plan.abort()) throw error;
+        }
+        kept?.append(plan.cached());
+        if (!options.signal?.aborted) this.kept = kept;
         finished += members.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
         options.onProgress?.({ done: finished, total });
       }
       const results = plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
+      if (kept) for (const result of results) result.reused = held.positions;
       return results as ForEach<Rows, Generation>;
     });
   }
@@ -170,7 +196,8 @@ export class Context implements AsyncDisposable {
   }
 
   /**
-   * Checks that the model's architecture names the node of a hook, in every layer.
+   * Checks that states can be read and patched: the architecture has nothing beside them that a patch would miss, and names the node
+   * of the hook in every layer.
    *
    * @throws XpatchError HOOK_UNSUPPORTED.
    */
@@ -184,13 +211,19 @@ export class Context implements AsyncDisposable {
       }
       this.hookLayers.set(hook, layers);
     }
+    const { hookRefusal } = this.model;
+    const without = 'Without captures and interventions the model runs.';
+    if (hookRefusal) {
+      const problem = `States of '${this.model.info.architecture}' can be neither read nor patched: ${hookRefusal}.`;
+      throw new XpatchError('HOOK_UNSUPPORTED', `${problem} ${without}`);
+    }
     const { nLayers, architecture } = this.model.info;
     const missing = Array.from({ length: nLayers }, (_, i) => i).filter((layer) => !layers.has(layer));
     if (missing.length) {
       throw new XpatchError(
         'HOOK_UNSUPPORTED',
         `The architecture '${architecture}' does not name '${hook}' in llama.cpp (layers ${missing.slice(0, 8).join(', ')}${missing.length > 8 ? ', ...' : ''}): ` +
-          'its states can be neither read nor patched there. Without captures and interventions the model runs.',
+          `its states can be neither read nor patched there. ${without}`,
       );
     }
   }

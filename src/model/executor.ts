@@ -42,7 +42,12 @@ interface Cursor {
 export async function runTree(
   tree: PrefixTree,
   target: DecodeTarget,
-  options: { keepSequences: boolean; onRows: (rows: number) => void },
+  options: {
+    keepSequences: boolean;
+    onRows: (rows: number) => void;
+    /** Of a tree of one row: how many nodes from its start sequence 0 of the cache holds already. Defaults to 0. */
+    held?: number;
+  },
 ): Promise<Map<PreparedRow, RowEnd>> {
   const ends = new Map<PreparedRow, RowEnd>();
   let nextSeq = 0;
@@ -66,13 +71,17 @@ export async function runTree(
     return Array.from(node.children.values(), (child) => ({ node: child, seq: claim(), offset: 0 }));
   };
 
-  for (const node of tree.roots.values()) cursors.push({ node, seq: nextSeq++, offset: 0 });
+  const { held = 0 } = options;
+  let starts = tree.roots;
+  for (let i = 0; i < held; i++) starts = (starts.values().next().value as TreeNode).children;
+  for (const node of starts.values()) cursors.push({ node, seq: nextSeq++, offset: 0 });
   while (cursors.length) {
     const { batch, rest, arrived } = cursors.some((c) => !c.node.image)
       ? tokenBatch(cursors, target.nUbatch)
       : imageBatch(cursors, target.nUbatch);
     const job = buildJob(batch, target);
-    job.clear = first;
+    if (first && held) job.cuts = Int32Array.of(0, (cursors[0] as Cursor).node.counter);
+    else job.clear = first;
     if (copies.length) job.copies = Int32Array.from(copies);
     copies = [];
     first = false;

@@ -3,7 +3,7 @@ import type { DecodeJob } from '../native/addon.js';
 import { Random } from '../random.js';
 import type { DecodeTarget, RowEnd } from './executor.js';
 import type { Model } from './model.js';
-import type { PassResult, PassRow, PlacedIntervention, PreparedRow } from './pass.js';
+import { type PassResult, type PassRow, type PlacedIntervention, type PreparedRow, promptOf } from './pass.js';
 import type { OnProgress } from './types.js';
 
 export interface GenerateRow extends PassRow {
@@ -27,6 +27,12 @@ export interface GenerateOptions {
   seed?: number;
   /** Texts that end a generation; they are not part of it. */
   stop?: readonly string[];
+  /**
+   * Keeps the one row of this call in the cache, so that the next call with `keep` computes only what is new behind their
+   * common start: a chat, whose prompts grow. Any call without it empties the cache. An abort of the answer then is its end
+   * (`finish: 'aborted'`) and no error. Defaults to false.
+   */
+  keep?: boolean;
   signal?: AbortSignal;
   /** Called for every new piece of text. A piece holds whole characters, and nothing that may be the start of a stop text. */
   onText?: (row: number, text: string) => void;
@@ -37,8 +43,10 @@ export interface GenerateOptions {
 export interface Generation extends PassResult {
   text: string;
   tokens: number[];
-  /** `end`: the model's end token; `stop`: a stop text; `length`: maxTokens. */
-  finish: 'end' | 'stop' | 'length';
+  /** `end`: a token of the model that ends an answer or a turn; `stop`: a stop text; `length`: maxTokens; `aborted`: with `keep` only. */
+  finish: 'end' | 'stop' | 'length' | 'aborted';
+  /** With `keep`: positions of the prompt that were in the cache already. */
+  reused?: number;
 }
 
 interface Stream {
@@ -52,6 +60,8 @@ interface Stream {
   edits: PlacedIntervention[];
   top: NonNullable<PreparedRow['top']>;
   end: RowEnd;
+  /** Value of the position counter where the answer begins. */
+  start: number;
 }
 
 /** Checks the options and gives what `Context.generate` drives: the prompt pass's rows, the token loop, the results. */
@@ -71,7 +81,12 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
     JSON.stringify(stop),
   );
 
-  for (const { prompt, interventions = [], everyStep } of rows) {
+  if (options.keep && rows.length !== 1) {
+    throw new XpatchError('INVALID_ARGUMENT', `keep is for one row; ${rows.length} were given.`);
+  }
+  for (const row of rows) {
+    const prompt = promptOf(row);
+    const { interventions = [], everyStep } = row;
     const atLast = interventions.some(({ positions }) => {
       const refs = Array.isArray(positions) ? positions : [positions];
       return prompt.positions(refs).includes(prompt.length - 1);
@@ -103,7 +118,7 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
         const edits = rows[index]?.everyStep ? row.interventions.filter((edit) => edit.position === last) : [];
         const top = row.top as Stream['top'];
         const random = new Random(seed, 'generate', index);
-        return { index, tokens: [], bytes: [], text: '', shown: 0, random, edits, top, end };
+        return { index, tokens: [], bytes: [], text: '', shown: 0, random, edits, top, end, start: end.counter };
       });
       streams.push(...wave);
       let live = wave;
@@ -115,6 +130,22 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
           await advance(live.slice(from, from + target.nUbatch), target, k);
         }
       }
+    },
+
+    /** Ends the answers that are under way; false where none has begun. */
+    abort(): boolean {
+      for (const stream of streams) {
+        if (stream.finish) continue;
+        stream.finish = 'aborted';
+        show(stream, stream.text.length);
+      }
+      return streams.length > 0;
+    },
+
+    /** Tokens of the first row's answer that are in the cache as nothing but themselves. */
+    cached(): number[] {
+      const [stream] = streams;
+      return stream && !stream.edits.length ? stream.tokens.slice(0, stream.end.counter - stream.start) : [];
     },
 
     /** Generations in the order of the rows. */
@@ -143,11 +174,13 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
       }
     }
     if (step === maxTokens - 1) stream.finish ??= 'length';
-    const ready = stream.finish ? stream.text.length : safeLength(stream.text, stop);
-    if (ready > stream.shown) {
-      options.onText?.(stream.index, stream.text.slice(stream.shown, ready));
-      stream.shown = ready;
-    }
+    show(stream, stream.finish ? stream.text.length : safeLength(stream.text, stop));
+  }
+
+  function show(stream: Stream, ready: number): void {
+    if (ready <= stream.shown) return;
+    options.onText?.(stream.index, stream.text.slice(stream.shown, ready));
+    stream.shown = ready;
   }
 }
 
@@ -169,7 +202,7 @@ async function advance(streams: Stream[], target: DecodeTarget, k: number): Prom
   const n = streams.length;
   const job: DecodeJob = {
     tokens: Int32Array.from(streams, (s) => s.tokens.at(-1) as number),
-    positions: Int32Array.from(streams, (s) => s.end.counter++),
+    positions: Int32Array.from(streams, (s) => s.end.counter),
     sequences: Int32Array.from(streams, (s) => s.end.seq),
     outputs: new Uint8Array(n).fill(1),
     patches: streams.flatMap((stream, row) =>
@@ -192,6 +225,7 @@ async function advance(streams: Stream[], target: DecodeTarget, k: number): Prom
     },
   };
   await target.decode(job);
+  for (const stream of streams) stream.end.counter++;
   const top = job.top as NonNullable<DecodeJob['top']>;
   streams.forEach((stream, i) => {
     stream.top = {

@@ -1,19 +1,23 @@
+import { existsSync } from 'node:fs';
 import { XpatchError } from '../errors.js';
+import { checkArchitecture } from './architecture-check.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
+import { splitPaths } from './hub-source.js';
 
 /**
  * Checks that a file is a GGUF of a text model whose parts fit together: what llama.cpp answers with an assertion, which
  * would end the process, is refused here. What it refuses itself is left to it.
  *
- * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID.
+ * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID, ARCHITECTURE_UNSUPPORTED.
  */
 export function checkModelFile(path: string): GgufHeader {
-  const header = readGgufHeader(path);
+  const header = readParts(path);
   const invalid = (why: string) => new XpatchError('GGUF_INVALID', `'${path}' is not a usable model: ${why}.`);
   const architecture = header.metadata.get('general.architecture');
   if (typeof architecture !== 'string' || !architecture) throw invalid('it names no architecture');
   if (architecture === 'clip')
     throw invalid('it is an mmproj (picture encoder); pass it as mmproj, beside its text model');
+  checkArchitecture(header);
   const size = (key: string, max: number, required = true): number | undefined => {
     const value = ggufNumber(header, `${architecture}.${key}`);
     if (value === undefined) {
@@ -55,6 +59,39 @@ export function checkModelFile(path: string): GgufHeader {
   if (embedding.shape[0] !== nEmbd)
     throw invalid(`token_embd.weight has rows of ${embedding.shape[0]}, expected ${nEmbd}`);
   return header;
+}
+
+/**
+ * The files of a model: itself, or all parts of one that is split over several, which llama.cpp finds by their names.
+ *
+ * @param path of the first part
+ */
+export function modelParts(path: string): string[] {
+  return splitPaths(path).every((part) => existsSync(part)) ? splitPaths(path) : [path];
+}
+
+/** The header of a model, with the tensors of all its parts. */
+function readParts(path: string): GgufHeader {
+  const first = readGgufHeader(path);
+  const count = ggufNumber(first, 'split.count') ?? 1;
+  if (count <= 1) return first;
+  const invalid = (why: string) => new XpatchError('GGUF_INVALID', `'${path}' is not a usable model: ${why}.`);
+  const paths = splitPaths(path);
+  if (paths.length !== count)
+    throw invalid(
+      `it is one of ${count} parts, and its name does not end in -00001-of-${String(count).padStart(5, '0')}.gguf`,
+    );
+  if (paths[0] !== path) throw invalid(`it is not the first of its parts: name '${paths[0]}'`);
+  const headers = paths.map((part, i) => (i === 0 ? first : readGgufHeader(part)));
+  for (const [i, header] of headers.entries()) {
+    const no = ggufNumber(header, 'split.no');
+    if (no !== i || ggufNumber(header, 'split.count') !== count) throw invalid(`'${paths[i]}' says it is part ${no}`);
+  }
+  const tensors = headers.flatMap((header) => header.tensors);
+  const total = ggufNumber(first, 'split.tensors.count');
+  if (total !== tensors.length) throw invalid(`its parts have ${tensors.length} tensors, expected ${total}`);
+  if (new Set(tensors.map(({ name }) => name)).size !== tensors.length) throw invalid('two parts have the same tensor');
+  return { ...first, tensors };
 }
 
 type Invalid = (why: string) => XpatchError;

@@ -12,10 +12,15 @@ export interface GgufHeader {
   /** GGUF's id of each value's type; for an array that of its items. */
   types: Map<string, number>;
   tensors: GgufTensor[];
+  /** Where in the file the tensors' offsets count from. */
+  dataOffset: number;
 }
 
 /** Arrays are kept only up to this many elements; longer ones (vocabularies) are checked and counted. */
 const KEPT_ARRAY = 64;
+
+/** Those of numbers under our own keys are kept to this many: 512 layers of heads of 2048. */
+const KEPT_OWN_ARRAY = 1 << 20;
 
 /** The list whose texts must differ: llama.cpp ends the process otherwise. */
 const VOCABULARY = 'tokenizer.ggml.tokens';
@@ -23,7 +28,7 @@ const VOCABULARY = 'tokenizer.ggml.tokens';
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export interface GgufArray {
   length: number;
-  /** The first elements, at most KEPT_ARRAY. */
+  /** The first elements, at most KEPT_ARRAY; all of our own. */
   values: (number | bigint | boolean | string)[];
   /** Whether a non-empty text stands in it more than once; looked up in the vocabulary only. */
   repeats: boolean;
@@ -70,6 +75,13 @@ const TENSOR_TYPES: Record<number, [number, number]> = {
   35: [256, 66], // TQ2_0
   39: [32, 17], // MXFP4
 };
+
+/** Bytes of a tensor, or undefined where its type is unknown or cannot have such rows. `shape`: the fastest axis first. */
+export function tensorBytes(type: number, shape: readonly number[]): number | undefined {
+  const layout = TENSOR_TYPES[type];
+  if (!layout || shape.some((n) => n < 1) || (shape[0] as number) % layout[0] !== 0) return undefined;
+  return (shape.reduce((a, b) => a * b, 1) / layout[0]) * layout[1];
+}
 
 /** Type ids of metadata values. */
 export const GGUF_TYPE = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, array: 9 } as const;
@@ -141,8 +153,8 @@ class HeaderReader {
     }
     const tensors: GgufTensor[] = [];
     for (let i = 0; i < nTensors; i++) tensors.push(this.tensor());
-    this.checkTensors(tensors, metadata);
-    return { version, metadata, types, tensors };
+    const dataOffset = this.checkTensors(tensors, metadata);
+    return { version, metadata, types, tensors, dataOffset };
   }
 
   private tensor(): GgufTensor {
@@ -155,7 +167,7 @@ class HeaderReader {
     return { name, shape, type, offset: this.count(`offset of ${name}`) };
   }
 
-  private checkTensors(tensors: GgufTensor[], metadata: Map<string, GgufValue>): void {
+  private checkTensors(tensors: GgufTensor[], metadata: Map<string, GgufValue>): number {
     const alignment = metadata.get('general.alignment') ?? 32;
     if (
       typeof alignment !== 'number' ||
@@ -168,21 +180,21 @@ class HeaderReader {
     for (const { name, shape, type, offset } of tensors) {
       if (names.has(name)) throw this.invalid(`tensor '${name}' stands twice`);
       names.add(name);
-      const layout = TENSOR_TYPES[type];
-      if (!layout)
+      if (!TENSOR_TYPES[type])
         throw this.invalid(
           `tensor '${name}' has the unknown type ${type}; the file may be newer than this version of llama.cpp`,
         );
-      if (shape.some((n) => n < 1) || (shape[0] as number) % layout[0] !== 0) {
+      const bytes = tensorBytes(type, shape);
+      if (bytes === undefined) {
         throw this.invalid(`tensor '${name}' has the shape ${shape.join(' x ')}, which its type cannot have`);
       }
-      const bytes = (shape.reduce((a, b) => a * b, 1) / layout[0]) * layout[1];
       if (offset % alignment !== 0 || !(data + offset + bytes <= this.size)) {
         throw this.invalid(
           `tensor '${name}' ends at byte ${data + offset + bytes}, the file has ${this.size}. It is truncated or damaged: download it again`,
         );
       }
     }
+    return data;
   }
 
   /** `types` takes the type of an array's items; absent inside an array, where another array is refused. */
@@ -225,7 +237,8 @@ class HeaderReader {
 
   private array(itemType: number, length: number, key: string): GgufArray {
     const fixed = VALUE_BYTES[itemType];
-    if (fixed && length > KEPT_ARRAY) {
+    const kept = fixed && key.startsWith('xpatch.') ? KEPT_OWN_ARRAY : KEPT_ARRAY;
+    if (fixed && length > kept) {
       this.skip(fixed * length, key);
       return { length, values: [], repeats: false };
     }
@@ -239,7 +252,7 @@ class HeaderReader {
       }
       // A token is bytes, not always text: as latin1 no two different ones look alike.
       const item = itemType === GGUF_TYPE.string ? this.string(key, 'latin1') : this.value(itemType, key);
-      if (i < KEPT_ARRAY) values.push(item as GgufArray['values'][number]);
+      if (i < kept) values.push(item as GgufArray['values'][number]);
       if (key !== VOCABULARY || item === '') continue;
       repeats ||= texts.has(item as string);
       texts.add(item as string);

@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import { makeFolder, writeFileAtomic } from '../files.js';
+import type { ImageEncoder } from './encoders/index.js';
 import type { RgbImage } from './image.js';
-import type { ImageEncoder } from './image-encoder.js';
 import type { Segment } from './prompt.js';
 
 export interface ImageCacheOptions {
@@ -23,6 +23,7 @@ const FORMAT = 2;
  */
 export class CachedImageEncoder implements ImageEncoder {
   readonly id: string;
+  readonly frame: ImageEncoder['frame'];
   /** How many pictures were really encoded. */
   encodes = 0;
   private readonly entries = new Map<string, Promise<Segment[]>>();
@@ -35,6 +36,7 @@ export class CachedImageEncoder implements ImageEncoder {
     private readonly options: ImageCacheOptions = {},
   ) {
     this.id = inner.id;
+    this.frame = inner.frame;
     this.maxBytes = options.maxBytes ?? 256 * 1024 * 1024;
   }
 

@@ -1,4 +1,5 @@
 import { XpatchError } from '../errors.js';
+import { readIdefics2Shape } from './encoders/idefics2-shape.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
 import { checkFloats, checkVectors } from './gguf-check.js';
 
@@ -37,6 +38,7 @@ export function checkProjectorFile(path: string): string {
   const type = String(
     header.metadata.get('clip.vision.projector_type') ?? header.metadata.get('clip.projector_type') ?? 'unknown',
   );
+  if (type === 'idefics2') readIdefics2Shape(header, invalid);
   if (PLAIN.includes(type)) checkTower(header, type, invalid);
   return type;
 }
@@ -105,7 +107,9 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
     return tensor;
   };
   const expect = (tensor: GgufTensor | undefined, ...shape: number[]): void => {
-    const same = !tensor || (tensor.shape.length === shape.length && tensor.shape.every((n, i) => n === shape[i]));
+    // InternVL's converter leaves axes of one at the end.
+    const same =
+      !tensor || (tensor.shape.length >= shape.length && tensor.shape.every((n, i) => n === (shape[i] ?? 1)));
     if (!same) throw invalid(`'${tensor.name}' is ${tensor.shape.join(' x ')}, expected ${shape.join(' x ')}`);
   };
 

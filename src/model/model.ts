@@ -4,19 +4,24 @@ import { availableParallelism } from 'node:os';
 import { XpatchError } from '../errors.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
+import { hookRefusal } from './architecture-check.js';
 import { Context, type ContextOptions } from './context.js';
-import { checkModelFile } from './gguf-check.js';
+import { type ImageEncoder, openEncoder } from './encoders/index.js';
+import { frameParts } from './framing.js';
+import { readGgufHeader } from './gguf.js';
+import { checkModelFile, modelParts } from './gguf-check.js';
 import { readImage } from './image.js';
 import { CachedImageEncoder } from './image-cache.js';
-import { type ImageEncoder, MtmdEncoder } from './image-encoder.js';
 import { checkProjectorFile } from './mmproj-check.js';
 import type { Prompt, Segment } from './prompt.js';
 import { buildPrompt } from './prompt-builder.js';
+import { readQkNorm } from './qk-norm.js';
 import { resolveModel } from './resolve.js';
+import { JsonTokenizer } from './tokenizer.js';
 import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
 
 export interface LoadOptions {
-  /** The mmproj GGUF with the picture encoder. Defaults to the one that belongs to a shipped model, otherwise none. */
+  /** Path or `hf:` URI of the mmproj GGUF with the picture encoder. Defaults to that of the catalogue or of the hub's repository, otherwise none. */
   mmproj?: string;
   /** `auto` (every GPU there is), `cpu`, or the name of a device as `xpatch doctor` prints it. Defaults to `auto`. */
   device?: string;
@@ -38,8 +43,9 @@ export interface LoadOptions {
 /**
  * Loads a GGUF model, and the picture encoder beside it.
  *
- * @param source `demo` or `demo-base` (shipped), or a path to a GGUF file.
- * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, ABORTED.
+ * @param source Name of the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
+ *   here: see `downloadModel`.
+ * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, ABORTED.
  */
 export async function loadModel(source: string, options: LoadOptions = {}): Promise<Model> {
   const files = resolveModel(source, options.mmproj);
@@ -55,7 +61,9 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
   const aborted = (cause?: unknown) => new XpatchError('ABORTED', 'Loading the model was aborted.', { cause });
   if (options.signal?.aborted) throw aborted(options.signal.reason);
-  checkModelFile(files.model);
+  const header = checkModelFile(files.model);
+  const qkNorm = readQkNorm(header, files.model);
+  const tokenizer = JsonTokenizer.of(header, files.model);
   const projector = files.mmproj ? checkProjectorFile(files.mmproj) : undefined;
 
   const abort = new Int32Array(1);
@@ -65,19 +73,16 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   options.signal?.addEventListener('abort', onAbort);
   let handle: ModelHandle | undefined;
   try {
-    const hashing = hashFile(files.model, options.signal);
+    const hashing = hashFiles(modelParts(files.model), options.signal);
     hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
     handle = await addon.modelLoad(
-      { path: files.model, device, gpuLayers, useMmap: true },
+      { path: files.model, device, gpuLayers, useMmap: true, qkNorm },
       options.onProgress ?? (() => {}),
       abort,
     );
     const info = addon.modelInfo(handle);
     if (info.hasEncoder || !info.hasDecoder) {
-      throw new XpatchError(
-        'ARCHITECTURE_UNSUPPORTED',
-        `'${info.architecture}' is not a decoder-only model; xpatch patches decoder-only language models.`,
-      );
+      throw new XpatchError('ARCHITECTURE_UNSUPPORTED', `'${info.architecture}' is no decoder-only language model.`);
     }
     const hash = await hashing;
     const identity = {
@@ -87,16 +92,15 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
       nEmbd: info.nEmbd,
       nLayers: info.nLayers,
     };
-    const model = new Model(handle, identity, info, files, { ...options, threads, device });
-    if (files.mmproj) {
-      const vision = await addon.visionCreate(handle, { path: files.mmproj, device, threads }).catch((error) => {
+    const model = new Model(handle, identity, info, files, { ...options, threads, device }, tokenizer);
+    model.hookRefusal = hookRefusal(header, info.recurrent);
+    if (files.mmproj && projector) {
+      const hash = await hashFiles([files.mmproj], options.signal);
+      const settings = { projector, hash, device, threads };
+      const encoder = await openEncoder({ handle, info }, files.mmproj, settings).catch((error) => {
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
       });
-      const projectorHash = await hashFile(files.mmproj, options.signal);
-      model.useEncoder(
-        new MtmdEncoder(vision, `mtmd:${projectorHash}:${projector}`, info.positionsPerEmbedding),
-        projectorHash,
-      );
+      model.useEncoder(encoder, hash);
     }
     return model;
   } catch (error) {
@@ -116,6 +120,9 @@ export class Model implements AsyncDisposable {
   private handle: ModelHandle | undefined;
   private disposing: Promise<void> | undefined;
 
+  /** Why no hook can be set on this model, if so. @internal */
+  hookRefusal?: string;
+
   /** @internal Use `loadModel`. */
   constructor(
     handle: ModelHandle,
@@ -124,6 +131,7 @@ export class Model implements AsyncDisposable {
     readonly info: Readonly<NativeModelInfo>,
     readonly files: Readonly<{ model: string; mmproj?: string }>,
     readonly options: Readonly<LoadOptions & { threads: number; device: string }>,
+    private readonly tokenizer?: JsonTokenizer,
   ) {
     this.handle = handle;
   }
@@ -137,6 +145,12 @@ export class Model implements AsyncDisposable {
   /** Whether prompts may contain pictures. */
   get hasVision(): boolean {
     return this.encoder !== undefined;
+  }
+
+  /** The chat template of the GGUF, in Jinja; `ChatTemplate` renders it. */
+  get chatTemplate(): string | undefined {
+    const value = readGgufHeader(this.files.model).metadata.get('tokenizer.chat_template');
+    return typeof value === 'string' ? value : undefined;
   }
 
   /** How many pictures were really encoded, those from the cache not counted. */
@@ -168,8 +182,10 @@ export class Model implements AsyncDisposable {
       if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
     };
     checkAborted();
-    return buildPrompt(Array.isArray(source) ? source : [source as PromptPart], {
-      tokenize: (text) => this.tokenize(text),
+    const { frame } = this.encoder ?? {};
+    const parts = Array.isArray(source) ? source : [source as PromptPart];
+    return buildPrompt(frame ? frameParts(parts, frame, this.info) : parts, {
+      tokenize: (text, literal) => this.tokenize(text, literal),
       describe: (token) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
       nVocab: this.info.nVocab,
@@ -190,10 +206,14 @@ export class Model implements AsyncDisposable {
     return this.encoder.encode(await readImage(source, { width: this.options.imageWidth }));
   }
 
-  /** Tokens of a text, without BOS; special tokens written in it are recognised. @throws XpatchError TOKEN_INVALID without a tokenizer. */
-  tokenize(text: string): Int32Array {
+  /**
+   * Tokens of a text, without BOS; special tokens written in it are recognised unless it is a literal.
+   *
+   * @throws XpatchError TOKEN_INVALID without a tokenizer.
+   */
+  tokenize(text: string, literal = false): Int32Array {
     try {
-      return native().addon.modelTokenize(this.native, text, false, true);
+      return this.tokenizer?.encode(text, literal) ?? native().addon.modelTokenize(this.native, text, false, !literal);
     } catch (error) {
       throw nativeError(error, 'The text cannot be tokenised');
     }
@@ -255,11 +275,15 @@ export class Model implements AsyncDisposable {
 
 /** In a tiny model threads wait for each other longer than they compute. */
 function defaultThreads(path: string): number {
-  return statSync(path).size < 64e6 ? 1 : Math.min(availableParallelism(), 8);
+  const bytes = modelParts(path).reduce((sum, part) => sum + statSync(part).size, 0);
+  return bytes < 64e6 ? 1 : Math.min(availableParallelism(), 8);
 }
 
-async function hashFile(path: string, signal?: AbortSignal): Promise<string> {
+/** SHA-256 of the bytes of files, one after the other. */
+async function hashFiles(paths: readonly string[], signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  for (const path of paths) {
+    for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  }
   return hash.digest('hex');
 }

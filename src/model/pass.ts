@@ -1,5 +1,5 @@
 import { XpatchError } from '../errors.js';
-import type { Prompt } from './prompt.js';
+import { Prompt } from './prompt.js';
 import {
   type HiddenStates,
   HOOKS,
@@ -77,6 +77,9 @@ export interface PreparedRow {
  */
 export function resolveLayers(selection: LayerSelection, nLayers: number): number[] {
   if (selection === 'all') return Array.from({ length: nLayers }, (_, i) => i);
+  if (!Array.isArray(selection)) {
+    throw new XpatchError('INVALID_ARGUMENT', `Layers must be 'all' or a list of numbers, not ${selection}.`);
+  }
   if (selection.length === 0)
     throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
   for (const layer of selection) checkLayer(layer, nLayers);
@@ -97,9 +100,15 @@ function checkLayer(layer: number, nLayers: number): void {
 
 let nextRowId = 0;
 
+/** The prompt of a row. @throws XpatchError INVALID_ARGUMENT for anything else. */
+export function promptOf(row: PassRow): Prompt {
+  if (row?.prompt instanceof Prompt) return row.prompt;
+  throw new XpatchError('INVALID_ARGUMENT', 'A row needs a prompt: give it `prompt: await model.prompt(...)`.');
+}
+
 /** Checks a row and makes the buffers that the addon writes into. */
 export function prepareRow(row: PassRow, limits: PassLimits): PreparedRow {
-  const { prompt } = row;
+  const prompt = promptOf(row);
   const prepared: PreparedRow = {
     id: nextRowId++,
     prompt,
@@ -109,6 +118,13 @@ export function prepareRow(row: PassRow, limits: PassLimits): PreparedRow {
     interventions: (row.interventions ?? []).flatMap((intervention) => place(intervention, prompt, limits)),
     topK: row.topK ?? 0,
   };
+  // Rows of pictures are -1 among the prompt's tokens; among those of a segment it is what an encoder looked up in vain.
+  if (prompt.segments.some((segment) => segment.kind === 'tokens' && segment.tokens.includes(-1))) {
+    throw new XpatchError(
+      'MMPROJ_INVALID',
+      'The vocabulary of the model has no token that this projector puts around pictures. Take the mmproj that belongs to the model.',
+    );
+  }
   for (const token of prompt.tokens) {
     if (token >= limits.nVocab) {
       throw new XpatchError(

@@ -58,6 +58,8 @@ const GRIDS: Readonly<Record<string, Layout>> = {
   paddleocr: {},
   dots_ocr: {},
   dots3note_v: {},
+  // Not mtmd's but src/model/encoders/fuyu.ts.
+  fuyu: { merge: 1, padded: true, separators: [NEWLINES] },
   lfm2: { padded: true },
   kimivl: { padded: true },
   kimik25: { padded: true },
@@ -72,6 +74,8 @@ const GRIDS: Readonly<Record<string, Layout>> = {
 
 /** Why the others have none. */
 const REASONS: Readonly<Record<string, string>> = {
+  // Not mtmd's but src/model/encoders/idefics2.ts.
+  idefics2: 'its rows are learned queries that each look at the whole picture',
   resampler: 'its rows are learned queries that each look at the whole picture',
   deepseekocr2: 'its rows are learned queries that each look at the whole picture',
   granite4_vision: 'its rows are learned queries over windows of patches',

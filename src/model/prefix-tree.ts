@@ -86,7 +86,8 @@ export class PrefixTree {
 /** A token without edits is its own key; anything else has a text. */
 type UnitKey = number | string;
 
-interface Unit {
+/** A token or a whole picture of a row. */
+export interface Unit {
   key: UnitKey;
   token: number;
   image?: Extract<Segment, { kind: 'image' }>;
@@ -99,7 +100,7 @@ interface Unit {
 const NO_EDITS: PlacedIntervention[] = [];
 
 /** The tokens and pictures of a row. Equal keys at equal places mean equal computation. */
-function units(row: PreparedRow): Unit[] {
+export function units(row: PreparedRow): Unit[] {
   const edits = new Map<number, PlacedIntervention[]>();
   for (const edit of row.interventions) {
     const list = edits.get(edit.position);

@@ -4,8 +4,8 @@ import type { ImageSource, PromptPart } from './types.js';
 
 /** What building a prompt needs of a model. */
 export interface PromptTools {
-  /** Tokens of a text without BOS; special tokens written in the text are recognised. */
-  tokenize(text: string): Int32Array;
+  /** Tokens of a text without BOS; special tokens written in the text are recognised unless it is a literal. */
+  tokenize(text: string, literal?: boolean): Int32Array;
   /** Text of a token, for messages. */
   describe(token: number): string;
   /** The BOS token, if the model's tokenizer puts one in front. */
@@ -32,6 +32,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
   let pending: { mark: string; offset: number }[] = [];
 
   const append = (segment: Segment) => {
+    if (segment.kind === 'tokens' && segment.tokens.length === 0) return;
     const last = segments.at(-1);
     if (segment.kind === 'tokens' && last?.kind === 'tokens') {
       segments[segments.length - 1] = { kind: 'tokens', tokens: Int32Array.of(...last.tokens, ...segment.tokens) };
@@ -88,6 +89,9 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
       text += part;
     } else if ('mark' in part) {
       pending.push({ mark: part.mark, offset: text.length });
+    } else if ('literal' in part) {
+      flush();
+      if (part.literal) append({ kind: 'tokens', tokens: tools.tokenize(part.literal, true) });
     } else if ('tokens' in part) {
       flush();
       append({ kind: 'tokens', tokens: checkTokens(part.tokens, tools.nVocab) });
@@ -95,7 +99,10 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
       flush();
       for (const segment of await tools.encodeImage(part.image)) append(segment);
     } else {
-      throw new XpatchError('INVALID_ARGUMENT', 'A prompt part must be a string, { tokens }, { image } or { mark }.');
+      throw new XpatchError(
+        'INVALID_ARGUMENT',
+        'A prompt part must be a string, { literal }, { tokens }, { image } or { mark }.',
+      );
     }
   }
   flush();

@@ -99,7 +99,10 @@ export class Prompt {
   positions(selection: PositionSelection): number[] {
     if (selection === 'all') return Array.from({ length: this.length }, (_, i) => i);
     if (selection === 'last') return [this.length - 1];
-    const positions = selection.map((ref) => this.position(ref));
+    if (!Array.isArray(selection)) {
+      throw new XpatchError('INVALID_ARGUMENT', `Positions must be 'all', 'last' or a list, not ${selection}.`);
+    }
+    const positions = (selection as readonly PositionRef[]).map((ref) => this.position(ref));
     if (new Set(positions).size !== positions.length) {
       throw new XpatchError('INVALID_ARGUMENT', `Positions repeat: ${positions.join(', ')}. Name each one once.`);
     }

@@ -17,10 +17,15 @@ export type InterventionOp = (typeof OPS)[number];
 export type ImageSource = string | Uint8Array | { data: Uint8Array; width: number; height: number };
 
 /**
- * A part of a prompt: text, token ids as they are, a picture, or a mark, which names the token that ends at its place,
- * e.g. `delimiter` right after `A:`.
+ * A part of a prompt: text; a literal, a text in which what looks like a special token is only text; token ids as they are; a
+ * picture; or a mark, which names the token that ends at its place, e.g. `delimiter` right after `A:`.
  */
-export type PromptPart = string | { tokens: ArrayLike<number> } | { image: ImageSource } | { mark: string };
+export type PromptPart =
+  | string
+  | { literal: string }
+  | { tokens: ArrayLike<number> }
+  | { image: ImageSource }
+  | { mark: string };
 
 /** A position in the expanded prompt (pictures count as many positions as they have rows): an index, negative from the end; a mark's name; or `'last'`. */
 export type PositionRef = number | string;

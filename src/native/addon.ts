@@ -18,7 +18,20 @@ export interface Addon {
   modelTokenize(model: ModelHandle, text: string, addSpecial: boolean, parseSpecial: boolean): Int32Array;
   modelDetokenize(model: ModelHandle, tokens: Int32Array, renderSpecial: boolean): Uint8Array;
   modelIsEnd(model: ModelHandle, token: number): boolean;
+  modelControlTokens(model: ModelHandle): Int32Array;
   modelDispose(model: ModelHandle): Promise<void>;
+
+  /**
+   * Writes rows of F32, F16 or BF16 (types by ggml's numbers) as rows of another type into `destination`, whose size must
+   * fit. Rejects with NOT_FINITE. Runs on another thread; neither array may change until it is done.
+   */
+  quantise(
+    source: Uint8Array,
+    sourceType: number,
+    destination: Uint8Array,
+    type: number,
+    valuesPerRow: number,
+  ): Promise<void>;
 
   contextCreate(model: ModelHandle, options: NativeContextOptions): Promise<ContextHandle>;
   contextSize(context: ContextHandle): number;
@@ -31,12 +44,25 @@ export interface Addon {
   visionCreate(model: ModelHandle, options: { path: string; device: string; threads: number }): Promise<VisionHandle>;
   visionEncode(vision: VisionHandle, rgb: Uint8Array, width: number, height: number): Promise<NativeImageChunk[]>;
   visionDispose(vision: VisionHandle): Promise<void>;
+
+  /** The tensors of a GGUF file on a device, for picture encoders that mtmd does not have. */
+  weightsLoad(options: { path: string; device: string; threads: number }): Promise<WeightsHandle>;
+  /** Rows x n_embd of a preprocessed picture; `flash`: see native/idefics2.h. */
+  idefics2Encode(
+    weights: WeightsHandle,
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    flash: boolean,
+  ): Promise<Float32Array>;
+  weightsDispose(weights: WeightsHandle): Promise<void>;
 }
 
 declare const handle: unique symbol;
 export type ModelHandle = { readonly [handle]: 'model' };
 export type ContextHandle = { readonly [handle]: 'context' };
 export type VisionHandle = { readonly [handle]: 'vision' };
+export type WeightsHandle = { readonly [handle]: 'weights' };
 
 /** A compute device, as ggml reports it. Memory in bytes. */
 export interface Device {
@@ -53,6 +79,19 @@ export interface NativeModelOptions {
   device: string;
   gpuLayers: number;
   useMmap: boolean;
+  /** Absent: the model has none. */
+  qkNorm?: NativeQkNorm;
+}
+
+/** LayerNorms of queries and keys; lists of nLayers * headSize. See native/qk_norm.h. */
+export interface NativeQkNorm {
+  nLayers: number;
+  headSize: number;
+  epsilon: number;
+  qWeight: Float32Array;
+  qBias: Float32Array;
+  kWeight: Float32Array;
+  kBias: Float32Array;
 }
 
 export interface NativeModelInfo {
@@ -84,9 +123,10 @@ export interface NativeContextOptions {
   kvType: 'f16' | 'f32';
 }
 
-/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each. */
+/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each, cuts [seq, p0]. */
 export interface DecodeJob {
   clear?: boolean;
+  cuts?: Int32Array;
   copies?: Int32Array;
   tokens?: Int32Array;
   embeddings?: Float32Array;

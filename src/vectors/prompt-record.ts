@@ -22,10 +22,12 @@ export function recordPrompt(parts: readonly PromptPart[], tokens: ArrayLike<num
   for (const part of parts) {
     if (typeof part === 'string') {
       text += part;
+    } else if ('literal' in part) {
+      text += part.literal;
     } else if ('image' in part) {
       text += '<image>';
       images.push(nameOfImage(part.image));
-    } else if ('tokens' in part) {
+    } else if ('tokens' in part && part.tokens.length) {
       text += '<tokens>';
     }
   }

@@ -58,7 +58,7 @@ export class SafetensorsFile {
       if (!stat.isFile()) throw invalidSafetensors(path, 'it is not a regular file');
       if (stat.size < 8)
         throw invalidSafetensors(path, `it has ${stat.size} bytes, and the length of the header alone takes 8`);
-      const headerBytes = Number((await readExactly(handle, path, 0, 8)).readBigUInt64LE());
+      const headerBytes = Number((await readExactly(handle, path, 0, ownBuffer(8))).readBigUInt64LE());
       if (headerBytes > MAX_HEADER_BYTES) {
         throw invalidSafetensors(
           path,
@@ -71,7 +71,7 @@ export class SafetensorsFile {
           `its header should have ${headerBytes} bytes, but the file ends after ${stat.size}`,
         );
       }
-      const header = parseHeader(path, await readExactly(handle, path, 8, headerBytes));
+      const header = parseHeader(path, await readExactly(handle, path, 8, ownBuffer(headerBytes)));
       const tensors = checkTensors(path, header, 8 + headerBytes, stat.size);
       return new SafetensorsFile(path, checkMetadata(path, header[METADATA_KEY]), tensors, handle);
     } catch (error) {
@@ -87,16 +87,14 @@ export class SafetensorsFile {
    */
   async read(name: string) {
     const info = this.#info(name);
-    if (this.#handle === undefined) {
-      throw new XpatchError('DISPOSED', `${this.path} has been closed. Open it again to read ${JSON.stringify(name)}.`);
-    }
+    const handle = this.#opened(name);
     if (info.bytes > constants.MAX_LENGTH) {
       throw invalidSafetensors(
         this.path,
         `tensor ${JSON.stringify(name)} of ${info.bytes} bytes is larger than this Node can hold`,
       );
     }
-    const raw = await readExactly(this.#handle, this.path, info.offset, info.bytes);
+    const raw = await readExactly(handle, this.path, info.offset, ownBuffer(info.bytes));
     const { buffer, byteOffset } = raw;
     switch (info.dtype) {
       case 'F32':
@@ -128,6 +126,20 @@ export class SafetensorsFile {
   }
 
   /**
+   * Fills `target` with the bytes of a tensor as they stand in the file, from its `position`-th on, so that a tensor of any
+   * size can be read in parts.
+   * @throws {XpatchError} SAFETENSORS_INVALID as `read`, also where the tensor ends before; DISPOSED after `close`
+   */
+  async readBytes(name: string, position: number, target: Uint8Array): Promise<void> {
+    const info = this.#info(name);
+    if (position + target.length > info.bytes) {
+      const end = position + target.length;
+      throw invalidSafetensors(this.path, `tensor ${JSON.stringify(name)} has ${info.bytes} bytes, not ${end}`);
+    }
+    await readExactly(this.#opened(name), this.path, info.offset + position, target);
+  }
+
+  /**
    * Reads one tensor of any float type as Float32Array.
    * @throws {XpatchError} as `read`; SAFETENSORS_INVALID also for a tensor of integers
    */
@@ -137,6 +149,11 @@ export class SafetensorsFile {
     if (data instanceof Float32Array) return data;
     if (data instanceof Float64Array) return Float32Array.from(data);
     throw invalidSafetensors(this.path, `tensor ${JSON.stringify(name)} holds ${dtype}, where floats are needed`);
+  }
+
+  #opened(name: string): FileHandle {
+    if (this.#handle !== undefined) return this.#handle;
+    throw new XpatchError('DISPOSED', `${this.path} has been closed. Open it again to read ${JSON.stringify(name)}.`);
   }
 
   #info(name: string): TensorInfo {
@@ -209,13 +226,21 @@ function dtypeOf(data: TensorToWrite['data']): SafetensorsDtype {
   return 'U8';
 }
 
-async function readExactly(handle: FileHandle, path: string, position: number, length: number): Promise<Buffer> {
-  // Its own ArrayBuffer, never a slice of Node's pool: typed arrays over it need aligned offsets.
-  const buffer = Buffer.from(new ArrayBuffer(length));
+/** Its own ArrayBuffer, never a slice of Node's pool: typed arrays over it need aligned offsets. */
+function ownBuffer(length: number): Buffer<ArrayBuffer> {
+  return Buffer.from(new ArrayBuffer(length));
+}
+
+async function readExactly<T extends Uint8Array>(
+  handle: FileHandle,
+  path: string,
+  position: number,
+  buffer: T,
+): Promise<T> {
   let done = 0;
-  while (done < length) {
+  while (done < buffer.length) {
     // One read call takes at most 2^31 - 1 bytes.
-    const want = Math.min(length - done, 0x40000000);
+    const want = Math.min(buffer.length - done, 0x40000000);
     const { bytesRead } = await handle.read(buffer, done, want, position + done);
     if (bytesRead === 0) throw invalidSafetensors(path, `it ended at byte ${position + done} while being read`);
     done += bytesRead;

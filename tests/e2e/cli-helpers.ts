@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
 import { SafetensorsFile } from '../../src/vectors/safetensors.js';
+import { readFamily } from '../parity/families.js';
 
 export const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
 export const FIXTURES = join(PACKAGE_ROOT, 'tests', 'fixtures', 'models');
@@ -80,21 +81,9 @@ export async function finish(child: ChildProcess): Promise<Outcome> {
   return { code, stdout, stderr };
 }
 
-interface Family {
-  name: string;
-  prompts: {
-    name: string;
-    tokens: number[];
-    states: string;
-    logits: string;
-    cases: { name: string; interventions: { layer: number; value: string }[]; states: string; logits: string }[];
-  }[];
-}
-
 /** The values that transformers computed for a tiny model (see tests/reference). */
 export function reference(family: string, prompt: string) {
-  const { families } = JSON.parse(readFileSync(join(FIXTURES, 'index.json'), 'utf8')) as { families: Family[] };
-  const found = families.find(({ name }) => name === family)?.prompts.find(({ name }) => name === prompt);
+  const found = readFamily(family).prompts.find(({ name }) => name === prompt);
   if (!found) throw new Error(`There is no reference for ${family} ${prompt}.`);
   const read = async (name: string) => {
     await using file = await SafetensorsFile.open(join(FIXTURES, `${family}.safetensors`));

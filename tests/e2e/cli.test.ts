@@ -84,7 +84,7 @@ describe('run', () => {
       ({ name }) => name === 'replace-middle-layer-last-token',
     ) as (typeof cases)[0];
     const [{ layer, value }] = interventions as [(typeof interventions)[0]];
-    await writeCapture('value.safetensors', layer, await read(value));
+    await writeCapture('value.safetensors', layer, await read(value as string));
     const args = ['-m', model('llama'), '--tokens', tokens.join(), '-n', '2', '--save-logits', 'patched.safetensors'];
     const report = await cli.json('run', ...args, '--patch', 'value.safetensors', '--layer', String(layer));
     expect(report.patch).toMatchObject({ layer, position: 23, op: 'replace', vectorModel: 'foreign' });

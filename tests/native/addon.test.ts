@@ -1,7 +1,7 @@
 // The addon against the interface that names it, and what it does with handles of a wrong kind.
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import type { Addon, ContextHandle, ModelHandle, VisionHandle } from '../../src/native/addon.js';
+import type { Addon, ContextHandle, ModelHandle, VisionHandle, WeightsHandle } from '../../src/native/addon.js';
 import { listDevices, native } from '../../src/native/index.js';
 import { fixture } from './helpers.js';
 
@@ -40,6 +40,10 @@ test('a handle of another kind, a plain object or nothing throws instead of cras
     ['a context as model', () => addon.modelInfo(context as unknown as ModelHandle)],
     ['a model as context', () => addon.contextSize(model as unknown as ContextHandle)],
     ['a model as encoder', () => addon.visionEncode(model as unknown as VisionHandle, new Uint8Array(3), 1, 1)],
+    [
+      'a model as weights',
+      () => addon.idefics2Encode(model as unknown as WeightsHandle, new Uint8Array(3), 1, 1, false),
+    ],
     ['an object as model', () => addon.modelInfo({} as ModelHandle)],
     ['nothing as model', () => addon.modelInfo(undefined as unknown as ModelHandle)],
     ['a context to make a context', () => addon.contextCreate(context as unknown as ModelHandle, contextOptions)],
@@ -74,6 +78,20 @@ test('disposed handles throw DISPOSED, in every function that takes them, and ma
   await addon.contextDispose(context);
   expect(codeOf(() => addon.contextSize(context))).toBe('DISPOSED');
   expect(() => addon.contextAbort(context, true)).not.toThrow();
+});
+
+test('weights of another file, or of one that is gone, are told', async () => {
+  const options = { path: fixture('llava.mmproj.gguf'), device: 'cpu', threads: 1 };
+  const weights = await addon.weightsLoad(options);
+  const encode = () => addon.idefics2Encode(weights, new Uint8Array(56 * 56 * 3), 56, 56, false);
+  await expect(encode()).rejects.toMatchObject({ code: 'GGUF_INVALID' });
+  await addon.weightsDispose(weights);
+  expect(codeOf(encode)).toBe('DISPOSED');
+  await addon.weightsDispose(weights);
+  await expect(addon.weightsLoad({ ...options, path: '/nowhere.gguf' })).rejects.toMatchObject({
+    code: 'GGUF_INVALID',
+  });
+  await expect(addon.weightsLoad({ ...options, device: 'none' })).rejects.toMatchObject({ code: 'DEVICE_UNKNOWN' });
 });
 
 test('a decode whose parts do not fit together is refused', async () => {

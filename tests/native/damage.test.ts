@@ -22,11 +22,11 @@ const FATAL = /^SIG|^exit|^hang$|^uncoded$/;
 
 /** Which file is damaged, and what is loaded with it. */
 const TARGETS: { file: string; attempt: (path: string) => Attempt }[] = [
-  ...['llama', 'qwen2', 'gemma2', 'gpt-neox', 'phi3'].map((name) => ({
+  ...['llama', 'qwen2', 'gemma2', 'gpt-neox', 'phi3', 'persimmon'].map((name) => ({
     file: `${name}.gguf`,
     attempt: (model: string) => ({ model, tokens }),
   })),
-  ...(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl'] as const).flatMap((name) => {
+  ...(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl', 'mantis-fuyu', 'idefics2'] as const).flatMap((name) => {
     const image = picture(name === 'qwen2-vl' ? 'grid-a.png' : 'square-a.png');
     const [model, mmproj] = [`${name}.gguf`, `${name}.mmproj.gguf`];
     return [

@@ -142,6 +142,13 @@ describe('what cannot be read', () => {
     ['too few numbers', grid([0], 2, { data: new Float32Array(64) }), 'INVALID_ARGUMENT', /64 numbers/],
     ['NaN', grid([0], 2, { data: randomVector(128, 7).fill(Number.NaN, 70, 71) }), 'NOT_FINITE', /NaN/],
     ['infinity', grid([0], 2, { data: randomVector(128, 7).fill(-Infinity, 70, 71) }), 'NOT_FINITE', /infinity/],
+    [
+      'what is no states',
+      { data: new Float32Array(64) } as HiddenStates,
+      'INVALID_ARGUMENT',
+      /no hidden states: .* shape/,
+    ],
+    ['nothing', undefined as unknown as HiddenStates, 'INVALID_ARGUMENT', /no hidden states/],
     ['numbers that a norm makes zeros of', grid([0], 2, { data: randomVector(128, 7, 1e25) }), 'NOT_FINITE', /range/],
   ] as const)('%s', async (_, states, code, message) => {
     await expectError(() => logitLens(context, states), code, message);

@@ -37,7 +37,7 @@ function expectSameResult(actual: PassResult | undefined, expected: PassResult |
 }
 
 // gemma2 and gemma3 have windows of a few tokens in every other layer, phi3 fused matrices, gpt-neox parallel blocks.
-describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3'])('%s', (name) => {
+describe.each(['llama', 'qwen2', 'gemma2', 'gemma3', 'gpt-neox', 'phi3', 'persimmon'])('%s', (name) => {
   let model: Model;
   let context: Context;
   let vector: Float32Array;
@@ -371,6 +371,15 @@ describe('what is refused', () => {
     ['more than the vocabulary', { topK: 289 }, 'INVALID_ARGUMENT', /topK/],
     ['repeated layers', { capture: { layers: [1, 1], positions: 'last' } }, 'INVALID_ARGUMENT', /repeat/],
     ['repeated positions', { logits: [7, -1] }, 'INVALID_ARGUMENT', /repeat/],
+    ['logits of nowhere', { logits: true as unknown as 'all' }, 'INVALID_ARGUMENT', /Positions .* not true/],
+    [
+      'a capture of nothing',
+      { capture: {} as { layers: 'all'; positions: 'all' } },
+      'INVALID_ARGUMENT',
+      /Layers .* undefined/,
+    ],
+    ['no prompt', { prompt: undefined as unknown as Prompt }, 'INVALID_ARGUMENT', /model\.prompt/],
+    ['a text as prompt', { prompt: 'Q:' as unknown as Prompt }, 'INVALID_ARGUMENT', /model\.prompt/],
   ])('%s', async (_, row, code, message) => {
     await expectError(() => context.pass([{ prompt, ...row }]), code as 'BUSY', message);
     const [after] = await context.pass([{ prompt, topK: 1 }]);

@@ -235,7 +235,7 @@ describe('the encoders with pictures of unusual shape', () => {
     [33, 31],
     [1500, 1500],
   ] as const;
-  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl'])(
+  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl', 'idefics2'])(
     '%s',
     async (name) => {
       for (const [width, height] of sizes) {

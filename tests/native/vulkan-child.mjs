@@ -56,7 +56,12 @@ async function measure(name, device, image) {
 const [device] = process.argv.slice(2);
 const answer = { devices: listDevices(), families: {} };
 if (answer.devices.some(({ name }) => name === device)) {
-  for (const [name, image] of [['llama'], ['llava-siglip', 'square-a.png']]) {
+  for (const [name, image] of [
+    ['llama'],
+    ['llava-siglip', 'square-a.png'],
+    ['mantis-fuyu', 'grid-a.png'],
+    ['idefics2', 'grid-a.png'],
+  ]) {
     answer.families[name] = { device: await measure(name, device, image), cpu: await measure(name, 'cpu', image) };
   }
 }

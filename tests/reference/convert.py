@@ -50,8 +50,17 @@ def convert_text(checkpoint, out, name, pre_tokenizer, more_hparams):
     Tiny(checkpoint, gguf.LlamaFileType.ALL_F32, out, model_name=name, hparams=hparams).write()
 
 
-def convert_mmproj(checkpoint, out, name):
+def convert_mmproj(checkpoint, out, name, keep=None):
+    """keep: the end of a tensor's name that the converter drops by mistake."""
     import gguf
 
     base, _ = _model_class(checkpoint, mmproj=True)
-    base(checkpoint, gguf.LlamaFileType.ALL_F32, out, model_name=name).write()
+
+    class Kept(base):
+        model_arch = base.model_arch
+
+        @classmethod
+        def filter_tensors(cls, item):
+            return item if keep and item[0].endswith(keep) else super().filter_tensors(item)
+
+    Kept(checkpoint, gguf.LlamaFileType.ALL_F32, out, model_name=name).write()

@@ -8,10 +8,14 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from record import record_prompt
@@ -30,6 +34,8 @@ COMMON = dict(
     pad_token_id=None,
 )
 GQA = dict(num_key_value_heads=2)
+# Heads that are wider than n_embd / heads, as in these families' published models.
+NARROW = {**COMMON, 'hidden_size': 48, 'head_dim': 16}
 
 
 def llama():
@@ -70,6 +76,17 @@ def phi3():
     return randomise(Phi3ForCausalLM(config), seed=15)
 
 
+def mistral():
+    # No window: llama.cpp runs Mistral as a Llama, without one; the window of Mistral-7B-v0.1 is 4096 tokens.
+    config = MistralConfig(**NARROW, **GQA, rms_norm_eps=1e-5, sliding_window=None, tie_word_embeddings=False)
+    return randomise(MistralForCausalLM(config), seed=16)
+
+
+def qwen3():
+    config = Qwen3Config(**NARROW, **GQA, rms_norm_eps=1e-6, tie_word_embeddings=True)
+    return randomise(Qwen3ForCausalLM(config), seed=17, embedding_std=0.3)
+
+
 # name: (model maker, path to the decoder layers, pre-tokenizer of the GGUF or None for no tokenizer at all)
 FAMILIES = {
     'llama': (llama, 'model.layers', 'gpt-2'),
@@ -77,7 +94,11 @@ FAMILIES = {
     'gemma2': (gemma2, 'model.layers', None),
     'gpt-neox': (gpt_neox, 'gpt_neox.layers', None),
     'phi3': (phi3, 'model.layers', None),
+    'mistral': (mistral, 'model.layers', None),
+    'qwen3': (qwen3, 'model.layers', None),
 }
+# llama.cpp's name of the architecture, where it is another one.
+ARCHITECTURES = {'gpt-neox': 'gptneox', 'mistral': 'llama'}
 # What the converter reads from a configuration of transformers 4 and does not find in one of transformers 5.
 RENAMED = {'gpt-neox': {'rotary_pct': 0.25}}
 TEXTS = ['Q:Sweden\nA:', 'The capital city of the country:', ' two  spaces, 3.14 and "åäö" 🙂\n\n']
@@ -106,7 +127,7 @@ def make(name, checkpoint, out, convert):
         prompts.append({'name': prompt, 'tokens': tokens, **recorded})
     return tensors, {
         'kind': 'text',
-        'architecture': name.replace('-', ''),
+        'architecture': ARCHITECTURES.get(name, name),
         'nEmbd': model.config.hidden_size,
         'nLayers': len(layers),
         'nVocab': model.config.vocab_size,

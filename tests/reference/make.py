@@ -18,12 +18,38 @@ from safetensors.torch import save_file
 
 import convert
 import decoders
+import fuyu
 import gemma3
+import idefics2
+import internvl
 import llava
 import pictures
+import pixtral
 import qwen2_vl
+import smolvlm
 
 OUT = Path(__file__).resolve().parent.parent / 'fixtures' / 'models'
+
+
+def write_reference(name, tensors, entry):
+    """The values as <name>.safetensors, what they belong to as <name>.json."""
+    path = OUT / f'{name}.safetensors'
+    save_file({k: v.float().contiguous() for k, v in tensors.items()}, path)
+    path.chmod(0o644)
+    entry = {
+        'name': name,
+        'madeWith': {
+            'python': platform.python_version(),
+            'torch': torch.__version__,
+            'transformers': transformers.__version__,
+        },
+        'model': f'{name}.gguf',
+        'reference': path.name,
+        **entry,
+    }
+    text = json.dumps(entry, indent=1, ensure_ascii=False)
+    text = re.sub(r'\[\s+([-\d,\s]+?)\s+\]', lambda m: '[' + re.sub(r'\s+', ' ', m[1]) + ']', text)
+    (OUT / f'{name}.json').write_text(text + '\n')
 
 
 def main():
@@ -37,10 +63,7 @@ def main():
     transformers.logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True)
     OUT.mkdir(parents=True, exist_ok=True)
-    index_path = OUT / 'index.json'
-    index = json.loads(index_path.read_text()) if index_path.is_file() else {'families': []}
-    families = {family['name']: family for family in index['families']}
-    makers = {name: module for module in (decoders, llava, qwen2_vl, gemma3) for name in module.FAMILIES}
+    makers = {name: module for module in (decoders, llava, qwen2_vl, gemma3, pixtral, smolvlm, internvl, idefics2, fuyu) for name in module.FAMILIES}
     unknown = set(args.only or ()) - set(makers)
     if unknown:
         raise SystemExit(f'unknown families {sorted(unknown)}; there are {sorted(makers)}')
@@ -52,24 +75,9 @@ def main():
                 continue
             checkpoint = Path(args.keep or scratch) / name
             tensors, entry = module.make(name, checkpoint, OUT, convert)
-            entry = {'name': name, 'model': f'{name}.gguf', 'reference': f'{name}.safetensors', **entry}
-            save_file({k: v.float().contiguous() for k, v in tensors.items()}, OUT / entry['reference'])
-            (OUT / entry['reference']).chmod(0o644)
-            families[name] = entry
-            print(f'{name}: {(OUT / entry["model"]).stat().st_size // 1000} kB, '
-                  f'reference {(OUT / entry["reference"]).stat().st_size // 1000} kB')
-
-    index = {
-        'madeWith': {
-            'python': platform.python_version(),
-            'torch': torch.__version__,
-            'transformers': transformers.__version__,
-        },
-        'families': [families[name] for name in makers if name in families],
-    }
-    text = json.dumps(index, indent=1, ensure_ascii=False)
-    text = re.sub(r'\[\s+([-\d,\s]+?)\s+\]', lambda m: '[' + re.sub(r'\s+', ' ', m[1]) + ']', text)
-    index_path.write_text(text + '\n')
+            write_reference(name, tensors, entry)
+            print(f'{name}: {(OUT / f"{name}.gguf").stat().st_size // 1000} kB, '
+                  f'reference {(OUT / f"{name}.safetensors").stat().st_size // 1000} kB')
 
 
 if __name__ == '__main__':

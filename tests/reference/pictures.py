@@ -34,9 +34,18 @@ PICTURES = {
     'square-b.png': (32, 32, 2),
     'grid-a.png': (64, 48, 3),
     'grid-b.png': (48, 80, 4),
+    'wide.png': (128, 32, 5),
+    'tall.png': (48, 144, 6),
+    'tiles-a.png': (64, 32, 7),
+    'tiles-b.png': (64, 64, 8),
+    'patches.png': (60, 30, 9),
 }
 SQUARE = ['square-a.png', 'square-b.png']
 GRID = ['grid-a.png', 'grid-b.png']
+# Longer than a window of Qwen2.5-VL's encoder, 112 pixels.
+WINDOWS = ['wide.png', 'tall.png']
+# Two and four tiles of 32 x 32.
+TILES = ['tiles-a.png', 'tiles-b.png']
 
 
 def write_pictures():
@@ -45,7 +54,22 @@ def write_pictures():
         _picture(*spec).save(FOLDER / name)
 
 
-def load_pixels(name, mean, std):
+def normalise(image, mean, std):
     """Pixel values [3, height, width], normalised per channel."""
-    pixels = torch.from_numpy(np.asarray(Image.open(FOLDER / name)).copy()).permute(2, 0, 1).float() / 255
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def load_pixels(name, mean, std):
+    return normalise(Image.open(FOLDER / name), mean, std)
+
+
+def load_tiles(name, side, resample, mean, std):
+    """Tiles of side x side, line by line, and the whole picture reduced to one [tiles + 1, 3, side, side].
+
+    mtmd reduces pictures by PIL's arithmetic to the bit, so that PIL is the reference for the last one.
+    """
+    image = Image.open(FOLDER / name)
+    corners = [(x, y) for y in range(0, image.height, side) for x in range(0, image.width, side)]
+    tiles = [image.crop((x, y, x + side, y + side)) for x, y in corners]
+    return torch.stack([normalise(tile, mean, std) for tile in [*tiles, image.resize((side, side), resample)]])

@@ -52,7 +52,7 @@ def run(model, layers, inputs, interventions=()):
 def read_out(model, states):
     """The logit lens: states of any layer after the model's final norm, and the logits of its head (and cap) for these."""
     decoder = model.get_decoder()
-    norm = decoder.norm if hasattr(decoder, 'norm') else decoder.final_layer_norm
+    norm = next(getattr(decoder, name) for name in ('norm', 'final_layer_norm', 'final_layernorm') if hasattr(decoder, name))
     with torch.no_grad():
         normed = norm(states)
         logits = model.get_output_embeddings()(normed)

@@ -38,7 +38,7 @@ def randomise(model, seed, embedding_std=1.0, norm_offset=1.0, gains=None):
             owner, kind = name.split('.')[-2:] if '.' in name else ('', name)
             if 'embed_tokens' in name or 'embed_in' in name:
                 value = embedding_std * noise
-            elif 'position_embedding' in name or 'class_embedding' in name:
+            elif any(part in name for part in ('position_embedding', 'class_embedding', 'cls_token')):
                 value = 0.5 * noise
             elif kind == 'bias':
                 value = 0.3 * noise
@@ -52,7 +52,7 @@ def randomise(model, seed, embedding_std=1.0, norm_offset=1.0, gains=None):
     return model.float().eval()
 
 
-def save_tokenizer(checkpoint, vocab_size, specials, add_bos):
+def save_tokenizer(checkpoint, vocab_size, specials, add_bos, more_text=()):
     """A byte-level BPE with GPT-2's pre-tokenizer. specials take the first ids; the first one is BOS, the second EOS."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,7 +63,7 @@ def save_tokenizer(checkpoint, vocab_size, specials, add_bos):
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator([*CORPUS, *more_text], trainer)
     if tokenizer.get_vocab_size() != vocab_size:
         raise ValueError(f'the corpus gives {tokenizer.get_vocab_size()} tokens, not {vocab_size}')
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[1])

@@ -2,13 +2,26 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withReference } from '../../scripts/config-reference.mjs';
+import { modelsTable, withTable } from '../../scripts/models-table.mjs';
 import { experimentOf, loadExperiment, parseConfig } from '../../src/evaluation/experiment/config.js';
 import { PRESETS } from '../../src/evaluation/experiment/presets.js';
+import { bytesOf, listCatalogue, memoryOf } from '../../src/model/catalogue.js';
 import { PACKAGE_ROOT } from '../../src/package-root.js';
 
 const read = (...path: string[]) => readFileSync(join(PACKAGE_ROOT, ...path), 'utf8');
 const sources = readdirSync(join(PACKAGE_ROOT, 'src', 'cli')).map((file) => read('src', 'cli', file));
-const documents = ['evaluation.md', 'reproduce.md', join('results', 'experiments.md'), join('results', 'claims.md')];
+const documents = [
+  'chat.md',
+  'convert.md',
+  'evaluation.md',
+  'models.md',
+  join('models', 'llava-1.5.md'),
+  join('models', 'mantis-fuyu.md'),
+  join('models', 'mistral-vicuna.md'),
+  'reproduce.md',
+  join('results', 'experiments.md'),
+  join('results', 'claims.md'),
+];
 const COMMAND = /\bxpatch (?!--)([a-z]+)([^\n`#]*)/g;
 
 /** Command lines in code, in blocks and within sentences. */
@@ -24,6 +37,12 @@ test('the fields in docs/evaluation.md are those of the schema', () => {
   const text = read('docs', 'evaluation.md');
   // If this fails: node scripts/config-reference.mjs
   expect(withReference(text, schema)).toBe(text);
+});
+
+test('the table in docs/models.md is that of the catalogue', () => {
+  const text = read('docs', 'models.md');
+  // If this fails: npm run build && node scripts/models-table.mjs
+  expect(withTable(text, modelsTable(listCatalogue(), { sizeOf: bytesOf, memoryOf }))).toBe(text);
 });
 
 describe.each(documents)('docs/%s', (document) => {
@@ -49,6 +68,8 @@ describe.each(documents)('docs/%s', (document) => {
       expect(`${name} ${source} ${source in PRESETS}`).toBe(`${name} ${source} true`);
       const settings = [...rest.matchAll(/ --set "?([^\s"]+)/g)].map(([, setting = '']) => setting);
       if (source === 'vqa' && settings.length === 0) continue;
+      // eval itself names the language model under a VLM of the catalogue.
+      if (source === 'llm-to-vlm') settings.unshift('vectorModel=demo-base');
       await loadExperiment(source, settings);
     }
   });

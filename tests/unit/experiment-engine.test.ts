@@ -1,11 +1,11 @@
-import { Template as Jinja } from '@huggingface/jinja';
 import { describe, expect, test } from '@jest/globals';
 import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
 import { scoreLines } from '../../src/evaluation/experiment/scorers.js';
 import { tokenScore } from '../../src/evaluation/experiment/scores.js';
-import { plainFormat, writeChat } from '../../src/evaluation/experiment/template.js';
+import { type PromptContent, plainFormat, writeChat } from '../../src/evaluation/experiment/template.js';
 import type { Condition, ResultLine } from '../../src/evaluation/experiment/types.js';
 import { shuffleLabels } from '../../src/evaluation/experiment/vectors.js';
+import { ChatTemplate } from '../../src/model/chat-template.js';
 import { fewShotPrompt, instructionPrompt, queryPrompt } from '../../src/tasks/prompts.js';
 import type { TaskItem } from '../../src/tasks/task.js';
 import { DELIMITER, PAPER_TEMPLATE } from '../../src/tasks/template.js';
@@ -61,22 +61,27 @@ describe('written-out templates', () => {
 
 describe('chat templates', () => {
   // In the form that ChatML models have (https://github.com/openai/openai-python/blob/v0.28.1/chatml.md).
-  const chatml = new Jinja(
+  const template = new ChatTemplate(
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}",
+    { names: {}, control: [] },
   );
-  const render = (messages: object[]) => chatml.render({ messages });
+  const written = (content: PromptContent) => {
+    const [front, ...parts] = writeChat(content, template);
+    expect(front).toEqual({ tokens: [] }); // the template alone decides what a prompt begins with
+    return parts;
+  };
 
   test('examples are turns, the mark ends what opens the answer', () => {
-    expect(writeChat({ before: 'Be brief.', shots: [a], query: b }, render)).toEqual([
+    expect(written({ before: 'Be brief.', shots: [a], query: b })).toEqual([
       '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\na!<|im_end|>\n' +
         '<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n',
       mark,
     ]);
-    expect(writeChat({ instruction: 'The name:' }, render)).toEqual([
+    expect(written({ instruction: 'The name:' })).toEqual([
       '<|im_start|>user\nThe name:<|im_end|>\n<|im_start|>assistant\n',
       mark,
     ]);
-    expect(writeChat({ instruction: 'The name:', query: b, question: 'Which?' }, render)).toEqual([
+    expect(written({ instruction: 'The name:', query: b, question: 'Which?' })).toEqual([
       '<|im_start|>user\nThe name:\nb Which?<|im_end|>\n<|im_start|>assistant\n',
       mark,
     ]);
@@ -84,18 +89,12 @@ describe('chat templates', () => {
 
   test('pictures stand where their input does, even if a text looks like what stands for them', () => {
     const odd = item('<picture>', '<<picture>>');
-    expect(writeChat({ shots: [odd], shotModality: 'text', query: b, queryModality: 'image' }, render)).toEqual([
+    expect(written({ shots: [odd], shotModality: 'text', query: b, queryModality: 'image' })).toEqual([
       '<|im_start|>user\n<picture><|im_end|>\n<|im_start|>assistant\n<<picture>><|im_end|>\n<|im_start|>user\n',
       { image: '/p/b.png' },
       '<|im_end|>\n<|im_start|>assistant\n',
       mark,
     ]);
-  });
-
-  test('a template that loses a turn is refused', async () => {
-    const last = (messages: { content: string }[]) => messages.at(-1)?.content ?? '';
-    const content = { shots: [a], shotModality: 'image', query: b, queryModality: 'image' } as const;
-    await expectError(() => writeChat(content, last), 'CONFIG_INVALID', /1 of 2 pictures/);
   });
 });
 

@@ -3,9 +3,9 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { serialize } from 'node:v8';
 import { expect, test } from '@jest/globals';
+import type { ImageEncoder } from '../../src/model/encoders/index.js';
 import { readImage } from '../../src/model/image.js';
 import { CachedImageEncoder } from '../../src/model/image-cache.js';
-import type { ImageEncoder } from '../../src/model/image-encoder.js';
 import { temporaryFolder } from './helpers.js';
 
 /** Four numbers and one pixel a picture, so that bytes can be counted. */

@@ -51,6 +51,23 @@ test('a row of a picture has its rectangle; tokens and separator rows have none'
   await expectError(() => patchRectangle(prompt, 11), 'POSITION_OUT_OF_RANGE', /outside the prompt/);
 });
 
+test('a literal is tokenised as such, on its own, and carries marks; no token ids in front mean no BOS', async () => {
+  const asked: [string, boolean | undefined][] = [];
+  const tokenize: PromptTools['tokenize'] = (text, literal) => {
+    asked.push([text, literal]);
+    return tools.tokenize(text);
+  };
+  const parts = [{ tokens: [] }, 'ab', { literal: '<s>' }, { mark: 'm' }, { literal: '' }, 'c'];
+  const prompt = await buildPrompt(parts, { ...tools, tokenize });
+  expect(asked).toEqual([
+    ['ab', undefined],
+    ['<s>', true],
+    ['c', undefined],
+  ]);
+  expect(String.fromCharCode(...prompt.tokens)).toBe('ab<s>c');
+  expect(prompt.marks).toEqual({ m: 4 });
+});
+
 test('marks do not change the tokens of the text around them', async () => {
   const marked = await buildPrompt(['ab', { mark: 'm' }, 'cA:'], tools);
   const plain = await buildPrompt(['abcA:'], tools);

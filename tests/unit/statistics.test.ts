@@ -14,7 +14,7 @@ interface Row extends Omit<Observation, 'value'> {
   first: number;
   second: number;
 }
-/** By scipy and statsmodels: tests/reference/statistics.py. */
+/** By scipy and statsmodels: tests/reference/inference.py. */
 const reference = JSON.parse(readFileSync(new URL('../fixtures/statistics.json', import.meta.url), 'utf8')) as {
   exact: { rows: Row[]; p: number; difference: number; items: number }[];
   mcnemar: { rows: Row[]; p: number };

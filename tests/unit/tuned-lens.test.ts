@@ -123,6 +123,7 @@ describe('a tuned lens', () => {
   test('predicts h + matrix h + bias, layer by layer, and leaves the last layer and its input alone', async () => {
     const before = states.data.slice();
     const { data, ...rest } = await lens.apply(states);
+    expect(await lens.apply({ states, interventions: [] })).toEqual({ data, ...rest });
     expect([...data]).toEqual([1, 2, 3, 4, 14, 28, 8, 15, 5.5, 5.5, 7.5, 7.5, 9, 10, 11, 12]);
     const { data: _, ...given } = states;
     expect(rest).toEqual(given);
@@ -143,6 +144,7 @@ describe('a tuned lens', () => {
   test('refuses states of another width, and layers that it lacks', async () => {
     const wide: HiddenStates = { ...states, data: new Float32Array(24), shape: [4, 2, 3] };
     await expectError(() => lens.apply(wide), 'LENS_MISMATCH', /width 3/);
+    await expectError(() => lens.apply({ interventions: [] }), 'INVALID_ARGUMENT', /read no states/);
     const partial = new TunedLens({ ...info, layers: [0, 2] }, [TRANSLATORS[0], TRANSLATORS[2]] as Translator[]);
     await expectError(() => partial.apply(states), 'LAYER_OUT_OF_RANGE', /no layer 1, only 0, 2/);
   });

@@ -1,6 +1,5 @@
 import { XpatchError } from '../../errors.js';
-import { readGgufHeader } from '../../model/gguf.js';
-import type { Model, PromptPart } from '../../model/index.js';
+import { type ChatMessage, ChatTemplate, type Model, type PromptPart } from '../../model/index.js';
 import type { Modality } from '../../tasks/prompts.js';
 import type { TaskItem } from '../../tasks/task.js';
 import { checkTemplate, DELIMITER, PAPER_TEMPLATE, PartList, type Template } from '../../tasks/template.js';
@@ -51,88 +50,42 @@ export function plainFormat(template: Template): PromptFormat {
   };
 }
 
-interface Message {
-  role: 'system' | 'user' | 'assistant';
-  content: string;
+/** The day that some templates write: always the same, so that a run can be repeated. */
+const DAY = new Date(2024, 0, 1);
+
+/** The template that the GGUF carries. Examples are turns of user and assistant, `before` is the system message. */
+function chatFormat(model: Model): PromptFormat {
+  const template = refusing(() => ChatTemplate.of(model));
+  return { stop: '\n', write: (content) => refusing(() => writeChat(content, template)) };
 }
 
-/**
- * The template that the GGUF carries. Examples are turns of user and assistant, `before` is the system message, and the mark
- * is the last token of what opens the assistant's turn.
- */
-async function chatFormat(model: Model): Promise<PromptFormat> {
-  const source = readGgufHeader(model.files.model).metadata.get('tokenizer.chat_template');
-  const refuse = (why: string, cause?: unknown) =>
-    new XpatchError('CONFIG_INVALID', `template: chat: ${why}. Use paper, or write a template out.`, { cause });
-  if (typeof source !== 'string') throw refuse('the model has no chat template (tokenizer.chat_template of its GGUF)');
-  const { Template: Jinja } = await import('@huggingface/jinja');
-  let jinja: InstanceType<typeof Jinja>;
-  try {
-    jinja = new Jinja(source);
-  } catch (cause) {
-    throw refuse(`the model's chat template cannot be read (${(cause as Error).message})`, cause);
-  }
-  const { addsBos, bosToken } = model.info;
-  const bos = bosToken < 0 ? '' : model.detokenize([bosToken]);
-  const render = (messages: Message[]): string => {
-    let text: string;
-    try {
-      text = jinja.render({ messages, add_generation_prompt: true, bos_token: bos, eos_token: '' });
-    } catch (cause) {
-      throw refuse(`the model's chat template refuses the prompt (${(cause as Error).message})`, cause);
-    }
-    // The prompt builder puts the token in front by itself.
-    return addsBos && bos !== '' && text.startsWith(bos) ? text.slice(bos.length) : text;
-  };
-  return { stop: '\n', write: (content) => writeChat(content, render) };
-}
-
-/** The parts of a chat. `render` writes messages as text. */
-export function writeChat(content: PromptContent, render: (messages: Message[]) => string): PromptPart[] {
+/** The parts of a chat; the mark is the last token of what opens the assistant's turn. */
+export function writeChat(content: PromptContent, template: Pick<ChatTemplate, 'render'>): PromptPart[] {
   const { before, instruction, shots = [], shotModality = 'text', query, queryModality = 'text', question } = content;
-  const texts = [
-    before,
-    instruction,
-    question,
-    ...[...shots, ...(query ? [query] : [])].flatMap((i) => [i.input, i.output]),
-  ];
-  // Stands for pictures until the text is rendered: something that no text of the prompt has.
-  let marker = '<picture>';
-  while (texts.some((text) => text?.includes(marker))) marker = `<${marker}>`;
-  const pictures: PromptPart[] = [];
   const inputOf = (item: TaskItem, modality: Modality, asked?: string) => {
     const list = new PartList();
     list.fill('{input}', item, modality, asked);
-    return list
-      .marked()
-      .map((part) => {
-        if (typeof part === 'string') return part;
-        if (!('image' in part)) return '';
-        pictures.push(part);
-        return marker;
-      })
-      .join('');
+    return list.marked().filter((part) => typeof part === 'string' || 'image' in part);
   };
-  const messages: Message[] = before === undefined ? [] : [{ role: 'system', content: before }];
+  const messages: ChatMessage[] = before === undefined ? [] : [{ role: 'system', content: before }];
   for (const shot of shots) {
     messages.push({ role: 'user', content: inputOf(shot, shotModality) });
     messages.push({ role: 'assistant', content: shot.output });
   }
-  const asked = query ? inputOf(query, queryModality, question) : undefined;
-  const lines = [instruction, asked].filter((line) => line !== undefined);
-  messages.push({ role: 'user', content: lines.join('\n') });
+  const asked = query ? inputOf(query, queryModality, question) : [];
+  const lead = instruction === undefined ? [] : [query ? `${instruction}\n` : instruction];
+  messages.push({ role: 'user', content: [...lead, ...asked] });
+  return [...template.render(messages, { now: DAY }), { mark: DELIMITER }];
+}
 
-  const pieces = render(messages).split(marker);
-  if (pieces.length !== pictures.length + 1) {
-    const problem = `it shows ${pieces.length - 1} of ${pictures.length} pictures`;
-    throw new XpatchError(
-      'CONFIG_INVALID',
-      `template: chat: the model's chat template drops or repeats turns: ${problem}.`,
-    );
+function refusing<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    const { code, message } = cause as XpatchError;
+    if (!code?.startsWith('CHAT_TEMPLATE_')) throw cause;
+    throw new XpatchError('CONFIG_INVALID', `template: chat: ${message} Or use paper, or write a template out.`, {
+      cause,
+    });
   }
-  const parts = pieces.flatMap((piece, i): PromptPart[] => [
-    ...(i > 0 ? [pictures[i - 1] as PromptPart] : []),
-    ...(piece === '' ? [] : [piece]),
-  ]);
-  return [...parts, { mark: DELIMITER }];
 }

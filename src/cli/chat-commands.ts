@@ -1,0 +1,133 @@
+import { readFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { XpatchError } from '../errors.js';
+import type { ChatSession } from '../model/chat-session.js';
+import { readImage } from '../model/image.js';
+import { usageError } from './errors.js';
+import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
+
+export const CHAT_HELP = `Commands; anything else is a message, and // begins one with a slash.
+  /image PATH                                put a picture in front of the next message; repeat for more
+  /patch VECTOR --layer N [--op replace|add] [--vector-position N]
+                                             patch the last prompt token of each following turn
+  /patch off                                 stop patching; /patch alone says what is patched
+  /system TEXT                               set the system message; without a text, remove it
+  /clear                                     forget the conversation; system message and patch stay
+  /help                                      this list
+  /exit                                      end (as Ctrl-D); Ctrl-C stops an answer
+`;
+
+/** What `/patch` takes, and the options of the same names. */
+export interface PatchRequest {
+  file: string;
+  layer: number;
+  op?: 'replace' | 'add';
+  vectorPosition?: number;
+}
+
+/** What the commands of a chat change. */
+export class ChatState {
+  /** Pictures for the next message. */
+  pictures: { name: string; data: Uint8Array }[] = [];
+  /** What is patched, for results. */
+  patch: { vector: ReturnType<typeof vectorRecord>; vectorModel: 'same' | 'foreign' } | undefined;
+
+  constructor(private readonly session: ChatSession) {}
+
+  /**
+   * Does what a line with a command says.
+   *
+   * @returns What to tell the user; undefined to end.
+   */
+  async command(line: string): Promise<string | undefined> {
+    const [, name = '', rest = ''] = /^\/(\S*)\s*(.*?)\s*$/s.exec(line) ?? [];
+    switch (name) {
+      case 'image':
+        return this.addPicture(rest);
+      case 'patch':
+        return this.changePatch(rest);
+      case 'system':
+        this.session.system = rest === '' ? undefined : rest;
+        return rest === '' ? 'no system message' : 'system message set';
+      case 'clear':
+        this.session.clear();
+        this.pictures = [];
+        return 'the conversation is forgotten';
+      case 'help':
+        return CHAT_HELP;
+      case 'exit':
+        return undefined;
+      default:
+        throw usageError(`There is no command /${name}. /help lists them; a message that begins with / is written //.`);
+    }
+  }
+
+  /** Reads the picture at once: what is wrong with it is said here, and the file may change afterwards. */
+  async addPicture(text: string): Promise<string> {
+    const path = unquote(text).replace(/^~(?=\/)/, homedir());
+    if (path === '') throw usageError('/image needs the path of a picture.');
+    const { model } = this.session.context;
+    if (!model.hasVision) {
+      const message = 'The model was loaded without a picture encoder. Start the chat with its mmproj GGUF (--mmproj).';
+      throw new XpatchError('IMAGE_UNSUPPORTED', message);
+    }
+    const { width, height } = await readImage(path);
+    this.pictures.push({ name: path, data: await readFile(path) });
+    return `${path} (${width} x ${height}) comes with the next message`;
+  }
+
+  async setPatch({ file, layer, op, vectorPosition }: PatchRequest): Promise<string> {
+    const loaded: LoadedVector = await loadVector(file, vectorPosition);
+    const { context } = this.session;
+    const vectorModel = requireFit(loaded, context.model.identity);
+    const { positions, ...edit } = loaded.vector.toIntervention(layer, { op });
+    await context.requireHook(edit.hook);
+    this.session.patch = edit;
+    this.patch = { vector: vectorRecord(loaded), vectorModel };
+    return [this.describePatch(), ...loaded.notes].join('\nxpatch: ');
+  }
+
+  private async changePatch(text: string): Promise<string> {
+    if (text === '') return this.describePatch();
+    if (text !== 'off') return this.setPatch(parsePatch(text));
+    this.session.patch = undefined;
+    this.patch = undefined;
+    return this.describePatch();
+  }
+
+  private describePatch(): string {
+    const { patch } = this.session;
+    if (!patch || !this.patch) return 'nothing is patched';
+    const how = patch.op === 'add' ? 'added to' : 'put in place of';
+    return `${this.patch.vector.file} is ${how} layer ${patch.layer} at the last prompt token of each following turn`;
+  }
+}
+
+/** `VECTOR --layer N [--op replace|add] [--vector-position N]`, in any order. */
+function parsePatch(text: string): PatchRequest {
+  const words = Array.from(text.matchAll(/"[^"]*"|'[^']*'|--[\w-]+(?==)|(?<=^|\s)\S+|(?<==)\S+/g), ([word]) => word);
+  const request: Partial<PatchRequest> = {};
+  const whole = (option: string, value = '') => {
+    if (/^\d{1,6}$/.test(value)) return Number(value);
+    throw usageError(`/patch: ${option} must be a whole number from 0.`);
+  };
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i] as string;
+    if (word === '--layer') request.layer = whole(word, words[++i]);
+    else if (word === '--vector-position') request.vectorPosition = whole(word, words[++i]);
+    else if (word === '--op') {
+      const op = words[++i];
+      if (op !== 'replace' && op !== 'add') throw usageError('/patch: --op must be replace or add.');
+      request.op = op;
+    } else if (word.startsWith('--') || request.file !== undefined) {
+      throw usageError(`/patch does not understand ${JSON.stringify(word)}. /help shows how it is written.`);
+    } else request.file = unquote(word);
+  }
+  const { file, layer } = request;
+  if (file === undefined || layer === undefined) throw usageError('/patch needs a vector file and --layer.');
+  return { ...request, file, layer };
+}
+
+function unquote(text: string): string {
+  return /^(["'])(.*)\1$/s.exec(text)?.[2] ?? text;
+}

@@ -1,0 +1,92 @@
+import { createInterface, type Interface } from 'node:readline';
+
+const PROMPT = '> ';
+const MORE = '. ';
+
+/**
+ * What is typed, or comes through a pipe: one message a line, a `\` at the end of a line takes the next one in.
+ * On a terminal lines can be edited and the arrow keys go through those of this chat; they are not kept between chats.
+ */
+export class ChatInput {
+  private readonly reader: Interface;
+  private readonly lines: string[] = [];
+  private waiting: ((line: string | undefined) => void) | undefined;
+  private closed = false;
+  /** Ctrl-C was the last key at the prompt. */
+  private warned = false;
+  private answer: AbortController | undefined;
+
+  constructor(private readonly terminal: boolean) {
+    const output = terminal ? process.stdout : undefined;
+    this.reader = createInterface({ input: process.stdin, output, terminal, removeHistoryDuplicates: true });
+    this.reader.on('line', (line) => {
+      this.warned = false;
+      if (this.waiting) this.take(line);
+      else this.lines.push(line);
+    });
+    this.reader.on('close', () => {
+      this.closed = true;
+      if (this.lines.length === 0) this.take(undefined);
+    });
+    this.reader.on('SIGINT', () => this.interrupt());
+  }
+
+  /** The next message, undefined at the end. */
+  async next(): Promise<string | undefined> {
+    let message = await this.line(PROMPT);
+    while (message?.endsWith('\\') && !message.startsWith('/')) {
+      const more = await this.line(MORE);
+      message = `${message.slice(0, -1)}${more === undefined ? '' : `\n${more}`}`;
+    }
+    return message;
+  }
+
+  /** Runs what answers a message, with a signal that Ctrl-C aborts. */
+  async answering<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const answer = new AbortController();
+    this.answer = answer;
+    try {
+      return await work(answer.signal);
+    } finally {
+      this.answer = undefined;
+    }
+  }
+
+  close(): void {
+    this.reader.close();
+  }
+
+  private line(prompt: string): Promise<string | undefined> {
+    const ready = this.lines.shift();
+    if (ready !== undefined || this.closed) return Promise.resolve(ready);
+    if (this.terminal) {
+      this.reader.setPrompt(prompt);
+      this.reader.prompt();
+    }
+    return new Promise((resolve) => {
+      this.waiting = resolve;
+    });
+  }
+
+  private take(line: string | undefined): void {
+    const { waiting } = this;
+    this.waiting = undefined;
+    waiting?.(line);
+  }
+
+  private interrupt(): void {
+    if (this.answer) {
+      // A device that does not stop must not hold the user.
+      if (this.answer.signal.aborted) process.exit(130);
+      this.answer.abort(new Error('stopped by Ctrl-C'));
+    } else if (this.warned) {
+      this.close();
+    } else {
+      this.warned = true;
+      this.reader.write(null, { ctrl: true, name: 'e' });
+      this.reader.write(null, { ctrl: true, name: 'u' });
+      process.stdout.write('\n(Ctrl-C again, Ctrl-D or /exit ends the chat)\n');
+      this.reader.prompt();
+    }
+  }
+}

@@ -1,0 +1,173 @@
+import { readFile, stat } from 'node:fs/promises';
+import { XpatchError } from '../errors.js';
+import type { ChatTurn } from '../model/chat-session.js';
+import { CHAT_HELP, ChatState } from './chat-commands.js';
+import { ChatInput } from './chat-input.js';
+import {
+  describeModel,
+  type ModelArguments,
+  type OutputArguments,
+  printJson,
+  requireNotAborted,
+  type Session,
+  withSession,
+} from './common.js';
+import { reportError, usageError } from './errors.js';
+import { unescapeText } from './options.js';
+import type { PatchArguments } from './patch-options.js';
+
+export interface ChatArguments extends ModelArguments, OutputArguments, PatchArguments {
+  system?: string;
+  chatTemplate?: string;
+  image?: string[];
+  patch?: string;
+  layer?: number;
+  maxTokens?: number;
+  temperature: number;
+  seed: number;
+  stop?: string[];
+  escape: boolean;
+}
+
+/** Templates are a few thousand characters long. */
+const LARGEST_TEMPLATE = 1 << 20;
+
+/** `xpatch run --chat`: a conversation, typed or through a pipe. */
+export async function chat(args: ChatArguments): Promise<void> {
+  const template = args.chatTemplate === undefined ? undefined : await readTemplate(args.chatTemplate);
+  await withSession(args, async (opened) => {
+    const { ChatSession } = await import('../model/chat-session.js');
+    const { temperature, seed, maxTokens, system } = args;
+    const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
+    const session = new ChatSession(opened.context, { template, system, maxTokens, temperature, seed, stop });
+    const state = new ChatState(session);
+    const { patch: file, layer, op, vectorPosition } = args;
+    if (file !== undefined)
+      opened.progress.note(await state.setPatch({ file, layer: layer as number, op, vectorPosition }));
+    for (const path of args.image ?? []) await state.addPicture(path);
+    await talk(args, opened, { session, state });
+  });
+}
+
+async function talk(
+  args: ChatArguments,
+  { model, signal, progress, track }: Session,
+  { session, state }: { session: import('../model/chat-session.js').ChatSession; state: ChatState },
+): Promise<void> {
+  progress.done(); // nothing may be drawn over what is being typed
+  const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY && !args.json);
+  const input = new ChatInput(terminal);
+  const end = () => input.close();
+  signal.addEventListener('abort', end);
+  if (terminal) progress.note(`talking to ${clean(describeModel(model.identity))}; /help lists commands, Ctrl-D ends`);
+  let turns = 0;
+
+  /** False to end. */
+  const handle = async (line: string): Promise<boolean> => {
+    if (line.startsWith('/') && !line.startsWith('//')) {
+      const said = await state.command(line);
+      if (said === CHAT_HELP) process.stderr.write(said);
+      else if (said !== undefined) progress.note(said);
+      return said !== undefined;
+    }
+    const text = line.startsWith('//') ? line.slice(1) : line;
+    const { pictures } = state;
+    let streamed = '';
+    progress.update('reading the message');
+    const turn = await input
+      .answering((stop) =>
+        session.send([...pictures.map(({ data }) => ({ image: data })), text], {
+          signal: AbortSignal.any([signal, stop]),
+          onText: (piece) => {
+            progress.done();
+            streamed += piece;
+            if (!args.json) process.stdout.write(terminal ? clean(piece) : piece);
+          },
+          ...(args.json && { onProgress: track('answering') }),
+        }),
+      )
+      .finally(() => progress.done());
+    state.pictures = [];
+    turns++;
+    if (args.json)
+      printTurn(args, turn, { turns, pictures: pictures.map(({ name }) => name), state, model: model.identity });
+    else if (!streamed.endsWith('\n')) process.stdout.write('\n');
+    requireNotAborted(signal);
+    for (const note of notes(turn)) progress.note(note);
+    return true;
+  };
+
+  try {
+    for (let line = await input.next(); line !== undefined; line = await input.next()) {
+      if (line.trim() === '') continue;
+      try {
+        if (!(await handle(line))) break;
+      } catch (error) {
+        if (!terminal || signal.aborted) throw error; // nobody is there to mend it
+        const stopped = error instanceof XpatchError && error.code === 'ABORTED';
+        if (stopped) progress.note('stopped before the answer began; the message is not part of the conversation');
+        else reportError(error, { json: false, stack: false });
+      }
+    }
+    requireNotAborted(signal);
+  } finally {
+    signal.removeEventListener('abort', end);
+    input.close();
+  }
+}
+
+function printTurn(
+  args: ChatArguments,
+  { text, tokens, finish, positions, reused, room, interventions }: ChatTurn,
+  more: { turns: number; pictures: string[]; state: ChatState; model: Session['model']['identity'] },
+): void {
+  const { temperature, seed } = args;
+  printJson({
+    turn: more.turns,
+    text,
+    tokens,
+    finish,
+    positions,
+    reused,
+    room,
+    ...(more.pictures.length > 0 && { images: more.pictures }),
+    ...(more.state.patch && { patch: { ...more.state.patch, ...interventions[0] } }),
+    ...(temperature > 0 ? { temperature, seed } : { temperature }),
+    model: more.model,
+  });
+}
+
+/** What a reader should know about how an answer ended. */
+function notes({ finish, room }: ChatTurn): string[] {
+  if (finish === 'aborted') return ['stopped; the conversation goes on from here'];
+  if (finish !== 'length') return [];
+  if (room > 0) return ['the answer was cut at its largest length (-n)'];
+  return ['the context is full: /clear starts anew, and --n-ctx makes it larger'];
+}
+
+async function readTemplate(path: string): Promise<string> {
+  const fail = (why: string, cause?: unknown) =>
+    new XpatchError('FILE_NOT_FOUND', `The chat template ${path} cannot be read: ${why}.`, { cause });
+  const info = await stat(path).catch((cause: Error) => {
+    throw fail(cause.message, cause);
+  });
+  if (!info.isFile()) throw fail('it is not a file');
+  if (info.size > LARGEST_TEMPLATE) throw fail('it is larger than a template can be');
+  return readFile(path, 'utf8');
+}
+
+/** Text of a model or a file on a terminal: no control characters but line ends and tabs. */
+function clean(text: string): string {
+  return text.replace(/\p{Cc}/gu, (character) => (/[\n\t]/.test(character) ? character : '\uFFFD'));
+}
+
+/** Checks what does not belong to a chat. */
+export function checkChatArguments(args: ChatArguments & Record<string, unknown>): void {
+  const others = ['prompt', 'tokens', 'position', 'save-logits', 'every-step'].filter((name) => {
+    const value = args[name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())];
+    return value !== undefined && value !== false;
+  });
+  if (others.length > 0)
+    throw usageError(`--${others[0]} does not belong to --chat, which takes its messages from stdin.`);
+  if (args.maxTokens === 0) throw usageError('-n 0 leaves no room for an answer.');
+}

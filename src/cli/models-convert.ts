@@ -1,0 +1,83 @@
+import type { Argv, CommandModule } from 'yargs';
+import { CONVERSION_TYPES, type ConversionType } from '../convert/tensor-types.js';
+import { type OutputArguments, outputOptions, printJson } from './common.js';
+import { explainInterrupt, interruptSignal } from './interrupt.js';
+import { textOption, wholeOption, withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+
+interface ConvertArguments extends OutputArguments {
+  folder: string;
+  output: string;
+  type: ConversionType;
+  threads?: number;
+}
+
+/** `xpatch models convert`: a Hugging Face checkpoint that llama.cpp cannot convert becomes GGUF. */
+export const modelsConvert: CommandModule<unknown, ConvertArguments> = {
+  command: 'convert <folder>',
+  describe: 'Convert a checkpoint of Idefics2, Fuyu or Persimmon to GGUF',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(yargs)
+        .positional('folder', {
+          type: 'string',
+          demandOption: true,
+          describe: 'Folder of a Hugging Face checkpoint: config.json, *.safetensors and the tokenizer',
+        })
+        .option(
+          'output',
+          textOption('output', 'Folder to write to; made if it is missing', { alias: 'o', demandOption: true }),
+        )
+        .option('type', {
+          ...textOption('type', 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
+          choices: CONVERSION_TYPES,
+          default: 'f16' as const,
+        })
+        .option('threads', wholeOption('threads', 1, 'Parts converted at once. Defaults to the cores, at most 4'))
+        .epilogue('A conversion that was interrupted goes on when the same command is run again.'),
+      [
+        ['The model of the paper, in 8 bits', 'models convert idefics2-8b -o models --type q8_0'],
+        ['Smaller, in about 4.5 bits', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],
+        ['Run it', 'run -m models/idefics2-8b-q8_0.gguf --mmproj models/mmproj-idefics2-8b-q8_0.gguf --prompt "Hello"'],
+      ],
+    ) as Argv<unknown> as Argv<ConvertArguments>,
+  handler: async ({ folder, output, type, threads, json, quiet }) => {
+    const signal = interruptSignal();
+    explainInterrupt('Run the same command again to go on from here.');
+    const progress = new ProgressLine(!json && !quiet);
+    try {
+      const { convertCheckpoint } = await import('../convert/convert.js');
+      progress.update('reading the checkpoint');
+      const started = Date.now();
+      let first: number | undefined;
+      const conversion = await convertCheckpoint(folder, output, {
+        type,
+        ...(threads !== undefined && { threads }),
+        signal,
+        onProgress: ({ done, total }) => {
+          first ??= done;
+          const rate = (done - first) / Math.max(1, Date.now() - started);
+          const left = rate > 0 ? `, ${Math.ceil((total - done) / rate / 60_000)} min left` : '';
+          progress.update('converting', done / total, `${gigabytes(done)} of ${gigabytes(total)}${left}`);
+        },
+      });
+      progress.done();
+      if (json) {
+        printJson(conversion);
+        return;
+      }
+      if (conversion.resumedFrom > 0) progress.note(`went on after ${gigabytes(conversion.resumedFrom)}`);
+      for (const note of conversion.notes) progress.note(note);
+      for (const { path, bytes, types } of conversion.files) {
+        const counts = Object.entries(types).map(([name, count]) => `${count} ${name}`);
+        process.stdout.write(`${path}  ${gigabytes(bytes)}, ${counts.join(', ')}\n`);
+      }
+    } finally {
+      progress.done();
+    }
+  },
+};
+
+function gigabytes(bytes: number): string {
+  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}

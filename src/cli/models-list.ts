@@ -1,0 +1,157 @@
+import type { Argv, CommandModule } from 'yargs';
+import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../model/cache.js';
+import { type CatalogueEntry, listCatalogue, memoryOf } from '../model/catalogue.js';
+import { lookUpRepo } from '../model/download.js';
+import { formatHubSource, HUB_PREFIX, parseHubSource } from '../model/hub-source.js';
+import { fetchEvents, type OutputArguments, outputOptions, printJson } from './common.js';
+import { bytesText, licenceText, requireEntry } from './fetch-model.js';
+import { interruptSignal } from './interrupt.js';
+import { type ModelState, type State, stateOf, unnamedFiles } from './models-state.js';
+import { withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+
+const HERE: Record<State, string> = {
+  shipped: 'yes',
+  downloaded: 'yes',
+  checkpoint: 'to convert',
+  incomplete: 'in part',
+  absent: '–',
+};
+
+/** `xpatch models list` */
+export const list: CommandModule<unknown, OutputArguments> = {
+  command: 'list',
+  describe: 'Models that -m knows by name, and what is downloaded',
+  builder: (yargs) =>
+    withExamples(outputOptions(yargs), [
+      ['All of them', 'models list'],
+      ['For a script', 'models list --json'],
+    ]) as Argv<unknown> as Argv<OutputArguments>,
+  handler: ({ json }) => {
+    const repos = listCache();
+    const entries = listCatalogue();
+    const models = entries.map((entry) => ({ ...entry, ...stateOf(entry, repos), memory: memoryOf(entry) }));
+    const others = repos.flatMap((repo) => unnamedFiles(repo, entries));
+    const bytes = cacheBytes();
+    if (json) {
+      printJson({ cache: cacheFolder(), bytes, models, others });
+      return;
+    }
+    const rows = models.map((model) => [
+      `${model.name}${model.paper ? ' *' : ''}`,
+      model.kind,
+      bytesText(model.bytes),
+      bytesText(model.memory),
+      HERE[model.state],
+      `${model.licence.name}${model.licence.use === 'research' ? ', RESEARCH ONLY' : ''}`,
+    ]);
+    const lines = [
+      ...columns([['name', 'kind', 'size', 'memory', 'here', 'licence'], ...rows]),
+      '* of the paper. `xpatch models info NAME` tells more, `xpatch models pull NAME` downloads.',
+      ...(others.length > 0 ? ['', 'Other files that are downloaded:'] : []),
+      ...others.map(({ path, size }) => `  ${bytesText(size).padStart(7)}  ${path}`),
+      `Downloads take ${bytesText(bytes)} in ${cacheFolder()}`,
+    ];
+    process.stdout.write(`${lines.join('\n')}\n`);
+  },
+};
+
+function columns(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows.map((row) =>
+    row
+      .map((text, column) => text.padEnd(widths[column] as number))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+interface InfoArguments extends OutputArguments {
+  model: string;
+}
+
+/** `xpatch models info` */
+export const info: CommandModule<unknown, InfoArguments> = {
+  command: 'info <model>',
+  describe: 'What is known of a model: files, memory, licence, prompts, best layer',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(yargs).positional('model', {
+        type: 'string',
+        demandOption: true,
+        describe: 'Name that models list shows; or hf:USER/REPO, for which the hub is asked',
+      }),
+      [
+        ['A model of the paper', 'models info idefics2-8b'],
+        ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
+      ],
+    ) as Argv<unknown> as Argv<InfoArguments>,
+  handler: async ({ model, ...output }) => {
+    const source = String(model);
+    if (source.startsWith(HUB_PREFIX)) {
+      await showRepo(source, output);
+      return;
+    }
+    const entry = requireEntry(source);
+    const state = stateOf(entry, listCache());
+    if (output.json) printJson({ ...entry, ...state, memory: memoryOf(entry) });
+    else process.stdout.write(describe(entry, state));
+  },
+};
+
+function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): string {
+  const { name, title, kind, paper, files, convert, layers, baseModel, prompt, chat, bestLayer, note } = entry;
+  const file = (one: { uri: string; sha256?: string }) => `${one.uri}${one.sha256 ? `, SHA-256 ${one.sha256}` : ''}`;
+  const here = { ...HERE, absent: `no: xpatch models pull ${name}`, checkpoint: 'the checkpoint, to be converted' }[
+    state
+  ];
+  const facts: [string, string | undefined][] = [
+    ['kind', `${kind === 'vlm' ? 'vision-language model' : 'language model'}${paper ? ' of the paper' : ''}`],
+    ['licence', licenceText(entry)],
+    ['model', files && file(files.model)],
+    ['mmproj', files?.mmproj && file(files.mmproj)],
+    ['convert from', convert?.source],
+    ['size', `${files?.model.exact === false ? 'about ' : ''}${bytesText(bytes)}`],
+    ['memory', `about ${bytesText(memoryOf(entry))}, with 4096 positions`],
+    ['here', here],
+    ...paths.map((path): [string, string] => ['', path]),
+    ['layers', String(layers)],
+    [
+      'best layer',
+      bestLayer ? `${bestLayer.layer} (${bestLayer.source})` : 'none known: find it with xpatch sweep or eval',
+    ],
+    ['language model', baseModel],
+    ['prompts', prompt === 'plain' ? 'one text, no chat template' : 'segments as Mantis builds them, no chat template'],
+    ['chat template', chat ?? 'none: it was not trained on one'],
+    ['note', note],
+  ];
+  const lines = facts.flatMap(([what, text]) => (text === undefined ? [] : [`  ${what.padEnd(14)}  ${text}`]));
+  return `${name}: ${title}\n${lines.join('\n')}\n`;
+}
+
+async function showRepo(uri: string, { json, quiet }: OutputArguments): Promise<void> {
+  const source = parseHubSource(uri);
+  const record = readRecord(source);
+  const progress = new ProgressLine(!json && !quiet);
+  progress.update('asking the hub');
+  const repo = await lookUpRepo(uri, fetchEvents(interruptSignal(), progress)).finally(() => progress.done());
+  const files = repo.files
+    .filter(({ path }) => path.endsWith('.gguf'))
+    .map((file) => ({ ...file, here: record !== undefined && cachedFile(record, file) !== undefined }));
+  if (json) {
+    printJson({ ...repo, files });
+    return;
+  }
+  const where = formatHubSource({ ...source, file: undefined, quantisation: undefined });
+  const access = repo.gated ? ', access is granted by its owner' : '';
+  const rows = files.map(({ path, size, here }) => [
+    `  ${bytesText(size).padStart(7)}`,
+    path,
+    here ? 'downloaded' : '',
+  ]);
+  const lines = [
+    `${where}: ${repo.licence === undefined ? 'no licence is declared' : `licence ${repo.licence}`}${access}`,
+    ...(rows.length > 0 ? columns(rows) : ['  There is no GGUF file in it.']),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+}

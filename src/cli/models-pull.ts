@@ -1,0 +1,172 @@
+import type { Argv, CommandModule } from 'yargs';
+import { XpatchError } from '../errors.js';
+import {
+  type CachedRepo,
+  convertedFiles,
+  convertedFolder,
+  listCache,
+  removeConverted,
+  removeFromCache,
+} from '../model/cache.js';
+import { findEntry } from '../model/catalogue.js';
+import { type DownloadPlan, downloadCheckpoint, downloadModel } from '../model/download.js';
+import { checkModelFile } from '../model/gguf-check.js';
+import { chooseFiles, HUB_PREFIX, type HubSource, parseHubSource } from '../model/hub-source.js';
+import { checkProjectorFile } from '../model/mmproj-check.js';
+import { RunLock } from '../run-lock.js';
+import { fetchEvents, type OutputArguments, outputOptions, printJson } from './common.js';
+import { bytesText, downloadEvents, requireEntry } from './fetch-model.js';
+import { interruptSignal } from './interrupt.js';
+import { withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+
+interface SourcesArguments extends OutputArguments {
+  models: string[];
+}
+
+const SOURCES = {
+  type: 'string',
+  array: true,
+  demandOption: true,
+  describe: 'Names that models list shows, or hf:USER/REPO, hf:USER/REPO:Q4_K_M, hf:USER/REPO/FILE.gguf',
+} as const;
+
+/** What one of them became. */
+interface Pulled {
+  readonly source: string;
+  readonly licence?: string;
+  readonly model?: string;
+  readonly mmproj?: string;
+  /** Of a model that has to be converted. */
+  readonly checkpoint?: string;
+}
+
+/** `xpatch models pull` */
+export const pull: CommandModule<unknown, SourcesArguments> = {
+  command: 'pull <models..>',
+  describe: 'Download models; one that was broken off goes on where it stopped',
+  builder: (yargs) =>
+    withExamples(outputOptions(yargs).positional('models', SOURCES), [
+      ['A model of the paper, with its picture encoder', 'models pull llava-1.5-7b'],
+      ['Any GGUF on the hub', 'models pull hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0'],
+      ['A checkpoint to be converted', 'models pull idefics2-8b'],
+    ]) as Argv<unknown> as Argv<SourcesArguments>,
+  handler: async ({ models, json, quiet }) => {
+    const sources = models.map(String);
+    for (const source of sources) if (!source.startsWith(HUB_PREFIX)) requireEntry(source);
+    const progress = new ProgressLine(!json && !quiet);
+    const pulled: Pulled[] = [];
+    try {
+      for (const source of sources) pulled.push(await pullOne(source, progress));
+    } finally {
+      progress.done();
+    }
+    if (json) printJson({ models: pulled });
+    else process.stdout.write(pulled.map(describe).join(''));
+  },
+};
+
+async function pullOne(source: string, progress: ProgressLine): Promise<Pulled> {
+  const entry = findEntry(source);
+  const shown = downloadEvents(entry, fetchEvents(interruptSignal(), progress));
+  let licence: string | undefined;
+  const onPlan = (plan: DownloadPlan) => {
+    licence ??= plan.licence;
+    shown.onPlan?.(plan);
+  };
+  const events = { ...shown, onPlan };
+  progress.update(`asking for ${source}`);
+  if (entry?.convert)
+    return { source, checkpoint: await downloadCheckpoint(entry.convert.source, events), ...(licence && { licence }) };
+  const files = await downloadModel(source, events);
+  progress.update(`checking ${source}`);
+  checkModelFile(files.model);
+  if (files.mmproj !== undefined) checkProjectorFile(files.mmproj);
+  return { source, ...files, ...(licence && { licence }) };
+}
+
+function describe({ source, model, mmproj, checkpoint }: Pulled): string {
+  if (checkpoint !== undefined) {
+    const command = `xpatch models convert ${checkpoint} -o ${convertedFolder(source)} --type q4_k`;
+    return `${source}: the checkpoint is in ${checkpoint}\nConvert it: ${command}\nThen use -m ${source}\n`;
+  }
+  return `${source}: ready, use -m ${source}\n${[model, mmproj]
+    .filter((path) => path !== undefined)
+    .map((path) => `  ${path}\n`)
+    .join('')}`;
+}
+
+/** `xpatch models rm` */
+export const rm: CommandModule<unknown, SourcesArguments> = {
+  command: 'rm <models..>',
+  describe: 'Remove downloaded models; files of yours elsewhere are never touched',
+  builder: (yargs) =>
+    withExamples(outputOptions(yargs).positional('models', SOURCES), [
+      ['A model by its name', 'models rm llava-1.5-7b'],
+      ['Everything from a repository, also what is not complete', 'models rm hf:ggml-org/gemma-3-4b-it-GGUF'],
+    ]) as Argv<unknown> as Argv<SourcesArguments>,
+  handler: async ({ models, json }) => {
+    const sources = models.map(String);
+    // All are looked up first: a wrong name removes nothing.
+    const found = sources.map((source) => ({ source, targets: targetsOf(source) }));
+    const removed: { source: string; files: string[]; bytes: number }[] = [];
+    for (const { source, targets } of found) {
+      for (const target of targets) removed.push({ source, ...(await removeOne(target)) });
+      if (convertedFiles(source).length > 0) removed.push({ source, ...removeConverted(source) });
+    }
+    const bytes = removed.reduce((sum, one) => sum + one.bytes, 0);
+    if (json) {
+      printJson({ removed, bytes });
+      return;
+    }
+    const lines = removed.flatMap(({ files }) => files.map((file) => `removed ${file}\n`));
+    process.stdout.write(`${lines.join('')}${bytesText(bytes)} are free again.\n`);
+  },
+};
+
+interface Target {
+  readonly repo: CachedRepo;
+  /** Undefined for everything. */
+  readonly source?: HubSource;
+}
+
+function targetsOf(source: string): Target[] {
+  const entry = source.startsWith(HUB_PREFIX) ? undefined : requireEntry(source);
+  if (entry?.shipped) {
+    throw new XpatchError('INVALID_ARGUMENT', `${source} comes with xpatch: it goes when xpatch is removed.`);
+  }
+  const uris = entry ? [entry.files?.model.uri, entry.files?.mmproj?.uri, entry.convert?.source] : [source];
+  const repos = listCache();
+  const targets = uris.flatMap((uri): Target[] => {
+    if (uri === undefined) return [];
+    const wanted = parseHubSource(uri);
+    const repo = repos.find(
+      ({ record: { user, repo: name, revision } }) =>
+        user === wanted.user && name === wanted.repo && revision === wanted.revision,
+    );
+    if (!repo) return [];
+    return [wanted.file === undefined && wanted.quantisation === undefined ? { repo } : { repo, source: wanted }];
+  });
+  if (targets.length > 0 || (entry && convertedFiles(entry.name).length > 0)) return targets;
+  throw new XpatchError(
+    'MODEL_NOT_DOWNLOADED',
+    `Nothing of ${source} is in the cache. \`xpatch models list\` shows what is.`,
+  );
+}
+
+async function removeOne({ repo, source }: Target): Promise<{ files: string[]; bytes: number }> {
+  // The second file of an entry may have gone with the folder of the first one.
+  const current = listCache().find(({ folder }) => folder === repo.folder);
+  if (!current) return { files: [], bytes: 0 };
+  const lock = await RunLock.acquire(repo.folder, 'The model in');
+  try {
+    if (!source) return await removeFromCache(current);
+    const chosen = chooseFiles(current.record.files, source, false).model.map(({ path }) => path);
+    const left = current.files.filter(({ path }) => !chosen.includes(path));
+    // A picture encoder without a model is of no use.
+    const useless = left.every(({ path }) => /mmproj/i.test(path));
+    return await removeFromCache(current, useless ? undefined : chosen);
+  } finally {
+    lock.release();
+  }
+}

@@ -1,0 +1,63 @@
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CachedRepo, convertedFiles } from '../model/cache.js';
+import { bytesOf, type CatalogueEntry, shippedFiles } from '../model/catalogue.js';
+import { modelParts } from '../model/gguf-check.js';
+import { chooseCheckpoint, parseHubSource } from '../model/hub-source.js';
+import { locateModel, locateWanted } from '../model/resolve.js';
+
+/** Whether a model is here: `checkpoint` is downloaded whole and waits for conversion. */
+export type State = 'shipped' | 'downloaded' | 'checkpoint' | 'incomplete' | 'absent';
+
+export interface ModelState {
+  readonly state: State;
+  /** Bytes that it takes here; of one that is not here, about what it would take. */
+  readonly bytes: number;
+  /** Its files, or the folder of the checkpoint. */
+  readonly paths: readonly string[];
+}
+
+/** What of a model of the catalogue is on this machine. */
+export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): ModelState {
+  const { name, files, convert } = entry;
+  const shipped = shippedFiles(entry);
+  const here = shipped ?? (files || convertedFiles(name).length > 0 ? locateModel(name).files : undefined);
+  if (here) {
+    const paths = Object.values(here).flatMap(modelParts);
+    return { state: shipped ? 'shipped' : 'downloaded', bytes: bytesIn(paths), paths };
+  }
+  const bytes = bytesOf(entry);
+  const uris = [files?.model.uri, files?.mmproj?.uri, convert?.source].filter((uri) => uri !== undefined);
+  const own = repos.filter((repo) => uris.some((uri) => isFrom(repo, uri)));
+  const [repo] = own;
+  if (convert && repo) {
+    const whole = chooseCheckpoint(repo.record.files, parseHubSource(convert.source)).every((file) =>
+      repo.files.includes(file),
+    );
+    if (whole) return { state: 'checkpoint', bytes: repo.bytes, paths: [repo.folder] };
+  }
+  const begun =
+    own.some(({ partial }) => partial > 0) || uris.some((uri) => files && locateWanted({ uri, encoder: false }));
+  const some = convert !== undefined && own.some(({ files: complete }) => complete.length > 0);
+  return { state: begun || some ? 'incomplete' : 'absent', bytes, paths: [] };
+}
+
+/** Complete GGUF files of the cache that no name of the catalogue stands for. */
+export function unnamedFiles(repo: CachedRepo, entries: readonly CatalogueEntry[]): { path: string; size: number }[] {
+  const named = entries.flatMap(({ files }) =>
+    [files?.model.uri, files?.mmproj?.uri].filter((uri) => uri !== undefined),
+  );
+  const own = named.filter((uri) => isFrom(repo, uri)).map((uri) => parseHubSource(uri).file);
+  return repo.files
+    .filter(({ path }) => path.endsWith('.gguf') && !own.includes(path))
+    .map(({ path, size }) => ({ path: join(repo.folder, ...path.split('/')), size }));
+}
+
+function isFrom({ record }: CachedRepo, uri: string): boolean {
+  const { user, repo, revision } = parseHubSource(uri);
+  return record.user === user && record.repo === repo && record.revision === revision;
+}
+
+function bytesIn(paths: readonly string[]): number {
+  return paths.reduce((sum, path) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0), 0);
+}

@@ -1,0 +1,84 @@
+import type { Argv, CommandModule } from 'yargs';
+import { DUMP_SCRIPT, openReference } from '../evaluation/model-reference.js';
+import { type Difference, type ModelReport, verifyModel, within } from '../evaluation/verify-model.js';
+import {
+  fetchEvents,
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  openModel,
+  outputOptions,
+  printJson,
+} from './common.js';
+import { EXIT } from './errors.js';
+import { interruptSignal } from './interrupt.js';
+import { textOption, withExamples } from './options.js';
+import { ProgressLine } from './progress.js';
+
+interface VerifyModelArguments extends ModelArguments, OutputArguments {
+  reference: string;
+}
+
+/** `xpatch verify-model`: whether a GGUF computes what transformers computes with the weights that it was made from. */
+export const verifyModelCommand: CommandModule<unknown, VerifyModelArguments> = {
+  command: 'verify-model',
+  describe: 'Compare hidden states, logits and picture rows of a model with a dump of transformers',
+  builder: (yargs) =>
+    withExamples(
+      outputOptions(modelOptions(yargs)).option(
+        'reference',
+        textOption('reference', `File that ${DUMP_SCRIPT} made`, { demandOption: true }),
+      ),
+      [
+        ['Compare', 'verify-model -m model.gguf --reference reference.safetensors'],
+        ['With pictures', 'verify-model -m model.gguf --mmproj mmproj.gguf --reference reference.safetensors'],
+      ],
+    ) as Argv<unknown> as Argv<VerifyModelArguments>,
+  handler: async (args) => {
+    const signal = interruptSignal();
+    const progress = new ProgressLine(!args.json && !args.quiet);
+    const reference = await openReference(args.reference);
+    try {
+      await using model = await openModel(args, fetchEvents(signal, progress));
+      // Rounding of the cache is ours to choose, so that what is left is the weights'.
+      const { nCtx, nUbatch, flashAttention = 'off' } = args;
+      const context = await model.createContext({ nCtx, nUbatch, flashAttention, kvType: 'f32' });
+      const onProgress = ({ done, total }: { done: number; total: number }) =>
+        progress.update('comparing', done / total);
+      const report = await verifyModel(model, context, reference, { signal, onProgress });
+      progress.done();
+      const { madeWith, model: from } = reference;
+      if (args.json) printJson({ model: model.identity, reference: { madeWith, model: from }, ...report });
+      else process.stdout.write(describe(report, `${from} by ${madeWith}`));
+      if (!report.ok) process.exitCode = EXIT.failed;
+    } finally {
+      progress.done();
+      await reference.close();
+    }
+  },
+};
+
+function describe({ bits, weights, bounds, prompts, ok }: ModelReport, reference: string): string {
+  const line = (what: string, difference: Difference) => {
+    const { cosine, magnitude, nmse } = difference;
+    const cells = [cosine.toFixed(6).padStart(9), magnitude.toFixed(4).padStart(10), nmse.toExponential(1).padStart(9)];
+    return `  ${what.padEnd(12)}${cells.join(' ')}${within(difference, bounds) ? '' : '  out of bounds'}\n`;
+  };
+  const { cosine, magnitude, nmse } = bounds;
+  let text = `reference: ${reference}\nweights: ${weights} (${bits.toFixed(2)} bits a weight); bounds: cosine >= ${cosine}, magnitude within ${100 * magnitude} %, NMSE <= ${nmse}\n`;
+  for (const [i, prompt] of prompts.entries()) {
+    text += `\nprompt ${i}, ${prompt.length} positions\n`;
+    if (prompt.tokens !== undefined) {
+      text += `  other tokens: ${prompt.tokens}\n`;
+      continue;
+    }
+    text += `  ${''.padEnd(12)}   cosine  magnitude      NMSE\n`;
+    if (prompt.embeddings) text += line('pictures', prompt.embeddings);
+    text += prompt.layers.map((layer, n) => line(`layer ${n}`, layer)).join('');
+    if (prompt.logits) {
+      text += line('logits', prompt.logits);
+      text += `  next token: ${prompt.logits.sameBest ? 'the same' : 'another one'}\n`;
+    }
+  }
+  return `${text}\n${ok ? 'The model agrees with the reference.' : 'The model does not agree with the reference.'}\n`;
+}

@@ -1,0 +1,187 @@
+// Generation that takes over what the cache holds: the same answers as from an empty cache, and only what is new decoded.
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import type { Context, GenerateOptions, GenerateRow, Model } from '../../src/model/index.js';
+import type { DecodeJob } from '../../src/native/addon.js';
+import { native } from '../../src/native/index.js';
+import { expectError } from '../unit/helpers.js';
+import { load, picture, randomTokens, randomVector } from './helpers.js';
+
+const { addon } = native();
+let decoded: number;
+
+beforeEach(() => {
+  decoded = 0;
+  const decode = addon.contextDecode;
+  jest.spyOn(addon, 'contextDecode').mockImplementation(async (context, model, job: DecodeJob) => {
+    await decode(context, model, job);
+    decoded += job.sequences?.length ?? 0;
+  });
+});
+afterEach(() => void jest.restoreAllMocks());
+
+/** A generation, and how many rows of batches it took. */
+async function counted(context: Context, row: GenerateRow, options: GenerateOptions = {}) {
+  decoded = 0;
+  const [generation] = await context.generate([row], { maxTokens: 6, keep: true, ...options });
+  return { ...generation, decoded };
+}
+
+const FAMILIES = ['llama', 'gemma2', 'qwen2'];
+
+test.each(FAMILIES)('a prompt that grows costs what is new, and answers as from an empty cache (%s)', async (name) => {
+  const model = await load(name);
+  const context = await model.createContext({ nCtx: 256, kvType: 'f32' });
+  const fresh = await model.createContext({ nCtx: 256, kvType: 'f32' });
+  let tokens = randomTokens(model, 20);
+  let held = 0;
+  for (let turn = 0; turn < 4; turn++) {
+    const prompt = await model.prompt({ tokens });
+    const kept = await counted(context, { prompt, logits: 'last' });
+    const [alone] = await fresh.generate([{ prompt, logits: 'last' }], { maxTokens: 6 });
+    expect(kept.tokens).toEqual(alone.tokens);
+    const [a, b] = [kept.logits?.data as Float32Array, alone.logits?.data as Float32Array];
+    expect(Math.max(...a.map((x, i) => Math.abs(x - (b[i] as number))))).toBeLessThan(1e-4);
+    expect(kept.reused).toBe(held);
+    // the last token of an answer that ends by its length was not decoded
+    const answer = kept.tokens.length - (kept.finish === 'end' ? 0 : 1);
+    expect(kept.decoded).toBe(prompt.length - held + answer);
+    held = prompt.length + answer;
+    tokens = [...tokens, ...kept.tokens, ...randomTokens(model, 5, turn + 2)];
+  }
+});
+
+test('of a prompt that parts from the last one only the common start is taken over', async () => {
+  const model = await load('llama');
+  const context = await model.createContext({ nCtx: 64, kvType: 'f32' });
+  const fresh = await model.createContext({ nCtx: 64, kvType: 'f32' });
+  const start = randomTokens(model, 20);
+  for (let i = 0; i < 8; i++) {
+    // more than the context holds together: what is cut away must make room
+    const prompt = await model.prompt({ tokens: [...start.slice(0, 20 - i), ...randomTokens(model, 20, 10 + i)] });
+    const kept = await counted(context, { prompt });
+    const [alone] = await fresh.generate([{ prompt }], { maxTokens: 6 });
+    expect(kept.tokens).toEqual(alone.tokens);
+    expect(kept.reused).toBe(i === 0 ? 0 : 20 - i);
+  }
+  const shorter = await counted(context, { prompt: await model.prompt({ tokens: start.slice(0, 5) }) });
+  expect(shorter.reused).toBe(4); // its last token is read anew
+});
+
+test.each([
+  ['llava', 'square-a.png', 'square-b.png'],
+  ['qwen2-vl', 'grid-a.png', 'grid-b.png'],
+  ['gemma3', 'square-a.png', 'square-b.png'],
+])('pictures are kept too (%s)', async (name, a, b) => {
+  const model = await load(name, { vision: true });
+  const context = await model.createContext({ nCtx: 1024, kvType: 'f32' });
+  const fresh = await model.createContext({ nCtx: 1024, kvType: 'f32' });
+  const parts = ['Q:', { image: picture(a) }, '\nA:x\n\nQ:', { image: picture(b) }, '\nA:'];
+  const [one, two] = [await model.prompt(parts.slice(0, 3)), await model.prompt(parts)];
+  await counted(context, { prompt: one });
+  const kept = await counted(context, { prompt: two });
+  const [alone] = await fresh.generate([{ prompt: two }], { maxTokens: 6 });
+  expect(kept.tokens).toEqual(alone.tokens);
+  expect(kept.reused).toBeGreaterThanOrEqual(one.length - 1);
+  const other = await counted(context, { prompt: await model.prompt(['Q:', { image: picture(b) }, '\nA:']) });
+  expect(other.reused).toBe(one.pictures[0]?.first);
+});
+
+describe('with interventions', () => {
+  let model: Model;
+  let context: Context;
+  beforeEach(async () => {
+    model = await load('llama');
+    context = await model.createContext({ nCtx: 128, kvType: 'f32' });
+  });
+  const edit = (at: number, seed = 1) =>
+    ({ hook: 'resid_post', layer: 1, positions: at, op: 'add', value: randomVector(64, seed, 3) }) as const;
+
+  test('a patched position is taken over with its report, as long as the patch is the same', async () => {
+    const fresh = await model.createContext({ nCtx: 128, kvType: 'f32' });
+    const tokens = randomTokens(model, 30);
+    const [first, second] = [await model.prompt({ tokens: tokens.slice(0, 20) }), await model.prompt({ tokens })];
+    const one = await counted(context, { prompt: first, interventions: [edit(19)] });
+    const row = { prompt: second, interventions: [edit(19), edit(29, 2)] };
+    const two = await counted(context, row);
+    const [alone] = await fresh.generate([row], { maxTokens: 6 });
+    expect(two.reused).toBe(20);
+    expect(two.tokens).toEqual(alone.tokens);
+    expect(two.interventions?.[0]).toEqual(one.interventions?.[0]);
+    expect(two.interventions?.[1]?.delta).toBeGreaterThan(0);
+
+    const changed = await counted(context, { prompt: second, interventions: [edit(19, 3), edit(29, 2)] });
+    expect(changed.reused).toBe(19);
+    const [expected] = await fresh.generate([{ prompt: second, interventions: [edit(19, 3), edit(29, 2)] }], {
+      maxTokens: 6,
+    });
+    expect(changed.tokens).toEqual(expected.tokens);
+  });
+
+  test('an answer patched at every step is not taken for an unpatched one', async () => {
+    const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
+    const row = { prompt, interventions: [edit(19)], everyStep: true };
+    const { tokens } = await counted(context, row);
+    const longer = await model.prompt({ tokens: [...prompt.tokens, ...tokens, 9] });
+    expect((await counted(context, { prompt: longer, interventions: [edit(19)] })).reused).toBe(20);
+  });
+
+  test('a position that is read is computed', async () => {
+    const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
+    await counted(context, { prompt });
+    const read = await counted(context, { prompt, capture: { layers: [0], positions: [7] } });
+    expect(read.reused).toBe(7);
+    expect(read.states?.data.some((x) => x !== 0)).toBe(true);
+  });
+});
+
+test('a call without keep empties the cache; one that is refused does not', async () => {
+  const model = await load('llama');
+  const context = await model.createContext({ nCtx: 64, kvType: 'f32' });
+  const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
+  await counted(context, { prompt });
+  await expectError(() => counted(context, { prompt }, { maxTokens: 60 }), 'CONTEXT_OVERFLOW', /60 new tokens/);
+  expect((await counted(context, { prompt })).reused).toBe(19);
+  await context.pass([{ prompt }]);
+  expect((await counted(context, { prompt })).reused).toBe(0);
+  await context.generate([{ prompt }], { maxTokens: 2 });
+  expect((await counted(context, { prompt })).reused).toBe(0);
+  await expectError(() => context.generate([{ prompt }, { prompt }], { keep: true }), 'INVALID_ARGUMENT', /one row/);
+});
+
+describe('an abort', () => {
+  test('ends the answer, and what was decoded is taken over', async () => {
+    const model = await load('llama');
+    const context = await model.createContext({ nCtx: 256, kvType: 'f32' });
+    const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
+    const sampled = { maxTokens: 30, temperature: 2, seed: 4 };
+    const whole = await counted(context, { prompt }, sampled);
+    expect(whole.tokens?.length).toBeGreaterThan(12);
+    await context.pass([{ prompt }]);
+    const stop = new AbortController();
+    let shown = '';
+    const onText = (_: number, text: string) => {
+      shown += text;
+      if (shown.length > 5) stop.abort();
+    };
+    const cut = await counted(context, { prompt }, { ...sampled, signal: stop.signal, onText });
+    expect(cut.finish).toBe('aborted');
+    expect(cut.text).toBe(shown);
+    expect(whole.tokens?.slice(0, cut.tokens?.length)).toEqual(cut.tokens);
+    const longer = await model.prompt({ tokens: [...prompt.tokens, ...(whole.tokens ?? [])] });
+    const rest = await counted(context, { prompt: longer });
+    expect(rest.reused).toBe(20 + (cut.tokens?.length ?? 0) - 1);
+  });
+
+  test('of the prompt is an error, and what was decoded is taken over', async () => {
+    const model = await load('llama');
+    const context = await model.createContext({ nCtx: 256, nUbatch: 8, kvType: 'f32' });
+    const prompt = await model.prompt({ tokens: randomTokens(model, 60) });
+    const stop = new AbortController();
+    const onProgress = ({ done }: { done: number }) => void (done >= 24 && stop.abort());
+    await expectError(() => counted(context, { prompt }, { signal: stop.signal, onProgress }), 'ABORTED', /aborted/);
+    const again = await counted(context, { prompt });
+    expect(again.reused).toBe(24);
+    const fresh = await model.createContext({ nCtx: 256, kvType: 'f32' });
+    expect(again.tokens).toEqual((await fresh.generate([{ prompt }], { maxTokens: 6 }))[0].tokens);
+  });
+});

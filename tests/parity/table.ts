@@ -1,0 +1,154 @@
+// docs/families.md from docs/families.json (tests/parity/measure.ts): node --import tsx tests/parity/table.ts
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { BOUNDS } from '../../src/evaluation/verify-model.js';
+import { NO_DECODERS } from '../../src/model/architecture-check.js';
+import { TIERS } from './compare.js';
+import { FAMILIES } from './families.js';
+
+/** How a family is called, which published models are of it, and what to know. */
+const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
+  gemma2: ['Gemma 2', 'gemma-2-2b, -9b, -27b'],
+  gemma3: [
+    'Gemma 3, with pictures',
+    'gemma-3-4b, -12b, -27b',
+    'rows of a picture see each other; `--n-ubatch` at least the rows of one',
+  ],
+  'gpt-neox': ['GPT-NeoX', 'Pythia, GPT-NeoX-20B'],
+  idefics2: ['Idefics2', 'Idefics2-8B', 'own encoder; `xpatch models convert`'],
+  internvl: ['InternVL', 'InternVL 2.5 and 3, up to 8B', 'class token corrected at build time; tiles of 448 pixels'],
+  llama: ['Llama', 'Llama 1 to 3, Vicuna, SmolLM2, TinyLlama'],
+  llava: ['LLaVA (CLIP)', 'LLaVA-1.5', 'class token corrected at build time'],
+  'llava-siglip': ['LLaVA (SigLIP)', 'LLaVA with a SigLIP tower'],
+  'mantis-fuyu': ['Mantis-Fuyu', 'Mantis-8B-Fuyu', 'own encoder; `xpatch models convert`'],
+  mistral: ['Mistral', 'Mistral-7B', 'no sliding window: exact up to 4096 tokens with v0.1'],
+  persimmon: ['Persimmon', 'Persimmon-8B', 'q/k norm in the eval callback; `xpatch models convert`'],
+  phi3: ['Phi-3', 'Phi-3-mini, -medium'],
+  pixtral: [
+    'Pixtral',
+    'Pixtral-12B',
+    'the converter of llama.cpp v0.4.0 loses `[IMG_BREAK]` of checkpoints in the format of transformers',
+  ],
+  qwen2: ['Qwen2', 'Qwen2, Qwen2.5'],
+  'qwen2-vl': [
+    'Qwen2-VL',
+    'Qwen2-VL-2B, -7B',
+    '`zero` ends with NOT_FINITE: llama.cpp v0.4.0 takes 0 for the RMS epsilon',
+  ],
+  'qwen2.5-vl': ['Qwen2.5-VL', 'Qwen2.5-VL-3B, -7B', '`zero` as above'],
+  qwen3: ['Qwen3', 'Qwen3, dense'],
+  smolvlm: ['SmolVLM (Idefics3)', 'SmolVLM, SmolVLM2, Idefics3-8B', 'tiles and the whole picture reduced'],
+};
+
+interface Record_ {
+  files: string;
+  transformers: string;
+  tiers: Record<string, { cosineFromOne: number; magnitudeFromOne: number; nmse: number; absolute: number }>;
+}
+
+export const records = (): Record<string, Record_> =>
+  JSON.parse(readFileSync(new URL('../../docs/families.json', import.meta.url), 'utf8'));
+
+const row = (...cells: (string | number)[]) => `| ${cells.join(' | ')} |`;
+const head = (...cells: string[]) => [row(...cells), row(...cells.map(() => '---'))];
+
+export function render(): string {
+  const measured = records();
+  const release = JSON.parse(
+    readFileSync(
+      new URL('../../node_modules/node-llama-cpp/llama/binariesGithubRelease.json', import.meta.url),
+      'utf8',
+    ),
+  ).release;
+  const [exact, , fast] = TIERS as [(typeof TIERS)[0], (typeof TIERS)[0], (typeof TIERS)[0]];
+  const power = (value: number) => (value === 0 ? '0' : value.toExponential(0));
+  const families = FAMILIES.map((family) => {
+    const record = measured[family.name];
+    const [name = family.name, models = '', notes = ''] = ABOUT[family.name] ?? [];
+    if (!record)
+      throw new Error(`docs/families.json has no ${family.name}: run tests/parity/measure.ts ${family.name}`);
+    const cells = [exact, fast].flatMap((tier) => {
+      const numbers = record.tiers[tier.name];
+      return numbers
+        ? [`${power(numbers.cosineFromOne)}, ${power(numbers.magnitudeFromOne)}, ${power(numbers.absolute)}`]
+        : ['?'];
+    });
+    const what = family.mmproj ? 'states, logits, patched, lens, pictures' : 'states, logits, patched, lens';
+    return row(
+      name,
+      `\`${family.architecture}\``,
+      models,
+      what,
+      ...cells,
+      exact.bounds(family).absolute ?? '',
+      record.transformers,
+      notes,
+    );
+  });
+  const refused = Object.entries(NO_DECODERS).map(([what, names]) =>
+    row(names.map((name) => `\`${name}\``).join(', '), 'not loaded', '`ARCHITECTURE_UNSUPPORTED`', what),
+  );
+  const noHooks = [
+    [
+      'hybrid: Jamba, Falcon-H1, Granite 4 hybrid, LFM2, Nemotron-H, Qwen3-Next, Qwen3.5, Kimi Linear',
+      'a part of the layers hands on a recurrent state beside the residual stream',
+    ],
+    [
+      'shared keys and values: Gemma 3n, small Gemma 4',
+      'later layers read the keys and values of earlier ones, so that later tokens do not see a patched state',
+    ],
+    ['an embedding a layer: Gemma 3n, small Gemma 4', 'every layer reads an embedding of the token of its own'],
+    ['several residual streams: DeepSeek 4 (hyper-connections)', 'a hook sees one stream'],
+    ['blocks whose output has no name in llama.cpp', 'there is no node to hook'],
+  ].map(([what, why]) =>
+    row(what as string, 'runs; states are neither read nor patched', '`HOOK_UNSUPPORTED`', why as string),
+  );
+  const bounds = BOUNDS.map(({ name, bounds: { cosine, magnitude, nmse } }) =>
+    row(name, `>= ${cosine}`, `${+(100 * magnitude).toFixed(1)} %`, `<= ${nmse}`),
+  );
+  return `# Which models are verified
+
+Made by \`node --import tsx tests/parity/table.ts\`; the numbers by \`node --import tsx tests/parity/measure.ts\`, on the CPU, with llama.cpp
+${release}. How: [correctness.md](correctness.md).
+
+A tiny random-weight checkpoint of each family was made by transformers (the version is in the table) and converted as a user would
+convert a real one. Compared are the output of every block at every position, the logits, and both under \`replace\`, \`add\`, \`scale\` and
+\`zero\`; for models with pictures, prompts with one and with two pictures among text. Each cell has the worst row of all: 1 - cosine,
+distance of the magnitude from 1, and the largest difference of a value (values are of the size of 1 to 10).
+
+\`npm run test:parity\` holds every row to cosine >= 0.9999, magnitude within 1 % and NMSE <= 1e-5, with either cache, with and without
+flash attention, and prompts cut into pieces; without 16-bit rounding (${exact.name}) also to the largest difference in the column
+"bound". By default the cache is f16, and flash attention is on where a GPU has it.
+
+${[...head('family', 'architecture', 'models', 'verified', exact.name, fast.name, 'bound', 'transformers', 'notes'), ...families].join('\n')}
+
+Weights are of the tiny models; a real one is checked with \`xpatch verify-model\` (below). An architecture that is not in this table
+may run: its hooks are checked when they are set, its numbers are not known to be right.
+
+## What is refused
+
+${[...head('model', 'what happens', 'code', 'why'), ...refused, ...noHooks].join('\n')}
+
+Whatever an architecture is called, a model whose \`attention.causal\` is false is not loaded. \`tests/parity/refused.test.ts\` has a tiny
+model of each kind.
+
+## Your own weights
+
+    python scripts/verify-model/dump.py --model CHECKPOINT --prompt "Q:France\\nA:Paris\\n\\nQ:Peru\\nA:" -o reference.safetensors
+    xpatch verify-model -m model.gguf --reference reference.safetensors
+
+\`dump.py\` needs transformers and 4 bytes of memory a parameter; \`--prompt "Q:<image>\\nA:" --image flag.png\` adds a picture. The command
+prints cosine, magnitude and NMSE of every layer, of the logits and of the rows of the pictures, with \`--json\` as one object, and ends with
+exit code 1 when a number is out of bounds. The cache is float32 there, so that what differs is the weights. Bounds go by the bits that a
+weight takes on average:
+
+${[...head('weights', 'cosine of the worst row', 'magnitude', 'NMSE of a layer'), ...bounds].join('\n')}
+
+Below 8 bits a small model loses so much that the bounds catch gross faults only; to check a model closely, compare its F16 or F32
+conversion. What was measured on SmolLM2-135M: [correctness.md](correctness.md).
+`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeFileSync(new URL('../../docs/families.md', import.meta.url), render());
+}

@@ -1,0 +1,126 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { checkpointName, sizeLabel } from '../../src/convert/general.js';
+import { type GgufField, layOutGguf } from '../../src/convert/gguf-writer.js';
+import { parseSentencePiece } from '../../src/convert/sentencepiece.js';
+import { textType } from '../../src/convert/tensor-types.js';
+import { readGgufHeader } from '../../src/model/gguf.js';
+import { expectError, temporaryFolder } from './helpers.js';
+
+const folder = await temporaryFolder();
+
+describe('a GGUF header', () => {
+  const metadata: Record<string, GgufField> = {
+    'general.architecture': { type: 'string', value: 'test' },
+    a: { type: 'u8', value: 255 },
+    b: { type: 'i8', value: -128 },
+    c: { type: 'u16', value: 65535 },
+    d: { type: 'i16', value: -32768 },
+    e: { type: 'u32', value: 2 ** 32 - 1 },
+    f: { type: 'i32', value: -(2 ** 31) },
+    g: { type: 'f32', value: 0.1 },
+    h: { type: 'bool', value: true },
+    i: { type: 'u64', value: 2 ** 40 },
+    j: { type: 'i64', value: -(2 ** 40) },
+    k: { type: 'f64', value: 0.1 },
+    texts: { type: 'string', list: ['', 'åß🙂', 'x'.repeat(300_000)] },
+    flags: { type: 'bool', list: [true, false] },
+    numbers: { type: 'f32', list: Float32Array.of(1.5, -2) },
+  };
+
+  test('is read back as it was written, values and places', () => {
+    const tensors = [
+      { name: 'first', shape: [3, 5], type: 0 },
+      { name: 'second', shape: [256, 2], type: 12 },
+      { name: 'third', shape: [1], type: 1 },
+    ];
+    const { header, places, size } = layOutGguf(metadata, tensors);
+    const path = join(folder, 'all.gguf');
+    writeFileSync(path, Buffer.concat([header, Buffer.alloc(size - header.length)]));
+    const read = readGgufHeader(path);
+    expect(Object.fromEntries(read.metadata)).toMatchObject({
+      a: 255,
+      b: -128,
+      c: 65535,
+      d: -32768,
+      e: 2 ** 32 - 1,
+      f: -(2 ** 31),
+      g: Math.fround(0.1),
+      h: true,
+      i: 2n ** 40n,
+      j: -(2n ** 40n),
+      k: 0.1,
+      flags: { values: [true, false] },
+      numbers: { values: [1.5, -2] },
+    });
+    const texts = read.metadata.get('texts') as { values: string[] };
+    expect(texts.values.map((text) => Buffer.from(text, 'latin1').toString())).toEqual([
+      '',
+      'åß🙂',
+      'x'.repeat(300_000),
+    ]);
+    expect(read.tensors.map(({ name, shape, type }) => ({ name, shape, type }))).toEqual(tensors);
+    expect(places.map(({ bytes }) => bytes)).toEqual([60, 288, 2]);
+    expect(places.map(({ offset }) => (offset - header.length) % 32)).toEqual([0, 0, 0]);
+    expect(read.tensors.map(({ offset }) => offset + header.length)).toEqual(places.map(({ offset }) => offset));
+    expect(size % 32).toBe(0);
+  });
+
+  test('values and shapes that cannot be written are refused', async () => {
+    const field: GgufField = { type: 'u8', value: 256 };
+    await expectError(() => layOutGguf({ key: field }, []), 'INVALID_ARGUMENT', /key cannot be written/);
+    for (const tensor of [
+      { name: 'x', shape: [100], type: 12 },
+      { name: 'x', shape: [], type: 0 },
+      { name: 'x', shape: [1], type: 99 },
+    ]) {
+      await expectError(() => layOutGguf({}, [tensor]), 'INVALID_ARGUMENT', /x cannot have the shape/);
+    }
+    const twice = { name: 'x', shape: [1], type: 0 };
+    await expectError(() => layOutGguf({}, [twice, twice]), 'INVALID_ARGUMENT', /is twice/);
+  });
+});
+
+// Of llama_tensor_get_type in llama.cpp's src/llama-quant.cpp, and seen in a file of llama-quantize for 9 blocks.
+test('the mixture Q4_K_M gives more bits to the outer blocks and every third between', () => {
+  const better = Array.from(
+    { length: 32 },
+    (_, i) => textType('q4_k', `blk.${i}.attn_v.weight`, [4096, 1024], 32).type,
+  );
+  expect(better.flatMap((type, i) => (type === 'Q6_K' ? [i] : []))).toEqual([
+    0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31,
+  ]);
+  expect(textType('q4_k', 'blk.0.attn_k.weight', [4096, 1024], 32)).toEqual({ type: 'Q4_K' });
+  expect(textType('q4_k', 'output.weight', [4096, 32000], 32)).toEqual({ type: 'Q6_K' });
+  expect(textType('q4_k', 'output.weight', [64, 32000], 32)).toEqual({ type: 'Q8_0', instead: 'Q6_K' });
+  expect(textType('q4_k', 'blk.9.attn_q.weight', [48, 48], 32)).toEqual({ type: 'F16', instead: 'Q4_K' });
+  expect(textType('q4_k', 'blk.0.attn_norm.weight', [4096], 32)).toEqual({ type: 'F32' });
+});
+
+test('sizes are labelled as gguf’s Python package does', () => {
+  expect([999, 128_000, 1_000_000, 7_241_000_000, 8_402_768_112, 1.2e12].map(sizeLabel)).toEqual([
+    '1.0K',
+    '128K',
+    '1000K',
+    '7.2B',
+    '8.4B',
+    '1.2T',
+  ]);
+});
+
+test('a checkpoint is named after its folder, or its model in the cache of the hub', () => {
+  expect(checkpointName('/data/idefics2-8b/')).toBe('idefics2-8b');
+  expect(checkpointName('/c/models--HuggingFaceM4--idefics2-8b/snapshots/2c0_1f')).toBe('idefics2-8b');
+  expect(checkpointName('/data/my model; rm -rf')).toBe('my-model-rm--rf');
+  expect(checkpointName('/')).toBe('model');
+});
+
+test('a SentencePiece model that ends early, or holds something else, is refused', () => {
+  const piece = Buffer.from([0x0a, 0x08, 0x0a, 0x01, 0x61, 0x15, 0, 0, 0x80, 0xbf]);
+  expect(parseSentencePiece(piece)).toEqual([{ text: 'a', score: -1, type: 1 }]);
+  expect(() => parseSentencePiece(piece.subarray(0, 7))).toThrow(/ends inside/);
+  expect(() => parseSentencePiece(Buffer.from([0x0a, 0x02, 0x18, 0x09]))).toThrow(/type 9/);
+  expect(() => parseSentencePiece(Buffer.from('not a model'))).toThrow();
+  expect(() => parseSentencePiece(Buffer.alloc(0))).toThrow(/no pieces/);
+});
