@@ -6,6 +6,14 @@ import { CORRECTIONS, correct } from '../../../scripts/build/corrections.mjs';
 
 let root: string;
 
+const FILES = [...new Set(CORRECTIONS.map(({ file }) => file))];
+
+/** A file with a line for each of its corrections. */
+const linesOf = (file: string, line: (correction: (typeof CORRECTIONS)[number]) => string) =>
+  CORRECTIONS.filter((correction) => correction.file === file)
+    .map(line)
+    .join('\n');
+
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'xpatch-corrections-'));
 });
@@ -15,16 +23,21 @@ afterEach(() => {
 });
 
 function put(text: (from: string) => string) {
-  for (const { file, from } of CORRECTIONS) {
+  for (const file of FILES) {
     mkdirSync(dirname(join(root, file)), { recursive: true });
-    writeFileSync(join(root, file), text(from));
+    writeFileSync(
+      join(root, file),
+      linesOf(file, ({ from }) => text(from)),
+    );
   }
 }
 
 test('every correction replaces its text', () => {
   put((from) => `before ${from} after`);
   correct(root);
-  for (const { file, to } of CORRECTIONS) expect(readFileSync(join(root, file), 'utf8')).toBe(`before ${to} after`);
+  for (const file of FILES) {
+    expect(readFileSync(join(root, file), 'utf8')).toBe(linesOf(file, ({ to }) => `before ${to} after`));
+  }
 });
 
 test('a llama.cpp in which the text changed, or stands twice, stops the build', () => {
