@@ -15,6 +15,7 @@ export interface ModelArguments {
   device: string;
   gpuLayers?: number;
   threads?: number;
+  imageWidth?: number;
   imageCache?: string;
   nCtx?: number;
   nUbatch?: number;
@@ -47,6 +48,10 @@ export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelA
       'threads',
       wholeOption('threads', 1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8'),
     )
+    .option(
+      'image-width',
+      wholeOption('image-width', 1, 'Scale pictures to this width first; the paper: 224. Defaults to their own'),
+    )
     .option('image-cache', textOption('image-cache', 'Folder that keeps encoded pictures between runs'))
     .option('n-ctx', wholeOption('n-ctx', 1, 'Positions that a context holds. Defaults to 4096'))
     .option('n-ubatch', wholeOption('n-ubatch', 1, 'Positions decoded at once. Defaults to 512'))
@@ -55,7 +60,18 @@ export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelA
       choices: ['on', 'off', 'auto'] as const,
     })
     .group(
-      ['model', 'mmproj', 'device', 'gpu-layers', 'threads', 'image-cache', 'n-ctx', 'n-ubatch', 'flash-attention'],
+      [
+        'model',
+        'mmproj',
+        'device',
+        'gpu-layers',
+        'threads',
+        'image-width',
+        'image-cache',
+        'n-ctx',
+        'n-ubatch',
+        'flash-attention',
+      ],
       'Model:',
     ) as Argv<T & ModelArguments>;
 }
@@ -83,13 +99,14 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
   onDoing(what);
   // Not imported at the top: --help and doctor must work where the addon or sharp does not.
   const { loadModel } = await import('../model/model.js');
-  const { device, gpuLayers, threads, imageCache: imageCacheFolder } = args;
+  const { device, gpuLayers, threads, imageWidth, imageCache: imageCacheFolder } = args;
   const onProgress = (fraction: number) => onDoing(what, fraction);
   return loadModel(files.model, {
     mmproj: files.mmproj,
     device,
     gpuLayers,
     threads,
+    imageWidth,
     imageCacheFolder,
     signal,
     onProgress,

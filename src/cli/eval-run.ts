@@ -109,8 +109,8 @@ export async function runEval(
 
 /** Only what a process can be told: yargs puts more into its arguments. */
 function modelArguments(args: ModelArguments): ModelArguments {
-  const { model, mmproj, device, gpuLayers, threads, imageCache, nCtx, nUbatch, flashAttention } = args;
-  return { model, mmproj, device, gpuLayers, threads, imageCache, nCtx, nUbatch, flashAttention };
+  const { model, mmproj, device, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention } = args;
+  return { model, mmproj, device, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention };
 }
 
 function stageOf({ stage, task, seed }: ExperimentProgress): string {

@@ -82,7 +82,8 @@ async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Che
   if (!args.model && !existsSync(path)) return notDone(`${path} is not there: name the model with --model`);
   const { nCtx, nUbatch, flashAttention } = (sizes ?? {}) as ContextOptions;
   const mmproj = args.mmproj ?? (args.model ? undefined : recorded.files.mmproj);
-  const options = { nCtx, nUbatch, flashAttention, ...defined(args), model: path, mmproj };
+  const { imageWidth } = recorded;
+  const options = { nCtx, nUbatch, flashAttention, imageWidth, ...defined(args), model: path, mmproj };
   return withSession(options, async ({ model, context, signal, progress, track }) => {
     const checks = [checkModel(model, recorded)];
     const { status, vectorModel } = run.manifest;
@@ -99,7 +100,8 @@ async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Che
         progress.update('loading the model of the vectors');
         const { device, threads, gpuLayers } = args;
         const { model: file, mmproj: encoder } = vectorModel.files;
-        foreign = await loadModel(file, { mmproj: encoder, device, threads, gpuLayers, signal });
+        const { imageWidth: width } = vectorModel;
+        foreign = await loadModel(file, { mmproj: encoder, imageWidth: width, device, threads, gpuLayers, signal });
         checks.push({ ...checkModel(foreign, vectorModel), name: 'vector model' });
         other = await foreign.createContext({ nCtx, nUbatch });
       }

@@ -39,7 +39,9 @@ export async function describeRun(context: Context, description: RunDescription)
   const { experiment, title, command, options, tasks: names = [] } = description;
   const { version } = JSON.parse(await readFile(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
   const tasks = await Promise.all(names.map((name) => loadTask(name)));
-  const { identity, files, options: loaded } = context.model;
+  const { identity, files, options: loaded, projectorHash } = context.model;
+  // A language model has no pictures that could be scaled.
+  const pictures = projectorHash === undefined ? {} : { mmproj: projectorHash, imageWidth: loaded.imageWidth };
   return {
     status: 'running',
     experiment,
@@ -52,7 +54,7 @@ export async function describeRun(context: Context, description: RunDescription)
     devices: listDevices().map(({ name, description }) => ({ name, description })),
     command,
     started: new Date().toISOString(),
-    model: { ...identity, files, device: loaded.device, threads: loaded.threads, mmproj: context.model.projectorHash },
+    model: { ...identity, files, device: loaded.device, threads: loaded.threads, ...pictures },
     context: context.options,
     options,
     tasks: Object.fromEntries(tasks.map(({ name, hash, items }) => [name, { sha256: hash, items: items.length }])),
@@ -65,6 +67,7 @@ export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunM
     command,
     model: `${model.name}, sha256 ${model.hash}`,
     ...(model.mmproj === undefined ? {} : { 'picture encoder': `sha256 ${model.mmproj}` }),
+    ...(model.imageWidth === undefined ? {} : { 'pictures scaled to width': `${model.imageWidth}` }),
     xpatch,
     'llama.cpp': llamaCpp,
     started,

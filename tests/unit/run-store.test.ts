@@ -170,6 +170,7 @@ describe('a run', () => {
       { tasks: { ...sampleManifest().tasks, 'food-color': { sha256: '0', items: 10 } } },
       /tasks\.food-color/,
     ],
+    ['width of pictures', { model: { ...sampleManifest().model, imageWidth: 224 } }, /image width: none and 224/],
     ['shard', { shard: { index: 1, of: 2 } }, /shard: none and "1\/2"/],
   ])('of another %s is refused', async (_, other, message) => {
     const path = await brokenOff(LINES.slice(0, 2));

@@ -13,6 +13,8 @@ export interface ModelRecord extends ModelIdentity {
   readonly files: { readonly model: string; readonly mmproj?: string };
   /** SHA-256 of the picture encoder. */
   readonly mmproj?: string;
+  /** Width that pictures were scaled to before; their own without it. */
+  readonly imageWidth?: number;
 }
 
 /** The manifest of a run of an experiment (`describeRun`, and what is named here); what else is in it is for people. */
@@ -45,7 +47,11 @@ export interface StoredManifest extends ExperimentManifest {
 
 /** What two processes must agree in to work on the same run. */
 export function identityOf({ options, model, vectorModel, tasks, shard }: ExperimentManifest) {
-  const hashes = (record: ModelRecord) => ({ sha256: record.hash, 'picture encoder': record.mmproj });
+  const hashes = (record: ModelRecord) => ({
+    sha256: record.hash,
+    'picture encoder': record.mmproj,
+    'image width': record.imageWidth,
+  });
   return {
     experiment: options,
     model: hashes(model),

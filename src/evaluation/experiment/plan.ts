@@ -175,6 +175,9 @@ class Counter {
 function checkAnswers(model: Model, { cells, experiment, format }: Study): string[] {
   const warnings: string[] = [];
   const tasks = new Map(cells.map(({ split }) => [split.task.name, split]));
+  // A tokenizer may put a token of blanks in front of a text that stands alone.
+  const firstAlone = (text: string) =>
+    model.tokenize(text).find((token) => model.detokenize([token]).trim() !== '') as number;
   for (const { task, test } of tasks.values()) {
     const [query] = test;
     if (!query) continue;
@@ -182,8 +185,9 @@ function checkAnswers(model: Model, { cells, experiment, format }: Study): strin
     const parts = format.write({ query: { ...query, input: 'x' }, queryModality: 'text' });
     const byToken = new Map<number, Set<string>>();
     for (const { output } of task.items) {
-      const [first] = experiment.scores.length > 0 ? answerTokens(model, parts, output) : model.tokenize(output);
-      byToken.set(first as number, (byToken.get(first as number) ?? new Set()).add(output));
+      const scored = experiment.scores.length > 0;
+      const first = scored ? (answerTokens(model, parts, output)[0] as number) : firstAlone(output);
+      byToken.set(first, (byToken.get(first) ?? new Set()).add(output));
     }
     const alike = [...byToken].filter(([, answers]) => answers.size > 1);
     const count = alike.reduce((n, [, answers]) => n + answers.size, 0);

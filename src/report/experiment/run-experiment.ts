@@ -97,6 +97,6 @@ async function describe(
   };
 }
 
-function recordOf({ identity, files, projectorHash: mmproj }: Model): ModelRecord {
-  return { ...identity, files, ...(mmproj !== undefined && { mmproj }) };
+function recordOf({ identity, files, projectorHash: mmproj, options: { imageWidth } }: Model): ModelRecord {
+  return { ...identity, files, ...(mmproj !== undefined && { mmproj, imageWidth }) };
 }
