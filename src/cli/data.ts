@@ -76,7 +76,7 @@ const check: CommandModule<unknown, CheckArguments> = {
 
 const importCommand: CommandModule<unknown, ImportArguments> = {
   command: 'import <file>',
-  describe: "Make a task file of the paper's data, or of visual question answering, and check it",
+  describe: "Make a task file of the paper's data or of picture questions, and check it",
   builder: (yargs) =>
     withExamples(
       outputOptions(yargs)
@@ -128,9 +128,10 @@ export const data: CommandModule = {
   command: 'data',
   describe: 'Check task files, and import the data of others',
   builder: (yargs) =>
-    yargs
-      .command([check, importCommand] as unknown as CommandModule[])
-      .demandCommand(1, 'Name a command: check or import.'),
+    withExamples(yargs.command([check, importCommand] as unknown as CommandModule[]), [
+      ['A task of your own', 'data check capitals.json --images-root flags'],
+      ["The paper's data", 'data import country_capital.json --images flags -o capitals.json'],
+    ]).demandCommand(1, 'Name a command: check or import.'),
   handler: () => undefined,
 };
 

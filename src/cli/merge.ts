@@ -15,7 +15,7 @@ interface MergeArguments extends OutputArguments {
 /** `xpatch merge`: the shards of an experiment become one run. */
 export const merge: CommandModule<unknown, MergeArguments> = {
   command: 'merge <runs..>',
-  describe: 'Put the shards of an experiment, from one machine or several, together into one run',
+  describe: 'Put the shards of an experiment together into one run',
   builder: (yargs) =>
     withExamples(
       outputOptions(yargs)

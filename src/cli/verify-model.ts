@@ -22,7 +22,7 @@ interface VerifyModelArguments extends ModelArguments, OutputArguments {
 /** `xpatch verify-model`: whether a GGUF computes what transformers computes with the weights that it was made from. */
 export const verifyModelCommand: CommandModule<unknown, VerifyModelArguments> = {
   command: 'verify-model',
-  describe: 'Compare hidden states, logits and picture rows of a model with a dump of transformers',
+  describe: 'Compare the hidden states of a model with a dump of transformers',
   builder: (yargs) =>
     withExamples(
       outputOptions(modelOptions(yargs)).option(

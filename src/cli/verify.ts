@@ -28,7 +28,7 @@ interface VerifyArguments extends ModelArguments, OutputArguments {
 /** `xpatch verify`: whether a run is whole, says what its answers say, and a sample of it can be answered again. */
 export const verify: CommandModule<unknown, VerifyArguments> = {
   command: 'verify <run>',
-  describe: 'Check a run of eval: its files, its tables, and a sample of its answers asked again',
+  describe: 'Check a run of eval: files, tables, and a sample of answers asked again',
   builder: (yargs) =>
     withExamples(
       outputOptions(modelOptions(yargs, ''))

@@ -146,7 +146,7 @@ describe('what cannot run is refused before anything is written', () => {
       'a model without a chat template',
       ['small.yaml', ...DEMO, '--set', 'template=chat'],
       'CONFIG_INVALID',
-      /template: chat: the model has no chat template/,
+      /template: chat: The model has no chat template/,
       1,
     ],
     ['a missing model', ['small.yaml', '-m', 'nope.gguf'], 'FILE_NOT_FOUND', /nope\.gguf/, 1],

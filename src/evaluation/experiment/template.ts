@@ -84,8 +84,7 @@ function refusing<T>(work: () => T): T {
   } catch (cause) {
     const { code, message } = cause as XpatchError;
     if (!code?.startsWith('CHAT_TEMPLATE_')) throw cause;
-    throw new XpatchError('CONFIG_INVALID', `template: chat: ${message} Or use paper, or write a template out.`, {
-      cause,
-    });
+    const why = code === 'CHAT_TEMPLATE_MISSING' ? 'The model has no chat template.' : message;
+    throw new XpatchError('CONFIG_INVALID', `template: chat: ${why} Use paper, or write a template out.`, { cause });
   }
 }
