@@ -204,7 +204,7 @@ describe('help', () => {
     const { code, stdout } = await cli.run(['--help']);
     expect(code).toBe(0);
     const list = stdout.slice(0, stdout.indexOf('Options:'));
-    const commands = [...list.matchAll(/^ {2}xpatch ([a-z]+) /gm)].map(([, name]) => name as string);
+    const commands = [...list.matchAll(/^ {2}xpatch ([a-z-]+) /gm)].map(([, name]) => name as string);
     expect(commands).toHaveLength(20);
     for (const command of commands) {
       const help = await cli.run([command, '--help']);
