@@ -139,9 +139,12 @@ describe('two processes', () => {
 
   test('starting at once leave every line once', async () => {
     const run = newRun();
-    const all = await Promise.all(Array.from({ length: 4 }, () => ending(start(writer(run, 30)))));
+    const command = writer(run, 30); // once: it writes a file that they read
+    const all = await Promise.all(Array.from({ length: 4 }, () => ending(start(command))));
     expect(all.filter(({ code }) => code === 0).length).toBeGreaterThan(0);
-    for (const { code, stdout } of all) expect(stdout).toMatch(code === 0 ? /complete/ : /^RUN_BUSY/);
+    for (const { code, stdout, stderr } of all) {
+      expect(stdout + stderr).toMatch(code === 0 ? /complete/ : /^RUN_BUSY/); // stderr says why when it is neither
+    }
     await finish(run);
   });
 
