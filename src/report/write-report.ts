@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { XpatchError } from '../errors.js';
 import type { Manifest, RunFolder } from '../evaluation/run-folder.js';
-import type { Table } from '../evaluation/tables.js';
 import { type Context, listDevices } from '../model/index.js';
 import { native } from '../native/index.js';
 import { PACKAGE_ROOT } from '../package-root.js';
@@ -16,7 +15,7 @@ import { svgToPng } from './figures/png.js';
 import { scatterToSvg } from './figures/scatter.js';
 import { examplesToTable, figureToCsv, lensToCsv, lensToJson, piesToCsv, scatterToCsv } from './numbers.js';
 import { reportToHtml } from './page/page.js';
-import type { Block, Report, TextTable } from './report.js';
+import type { Block, Report } from './report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './tables.js';
 
 export interface RunDescription {
@@ -90,10 +89,8 @@ export async function writeReport(
   requireNames(report.blocks);
   for (const block of report.blocks) {
     if (signal?.aborted) throw new XpatchError('ABORTED', 'The report was not finished.', { cause: signal.reason });
-    if (block.kind === 'table') await writeTable(folder, block.name, block.table);
-    else if (block.kind === 'examples') {
-      await writeTable(folder, block.name, examplesToTable(block.heading, block.examples));
-    } else await writeFigure(folder, block);
+    if (block.kind !== 'table' && block.kind !== 'examples') await writeFigure(folder, block);
+    else for (const [name, text] of tableFiles(block)) await folder.write(`tables/${name}`, text);
   }
   await folder.write('report.html', await reportToHtml(report));
 }
@@ -109,11 +106,16 @@ function requireNames(blocks: readonly Block[]): void {
   }
 }
 
-async function writeTable(folder: RunFolder, name: string, table: Table | TextTable): Promise<void> {
-  await folder.write(`tables/${name}.txt`, tableToText(table));
-  await folder.write(`tables/${name}.md`, tableToMarkdown(table));
-  await folder.write(`tables/${name}.csv`, tableToCsv(table));
-  await folder.write(`tables/${name}.tex`, tableToLatex(table));
+/** What stands in tables/ for a table or worked examples: names and texts. */
+export function tableFiles(block: Extract<Block, { kind: 'table' | 'examples' }>): [string, string][] {
+  const { name } = block;
+  const table = block.kind === 'table' ? block.table : examplesToTable(block.heading, block.examples);
+  return [
+    [`${name}.txt`, tableToText(table)],
+    [`${name}.md`, tableToMarkdown(table)],
+    [`${name}.csv`, tableToCsv(table)],
+    [`${name}.tex`, tableToLatex(table)],
+  ];
 }
 
 async function writeFigure(folder: RunFolder, block: Exclude<Block, { kind: 'table' | 'examples' }>): Promise<void> {

@@ -111,8 +111,8 @@ describe('settings that do not fit together', () => {
     ],
     [
       'a foreign patch',
-      withCondition({ ...patch, foreign: true }),
-      /^vectorModel: is missing; conditions\[0\] is foreign/,
+      { conditions: [patch, { ...patch, name: 'a', foreign: true }, { ...patch, name: 'b', foreign: true }] },
+      /^vectorModel: is missing; conditions\[1\] is foreign and needs it: name the model whose vectors it takes\.?$/,
     ],
     ['a model for nothing', { ...withCondition(patch), vectorModel: 'x' }, /^vectorModel: no condition is foreign/],
     ['more shots than items', { ...withCondition(patch), shots: 30 }, /^validation: must be greater than shots \(30\)/],
@@ -142,7 +142,7 @@ describe('settings that do not fit together', () => {
     [
       'another task where there is one',
       { ...withCondition({ ...patch, control: 'wrong-task' }), tasks: ['food-color'] },
-      /^conditions\[0\]\.control: wrong-task needs at least two tasks/,
+      /^conditions\[0\]\.control: wrong-task needs at least two tasks; name another one, or leave "Patch" out/,
     ],
     [
       'a wrong layer of all',

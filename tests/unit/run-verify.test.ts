@@ -181,6 +181,13 @@ test('tables are those that the lines give, each of them and no other', async ()
   await rm(table);
   expect(await state()).toBe('failed: tables/lenient.csv is missing');
   await writeFile(table, text);
+  for (const ending of ['txt', 'md', 'tex']) {
+    const other = join(path, 'tables', `lenient.${ending}`);
+    const was = await readFile(other, 'utf8');
+    await writeFile(other, was.replace(/\d\.\d/, '7.7'));
+    expect(await state()).toBe(`failed: tables/lenient.${ending} is not what the lines give`);
+    await writeFile(other, was);
+  }
   await writeFile(join(path, 'tables', 'other.csv'), 'row\r\n');
   expect(await state()).toBe('failed: tables/other.csv is not what the lines give');
 });

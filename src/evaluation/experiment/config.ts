@@ -288,7 +288,7 @@ function crossChecks(experiment: Experiment): string[] {
   const names = conditions.map(({ name }) => name);
   for (const [i, condition] of conditions.entries()) {
     const at = `conditions[${i}]`;
-    const { name, spec, control, foreign, swaps, prompts: own } = condition;
+    const { name, spec, control, swaps, prompts: own } = condition;
     const first = names.indexOf(name);
     need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
     need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
@@ -305,13 +305,20 @@ function crossChecks(experiment: Experiment): string[] {
       control !== 'shuffled-labels' || spec === 'text' || spec === 'image',
       `${at}.control: shuffled-labels needs the spec text or image, whose examples have labels, not ${spec}`,
     );
-    need(control !== 'wrong-task' || tasks.length > 1, `${at}.control: wrong-task needs at least two tasks`);
+    need(
+      control !== 'wrong-task' || tasks.length > 1,
+      `${at}.control: wrong-task needs at least two tasks; name another one, or leave ${quote(name)} out in a config file`,
+    );
     need(
       control !== 'wrong-layer' || layers !== 'all',
       `${at}.control: wrong-layer means nothing with layers: all, which patches every layer`,
     );
-    need(!foreign || vectorModel !== undefined, `vectorModel: is missing; ${at} is foreign and needs it`);
   }
+  const foreignAt = conditions.findIndex(({ foreign }) => foreign);
+  need(
+    foreignAt < 0 || vectorModel !== undefined,
+    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors it takes`,
+  );
   need(
     vectorModel === undefined || conditions.some(({ foreign }) => foreign),
     'vectorModel: no condition is foreign, so it would not be used; give a patch foreign: true',

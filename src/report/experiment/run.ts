@@ -4,10 +4,8 @@ import type { ExperimentManifest } from '../../evaluation/experiment/manifest.js
 import { type ExperimentRun, loadRunVector } from '../../evaluation/experiment/store.js';
 import type { ResultLine } from '../../evaluation/experiment/types.js';
 import { type Check, type CheckedRun, check } from '../../evaluation/experiment/verify.js';
-import { examplesToTable } from '../numbers.js';
 import type { Report } from '../report.js';
-import { tableToCsv } from '../tables.js';
-import { provenanceOf, type RunManifest, writeReport } from '../write-report.js';
+import { provenanceOf, type RunManifest, tableFiles, writeReport } from '../write-report.js';
 import { experimentReport } from './report.js';
 
 /**
@@ -46,12 +44,10 @@ export async function checkTables({ path, manifest, lines }: CheckedRun, signal?
   const { blocks } = await reportOfRun(manifest, lines, { loadVector, signal });
   const made = new Map<string, string>();
   for (const block of blocks) {
-    if (block.kind === 'table') made.set(`${block.name}.csv`, tableToCsv(block.table));
-    else if (block.kind === 'examples') {
-      made.set(`${block.name}.csv`, tableToCsv(examplesToTable(block.heading, block.examples)));
-    }
+    if (block.kind !== 'table' && block.kind !== 'examples') continue;
+    for (const [name, text] of tableFiles(block)) made.set(name, text);
   }
-  const there = (await readdir(join(path, 'tables')).catch(() => [])).filter((name) => name.endsWith('.csv'));
+  const there = await readdir(join(path, 'tables')).catch(() => []);
   const problems: string[] = [];
   for (const name of new Set([...made.keys(), ...there])) {
     const text = await readFile(join(path, 'tables', name), 'utf8').catch(() => undefined);
