@@ -102,7 +102,7 @@ function placesOfConverted(
   const folder = repoFolder(parseHubSource(convert?.source ?? ''));
   throw new XpatchError(
     'MODEL_NOT_DOWNLOADED',
-    `No GGUF of ${title} is published that xpatch can run: it is converted from ${convert?.source}. \`xpatch models pull ${name}\` downloads that, then \`xpatch models convert ${folder} -o ${convertedFolder(name)}\` converts it, and -m ${name} finds it.`,
+    `No GGUF of ${title} is published that xpatch can run: it is converted from ${convert?.source}. \`xpatch models pull ${name}\` downloads that, then \`xpatch models convert ${folder} -o ${convertedFolder(name)} --type q4_k\` converts it, and -m ${name} finds it.`,
   );
 }
 

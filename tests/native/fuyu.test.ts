@@ -255,3 +255,8 @@ describe('an mmproj', () => {
   test('that was not downloaded whole: GGUF_INVALID', () =>
     expectError(() => attempt(metadata, tensors, 300), 'GGUF_INVALID', /truncated/));
 });
+
+test('beside a decoder that is not that of Fuyu: MMPROJ_INVALID, also where the sizes fit', async () => {
+  const mmproj = fixture('mantis-fuyu.mmproj.gguf');
+  await expectError(() => load('idefics2', { mmproj }), 'MMPROJ_INVALID', /not a llama: it belongs to another model/);
+});

@@ -231,11 +231,12 @@ describe('the encoders with pictures of unusual shape', () => {
     [1, 2000],
     [2000, 1],
     [20_000, 20],
+    [1, 20_000],
     [3, 500],
     [33, 31],
     [1500, 1500],
   ] as const;
-  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl', 'idefics2'])(
+  test.each(['llava', 'llava-siglip', 'gemma3', 'qwen2-vl', 'idefics2', 'smolvlm'])(
     '%s',
     async (name) => {
       for (const [width, height] of sizes) {

@@ -43,6 +43,11 @@ export async function openFuyu(info: NativeModelInfo, path: string, { hash }: En
       `its rows have ${weights.nEmbd} numbers, those of the model ${info.nEmbdInput}: it belongs to another model`,
     );
   }
+  if (info.architecture !== 'nemotron') {
+    throw invalid(
+      `it is Fuyu's, whose decoder is a nemotron and not a ${info.architecture}: it belongs to another model`,
+    );
+  }
   return new FuyuEncoder(`fuyu:${hash}`, weights, readFraming(header, info, invalid));
 }
 
