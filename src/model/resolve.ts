@@ -47,7 +47,7 @@ export type Located =
 export function locateModel(source: string, mmproj?: string): Located {
   const places = placesOf(source, mmproj);
   const model = locate(places.model);
-  const encoder = places.mmproj === undefined ? undefined : locate(places.mmproj);
+  const encoder = places.mmproj === undefined ? undefined : locate(places.mmproj, true);
   const missing = [places.model, places.mmproj].filter(
     (place): place is Wanted => typeof place === 'object' && (place === places.model ? model : encoder) === undefined,
   );
@@ -118,9 +118,13 @@ function placeOfEncoder(mmproj: string): Place {
   throw new XpatchError('INVALID_ARGUMENT', message);
 }
 
-function locate(place: Place): ModelFiles | undefined {
+function locate(place: Place, isEncoder = false): ModelFiles | undefined {
   if (typeof place === 'object') return locateWanted(place);
   if (existsSync(place)) return { model: place };
+  if (isEncoder) {
+    const message = `There is no mmproj '${place}'. Give the path of a GGUF file, or a URI such as hf:USER/REPO/FILE.gguf.`;
+    throw new XpatchError('FILE_NOT_FOUND', message);
+  }
   const names = listCatalogue().map(({ name }) => name);
   throw new XpatchError(
     'FILE_NOT_FOUND',

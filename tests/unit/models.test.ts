@@ -237,6 +237,7 @@ describe('resolving', () => {
     expect(() => resolveModel('idefics2-8b')).toThrow(/converted from hf:HuggingFaceM4\/idefics2-8b/);
     expect(codeOf(() => resolveModel('no-such'))).toBe('FILE_NOT_FOUND');
     expect(() => resolveModel('demo', 'hf:u/r')).toThrow(/names no file/);
+    expect(() => resolveModel('demo', 'no-such.gguf')).toThrow(/no mmproj 'no-such\.gguf'/);
     expect(locateModel('llava-1.5-7b').missing).toHaveLength(2);
   });
 });
