@@ -38,7 +38,7 @@ export async function writeRunReport(run: ExperimentRun, signal?: AbortSignal): 
   return report;
 }
 
-/** Whether the tables of a run are what its lines give. @throws {XpatchError} as `reportOfRun` */
+/** Whether the tables of a run, in all formats, are what its lines give. @throws {XpatchError} as `reportOfRun` */
 export async function checkTables({ path, manifest, lines }: CheckedRun, signal?: AbortSignal): Promise<Check> {
   const loadVector = (name: string) => loadRunVector(path, name);
   const { blocks } = await reportOfRun(manifest, lines, { loadVector, signal });
@@ -54,5 +54,5 @@ export async function checkTables({ path, manifest, lines }: CheckedRun, signal?
     if (text === undefined) problems.push(`tables/${name} is missing`);
     else if (text !== made.get(name)) problems.push(`tables/${name} is not what the lines give`);
   }
-  return check('tables', problems, `${made.size} of them, as the lines give them`);
+  return check('tables', problems, `${made.size} files, as the lines give them`);
 }
