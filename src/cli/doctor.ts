@@ -150,7 +150,7 @@ function describe({ ok, versions, platform, addon, devices, failedBackends, chec
   for (const { path, reason, wayOut } of failedBackends) lines.push(`  ${path}`, `    ${reason}`, `    ${wayOut}`);
   lines.push('checks:');
   for (const { name, ok, detail } of checks) lines.push(`  ${ok ? 'ok    ' : 'FAILED'} ${name}`, indent(detail));
-  lines.push(ok ? 'Everything works.' : 'Something is broken: see the failed checks above.');
+  lines.push(ok ? 'Everything works.' : 'Not all is well: see the failed checks above.');
   return `${lines.join('\n')}\n`;
 }
 

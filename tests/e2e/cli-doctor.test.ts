@@ -36,6 +36,7 @@ test('reports versions, addon and devices, and fails a model that does not follo
     ['a patched state is what later layers see', true],
     ['a task vector changes the answers', false],
   ]);
+  expect(report.checks.at(-1).detail).toMatch(/too weak/);
 });
 
 test('survives a crash in native code and says where it was', async () => {
