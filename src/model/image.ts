@@ -31,7 +31,14 @@ export async function readImage(source: ImageSource, options: { width?: number }
       .autoOrient()
       .flatten({ background: '#ffffff' })
       .toColourspace('srgb');
-    if (options.width) image = image.resize({ width: options.width });
+    if (options.width) {
+      const { width, height } = (await image.metadata()).autoOrient;
+      if ((options.width * options.width * height) / width > MAX_PIXELS) {
+        const why = `${what} of ${width} x ${height} pixels is too large when it is scaled to a width of ${options.width}.`;
+        throw new XpatchError('IMAGE_INVALID', `${why} Take a smaller width (--image-width), or crop it.`);
+      }
+      image = image.resize({ width: options.width });
+    }
     const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
     return rgb(data, info.width, info.height, info.channels);
   } catch (error) {

@@ -201,6 +201,12 @@ describe('what is refused', () => {
     await expectError(() => readImage(Buffer.from(svg)), 'IMAGE_INVALID', /pixel limit/);
   });
 
+  test('pictures that would be of so many pixels when they are scaled', async () => {
+    const tall = await solid(20, 2000).png().toBuffer();
+    expect(await readImage(tall, { width: 224 })).toMatchObject({ width: 224, height: 22_400 });
+    await expectError(() => readImage(tall, { width: 1000 }), 'IMAGE_INVALID', /20 x 2000 pixels is too large/);
+  });
+
   test('what an SVG refers to outside itself is neither read nor fetched', async () => {
     const secret = put(folder, 'secret.png', await solid(4, 4, { r: 0, g: 0, b: 255 }).png().toBuffer());
     const svg = (href: string) =>
