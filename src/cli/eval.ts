@@ -61,6 +61,7 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
     }
     if (args.model === '')
       throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
+    if (args.output === '') throw usageError('--output names no folder.');
     if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
     const settings = [...(args.set ?? [])];
     const base = findEntry(args.model)?.baseModel;

@@ -248,6 +248,7 @@ describe('--set', () => {
     ['test=', /test: must be a whole number, not null/],
     ['conditions.first.spec=text', /"first" is no number of an entry/],
     ['conditions.40={}', /there are 12 entries; the next one is number 12/],
+    ['conditions.99.prompts=3', /There are 12 entries, counted from 0/],
     ['conditions.0.spec.x=1', /conditions\.0\.spec has no settings inside it/],
     ['test.x=1', /test has no settings inside it/],
     ['__proto__.test=1', /"__proto__" is no name of a setting/],

@@ -124,7 +124,11 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
     const next = target[part];
     if (!isObject(next) && !Array.isArray(next)) {
       const at = path.slice(0, i + 1).join('.');
-      const message = `--set ${key}: ${at} has no settings inside it. Set ${at} itself.`;
+      const wayOut =
+        Array.isArray(target) && Number(part) >= target.length
+          ? `There are ${target.length} entries, counted from 0.`
+          : `${at} has no settings inside it. Set ${at} itself.`;
+      const message = `--set ${key}: ${wayOut}`;
       throw new XpatchError('CONFIG_INVALID', message);
     }
     target = next as Raw;
