@@ -222,7 +222,7 @@ async function experiments(folder) {
   };
   const alone = 'one prompt, one layer at a time';
   const demo = await open('demo');
-  const experiment = mainExperiment({ validation: 10, prompts: 10, test: 30 }, true);
+  const experiment = mainExperiment({}, true);
   await compare('main demo', `\`main\` with pictures, ${alone}`, {
     context: demo,
     other: await open('demo', { imageCacheBytes: 0 }),
