@@ -21,18 +21,18 @@ export function mainExperiment(sizes, pictures) {
   return experimentOf(config, { name: 'main' }).experiment;
 }
 
-/** Answers by key, through the engine. */
+/** Answers by key, `{ answer }`, through the engine. */
 export async function throughEngine(context, experiment) {
   const store = memoryStore();
   await runExperiment(context, experiment, store);
   const answers = new Map();
   for await (const line of store.lines())
-    if (line.prompt || line.stage === 'validation') answers.set(keyOf(line), line.answer);
+    if (line.prompt || line.stage === 'validation') answers.set(keyOf(line), { answer: line.answer });
   return answers;
 }
 
 /**
- * The same answers, each by a call of its own that decodes its whole prompt, one prompt and one layer at a time: a vector is read
+ * The same answers, `{ answer, lead }`, where `lead()` is how many nats the closest choice of a token was ahead of the next best; each by a call of its own that decodes its whole prompt, one prompt and one layer at a time: a vector is read
  * anew for each layer that it is patched at, a picture is encoded anew for each prompt (unless the model keeps them).
  * @param allLayers read all layers of a prompt in one pass instead
  */
@@ -78,6 +78,16 @@ export async function oneByOne(context, experiment, { allLayers = false } = {}) 
     return { ...edit, value: states.data };
   };
 
+  const leadOf = async ({ parts, interventions }, tokens) => {
+    let least = Number.POSITIVE_INFINITY;
+    for (let n = 0; n < tokens.length; n++) {
+      const prompt = await model.prompt([...parts, { tokens: tokens.slice(0, n) }]);
+      const [{ top }] = await context.pass([{ prompt, interventions, topK: 2 }]);
+      least = Math.min(least, top[0].logit - top[1].logit);
+    }
+    return least;
+  };
+
   const run = async (stage, layers) => {
     for (const cell of study.cells) {
       const { task, seed } = cell.split;
@@ -86,18 +96,18 @@ export async function oneByOne(context, experiment, { allLayers = false } = {}) 
           for (const condition of conditions) {
             for (const layer of condition.kind === 'patch' ? layers : [undefined]) {
               const interventions = layer === undefined ? [] : [await editFor(cell, condition, layer, parts)];
-              const row = { prompt: await model.prompt(parts), interventions };
+              const row = { parts, prompt: await model.prompt(parts), interventions };
               const key = { stage, condition: condition.name, task: task.name, seed, item: item.input, layer };
               if (stage === 'validation') {
                 const [{ top }] = await context.pass([{ ...row, topK: 1 }]);
-                const answer = top[0].text;
-                answers.set(keyOf(key), answer);
+                const [{ text: answer, token }] = top;
+                answers.set(keyOf(key), { answer, lead: () => leadOf(row, [token]) });
                 choice.add({ ...key, lenient: lenientMatch(answer, item.output) });
               } else {
                 const how = { maxTokens: experiment.maxTokens, stop: [study.format.stop] };
-                const [{ text, logits }] = await context.generate([{ ...row, logits: 'last' }], how);
+                const [{ text, tokens, logits }] = await context.generate([{ ...row, logits: 'last' }], how);
                 tokenScore(logits.data, answerTokens(model, parts, item.output)[0]);
-                answers.set(keyOf(key), text);
+                answers.set(keyOf(key), { answer: text, lead: () => leadOf(row, tokens) });
               }
             }
           }

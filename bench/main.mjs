@@ -195,12 +195,14 @@ async function pictures() {
 
 /** An experiment from its config to its answers, on the shipped model and on one of 135M shape. */
 async function experiments(folder) {
-  // Keys and values in full precision: rounded ones carry the order of sums on, and now and then a tie falls otherwise.
-  const open = async (path, options, prepare = () => {}) => {
+  const open = async (path, options = {}, { kvType, prepare = () => {} } = {}) => {
     const model = await loadModel(path, { device: 'cpu', threads, ...options });
     prepare(model);
-    return model.createContext({ kvType: 'f32' });
+    return model.createContext({ kvType });
   };
+  // Rounded keys and values carry the order of sums on: an answer may then fall otherwise, but only where two tokens tie. In
+  // full precision none may.
+  const TIE = 0.02;
   const compare = async (name, what, { context, other, experiment, target, ...how }) => {
     const ids = Array.from({ length: 64 }, (_, i) => 10 + i);
     for (const one of [context, other]) await one.pass([{ prompt: await one.model.prompt({ tokens: ids }) }]); // warm
@@ -215,31 +217,40 @@ async function experiments(folder) {
       },
     );
     const [slow, fast] = found;
-    const different = [...slow].filter(([key, answer]) => fast.get(key) !== answer);
-    report(name, `${what}, ${slow.size} answers`, 'the engine', target, measured, { answers: slow.size });
     if (slow.size !== fast.size) throw new Error(`${slow.size} answers one by one, ${fast.size} through the engine`);
-    if (different.length) throw new Error(`${different.length} of ${slow.size} answers differ: ${different[0]}`);
+    const others = [...slow].filter(([key, { answer }]) => fast.get(key)?.answer !== answer);
+    let lead = 0;
+    for (const [, answer] of others) lead = Math.max(lead, await answer.lead());
+    report(name, `${what}, ${slow.size} answers`, 'the engine', target, measured, {
+      answers: slow.size,
+      others: others.length,
+    });
+    const ties = `where the closest token led by at most ${lead.toFixed(4)} nats`;
+    if (others.length) stderr.write(`    ${others.length} answers fell otherwise, ${ties}\n`);
+    const rounded = context.options.kvType === 'f16';
+    if (others.length && !(rounded && lead < TIE)) {
+      throw new Error(`${others.length} of ${slow.size} answers differ, ${ties}: ${others[0][0]}`);
+    }
   };
   const alone = 'one prompt, one layer at a time';
-  const demo = await open('demo');
   const experiment = mainExperiment({}, true);
-  await compare('main demo', `\`main\` with pictures, ${alone}`, {
-    context: demo,
-    other: await open('demo', { imageCacheBytes: 0 }),
-    experiment,
-    target: '>= 5',
-  });
-  await compare('main demo, shared', `the same with pictures kept and all layers read at once`, {
-    context: demo,
-    other: demo,
+  const demo = await open('demo');
+  const forgetful = await open('demo', { imageCacheBytes: 0 });
+  const what = `\`main\` with pictures, ${alone}`;
+  await compare('main demo', what, { context: demo, other: forgetful, experiment, target: '>= 5' });
+  for (const { model } of [demo, forgetful]) await model.dispose();
+  const exact = await open('demo', {}, { kvType: 'f32' });
+  await compare('main demo, shared', 'the same in full precision, pictures kept, all layers read at once', {
+    context: exact,
+    other: exact,
     experiment,
     target: '>= 1',
     allLayers: true,
   });
-  await demo.model.dispose();
+  await exact.model.dispose();
   const path = join(folder, 'experiment.gguf');
   makeModel(path, { layers: nLayers });
-  const large = await open(path, {}, lendTokenizer);
+  const large = await open(path, {}, { kvType: 'f32', prepare: lendTokenizer });
   const text = mainExperiment({ validation: 6, prompts: 6, test: 12, maxTokens: 4 }, false);
   await compare('main 135M', `\`main\` with text, ${alone}`, {
     context: large,

@@ -10,7 +10,7 @@ import { tokenId, type Vocabulary } from './vocabulary.js';
 
 const FAKE_TOKEN = '<fake_token_around_image>';
 
-/** The two files of an Idefics2 checkpoint: a Mistral, and the picture encoder of models.md's own layout. */
+/** The two files of an Idefics2 checkpoint: a Mistral, and the picture encoder in the layout of docs/convert.md. */
 export async function planIdefics2(
   checkpoint: Checkpoint,
   root: Config,

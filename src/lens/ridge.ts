@@ -1,3 +1,4 @@
+import { dot } from '../dot.js';
 import { XpatchError } from '../errors.js';
 import type { Pace } from './pace.js';
 
@@ -184,7 +185,7 @@ function accumulate(
 async function cholesky(a: Float64Array, n: number, pace: Pace): Promise<void> {
   for (let i = 0; i < n; i++) {
     for (let j = 0; j <= i; j++) {
-      const rest = (a[i * n + j] as number) - dot(a, i * n, j * n, j);
+      const rest = (a[i * n + j] as number) - dot(a, a, i * n, j * n, j);
       a[i * n + j] = i === j ? Math.sqrt(rest) : rest / (a[j * n + j] as number);
     }
     if (pace.due()) await pace.rest();
@@ -222,18 +223,4 @@ async function solveTriangles(l: Float64Array, b: Float64Array, n: number, pace:
       if (pace.due()) await pace.rest();
     }
   }
-}
-
-/** Dot product of two runs of one array; four sums, so that no addition waits for the one before. */
-function dot(a: Float64Array, first: number, second: number, length: number): number {
-  let [s0, s1, s2, s3] = [0, 0, 0, 0];
-  let i = 0;
-  for (; i + 3 < length; i += 4) {
-    s0 += (a[first + i] as number) * (a[second + i] as number);
-    s1 += (a[first + i + 1] as number) * (a[second + i + 1] as number);
-    s2 += (a[first + i + 2] as number) * (a[second + i + 2] as number);
-    s3 += (a[first + i + 3] as number) * (a[second + i + 3] as number);
-  }
-  for (; i < length; i++) s0 += (a[first + i] as number) * (a[second + i] as number);
-  return s0 + s1 + s2 + s3;
 }

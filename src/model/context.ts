@@ -33,6 +33,11 @@ export interface ContextOptions {
 export type ForEach<Rows extends readonly unknown[], Result> = { -readonly [Row in keyof Rows]: Result };
 
 export interface PassOptions {
+  /**
+   * Keeps the one row of this call in the cache, so that the next call, whatever its rows, computes only what is new behind
+   * their common start. Defaults to false.
+   */
+  keep?: boolean;
   signal?: AbortSignal;
   /** Positions decoded of all. */
   onProgress?: OnProgress;
@@ -105,23 +110,22 @@ export class Context implements AsyncDisposable {
     options: PassOptions = {},
   ): Promise<ForEach<Rows, PassResult>> {
     const prepared = this.prepare(rows);
+    const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
       await this.requireHooks(prepared);
-      this.kept = undefined;
       const total = prepared.reduce((n, row) => n + row.prompt.length, 0);
       let finished = 0;
       for (const { tree, rows: members } of this.waves(prepared, 0)) {
         let done = 0;
-        await runTree(tree, target, {
-          keepSequences: false,
-          onRows: (n) => {
-            done += n;
-            options.onProgress?.({ done: finished + done, total });
-          },
-        });
+        const onRows = (n: number) => {
+          done += n;
+          options.onProgress?.({ done: finished + done, total });
+        };
+        await this.runWave(tree, target, { keepSequences: false, kept, onRows });
         finished += members.reduce((n, row) => n + row.prompt.length, 0);
         options.onProgress?.({ done: finished, total });
       }
+      this.kept = kept;
       const results = prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token])));
       return results as ForEach<Rows, PassResult>;
     });
@@ -139,34 +143,25 @@ export class Context implements AsyncDisposable {
   ): Promise<ForEach<Rows, Generation>> {
     const plan = generateRows(this.model, rows, options);
     const prepared = this.prepare(plan.passRows);
+    const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
       await this.requireHooks(prepared);
       const total = prepared.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
       let finished = 0;
-      const kept = options.keep ? new KeptRow(prepared[0] as PreparedRow) : undefined;
-      let held = { units: 0, positions: 0 };
+      let reused = 0;
       for (const { tree, rows: members } of this.waves(prepared, plan.maxTokens)) {
-        if (kept && this.kept) held = kept.takeOver(this.kept, !this.model.info.recurrent);
-        this.kept = undefined;
-        let done = held.positions;
-        const advance = (n: number) => {
+        let done = 0;
+        const onRows = (n: number) => {
           done += n;
           options.onProgress?.({ done: finished + done, total });
         };
-        const onRows = (n: number) => {
-          kept?.advance(n);
-          advance(n);
-        };
         try {
-          const ends: Map<PreparedRow, RowEnd> = await runTree(tree, target, {
-            keepSequences: true,
-            onRows,
-            held: held.units,
-          });
+          const wave = await this.runWave(tree, target, { keepSequences: true, kept, onRows });
+          if (kept) reused = wave.reused;
           await plan.run(
-            members.map((row) => ({ row, index: prepared.indexOf(row), end: ends.get(row) as RowEnd })),
+            members.map((row) => ({ row, index: prepared.indexOf(row), end: wave.ends.get(row) as RowEnd })),
             target,
-            advance,
+            onRows,
           );
         } catch (error) {
           if (!kept || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
@@ -180,7 +175,7 @@ export class Context implements AsyncDisposable {
         options.onProgress?.({ done: finished, total });
       }
       const results = plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
-      if (kept) for (const result of results) result.reused = held.positions;
+      if (kept) for (const result of results) result.reused = reused;
       return results as ForEach<Rows, Generation>;
     });
   }
@@ -255,20 +250,47 @@ export class Context implements AsyncDisposable {
     for (const hook of hooks) await this.requireHook(hook);
   }
 
+  /** Decodes the prompts of a wave. The first one after a call that kept its row computes only what is new behind it. */
+  private async runWave(
+    tree: PrefixTree,
+    target: DecodeTarget,
+    options: { keepSequences: boolean; kept: KeptRow | undefined; onRows: (rows: number) => void },
+  ): Promise<{ ends: Map<PreparedRow, RowEnd>; reused: number }> {
+    const held = this.kept?.sharedWith(tree, !this.model.info.recurrent) ?? [];
+    this.kept = undefined;
+    const reused = held.reduce((n, { nRows }) => n + nRows, 0);
+    const onRows = (n: number) => {
+      options.kept?.advance(n);
+      options.onRows(n);
+    };
+    onRows(reused);
+    const ends = await runTree(tree, target, { keepSequences: options.keepSequences, onRows, held });
+    return { ends, reused };
+  }
+
+  private keptRow(rows: readonly PreparedRow[], keep = false): KeptRow | undefined {
+    if (!keep) return undefined;
+    const [row, ...more] = rows;
+    if (!row || more.length) throw new XpatchError('INVALID_ARGUMENT', `keep is for one row, not ${rows.length}.`);
+    return new KeptRow(row);
+  }
+
   /** Cuts rows into groups whose cells and sequences fit, in order; rows with a common start stay together if they are neighbours. */
   private *waves(rows: PreparedRow[], reserve: number): Generator<{ tree: PrefixTree; rows: PreparedRow[] }> {
     const { nCtx } = this.options;
     for (const row of rows) this.requireRoom(row.prompt, reserve); // all of them before any is computed
-    // Every row attends over (and masks) the cells of all others: with more than about 4 n_embd cells of unrelated rows
-    // that costs more than the weights do.
-    const worthwhile = 4 * this.model.info.nEmbd;
+    // Every row attends over (and masks) the cells of all others, which soon costs more than a larger batch saves; with answers
+    // later, since each of their tokens is a batch of its own in every wave. A row that shares most of its cells stays with the
+    // others: elsewhere it would have to compute them again.
+    const worthwhile = (reserve ? 4 : 2) * this.model.info.nEmbd;
     let tree = new PrefixTree();
     let members: PreparedRow[] = [];
     for (const row of rows) {
       const cost = tree.cost(row);
       const cells = tree.cells + cost.cells;
       const leaves = tree.leaves + cost.leaves;
-      const full = cells > worthwhile || cells + leaves * reserve > nCtx || leaves > this.nSeq;
+      const crowded = cells > worthwhile && cost.cells > row.prompt.length / 2;
+      const full = crowded || cells + leaves * reserve > nCtx || leaves > this.nSeq;
       if (members.length && full) {
         yield { tree, rows: members };
         tree = new PrefixTree();

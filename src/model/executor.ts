@@ -45,8 +45,8 @@ export async function runTree(
   options: {
     keepSequences: boolean;
     onRows: (rows: number) => void;
-    /** Of a tree of one row: how many nodes from its start sequence 0 of the cache holds already. Defaults to 0. */
-    held?: number;
+    /** Nodes from the start of the tree whose cells sequence 0 of the cache holds already. Defaults to none. */
+    held?: readonly TreeNode[];
   },
 ): Promise<Map<PreparedRow, RowEnd>> {
   const ends = new Map<PreparedRow, RowEnd>();
@@ -56,7 +56,7 @@ export async function runTree(
   let first = true;
 
   const arrive = (node: TreeNode, seq: number): Cursor[] => {
-    const counter = node.counter + (node.image ? node.image.nPositions : 1);
+    const counter = counterBehind(node);
     // The first to need this sequence takes it over, the others get copies of its cells.
     let taken = false;
     const claim = () => {
@@ -71,16 +71,31 @@ export async function runTree(
     return Array.from(node.children.values(), (child) => ({ node: child, seq: claim(), offset: 0 }));
   };
 
-  const { held = 0 } = options;
-  let starts = tree.roots;
-  for (let i = 0; i < held; i++) starts = (starts.values().next().value as TreeNode).children;
-  for (const node of starts.values()) cursors.push({ node, seq: nextSeq++, offset: 0 });
+  const { held = [] } = options;
+  const last = held.at(-1);
+  // Sequence 0 is the one of what is held; what branches off on its way there gets a copy of the cells up to there.
+  if (last) nextSeq++;
+  let siblings = tree.roots;
+  let counter = 0;
+  for (let depth = 0; depth < Math.max(1, held.length); depth++) {
+    const next = held[depth];
+    for (const node of siblings.values()) {
+      if (node === next) continue;
+      if (counter) copies.push(0, nextSeq, 0, counter);
+      cursors.push({ node, seq: nextSeq++, offset: 0 });
+    }
+    if (next) {
+      siblings = next.children;
+      counter = counterBehind(next);
+    }
+  }
+  if (last) cursors.push(...arrive(last, 0));
   while (cursors.length) {
     const { batch, rest, arrived } = cursors.some((c) => !c.node.image)
       ? tokenBatch(cursors, target.nUbatch)
       : imageBatch(cursors, target.nUbatch);
     const job = buildJob(batch, target);
-    if (first && held) job.cuts = Int32Array.of(0, (cursors[0] as Cursor).node.counter);
+    if (first && last) job.cuts = Int32Array.of(0, counter);
     else job.clear = first;
     if (copies.length) job.copies = Int32Array.from(copies);
     copies = [];
@@ -93,6 +108,11 @@ export async function runTree(
   }
   if (copies.length) await target.decode({ copies: Int32Array.from(copies) });
   return ends;
+}
+
+/** The model's position counter behind a node. */
+function counterBehind({ counter, image }: TreeNode): number {
+  return counter + (image ? image.nPositions : 1);
 }
 
 interface Selection {

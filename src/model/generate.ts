@@ -28,9 +28,9 @@ export interface GenerateOptions {
   /** Texts that end a generation; they are not part of it. */
   stop?: readonly string[];
   /**
-   * Keeps the one row of this call in the cache, so that the next call with `keep` computes only what is new behind their
-   * common start: a chat, whose prompts grow. Any call without it empties the cache. An abort of the answer then is its end
-   * (`finish: 'aborted'`) and no error. Defaults to false.
+   * Keeps the one row of this call, and its answer, in the cache, so that the next call computes only what is new behind their
+   * common start: a chat, whose prompts grow. An abort of the answer then is its end (`finish: 'aborted'`) and no error.
+   * Defaults to false.
    */
   keep?: boolean;
   signal?: AbortSignal;
@@ -81,9 +81,6 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
     JSON.stringify(stop),
   );
 
-  if (options.keep && rows.length !== 1) {
-    throw new XpatchError('INVALID_ARGUMENT', `keep is for one row; ${rows.length} were given.`);
-  }
   for (const row of rows) {
     const prompt = promptOf(row);
     const { interventions = [], everyStep } = row;

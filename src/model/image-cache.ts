@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import { makeFolder, writeFileAtomic } from '../files.js';
 import type { ImageEncoder } from './encoders/index.js';
-import type { RgbImage } from './image.js';
+import { type RgbImage, readImage } from './image.js';
 import type { Segment } from './prompt.js';
+import type { ImageSource } from './types.js';
 
 export interface ImageCacheOptions {
   /** Bound of the memory cache, bytes. Defaults to 256 MiB. */
   maxBytes?: number;
   /** Folder that keeps encoded pictures between runs; made if need be. Defaults to none. */
   folder?: string;
+  /** Scales pictures to this width before they are encoded. Defaults to their own size. */
+  width?: number;
 }
 
 /** Of the files in the folder. To be raised when segments get other fields, or a rule of patch-grid.ts changes. */
@@ -28,6 +31,8 @@ export class CachedImageEncoder implements ImageEncoder {
   encodes = 0;
   private readonly entries = new Map<string, Promise<Segment[]>>();
   private readonly sizes = new Map<string, number>();
+  /** Hashes of the pictures of files, by the file's stamp. */
+  private readonly files = new Map<string, string>();
   private readonly maxBytes: number;
   private bytes = 0;
 
@@ -40,13 +45,24 @@ export class CachedImageEncoder implements ImageEncoder {
     this.maxBytes = options.maxBytes ?? 256 * 1024 * 1024;
   }
 
+  /**
+   * Reads and encodes a picture. A file that has not changed since it was read is not decoded again while memory holds it.
+   *
+   * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
+   */
+  async encodeSource(source: ImageSource): Promise<Segment[]> {
+    const stamp = typeof source === 'string' ? await stampOf(source) : undefined;
+    const hash = stamp && this.files.get(stamp);
+    const known = hash && this.recall(hash);
+    if (known) return known;
+    const image = await readImage(source, { width: this.options.width });
+    if (stamp) this.files.set(stamp, image.hash);
+    return this.encode(image);
+  }
+
   encode(image: RgbImage): Promise<Segment[]> {
-    const known = this.entries.get(image.hash);
-    if (known) {
-      this.entries.delete(image.hash); // to the end of the order: most recently used
-      this.entries.set(image.hash, known);
-      return known;
-    }
+    const known = this.recall(image.hash);
+    if (known) return known;
     const encoding = this.fetch(image);
     this.entries.set(image.hash, encoding);
     encoding.then(
@@ -54,6 +70,15 @@ export class CachedImageEncoder implements ImageEncoder {
       () => this.entries.delete(image.hash),
     );
     return encoding;
+  }
+
+  private recall(hash: string): Promise<Segment[]> | undefined {
+    const known = this.entries.get(hash);
+    if (known) {
+      this.entries.delete(hash); // to the end of the order: most recently used
+      this.entries.set(hash, known);
+    }
+    return known;
   }
 
   private async fetch(image: RgbImage): Promise<Segment[]> {
@@ -88,9 +113,16 @@ export class CachedImageEncoder implements ImageEncoder {
   async dispose(): Promise<void> {
     this.entries.clear();
     this.sizes.clear();
+    this.files.clear();
     this.bytes = 0;
     await this.inner.dispose();
   }
+}
+
+/** Changes when a file does; undefined for what is no file. */
+async function stampOf(path: string): Promise<string | undefined> {
+  const found = await stat(path, { bigint: true }).catch(() => undefined);
+  return found && `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
 }
 
 /** What a cache file holds; undefined for one that is missing, damaged or of another format, which is then simply written anew. */

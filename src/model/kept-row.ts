@@ -1,7 +1,7 @@
 import type { PlacedIntervention, PreparedRow } from './pass.js';
-import { type Unit, units } from './prefix-tree.js';
+import { type PrefixTree, type TreeNode, type Unit, units } from './prefix-tree.js';
 
-/** A row whose cells stay in the cache behind its call, so that a row that begins alike need not compute them again. */
+/** A row whose cells stay in the cache behind its call, so that rows that begin alike need not compute them again. */
 export class KeptRow {
   private readonly units: Unit[];
   /** Units from the start whose cells are in the cache. */
@@ -14,29 +14,31 @@ export class KeptRow {
   }
 
   /**
-   * Takes over what the cache holds of `before` and this row computes alike; the rest of it is to be cut away.
+   * The nodes from the start of a tree that this row computed alike, up to one whose states or logits are read; the rest of
+   * the row is to be cut away. Reports of their interventions are filled in.
    *
-   * @param cuttable Whether the model's cache can be cut; otherwise all of it is taken over or nothing.
-   * @returns Units and positions that need not be computed.
+   * @param cuttable Whether the model's cache can be cut; otherwise all of the row is used or nothing.
    */
-  takeOver(before: KeptRow, cuttable: boolean): { units: number; positions: number } {
-    const same = (own: Unit, other: Unit | undefined) => !own.read && own.key === other?.key;
-    let shared = 0;
-    while (shared < before.held && same(this.units[shared] as Unit, before.units[shared])) shared++;
-    if (!cuttable && shared < before.held) shared = 0;
-    let positions = 0;
-    for (const [i, unit] of this.units.slice(0, shared).entries()) {
-      positions += unit.nRows;
-      const { interventions } = before.units[i] as Unit;
-      for (const [j, edit] of unit.interventions.entries()) {
-        edit.report.delta = (interventions[j] as PlacedIntervention).report.delta;
+  sharedWith(tree: PrefixTree, cuttable: boolean): TreeNode[] {
+    const path: TreeNode[] = [];
+    let children = tree.roots;
+    for (const { key } of this.units.slice(0, this.held)) {
+      const node = children.get(key);
+      if (!node || node.readers.length || node.ends.length) break;
+      path.push(node);
+      children = node.children;
+    }
+    if (!cuttable && path.length < this.held) return [];
+    for (const [i, { interventions, twins }] of path.entries()) {
+      const { interventions: before } = this.units[i] as Unit;
+      for (const edits of [interventions, ...twins]) {
+        for (const [j, edit] of edits.entries()) edit.report.delta = (before[j] as PlacedIntervention).report.delta;
       }
     }
-    this.held = shared;
-    return { units: shared, positions };
+    return path;
   }
 
-  /** Counts rows of the prompt that were decoded. */
+  /** Counts rows of the prompt that are in the cache. */
   advance(rows: number): void {
     this.rest += rows;
     for (let unit = this.units[this.held]; unit && this.rest >= unit.nRows; unit = this.units[this.held]) {

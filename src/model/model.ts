@@ -10,7 +10,6 @@ import { type ImageEncoder, openEncoder } from './encoders/index.js';
 import { frameParts } from './framing.js';
 import { readGgufHeader } from './gguf.js';
 import { checkModelFile, modelParts } from './gguf-check.js';
-import { readImage } from './image.js';
 import { CachedImageEncoder } from './image-cache.js';
 import { checkProjectorFile } from './mmproj-check.js';
 import type { Prompt, Segment } from './prompt.js';
@@ -166,8 +165,8 @@ export class Model implements AsyncDisposable {
   /** Puts the cache in front of a picture encoder. @internal */
   useEncoder(encoder: ImageEncoder, hash: string): void {
     this.encoderHash = hash;
-    const { imageCacheBytes: maxBytes, imageCacheFolder: folder } = this.options;
-    this.encoder = new CachedImageEncoder(encoder, { maxBytes, folder });
+    const { imageCacheBytes: maxBytes, imageCacheFolder: folder, imageWidth: width } = this.options;
+    this.encoder = new CachedImageEncoder(encoder, { maxBytes, folder, width });
   }
 
   /**
@@ -203,7 +202,7 @@ export class Model implements AsyncDisposable {
         `'${this.identity.name || this.files.model}' was loaded without a picture encoder. Name its mmproj GGUF (--mmproj, or the mmproj option of loadModel).`,
       );
     }
-    return this.encoder.encode(await readImage(source, { width: this.options.imageWidth }));
+    return this.encoder.encodeSource(source);
   }
 
   /**

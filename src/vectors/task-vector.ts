@@ -1,3 +1,4 @@
+import { dot } from '../dot.js';
 import { XpatchError } from '../errors.js';
 import type { HiddenStates, HookName, Intervention, ModelIdentity, PositionRef } from '../model/types.js';
 import { Random } from '../random.js';
@@ -327,12 +328,6 @@ function commonReadPosition(vectors: readonly TaskVector[]): string {
 
 function formatLayers(layers: readonly number[]): string {
   return layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers.join(', ')}`;
-}
-
-function dot(a: Float32Array | Float64Array, b: Float32Array | Float64Array): number {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += (a[i] as number) * (b[i] as number);
-  return sum;
 }
 
 function deepFreeze<T>(value: T): T {

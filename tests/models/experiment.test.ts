@@ -103,7 +103,7 @@ test('every condition answers the same queries once, as many as planned', async 
   expect(new Set(names).size).toBeLessThanOrEqual(plan.vectors);
   for (const name of new Set(names)) expect(await store.loadVector(name)).toBeDefined();
   const validated = new Set(lines.filter((l) => l.stage === 'validation').map(({ condition }) => condition));
-  const uncontrolled = CONDITIONS.filter(({ kind, control }) => kind === 'prompt' || (kind === 'patch' && !control));
+  const uncontrolled = CONDITIONS.filter(({ kind, control }) => kind === 'patch' && !control);
   expect([...validated].sort()).toEqual(uncontrolled.map(({ name }) => name).sort());
   expect(plan.longest).toBeLessThan(context.options.nCtx);
 });

@@ -1,6 +1,6 @@
 // Generation that takes over what the cache holds: the same answers as from an empty cache, and only what is new decoded.
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import type { Context, GenerateOptions, GenerateRow, Model } from '../../src/model/index.js';
+import type { Context, GenerateOptions, GenerateRow, Model, Prompt, PromptPart } from '../../src/model/index.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
 import { expectError } from '../unit/helpers.js';
@@ -134,7 +134,85 @@ describe('with interventions', () => {
   });
 });
 
-test('a call without keep empties the cache; one that is refused does not', async () => {
+describe('a call of many rows takes over what it shares with the row that was kept', () => {
+  const reading = { logits: 'last', capture: { layers: [1], positions: 'last' } } as const;
+  const worst = (a?: Float32Array, b?: Float32Array) =>
+    Math.max(...(a ?? []).map((x, i) => Math.abs(x - (b?.[i] as number))));
+
+  const shown = (one: string, other: string): PromptPart[][] => [
+    ['Q:', { image: picture(one) }, '\nA:'],
+    ['Q:', { image: picture(other) }, '\nA:'],
+    ['Q:', { image: picture(one) }, '\nA:x\n\nQ:', { image: picture(other) }, '\nA:'],
+    ['Q:none\nA:'],
+  ];
+  const written = ['Q:one two three\nA:', 'Q:one two\nA:', 'B', 'Q:one two three\nA:x\n\nQ:four\nA:'];
+
+  test.each<[string, { vision?: boolean }, PromptPart[][]]>([
+    ['llama', {}, written.map((text) => [text])],
+    ['qwen2-vl', { vision: true }, shown('grid-a.png', 'grid-b.png')],
+    ['gemma3', { vision: true }, shown('square-a.png', 'square-b.png')],
+  ])('%s', async (name, options, sources) => {
+    const model = await load(name, options);
+    const context = await model.createContext({ nCtx: 512, kvType: 'f32' });
+    const fresh = await model.createContext({ nCtx: 512, kvType: 'f32' });
+    const prompts = await Promise.all(sources.map((parts) => model.prompt(parts)));
+    const [own] = prompts as [Prompt];
+    const value = randomVector(model.info.nEmbd, 3, 3);
+    const edit = { hook: 'resid_post', layer: 1, positions: 'last', op: 'replace', value } as const;
+    const rows = [
+      ...prompts.map((prompt) => ({ prompt, ...reading })),
+      { prompt: own, interventions: [edit], logits: 'last' } as const,
+    ];
+
+    decoded = 0;
+    const expected = await fresh.generate(rows, { maxTokens: 4 });
+    const whole = decoded;
+    const [before] = await context.pass([{ prompt: own, ...reading }], { keep: true });
+    decoded = 0;
+    const found = await context.generate(rows, { maxTokens: 4 });
+    // All but the last position, which is read.
+    expect(decoded).toBe(whole - (own.length - 1));
+    for (const [i, { tokens, logits, states, interventions }] of found.entries()) {
+      expect(tokens).toEqual(expected[i]?.tokens);
+      expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(1e-3);
+      if (states) expect(worst(states.data, expected[i]?.states?.data)).toBeLessThan(1e-3);
+      for (const [j, { delta }] of interventions.entries()) {
+        expect(delta).toBeCloseTo(expected[i]?.interventions[j]?.delta as number, 3);
+      }
+    }
+    expect(worst(found[0]?.states?.data, before.states?.data)).toBeLessThan(1e-3);
+
+    // And what a pass takes over is the same.
+    await context.pass([{ prompt: own }], { keep: true });
+    const passed = await context.pass(rows);
+    for (const [i, { logits }] of passed.entries()) {
+      expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(1e-3);
+    }
+  });
+
+  test('with the reports of edits that all of them have', async () => {
+    const model = await load('llama');
+    const context = await model.createContext({ nCtx: 128, kvType: 'f32' });
+    const tokens = randomTokens(model, 30);
+    const [short, long] = [await model.prompt({ tokens: tokens.slice(0, 20) }), await model.prompt({ tokens })];
+    const at = (position: number, seed: number) =>
+      ({ hook: 'resid_post', layer: 1, positions: position, op: 'add', value: randomVector(64, seed, 3) }) as const;
+    const [kept] = await context.pass([{ prompt: short, interventions: [at(9, 1)] }], { keep: true });
+    decoded = 0;
+    const row = (seed: number) => ({ prompt: long, interventions: [at(9, 1), at(29, seed)], topK: 1 });
+    const both = await context.pass([row(2), row(3)]);
+    expect(decoded).toBe(9 + 2);
+    expect(kept.interventions[0]?.delta).toBeGreaterThan(0);
+    for (const { interventions } of both) {
+      expect(interventions[0]).toEqual(kept.interventions[0]);
+      expect(interventions[1]?.delta).toBeGreaterThan(0);
+    }
+    const other = await context.pass([{ ...row(2), interventions: [at(9, 4)] }]);
+    expect(other[0].interventions[0]?.delta).not.toBe(kept.interventions[0]?.delta);
+  });
+});
+
+test('a call without keep leaves an empty cache; one that is refused what there was', async () => {
   const model = await load('llama');
   const context = await model.createContext({ nCtx: 64, kvType: 'f32' });
   const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
@@ -145,7 +223,9 @@ test('a call without keep empties the cache; one that is refused does not', asyn
   expect((await counted(context, { prompt })).reused).toBe(0);
   await context.generate([{ prompt }], { maxTokens: 2 });
   expect((await counted(context, { prompt })).reused).toBe(0);
-  await expectError(() => context.generate([{ prompt }, { prompt }], { keep: true }), 'INVALID_ARGUMENT', /one row/);
+  const two = [{ prompt }, { prompt }];
+  await expectError(() => context.generate(two, { keep: true }), 'INVALID_ARGUMENT', /one row/);
+  await expectError(() => context.pass(two, { keep: true }), 'INVALID_ARGUMENT', /one row/);
 });
 
 describe('an abort', () => {

@@ -169,10 +169,9 @@ describe('report of an experiment', () => {
   const VALIDATION = [
     ...block('Text Patch', [], { stage: 'validation', layer: 2, strict: undefined, prompt: undefined }),
     ...block('Text Patch', PATCHED, { stage: 'validation', layer: 3, strict: undefined, prompt: undefined }),
-    ...block('Text Prompt', ['color1a'], { stage: 'validation', strict: undefined, prompt: undefined }),
   ];
 
-  test('layer sweep from validation lines, prompts dotted, the chosen layer marked', async () => {
+  test('layer sweep from validation lines, the chosen layer marked', async () => {
     const whole = await report(MAIN, [...MAIN_LINES, ...VALIDATION]);
     const { panels } = figure(whole, 'layer-sweep');
     expect(panels.map(({ title }) => title)).toEqual(['capital', 'color']);
@@ -181,7 +180,7 @@ describe('report of an experiment', () => {
       [2, 0],
       [3, 3 / 4],
     ]);
-    expect(panels[1]?.baselines).toEqual([{ label: 'Text Prompt', y: 1 / 4 }]);
+    expect(panels[1]?.baselines).toEqual([]);
     expect(panels[0]?.verticals).toEqual([{ label: 'layer 3', x: 3 }]);
     expect(figure(whole, 'layer-sweep-mean').panels[0]?.series[0]?.points.map(({ y }) => y)).toEqual([0, 1 / 2]);
   });

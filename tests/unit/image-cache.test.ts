@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { serialize } from 'node:v8';
 import { expect, test } from '@jest/globals';
+import sharp from 'sharp';
 import type { ImageEncoder } from '../../src/model/encoders/index.js';
 import { readImage } from '../../src/model/image.js';
 import { CachedImageEncoder } from '../../src/model/image-cache.js';
-import { temporaryFolder } from './helpers.js';
+import { expectError, temporaryFolder } from './helpers.js';
 
 /** Four numbers and one pixel a picture, so that bytes can be counted. */
 const encoder = (): ImageEncoder => ({
@@ -43,6 +44,38 @@ test('the least recently used picture leaves memory when the bound is exceeded',
   expect(cache.encodes).toBe(3);
   await cache.encode(await picture(2));
   expect(cache.encodes).toBe(4);
+});
+
+test('a file is decoded again when it has changed, or when memory has let it go', async () => {
+  const file = join(parent, 'picture.png');
+  const draw = async (grey: number) =>
+    writeFile(
+      file,
+      await sharp({ create: { width: 1, height: 1, channels: 3, background: { r: grey, g: 0, b: 0 } } })
+        .png()
+        .toBuffer(),
+    );
+  const redOf = async (cache: CachedImageEncoder) => {
+    const [segment] = await cache.encodeSource(file);
+    return segment?.kind === 'image' && segment.seen.data[0];
+  };
+  const cache = new CachedImageEncoder(encoder());
+  await draw(1);
+  await utimes(file, 1, 1);
+  const first = await cache.encodeSource(file);
+  // As long and as old as before: it is taken for the same file, without a look at its pixels.
+  await writeFile(file, new Uint8Array((await readFile(file)).length));
+  await utimes(file, 1, 1);
+  expect(await cache.encodeSource(file)).toBe(first);
+  await draw(2);
+  expect(await redOf(cache)).toBe(2);
+  const forgetful = new CachedImageEncoder(encoder(), { maxBytes: 0 });
+  for (let i = 1; i <= 3; i++) {
+    expect(await redOf(forgetful)).toBe(2);
+    expect(forgetful.encodes).toBe(i);
+  }
+  await rm(file);
+  await expectError(() => cache.encodeSource(file), 'FILE_NOT_FOUND', /picture.png/);
 });
 
 test('a failed encode is not kept', async () => {

@@ -107,9 +107,10 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
   return rows;
 }
 
-/** A query's own states at the token that is patched. */
+/** A query's own states at the token that is patched. What comes before it stays in the cache for the queries themselves. */
 async function ownStates(context: Context, prompt: Prompt, layers: readonly number[]) {
-  const [result] = await context.pass([{ prompt, capture: { layers, positions: [DELIMITER] }, topK: 1 }]);
+  const row = { prompt, capture: { layers, positions: [DELIMITER] }, topK: 1 };
+  const [result] = await context.pass([row], { keep: true });
   const { data, shape } = result.states as NonNullable<typeof result.states>;
   const width = shape[2];
   return {

@@ -104,8 +104,8 @@ async function countItem(study: Study, asked: AskedItem, counter: Counter): Prom
     const patches = members.filter(({ kind }) => kind === 'patch');
     const rows = patches.length * nLayers;
     counter.tokens += rows - (patches.length === members.length ? 1 : 0);
-    // A pass of its own reads the states that are written back.
-    if (patches.some(({ control }) => control === 'identity')) counter.tokens += length;
+    // A pass of its own reads the states that are written back; all but the position that it reads stays in the cache.
+    if (patches.some(({ control }) => control === 'identity')) counter.tokens += 1;
     if (stage === 'test' && study.experiment.scores.includes('likelihood')) {
       // Beginnings of answers branch off the query: at least that much more.
       const answers = new Set(cell.split.task.items.map(({ output }) => output)).size;

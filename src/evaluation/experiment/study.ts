@@ -54,12 +54,12 @@ export function choosesLayer({ kind, control, foreign }: Condition): boolean {
   return kind === 'patch' && control === undefined && foreign !== true;
 }
 
-/** Conditions that answer the queries of a stage. Prompts answer validation queries too, to be compared with the layers. */
+/** Conditions that answer the queries of a stage. Validation asks only what the choice of the layer needs. */
 export function conditionsOf({ experiment, layers }: Study, stage: QueryKey['stage']): Condition[] {
   const { conditions } = experiment;
   if (stage === 'test') return [...conditions];
   if (experiment.layers !== 'validation' || layers !== undefined) return [];
-  return conditions.filter((condition) => choosesLayer(condition) || condition.kind === 'prompt');
+  return conditions.filter(choosesLayer);
 }
 
 /** Items of a stage. */

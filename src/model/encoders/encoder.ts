@@ -1,5 +1,6 @@
 import type { Framing } from '../framing.js';
 import type { RgbImage } from '../image.js';
+import { patchGrid } from '../patch-grid.js';
 import type { Segment } from '../prompt.js';
 
 /** Turns a picture into prompt segments: rows of embeddings, and the tokens that a model wants around them. */
@@ -11,4 +12,38 @@ export interface ImageEncoder {
   /** @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED, NOT_FINITE, NATIVE_FAILURE. */
   encode(image: RgbImage): Promise<Segment[]>;
   dispose(): Promise<void>;
+}
+
+/** The segment of an encoder of our own: its rows in the order of the text, one a position, each seeing those before it. */
+export function causalRows(
+  embeddings: Float32Array,
+  {
+    id,
+    projector,
+    image,
+    seen,
+    patchSize,
+    nRows,
+  }: {
+    id: string;
+    projector: string;
+    image: RgbImage;
+    /** The picture as the encoder took it. */
+    seen: RgbImage;
+    patchSize: number;
+    nRows: number;
+  },
+): Segment {
+  const { width, height } = seen;
+  return {
+    kind: 'image',
+    key: `${id}:${image.hash}`,
+    embeddings,
+    nRows,
+    nPositions: nRows,
+    nonCausal: false,
+    positions: new Int32Array(0),
+    seen,
+    grid: patchGrid({ projector, patchSize, merge: 1, nRows, width, height }),
+  };
 }

@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
+import { dot } from '../../dot.js';
 import { XpatchError } from '../../errors.js';
 import type { NativeModelInfo } from '../../native/addon.js';
 import { native } from '../../native/index.js';
@@ -7,10 +8,9 @@ import type { Framing } from '../framing.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from '../gguf.js';
 import type { RgbImage } from '../image.js';
 import { OWN_KEYS } from '../own-keys.js';
-import { patchGrid } from '../patch-grid.js';
 import type { Segment } from '../prompt.js';
 import { resizeBilinear } from '../resize.js';
-import type { ImageEncoder } from './encoder.js';
+import { causalRows, type ImageEncoder } from './encoder.js';
 import type { EncoderOptions } from './index.js';
 
 /** Milliseconds before others on the event loop get their turn. */
@@ -96,7 +96,7 @@ class FuyuEncoder implements ImageEncoder {
       }
       for (let out = 0; out < nEmbd; out++) {
         for (let i = 0; i < count; i++) {
-          const sum = dot(weights.weight, out * width, tile, i * width, width);
+          const sum = dot(weights.weight, tile, out * width, i * width, width);
           embeddings[rowOf(first + i) * nEmbd + out] = sum + (weights.bias[out] as number);
         }
         if (performance.now() - since > SLICE) {
@@ -105,20 +105,7 @@ class FuyuEncoder implements ImageEncoder {
         }
       }
     }
-    const size = { width: seen.width, height: seen.height };
-    return [
-      {
-        kind: 'image',
-        key: `${this.id}:${image.hash}`,
-        embeddings,
-        nRows,
-        nPositions: nRows,
-        nonCausal: false,
-        positions: new Int32Array(0),
-        seen,
-        grid: patchGrid({ projector: 'fuyu', patchSize, merge: 1, nRows, ...size }),
-      },
-    ];
+    return [causalRows(embeddings, { id: this.id, projector: 'fuyu', image, seen, patchSize, nRows })];
   }
 
   /** Only a picture above the bounds is scaled, with its aspect. */
@@ -155,23 +142,6 @@ function cutPatch(
       for (let c = 0; c < 3; c++) out[to++] = scale[(at < 0 ? PADDING : (data[at + c] as number)) * 3 + c] as number;
     }
   }
-}
-
-/** In four sums, which do not wait for each other. */
-function dot(a: Float32Array, i: number, b: Float32Array, j: number, n: number): number {
-  let w = 0;
-  let x = 0;
-  let y = 0;
-  let z = 0;
-  let k = 0;
-  for (; k + 3 < n; k += 4) {
-    w += (a[i + k] as number) * (b[j + k] as number);
-    x += (a[i + k + 1] as number) * (b[j + k + 1] as number);
-    y += (a[i + k + 2] as number) * (b[j + k + 2] as number);
-    z += (a[i + k + 3] as number) * (b[j + k + 3] as number);
-  }
-  for (; k < n; k++) w += (a[i + k] as number) * (b[j + k] as number);
-  return w + x + y + z;
 }
 
 type Invalid = (why: string) => XpatchError;

@@ -4,10 +4,9 @@ import { native, nativeError } from '../../native/index.js';
 import type { Framing } from '../framing.js';
 import { readGgufHeader } from '../gguf.js';
 import type { RgbImage } from '../image.js';
-import { patchGrid } from '../patch-grid.js';
 import type { Segment } from '../prompt.js';
 import { resizeBilinear } from '../resize.js';
-import type { ImageEncoder } from './encoder.js';
+import { causalRows, type ImageEncoder } from './encoder.js';
 import { type Idefics2Shape, readIdefics2Shape } from './idefics2-shape.js';
 import type { EncoderOptions } from './index.js';
 
@@ -71,19 +70,7 @@ class Idefics2Encoder implements ImageEncoder {
         'The picture encoder gave NaN or infinite numbers. Its weights are damaged, or too large for the type that they are stored in: convert the mmproj again, as f16 or f32.',
       );
     }
-    return [
-      {
-        kind: 'image',
-        key: `${this.id}:${image.hash}`,
-        embeddings,
-        nRows,
-        nPositions: nRows,
-        nonCausal: false,
-        positions: new Int32Array(0),
-        seen,
-        grid: patchGrid({ projector: 'idefics2', patchSize, merge: 1, nRows, width, height }),
-      },
-    ];
+    return [causalRows(embeddings, { id: this.id, projector: 'idefics2', image, seen, patchSize, nRows })];
   }
 
   dispose(): Promise<void> {

@@ -11,7 +11,7 @@ const RANGES = 'Bands: 95 % bootstrap intervals over items, seeds held fixed.';
 
 /**
  * Accuracy by patched layer on validation items, or on test items where several layers were tested: a panel a task, and their mean.
- * Prompts are dotted. Text queries and image queries have figures of their own: together they have more curves than can be told apart.
+ * Prompts, which the test asks too, are dotted. Text queries and image queries have figures of their own: together they have more curves than can be told apart.
  */
 export async function sweepBlocks(
   experiment: Experiment,
