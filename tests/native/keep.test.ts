@@ -1,4 +1,5 @@
-// Generation that takes over what the cache holds: the same answers as from an empty cache, and only what is new decoded.
+// Calls that take over what the cache holds, and rows that share what they can: the same answers as from an empty cache, and only
+// what is new decoded.
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import type { Context, GenerateOptions, GenerateRow, Model, Prompt, PromptPart } from '../../src/model/index.js';
 import type { DecodeJob } from '../../src/native/addon.js';
@@ -226,6 +227,26 @@ test('a call without keep leaves an empty cache; one that is refused what there 
   const two = [{ prompt }, { prompt }];
   await expectError(() => context.generate(two, { keep: true }), 'INVALID_ARGUMENT', /one row/);
   await expectError(() => context.pass(two, { keep: true }), 'INVALID_ARGUMENT', /one row/);
+});
+
+test('rows that share most of a long prompt stay together; prompts that share nothing need not', async () => {
+  const model = await load('llama');
+  const context = await model.createContext({ nCtx: 2048, kvType: 'f32' });
+  const prompt = await model.prompt({ tokens: randomTokens(model, 1000) }); // many times n_embd
+  const sweep = Array.from({ length: 40 }, (_, i) => {
+    const value = randomVector(64, i, 3);
+    return {
+      prompt,
+      interventions: [{ hook: 'resid_post', layer: i % 3, positions: 'last', op: 'replace', value } as const],
+    };
+  });
+  decoded = 0;
+  await context.pass(sweep);
+  expect(decoded).toBe(999 + 40);
+  decoded = 0;
+  const answers = await context.generate(sweep, { maxTokens: 2 });
+  const answered = answers.filter(({ tokens, finish }) => tokens.length + Number(finish === 'end') > 1).length;
+  expect(decoded).toBe(999 + 40 + answered);
 });
 
 describe('an abort', () => {
