@@ -227,7 +227,14 @@ test('controls patch what they say', async () => {
 
 test('progress rises to its end', () => {
   expect(progress.at(-1)?.done).toBe(progress.at(-1)?.total);
-  for (const [i, { done }] of progress.entries()) expect(done).toBeGreaterThanOrEqual(progress[i - 1]?.done ?? 0);
+  for (const [i, now] of progress.entries()) {
+    const before = progress[i - 1];
+    expect(now.done).toBeGreaterThanOrEqual(before?.done ?? 0);
+    expect(now.worked).toBeGreaterThanOrEqual((before?.worked ?? 0) - 1e-9);
+    expect(now.worked + now.left).toBeCloseTo(1, 9);
+    expect(now.fresh).toBe(now.done);
+  }
+  expect(progress.at(-1)?.left).toBeCloseTo(0, 9);
 });
 
 describe('a run that is killed', () => {
@@ -300,10 +307,14 @@ describe('a run that is killed', () => {
       append: () => Promise.reject(new Error('appended')),
       saveVector: () => Promise.reject(new Error('saved')),
     };
-    const done: number[] = [];
-    const how: RunOptions = { onProgress: (p) => done.push(p.done / p.total) };
+    const seen: ExperimentProgress[] = [];
+    const { work } = await planExperiment(model, experiment);
+    const how: RunOptions = { work, onProgress: (p) => seen.push(p) };
     expect(await runExperiment(context, experiment, frozen, how)).toEqual({ layers: [layer] });
-    expect(done.at(-1)).toBe(1);
+    expect(seen.at(-1)?.done).toBe(seen.at(-1)?.total);
+    // Nothing of it is this process's work, so it does not count as its speed.
+    for (const { fresh, worked } of seen) expect([fresh, worked]).toEqual([0, 0]);
+    expect(seen.at(-1)?.left).toBeCloseTo(0, 9);
     expect(model.imageEncodes).toBe(before);
   });
 });

@@ -35,6 +35,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   const warnings = checkAnswers(model, study);
   const counter = new Counter(model, options.signal);
   const vectors = await countVectors(study, counter);
+  const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
   let newTokens = 0;
   for (const stage of ['validation', 'test'] as const) {
@@ -43,6 +44,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     // Where validation has to choose there will be one layer.
     const nLayers = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
     let nItems = 0;
+    const before = counter.tokens;
     for (const cell of study.cells) {
       const items = itemsOf(cell, stage).filter(
         ({ input }) => !options.shard || inShard(options.shard, { stage, item: input }),
@@ -55,6 +57,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
       queries.push({ stage, condition: name, count });
       if (stage === 'test' && kind !== 'majority') newTokens += count * experiment.maxTokens;
     }
+    work[stage] = counter.tokens - before + (stage === 'test' ? newTokens / 4 : 0);
   }
   const longest = counter.longest + experiment.maxTokens;
   if (options.nCtx !== undefined && longest > options.nCtx) {
@@ -65,7 +68,17 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     );
   }
   const { tokens, pictures } = counter;
-  return { model: model.identity, queries, vectors, pictures: pictures.size, tokens, newTokens, longest, warnings };
+  return {
+    model: model.identity,
+    queries,
+    vectors,
+    pictures: pictures.size,
+    tokens,
+    newTokens,
+    work,
+    longest,
+    warnings,
+  };
 }
 
 async function countVectors(study: Study, counter: Counter): Promise<number> {

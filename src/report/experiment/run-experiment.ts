@@ -48,7 +48,8 @@ export async function runInFolder(
   const plan = options.plan ?? (await planExperiment(context.model, experiment, sizes));
   await using run = await ExperimentRun.open(folder, await describe(context, experiment, plan, options));
   await onOpen?.(run);
-  const { layers } = await runExperiment(context, experiment, announcing(run, onSaved), options);
+  const store = announcing(run, onSaved);
+  const { layers } = await runExperiment(context, experiment, store, { work: plan.work, ...options });
   onReport?.();
   const report = await writeRunReport(run, signal);
   if (!run.complete) await run.finish({ layers });
