@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { ComputeResult } from '../../src/evaluation/compute.js';
@@ -339,6 +339,22 @@ describe('report of an experiment', () => {
     const lines = [0.3, 0.1, 0.2].map((kl, i) => line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }));
     const whole = await report(experiment([{ ...PATCH, name: 'LLM Patch', foreign: true }]), lines);
     expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', expect.closeTo(0.2, 12), 0.2, 0.2, 0.3, 3]]);
+  });
+
+  test('a worked example says the same where its picture is missing', async () => {
+    const file = join(folder, 'capital.json');
+    const of = experiment([BARE], { tasks: [file, 'color'], query: 'image' });
+    const lines = ['capital', 'color'].map((task) =>
+      line('No Context', task, 1, 'peru', true, {
+        prompt: { text: 'Q:<image>', images: ['pics/p1.png'], tokens: [1] },
+      }),
+    );
+    const examples = async () => find(await report(of, lines), 'examples', 'examples').examples;
+    const [without, color] = await examples();
+    await mkdir(join(folder, 'pics'));
+    await writeFile(join(folder, 'pics', 'p1.png'), 'x');
+    expect([without?.query, color?.query]).toEqual(['p1.png', 'p1.png']);
+    expect(await examples()).toEqual([{ ...without, picture: join(folder, 'pics', 'p1.png') }, color]);
   });
 
   test('hostile names of tasks, conditions and answers reach no file unescaped', async () => {

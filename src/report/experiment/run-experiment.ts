@@ -2,6 +2,7 @@ import type { ExperimentManifest, ModelRecord } from '../../evaluation/experimen
 import { planExperiment } from '../../evaluation/experiment/plan.js';
 import { type RunOptions, runExperiment } from '../../evaluation/experiment/run.js';
 import { ExperimentRun } from '../../evaluation/experiment/store.js';
+import { usesPictures } from '../../evaluation/experiment/study.js';
 import type { Experiment, Plan, RunStore } from '../../evaluation/experiment/types.js';
 import type { Context, Model } from '../../model/index.js';
 import type { Report } from '../report.js';
@@ -77,7 +78,7 @@ async function describe(
   context: Context,
   experiment: Experiment,
   plan: Plan,
-  { command = '', notes = [], foreign, shard }: FolderRunOptions,
+  { command = '', notes = [], foreign, shard, signal }: FolderRunOptions,
 ): Promise<ExperimentManifest> {
   const { identity } = context.model;
   const description = await describeRun(context, {
@@ -86,6 +87,8 @@ async function describe(
     command,
     options: experiment,
     tasks: experiment.tasks,
+    pictureStyle: usesPictures(experiment) ? experiment.style : undefined,
+    signal,
   });
   return {
     ...description,
