@@ -150,7 +150,8 @@ async function compute(
     signal,
     onProgress: ({ done, total }) => void tell({ type: 'doing', what, fraction: done / total }),
   });
-  const report = computeReport(costs, { title, notes, provenance: provenanceOf(manifest) });
+  const about = { title, preset: experiment.preset, notes, provenance: provenanceOf(manifest) };
+  const report = computeReport(costs, about);
   const run = await RunFolder.create(folder, manifest);
   await run.write('compute.json', `${JSON.stringify(costs, null, 1)}\n`);
   await writeReport(run, report, { signal });

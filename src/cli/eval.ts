@@ -63,11 +63,7 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
       throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
     if (args.output === '') throw usageError('--output names no folder.');
     if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
-    const settings = [...(args.set ?? [])];
-    const base = findEntry(args.model)?.baseModel;
-    // Where nothing else is said: the language model under the VLM.
-    if (source === 'llm-to-vlm' && base !== undefined) settings.unshift(`vectorModel=${base}`);
-    const loaded = await loadExperiment(source, settings);
+    const loaded = await loadExperiment(source, args.set, findEntry(args.model)?.baseModel);
     const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
     const shard = args.shard === undefined ? undefined : parseShard(args.shard);
     const folder = args.plan ? undefined : (args.output ?? `xpatch-eval-${loaded.experiment.name}-${timestamp()}`);

@@ -52,8 +52,10 @@ export interface Condition {
 
 /** An experiment as a config file describes it, with every default filled in. */
 export interface Experiment {
-  /** Name of the preset, or of the file. */
+  /** Names files and folders. Defaults to the preset's name, or that of the file. */
   readonly name: string;
+  /** What it started from: the paper's numbers stand beside an experiment of a preset, whatever its name. */
+  readonly preset?: string;
   readonly title: string;
   /** Shipped tasks by name, or task files. */
   readonly tasks: readonly string[];
