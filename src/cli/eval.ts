@@ -29,6 +29,11 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
   builder: (yargs) =>
     withExamples(
       outputOptions(modelOptions(yargs, ''))
+        .option('json', {
+          type: 'boolean',
+          default: false,
+          describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
+        })
         .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
         .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
         .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
@@ -92,7 +97,7 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
     printJson({ event: 'plan', plan, experiment, estimate, notes });
     return;
   }
-  const { queries, vectors, pictures, tokens, newTokens, longest, warnings, model } = plan;
+  const { queries, vectors, pictures, passes, tokens, newTokens, longest, warnings, model } = plan;
   const width = Math.max(...queries.map(({ condition }) => condition.length), 9);
   const rows = queries.map(
     ({ stage, condition, count }) => `  ${stage.padEnd(10)}  ${condition.padEnd(width)}  ${String(count).padStart(8)}`,
@@ -106,6 +111,7 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
     `  ${'stage'.padEnd(10)}  ${'condition'.padEnd(width)}  ${'queries'.padStart(8)}`,
     ...rows,
     `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
+    `Passes over prompts about ${passes}: one a vector, one an item.`,
     `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
     `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now.`,
     `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,

@@ -182,9 +182,14 @@ function checkModels(model: Model, experiment: Experiment, foreign: Model | unde
   }
 }
 
+/** Whether the items of an experiment are those with a picture. */
+export function showsPictures({ conditions, query: usual }: Experiment): boolean {
+  return conditions.some(({ query, spec }) => (query ?? usual) === 'image' || spec === 'image');
+}
+
 async function loadCells(experiment: Experiment): Promise<Cell[]> {
   const { conditions, style, validation, test, shots } = experiment;
-  const pictures = conditions.some(({ query, spec }) => (query ?? experiment.query) === 'image' || spec === 'image');
+  const pictures = showsPictures(experiment);
   const takesShots = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
   const makesVectors = conditions.some(
     ({ kind, spec }) => kind === 'patch' && spec !== undefined && spec !== 'instruction',

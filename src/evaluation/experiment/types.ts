@@ -164,6 +164,11 @@ export interface Plan {
   }[];
   readonly vectors: number;
   readonly pictures: number;
+  /**
+   * Passes over prompts: one a vector, one an item and stage, and those of own states and likelihoods. Little memory makes more
+   * of them; a GPU, which takes several items at once, fewer.
+   */
+  readonly passes: number;
   /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
   readonly tokens: number;
   readonly newTokens: number;
