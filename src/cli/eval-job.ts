@@ -10,7 +10,6 @@ import { RunFolder, requireEmpty } from '../evaluation/run-folder.js';
 import type { Context } from '../model/context.js';
 import { contextWithin } from '../model/context-size.js';
 import type { Model } from '../model/model.js';
-import { PROMPT_GAP_NOTES, SHIPPED_NOTES } from '../model/resolve.js';
 import { computeReport } from '../report/experiment/compute.js';
 import { runInFolder } from '../report/experiment/run-experiment.js';
 import type { Report } from '../report/report.js';
@@ -19,6 +18,7 @@ import { openModel } from './common.js';
 import { estimateCost } from './eval-estimate.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
 import type { FetchEvents } from './fetch-model.js';
+import { promptGapNotes, shippedNotes } from './shipped-notes.js';
 
 interface Events {
   readonly signal: AbortSignal;
@@ -40,11 +40,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
   await using model = await load(job.model, 'loading the model');
   const { experiment, notes } = fitToModel(job.loaded, model.hasVision);
   for (const text of notes) void tell({ type: 'note', text });
-  const reportNotes = [
-    ...notes,
-    ...(SHIPPED_NOTES[job.model.model] ?? []),
-    ...(PROMPT_GAP_NOTES[job.model.model] ?? []),
-  ];
+  const reportNotes = [...notes, ...shippedNotes(model), ...promptGapNotes(model)];
   if (experiment.measure === 'compute') return await compute(job, model, experiment, reportNotes, events);
 
   const { vectorModel } = experiment;
