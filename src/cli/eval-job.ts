@@ -1,6 +1,5 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../errors.js';
 import { runCompute } from '../evaluation/compute.js';
 import { fitToModel } from '../evaluation/experiment/fit.js';
 import { planExperiment } from '../evaluation/experiment/plan.js';
@@ -123,11 +122,7 @@ async function compute(
   notes: readonly string[],
   { signal, tell }: Events,
 ): Promise<ChildMessage> {
-  const { folder } = job;
-  if (folder === undefined || job.shard) {
-    const message = 'measure: compute is a measurement of this machine: it has no plan and no shards. Run it as it is.';
-    throw new XpatchError('INVALID_ARGUMENT', message);
-  }
+  const folder = job.folder as string; // `xpatch eval` refuses a plan of it
   const context = await makeContext(model, job.model, job.memory, 0);
   const { tasks, seeds, query, style, shots, test: queries } = experiment;
   const title = `${experiment.title}: ${model.identity.name || model.identity.architecture}`;

@@ -69,6 +69,9 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
     if (args.output === '') throw usageError('--output names no folder.');
     if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
     const loaded = await loadExperiment(source, args.set, findEntry(args.model)?.baseModel);
+    if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
+      throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
+    }
     const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
     const shard = args.shard === undefined ? undefined : parseShard(args.shard);
     const folder = args.plan ? undefined : (args.output ?? `xpatch-eval-${loaded.experiment.name}-${timestamp()}`);

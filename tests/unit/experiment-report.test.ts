@@ -470,7 +470,12 @@ describe("the paper's numbers", () => {
     ['image-to-text', 0],
     ['mine', 0],
   ])('%s has %i of them', (preset, count) => {
-    expect(paperBlocks(preset)).toHaveLength(count);
+    const blocks = paperBlocks(preset);
+    expect(blocks).toHaveLength(count);
+    for (const block of blocks) {
+      const { notes } = (block as Extract<Block, { kind: 'table' }>).table;
+      expect(notes.join(' ')).toMatch(/100 test items|30 validation items|n is not given/);
+    }
   });
 });
 
