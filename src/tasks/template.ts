@@ -44,7 +44,7 @@ export function checkTemplate({ example, query, stop }: Template): void {
 
 /** What is wrong with the words in braces of a text, each of which must be one of `known`: a misspelt one would reach the model. */
 export function placeholderProblems(path: string, text = '', known: readonly string[]): string[] {
-  const found = new Set([...text.matchAll(/\{(\w+)\}/g)].map(([, word]) => word as string));
+  const found = new Set([...text.matchAll(/\{([\w-]+)\}/g)].map(([, word]) => word as string));
   const allowed = known.map((word) => `{${word}}`).join(' and ');
   return [...found]
     .filter((word) => !known.includes(word))
