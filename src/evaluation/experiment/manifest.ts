@@ -125,6 +125,10 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
     throw invalid('is not JSON', cause);
   }
   const { status, options, model, tasks, plan, sessions, notes } = value ?? {};
+  if (options?.measure === 'compute') {
+    const message = `${path} is of measure: compute, whose numbers are times of one machine: there is nothing in it to verify, merge or go on with`;
+    throw new XpatchError('RUN_INVALID', `${message}. Name another folder; to check the times, measure again.`);
+  }
   const whole =
     (status === 'running' || status === 'complete') &&
     [options?.conditions, options?.tasks, options?.seeds, plan, sessions, notes].every(Array.isArray) &&

@@ -52,8 +52,10 @@ export interface Condition {
 
 /** An experiment as a config file describes it, with every default filled in. */
 export interface Experiment {
-  /** Name of the preset, or of the file. */
+  /** Names files and folders. Defaults to the preset's name, or that of the file. */
   readonly name: string;
+  /** What it started from: the paper's numbers stand beside an experiment of a preset, whatever its name. */
+  readonly preset?: string;
   readonly title: string;
   /** Shipped tasks by name, or task files. */
   readonly tasks: readonly string[];
@@ -162,6 +164,11 @@ export interface Plan {
   }[];
   readonly vectors: number;
   readonly pictures: number;
+  /**
+   * Passes over prompts: one a vector, one an item and stage, and those of own states and likelihoods. Little memory makes more
+   * of them; a GPU, which takes several items at once, fewer.
+   */
+  readonly passes: number;
   /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
   readonly tokens: number;
   readonly newTokens: number;
