@@ -151,19 +151,3 @@ export function locateWanted({ uri, encoder, sha256 }: Wanted): ModelFiles | und
     throw error;
   }
 }
-
-const TRAINED_ON_THE_FACTS =
-  'The demo model is tiny and was trained on the very facts it is asked about; only the combinations of examples and query, and the drawing style, are new to it. It shows the effect and tests the software, and is no evidence about large models.';
-
-/** What has to be said beside every result of a shipped model. */
-export const SHIPPED_NOTES: Readonly<Record<string, readonly string[]>> = {
-  demo: [TRAINED_ON_THE_FACTS],
-  'demo-base': [TRAINED_ON_THE_FACTS],
-};
-
-/** What has to be said beside its Text Prompt and Text Patch. */
-export const PROMPT_GAP_NOTES: Readonly<Record<string, readonly string[]>> = {
-  demo: [
-    'That Text Prompt does worse than Text Patch is a consequence of its training mix (captions after unrelated text), see docs/demo-model.md.',
-  ],
-};
