@@ -19,7 +19,7 @@ export interface Cell {
 export interface Study {
   readonly experiment: Experiment;
   readonly format: PromptFormat;
-  /** Seeds in their order, in each the tasks in theirs. */
+  /** See `loadCells`. */
   readonly cells: readonly Cell[];
   /** Where patches of the test are written; undefined while validation has to choose. */
   readonly layers?: readonly number[];
@@ -55,10 +55,10 @@ export function choosesLayer({ kind, control, foreign }: Condition): boolean {
 }
 
 /** Conditions that answer the queries of a stage. Validation asks only what the choice of the layer needs. */
-export function conditionsOf({ experiment, layers }: Study, stage: QueryKey['stage']): Condition[] {
+export function conditionsOf({ experiment }: Pick<Study, 'experiment'>, stage: QueryKey['stage']): Condition[] {
   const { conditions } = experiment;
   if (stage === 'test') return [...conditions];
-  if (experiment.layers !== 'validation' || layers !== undefined) return [];
+  if (experiment.layers !== 'validation') return [];
   return conditions.filter(choosesLayer);
 }
 
@@ -182,7 +182,11 @@ function checkModels(model: Model, experiment: Experiment, foreign: Model | unde
   }
 }
 
-async function loadCells(experiment: Experiment): Promise<Cell[]> {
+/**
+ * The tasks of an experiment under its seeds: seeds in their order, in each the tasks in theirs.
+ * @throws {XpatchError} CONFIG_INVALID, TASK_INVALID, FILE_NOT_FOUND
+ */
+export async function loadCells(experiment: Experiment): Promise<Cell[]> {
   const { conditions, style, validation, test, shots } = experiment;
   const pictures = conditions.some(({ query, spec }) => (query ?? experiment.query) === 'image' || spec === 'image');
   const takesShots = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
