@@ -213,6 +213,7 @@ export async function loadRunVector(path: string, name: string): Promise<TaskVec
   const file = join(path, vectorFile(name));
   if (!existsSync(file)) return undefined;
   return TaskVector.load(file).catch((cause) => {
+    if (!(cause instanceof XpatchError && cause.code === 'VECTOR_INVALID')) throw cause;
     const message = `${file} is damaged. Delete it and start the run again: it is made anew.`;
     throw new XpatchError('VECTOR_INVALID', message, { cause });
   });

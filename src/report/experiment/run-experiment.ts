@@ -56,7 +56,7 @@ export async function runInFolder(
   const plan = options.plan ?? (await planExperiment(context.model, experiment, sizes));
   await using run = await ExperimentRun.open(folder, await describe(context, experiment, plan, options));
   await onOpen?.(run);
-  if (!run.complete && run.known.size > 0) await mend(context, experiment, run, options);
+  if (!run.complete && run.known.size + run.lost.size > 0) await mend(context, experiment, run, options);
   const { layers } = await runExperiment(context, experiment, announcing(run, onSaved), options);
   onReport?.();
   const report = await writeRunReport(run, signal);
