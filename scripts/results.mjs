@@ -26,7 +26,7 @@ const RUNS = [
   ['demo-instruction', 'instruction', 'demo', [], ['examples-curve']],
   ['demo-layer-sweep', 'layer-sweep', 'demo', [], ['test-layers-mean']],
   ['demo-task-conflict', 'task-conflict', 'demo', [], []],
-  ['demo-image-to-text', 'image-to-text', 'demo', ['seeds=[1]', 'validation=12', 'test=12', 'prompts=6'], []],
+  ['demo-image-to-text', 'image-to-text', 'demo', [], []],
   ['demo-template', 'docs/results/template.yaml', 'demo', [], []],
   ['demo-vqa', 'vqa', 'demo', ['tasks=[./food-questions.json]'], []],
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],

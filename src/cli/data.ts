@@ -163,7 +163,8 @@ function isGood({ findings }: TaskCheck): boolean {
 /** Findings of one kind that are listed in full; --json lists all. */
 const LISTED = 5;
 
-async function describe({ name, items, inputs, inputsWithPicture, answers, findings }: TaskCheck): Promise<string> {
+async function describe(found: TaskCheck): Promise<string> {
+  const { name, items, inputs, inputsWithPicture, answers, seeds, findings } = found;
   const { visibleText } = await import('../report/visible.js');
   const lines = [
     `${visibleText(name)}: ${items} items, ${inputs} inputs (${inputsWithPicture} with a picture), ${answers} answers`,
@@ -174,5 +175,7 @@ async function describe({ name, items, inputs, inputsWithPicture, answers, findi
     if (all.length > LISTED) lines.push(`  ${all[0]?.level}: ${kind}: ${all.length - LISTED} more; --json lists them.`);
   }
   if (findings.length === 0) lines.push('  nothing found.');
+  const where = `under seeds ${seeds.join(', ')}, with 30 validation and 100 test items`;
+  lines.push(`  Leaks were looked for ${where}; eval looks in its own splits.`);
   return lines.map((line) => `${line}\n`).join('');
 }

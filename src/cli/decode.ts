@@ -8,7 +8,6 @@ import {
 } from '../evaluation/decodings.js';
 import { requireModalities } from '../evaluation/modalities.js';
 import { resolveLayers } from '../model/pass.js';
-import { SHIPPED_NOTES } from '../model/resolve.js';
 import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
 import { tableToText } from '../report/tables.js';
 import { listTasks, loadTask } from '../tasks/task.js';
@@ -27,6 +26,7 @@ import { usageError } from './errors.js';
 import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
 import { parseLayers, repeatedOption, textOption, wholeOption, withExamples } from './options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { shippedNotes } from './shipped-notes.js';
 import { type LoadedVector, loadVector, requireFit } from './vector-file.js';
 
 interface DecodeArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
@@ -103,7 +103,7 @@ export const decode: CommandModule<unknown, DecodeArguments> = {
             });
       await run.files.append(decodings);
       const layers = shownLayers(decodings, chosen, nLayers);
-      const notes = SHIPPED_NOTES[args.model] ?? [];
+      const notes = shippedNotes(model);
       await run.finish(decodingReport(decodings, layers, nVocab, { title, notes, provenance: run.provenance }));
       const statements = decodingStatements(decodings);
       if (args.json) {

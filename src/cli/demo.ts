@@ -10,6 +10,7 @@ import { usageError } from './errors.js';
 import { commandWith } from './eval.js';
 import type { EvalResult } from './eval-protocol.js';
 import { runEval } from './eval-run.js';
+import { parseTasks } from './experiment.js';
 import { textOption, wholeOption, withExamples } from './options.js';
 import { timestamp } from './report-run.js';
 
@@ -56,13 +57,8 @@ export const demo: CommandModule<unknown, DemoArguments> = {
       if (/^\s*\d{1,15}\s*$/.test(item)) return Number(item);
       throw usageError(`--seeds takes whole numbers with commas, such as 1,2,3; ${JSON.stringify(item)} is none.`);
     });
-    const tasks = args.tasks?.split(',').map((name) => name.trim());
-    for (const [name, list] of [
-      ['seeds', seeds],
-      ['tasks', tasks ?? []],
-    ] as const) {
-      if (new Set<unknown>(list).size !== list.length) throw usageError(`--${name} repeats one. Name each one once.`);
-    }
+    if (new Set(seeds).size !== seeds.length) throw usageError('--seeds repeats one. Name each one once.');
+    const tasks = args.tasks === undefined ? undefined : await parseTasks(args.tasks);
     const config = { preset: 'main', seeds, style, test, ...(tasks && { tasks }) };
     const loaded = experimentOf(queries === 'image' ? { ...config, query: 'image' } : config, { name: 'main' });
     const asked = queries === 'text' ? { ...loaded, experiment: textPart(loaded.experiment).experiment } : loaded;

@@ -2,7 +2,6 @@ import type { Argv, CommandModule } from 'yargs';
 import type { EmbeddingResult } from '../evaluation/embedding.js';
 import { requireModalities } from '../evaluation/modalities.js';
 import { resolveLayers } from '../model/pass.js';
-import { SHIPPED_NOTES } from '../model/resolve.js';
 import { tableToText } from '../report/tables.js';
 import type { Modality } from '../tasks/prompts.js';
 import {
@@ -18,6 +17,7 @@ import { usageError } from './errors.js';
 import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
 import { textOption, wholeOption, withExamples } from './options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { shippedNotes } from './shipped-notes.js';
 
 interface EmbedArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
   modalities?: string;
@@ -82,7 +82,7 @@ export const embed: CommandModule<unknown, EmbedArguments> = {
           places: places.map(({ tsne, pca, ...space }) => ({ ...space, tsne: tsne[i], pca: pca[i] })),
         })),
       );
-      const notes = SHIPPED_NOTES[args.model] ?? [];
+      const notes = shippedNotes(model);
       await run.finish(embeddingReport(result, { title, notes, provenance: { ...run.provenance, seed } }));
       const statements = embeddingStatements(result);
       if (args.json) {

@@ -1,6 +1,5 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../errors.js';
 import { runCompute } from '../evaluation/compute.js';
 import { fitToModel } from '../evaluation/experiment/fit.js';
 import { planExperiment } from '../evaluation/experiment/plan.js';
@@ -10,7 +9,6 @@ import { RunFolder, requireEmpty } from '../evaluation/run-folder.js';
 import type { Context } from '../model/context.js';
 import { contextWithin } from '../model/context-size.js';
 import type { Model } from '../model/model.js';
-import { PROMPT_GAP_NOTES, SHIPPED_NOTES } from '../model/resolve.js';
 import { computeReport } from '../report/experiment/compute.js';
 import { runInFolder } from '../report/experiment/run-experiment.js';
 import type { Report } from '../report/report.js';
@@ -19,6 +17,7 @@ import { openModel } from './common.js';
 import { estimateCost } from './eval-estimate.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
 import type { FetchEvents } from './fetch-model.js';
+import { promptGapNotes, shippedNotes } from './shipped-notes.js';
 
 interface Events {
   readonly signal: AbortSignal;
@@ -40,11 +39,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
   await using model = await load(job.model, 'loading the model');
   const { experiment, notes } = fitToModel(job.loaded, model.hasVision);
   for (const text of notes) void tell({ type: 'note', text });
-  const reportNotes = [
-    ...notes,
-    ...(SHIPPED_NOTES[job.model.model] ?? []),
-    ...(PROMPT_GAP_NOTES[job.model.model] ?? []),
-  ];
+  const reportNotes = [...notes, ...shippedNotes(model), ...promptGapNotes(model)];
   if (experiment.measure === 'compute') return await compute(job, model, experiment, reportNotes, events);
 
   const { vectorModel } = experiment;
@@ -127,11 +122,7 @@ async function compute(
   notes: readonly string[],
   { signal, tell }: Events,
 ): Promise<ChildMessage> {
-  const { folder } = job;
-  if (folder === undefined || job.shard) {
-    const message = 'measure: compute is a measurement of this machine: it has no plan and no shards. Run it as it is.';
-    throw new XpatchError('INVALID_ARGUMENT', message);
-  }
+  const folder = job.folder as string; // `xpatch eval` refuses a plan of it
   const context = await makeContext(model, job.model, job.memory, 0);
   const { tasks, seeds, query, style, shots, test: queries } = experiment;
   const title = `${experiment.title}: ${model.identity.name || model.identity.architecture}`;
@@ -150,7 +141,8 @@ async function compute(
     signal,
     onProgress: ({ done, total }) => void tell({ type: 'doing', what, fraction: done / total }),
   });
-  const report = computeReport(costs, { title, notes, provenance: provenanceOf(manifest) });
+  const about = { title, preset: experiment.preset, notes, provenance: provenanceOf(manifest) };
+  const report = computeReport(costs, about);
   const run = await RunFolder.create(folder, manifest);
   await run.write('compute.json', `${JSON.stringify(costs, null, 1)}\n`);
   await writeReport(run, report, { signal });

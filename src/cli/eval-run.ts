@@ -41,7 +41,7 @@ export async function runEval(
   const emit = (event: string, fields: object) => {
     if (args.json && work.events && folder !== undefined) printJson({ event, ...fields });
   };
-  const rate = new RunRate();
+  const [asked, worked] = [new RunRate(), new RunRate()];
   let eventAt = 0;
   let ended: EvalResult | PlanResult | undefined;
 
@@ -65,8 +65,9 @@ export async function runEval(
       }
       case 'progress': {
         const { progress } = event;
-        const { perSecond, left } = rate.at(progress.done, progress.total);
-        line.update(stageOf(progress), progress.done / progress.total, describeRate(progress, perSecond, left));
+        const { perSecond } = asked.at(progress.fresh, progress.total);
+        const { left } = worked.at(progress.worked, progress.worked + progress.left);
+        line.update(stageOf(progress), 1 - progress.left, describeRate(progress, perSecond, left));
         if (Date.now() - eventAt < EVENT_MS && progress.done < progress.total) break;
         eventAt = Date.now();
         emit('progress', { ...progress, perSecond, secondsLeft: left });
@@ -76,7 +77,8 @@ export async function runEval(
         emit('batch', { lines: event.lines });
         break;
       case 'restart':
-        rate.reset();
+        asked.reset();
+        worked.reset();
         line.note(`the process with the model ${event.reason}; it is started again and goes on`);
         emit('restart', { reason: event.reason });
         break;

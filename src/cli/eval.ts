@@ -33,6 +33,11 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
   builder: (yargs) =>
     withExamples(
       outputOptions(modelOptions(yargs, ''))
+        .option('json', {
+          type: 'boolean',
+          default: false,
+          describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
+        })
         .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
         .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
         .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
@@ -76,11 +81,10 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
       const message = `${args.output} holds a run already. Name another folder, or leave --no-resume out to go on with it.`;
       throw new XpatchError('FILE_WRITE', message);
     }
-    const settings = [...(args.set ?? [])];
-    const base = findEntry(args.model)?.baseModel;
-    // Where nothing else is said: the language model under the VLM.
-    if (source === 'llm-to-vlm' && base !== undefined) settings.unshift(`vectorModel=${base}`);
-    const loaded = await loadExperiment(source, settings);
+    const loaded = await loadExperiment(source, args.set, findEntry(args.model)?.baseModel);
+    if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
+      throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
+    }
     const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
     const shard = args.shard === undefined ? undefined : parseShard(args.shard);
     const folder = args.plan ? undefined : (args.output ?? `xpatch-eval-${loaded.experiment.name}-${timestamp()}`);
@@ -109,7 +113,7 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
     printJson({ event: 'plan', plan, experiment, estimate, notes });
     return;
   }
-  const { queries, vectors, pictures, tokens, newTokens, longest, warnings, model } = plan;
+  const { queries, vectors, pictures, passes, tokens, newTokens, longest, warnings, model } = plan;
   const width = Math.max(...queries.map(({ condition }) => condition.length), 9);
   const rows = queries.map(
     ({ stage, condition, count }) => `  ${stage.padEnd(10)}  ${condition.padEnd(width)}  ${String(count).padStart(8)}`,
@@ -123,6 +127,7 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
     `  ${'stage'.padEnd(10)}  ${'condition'.padEnd(width)}  ${'queries'.padStart(8)}`,
     ...rows,
     `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
+    `Passes over prompts about ${passes}: one a vector, one an item.`,
     `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
     `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now.`,
     `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,

@@ -4,7 +4,6 @@ import { type EvolutionCell, runEvolution } from '../evaluation/evolution.js';
 import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../evaluation/evolution-classes.js';
 import { requireModalities } from '../evaluation/modalities.js';
 import { resolveLayers } from '../model/pass.js';
-import { SHIPPED_NOTES } from '../model/resolve.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../report/evolution.js';
 import { tableToText } from '../report/tables.js';
 import type { Modality } from '../tasks/prompts.js';
@@ -21,6 +20,7 @@ import { usageError } from './errors.js';
 import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
 import { parseLayers, textOption, withExamples } from './options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { shippedNotes } from './shipped-notes.js';
 
 interface EvolutionArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
   modalities?: string;
@@ -97,7 +97,7 @@ export const evolution: CommandModule<unknown, EvolutionArguments> = {
         sets.push({ names: choice, curves });
       }
       const findings = { cells, sets, pieLayers };
-      const notes = SHIPPED_NOTES[args.model] ?? [];
+      const notes = shippedNotes(model);
       await run.finish(evolutionReport(findings, { title, notes, provenance: { ...run.provenance, seed } }));
       const statements = evolutionStatements(cells);
       if (args.json) {

@@ -4,7 +4,6 @@ import { TunedLens } from '../lens/tuned-lens.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import { resolveLayers } from '../model/pass.js';
-import { SHIPPED_NOTES } from '../model/resolve.js';
 import type { HiddenStates } from '../model/types.js';
 import { lensReport, lensTable, lensView } from '../report/lens.js';
 import { recordPrompt } from '../vectors/prompt-record.js';
@@ -29,6 +28,7 @@ import {
 } from './options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { shippedNotes } from './shipped-notes.js';
 
 interface LensArguments extends ModelArguments, OutputArguments, PromptArguments, ReportArguments {
   layers: string;
@@ -110,7 +110,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
         signal,
       });
       const found = { model, prompt, lens, asked: tracked.length, last: atLast, tuned: tuned !== undefined };
-      const notes = SHIPPED_NOTES[args.model] ?? [];
+      const notes = shippedNotes(model);
       await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
         const { inputs } = lensView(found);

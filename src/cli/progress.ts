@@ -3,6 +3,8 @@ const QUIET_MS = 2000;
 /** Between two lines where they cannot be rewritten. */
 const LINE_MS = 5000;
 const REDRAW_MS = 200;
+/** Characters of the bar on a terminal. */
+const BAR = 16;
 
 /**
  * What a command is doing, on stderr: one line that is rewritten on a terminal, otherwise a line every five seconds.
@@ -55,13 +57,19 @@ export class ProgressLine {
     const now = Date.now();
     if (now - this.started < QUIET_MS || (!this.stream.isTTY && now - this.shownAt < LINE_MS)) return;
     const { label, fraction, detail } = this;
-    const percent = fraction === undefined ? '' : ` ${Math.floor(fraction * 100)} %`;
+    const percent = fraction === undefined ? '' : ` ${this.bar(fraction)}${Math.floor(fraction * 100)} %`;
     const seconds = Math.round((now - this.stepStarted) / 1000);
     const line = `xpatch: ${label}${percent}${detail === '' ? ` (${seconds} s)` : `, ${detail}`}`;
     if (this.stream.isTTY) this.stream.write(`\r\x1b[K${line.slice(0, Math.max(20, this.stream.columns - 1))}`);
     else this.stream.write(`${line}\n`);
     this.shownAt = now;
     this.drawn = true;
+  }
+
+  private bar(fraction: number): string {
+    if (!this.stream.isTTY) return '';
+    const filled = Math.min(BAR, Math.round(fraction * BAR));
+    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)} `;
   }
 
   private clear(): void {

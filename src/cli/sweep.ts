@@ -1,6 +1,5 @@
 import type { Argv, CommandModule } from 'yargs';
 import { type Sweep, sweepLayers } from '../evaluation/sweep.js';
-import { SHIPPED_NOTES } from '../model/resolve.js';
 import type { TokenScore } from '../model/types.js';
 import { recordPrompt } from '../vectors/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
@@ -19,6 +18,7 @@ import { requireWritable } from './output-file.js';
 import { type PatchArguments, patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
 import { startRun } from './report-run.js';
+import { shippedNotes } from './shipped-notes.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 interface SweepArguments extends ModelArguments, OutputArguments, PromptArguments, PatchArguments {
@@ -122,9 +122,7 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
       if (run) {
         const { sweepReport } = await import('../report/sweep.js');
         const provenance = { ...run.provenance, prompt: record.text };
-        await run.finish(
-          sweepReport(result, { title, introduction: [...(SHIPPED_NOTES[args.model] ?? [])], provenance }),
-        );
+        await run.finish(sweepReport(result, { title, introduction: shippedNotes(model), provenance }));
       }
       if (args.json) {
         const files = {

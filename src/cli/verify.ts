@@ -5,6 +5,7 @@ import type { ModelRecord } from '../evaluation/experiment/manifest.js';
 import { askAgain, type Check, type CheckedRun, check, checkRun } from '../evaluation/experiment/verify.js';
 import type { Context, ContextOptions } from '../model/context.js';
 import type { Model } from '../model/model.js';
+import { isTaskFile } from '../tasks/task.js';
 import {
   type ModelArguments,
   modelOptions,
@@ -14,13 +15,14 @@ import {
   requireNotAborted,
   withSession,
 } from './common.js';
-import { EXIT } from './errors.js';
+import { EXIT, usageError } from './errors.js';
 import { interruptSignal } from './interrupt.js';
 import { textOption, wholeOption, withExamples } from './options.js';
 import { ProgressLine } from './progress.js';
 
 interface VerifyArguments extends ModelArguments, OutputArguments {
   run: string;
+  data?: string;
   sample: number;
   seed: number;
 }
@@ -40,11 +42,16 @@ export const verify: CommandModule<unknown, VerifyArguments> = {
             defaultDescription: 'the recorded path',
           }),
         )
+        .option(
+          'data',
+          textOption('data', "Folder of the run's own task files and their pictures. Defaults to the current one"),
+        )
         .option('sample', wholeOption('sample', 0, 'Queries to ask again', { default: 20 }))
         .option('seed', wholeOption('seed', 0, 'Draws the sample', { default: 1 })),
       [
         ['Everything', 'verify xpatch-main-20261123-081500'],
         ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],
+        ['Of task files of your own', 'verify run --data tasks'],
         ['The files alone', 'verify run --sample 0'],
       ],
     ) as Argv<unknown> as Argv<VerifyArguments>,
@@ -54,8 +61,11 @@ export const verify: CommandModule<unknown, VerifyArguments> = {
     let checks: Check[];
     try {
       progress.update('checking the files');
-      const run = await checkRun(args.run);
+      const run = await checkRun(args.run, { data: args.data, signal });
       requireNotAborted(signal);
+      if (args.data !== undefined && !run.tasks.some(isTaskFile)) {
+        throw usageError('--data has no effect: all tasks of this run are shipped ones. Leave it out.');
+      }
       progress.update('making the tables again');
       // Not imported at the top: it loads sharp, and doctor must start where that does not work.
       const { checkTables } = await import('../report/experiment/run.js');
@@ -87,11 +97,13 @@ async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Che
   return withSession(options, async ({ model, context, signal, progress, track }) => {
     const checks = [checkModel(model, recorded)];
     const { status, vectorModel } = run.manifest;
+    const asking = (detail: string): Check[] => [...checks, { name: 'answers', state: 'not done', detail }];
     const unfit = [...run.checks, ...checks].find(({ state }) => state === 'failed');
     if (unfit !== undefined || status !== 'complete') {
-      const detail = `only a run that is whole can be asked again: see ${unfit?.name ?? 'manifest'}`;
-      return [...checks, { name: 'answers', state: 'not done', detail }];
+      return asking(`only a run that is whole can be asked again: see ${unfit?.name ?? 'manifest'}`);
     }
+    const undone = run.checks.find(({ state }) => state === 'not done');
+    if (undone !== undefined) return asking(`that needs the run's own tasks: see ${undone.name}`);
     const { loadModel } = await import('../model/model.js');
     let foreign: Model | undefined;
     try {

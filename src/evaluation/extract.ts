@@ -4,6 +4,7 @@ import type { Prompt } from '../model/prompt.js';
 import type { Progress, PromptPart } from '../model/types.js';
 import { DELIMITER, type ReadPosition, vectorPrompts } from '../tasks/prompts.js';
 import type { TaskSplit } from '../tasks/split.js';
+import type { Task } from '../tasks/task.js';
 import { recordPrompt } from '../vectors/prompt-record.js';
 import { type TaskSpec, TaskVector } from '../vectors/task-vector.js';
 
@@ -37,7 +38,7 @@ export async function extractTaskVector(
   const { spec, shots = 5, prompts: count, readPosition = 'last-example', signal, onProgress } = options;
   const prompts = vectorPrompts(split, spec, { shots, count, readPosition }).map(({ parts }) => parts);
   const { task, seed } = split;
-  const made = { task: task.name, spec, seed, shots: spec === 'instruction' ? 0 : shots };
+  const made = { task: task.name, spec, seed, shots: spec === 'instruction' ? 0 : shots, pictures: task.pictures };
   return vectorOfPrompts(context, prompts, {
     ...made,
     readPosition: spec === 'instruction' ? 'instruction' : readPosition,
@@ -56,12 +57,10 @@ export async function extractTaskVector(
 export async function vectorOfPrompts(
   context: Context,
   prompts: readonly (readonly PromptPart[])[],
-  made: { task: string; spec: TaskSpec; seed: number; shots: number; readPosition: string } & Pick<
-    ExtractOptions,
-    'signal' | 'onProgress'
-  >,
+  made: { task: string; spec: TaskSpec; seed: number; shots: number; readPosition: string } & Pick<Task, 'pictures'> &
+    Pick<ExtractOptions, 'signal' | 'onProgress'>,
 ): Promise<TaskVector> {
-  const { readPosition, signal, onProgress, ...origin } = made;
+  const { readPosition, pictures, signal, onProgress, ...origin } = made;
   const { model } = context;
   const built: { parts: readonly PromptPart[]; prompt: Prompt }[] = [];
   for (const parts of prompts) {
@@ -75,7 +74,7 @@ export async function vectorOfPrompts(
   const vectors = results.map(({ states }, i) => {
     const { parts, prompt } = built[i] as { parts: readonly PromptPart[]; prompt: Prompt };
     if (!states) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
-    const record = [recordPrompt(parts, prompt.tokens)];
+    const record = [recordPrompt(parts, prompt.tokens, pictures)];
     return TaskVector.fromStates(states, {
       model: model.identity,
       readPosition,

@@ -125,7 +125,7 @@ function assemble(
     notes: [
       ...notes,
       SCORE_NOTES[score] ?? `Score ${score}: a function of the answer that is not part of xpatch.`,
-      `Ranges: 95 % bootstrap intervals over items, seeds ${seeds.join(', ')} held fixed.`,
+      `Ranges: 95 % bootstrap intervals over items, seed${seeds.length === 1 ? '' : 's'} ${seeds.join(', ')} held fixed.`,
       ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
       countNote(rows, tasks),
     ],

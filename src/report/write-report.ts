@@ -5,6 +5,7 @@ import type { Manifest, RunFolder } from '../evaluation/run-folder.js';
 import { type Context, listDevices } from '../model/index.js';
 import { native } from '../native/index.js';
 import { PACKAGE_ROOT } from '../package-root.js';
+import { hashPictures } from '../tasks/hash-pictures.js';
 import { loadTask } from '../tasks/task.js';
 import { figureToSvg } from './figures/figure.js';
 import { heatmapToSvg } from './figures/heatmap.js';
@@ -28,6 +29,9 @@ export interface RunDescription {
   options: object;
   /** Names of the shipped tasks that take part, whose hashes are recorded. Defaults to none. */
   tasks?: readonly string[];
+  /** Drawing style of the pictures, where those of the tasks take part: their hashes are recorded too. Defaults to no pictures. */
+  pictureStyle?: string | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** Of a run that has just begun. Its parts beyond `Manifest` are for people and for repeating the run. */
@@ -35,9 +39,15 @@ export type RunManifest = Awaited<ReturnType<typeof describeRun>>;
 
 /** The manifest that all commands share: what is run, with what, on what. Write it again with status `complete` at the end. */
 export async function describeRun(context: Context, description: RunDescription) {
-  const { experiment, title, command, options, tasks: names = [] } = description;
+  const { experiment, title, command, options, tasks: names = [], pictureStyle: style, signal } = description;
   const { version } = JSON.parse(await readFile(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
-  const tasks = await Promise.all(names.map((name) => loadTask(name)));
+  const tasks = await Promise.all(
+    names.map(async (source) => {
+      const task = await loadTask(source, { pictures: style !== undefined, style });
+      const pictures = task.pictures && { pictures: await hashPictures(task, signal) };
+      return [task.name, { sha256: task.hash, items: task.items.length, ...pictures }] as const;
+    }),
+  );
   const { identity, files, options: loaded, projectorHash } = context.model;
   // A language model has no pictures that could be scaled.
   const pictures = projectorHash === undefined ? {} : { mmproj: projectorHash, imageWidth: loaded.imageWidth };
@@ -56,7 +66,7 @@ export async function describeRun(context: Context, description: RunDescription)
     model: { ...identity, files, device: loaded.device, threads: loaded.threads, ...pictures },
     context: context.options,
     options,
-    tasks: Object.fromEntries(tasks.map(({ name, hash, items }) => [name, { sha256: hash, items: items.length }])),
+    tasks: Object.fromEntries(tasks),
   } satisfies Manifest;
 }
 

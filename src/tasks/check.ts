@@ -15,6 +15,11 @@ export interface CheckOptions {
   readonly style?: string;
   /** Splits that are searched for leaks. Defaults to 1, 2, 3 */
   readonly seeds?: readonly number[];
+  /** Sizes of these splits. Default to the paper's, 30 and 100 */
+  readonly validation?: number;
+  readonly test?: number;
+  /** Only splits of the items with a picture, or only those of all items, and then no picture is looked at. Defaults to both. */
+  readonly pictures?: boolean;
   /** Gives the first token of an answer after `A:` in some model, as text, undefined when it has none of its own. */
   readonly firstToken?: FirstToken;
   readonly signal?: AbortSignal;
@@ -32,6 +37,8 @@ export interface TaskCheck {
   readonly inputs: number;
   readonly inputsWithPicture: number;
   readonly answers: number;
+  /** Splits that were searched for leaks. */
+  readonly seeds: readonly number[];
   /** Errors first. */
   readonly findings: readonly Finding[];
 }
@@ -66,16 +73,19 @@ export async function checkItems(
   { items, hash }: Pick<TaskFile, 'items' | 'hash'>,
   options: CheckOptions = {},
 ): Promise<TaskCheck> {
+  const { seeds = [1, 2, 3], pictures } = options;
   const findings: Finding[] = [];
   const good: (RawItem & { index: number })[] = [];
   for (const [index, item] of items.entries()) {
     const problems = itemProblems(item);
     findings.push(...problems.map((problem) => finding('error', 'invalid-item', [index], `item ${index}: ${problem}`)));
-    if (problems.length === 0) good.push({ ...(item as RawItem), index });
+    if (problems.length > 0) continue;
+    const { input, output, image } = item as RawItem;
+    good.push({ index, input, output, ...(pictures !== false && image !== undefined && { image }) });
   }
   const entries = await lookAtPictures(good, place.imagesRoot, findings, options);
   findings.push(...sameInputs(entries));
-  findings.push(...alike(entries, place, options.seeds ?? [1, 2, 3]));
+  findings.push(...alike(entries, place, { ...options, seeds }));
   findings.push(...answerFindings(entries, options.firstToken));
   const inputs = new Set(entries.map(({ input }) => input)).size;
   const inputsWithPicture = new Set(entries.filter(({ image }) => image).map(({ input }) => input)).size;
@@ -88,6 +98,7 @@ export async function checkItems(
     inputs,
     inputsWithPicture,
     answers: new Set(entries.map(({ output }) => output.trim())).size,
+    seeds,
     findings: [...findings.filter(({ level }) => level === 'error'), ...findings.filter((f) => f.level === 'warning')],
   };
 }
@@ -142,11 +153,17 @@ function sameInputs(entries: readonly Entry[]): Finding[] {
   });
 }
 
+type Splits = Pick<CheckOptions, 'pictures' | 'validation' | 'test'> & { readonly seeds: readonly number[] };
+
 /** Different inputs that are as good as the same: by their picture, or but for case and blanks. */
-function alike(entries: readonly Entry[], { name: taskName, file }: TaskPlace, seeds: readonly number[]): Finding[] {
+function alike(
+  entries: readonly Entry[],
+  { name: taskName, file }: TaskPlace,
+  { seeds, pictures: only, validation: nValidation = VALIDATION, test: nTest = TEST }: Splits,
+): Finding[] {
   const first = new Map(entries.toReversed().map((entry) => [entry.input, entry]));
   const distinct = [...first.values()].reverse();
-  const sides = [false, true].flatMap((pictures) => {
+  const sides = (only === undefined ? [false, true] : [only]).flatMap((pictures) => {
     const task = {
       name: taskName,
       domain: taskName,
@@ -154,9 +171,9 @@ function alike(entries: readonly Entry[], { name: taskName, file }: TaskPlace, s
       hash: '',
       items: distinct.filter(({ image }) => image || !pictures),
     };
-    if (task.items.length < VALIDATION + 1) return [];
+    if (task.items.length < nValidation + 1) return [];
     return seeds.map((seed) => {
-      const { validation, test } = splitTask(task, seed, { pictures, validation: VALIDATION, test: TEST });
+      const { validation, test } = splitTask(task, seed, { pictures, validation: nValidation, test: nTest });
       return { seed, pictures, validation: inputsOf(validation), test: inputsOf(test) };
     });
   });
@@ -191,7 +208,7 @@ function tooFew(inputs: number, pictured: number): Finding[] {
       level,
       'too-few-items',
       [],
-      `${n} ${kind} are fewer than ${VALIDATION} for validation and ${TEST} for testing`,
+      `${n} ${kind} are fewer than ${wanted}: ${VALIDATION} for validation and ${TEST} for testing`,
     );
   const findings: Finding[] = [];
   if (inputs < wanted)

@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { XpatchError } from '../errors.js';
 import { PACKAGE_ROOT } from '../package-root.js';
+import { nameOfFile } from '../vectors/prompt-record.js';
 import { checkItem, type RawItem, readTaskFile } from './task-file.js';
 import { readTaskIndex, TASKS_FOLDER, type TaskIndexEntry } from './task-index.js';
 
@@ -28,6 +29,11 @@ export interface Task {
   readonly file: string;
   readonly hash: string;
   readonly items: readonly TaskItem[];
+  /**
+   * What results call the pictures, by absolute path: the path from the package's folder of a shipped one, what the file says
+   * (a path from where its image paths start) of others. Only when the task was loaded with pictures.
+   */
+  readonly pictures?: ReadonlyMap<string, string>;
 }
 
 export interface LoadTaskOptions {
@@ -52,15 +58,17 @@ const DEFAULT_STYLE = 'twemoji';
  * or an object that has it as `items` beside any of `instruction`, `question`, `taskWord` and `domain`.
  *
  * @param source a name (see `listTasks`) or the path of a file (it contains a slash or ends in .json)
- * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID, naming the file, the item and the field
+ * @throws {XpatchError} FILE_NOT_FOUND, for a picture too; TASK_INVALID, naming the file, the item and the field
  */
 export async function loadTask(source: string, options: LoadTaskOptions = {}): Promise<Task> {
   const { name, file, imagesRoot, entry } = await locateTask(source, options);
-  const { items, hash, ...fields } = await readItems(file);
+  const { items: raw, hash, ...fields } = await readItems(file);
   const root = options.pictures ? imagesRoot : undefined;
-  if (entry) return freeze({ name, ...entry, file, hash, items: shippedPictures(items, root) });
+  const items = entry ? shippedPictures(raw, root) : filePictures(raw, file, root);
+  const shown = options.pictures && { pictures: pictureNames(source, raw, items) };
+  if (entry) return freeze({ name, ...entry, file, hash, items, ...shown });
   const { instruction = fields.instruction } = options;
-  const task = { domain: name, ...fields, name, file, hash, items: filePictures(items, file, root) };
+  const task = { domain: name, ...fields, name, file, hash, items, ...shown };
   return freeze(instruction === undefined ? task : { ...task, instruction });
 }
 
@@ -140,6 +148,19 @@ function filePictures(items: readonly RawItem[], file: string, root: string | un
     const path = resolve(root, image);
     if (existsSync(path)) return { input, output, image: path };
     const wayOut = 'Name the folder that the image paths start from, or mend the path.';
-    throw new XpatchError('TASK_INVALID', `${file}: item ${index}, field "image": ${path} does not exist. ${wayOut}`);
+    throw new XpatchError('FILE_NOT_FOUND', `${file}: item ${index}, field "image": ${path} does not exist. ${wayOut}`);
   });
+}
+
+function pictureNames(source: string, raw: readonly RawItem[], items: readonly TaskItem[]): Map<string, string> {
+  const names = new Map<string, string>();
+  for (const [i, { image }] of items.entries()) {
+    if (image !== undefined) names.set(image, isTaskFile(source) ? (raw[i]?.image as string) : nameOfFile(image));
+  }
+  return names;
+}
+
+/** The folder that the names of a task's pictures start from: `resolve` makes paths of them. */
+export function picturesFolder(source: string): string {
+  return isTaskFile(source) ? dirname(resolve(source)) : PACKAGE_ROOT;
 }

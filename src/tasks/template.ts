@@ -23,7 +23,7 @@ export const DELIMITER = 'delimiter';
 
 /**
  * @throws {XpatchError} CONFIG_INVALID for an example without `{input}` or `{output}`, a query without `{input}` or with
- *   `{output}`, and an empty stop
+ *   `{output}`, another word in braces, and an empty stop
  */
 export function checkTemplate({ example, query, stop }: Template): void {
   const count = (text: string, field: string) => text.split(`{${field}}`).length - 1;
@@ -35,6 +35,20 @@ export function checkTemplate({ example, query, stop }: Template): void {
   if (count(query, 'input') !== 1 || count(query, 'output') !== 0)
     throw wrong('the query needs {input} once, no {output}');
   if (stop === '') throw wrong('the stop is empty');
+  const unknown = [
+    ...placeholderProblems('template.example', example, ['input', 'output']),
+    ...placeholderProblems('template.query', query, ['input']),
+  ];
+  if (unknown.length > 0) throw new XpatchError('CONFIG_INVALID', `${unknown.join('; ')}.`);
+}
+
+/** What is wrong with the words in braces of a text, each of which must be one of `known`: a misspelt one would reach the model. */
+export function placeholderProblems(path: string, text = '', known: readonly string[]): string[] {
+  const found = new Set([...text.matchAll(/\{([\w-]+)\}/g)].map(([, word]) => word as string));
+  const allowed = known.map((word) => `{${word}}`).join(' and ');
+  return [...found]
+    .filter((word) => !known.includes(word))
+    .map((word) => `${path}: {${word}} stands for nothing here; allowed is ${allowed}`);
 }
 
 /** Parts of a prompt as they grow: text around pictures stays in one piece. */

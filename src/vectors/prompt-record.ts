@@ -6,7 +6,7 @@ import { PACKAGE_ROOT } from '../package-root.js';
 export interface PromptRecord {
   /** The text of all parts in order; `<image>` stands where a picture stood, `<tokens>` where token ids were given. */
   readonly text: string;
-  /** The pictures in order: the path (of a shipped picture from the package's folder), or the kind of in-memory source. Left out when there are none. */
+  /** The pictures in order: the path (of a task's picture alike on every machine, see `Task.pictures`), or the kind of in-memory source. Left out when there are none. */
   readonly images?: readonly string[];
   /** Token ids of the whole prompt as the model saw it. A negative number -n stands for n image rows. */
   readonly tokens: readonly number[];
@@ -15,8 +15,14 @@ export interface PromptRecord {
 /**
  * @param parts the prompt as it was given
  * @param tokens ids of the expanded prompt, -1 for every image row (`Prompt.tokens`)
+ * @param names what pictures are recorded as, by path, such as `Task.pictures`. Defaults to the path as given, of a shipped picture
+ *   from the package's folder
  */
-export function recordPrompt(parts: readonly PromptPart[], tokens: ArrayLike<number>): PromptRecord {
+export function recordPrompt(
+  parts: readonly PromptPart[],
+  tokens: ArrayLike<number>,
+  names?: ReadonlyMap<string, string>,
+): PromptRecord {
   let text = '';
   const images: string[] = [];
   for (const part of parts) {
@@ -26,7 +32,7 @@ export function recordPrompt(parts: readonly PromptPart[], tokens: ArrayLike<num
       text += part.literal;
     } else if ('image' in part) {
       text += '<image>';
-      images.push(nameOfImage(part.image));
+      images.push(nameOfImage(part.image, names));
     } else if ('tokens' in part && part.tokens.length) {
       text += '<tokens>';
     }
@@ -35,14 +41,19 @@ export function recordPrompt(parts: readonly PromptPart[], tokens: ArrayLike<num
   return images.length > 0 ? { ...record, images } : record;
 }
 
-function nameOfImage(image: Extract<PromptPart, { image: unknown }>['image']): string {
-  if (typeof image === 'string') {
-    if (image.startsWith('data:')) return 'data URL';
-    // A shipped picture is named alike on every machine.
-    const inside = relative(PACKAGE_ROOT, resolve(image));
-    return inside.startsWith('..') || isAbsolute(inside) ? image : inside.replaceAll('\\', '/');
-  }
+function nameOfImage(
+  image: Extract<PromptPart, { image: unknown }>['image'],
+  names: ReadonlyMap<string, string> | undefined,
+): string {
+  if (typeof image === 'string')
+    return image.startsWith('data:') ? 'data URL' : (names?.get(image) ?? nameOfFile(image));
   return image instanceof Uint8Array ? 'encoded image in memory' : `raw image ${image.width}x${image.height}`;
+}
+
+/** A shipped file is named from the package's folder, alike on every machine; others as given. */
+export function nameOfFile(path: string): string {
+  const inside = relative(PACKAGE_ROOT, resolve(path));
+  return inside.startsWith('..') || isAbsolute(inside) ? path : inside.replaceAll('\\', '/');
 }
 
 function foldImageRows(tokens: ArrayLike<number>): number[] {

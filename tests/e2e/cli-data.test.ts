@@ -78,6 +78,9 @@ describe('data check', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(/^animal-latin: 168 items, 168 inputs \(97 with a picture\), 168 answers\n/);
     expect(stdout).toMatch(/warning: shared-first-token: .*"Canis lupus" begin with the same token "Canis"/);
+    expect(stdout).toMatch(
+      /Leaks were looked for under seeds 1, 2, 3, with 30 validation and 100 test items; eval looks in/,
+    );
     expect((await cli.run(['data', 'check', 'animal-latin'])).stdout).not.toContain('shared-first-token');
   });
 

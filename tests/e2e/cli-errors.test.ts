@@ -141,6 +141,7 @@ describe('what cannot be done ends with code 1', () => {
       'TASK_INVALID',
       /Shipped tasks: /,
     ],
+    ['one of the demo', ['demo', '--tasks', 'contry-capital'], 'TASK_INVALID', /no task named "contry-capital"/],
     [
       'a broken task file',
       ['extract', '-m', 'm.gguf', '--task', 'broken.json', '--spec', 'text', ...OUT],

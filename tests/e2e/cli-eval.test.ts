@@ -2,6 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import {
   appendFileSync,
+  copyFileSync,
   existsSync,
   readdirSync,
   readFileSync,
@@ -14,6 +15,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
 import { PRESETS } from '../../src/evaluation/experiment/presets.js';
 import { commandLine, finish, type Outcome } from './cli-helpers.js';
 
@@ -80,6 +82,7 @@ describe('what would run', () => {
   test('the presets are listed', async () => {
     const { code, stdout } = await cli.run(['eval']);
     expect(code).toBe(0);
+    expect((await cli.run(['eval', '--help'])).stdout).toMatch(/--json +Print JSON, an object a line/);
     for (const [name, { shows }] of Object.entries(PRESETS)) {
       expect(stdout).toMatch(new RegExp(`^ {2}${name} +${shows.replace(/[.()[\]]/g, '\\$&')}$`, 'm'));
     }
@@ -98,6 +101,8 @@ describe('what would run', () => {
     expect(code).toBe(0);
     expect(stdout).toMatch(/validation +Text Patch +128\n/);
     expect(stdout).toMatch(/Queries 188, vectors 2, pictures 0\.\n/);
+    // Two vectors; 8 validation and 6 test items of two tasks.
+    expect(stdout).toMatch(/Passes over prompts about 30: one a vector, one an item\.\n/);
     expect(stdout).toMatch(/Time about \d+ s: an estimate from \d+ positions and \d+ new tokens a second/);
     expect(stdout).toMatch(/Disk about \d+\.\d MB/);
     expect(readdirSync(cli.folder)).toEqual(before);
@@ -150,6 +155,13 @@ describe('what cannot run is refused before anything is written', () => {
       1,
     ],
     ['an unknown task', ['small.yaml', ...DEMO, '--set', 'tasks=[nope, food-color]'], 'TASK_INVALID', /"nope"/, 1],
+    [
+      'a misspelt one alone',
+      ['main', ...DEMO, '--set', 'tasks=[contry-capital]'],
+      'TASK_INVALID',
+      /"contry-capital"/,
+      1,
+    ],
     ['too few items', ['small.yaml', ...DEMO, '--set', 'validation=5000'], 'TASK_INVALID', /5000/, 1],
     [
       'a model without a chat template',
@@ -378,4 +390,30 @@ test('the preset compute measures the three ways', async () => {
   );
   expect(events.at(-1)).toMatchObject({ event: 'done', tables: [{ name: 'compute' }, { name: expect.any(String) }] });
   expect(existsSync(join(cli.folder, 'cost', 'report.html'))).toBe(true);
+  expect(await cli.error('verify', 'cost')).toMatchObject({
+    code: 'RUN_INVALID',
+    message: expect.stringMatching(
+      /measure: compute, whose numbers are times of one machine: there is nothing in it to verify/,
+    ),
+  });
+});
+
+test('the shipped model has its caveats by whatever path it is given', async () => {
+  const files = ['xpatch-demo-f16.gguf', 'mmproj-xpatch-demo-f16.gguf'].map((name) => {
+    copyFileSync(join(PACKAGE_ROOT, 'models', 'demo', name), join(cli.folder, `copy-${name}`));
+    return `copy-${name}`;
+  });
+  const model = ['-m', files[0] as string, '--mmproj', files[1] as string, '--threads', '1', '--quiet'];
+  const small = ['--set', 'test=4', '--set', 'layers=[1,2]'];
+  expect(await cli.run(['eval', 'small.yaml', ...model, ...small, '-o', 'copy'])).toMatchObject({
+    code: 0,
+    stderr: '',
+  });
+  const { notes } = JSON.parse(readFileSync(join(cli.folder, 'copy', 'manifest.json'), 'utf8'));
+  expect(notes[0]).toMatch(/is no evidence about large models/);
+  expect(notes[1]).toMatch(/training mix/);
+  const page = readFileSync(join(cli.folder, 'copy', 'report.html'), 'utf8');
+  expect(page).toContain('is no evidence about large models');
+  const differences = readFileSync(join(cli.folder, 'copy', 'tables', 'differences-lenient.csv'), 'utf8');
+  expect(differences).toMatch(/"Text Patch, layer 2",No Context/);
 });

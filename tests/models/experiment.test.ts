@@ -1,4 +1,6 @@
 // The engine of experiments on the shipped models: what it answers, that it can be interrupted anywhere, what it refuses.
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { experimentOf } from '../../src/evaluation/experiment/config.js';
 import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
@@ -24,7 +26,10 @@ import {
   type TaskItem,
 } from '../../src/index.js';
 import { Random } from '../../src/random.js';
-import { expectError } from '../unit/helpers.js';
+import { checkTask } from '../../src/tasks/check.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
+
+const folder = await temporaryFolder();
 
 const own: Condition = { name: 'Text Patch', kind: 'patch', spec: 'text' };
 const CONDITIONS: Condition[] = [
@@ -227,7 +232,14 @@ test('controls patch what they say', async () => {
 
 test('progress rises to its end', () => {
   expect(progress.at(-1)?.done).toBe(progress.at(-1)?.total);
-  for (const [i, { done }] of progress.entries()) expect(done).toBeGreaterThanOrEqual(progress[i - 1]?.done ?? 0);
+  for (const [i, now] of progress.entries()) {
+    const before = progress[i - 1];
+    expect(now.done).toBeGreaterThanOrEqual(before?.done ?? 0);
+    expect(now.worked).toBeGreaterThanOrEqual((before?.worked ?? 0) - 1e-9);
+    expect(now.worked + now.left).toBeCloseTo(1, 9);
+    expect(now.fresh).toBe(now.done);
+  }
+  expect(progress.at(-1)?.left).toBeCloseTo(0, 9);
 });
 
 describe('a run that is killed', () => {
@@ -300,10 +312,14 @@ describe('a run that is killed', () => {
       append: () => Promise.reject(new Error('appended')),
       saveVector: () => Promise.reject(new Error('saved')),
     };
-    const done: number[] = [];
-    const how: RunOptions = { onProgress: (p) => done.push(p.done / p.total) };
+    const seen: ExperimentProgress[] = [];
+    const { work } = await planExperiment(model, experiment);
+    const how: RunOptions = { work, onProgress: (p) => seen.push(p) };
     expect(await runExperiment(context, experiment, frozen, how)).toEqual({ layers: [layer] });
-    expect(done.at(-1)).toBe(1);
+    expect(seen.at(-1)?.done).toBe(seen.at(-1)?.total);
+    // Nothing of it is this process's work, so it does not count as its speed.
+    for (const { fresh, worked } of seen) expect([fresh, worked]).toEqual([0, 0]);
+    expect(seen.at(-1)?.left).toBeCloseTo(0, 9);
     expect(model.imageEncodes).toBe(before);
   });
 });
@@ -379,6 +395,34 @@ describe('what cannot run is refused before any pass', () => {
     await refused({ tasks: ['food-color', 'food-smell'] }, 'TASK_INVALID', /food-smell/);
     await refused({ validation: 500 }, 'TASK_INVALID', /500/);
     await refused({ test: 4 }, 'TASK_INVALID', /4 test items, too few to draw 5 shots/);
+  });
+
+  test('by errors that `data check` finds in its splits, in the same words', async () => {
+    const items = Array.from({ length: 40 }, (_, i) => ({ input: `thing ${i}`, output: `${i % 7} of all` }));
+    const write = async (more: object[]) => {
+      const file = join(folder, 'things.json');
+      await writeFile(file, JSON.stringify([...items, ...more]));
+      return { tasks: ['food-color', file], query: 'text' as const, conditions: [own] };
+    };
+    const contradiction = await write([{ input: 'thing 3', output: 'another' }]);
+    const { findings } = await checkTask(contradiction.tasks[1] as string);
+    const { message } = findings.find(({ kind }) => kind === 'contradiction') as { message: string };
+    await expectError(
+      () => planExperiment(model, { ...experiment, ...contradiction }),
+      'TASK_INVALID',
+      new RegExp(`^Task things: contradiction: ${message}\\. Mend /.*things\\.json .*, or leave the task out\\.$`),
+    );
+    const twins = await write([{ input: 'Thing 3', output: '3 of all' }]);
+    const { file, ...task } = await loadTask(twins.tasks[1] as string);
+    const leaks = (seed: number) => {
+      const { validation, test } = splitTask({ file, ...task }, seed, { validation: 6, test: 8 });
+      const has = (some: readonly TaskItem[]) => some.filter(({ input }) => /^thing 3$/i.test(input)).length;
+      return has(validation) === 1 && has(test) === 1;
+    };
+    const seeds = Array.from({ length: 1000 }, (_, seed) => seed);
+    const [bad, good] = [seeds.find(leaks), seeds.find((seed) => !leaks(seed))] as [number, number];
+    await refused({ ...twins, seeds: [bad] }, 'TASK_INVALID', new RegExp(`leak: .* under seed ${bad}\\. Mend`));
+    expect((await planExperiment(model, { ...experiment, ...twins, seeds: [good] })).vectors).toBeGreaterThan(0);
   });
 
   test('by the model and its memory', async () => {

@@ -1,6 +1,6 @@
 // What the planner promises: answers of passes planned together are those of one prompt, one layer at a time, and nothing is
 // computed twice.
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { experimentOf } from '../../src/evaluation/experiment/config.js';
 import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
 import { planExperiment } from '../../src/evaluation/experiment/plan.js';
@@ -193,7 +193,9 @@ test('what is planned is what is decoded: every picture is encoded once, every p
   const plan = await planExperiment(fresh, experiment);
   expect(fresh.imageEncodes).toBe(1); // to see how many positions a picture takes
   const own = await fresh.createContext();
+  const calls = [jest.spyOn(own, 'pass'), jest.spyOn(own, 'generate')];
   const rows = await decodedRows(() => runExperiment(own, experiment));
+  expect(calls.reduce((sum, { mock }) => sum + mock.calls.length, 0)).toBe(plan.passes);
   expect(fresh.imageEncodes).toBe(plan.pictures);
   expect(rows).toBe(plan.tokens);
 });

@@ -268,6 +268,11 @@ describe('accuracy table', () => {
   test('takes the other score when asked', async () => {
     const table = await accuracyTable(queries, { title: 'T', score: 'lenient' });
     expect(table.rows.map((row) => row.cells[0]?.value)).toEqual([1, 1]);
+    const once = await accuracyTable(
+      queries.filter(({ seed }) => seed === 1),
+      { title: 'T', score: 'lenient' },
+    );
+    expect(once.notes.join('\n')).toContain('over items, seed 1 held fixed.');
     expect(table.notes.join('\n')).toMatch(/one is a prefix of the other/);
   });
 });

@@ -62,7 +62,26 @@ describe('errors name the path and what may stand there', () => {
     ['a negative seed', { ...withCondition(patch), seeds: [-1] }, /^seeds\[0\]: must be at least 0, not -1\.$/],
     ['a seed twice', { ...withCondition(patch), seeds: [3, 4, 3] }, /^seeds: entries 0 and 2 are the same/],
     ['no tests', { ...withCondition(patch), test: 0 }, /^test: must be at least 1, not 0\.$/],
-    ['infinity', { ...withCondition(patch), strength: Number.POSITIVE_INFINITY }, /^strength: must be a number/],
+    [
+      'infinity',
+      { ...withCondition(patch), strength: Number.POSITIVE_INFINITY },
+      /^strength: must be a number, not Infinity\.$/,
+    ],
+    [
+      'an unknown placeholder before the query',
+      withCondition({ ...patch, before: '{nope} x {instruction}' }),
+      /^conditions\[0\]\.before: \{nope\} stands for nothing here; allowed is \{instruction\}\.$/,
+    ],
+    [
+      'placeholders of another field',
+      { conditions: [patch, { name: 'b', kind: 'bare', before: '{rival}', question: '{instruction}?' }] },
+      /^conditions\[1\]\.before: \{rival\} .*; conditions\[1\]\.question: \{instruction\} .*; allowed is \{rival\}\.$/,
+    ],
+    [
+      'an unknown placeholder in a template',
+      { ...withCondition(patch), template: { example: '{input} {hint} {output}', query: '{input} {hint}' } },
+      /^template\.example: \{hint\} .* allowed is \{input\} and \{output\}; template\.query: \{hint\} .* \{input\}\.$/,
+    ],
     [
       'unknown layers',
       { ...withCondition(patch), layers: 'best' },
@@ -244,6 +263,7 @@ describe('--set', () => {
     ['seeds', /--set "seeds" is no key=value, such as seeds=\[1,2\]/],
     ['seeds=1,2', /seeds: must be a list, such as \[a, b\], not "1,2"/],
     ['seeds=[1', /--set seeds: the value is no valid YAML/],
+    ['strength=.nan', /strength: must be a number, not NaN/],
     ['sedes=[1]', /sedes: is no setting here; allowed are .*seeds/],
     ['test=', /test: must be a whole number, not null/],
     ['conditions.first.spec=text', /"first" is no number of an entry/],
@@ -263,6 +283,32 @@ describe('presets', () => {
     expect(PRESETS[name]?.shows).toMatch(/^[A-Z].*\.$/);
     if (name === 'compute') return;
     expect(experiment).toMatchObject({ seeds: [1, 2, 3], validation: 30, prompts: 30, test: 100, shots: 5 });
+  });
+
+  test('an experiment knows its preset, whatever it is called', async () => {
+    const file = join(folder, 'main.yaml');
+    await writeFile(file, 'query: text\nconditions: [{name: Bare, kind: bare}]\n');
+    const own = (await loadExperiment(file)).experiment;
+    expect(own.name).toBe('main');
+    expect(own.preset).toBeUndefined();
+    await writeFile(file, 'preset: main\nname: my-main\nconditions: [{name: Bare, kind: bare}]\n');
+    expect((await loadExperiment(file)).experiment).toMatchObject({ preset: 'main', name: 'my-main' });
+    await writeFile(file, 'preset: llm-to-vlm\n');
+    expect((await loadExperiment(file, [], 'base')).experiment.vectorModel).toBe('base');
+    expect((await loadExperiment(file, ['vectorModel=mine'], 'base')).experiment.vectorModel).toBe('mine');
+    expect((await loadExperiment('main', [], 'base')).experiment).not.toHaveProperty('vectorModel');
+  });
+
+  test('a misspelt task is named before what follows from it', () =>
+    expectError(
+      () => loadExperiment('main', ['tasks=[contry-capital]']),
+      'TASK_INVALID',
+      /no task named "contry-capital"\. Shipped tasks: country-capital/,
+    ));
+
+  test('braces that hold no single word are text', () => {
+    const before = 'Answer in JSON: {"a": 1}, {} or { x }.\n';
+    expect(of(withCondition({ ...patch, before })).conditions[0]?.before).toBe(before);
   });
 
   test('what a preset cannot know is asked for', async () => {
@@ -305,6 +351,7 @@ describe('presets', () => {
 // The compiler checks that these lists are complete and no longer than the types; the tests compare them with the schema.
 type Keys<T> = Record<keyof Required<T>, true>;
 const EXPERIMENT: Keys<Experiment> = {
+  preset: true,
   name: true,
   title: true,
   tasks: true,
@@ -372,11 +419,12 @@ describe('the published schema and the type are in step', () => {
   test('defaults', async () => {
     expect(properties.tasks.default).toEqual(await listTasks());
     const filled = of(withCondition({ name: 'Bare', kind: 'bare' }));
-    expect(sorted(filled)).toEqual(sorted(EXPERIMENT).filter((key) => key !== 'vectorModel' && key !== 'measure'));
+    const absent = ['preset', 'vectorModel', 'measure'];
+    expect(sorted(filled)).toEqual(sorted(EXPERIMENT).filter((key) => !absent.includes(key)));
   });
 
   test('settings', () => {
-    expect(sorted(properties)).toEqual([...sorted(EXPERIMENT), 'preset'].sort());
+    expect(sorted(properties)).toEqual(sorted(EXPERIMENT));
     expect(sorted(properties.template.then.properties)).toEqual(sorted(TEMPLATE));
     expect([...new Set(kinds.flatMap((kind) => Object.keys(kind.properties)))].sort()).toEqual(sorted(CONDITION));
   });

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { ComputeResult } from '../../src/evaluation/compute.js';
@@ -208,6 +208,77 @@ describe('report of an experiment', () => {
     expect(panel?.baselines).toEqual([{ label: 'Text Prompt', y: 1 / 4 }]);
   });
 
+  describe('several layers in the test', () => {
+    const IMAGE: Condition = { ...PATCH, name: 'Image Patch', query: 'image' };
+    const FEW: Condition = { ...PATCH, name: 'One', prompts: 1 };
+    const NOISY: Condition = { name: 'Noisy', kind: 'patch', spec: 'instruction', swaps: 1 };
+    const INSTRUCTION: Condition = { name: 'Instruction', kind: 'patch', spec: 'instruction' };
+    const conditions = [BARE, PATCH, RANDOM, IMAGE, FEW, INSTRUCTION, NOISY];
+    const at = (layers: readonly number[]) =>
+      report(experiment(conditions, { layers }), [
+        ...block('No Context', []),
+        ...conditions
+          .slice(1)
+          .flatMap(({ name }) => layers.flatMap((layer) => block(name, layer === 3 ? PATCHED : [], { layer }))),
+      ]);
+
+    test('every comparison is made at each layer, as one family', async () => {
+      const { rows, notes } = texts(await at([2, 3]), 'differences-lenient');
+      expect(rows.slice(0, 4).map(([first, second, value]) => [first, second, value])).toEqual([
+        ['Text Patch, layer 2', 'No Context', 0],
+        ['Text Patch, layer 3', 'No Context', 1 / 2],
+        ['Text Patch, layer 2', 'Random Vector, layer 2', 0],
+        ['Text Patch, layer 3', 'Random Vector, layer 3', 0],
+      ]);
+      expect(rows.some(([first, second]) => /layer 2/.test(`${first}`) && /layer 3/.test(`${second}`))).toBe(false);
+      // Text against bare and random; the vector of one prompt, the instruction and the noisy one against bare; noisy against clean.
+      expect(rows).toHaveLength(2 * 6);
+      expect(notes.join(' ')).toContain('for the 12 comparisons of this table');
+    });
+
+    test('specification by query, noise and examples have each layer too', async () => {
+      const whole = await at([2, 3]);
+      const { columns, rows } = table(whole, 'matrix-lenient');
+      expect(columns).toEqual(
+        ['image', 'text'].flatMap((query) =>
+          ['prompt', 'patch, layer 2', 'patch, layer 3'].map((kind) => `${query} query, ${kind}`),
+        ),
+      );
+      expect(rows.find(({ label }) => label === 'text')?.cells.map((cell) => cell?.value)).toEqual([
+        undefined,
+        0,
+        1 / 2,
+        undefined,
+        0,
+        1 / 2,
+      ]);
+      const noisy = table(whole, 'noisy-lenient').rows.map(({ label }) => label);
+      expect(noisy).toEqual(['Instruction', 'Noisy'].flatMap((name) => [`${name}, layer 2`, `${name}, layer 3`]));
+      expect(figure(whole, 'examples-curve').panels.map(({ title }) => title)).toEqual(
+        ['text', 'image'].flatMap((query) => [`${query} queries, layer 2`, `${query} queries, layer 3`]),
+      );
+    });
+
+    test('more than a handful have no comparisons, and the tables say so', async () => {
+      const whole = await at([0, 1, 2, 3, 4, 5]);
+      const names = whole.blocks.map(({ name }) => name);
+      expect(names.filter((name) => /differences|matrix|examples-curve/.test(name))).toEqual([]);
+      expect(table(whole, 'lenient').notes.join(' ')).toMatch(
+        /more than 5 layers, so there is no table of differences/,
+      );
+      const few = await at([0, 1, 2, 3, 4]);
+      expect(texts(few, 'differences-lenient').rows).toHaveLength(5 * 6);
+      expect(table(few, 'lenient').notes.join(' ')).not.toMatch(/more than/);
+    });
+  });
+
+  test("the paper's numbers stand beside a preset of whatever name, and beside nothing that is only called so", async () => {
+    const namesOf = async (change: Partial<Experiment>) =>
+      (await report(experiment([BARE], change), block('No Context', []))).blocks.map(({ name }) => name);
+    expect(await namesOf({ preset: 'main', name: 'my-main' })).toContain('paper-main');
+    expect((await namesOf({ name: 'main' })).filter((name) => name.startsWith('paper'))).toEqual([]);
+  });
+
   test('examples and instruction: 0 is the instruction alone', async () => {
     const conditions: Condition[] = [
       { name: 'I', kind: 'patch', spec: 'instruction' },
@@ -327,8 +398,11 @@ describe('report of an experiment', () => {
     const whole = await report(experiment(conditions), lines, { loadVector });
     // Same task: cos((1,0), (3,4)) = 0.6 and 1; mismatched: (1,0) with (0,1) 0, and (0,2) with (3,4) 0.8.
     expect(texts(whole, 'cosine').rows).toEqual([
-      [0, expect.closeTo(0.8, 6), expect.closeTo(0.6, 6), 1, expect.closeTo(0.4, 6), 0, expect.closeTo(0.8, 6)],
+      [0, expect.closeTo(0.8, 6), expect.closeTo(0.6, 6), 1, 2, expect.closeTo(0.4, 6), 0, expect.closeTo(0.8, 6), 2],
     ]);
+    // The same vectors, patched at one layer or at two.
+    const twice = [...lines, ...lines.map((one) => ({ ...one, layer: 1 }))];
+    expect(texts(await report(experiment(conditions), twice, { loadVector }), 'cosine').rows).toHaveLength(1);
     expect(texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`)).toEqual([
       'LLM Patch-Text Patch',
     ]);
@@ -339,6 +413,22 @@ describe('report of an experiment', () => {
     const lines = [0.3, 0.1, 0.2].map((kl, i) => line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }));
     const whole = await report(experiment([{ ...PATCH, name: 'LLM Patch', foreign: true }]), lines);
     expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', expect.closeTo(0.2, 12), 0.2, 0.2, 0.3, 3]]);
+  });
+
+  test('a worked example says the same where its picture is missing', async () => {
+    const file = join(folder, 'capital.json');
+    const of = experiment([BARE], { tasks: [file, 'color'], query: 'image' });
+    const lines = ['capital', 'color'].map((task) =>
+      line('No Context', task, 1, 'peru', true, {
+        prompt: { text: 'Q:<image>', images: ['pics/p1.png'], tokens: [1] },
+      }),
+    );
+    const examples = async () => find(await report(of, lines), 'examples', 'examples').examples;
+    const [without, color] = await examples();
+    await mkdir(join(folder, 'pics'));
+    await writeFile(join(folder, 'pics', 'p1.png'), 'x');
+    expect([without?.query, color?.query]).toEqual(['p1.png', 'p1.png']);
+    expect(await examples()).toEqual([{ ...without, picture: join(folder, 'pics', 'p1.png') }, color]);
   });
 
   test('hostile names of tasks, conditions and answers reach no file unescaped', async () => {
@@ -396,7 +486,12 @@ describe("the paper's numbers", () => {
     ['image-to-text', 0],
     ['mine', 0],
   ])('%s has %i of them', (preset, count) => {
-    expect(paperBlocks(preset)).toHaveLength(count);
+    const blocks = paperBlocks(preset);
+    expect(blocks).toHaveLength(count);
+    for (const block of blocks) {
+      const { notes } = (block as Extract<Block, { kind: 'table' }>).table;
+      expect(notes.join(' ')).toMatch(/100 test items|30 validation items|n is not given/);
+    }
   });
 });
 

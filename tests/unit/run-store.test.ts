@@ -253,7 +253,12 @@ describe('a run', () => {
     [
       'task file',
       { tasks: { ...sampleManifest().tasks, 'food-color': { sha256: '0', items: 10 } } },
-      /tasks\.food-color/,
+      /tasks\.food-color\.sha256: "cdcd.* and "0"/,
+    ],
+    [
+      'picture of a task',
+      { tasks: { ...sampleManifest().tasks, 'food-color': { sha256: 'cd'.repeat(32), items: 10, pictures: '0' } } },
+      /tasks\.food-color\.pictures: none and "0"/,
     ],
     ['width of pictures', { model: { ...sampleManifest().model, imageWidth: 224 } }, /image width: none and 224/],
     ['shard', { shard: { index: 1, of: 2 } }, /shard: none and "1\/2"/],

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { appendFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { differenceOfLines, differenceOfVectors } from '../../src/evaluation/experiment/compare.js';
@@ -12,6 +12,7 @@ import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js
 import { checkRun } from '../../src/evaluation/experiment/verify.js';
 import { majorityAnswer } from '../../src/evaluation/scoring.js';
 import { checkTables, writeRunReport } from '../../src/report/experiment/run.js';
+import { hashPictures } from '../../src/tasks/hash-pictures.js';
 import { loadTask, type TaskItem } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT as SAMPLE, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
@@ -136,9 +137,13 @@ describe('the checks of a run', () => {
     };
     const notDone = (why: RegExp) => ({ name: 'queries', state: 'not done', detail: expect.stringMatching(why) });
     const gone = { ...EXPERIMENT, tasks: ['./gone/country-capital.json', 'food-color'] };
-    expect(await queriesOf({ options: gone })).toEqual(notDone(/not compared with the tasks: .*gone/));
+    expect(await queriesOf({ options: gone })).toEqual(
+      notDone(/not compared with the tasks: .*country-capital\.json.*--data/),
+    );
     const { tasks } = sampleManifest();
-    expect(await queriesOf({ tasks })).toEqual(notDone(/put the task files of the run where they were/));
+    expect(await queriesOf({ tasks })).toEqual(
+      notDone(/they are not those of the run\. Name the folder .* with --data/),
+    );
   });
 
   test('of a broken line in the middle name that one alone', async () => {
@@ -250,6 +255,36 @@ test('the answer of the Random row and those of a rival are known without a mode
   const random = { ...line, condition: 'Random', answer: majorityAnswer(cell.split.validation) as string };
   expect(queries.problemOf(random)).toBeUndefined();
   expect(queries.problemOf({ ...random, answer: 'x' })).toMatch(/has answer "x"/);
+});
+
+test('task files are looked for where they are said to be, and their pictures are those of the run', async () => {
+  const data = join(parent, 'data');
+  await mkdir(join(data, 'pics'), { recursive: true });
+  const [picture, file] = [join(data, 'pics', 'peru.png'), join(data, 'capital.json')];
+  await writeFile(picture, 'peru');
+  await writeFile(file, JSON.stringify([{ input: 'Peru', output: 'Lima', image: 'pics/peru.png' }]));
+  const task = await loadTask(file, { pictures: true });
+  const recorded = { sha256: task.hash, items: 1, pictures: await hashPictures(task) };
+  const state = async (source: string, found = data, query: 'image' | 'text' = 'image') => {
+    const path = join(parent, `own-${runs++}`);
+    const options = { ...EXPERIMENT, query, tasks: [source] };
+    await (await ExperimentRun.open(path, sampleManifest({ options, tasks: { capital: recorded } }))).close();
+    const { checks, tasks } = await checkRun(path, { data: found });
+    const tried = checks.find(({ name }) => name === 'tasks');
+    return { tasks, text: `${tried?.state}: ${tried?.detail}` };
+  };
+  for (const source of ['./capital.json', '/of/another/machine/capital.json', 'C:\\of\\another\\capital.json']) {
+    expect(await state(source)).toEqual({ tasks: [file], text: 'ok: 1 files of equal hash, and their pictures' });
+  }
+  const nowhere = /^not done: Cannot read the task file .*Name the folder of the task files with --data/;
+  expect((await state('./capital.json', parent)).text).toMatch(nowhere);
+  await writeFile(picture, 'chad');
+  expect((await state('./capital.json')).text).toBe('failed: the pictures of capital are not those of the run');
+  expect((await state('./capital.json', data, 'text')).text).toBe('ok: 1 files of equal hash');
+  await rm(picture);
+  expect((await state('./capital.json')).text).toMatch(/^not done: .*peru\.png does not exist.*--data/);
+  await writeFile(file, JSON.stringify([{ input: 'Peru', output: 'Cusco', image: 'pics/peru.png' }]));
+  expect((await state('./capital.json')).text).toMatch(/^failed: .*capital\.json is not the file of the run$/);
 });
 
 test('tables are those that the lines give, each of them and no other', async () => {

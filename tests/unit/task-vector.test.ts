@@ -366,6 +366,7 @@ describe('prompt records', () => {
       images: ['/data/peru.png'],
       tokens: [1, 40, -3, 10, 34],
     });
+    expect(recordPrompt(parts, [], new Map([['/data/peru.png', 'pics/peru.png']])).images).toEqual(['pics/peru.png']);
     const ids = [{ tokens: [5] }, 'hi'];
     expect(recordPrompt(ids, new Int32Array([1, 5, 6]))).toEqual({ text: '<tokens>hi', tokens: [1, 5, 6] });
     const raw = { data: new Uint8Array(3), width: 1, height: 1 };

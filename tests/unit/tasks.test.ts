@@ -1,7 +1,8 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { PromptPart } from '../../src/model/types.js';
+import { hashPictures } from '../../src/tasks/hash-pictures.js';
 import {
   baselineShots,
   fewShotPrompt,
@@ -95,7 +96,7 @@ describe('task files', () => {
     const rooted = await taskFile([{ input: 'Peru', output: 'Lima', image: 'peru.png' }]);
     const found = await loadTask(rooted, { pictures: true, imagesRoot: join(folder, 'flags') });
     expect(found.items[0]?.image).toBe(join(folder, 'flags', 'peru.png'));
-    await expectError(() => loadTask(rooted, { pictures: true }), 'TASK_INVALID', /item 0, field "image".*peru\.png/);
+    await expectError(() => loadTask(rooted, { pictures: true }), 'FILE_NOT_FOUND', /item 0, field "image".*peru\.png/);
     expect(() => Object.assign(found.items[0] ?? {}, { input: 'x' })).toThrow(TypeError);
   });
 
@@ -137,6 +138,50 @@ describe('task files', () => {
   test('that are not there', async () => {
     await expectError(() => loadTask(join(folder, 'no.json')), 'FILE_NOT_FOUND', /no\.json/);
     await expectError(() => loadTask(`${folder}/`), 'FILE_NOT_FOUND', /EISDIR/);
+  });
+});
+
+describe('pictures', () => {
+  /** A task file in a folder of its own, with pictures of this content. */
+  async function pictured(content: string): Promise<string> {
+    const home = join(folder, `home${files++}`, 'deep');
+    await mkdir(join(home, 'flags'), { recursive: true });
+    await writeFile(join(home, 'flags', 'peru.png'), content);
+    await writeFile(join(home, '..', 'chad.png'), 'chad');
+    const list = [
+      { input: 'Peru', output: 'Lima', image: './flags/peru.png' },
+      { input: 'Chad', output: 'N’Djamena', image: '../chad.png' },
+      { input: 'Fiji', output: 'Suva' },
+    ];
+    await writeFile(join(home, 'capital.json'), JSON.stringify(list));
+    return join(home, 'capital.json');
+  }
+
+  test('of a task file have the names that it gives them, those of a shipped one start from the package', async () => {
+    const path = await pictured('peru');
+    const task = await loadTask(path, { pictures: true });
+    expect([...(task.pictures ?? [])]).toEqual([
+      [join(path, '..', 'flags', 'peru.png'), './flags/peru.png'],
+      [join(path, '..', '..', 'chad.png'), '../chad.png'],
+    ]);
+    expect((await loadTask(path)).pictures).toBeUndefined();
+    const shipped = await loadTask('food-color', { pictures: true });
+    expect(shipped.pictures?.get(shipped.items[0]?.image as string)).toMatch(/^data\/images\/twemoji\/[\w-]+\.png$/);
+    const emblems = await loadTask('emblem-color', { pictures: true });
+    expect([...(emblems.pictures ?? [])][0]?.[1]).toMatch(/^data\/emblems\//);
+  });
+
+  test('have one hash in every folder, another one where a picture is another', async () => {
+    const hash = async (path: string) => hashPictures(await loadTask(path, { pictures: true }));
+    const paths = [await pictured('peru'), await pictured('peru'), await pictured('chad')];
+    const hashes = await Promise.all(paths.map(hash));
+    expect(hashes[0]).toMatch(/^[0-9a-f]{64}$/);
+    expect(hashes[1]).toBe(hashes[0]);
+    expect(hashes[2]).not.toBe(hashes[0]);
+    const task = await loadTask(paths[0] as string, { pictures: true });
+    await expectError(() => hashPictures(task, AbortSignal.abort()), 'ABORTED', /not finished/);
+    await rm(join(paths[0] as string, '..', 'flags', 'peru.png'));
+    await expectError(() => hashPictures(task), 'FILE_NOT_FOUND', /peru\.png cannot be read.*Put it back/);
   });
 });
 

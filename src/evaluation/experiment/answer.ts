@@ -181,7 +181,7 @@ async function answers(
         ...(logits && tokenScore(logits.data, answerTokens(model, parts, item.output)[0] as number)),
         ...ranks?.[given.length + i],
         ...(delta !== undefined && { delta }),
-        prompt: recordPrompt(parts, prompt.tokens),
+        prompt: recordPrompt(parts, prompt.tokens, batch.cell.split.task.pictures),
       };
     });
     given.push(...scored);

@@ -5,7 +5,8 @@ import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.
 import { parseDocument } from 'yaml';
 import { XpatchError } from '../../errors.js';
 import { PACKAGE_ROOT } from '../../package-root.js';
-import { checkTemplate, type Template } from '../../tasks/template.js';
+import { locateTask } from '../../tasks/task.js';
+import { checkTemplate, placeholderProblems, type Template } from '../../tasks/template.js';
 import { PRESETS } from './presets.js';
 import type { Experiment } from './types.js';
 
@@ -33,9 +34,16 @@ export interface LoadedExperiment {
  *
  * @param source name of a preset, or path of a file (it has a slash or a dot)
  * @param settings `key=value` each, as `--set` takes them: dotted paths (`conditions.2.prompts=5`), values in YAML
- * @throws {XpatchError} FILE_NOT_FOUND; CONFIG_INVALID, naming the path in the config and what it may be
+ * @param baseModel the language model under the VLM: `vectorModel` of the preset llm-to-vlm where nothing else is said. Defaults
+ *   to none
+ * @throws {XpatchError} FILE_NOT_FOUND; CONFIG_INVALID, naming the path in the config and what it may be; TASK_INVALID for a
+ *   shipped task that there is not
  */
-export async function loadExperiment(source: string, settings: readonly string[] = []): Promise<LoadedExperiment> {
+export async function loadExperiment(
+  source: string,
+  settings: readonly string[] = [],
+  baseModel?: string,
+): Promise<LoadedExperiment> {
   const isFile = /[./\\]/.test(source);
   if (!isFile && !Object.hasOwn(PRESETS, source)) {
     const presets = Object.keys(PRESETS).join(', ');
@@ -44,7 +52,12 @@ export async function loadExperiment(source: string, settings: readonly string[]
   }
   const raw = isFile ? parseConfig(await readText(source), source) : { preset: source };
   const name = basename(source, extname(source)).toLowerCase();
-  return experimentOf(applySettings(raw, settings), { name: name.replace(/[^a-z0-9]+/g, '-'), file: source });
+  const config = applySettings(raw, settings) as Raw;
+  if (config.preset === 'llm-to-vlm' && baseModel !== undefined) config.vectorModel ??= baseModel;
+  // Before all else: a misspelt task is not too few tasks for a control.
+  const tasks = Array.isArray(config.tasks) ? config.tasks : [];
+  for (const task of tasks) if (typeof task === 'string') await locateTask(task);
+  return experimentOf(config, { name: name.replace(/[^a-z0-9]+/g, '-'), file: source });
 }
 
 /**
@@ -62,7 +75,7 @@ export function experimentOf(config: object, about: { name: string; file?: strin
     throw invalid([`preset: must be one of ${Object.keys(PRESETS).join(', ')}, not ${quote(preset)}`]);
   }
   const known = preset === undefined ? undefined : PRESETS[preset as string];
-  const base = known && { name: preset, title: known.title, ...known.config };
+  const base = known && { preset, name: preset, title: known.title, ...known.config };
   const merged: Raw = { ...structuredClone(base), ...own };
   merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
   merged.title ??= merged.name;
@@ -293,6 +306,8 @@ function crossChecks(experiment: Experiment): string[] {
   for (const [i, condition] of conditions.entries()) {
     const at = `conditions[${i}]`;
     const { name, spec, control, swaps, prompts: own } = condition;
+    problems.push(...placeholderProblems(`${at}.before`, condition.before, ['instruction']));
+    problems.push(...placeholderProblems(`${at}.question`, condition.question, ['rival']));
     const first = names.indexOf(name);
     need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
     need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
@@ -346,7 +361,8 @@ function configError(file: string | undefined, problems: readonly string[]): Xpa
 }
 
 function quote(value: unknown): string {
-  const text = printable(JSON.stringify(value) ?? 'nothing');
+  // JSON has no word for .nan and .inf.
+  const text = typeof value === 'number' ? String(value) : printable(JSON.stringify(value) ?? 'nothing');
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 

@@ -23,8 +23,10 @@ export interface ExperimentManifest extends Manifest {
   readonly model: ModelRecord;
   /** Of `foreign` conditions. */
   readonly vectorModel?: ModelRecord;
-  /** By name: SHA-256 of the file and number of items. */
-  readonly tasks: Readonly<Record<string, { readonly sha256: string; readonly items: number }>>;
+  /** By name: SHA-256 of the file, number of items, and `hashPictures` where pictures take part. */
+  readonly tasks: Readonly<
+    Record<string, { readonly sha256: string; readonly items: number; readonly pictures?: string }>
+  >;
   /** How many lines the finished run has. */
   readonly plan: Plan['queries'];
   /** Of a run that answers a part of the queries. */
@@ -35,7 +37,7 @@ export interface ExperimentManifest extends Manifest {
 
 /** What the folder adds to it. */
 export interface StoredManifest extends ExperimentManifest {
-  /** SHA-256 over everything that answers depend on: experiment, models, tasks, shard. */
+  /** SHA-256 over everything that answers depend on: experiment, models, tasks and their pictures, shard. */
   readonly configHash: string;
   /** Every process that worked on the run, the first one first. */
   readonly sessions: readonly Readonly<Record<string, unknown>>[];
@@ -56,7 +58,9 @@ export function identityOf({ options, model, vectorModel, tasks, shard }: Experi
     experiment: options,
     model: hashes(model),
     'vector model': vectorModel && hashes(vectorModel),
-    tasks: Object.fromEntries(Object.entries(tasks).map(([name, { sha256 }]) => [name, sha256])),
+    tasks: Object.fromEntries(
+      Object.entries(tasks).map(([name, { sha256, pictures }]) => [name, { sha256, pictures }]),
+    ),
     shard: shard && `${shard.index}/${shard.of}`,
   };
 }
@@ -121,6 +125,10 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
     throw invalid('is not JSON', cause);
   }
   const { status, options, model, tasks, plan, sessions, notes } = value ?? {};
+  if (options?.measure === 'compute') {
+    const message = `${path} is of measure: compute, whose numbers are times of one machine: there is nothing in it to verify, merge or go on with`;
+    throw new XpatchError('RUN_INVALID', `${message}. Name another folder; to check the times, measure again.`);
+  }
   const whole =
     (status === 'running' || status === 'complete') &&
     [options?.conditions, options?.tasks, options?.seeds, plan, sessions, notes].every(Array.isArray) &&

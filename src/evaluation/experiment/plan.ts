@@ -5,10 +5,11 @@ import { prepareRow } from '../../model/pass.js';
 import { PrefixTree } from '../../model/prefix-tree.js';
 import type { Prompt, Segment } from '../../model/prompt.js';
 import { buildPrompt } from '../../model/prompt-builder.js';
+import { checkTask } from '../../tasks/check.js';
 import type { TaskItem } from '../../tasks/task.js';
 import { answerTokens } from './scores.js';
 import { inShard, type Shard } from './shard.js';
-import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study } from './study.js';
+import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
 import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
 
@@ -26,15 +27,17 @@ export interface PlanOptions {
  * What an experiment would do, and whether it can: every prompt is built and counted, and nothing is decoded. One picture is
  * encoded to learn how many positions pictures take; models whose pictures differ in that are estimated.
  *
- * @throws {XpatchError} what `prepareStudy` throws; TASK_INVALID when all answers of a task begin with the same token;
- *   MARK_AMBIGUOUS when the tokenizer merges what a template keeps apart; CONTEXT_OVERFLOW for a prompt longer than `nCtx`;
+ * @throws {XpatchError} what `prepareStudy` throws; TASK_INVALID for a task with errors that `checkTask` finds in the splits of the
+ *   experiment, and when all answers of a task begin with the same token; MARK_AMBIGUOUS when the tokenizer merges what a template keeps apart; CONTEXT_OVERFLOW for a prompt longer than `nCtx`;
  *   ABORTED
  */
 export async function planExperiment(model: Model, experiment: Experiment, options: PlanOptions = {}): Promise<Plan> {
   const study = await prepareStudy(model, experiment, options.foreign);
+  await checkData(experiment, options.signal);
   const warnings = checkAnswers(model, study);
   const counter = new Counter(model, options.signal);
   const vectors = await countVectors(study, counter);
+  const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
   let newTokens = 0;
   for (const stage of ['validation', 'test'] as const) {
@@ -43,6 +46,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     // Where validation has to choose there will be one layer.
     const nLayers = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
     let nItems = 0;
+    const before = counter.tokens;
     for (const cell of study.cells) {
       const items = itemsOf(cell, stage).filter(
         ({ input }) => !options.shard || inShard(options.shard, { stage, item: input }),
@@ -55,6 +59,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
       queries.push({ stage, condition: name, count });
       if (stage === 'test' && kind !== 'majority') newTokens += count * experiment.maxTokens;
     }
+    work[stage] = counter.tokens - before + (stage === 'test' ? newTokens / 4 : 0);
   }
   const longest = counter.longest + experiment.maxTokens;
   if (options.nCtx !== undefined && longest > options.nCtx) {
@@ -64,8 +69,19 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
       `${message}, the context ${options.nCtx}. Raise --n-ctx, or ask for fewer shots.`,
     );
   }
-  const { tokens, pictures } = counter;
-  return { model: model.identity, queries, vectors, pictures: pictures.size, tokens, newTokens, longest, warnings };
+  const { passes, tokens, pictures } = counter;
+  return {
+    model: model.identity,
+    queries,
+    vectors,
+    pictures: pictures.size,
+    passes,
+    tokens,
+    newTokens,
+    work,
+    longest,
+    warnings,
+  };
 }
 
 async function countVectors(study: Study, counter: Counter): Promise<number> {
@@ -89,13 +105,17 @@ async function countItem(study: Study, asked: AskedItem, counter: Counter): Prom
   const { cell, stage, conditions, nLayers, item } = asked;
   const groups = groupByPrompt(study, cell, stage, conditions, item);
   const prompts = await counter.add(groups.map(({ parts }) => parts));
+  if (stage === 'test' && groups.length > 0 && study.experiment.scores.includes('likelihood')) counter.passes += 1;
   for (const [i, { conditions: members }] of groups.entries()) {
     const { length } = prompts[i] as Prompt;
     const patches = members.filter(({ kind }) => kind === 'patch');
     const rows = patches.length * nLayers;
     counter.tokens += rows - (patches.length === members.length ? 1 : 0);
     // A pass of its own reads the states that are written back; all but the position that it reads stays in the cache.
-    if (patches.some(({ control }) => control === 'identity')) counter.tokens += 1;
+    if (patches.some(({ control }) => control === 'identity')) {
+      counter.tokens += 1;
+      counter.passes += 1;
+    }
     if (stage === 'test' && study.experiment.scores.includes('likelihood')) {
       // Beginnings of answers branch off the query: at least that much more.
       const answers = new Set(cell.split.task.items.map(({ output }) => output)).size;
@@ -106,6 +126,7 @@ async function countItem(study: Study, asked: AskedItem, counter: Counter): Prom
 
 /** Builds prompts as the model would see them, and counts positions. */
 class Counter {
+  passes = 0;
   tokens = 0;
   longest = 0;
   readonly pictures = new Set<string>();
@@ -130,6 +151,7 @@ class Counter {
       built.push(prompt);
     }
     this.tokens += tree.cells;
+    if (built.length > 0) this.passes += 1;
     return built;
   }
 
@@ -155,6 +177,22 @@ class Counter {
   private async encode(path: string): Promise<Segment[]> {
     const { segments } = await this.model.prompt([{ tokens: [] }, { image: path }], { signal: this.signal });
     return segments.filter((segment) => segment.kind === 'image' || segment.tokens.length > 0);
+  }
+}
+
+/** How many items a split needs is known better where it is made. @throws {XpatchError} TASK_INVALID, in the words of `data check` */
+async function checkData(experiment: Experiment, signal: AbortSignal | undefined): Promise<void> {
+  const { tasks, style, seeds, validation, test } = experiment;
+  const splits = { style, seeds, validation, test, pictures: usesPictures(experiment) };
+  for (const source of tasks) {
+    const { name, file, findings } = await checkTask(source, { ...splits, ...(signal && { signal }) });
+    const [first, ...more] = findings.filter(({ level, kind }) => level === 'error' && kind !== 'too-few-items');
+    if (!first) continue;
+    const others = more.length > 0 ? `, and ${more.length} more` : '';
+    throw new XpatchError(
+      'TASK_INVALID',
+      `Task ${name}: ${first.kind}: ${first.message}${others}. Mend ${file} (\`xpatch data check\` lists what it finds), or leave the task out.`,
+    );
   }
 }
 

@@ -11,6 +11,7 @@ import {
   type Condition,
   type Experiment,
   type ExperimentProgress,
+  type ExperimentWork,
   keyOf,
   type QueryKey,
   type ResultLine,
@@ -30,6 +31,8 @@ export interface RunOptions {
    * same store goes on from there.
    */
   signal?: AbortSignal;
+  /** How the work divides (`Plan.work`), for the progress. Defaults to alike for all that is counted. */
+  work?: ExperimentWork;
   onProgress?: (progress: ExperimentProgress) => void;
 }
 
@@ -88,7 +91,7 @@ class Runner {
   ) {
     this.known = new Set(store.known);
     this.vectors = new VectorMaker(study, context, options.foreign, store);
-    this.progress = new Meter(this.total(), options.onProgress);
+    this.progress = new Meter(this.counts(), options);
   }
 
   /** Asks what the store does not know yet. What it knows when this fails is whole: every answer that there was. */
@@ -116,8 +119,8 @@ class Runner {
     const isNew = (item: TaskItem) => keysOf(item).some((key) => !this.known.has(key));
     this.progress.at({ stage, task: task.name, seed });
     if (!items.some(isNew)) {
-      this.countVectors(cell, conditions);
-      this.progress.add(items.length * keysOfCount(conditions, layers));
+      this.countVectors(cell, conditions, true);
+      this.progress.add(stage, items.length * keysOfCount(conditions, layers), true);
       return;
     }
     const vectors = await this.vectorsOf(cell, conditions);
@@ -127,7 +130,8 @@ class Runner {
       // Whole batches, even if a part is known: other company in a batch would change the last digits.
       const some = items.slice(from, from + size);
       const keys = some.flatMap(keysOf);
-      if (some.some(isNew)) {
+      const known = !some.some(isNew);
+      if (!known) {
         this.requireNotAborted();
         const batch = {
           study,
@@ -139,11 +143,13 @@ class Runner {
           vectors,
           maxBytes: options.memory ?? LOGITS_BYTES,
         };
-        const lines = await answerBatch(context, batch, (p) => this.progress.show((keys.length * p.done) / p.total));
+        const lines = await answerBatch(context, batch, (p) =>
+          this.progress.show(stage, (keys.length * p.done) / p.total),
+        );
         this.take(lines);
         if (performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
       }
-      this.progress.add(keys.length);
+      this.progress.add(stage, keys.length, known);
     }
   }
 
@@ -164,7 +170,7 @@ class Runner {
       const weight = this.counted.has(wanted.name) ? 0 : weightOf(wanted);
       const how: PassOptions = {
         signal: this.options.signal,
-        onProgress: (p) => this.progress.show((weight * p.done) / p.total),
+        onProgress: (p) => this.progress.show('vectors', (weight * p.done) / p.total),
       };
       vectors.set(condition.name, { name: wanted.name, vector: await this.vectors.get(wanted, how) });
       this.countVectors(cell, [condition]);
@@ -172,20 +178,20 @@ class Runner {
     return vectors;
   }
 
-  private countVectors(cell: Cell, conditions: readonly Condition[]): void {
+  private countVectors(cell: Cell, conditions: readonly Condition[], known = false): void {
     for (const condition of conditions) {
       const wanted = vectorOf(this.study, cell, condition);
       if (!wanted || this.counted.has(wanted.name)) continue;
       this.counted.add(wanted.name);
-      this.progress.add(weightOf(wanted));
+      this.progress.add('vectors', weightOf(wanted), known);
     }
   }
 
   /** Everything that `progress` counts. */
-  private total(): number {
+  private counts(): ExperimentWork {
     const { study, context } = this;
     const vectors = new Map<string, number>();
-    let queries = 0;
+    const queries = { validation: 0, test: 0 };
     for (const cell of study.cells) {
       for (const condition of study.experiment.conditions) {
         const wanted = vectorOf(study, cell, condition);
@@ -194,10 +200,10 @@ class Runner {
       for (const stage of ['validation', 'test'] as const) {
         // Validation chooses one layer.
         const layers = stage === 'validation' ? allLayers(context.model) : (study.layers ?? [0]);
-        queries += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
+        queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
       }
     }
-    return [...vectors.values()].reduce((sum, weight) => sum + weight, queries);
+    return { vectors: [...vectors.values()].reduce((sum, weight) => sum + weight, 0), ...queries };
   }
 
   private take(lines: readonly ResultLine[]): void {
@@ -254,28 +260,53 @@ function weightOf({ spec, prompts, control }: WantedVector): number {
   return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
 }
 
+type Part = keyof ExperimentWork;
+
 /** Counts what is done. A vector counts as many as it has prompts, everything else one a query. */
 class Meter {
-  private done = 0;
+  private readonly done = { vectors: 0, validation: 0, test: 0 };
+  /** Of these what is not of an earlier process. */
+  private readonly fresh = { vectors: 0, validation: 0, test: 0 };
+  /** The part of the whole work that one of each is. */
+  private readonly each: ExperimentWork;
   private where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'> = { stage: 'vectors', task: '', seed: 0 };
 
   constructor(
-    private readonly total: number,
-    private readonly onProgress: RunOptions['onProgress'],
-  ) {}
+    private readonly counts: ExperimentWork,
+    private readonly options: Pick<RunOptions, 'work' | 'onProgress'>,
+  ) {
+    const { work = counts } = options;
+    const all = sumOf((part) => (counts[part] > 0 ? work[part] : 0));
+    const each = (part: Part) => (counts[part] > 0 ? work[part] / all / counts[part] : 0);
+    this.each = { vectors: each('vectors'), validation: each('validation'), test: each('test') };
+  }
 
   at(where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'>): void {
     this.where = where;
-    this.show(0);
+    this.show('vectors', 0);
   }
 
-  add(n: number): void {
-    this.done += n;
-    this.show(0);
+  add(part: Part, n: number, known = false): void {
+    this.done[part] += n;
+    if (!known) this.fresh[part] += n;
+    this.show(part, 0);
   }
 
   /** @param more done of what is under way */
-  show(more: number): void {
-    this.onProgress?.({ done: Math.floor(this.done + more), total: this.total, ...this.where });
+  show(part: Part, more: number): void {
+    const { counts, done, fresh, each, where } = this;
+    const begun = more * each[part];
+    this.options.onProgress?.({
+      done: Math.floor(sumOf((one) => done[one]) + more),
+      total: sumOf((one) => counts[one]),
+      fresh: Math.floor(sumOf((one) => fresh[one]) + more),
+      worked: sumOf((one) => fresh[one] * each[one]) + begun,
+      left: sumOf((one) => (counts[one] - done[one]) * each[one]) - begun,
+      ...where,
+    });
   }
+}
+
+function sumOf(value: (part: Part) => number): number {
+  return value('vectors') + value('validation') + value('test');
 }

@@ -182,13 +182,18 @@ function checkModels(model: Model, experiment: Experiment, foreign: Model | unde
   }
 }
 
+/** Whether the pictures of the tasks take part: then only items that have one do. */
+export function usesPictures({ conditions, query: common }: Experiment): boolean {
+  return conditions.some(({ query, spec }) => (query ?? common) === 'image' || spec === 'image');
+}
+
 /**
  * The tasks of an experiment under its seeds: seeds in their order, in each the tasks in theirs.
  * @throws {XpatchError} CONFIG_INVALID, TASK_INVALID, FILE_NOT_FOUND
  */
 export async function loadCells(experiment: Experiment): Promise<Cell[]> {
   const { conditions, style, validation, test, shots } = experiment;
-  const pictures = conditions.some(({ query, spec }) => (query ?? experiment.query) === 'image' || spec === 'image');
+  const pictures = usesPictures(experiment);
   const takesShots = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
   const makesVectors = conditions.some(
     ({ kind, spec }) => kind === 'patch' && spec !== undefined && spec !== 'instruction',

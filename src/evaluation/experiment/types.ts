@@ -52,8 +52,10 @@ export interface Condition {
 
 /** An experiment as a config file describes it, with every default filled in. */
 export interface Experiment {
-  /** Name of the preset, or of the file. */
+  /** Names files and folders. Defaults to the preset's name, or that of the file. */
   readonly name: string;
+  /** What it started from: the paper's numbers stand beside an experiment of a preset, whatever its name. */
+  readonly preset?: string;
   readonly title: string;
   /** Shipped tasks by name, or task files. */
   readonly tasks: readonly string[];
@@ -164,20 +166,35 @@ export interface Plan {
   }[];
   readonly vectors: number;
   readonly pictures: number;
+  /**
+   * Passes over prompts: one a vector, one an item and stage, and those of own states and likelihoods. Little memory makes more
+   * of them; a GPU, which takes several items at once, fewer.
+   */
+  readonly passes: number;
   /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
   readonly tokens: number;
   readonly newTokens: number;
+  /** How the work divides, in positions; a new token counts a quarter, as most answers end long before the bound. */
+  readonly work: ExperimentWork;
   /** Positions of the longest prompt, new tokens included: what a context must hold. */
   readonly longest: number;
   /** What may surprise in the numbers, such as answers that share their first token. */
   readonly warnings: readonly string[];
 }
 
+/** What a run does one after the other, and how much of it. */
+export type ExperimentWork = Readonly<Record<'vectors' | QueryKey['stage'], number>>;
+
 /** How far a run is. Queries answered by an earlier process count as done. */
 export interface ExperimentProgress {
   /** Scored queries and prompts of vectors. */
   readonly done: number;
   readonly total: number;
+  /** Of `done` what this process did. */
+  readonly fresh: number;
+  /** Parts of the whole work, from 0 to 1: what this process did, and what is left. */
+  readonly worked: number;
+  readonly left: number;
   readonly stage: 'vectors' | QueryKey['stage'];
   readonly task: string;
   readonly seed: number;

@@ -146,6 +146,7 @@ export class VectorMaker {
     const isInstruction = spec === 'instruction';
     return vectorOfPrompts(this.contextOf(wanted), promptsOf(study, wanted), {
       task: cell.split.task.name,
+      pictures: cell.split.task.pictures,
       spec: spec as Exclude<VectorSpec, 'ensemble'>,
       seed: cell.split.seed,
       shots: isInstruction ? 0 : shots,

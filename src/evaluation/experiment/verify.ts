@@ -1,7 +1,10 @@
+import { existsSync } from 'node:fs';
+import { resolve, win32 } from 'node:path';
 import { XpatchError } from '../../errors.js';
 import type { Context, OnProgress } from '../../model/index.js';
 import { Random } from '../../random.js';
-import { loadTask } from '../../tasks/task.js';
+import { hashPictures } from '../../tasks/hash-pictures.js';
+import { isTaskFile, loadTask } from '../../tasks/task.js';
 import { lenientMatch, strictMatch } from '../scoring.js';
 import { differenceOfLines } from './compare.js';
 import { LayerChoice } from './layer-choice.js';
@@ -12,7 +15,7 @@ import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
 import { inShard } from './shard.js';
 import { hashResults, hashVectors, loadRunVector } from './store.js';
-import { loadCells } from './study.js';
+import { loadCells, usesPictures } from './study.js';
 import { keyOf, type ResultLine } from './types.js';
 
 /** One thing that was looked at. `not done` is what could not be, and says why. */
@@ -26,6 +29,8 @@ export interface Check {
 export interface CheckedRun {
   readonly path: string;
   readonly manifest: StoredManifest;
+  /** The tasks of its experiment: names, and paths of task files on this machine. */
+  readonly tasks: readonly string[];
   readonly lines: readonly ResultLine[];
   readonly checks: readonly Check[];
 }
@@ -39,27 +44,33 @@ export function check(name: string, problems: readonly string[], fine: string): 
 
 /**
  * Looks whether a run is whole and its parts belong together, from its folder and the task files alone: configuration, lines, their
- * number against the plan, scores against answers, the layer against the validation answers, hashes of tasks and vectors.
+ * number against the plan, scores against answers, the layer against the validation answers, hashes of tasks, pictures and vectors.
  *
- * @throws {XpatchError} RUN_INVALID when the folder is no run of an experiment
+ * @param options.data folder that the run's own task files are in: at the path that the experiment names them by, or directly.
+ *   Defaults to the current folder
+ * @throws {XpatchError} RUN_INVALID when the folder is no run of an experiment; ABORTED
  */
-export async function checkRun(path: string): Promise<CheckedRun> {
+export async function checkRun(
+  path: string,
+  { data = '.', signal }: { data?: string | undefined; signal?: AbortSignal | undefined } = {},
+): Promise<CheckedRun> {
   const manifest = await readManifest(path);
   if (manifest === undefined) {
     throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
   }
   const { lines, problems } = await linesOf(path, manifest);
+  const tasks = manifest.options.tasks.map((source) => findTask(source, data));
   const checks = [
     checkManifest(manifest),
     check('lines', problems, `${lines.length} whole lines, no query twice`),
     checkCounts(manifest, lines),
-    await checkQueries(manifest, lines),
+    await checkQueries(manifest, tasks, lines),
     checkScores(manifest, lines),
     checkLayers(manifest, lines),
-    await checkTasks(manifest),
+    await checkTasks(manifest, tasks, signal),
     await checkVectors(path, manifest, lines),
   ];
-  return { path, manifest, lines, checks };
+  return { path, manifest, tasks, lines, checks };
 }
 
 async function linesOf(path: string, { lines: recorded, results }: StoredManifest) {
@@ -108,7 +119,11 @@ function checkCounts({ plan }: StoredManifest, lines: readonly ResultLine[]): Ch
 }
 
 /** Whether the lines are about what the experiment asks, and expect what its tasks say. */
-async function checkQueries(manifest: StoredManifest, lines: readonly ResultLine[]): Promise<Check> {
+async function checkQueries(
+  manifest: StoredManifest,
+  sources: readonly string[],
+  lines: readonly ResultLine[],
+): Promise<Check> {
   const { options, tasks, shard, model } = manifest;
   const conditions = new Set(options.conditions.map(({ name }) => name));
   const wrong = lines.filter(
@@ -127,9 +142,9 @@ async function checkQueries(manifest: StoredManifest, lines: readonly ResultLine
     detail: `items and expected answers were not compared with the tasks: ${why}`,
   });
   try {
-    const cells = await loadCells(options);
+    const cells = await loadCells({ ...options, tasks: sources });
     if (cells.some(({ split: { task } }) => tasks[task.name]?.sha256 !== task.hash))
-      return notDone('put the task files of the run where they were');
+      return notDone('they are not those of the run. Name the folder of the task files with --data');
     const queries = new Queries({ experiment: options, cells }, model.nLayers, shard);
     problems.push(...lines.flatMap((line) => queries.problemOf(line) ?? []));
     if (problems.length === 0 && lines.length !== queries.lines)
@@ -137,7 +152,7 @@ async function checkQueries(manifest: StoredManifest, lines: readonly ResultLine
     return check('queries', problems, fine);
   } catch (error) {
     if (!(error instanceof XpatchError)) throw error;
-    return notDone(error.message);
+    return notDone(`${error.message} Name the folder of the task files with --data.`);
   }
 }
 
@@ -174,21 +189,43 @@ function checkLayers({ options: experiment }: StoredManifest, lines: readonly Re
   );
 }
 
-async function checkTasks({ options, tasks }: StoredManifest): Promise<Check> {
+/** A task file has its old path only on the machine of the run. */
+function findTask(source: string, data: string): string {
+  if (!isTaskFile(source)) return source;
+  const path = resolve(data, source);
+  // win32 knows both separators, whichever the run was made with.
+  return existsSync(path) ? path : resolve(data, win32.basename(source));
+}
+
+async function checkTasks(
+  { options, tasks }: StoredManifest,
+  sources: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<Check> {
   const problems: string[] = [];
   const missing: string[] = [];
-  for (const source of options.tasks) {
+  const pictures = usesPictures(options);
+  for (const source of sources) {
     try {
       const { name, hash } = await loadTask(source);
-      if (tasks[name]?.sha256 !== hash) problems.push(`${source} is not the file of the run`);
+      const recorded = tasks[name];
+      if (recorded?.sha256 !== hash) {
+        problems.push(`${source} is not the file of the run`);
+      } else if (pictures) {
+        const shown = await loadTask(source, { pictures, style: options.style });
+        const same = recorded.pictures === (await hashPictures(shown, signal));
+        if (!same) problems.push(`the pictures of ${name} are not those of the run`);
+      }
     } catch (error) {
-      if (!(error instanceof XpatchError)) throw error;
-      missing.push(error.message);
+      if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
+      (error.code === 'FILE_NOT_FOUND' ? missing : problems).push(error.message);
     }
   }
-  if (problems.length > 0 || missing.length === 0)
-    return check('tasks', problems, `${options.tasks.length} files of equal hash`);
-  return { name: 'tasks', state: 'not done', detail: missing[0] as string };
+  if (problems.length > 0 || missing.length === 0) {
+    return check('tasks', problems, `${sources.length} files of equal hash${pictures ? ', and their pictures' : ''}`);
+  }
+  const wayOut = 'Name the folder of the task files with --data; their pictures are looked for from there.';
+  return { name: 'tasks', state: 'not done', detail: `${missing[0]} ${wayOut}` };
 }
 
 async function checkVectors(path: string, manifest: StoredManifest, lines: readonly ResultLine[]): Promise<Check> {
@@ -253,7 +290,7 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
     ...memory,
     loadVector: async (name: string) => (await memory.loadVector(name)) ?? loadRunVector(path, name),
   };
-  await runExperiment(context, { ...manifest.options, conditions }, store, {
+  await runExperiment(context, { ...manifest.options, tasks: run.tasks, conditions }, store, {
     ...(foreign && { foreign }),
     ...(manifest.shard && { shard: manifest.shard }),
     ...(signal && { signal }),

@@ -5,15 +5,16 @@ import { paperBlocks } from './paper.js';
 /** Time and memory of prompting, patching and the bare query, beside the paper's. */
 export function computeReport(
   result: ComputeResult,
-  { title, notes, provenance }: { title: string; notes: readonly string[]; provenance: Report['provenance'] },
+  about: { title: string; preset?: string | undefined; notes: readonly string[]; provenance: Report['provenance'] },
 ): Report {
+  const { title, preset, notes, provenance } = about;
   return {
     title,
     introduction: notes,
     provenance,
     blocks: [
       { kind: 'table', name: 'compute', heading: 'Time and memory of one query', table: computeTable(result) },
-      ...paperBlocks('compute'),
+      ...paperBlocks(preset),
     ],
   };
 }

@@ -41,14 +41,14 @@ export function cosineByLayer(pairs: readonly VectorPair[]): CosineLayer[] {
  */
 export async function cosineBlocks(
   { conditions }: Experiment,
-  test: readonly ResultLine[],
+  tested: readonly ResultLine[],
   load: RunStore['loadVector'],
 ): Promise<Block[]> {
   const foreign = conditions.filter((c) => c.kind === 'patch' && c.foreign === true && c.control === undefined);
   const blocks: Block[] = [];
   for (const condition of foreign) {
     const own = twinOf(conditions, condition);
-    const named = (name: string | undefined) => namesOf(test.filter((line) => line.condition === name));
+    const named = (name: string | undefined) => namesOf(tested.filter((line) => line.condition === name));
     const [ours, theirs] = [named(own?.name), named(condition.name)];
     const pairs: VectorPair[] = [];
     for (const [key, { task, seed, vector }] of theirs) {
@@ -89,8 +89,10 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
   const series = [curve('same task', 'matched'), curve('mismatched tasks', 'mismatched')];
   const lowest = Math.min(0, ...series.flatMap(({ points }) => points.map(({ low }) => low)));
   const cells = (values: readonly number[]) =>
-    values.length > 0 ? [mean(values), Math.min(...values), Math.max(...values)] : [undefined, undefined, undefined];
-  const number = (name: string) => ({ name, digits: 4 });
+    values.length > 0
+      ? [mean(values), Math.min(...values), Math.max(...values), values.length]
+      : [undefined, undefined, undefined, 0];
+  const number = (name: string) => ({ name, digits: name === 'n' ? 0 : 4 });
   return [
     {
       kind: 'curves',
@@ -113,13 +115,10 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
         title,
         columns: [
           { name: 'layer', digits: 0 },
-          ...['same task', 'least', 'most', 'mismatched', 'least', 'most'].map(number),
+          ...['same task', 'least', 'most', 'n', 'mismatched', 'least', 'most', 'n'].map(number),
         ],
         rows: layers.map(({ layer, matched, mismatched }) => [layer, ...cells(matched), ...cells(mismatched)]),
-        notes: [
-          ...notes,
-          `${layers[0]?.matched.length ?? 0} pairs of one task, ${layers[0]?.mismatched.length ?? 0} mismatched ones.`,
-        ],
+        notes: [...notes, 'n: pairs of vectors.'],
       },
     },
   ];

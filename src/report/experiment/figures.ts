@@ -4,7 +4,7 @@ import { observationsOf } from '../../evaluation/tables.js';
 import type { Pace } from '../../lens/pace.js';
 import type { Figure, Panel, Point, Series } from '../figures/figure.js';
 import type { Block } from '../report.js';
-import { type ExperimentLines, queriesOf } from './lines.js';
+import { type ExperimentLines, layersApart, MAX_LAYERS, queriesOf, rowOf } from './lines.js';
 import { tasksOf } from './tables.js';
 
 const RANGES = 'Bands: 95 % bootstrap intervals over items, seeds held fixed.';
@@ -110,23 +110,31 @@ function isVariant({ spec, query, prompts, swaps = 0 }: Condition, all: readonly
   return swaps > 0 || (prompts !== undefined && fewer);
 }
 
-/** Accuracy by number of examples that the vector was made of: 0 is the instruction alone. */
-export async function examplesBlocks(experiment: Experiment, { test }: ExperimentLines, pace: Pace): Promise<Block[]> {
+/** Accuracy by number of examples that the vector was made of, a panel a layer: 0 is the instruction alone. */
+export async function examplesBlocks(
+  experiment: Experiment,
+  { test, rows, layers }: ExperimentLines,
+  pace: Pace,
+): Promise<Block[]> {
+  if (layers.length > MAX_LAYERS) return [];
   const own = experiment.conditions.filter(
     ({ kind, control, foreign, swaps, before, question }) =>
       kind === 'patch' && !control && !foreign && !swaps && before === undefined && question === undefined,
   );
   const byRow = grouped(test, ({ condition }) => condition);
-  const points = new Map(
-    await pace.map(own, (condition) => {
-      const x = examplesOf(condition, experiment);
-      return [condition, estimate(byRow.get(condition.name) ?? [], x)] as const;
-    }),
-  );
-  const pointsOf = (conditions: readonly Condition[]) =>
-    conditions.flatMap((condition) => points.get(condition) ?? []).sort((a, b) => a.x - b.x);
+  const points = new Map<string, Point[]>();
+  for (const condition of own) {
+    const x = examplesOf(condition, experiment);
+    const found = rows.filter((row) => row.condition === condition.name);
+    await pace.map(found, ({ name }) => points.set(name, estimate(byRow.get(name) ?? [], x)));
+  }
   const queries = [...new Set(own.map((condition) => condition.query ?? experiment.query))];
-  const panels = queries.map((query): Panel => {
+  const apart = queries.flatMap((query) => layersApart(layers).map((layer) => ({ query, layer })));
+  const panels = apart.map(({ query, layer }): Panel => {
+    const pointsOf = (conditions: readonly Condition[]) =>
+      conditions
+        .flatMap(({ name }) => points.get(rowOf(rows, name, layer)?.name ?? '') ?? [])
+        .sort((a, b) => a.x - b.x);
     const asked = own.filter((condition) => (condition.query ?? experiment.query) === query);
     const of = (spec: Condition['spec']) => asked.filter((condition) => condition.spec === spec);
     const series = [
@@ -137,7 +145,11 @@ export async function examplesBlocks(experiment: Experiment, { test }: Experimen
         points: of('ensemble').length > 0 ? pointsOf([...of('instruction'), ...of('ensemble')]) : [],
       },
     ].filter(({ points }) => new Set(points.map(({ x }) => x)).size > 1);
-    return { title: queries.length > 1 ? `${query} queries` : '', series };
+    const title = [
+      ...(queries.length > 1 ? [`${query} queries`] : []),
+      ...(layer === undefined ? [] : [`layer ${layer}`]),
+    ];
+    return { title: title.join(', '), series };
   });
   if (panels.every(({ series }) => series.length === 0)) return [];
   return [

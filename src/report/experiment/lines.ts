@@ -9,11 +9,22 @@ export interface ExperimentLines {
   readonly tested: readonly ResultLine[];
   /** One line a condition, task, seed and item: where a condition was patched at several layers, its name says which. */
   readonly test: readonly ResultLine[];
-  /** Names of the conditions that `test` has, in the experiment's order. */
-  readonly rows: readonly string[];
+  /** What `test` has, in the experiment's order. */
+  readonly rows: readonly Row[];
   /** Layers that patches were written at in the test, rising. */
   readonly layers: readonly number[];
 }
+
+/** A condition, at one layer where it patches. */
+export interface Row {
+  /** As the lines of `test` name it. */
+  readonly name: string;
+  readonly condition: string;
+  readonly layer?: number | undefined;
+}
+
+/** More patched layers than these are a sweep: comparisons of all of them would be a table that nobody reads. */
+export const MAX_LAYERS = 5;
 
 export function arrange(experiment: Experiment, lines: readonly ResultLine[]): ExperimentLines {
   // The order that `splitTask` gives to items: any other would do, if only it does not look at answers.
@@ -32,7 +43,7 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
     const own = tested.filter((line) => line.condition === condition.name);
     return [...new Set(own.flatMap(({ layer }) => layer ?? []))].sort((a, b) => a - b);
   };
-  const rows: string[] = [];
+  const rows: Row[] = [];
   const test: ResultLine[] = [];
   const layers = new Set<number>();
   for (const condition of experiment.conditions) {
@@ -41,13 +52,13 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
     for (const layer of at) layers.add(layer);
     if (own.length === 0) continue;
     if (at.length < 2) {
-      rows.push(condition.name);
+      rows.push({ name: condition.name, condition: condition.name, layer: at[0] });
       test.push(...own);
       continue;
     }
     for (const layer of at) {
       const name = atLayer(condition.name, layer);
-      rows.push(name);
+      rows.push({ name, condition: condition.name, layer });
       test.push(...own.filter((line) => line.layer === layer).map((line) => ({ ...line, condition: name })));
     }
   }
@@ -63,6 +74,16 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
 /** The name of a condition that was tested at several layers, at one of them. */
 export function atLayer(condition: string, layer: number | ''): string {
   return `${condition}, layer ${layer}`;
+}
+
+/** What a table or figure is made for by itself: each layer where there are several, undefined for the only one. */
+export function layersApart(layers: readonly number[]): (number | undefined)[] {
+  return layers.length > 1 ? [...layers] : [undefined];
+}
+
+/** The row of a condition, at a layer or at its only one. */
+export function rowOf(rows: readonly Row[], condition: string | undefined, layer: number | undefined): Row | undefined {
+  return rows.find((row) => row.condition === condition && (layer === undefined || row.layer === layer));
 }
 
 /** What the queries of some conditions are, for titles: `image`, `text`, or both. */

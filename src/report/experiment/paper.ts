@@ -25,9 +25,10 @@ interface PaperTables {
 /**
  * The paper's own numbers that belong beside an experiment: tables of their own, since other models made them.
  *
- * @param preset name of the experiment; one that the paper does not have gives none
+ * @param preset of the experiment; without one, and for one that the paper does not have, there are none
  */
-export function paperBlocks(preset: string): Block[] {
+export function paperBlocks(preset: string | undefined): Block[] {
+  if (preset === undefined) return [];
   const { source, tables } = JSON.parse(
     readFileSync(join(PACKAGE_ROOT, 'data', 'paper', 'tables.json'), 'utf8'),
   ) as PaperTables;

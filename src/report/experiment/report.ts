@@ -50,7 +50,7 @@ export async function experimentReport(
     const isOwn = !SCORES.some((name) => name === score);
     blocks.push({ kind: 'table', name: isOwn ? `score-${score}` : score, heading, table });
   }
-  blocks.push(...paperBlocks(experiment.name));
+  blocks.push(...paperBlocks(experiment.preset));
   /** A table of each score, where the experiment has it. */
   const add = async (name: string, heading: string, make: (score: Score) => Promise<Table | TextTable | undefined>) => {
     for (const score of scores) {
@@ -65,7 +65,7 @@ export async function experimentReport(
   blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
   const kl = divergenceTable(arranged);
   if (kl) blocks.push({ kind: 'table', name: 'divergence', heading: 'Divergence of the next token', table: kl });
-  if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.test, loadVector)));
+  if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.tested, loadVector)));
   for (const stage of ['test', 'validation'] as const)
     blocks.push(...(await sweepBlocks(experiment, arranged, stage, pace)));
   const examples = workedExamples(experiment, arranged);

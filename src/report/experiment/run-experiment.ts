@@ -6,7 +6,7 @@ import { planExperiment } from '../../evaluation/experiment/plan.js';
 import { Queries } from '../../evaluation/experiment/queries.js';
 import { type RunOptions, runExperiment } from '../../evaluation/experiment/run.js';
 import { ExperimentRun } from '../../evaluation/experiment/store.js';
-import { prepareStudy } from '../../evaluation/experiment/study.js';
+import { prepareStudy, usesPictures } from '../../evaluation/experiment/study.js';
 import type { Experiment, Plan, RunStore } from '../../evaluation/experiment/types.js';
 import { VectorMaker, vectorsOf } from '../../evaluation/experiment/vectors.js';
 import { RESULTS_FILE } from '../../evaluation/run-folder.js';
@@ -57,7 +57,8 @@ export async function runInFolder(
   await using run = await ExperimentRun.open(folder, await describe(context, experiment, plan, options));
   await onOpen?.(run);
   if (!run.complete && run.known.size + run.lost.size > 0) await mend(context, experiment, run, options);
-  const { layers } = await runExperiment(context, experiment, announcing(run, onSaved), options);
+  const store = announcing(run, onSaved);
+  const { layers } = await runExperiment(context, experiment, store, { work: plan.work, ...options });
   onReport?.();
   const report = await writeRunReport(run, signal);
   if (!run.complete) await run.finish({ layers });
@@ -103,7 +104,7 @@ async function describe(
   context: Context,
   experiment: Experiment,
   plan: Plan,
-  { command = '', notes = [], foreign, shard }: FolderRunOptions,
+  { command = '', notes = [], foreign, shard, signal }: FolderRunOptions,
 ): Promise<ExperimentManifest> {
   const { identity } = context.model;
   const description = await describeRun(context, {
@@ -112,6 +113,8 @@ async function describe(
     command,
     options: experiment,
     tasks: experiment.tasks,
+    pictureStyle: usesPictures(experiment) ? experiment.style : undefined,
+    signal,
   });
   return {
     ...description,

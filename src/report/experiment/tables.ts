@@ -13,7 +13,7 @@ import {
 } from '../../evaluation/tables.js';
 import type { Pace } from '../../lens/pace.js';
 import type { TextTable } from '../report.js';
-import { type ExperimentLines, queriesOf } from './lines.js';
+import { atLayer, type ExperimentLines, layersApart, MAX_LAYERS, queriesOf, type Row, rowOf } from './lines.js';
 
 const RANGES = 'Ranges: 95 % bootstrap intervals over items, seeds held fixed.';
 
@@ -41,7 +41,7 @@ export function scoreTable(
   const options = {
     title: `${what} on ${queriesOf(experiment)} queries (${score} score)`,
     score,
-    conditions: rows.filter(has),
+    conditions: rows.map(({ name }) => name).filter(has),
     tasks: tasksOf(experiment, test),
     notes: [...notes, ...layerNotes(experiment, layers), ...(experiment.ignoreCase ? ['Case does not count.'] : [])],
   };
@@ -61,17 +61,24 @@ export function tasksOf({ tasks }: Experiment, lines: readonly ResultLine[]): st
 function layerNotes({ layers: chosen }: Experiment, layers: readonly number[]): string[] {
   if (layers.length === 0) return [];
   const how = chosen === 'validation' ? ', chosen on validation items' : '';
-  return [`Patches at layer ${layers.join(', ')} (0-based block output)${how}.`];
+  const note = `Patches at layer ${layers.join(', ')} (0-based block output)${how}.`;
+  if (layers.length <= MAX_LAYERS) return [note];
+  const left = 'no table of differences or of specifications by query, and no curve over examples';
+  return [
+    note,
+    `These are more than ${MAX_LAYERS} layers, so there is ${left}: ask for fewer, such as layers: [3, 4].`,
+  ];
 }
 
-/** The comparisons of an experiment under one score; none when it has nothing to compare. */
+/** The comparisons of an experiment under one score, layer by layer; none when it has nothing to compare, or too many layers. */
 export async function differencesTable(
   experiment: Experiment,
-  { test }: ExperimentLines,
+  { test, rows, layers }: ExperimentLines,
   score: Score,
   pace: Pace,
 ): Promise<TextTable | undefined> {
-  const comparisons = await compareConditions(test, pairsOf(experiment), score, pace);
+  if (layers.length > MAX_LAYERS) return undefined;
+  const comparisons = await compareConditions(test, pairsOfRows(experiment, rows), score, pace);
   if (comparisons.length === 0) return undefined;
   return {
     title: `Differences of conditions (${score} score)`,
@@ -104,32 +111,50 @@ export async function differencesTable(
   };
 }
 
+/** A patch at one layer is compared with another one at the same layer, and with what has none. */
+function pairsOfRows(experiment: Experiment, rows: readonly Row[]): [first: string, second: string][] {
+  const rowsOf = (condition: string) => rows.filter((row) => row.condition === condition);
+  return pairsOf(experiment).flatMap(([first, second]) =>
+    rowsOf(first).flatMap((a) =>
+      rowsOf(second)
+        .filter((b) => b.layer === undefined || b.layer === a.layer)
+        .map((b): [string, string] => [a.name, b.name]),
+    ),
+  );
+}
+
 /** Specification by query: the mean over tasks of Prompt and Patch. For experiments with more than one kind of query. */
 export async function matrixTable(
   experiment: Experiment,
-  { test }: ExperimentLines,
+  { test, rows: found, layers }: ExperimentLines,
   score: Score,
   pace: Pace,
 ): Promise<Table | undefined> {
+  if (layers.length > MAX_LAYERS) return undefined;
   const { conditions, query } = experiment;
   const plain = conditions.filter(isPlain);
   const queries = [...new Set(plain.map((condition) => condition.query ?? query))].sort();
   if (queries.length < 2) return undefined;
-  const columns = queries.flatMap((one) =>
-    ['prompt', 'patch'].map((kind) => ({ one, kind, name: `${one} query, ${kind}` })),
-  );
+  const columns = queries.flatMap((one) => [
+    { one, kind: 'prompt', layer: undefined, name: `${one} query, prompt` },
+    ...layersApart(layers).map((layer) => {
+      const name = `${one} query, patch`;
+      return { one, kind: 'patch', layer, name: layer === undefined ? name : atLayer(name, layer) };
+    }),
+  ]);
   const specs = ['text', 'image', 'instruction', 'ensemble'] as const;
-  const cellOf = (spec: Condition['spec'], one: string, kind: string): Cell | undefined => {
+  const cellOf = (spec: Condition['spec'], { one, kind, layer }: (typeof columns)[number]): Cell | undefined => {
     const condition = plain.find((c) => c.kind === kind && c.spec === spec && (c.query ?? query) === one);
+    const row = rowOf(found, condition?.name, layer);
     const own = observationsOf(
-      test.filter((line) => line.condition === condition?.name),
+      test.filter((line) => line.condition === row?.name),
       score,
     );
     return own.length > 0 ? bootstrapInterval(own) : undefined;
   };
   const rows = await pace.map(specs, (spec) => ({
     label: spec,
-    cells: columns.map(({ one, kind }) => cellOf(spec, one, kind)),
+    cells: columns.map((column) => cellOf(spec, column)),
   }));
   const names = columns.map(({ name }) => name);
   const filled = rows.filter(({ cells }) => cells.some((cell) => cell !== undefined));
@@ -150,7 +175,7 @@ function isPlain({ kind, control, foreign, prompts, swaps, before, question }: C
 
 /** How far foreign vectors move what the model says next from what its own vectors make it say. */
 export function divergenceTable({ test, rows }: ExperimentLines): TextTable | undefined {
-  const measured = rows.flatMap((row) => {
+  const measured = rows.flatMap(({ name: row }) => {
     const values = test.flatMap(({ condition, kl }) => (condition === row && kl !== undefined ? [kl] : []));
     return values.length > 0 ? [{ row, values: values.sort((a, b) => a - b) }] : [];
   });
@@ -186,13 +211,14 @@ export async function noisyTable(
 ): Promise<Table | undefined> {
   const conditions = experiment.conditions
     .filter(({ kind, spec, control, foreign }) => kind === 'patch' && spec === 'instruction' && !control && !foreign)
-    .filter(({ name }) => rows.includes(name))
     .sort((a, b) => (a.swaps ?? 0) - (b.swaps ?? 0));
-  if (!conditions.some(({ swaps = 0 }) => swaps > 0)) return undefined;
+  if (!conditions.some(({ name, swaps = 0 }) => swaps > 0 && rowOf(rows, name, undefined))) return undefined;
   const options = {
     title: `Vectors of noisy instructions on ${queriesOf(experiment)} queries (${score} score)`,
     score,
-    conditions: conditions.map(({ name }) => name),
+    conditions: conditions.flatMap(({ name }) =>
+      rows.filter(({ condition }) => condition === name).map((row) => row.name),
+    ),
     tasks: tasksOf(experiment, test),
     notes: ['Swaps of neighbouring letters in the instruction that the vector is read from.'],
   };
@@ -221,7 +247,7 @@ export async function conflictTable(
     { name: 'neither', of: (line: ResultLine) => !patched(line) && !local(line) },
   ];
   const names = columns.map(({ name }) => name);
-  const labels = rows.filter((row) => asked.some(({ condition }) => condition === row));
+  const labels = rows.map(({ name }) => name).filter((row) => asked.some(({ condition }) => condition === row));
   const counted = await pace.map(labels, (label) => {
     const own = asked.filter(({ condition }) => condition === label);
     const cells = columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }))));

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { basename, resolve } from 'node:path';
+import { basename, resolve, win32 } from 'node:path';
 import type { Experiment, ResultLine } from '../../evaluation/experiment/types.js';
-import { PACKAGE_ROOT } from '../../package-root.js';
+import { picturesFolder } from '../../tasks/task.js';
 import type { WorkedExample } from '../report.js';
 import { atLayer, type ExperimentLines } from './lines.js';
 import { tasksOf } from './tables.js';
@@ -19,7 +19,7 @@ export function workedExamples(experiment: Experiment, { test }: ExperimentLines
     return {
       task,
       query: picture === undefined ? first.item : basename(picture),
-      ...(picture !== undefined && { picture }),
+      ...(picture !== undefined && existsSync(picture) && { picture }),
       expected: first.expected,
       answers: experiment.conditions.flatMap(({ name }) => {
         const line = same.find(({ condition }) => named(condition, name));
@@ -29,14 +29,14 @@ export function workedExamples(experiment: Experiment, { test }: ExperimentLines
   });
 }
 
-/** The picture of an image query is the last one of its prompt; undefined where it is not on this machine. */
-function pictureOf({ conditions, query }: Experiment, lines: readonly ResultLine[]): string | undefined {
+/** The picture of an image query is the last one of its prompt; it may be missing on this machine. */
+function pictureOf({ conditions, query, tasks }: Experiment, lines: readonly ResultLine[]): string | undefined {
   const shown = lines.find(({ condition }) =>
     conditions.some((one) => named(condition, one.name) && (one.query ?? query) === 'image'),
   );
   const name = shown?.prompt?.images?.at(-1);
-  const path = name === undefined ? undefined : resolve(PACKAGE_ROOT, name);
-  return path !== undefined && existsSync(path) ? path : undefined;
+  const source = tasks.find((task) => win32.parse(task).name === shown?.task);
+  return name && resolve(picturesFolder(source ?? ''), name);
 }
 
 /** Whether a line is of a condition, at whatever layer. */

@@ -1,0 +1,30 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { XpatchError } from '../errors.js';
+import type { Task } from './task.js';
+
+/**
+ * SHA-256, hex, over the names and contents of a task's pictures: alike on every machine that has them. Only of a task that was
+ * loaded with pictures. Files are read in pieces.
+ *
+ * @throws {XpatchError} FILE_NOT_FOUND; ABORTED
+ */
+export async function hashPictures({ pictures }: Pick<Task, 'pictures'>, signal?: AbortSignal): Promise<string> {
+  const whole = createHash('sha256');
+  for (const [path, name] of [...(pictures ?? [])].sort(([, a], [, b]) => (a < b ? -1 : 1))) {
+    whole.update(`${JSON.stringify(name)} ${await hashFile(path, signal)}\n`);
+  }
+  return whole.digest('hex');
+}
+
+async function hashFile(path: string, signal: AbortSignal | undefined): Promise<string> {
+  const hash = createHash('sha256');
+  try {
+    for await (const chunk of createReadStream(path, { signal })) hash.update(chunk as Buffer);
+  } catch (cause) {
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'The hash of the pictures was not finished.', { cause });
+    const message = `The picture ${path} cannot be read: ${(cause as Error).message}. Put it back, or mend the task.`;
+    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
+  }
+  return hash.digest('hex');
+}

@@ -1,0 +1,40 @@
+import { afterEach, beforeEach, expect, jest, test } from '@jest/globals';
+import { ProgressLine } from '../../src/cli/progress.js';
+import { RunRate } from '../../src/cli/run-rate.js';
+
+beforeEach(() => void jest.useFakeTimers());
+afterEach(() => void jest.useRealTimers());
+
+function stream(isTTY: boolean) {
+  const written: string[] = [];
+  const write = (text: string) => written.push(text) > 0;
+  return { written, stream: { isTTY, columns: 100, write } as unknown as NodeJS.WriteStream };
+}
+
+test.each([
+  [true, ' ████░░░░░░░░░░░░ 25 %, 3 of 12'],
+  [false, ' 25 %, 3 of 12\n'],
+])('how far it is, on a terminal (%s) as a bar too, and nothing in the first two seconds', (isTTY, expected) => {
+  const { written, stream: out } = stream(isTTY);
+  const line = new ProgressLine(true, out);
+  line.update('test queries', 0.25, '3 of 12');
+  jest.advanceTimersByTime(1900);
+  expect(written).toEqual([]);
+  jest.advanceTimersByTime(5000);
+  expect(written.at(-1)).toContain(`xpatch: test queries${expected}`);
+  line.update('test queries', 1, '12 of 12');
+  jest.advanceTimersByTime(5000);
+  expect(written.at(-1)).toContain(isTTY ? `${'█'.repeat(16)} 100 %` : ' 100 %');
+  line.done();
+  expect(jest.getTimerCount()).toBe(0);
+});
+
+test('a rate is that of the last half minute', () => {
+  const rate = new RunRate();
+  expect(rate.at(0, 100, 0)).toEqual({});
+  expect(rate.at(10, 100, 1000)).toEqual({ perSecond: 10, left: 9 });
+  for (let second = 2; second <= 60; second++) rate.at(10 + second, 1000, second * 1000);
+  expect(rate.at(71, 1000, 61_000).perSecond).toBeCloseTo(1, 1);
+  rate.reset();
+  expect(rate.at(71, 1000, 62_000)).toEqual({});
+});
