@@ -1,8 +1,11 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
+import { XpatchError } from '../errors.js';
 import { loadExperiment } from '../evaluation/experiment/config.js';
 import { PRESETS } from '../evaluation/experiment/presets.js';
 import { parseShard } from '../evaluation/experiment/shard.js';
+import { MANIFEST_FILE } from '../evaluation/run-folder.js';
 import { findEntry } from '../model/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { type ModelArguments, modelOptions, type OutputArguments, outputOptions, printJson } from './common.js';
@@ -20,6 +23,7 @@ interface EvalArguments extends ModelArguments, OutputArguments {
   plan: boolean;
   memory?: string;
   shard?: string;
+  resume: boolean;
 }
 
 /** `xpatch eval`: an experiment of a preset or of a config file. */
@@ -49,7 +53,12 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
             },
           ),
         )
-        .group(['set', 'plan', 'memory', 'shard', 'output'], 'Experiment:'),
+        .option('resume', {
+          type: 'boolean',
+          default: true,
+          describe: 'Go on with the run in the folder of --output; --no-resume refuses one that is there',
+        })
+        .group(['set', 'plan', 'memory', 'shard', 'output', 'resume'], 'Experiment:'),
       [
         ['The presets', 'eval'],
         ["The paper's main table", 'eval main -m demo'],
@@ -68,6 +77,10 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
       throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
     if (args.output === '') throw usageError('--output names no folder.');
     if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
+    if (!args.resume && args.output !== undefined && existsSync(join(args.output, MANIFEST_FILE))) {
+      const message = `${args.output} holds a run already. Name another folder, or leave --no-resume out to go on with it.`;
+      throw new XpatchError('FILE_WRITE', message);
+    }
     const loaded = await loadExperiment(source, args.set, findEntry(args.model)?.baseModel);
     if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
       throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
@@ -147,7 +160,11 @@ export function parseBytes(text: string): number {
 
 /** The command line as it was given, with the folder in it, so that it goes on with the run. */
 export function commandWith(folder: string | undefined): string {
-  const given = process.argv.slice(2);
+  // What goes on with a run must not refuse it.
+  const isResume = (arg: string | undefined) => /^--(no-)?resume(=|$)/.test(arg ?? '');
+  const given = process.argv
+    .slice(2)
+    .filter((arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)));
   const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
   const args = folder === undefined || named ? given : [...given, '-o', folder];
   return commandLine(args);

@@ -35,13 +35,11 @@ export const merge: CommandModule<unknown, MergeArguments> = {
       await using run = await mergeShards(runs.map(String), output, commandLine());
       for (const note of run.notes) progress.note(note);
       const lines = run.known.size;
-      if (!run.complete) {
-        progress.update('writing the report');
-        // Not imported at the top: it loads sharp, and doctor must start where that does not work.
-        const { writeRunReport } = await import('../report/experiment/run.js');
-        await writeRunReport(run, signal);
-        await run.finish();
-      }
+      progress.update('writing the report');
+      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+      const { writeRunReport } = await import('../report/experiment/run.js');
+      await writeRunReport(run, signal);
+      if (!run.complete) await run.finish();
       progress.done();
       if (json) printJson({ output, shards: runs.length, lines });
       else process.stdout.write(`${lines} lines of ${runs.length} shards.\nReport: ${join(output, 'report.html')}\n`);

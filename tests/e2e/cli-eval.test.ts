@@ -1,6 +1,16 @@
 // `xpatch eval` on the shipped model: plans, runs, what stops a run, and going on with it.
 import type { ChildProcess } from 'node:child_process';
-import { copyFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -213,6 +223,49 @@ describe('a run', () => {
     expect(after).toEqual(before);
     const { stdout } = await cli.run([...RUN, '-o', 'whole', '--quiet']);
     expect(stdout).toMatch(/Text Patch.*\n[\s\S]*Report: whole\/report\.html\n$/);
+  });
+
+  test('is gone on with unless --no-resume says otherwise', async () => {
+    const before = linesOf('whole');
+    const outcome = await cli.run([...RUN, '-o', 'whole', '--no-resume', '--json']);
+    expect(outcome.code).toBe(1);
+    expect(eventsOf(outcome)).toEqual([
+      { error: { code: 'FILE_WRITE', message: expect.stringMatching(/^whole holds a run already.*--no-resume/) } },
+    ]);
+    expect(linesOf('whole')).toEqual(before);
+    expect((await cli.run([...RUN, '-o', 'whole', '--resume', '--quiet'])).code).toBe(0);
+    // The command that goes on with a run is without it.
+    expect((await cli.run([...RUN, '-o', 'fresh', '--no-resume', '--quiet'])).code).toBe(0);
+    const { command } = JSON.parse(readFileSync(join(cli.folder, 'fresh', 'manifest.json'), 'utf8'));
+    expect(command).toMatch(/^xpatch eval small\.yaml -m demo .* -o fresh --quiet$/);
+  });
+
+  test('that was complete and has lost lines, a vector or its report is mended', async () => {
+    const path = (...names: string[]) => join(cli.folder, 'fresh', ...names);
+    const vector = readdirSync(path('vectors'))[0] as string;
+    truncateSync(path('results.jsonl'), statSync(path('results.jsonl')).size - 100);
+    for (const name of ['report.html', 'tables', join('vectors', vector)]) rmSync(path(name), { recursive: true });
+    const events = eventsOf(await cli.run([...RUN, '-o', 'fresh', '--json']));
+    expect(events.flatMap(({ event, text }) => (event === 'note' ? [text] : []))).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/was complete and has lost/),
+        expect.stringContaining(vector.slice(0, -12)),
+      ]),
+    );
+    expect(events.find(({ event }) => event === 'start')).toMatchObject({ known: LINES - 1 });
+    expect(events.at(-1)?.event).toBe('done');
+    expect(linesOf('fresh')).toEqual(undisturbed);
+    const { ok } = await cli.json('verify', 'fresh', '--sample', '0');
+    expect(ok).toBe(true);
+    expect(existsSync(path('report.html'))).toBe(true);
+
+    appendFileSync(path('results.jsonl'), (undisturbed[0] as string).replace('"item":"', '"item":"x'));
+    appendFileSync(path('results.jsonl'), '\n');
+    const refused = eventsOf(await cli.run([...RUN, '-o', 'fresh', '--json'])).at(-1)?.error;
+    expect(refused).toMatchObject({
+      code: 'RUN_INVALID',
+      message: expect.stringMatching(/results\.jsonl was changed/),
+    });
   });
 
   test('of another config is refused', async () => {

@@ -93,7 +93,7 @@ test('shards that were made in two folders become the run of one', async () => {
 
 test('what cannot be found is not done, and what is another one fails', async () => {
   const lacking = await verify('whole');
-  expect(lacking).toMatchObject({ code: 0, notOk: ['tasks not done', 'answers not done'] });
+  expect(lacking).toMatchObject({ code: 0, notOk: ['queries not done', 'tasks not done', 'answers not done'] });
   expect(lacking.tasks).toMatch(/Cannot read the task file .*food\.json.*--data/);
   await withOtherPicture(HERE, async () => {
     const failed = await verify('whole', '--data', join('..', HERE), '--sample', '0');

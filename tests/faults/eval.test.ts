@@ -1,6 +1,15 @@
 // `xpatch eval` on the demo model under everything that ends a run: in the end the lines and tables of an undisturbed one.
 import type { ChildProcess } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
@@ -105,6 +114,23 @@ test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, asy
   }
   expect(await finish(run)).toEqual(undisturbed);
 }, 1_800_000);
+
+test('a complete run that lost lines, vectors and tables, killed while it is mended, ends as it was', async () => {
+  const run = newRun();
+  expect(await finish(run)).toEqual(undisturbed);
+  const results = join(run, 'results.jsonl');
+  const lines = readFileSync(results, 'utf8').split('\n');
+  writeFileSync(results, lines.filter((_, i) => i % 3 > 0).join('\n'));
+  for (const name of ['tables', 'vectors', 'report.html']) rmSync(join(run, name), { recursive: true });
+  const child = start(run);
+  await next(child, 'batch');
+  kill(child, true);
+  await ending(child);
+  expect(await finish(run)).toEqual(undisturbed);
+  expect(await finish(run)).toEqual(undisturbed);
+  const vectors = new Set(wholeLines(run).flatMap(({ vector }) => (vector ? [`${vector}.safetensors`] : [])));
+  expect(readdirSync(join(run, 'vectors'))).toEqual(expect.arrayContaining([...vectors]));
+}, 300_000);
 
 describe('the process with the model', () => {
   test('is started again when it crashes, and the run ends as if nothing had happened', async () => {

@@ -1,9 +1,11 @@
 // The main job on the shipped model: vectors of text examples make it do the task on pictures of a style it never saw.
-import { readdir, readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import {
   type Context,
+  checkRun,
   compareConditions,
   type Experiment,
   type FolderRun,
@@ -154,6 +156,57 @@ test('an aborted run ends with ABORTED, keeps what it wrote, goes on, and leaves
   await expect(context.pass([{ prompt: await model.prompt('Q:Peru\nA:'), topK: 1 }])).resolves.toHaveLength(1);
   const { run: whole } = await runInFolder(context, small, path, how);
   expect(whole.manifest).toMatchObject({ status: 'complete', lines: whole.known.size });
+}, 120_000);
+
+test('a run that was damaged is whole again after the same call, and lines that are not its own stop it', async () => {
+  const path = join(parent, 'damaged');
+  const small = { ...experiment, test: 6, validation: 6, prompts: 6 };
+  const results = join(path, 'results.jsonl');
+  const vectors = ['country-capital.text.seed1', 'country-capital.text.random-vector.seed1'].map((name) =>
+    join(path, 'vectors', `${name}.safetensors`),
+  );
+  const files = [join(path, 'report.html'), join(path, 'tables', 'lenient.csv'), ...vectors];
+  const state = async () => ({
+    lines: (await readFile(results, 'utf8')).split('\n').sort(),
+    files: await Promise.all(files.slice(1).map((file) => readFile(file, 'utf8'))),
+    page: existsSync(files[0] as string),
+  });
+  await runInFolder(context, small, path, how);
+  const whole = await state();
+
+  const text = await readFile(results, 'utf8');
+  const damages: (() => Promise<unknown>)[] = [
+    () => Promise.all(vectors.map((file) => rm(file))),
+    () => Promise.all(files.map((file) => rm(file))),
+    () => writeFile(results, text.slice(0, -1000)),
+    () => writeFile(results, text.slice(text.indexOf('\n') + 1)),
+    () => Promise.all([rm(results), rm(vectors[0] as string)]),
+  ];
+  for (const damage of damages) {
+    await damage();
+    const { run: mended } = await runInFolder(context, small, path, how);
+    expect(mended.manifest).toMatchObject({ status: 'complete', lines: mended.known.size });
+    expect(await state()).toEqual(whole);
+    expect((await checkRun(path)).checks.filter((check) => check.state !== 'ok')).toEqual([]);
+  }
+
+  const line = JSON.parse(text.split('\n').at(-2) as string) as ResultLine;
+  const strange = [
+    [
+      { ...line, item: 'Atlantis' },
+      /^Line \d+ of .*results\.jsonl was changed: .*Atlantis.* is none of its queries\. Delete/,
+    ],
+    [{ ...line, expected: 'x\u202e' }, /has expected "x ", by the task it is/],
+    [{ ...line, condition: 'Text Patch', layer: line.layer === 0 ? 1 : 0 }, /lines, and \d+ were planned/],
+  ] as const;
+  for (const [changed, message] of strange) {
+    const manifest = JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8'));
+    await writeFile(join(path, 'manifest.json'), JSON.stringify({ ...manifest, status: 'running' }));
+    const others = whole.lines.filter((other) => other !== JSON.stringify(line) && other !== '');
+    await writeFile(results, `${[...others, JSON.stringify(changed)].join('\n')}\n`);
+    await expectError(() => runInFolder(context, small, path, how), 'RUN_INVALID', message);
+    expect(JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8')).status).toBe('running');
+  }
 }, 120_000);
 
 test('what cannot run is refused before anything is written', async () => {

@@ -6,6 +6,7 @@ import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
 import { planExperiment } from '../../src/evaluation/experiment/plan.js';
 import { runExperiment } from '../../src/evaluation/experiment/run.js';
 import type { Condition, Experiment, ResultLine, RunStore } from '../../src/evaluation/experiment/types.js';
+import { strictMatch } from '../../src/evaluation/scoring.js';
 import { type Context, type Intervention, loadModel, loadTask, type Model, type PromptPart } from '../../src/index.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
@@ -126,6 +127,11 @@ test('planned answers are those of one prompt, one layer at a time, in experimen
       const stop = line.stage === 'validation' ? [] : ['\n'];
       const [alone] = await context.generate([{ prompt, interventions }], { maxTokens, stop });
       expect({ ...line, prompt: undefined, answer: alone.text }).toEqual({ ...line, prompt: undefined });
+      if (line.stage === 'test') {
+        const cut = alone.finish === 'length';
+        const strict = !cut && strictMatch(alone.text, line.expected);
+        expect({ cut: line.cut, strict: line.strict }).toEqual({ cut: cut || undefined, strict });
+      }
       if (line.delta !== undefined && line.vector !== undefined) {
         expect((alone.interventions[0]?.delta as number) / line.delta).toBeCloseTo(1, 3);
       }

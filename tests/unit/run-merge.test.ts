@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { mergeShards } from '../../src/evaluation/experiment/merge.js';
@@ -118,6 +118,30 @@ describe('merged shards', () => {
     await expectError(() => merge([first, vectors]), 'RUN_MISMATCH', /food-color\.text\.seed1 .*layer 0/);
   });
 
+  test('that were changed after they were complete are refused, each file of them', async () => {
+    const [first, second] = (await shardsOf(2)) as [string, string];
+    const lines = join(second, 'results.jsonl');
+    const vector = join(second, 'vectors', 'food-color.text.seed1.safetensors');
+    const text = await readFile(lines, 'utf8');
+    for (const [file, change] of [
+      [lines, () => writeFile(lines, `${text.slice(0, -1)}\n${text.slice(text.lastIndexOf('{'))}`)],
+      [lines, () => writeFile(lines, text.replace('"answer":"', '"answer":"x'))],
+      [lines, () => writeFile(lines, text.slice(0, -9))],
+      [lines, () => rm(lines)],
+      [vector, () => sampleVector(1.001).save(vector)],
+      [vector, () => rm(vector)],
+    ] as const) {
+      const before = await readFile(file);
+      await change();
+      const message = new RegExp(
+        `${second} is not what it was.*${file.slice(second.length + 1)}.*Start its command again`,
+      );
+      await expectError(() => merge([first, second]), 'RUN_INVALID', message);
+      await writeFile(file, before);
+    }
+    await (await merge([first, second])).close();
+  });
+
   test('that are missing, not complete, no shards, or of another experiment are refused', async () => {
     const [first, , third] = await shardsOf(3);
     await expectError(() => merge([first as string, third as string]), 'RUN_INVALID', /Shards are missing: 2\/3\./);
@@ -132,7 +156,7 @@ describe('merged shards', () => {
     const config = { ...EXPERIMENT, shots: 3 };
     const foreign = await ExperimentRun.open(
       newPath(),
-      sampleManifest({ options: config, shard: { index: 2, of: 3 } }),
+      sampleManifest({ options: config, shard: { index: 2, of: 3 }, plan: [] }),
     );
     await foreign.finish();
     await expectError(() => merge([first as string, foreign.path]), 'RUN_MISMATCH', /experiment\.shots: 3 and 5/);

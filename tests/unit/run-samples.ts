@@ -57,6 +57,7 @@ export function sampleLines(experiment = EXPERIMENT): ResultLine[] {
         for (let i = 0; i < experiment[stage]; i++) {
           const item = `${stage} ${i}\n\u0000שלום 😀`;
           for (const { name, kind } of experiment.conditions) {
+            if (stage === 'validation' && kind !== 'patch') continue;
             const layers = kind !== 'patch' ? [undefined] : stage === 'test' ? [1] : [0, 1, 2];
             for (const layer of layers) answer({ stage, condition: name, task, seed, item }, layer);
           }

@@ -11,7 +11,8 @@ import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 
 const parent = await temporaryFolder();
-const LINES = sampleLines();
+/** Without the names of vectors, whose files most of these runs do without. */
+const LINES = sampleLines().map(({ vector: _, ...line }): ResultLine => line);
 let runs = 0;
 const newPath = () => join(parent, `run-${runs++}`);
 const results = (path: string) => join(path, 'results.jsonl');
@@ -130,7 +131,8 @@ describe('a run', () => {
     await run.saveVector('a.text.seed1', sampleVector(7));
     expect((await run.loadVector('a.text.seed1'))?.toArray()).toEqual(sampleVector(7).toArray());
     await truncate(join(path, 'vectors', 'a.text.seed1.safetensors'), 100);
-    await expectError(() => run.loadVector('a.text.seed1'), 'VECTOR_INVALID', /a\.text\.seed1/);
+    const damaged = /a\.text\.seed1\.safetensors is damaged\. Delete it and start the run again/;
+    await expectError(() => run.loadVector('a.text.seed1'), 'VECTOR_INVALID', damaged);
     for (const name of ['../a', 'a/b', '', '.a', 'a\\b', 'a\0']) {
       await expectError(() => run.saveVector(name, sampleVector(1)), 'INVALID_ARGUMENT', /cannot name a vector/);
     }
@@ -153,6 +155,89 @@ describe('a run', () => {
     expect(await linesOf(one)).toEqual(LINES);
     await expect(one.append([{ ...LINES[0], item: 'new' } as ResultLine])).rejects.toThrow(/complete/);
     expect((await readdir(path)).sort()).toEqual(['manifest.json', 'results.jsonl', 'vectors']);
+  });
+
+  const [first, ...others] = LINES as [ResultLine, ...ResultLine[]];
+  const ALL = [{ ...first, vector: 'named' }, ...others];
+  /** A complete run with two vectors, of which one is named by a line. */
+  async function completeRun(): Promise<string> {
+    const path = newPath();
+    const run = await ExperimentRun.open(path, sampleManifest());
+    await run.append(ALL);
+    for (const name of VECTORS) await run.saveVector(name, sampleVector(1));
+    await run.finish();
+    return path;
+  }
+  const VECTORS = ['named', 'source'];
+  const vectorPath = (path: string, name: string) => join(path, 'vectors', `${name}.safetensors`);
+
+  const whole = textOf(ALL);
+  const last = whole.length - textOf(LINES.slice(-1)).length;
+  test.each<[string, Buffer | undefined, number, string[]]>([
+    ['its last bytes', Buffer.from(whole).subarray(0, -100), LINES.length - 1, ['complete', 'torn']],
+    ['its last line', Buffer.from(whole.slice(0, last)), LINES.length - 1, ['complete']],
+    ['a line in the middle', Buffer.from(textOf(ALL.toSpliced(7, 1))), LINES.length - 1, ['complete']],
+    ['all of its lines', undefined, 0, ['complete']],
+  ])('that was complete and has lost %s goes on, and no line is doubled', async (_, bytes, left, notes) => {
+    const path = await completeRun();
+    if (bytes === undefined) await rm(results(path));
+    else await writeFile(results(path), bytes);
+    {
+      await using run = await ExperimentRun.open(path, sampleManifest());
+      expect([run.complete, run.known.size, run.lost.size]).toEqual([false, left, 0]);
+      expect(run.notes).toEqual(notes.map((note) => expect.stringContaining(note)));
+      const { status, lines, vectors, results: hash } = JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8'));
+      expect([status, lines, vectors, hash]).toEqual(['running', undefined, undefined, undefined]);
+      await run.append(ALL);
+      await run.finish();
+    }
+    await using run = await ExperimentRun.open(path, sampleManifest());
+    expect([run.complete, run.notes]).toEqual([true, []]);
+    const text = await readFile(results(path), 'utf8');
+    expect(text.split('\n').sort()).toEqual(whole.split('\n').sort());
+  });
+
+  test('that was complete and has lost vectors goes on, and knows which', async () => {
+    const path = await completeRun();
+    for (const name of VECTORS) await rm(vectorPath(path, name));
+    const open = async () => {
+      await using run = await ExperimentRun.open(path, sampleManifest());
+      return { complete: run.complete, lost: [...run.lost], known: run.known.size };
+    };
+    expect(await open()).toEqual({ complete: false, lost: VECTORS, known: LINES.length });
+    // A run that is under way knows only those that its lines name.
+    expect(await open()).toEqual({ complete: false, lost: ['named'], known: LINES.length });
+  });
+
+  test.each<[string, (path: string) => Promise<void>, RegExp]>([
+    ['a line', (path) => writeFile(results(path), whole.replace('"rank":', '"rank":1')), /results\.jsonl was changed/],
+    ['a line too many', (path) => appendFile(results(path), textOf([{ ...LINES[0], item: 'x' }])), /results\.jsonl/],
+    ['a line twice', (path) => appendFile(results(path), textOf(ALL.slice(0, 1))), /results\.jsonl was changed/],
+    ['a vector', (path) => sampleVector(2).save(vectorPath(path, 'source')), /source\.safetensors was changed/],
+    ['half a vector', (path) => truncate(vectorPath(path, 'source'), 50), /source\.safetensors was changed/],
+    ['a vector more', (path) => sampleVector(2).save(vectorPath(path, 'more')), /more\.safetensors was changed/],
+  ])('that was complete and has %s that it had not is refused, and left as it is', async (_, change, message) => {
+    const path = await completeRun();
+    await change(path);
+    const files = async () => [await readFile(results(path)), await readFile(join(path, 'manifest.json'))];
+    const before = await files();
+    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', message);
+    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', /delete it and start the run/);
+    expect(await files()).toEqual(before);
+  });
+
+  test.each([
+    ['more', [...LINES, { ...(LINES[0] as ResultLine), item: 'x' }], LINES.length + 1],
+    ['fewer', LINES.slice(1), LINES.length - 1],
+  ])('with %s lines than were planned does not become complete', async (_, lines, n) => {
+    await using run = await ExperimentRun.open(newPath(), sampleManifest());
+    await run.append(lines);
+    await expectError(
+      () => run.finish(),
+      'RUN_INVALID',
+      new RegExp(`has ${n} lines, and ${LINES.length} were planned`),
+    );
+    expect(JSON.parse(await readFile(join(run.path, 'manifest.json'), 'utf8')).status).toBe('running');
   });
 
   const model = sampleManifest().model;

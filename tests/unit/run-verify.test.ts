@@ -1,16 +1,21 @@
+import { existsSync } from 'node:fs';
 import { appendFile, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { differenceOfLines, differenceOfVectors } from '../../src/evaluation/experiment/compare.js';
 import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
-import { ExperimentRun } from '../../src/evaluation/experiment/store.js';
+import type { StoredManifest } from '../../src/evaluation/experiment/manifest.js';
+import { Queries } from '../../src/evaluation/experiment/queries.js';
+import { ExperimentRun, hashResults } from '../../src/evaluation/experiment/store.js';
+import { type Cell, itemsOf, loadCells } from '../../src/evaluation/experiment/study.js';
 import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js';
 import { checkRun } from '../../src/evaluation/experiment/verify.js';
+import { majorityAnswer } from '../../src/evaluation/scoring.js';
 import { checkTables, writeRunReport } from '../../src/report/experiment/run.js';
 import { hashPictures } from '../../src/tasks/hash-pictures.js';
-import { loadTask } from '../../src/tasks/task.js';
+import { loadTask, type TaskItem } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from './helpers.js';
-import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
+import { EXPERIMENT as SAMPLE, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 
 /** The fields of a manifest that are changed here. */
 interface ChangedManifest {
@@ -23,27 +28,42 @@ interface ChangedManifest {
 }
 
 const parent = await temporaryFolder();
+const EXPERIMENT = { ...SAMPLE, shots: 3 };
 const choice = new LayerChoice(EXPERIMENT);
 for (const line of sampleLines()) choice.add(line);
 const layer = choice.best();
-const LINES = sampleLines().map((line) =>
-  line.stage === 'test' && line.layer !== undefined ? { ...line, layer } : line,
-);
+const cells = await loadCells(EXPERIMENT);
+/** The sample's answers to the queries that the shipped tasks give. */
+const LINES = sampleLines().map((line): ResultLine => {
+  const cell = cells.find(({ split }) => split.task.name === line.task && split.seed === line.seed) as Cell;
+  const { input, output } = itemsOf(cell, line.stage)[Number(/\d+/.exec(line.item))] as TaskItem;
+  const said = line.lenient ? { answer: output, firstToken: output } : {};
+  const at = line.stage === 'test' && line.layer !== undefined ? { layer } : {};
+  return { ...line, item: input, expected: output, ...said, ...at };
+});
 const vectors = [...new Set(LINES.flatMap(({ vector }) => vector ?? []))];
 let runs = 0;
 
-/** A complete run whose tasks are the shipped ones, with `change` made to its lines before they are written. */
-async function finishedRun(change: (lines: ResultLine[]) => ResultLine[] = (lines) => lines): Promise<string> {
+/** A complete run whose tasks are the shipped ones, with `change` made to its lines and `more` to its manifest afterwards. */
+async function finishedRun(
+  change: (lines: ResultLine[]) => ResultLine[] = (lines) => lines,
+  more: Partial<StoredManifest> = {},
+): Promise<string> {
   const path = join(parent, `run-${runs++}`);
   const tasks: Record<string, { sha256: string; items: number }> = {};
   for (const source of EXPERIMENT.tasks) {
     const { name, hash, items } = await loadTask(source);
     tasks[name] = { sha256: hash, items: items.length };
   }
-  const run = await ExperimentRun.open(path, sampleManifest({ tasks }));
-  await run.append(change(LINES));
+  const run = await ExperimentRun.open(path, sampleManifest({ options: EXPERIMENT, tasks }));
+  await run.append(LINES);
   for (const name of vectors) await run.saveVector(name, sampleVector(1));
   await run.finish();
+  const lines = change(LINES);
+  // With hashes that fit, as who would deceive makes them.
+  await writeFile(join(path, 'results.jsonl'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  const results = await hashResults(path);
+  await run.writeManifest({ ...run.manifest, ...more, lines: lines.length, results });
   return path;
 }
 
@@ -67,8 +87,9 @@ describe('the checks of a run', () => {
   const at = (index: number, more: Partial<ResultLine>) => (lines: ResultLine[]) =>
     lines.map((line, i) => (i === index ? { ...line, ...more } : line));
   const wrong = !LINES[test0]?.lenient;
+  const right0 = LINES.findIndex(({ strict }) => strict);
   test.each<[string, (lines: ResultLine[]) => ResultLine[], RegExp]>([
-    ['a line is missing', (lines) => lines.slice(1), /^counts: validation, No Context: 15 lines of 16$/],
+    ['a line is missing', (lines) => lines.slice(1), /^counts: validation, Text Patch: 47 lines of 48$/],
     [
       'a line too many is there',
       (lines) => [...lines, { ...(lines[test0] as ResultLine), item: 'x' }],
@@ -77,12 +98,61 @@ describe('the checks of a run', () => {
     ['an unknown condition', at(test0, { condition: 'Other' }), /^counts: .*Other: 1 lines of 0/],
     ['an unknown task', at(test0, { task: 'other' }), /^queries: .*is none of its queries/],
     ['an unknown seed', at(test0, { seed: 9 }), /^queries: .*is none of its queries/],
-    ['a score was changed', at(test0, { lenient: wrong, strict: wrong }), /^scores: .*its answer is not/],
-    ['a strict score was changed', at(test0, { answer: 'no', strict: true }), /^scores/],
+    ['a score was changed', at(test0, { lenient: wrong, strict: wrong }), /^scores: .*not scored as its answer is/],
+    ['a wrong answer is strictly right', at(test0, { answer: 'no', strict: true }), /^scores/],
+    ['a right answer is strictly wrong', at(right0, { strict: false }), /^scores/],
+    ['a strict score is missing', at(test0, { strict: undefined }), /^scores/],
+    ['an answer that was cut off is strictly right', at(right0, { cut: true }), /^scores/],
+    [
+      'another answer is expected',
+      at(test0, { expected: 'x', answer: 'x', firstToken: 'x', lenient: true, strict: true }),
+      /^queries: .* has expected "x", by the task it is "/,
+    ],
+    ['another domain is named', at(test0, { domain: 'x' }), /^queries: .* has domain "x", by the task it is "country"/],
+    ['a rival is named', at(test0, { rival: 'x' }), /^queries: .* has rival "x", by the task it is none/],
+    ['an item is not of the task', at(test0, { item: 'Atlantis' }), /^queries: .*Atlantis.* is none of its queries/],
+    ['an item is of the other part', at(test0, { stage: 'validation' }), /^queries: .* is none of its queries/],
+    ['no layer is patched', at(patched0, { layer: undefined }), /^queries: .* is none of its queries/],
+    ['a bare query is patched', at(test0, { layer: 1 }), /^queries: .* is none of its queries/],
+    ['a layer is not of the model', at(3, { layer: 3 }), /^queries: .* is none of its queries/],
     ['another layer was patched', at(patched0, { layer: (layer + 1) % 3 }), /^layers: .*chosen was/],
   ])('fail where %s', async (_, change, message) => {
     const found = await failures(await finishedRun(change));
     expect(found).toContainEqual(expect.stringMatching(message));
+  });
+
+  test('fail where lines are missing and the plan was changed with them', async () => {
+    const { plan } = sampleManifest();
+    const { stage, condition } = LINES[test0] as ResultLine;
+    const isIts = (entry: (typeof plan)[number]) => entry.stage === stage && entry.condition === condition;
+    const fewer = plan.map((entry) => (isIts(entry) ? { ...entry, count: entry.count - 1 } : entry));
+    const path = await finishedRun((lines) => lines.toSpliced(test0, 1), { plan: fewer });
+    expect(await failures(path)).toEqual([expect.stringMatching(/^queries: there are 95 lines, .* 96 queries/)]);
+  });
+
+  test('say that queries were not compared where the task files are not those of the run, or are gone', async () => {
+    const queriesOf = async (more: Partial<StoredManifest>) => {
+      const { checks } = await checkRun(await finishedRun(undefined, more));
+      return checks.find(({ name }) => name === 'queries');
+    };
+    const notDone = (why: RegExp) => ({ name: 'queries', state: 'not done', detail: expect.stringMatching(why) });
+    const gone = { ...EXPERIMENT, tasks: ['./gone/country-capital.json', 'food-color'] };
+    expect(await queriesOf({ options: gone })).toEqual(
+      notDone(/not compared with the tasks: .*country-capital\.json.*--data/),
+    );
+    const { tasks } = sampleManifest();
+    expect(await queriesOf({ tasks })).toEqual(
+      notDone(/they are not those of the run\. Name the folder .* with --data/),
+    );
+  });
+
+  test('of a broken line in the middle name that one alone', async () => {
+    const path = await finishedRun();
+    const file = join(path, 'results.jsonl');
+    await writeFile(file, (await readFile(file, 'utf8')).replace('{', 'x'));
+    const [lines] = await failures(path);
+    expect(lines).toMatch(/^lines: Line 1 of .* is not JSON in UTF-8, and others follow it/);
+    expect(lines).not.toMatch(/torn/);
   });
 
   test('fail where files were changed after the run', async () => {
@@ -153,7 +223,9 @@ describe('the checks of a run', () => {
     await sampleVector(2).save(vector);
     expect(await failures(path)).toEqual([`vectors: ${vectors[0]} was changed after the run`]);
     await truncate(vector, 50);
-    expect(await failures(path)).toEqual([expect.stringMatching(/^vectors: .*changed after the run; .*not a usable/)]);
+    expect(await failures(path)).toEqual([
+      expect.stringMatching(/^vectors: .*changed after the run; .*is damaged\. Delete it/),
+    ]);
     await rm(vector);
     expect(await failures(path)).toEqual([`vectors: ${vectors[0]} is missing`]);
   });
@@ -161,6 +233,28 @@ describe('the checks of a run', () => {
   test('say what is no run', async () => {
     await expectError(() => checkRun(parent), 'RUN_INVALID', /is no run: it has no manifest/);
   });
+});
+
+test('the answer of the Random row and those of a rival are known without a model', async () => {
+  const conditions = [
+    { name: 'Random', kind: 'majority' },
+    { name: 'Asked', kind: 'bare', question: '{rival}' },
+  ] as const;
+  const experiment = { ...EXPERIMENT, tasks: ['food-color'], seeds: [1], conditions };
+  const [cell] = (await loadCells(experiment)) as [Cell];
+  const queries = new Queries({ experiment, cells: [cell] }, 3, undefined);
+  expect(queries.lines).toBe(2 * experiment.test);
+  const item = cell.split.test.find(({ input }) => cell.rival?.answers.has(input)) as TaskItem;
+  const bare = LINES.find(({ stage, layer: at }) => stage === 'test' && at === undefined) as ResultLine;
+  const said = { ...bare, task: 'food-color', seed: 1, domain: 'food' };
+  const line = { ...said, item: item.input, expected: item.output };
+  const rival = cell.rival?.answers.get(item.input) as string;
+  const asked = { ...line, condition: 'Asked', answer: 'whatever', rival };
+  expect(queries.problemOf(asked)).toBeUndefined();
+  expect(queries.problemOf({ ...asked, rival: 'x' })).toMatch(/has rival "x"/);
+  const random = { ...line, condition: 'Random', answer: majorityAnswer(cell.split.validation) as string };
+  expect(queries.problemOf(random)).toBeUndefined();
+  expect(queries.problemOf({ ...random, answer: 'x' })).toMatch(/has answer "x"/);
 });
 
 test('task files are looked for where they are said to be, and their pictures are those of the run', async () => {
@@ -218,6 +312,15 @@ test('tables are those that the lines give, each of them and no other', async ()
     await writeFile(other, was.replace(/\d\.\d/, '7.7'));
     expect(await state()).toBe(`failed: tables/lenient.${ending} is not what the lines give`);
     await writeFile(other, was);
+  }
+  // A complete run is written again where something is missing.
+  for (const name of ['report.html', 'tables', 'tables/lenient.csv', 'figures/layer-sweep.png']) {
+    await rm(join(path, name), { recursive: true });
+    await using again = await ExperimentRun.open(path, sampleManifest());
+    expect(again.complete).toBe(true);
+    await writeRunReport(again);
+    expect(existsSync(join(path, name))).toBe(true);
+    expect(await state()).toMatch(/^ok/);
   }
   await writeFile(join(path, 'tables', 'other.csv'), 'row\r\n');
   expect(await state()).toBe('failed: tables/other.csv is not what the lines give');

@@ -177,6 +177,7 @@ async function answers(
         firstToken: tokens.length ? model.detokenize(tokens.slice(0, 1)) : '',
         // An answer that was cut off is not a whole one.
         strict: finish !== 'length' && strictMatch(text, item.output, experiment),
+        ...(finish === 'length' && { cut: true as const }),
         ...(logits && tokenScore(logits.data, answerTokens(model, parts, item.output)[0] as number)),
         ...ranks?.[given.length + i],
         ...(delta !== undefined && { delta }),

@@ -7,7 +7,7 @@ import { differenceOfLines, differenceOfVectors } from './compare.js';
 import { readLines } from './lines.js';
 import { type ExperimentManifest, readManifest, requireSameRun, type StoredManifest } from './manifest.js';
 import type { Shard } from './shard.js';
-import { ExperimentRun, hashVectors } from './store.js';
+import { changedFiles, ExperimentRun, hashVectors } from './store.js';
 import type { Plan, ResultLine } from './types.js';
 
 interface ShardRun {
@@ -21,7 +21,7 @@ interface ShardRun {
  *
  * @param paths folders of the shards, each at least once, in any order
  * @param output folder of the whole run
- * @throws {XpatchError} RUN_INVALID when one is no shard, not complete, or missing; RUN_MISMATCH when they are of different
+ * @throws {XpatchError} RUN_INVALID when one is no shard, not complete, changed since, or missing; RUN_MISMATCH when they are of different
  *   experiments, or answer a query differently; otherwise as `ExperimentRun.open`
  */
 export async function mergeShards(paths: readonly string[], output: string, command: string): Promise<ExperimentRun> {
@@ -72,6 +72,12 @@ async function openShard(path: string): Promise<ShardRun> {
   const { shard, status } = manifest;
   if (shard === undefined) throw invalid('is a whole run and no shard: there is nothing to merge it with.');
   if (status !== 'complete') throw invalid('is not complete. Start its command again; it goes on where it was.');
+  const [changed] = await changedFiles(path, manifest);
+  if (changed !== undefined) {
+    throw invalid(
+      `is not what it was when it was complete: see ${changed}. Start its command again, which mends what is lost.`,
+    );
+  }
   return { path, manifest: { ...manifest, shard } };
 }
 

@@ -11,7 +11,7 @@ import { answerTokens } from './scores.js';
 import { inShard, type Shard } from './shard.js';
 import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
-import { promptsOf, sourcesOf, vectorOf, type WantedVector } from './vectors.js';
+import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
 
 export interface PlanOptions {
   /** The model of `foreign` conditions. */
@@ -85,21 +85,11 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
 }
 
 async function countVectors(study: Study, counter: Counter): Promise<number> {
-  const seen = new Set<string>();
-  const count = async (vector: WantedVector): Promise<void> => {
-    if (seen.has(vector.name)) return;
-    seen.add(vector.name);
-    const sources = sourcesOf(study, vector);
-    for (const source of sources) await count(source);
-    if (sources.length === 0) await counter.add(promptsOf(study, vector));
-  };
-  for (const cell of study.cells) {
-    for (const condition of study.experiment.conditions) {
-      const vector = vectorOf(study, cell, condition);
-      if (vector) await count(vector);
-    }
+  const vectors = vectorsOf(study);
+  for (const vector of vectors) {
+    if (sourcesOf(study, vector).length === 0) await counter.add(promptsOf(study, vector));
   }
-  return seen.size;
+  return vectors.length;
 }
 
 interface AskedItem {

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { readdir, readFile, stat, unlink } from 'node:fs/promises';
+import { createReadStream, existsSync } from 'node:fs';
+import { readdir, readFile, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { XpatchError } from '../../errors.js';
 import { makeFolder } from '../../files.js';
 import { LOCK_PREFIX, RunLock } from '../../run-lock.js';
 import { TaskVector } from '../../vectors/task-vector.js';
@@ -14,6 +15,8 @@ import { keyOf, type ResultLine, type RunStore } from './types.js';
 /** What `writeFileAtomic` and the lock leave behind when their process is killed. */
 const LEFTOVER = /^\.(.+\.\d+\.[0-9a-f]{8}|lock-[0-9a-f]{16})\.tmp$/;
 const SUBFOLDERS = ['', 'vectors', 'tables', 'figures'];
+const DELETE_IT =
+  'Put back the file that was there, or delete it and start the run again: what is missing is made anew.';
 
 /**
  * The run of an experiment on disk. A kill at any instant loses at most the lines that were being appended; opening the folder again
@@ -24,6 +27,8 @@ export class ExperimentRun extends RunFolder implements RunStore {
   readonly known = new Set<string>();
   /** What the reader should know about the state the run was found in. */
   readonly notes: string[] = [];
+  /** Vectors that the run has had and lost. */
+  readonly lost = new Set<string>();
   private lock: RunLock | undefined;
   private file: LineFile | undefined;
 
@@ -37,10 +42,11 @@ export class ExperimentRun extends RunFolder implements RunStore {
   /**
    * Makes the folder of a new run, or opens that of an earlier process.
    *
-   * A complete run is not locked and takes no more lines: look at `complete`.
+   * A complete run is not locked and takes no more lines: look at `complete`. One that has lost lines or vectors since is
+   * complete no more and goes on.
    *
    * @throws {XpatchError} RUN_BUSY when another process writes it; RUN_MISMATCH for a run of another experiment, model, task file or
-   *   shard; RUN_INVALID when it is damaged; FILE_WRITE, also when the folder holds something else
+   *   shard; RUN_INVALID when it is damaged, or was changed after it was complete; FILE_WRITE, also when the folder holds something else
    */
   static async open(path: string, manifest: ExperimentManifest): Promise<ExperimentRun> {
     const complete = await readManifest(path);
@@ -48,7 +54,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
       requireSameRun(complete, manifest, path);
       const run = new ExperimentRun(path, complete);
       await run.readKnown();
-      return run;
+      if (await run.isWhole()) return run;
     }
     await makeFolder(path);
     const lock = await RunLock.acquire(path);
@@ -66,6 +72,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
       const sessions = [...(before?.sessions ?? []), sessionOf(manifest)];
       const { started } = before ?? manifest;
       const run = new ExperimentRun(path, {
+        shards: before?.shards,
         ...manifest,
         started,
         status: 'running',
@@ -74,7 +81,14 @@ export class ExperimentRun extends RunFolder implements RunStore {
       });
       run.lock = lock;
       await run.removeLeftovers();
-      const size = await run.readKnown();
+      const size = await run.readKnown(before?.vectors);
+      if (complete?.status === 'complete')
+        run.notes.unshift(
+          `${path} was complete and has lost some of its files or lines: what is missing is made again.`,
+        );
+      const [lost] = run.lost;
+      if (lost !== undefined)
+        run.notes.push(`${run.lost.size} of its vectors are missing, such as ${lost}; they are made again.`);
       await run.writeManifest(run.stored);
       run.file = await LineFile.open(join(path, RESULTS_FILE), size);
       return run;
@@ -119,12 +133,17 @@ export class ExperimentRun extends RunFolder implements RunStore {
   /**
    * The last step, after the report: writes down the hashes of lines and vectors and that the run is complete, and closes it.
    * @param more what else the manifest should say
-   * @throws {XpatchError} FILE_WRITE
+   * @throws {XpatchError} RUN_INVALID when it has another number of lines than was planned; FILE_WRITE
    */
   async finish(more: Readonly<Record<string, unknown>> = {}): Promise<void> {
     const finished = new Date().toISOString();
-    const vectors = await hashVectors(this.path);
     const lines = this.known.size;
+    const planned = this.stored.plan.reduce((sum, { count }) => sum + count, 0);
+    if (lines !== planned) {
+      const problem = `has ${lines} lines, and ${planned} were planned`;
+      throw new XpatchError('RUN_INVALID', `${join(this.path, RESULTS_FILE)} ${problem}. ${DELETE_IT}`);
+    }
+    const vectors = await hashVectors(this.path);
     const results = await hashResults(this.path);
     this.stored = { ...this.stored, ...more, status: 'complete', finished, lines, results, vectors };
     await this.writeManifest(this.stored);
@@ -144,10 +163,29 @@ export class ExperimentRun extends RunFolder implements RunStore {
     return this.close();
   }
 
-  /** @returns bytes of the whole lines */
-  private async readKnown(): Promise<number> {
+  /** Whether all is there that a complete run records. @throws {XpatchError} RUN_INVALID when something is not what it was */
+  private async isWhole(): Promise<boolean> {
+    const files = await changedFiles(this.path, this.stored);
+    const { lines = 0 } = this.stored;
+    const changed = files.find((file) =>
+      file === RESULTS_FILE && this.known.size < lines ? false : existsSync(join(this.path, file)),
+    );
+    if (changed === undefined) return files.length === 0;
+    throw new XpatchError('RUN_INVALID', `${join(this.path, changed)} was changed after the run. ${DELETE_IT}`);
+  }
+
+  /**
+   * @param recorded vectors of a run that was complete
+   * @returns bytes of the whole lines
+   */
+  private async readKnown(recorded?: StoredManifest['vectors']): Promise<number> {
     const findings = noFindings();
-    for await (const { key } of readLines(this.path, findings)) this.known.add(key);
+    const vectors = new Set(Object.keys(recorded ?? {}));
+    for await (const { key, line } of readLines(this.path, findings)) {
+      this.known.add(key);
+      if (line.vector !== undefined) vectors.add(line.vector);
+    }
+    for (const name of vectors) if (!existsSync(join(this.path, vectorFile(name)))) this.lost.add(name);
     const { size, torn, repeated } = findings;
     if (torn > 0)
       this.notes.push(`1 line (${torn} bytes) was torn when the run was stopped; its query is asked again.`);
@@ -173,14 +211,31 @@ function sessionOf(manifest: ExperimentManifest): Record<string, unknown> {
 /** A vector of a run; undefined when it has none of this name. @throws {XpatchError} VECTOR_INVALID when its file is damaged */
 export async function loadRunVector(path: string, name: string): Promise<TaskVector | undefined> {
   const file = join(path, vectorFile(name));
-  const found = await stat(file).catch(() => undefined);
-  return found && (await TaskVector.load(file));
+  if (!existsSync(file)) return undefined;
+  return TaskVector.load(file).catch((cause) => {
+    if (!(cause instanceof XpatchError && cause.code === 'VECTOR_INVALID')) throw cause;
+    const message = `${file} is damaged. Delete it and start the run again: it is made anew.`;
+    throw new XpatchError('VECTOR_INVALID', message, { cause });
+  });
 }
 
-/** SHA-256 of the file of lines. */
-export async function hashResults(path: string): Promise<string> {
+/** Files of lines and vectors that are not those that the manifest of a complete run records, or are missing. */
+export async function changedFiles(path: string, { results, vectors: recorded }: StoredManifest): Promise<string[]> {
+  const vectors = recorded ?? {};
+  const there = await hashVectors(path);
+  const names = [...new Set([...Object.keys(vectors), ...Object.keys(there)])];
+  return [
+    ...(results === (await hashResults(path)) ? [] : [RESULTS_FILE]),
+    ...names.filter((name) => vectors[name] !== there[name]).map(vectorFile),
+  ];
+}
+
+/** SHA-256 of the file of lines; undefined when there is none. */
+export async function hashResults(path: string): Promise<string | undefined> {
+  const file = join(path, RESULTS_FILE);
+  if (!existsSync(file)) return undefined;
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(join(path, RESULTS_FILE))) hash.update(chunk as Buffer);
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }
 

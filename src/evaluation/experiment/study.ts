@@ -19,7 +19,7 @@ export interface Cell {
 export interface Study {
   readonly experiment: Experiment;
   readonly format: PromptFormat;
-  /** Seeds in their order, in each the tasks in theirs. */
+  /** See `loadCells`. */
   readonly cells: readonly Cell[];
   /** Where patches of the test are written; undefined while validation has to choose. */
   readonly layers?: readonly number[];
@@ -55,10 +55,10 @@ export function choosesLayer({ kind, control, foreign }: Condition): boolean {
 }
 
 /** Conditions that answer the queries of a stage. Validation asks only what the choice of the layer needs. */
-export function conditionsOf({ experiment, layers }: Study, stage: QueryKey['stage']): Condition[] {
+export function conditionsOf({ experiment }: Pick<Study, 'experiment'>, stage: QueryKey['stage']): Condition[] {
   const { conditions } = experiment;
   if (stage === 'test') return [...conditions];
-  if (experiment.layers !== 'validation' || layers !== undefined) return [];
+  if (experiment.layers !== 'validation') return [];
   return conditions.filter(choosesLayer);
 }
 
@@ -187,7 +187,11 @@ export function usesPictures({ conditions, query: common }: Experiment): boolean
   return conditions.some(({ query, spec }) => (query ?? common) === 'image' || spec === 'image');
 }
 
-async function loadCells(experiment: Experiment): Promise<Cell[]> {
+/**
+ * The tasks of an experiment under its seeds: seeds in their order, in each the tasks in theirs.
+ * @throws {XpatchError} CONFIG_INVALID, TASK_INVALID, FILE_NOT_FOUND
+ */
+export async function loadCells(experiment: Experiment): Promise<Cell[]> {
   const { conditions, style, validation, test, shots } = experiment;
   const pictures = usesPictures(experiment);
   const takesShots = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');

@@ -115,6 +115,8 @@ export interface ResultLine extends QueryKey {
   readonly rival?: string;
   /** Of a test query. */
   readonly strict?: boolean;
+  /** The answer was cut off by `maxTokens`, so it is not strictly right; absent of all others. */
+  readonly cut?: true;
   /** Probability of the first token of the expected answer after the prompt, and its rank from 0. */
   readonly probability?: number;
   readonly rank?: number;

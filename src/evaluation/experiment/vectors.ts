@@ -45,6 +45,22 @@ export function sourcesOf(study: Study, vector: WantedVector): WantedVector[] {
   return [wanted(study, { ...vector, spec: 'text', swaps: 0 }), wanted(study, { ...plain, spec: 'instruction' })];
 }
 
+/** Every vector of an experiment once, each after those that it is computed from. */
+export function vectorsOf(study: Study): WantedVector[] {
+  const all = new Map<string, WantedVector>();
+  const add = (vector: WantedVector): void => {
+    for (const source of sourcesOf(study, vector)) add(source);
+    all.set(vector.name, vector);
+  };
+  for (const cell of study.cells) {
+    for (const condition of study.experiment.conditions) {
+      const vector = vectorOf(study, cell, condition);
+      if (vector) add(vector);
+    }
+  }
+  return [...all.values()];
+}
+
 /** The prompts that a vector without sources is read from. */
 export function promptsOf({ experiment, format }: Study, vector: WantedVector): PromptPart[][] {
   const { cell, spec, prompts: count, swaps, control } = vector;

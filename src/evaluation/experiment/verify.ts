@@ -11,10 +11,11 @@ import { LayerChoice } from './layer-choice.js';
 import { noFindings, readLines } from './lines.js';
 import { configHash, readManifest, type StoredManifest } from './manifest.js';
 import { memoryStore } from './memory-store.js';
+import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
 import { inShard } from './shard.js';
 import { hashResults, hashVectors, loadRunVector } from './store.js';
-import { usesPictures } from './study.js';
+import { loadCells, usesPictures } from './study.js';
 import { keyOf, type ResultLine } from './types.js';
 
 /** One thing that was looked at. `not done` is what could not be, and says why. */
@@ -63,7 +64,7 @@ export async function checkRun(
     checkManifest(manifest),
     check('lines', problems, `${lines.length} whole lines, no query twice`),
     checkCounts(manifest, lines),
-    checkQueries(manifest, lines),
+    await checkQueries(manifest, tasks, lines),
     checkScores(manifest, lines),
     checkLayers(manifest, lines),
     await checkTasks(manifest, tasks, signal),
@@ -78,14 +79,16 @@ async function linesOf(path: string, { lines: recorded, results }: StoredManifes
   const findings = noFindings();
   try {
     for await (const { line } of readLines(path, findings)) lines.push(line);
+    if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
+    if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
   } catch (error) {
     if (!(error instanceof XpatchError)) throw error;
     problems.push(error.message);
   }
-  if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
-  if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
   if (problems.length === 0 && recorded !== undefined && recorded !== lines.length) {
-    problems.push(`there are ${lines.length} lines, and the manifest says ${recorded}`);
+    problems.push(
+      `there are ${lines.length} lines, and the manifest says ${recorded}: start the command of the run again, which asks what is missing`,
+    );
   }
   if (problems.length === 0 && results !== undefined && results !== (await hashResults(path))) {
     problems.push('they were changed after the run');
@@ -115,8 +118,13 @@ function checkCounts({ plan }: StoredManifest, lines: readonly ResultLine[]): Ch
   return check('counts', problems, `as planned in all ${plan.length} groups of stage and condition`);
 }
 
-/** Whether the lines are about what the experiment asks. */
-function checkQueries({ options, tasks, shard }: StoredManifest, lines: readonly ResultLine[]): Check {
+/** Whether the lines are about what the experiment asks, and expect what its tasks say. */
+async function checkQueries(
+  manifest: StoredManifest,
+  sources: readonly string[],
+  lines: readonly ResultLine[],
+): Promise<Check> {
+  const { options, tasks, shard, model } = manifest;
   const conditions = new Set(options.conditions.map(({ name }) => name));
   const wrong = lines.filter(
     (line) =>
@@ -126,17 +134,35 @@ function checkQueries({ options, tasks, shard }: StoredManifest, lines: readonly
       (shard !== undefined && !inShard(shard, line)),
   );
   const problems = wrong.map((line) => `${keyOf(line)} is none of its queries`);
-  return check('queries', problems, shard ? `all of shard ${shard.index}/${shard.of}` : 'all of this experiment');
+  const fine = shard ? `all of shard ${shard.index}/${shard.of}` : 'all of this experiment';
+  if (problems.length > 0) return check('queries', problems, fine);
+  const notDone = (why: string): Check => ({
+    name: 'queries',
+    state: 'not done',
+    detail: `items and expected answers were not compared with the tasks: ${why}`,
+  });
+  try {
+    const cells = await loadCells({ ...options, tasks: sources });
+    if (cells.some(({ split: { task } }) => tasks[task.name]?.sha256 !== task.hash))
+      return notDone('they are not those of the run. Name the folder of the task files with --data');
+    const queries = new Queries({ experiment: options, cells }, model.nLayers, shard);
+    problems.push(...lines.flatMap((line) => queries.problemOf(line) ?? []));
+    if (problems.length === 0 && lines.length !== queries.lines)
+      problems.push(`there are ${lines.length} lines, and the experiment has ${queries.lines} queries`);
+    return check('queries', problems, fine);
+  } catch (error) {
+    if (!(error instanceof XpatchError)) throw error;
+    return notDone(`${error.message} Name the folder of the task files with --data.`);
+  }
 }
 
 function checkScores({ options }: StoredManifest, lines: readonly ResultLine[]): Check {
   const wrong = lines.filter(
-    ({ answer, firstToken, expected, lenient, strict }) =>
+    ({ stage, answer, firstToken, expected, lenient, strict, cut }) =>
       lenient !== lenientMatch(firstToken, expected, options) ||
-      // A right answer that was cut off is not strictly right, so only the other way round.
-      (strict === true && !strictMatch(answer, expected, options)),
+      strict !== (stage === 'test' ? !cut && strictMatch(answer, expected, options) : undefined),
   );
-  const problems = wrong.map((line) => `${keyOf(line)} is scored ${line.lenient}, its answer is not`);
+  const problems = wrong.map((line) => `${keyOf(line)} is not scored as its answer is`);
   return check('scores', problems, 'as the answers say');
 }
 

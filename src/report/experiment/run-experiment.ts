@@ -1,9 +1,15 @@
+import { join } from 'node:path';
+import { XpatchError } from '../../errors.js';
+import { readLines } from '../../evaluation/experiment/lines.js';
 import type { ExperimentManifest, ModelRecord } from '../../evaluation/experiment/manifest.js';
 import { planExperiment } from '../../evaluation/experiment/plan.js';
+import { Queries } from '../../evaluation/experiment/queries.js';
 import { type RunOptions, runExperiment } from '../../evaluation/experiment/run.js';
 import { ExperimentRun } from '../../evaluation/experiment/store.js';
-import { usesPictures } from '../../evaluation/experiment/study.js';
+import { prepareStudy, usesPictures } from '../../evaluation/experiment/study.js';
 import type { Experiment, Plan, RunStore } from '../../evaluation/experiment/types.js';
+import { VectorMaker, vectorsOf } from '../../evaluation/experiment/vectors.js';
+import { RESULTS_FILE } from '../../evaluation/run-folder.js';
 import type { Context, Model } from '../../model/index.js';
 import type { Report } from '../report.js';
 import { describeRun } from '../write-report.js';
@@ -34,9 +40,10 @@ export interface FolderRun {
 
 /**
  * Runs an experiment into a folder: manifest, answers, vectors, tables, figures and report. A run that was interrupted goes on
- * where it was; a complete one is only reported.
+ * where it was, and so does a complete one that has lost lines or vectors; a whole one is only reported.
  *
- * @throws {XpatchError} as `planExperiment`, `ExperimentRun.open`, `runExperiment` and `writeReport`
+ * @throws {XpatchError} RUN_INVALID when it goes on from lines that are not its own; as `planExperiment`, `ExperimentRun.open`,
+ *   `runExperiment`, `writeReport` and `ExperimentRun.finish`
  */
 export async function runInFolder(
   context: Context,
@@ -49,12 +56,31 @@ export async function runInFolder(
   const plan = options.plan ?? (await planExperiment(context.model, experiment, sizes));
   await using run = await ExperimentRun.open(folder, await describe(context, experiment, plan, options));
   await onOpen?.(run);
+  if (!run.complete && run.known.size + run.lost.size > 0) await mend(context, experiment, run, options);
   const store = announcing(run, onSaved);
   const { layers } = await runExperiment(context, experiment, store, { work: plan.work, ...options });
   onReport?.();
   const report = await writeRunReport(run, signal);
   if (!run.complete) await run.finish({ layers });
   return { run, report, layers };
+}
+
+/** Before a run goes on: what it knows must be its own, and vectors of answered queries that it has lost are made again. */
+async function mend(context: Context, experiment: Experiment, run: ExperimentRun, options: FolderRunOptions) {
+  const { foreign, shard, signal } = options;
+  const study = await prepareStudy(context.model, experiment, foreign?.model);
+  const queries = new Queries(study, context.model.info.nLayers, shard);
+  for await (const { line, number } of readLines(run.path)) {
+    const problem = queries.problemOf(line);
+    if (problem === undefined) continue;
+    // What stands in the line may be anybody's: nothing in it may steer the terminal.
+    const clean = problem.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
+    const where = `Line ${number} of ${join(run.path, RESULTS_FILE)} was changed: ${clean}`;
+    const wayOut = 'Delete it, or the whole file, and start the run again: what is missing is asked again.';
+    throw new XpatchError('RUN_INVALID', `${where}. ${wayOut}`);
+  }
+  const maker = new VectorMaker(study, context, foreign, run);
+  for (const wanted of vectorsOf(study)) if (run.lost.has(wanted.name)) await maker.get(wanted, { signal });
 }
 
 /** A store that tells of everything that it has made durable. */

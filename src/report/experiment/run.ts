@@ -1,10 +1,11 @@
+import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ExperimentManifest } from '../../evaluation/experiment/manifest.js';
 import { type ExperimentRun, loadRunVector } from '../../evaluation/experiment/store.js';
 import type { ResultLine } from '../../evaluation/experiment/types.js';
 import { type Check, type CheckedRun, check } from '../../evaluation/experiment/verify.js';
-import type { Report } from '../report.js';
+import type { Block, Report } from '../report.js';
 import { provenanceOf, type RunManifest, tableFiles, writeReport } from '../write-report.js';
 import { experimentReport } from './report.js';
 
@@ -27,15 +28,23 @@ export async function reportOfRun(
 }
 
 /**
- * Writes tables, figures and the page of a run whose lines are all there; those of a complete run are there already.
+ * Writes tables, figures and the page of a run whose lines are all there; of a complete run only when one of them is missing.
  * @throws {XpatchError} as `reportOfRun`; FILE_WRITE
  */
 export async function writeRunReport(run: ExperimentRun, signal?: AbortSignal): Promise<Report> {
   const lines: ResultLine[] = [];
   for await (const line of run.lines()) lines.push(line);
   const report = await reportOfRun(run.manifest, lines, { loadVector: (name) => run.loadVector(name), signal });
-  if (!run.complete) await writeReport(run, report, { signal });
+  const files = ['report.html', ...report.blocks.flatMap(filesOf)];
+  if (!run.complete || files.some((file) => !existsSync(join(run.path, file)))) {
+    await writeReport(run, report, { signal });
+  }
   return report;
+}
+
+function filesOf(block: Block): string[] {
+  if (block.kind === 'table' || block.kind === 'examples') return tableFiles(block).map(([name]) => `tables/${name}`);
+  return ['svg', 'png', 'csv', 'json'].map((ending) => `figures/${block.name}.${ending}`);
 }
 
 /** Whether the tables of a run, in all formats, are what its lines give. @throws {XpatchError} as `reportOfRun` */
