@@ -24,6 +24,15 @@ export const CORRECTIONS = [
     to: 'n_embd, n_patches, n_batch,\n        cur->nb[1], cur->nb[2], cur->nb[1]);',
   },
   {
+    // [IMG_BREAK] is added to memory that nothing has written to, times zero: where that holds NaN or infinity, so do the rows.
+    file: 'tools/mtmd/models/pixtral.cpp',
+    from: [
+      'tok = ggml_scale(ctx0, tok, 0.0); // clear the tensor',
+      'tok = ggml_add(ctx0, tok, model.token_embd_img_break);',
+    ].join('\n        '),
+    to: 'tok = ggml_repeat(ctx0, ggml_cast(ctx0, model.token_embd_img_break, tmp->type), tok);',
+  },
+  {
     // mtmd keeps its structs to one file, and no function of it gives the pixels that a picture was reduced to. native/vision.cpp
     // declares these two; a release that renames the members does not compile.
     file: 'tools/mtmd/mtmd.cpp',
