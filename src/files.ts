@@ -1,4 +1,5 @@
-import { randomBytes } from 'node:crypto';
+import { type Hash, randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { XpatchError } from './errors.js';
@@ -84,4 +85,9 @@ export async function makeFolder(path: string): Promise<void> {
   await make(path, true).catch((cause) => {
     throw writeError(path, cause);
   });
+}
+
+/** Feeds a file to a hash, in pieces. */
+export async function hashInto(hash: Hash, path: string, signal?: AbortSignal): Promise<void> {
+  for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
 }

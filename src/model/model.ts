@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { XpatchError } from '../errors.js';
+import { hashInto } from '../files.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { hookRefusal } from './architecture-check.js';
@@ -281,8 +282,6 @@ function defaultThreads(path: string): number {
 /** SHA-256 of the bytes of files, one after the other. */
 async function hashFiles(paths: readonly string[], signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
-  for (const path of paths) {
-    for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
-  }
+  for (const path of paths) await hashInto(hash, path, signal);
   return hash.digest('hex');
 }

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, renameSync, rmSync, statSync } from 'node:fs';
+import { existsSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../errors.js';
-import { makeFolder, syncFolder, writeError } from '../files.js';
+import { hashInto, makeFolder, syncFolder, writeError } from '../files.js';
 import type { FileLocation } from './hub.js';
 import { patienceMs, statusError, unreachable } from './hub.js';
 import type { HubFile, HubSource } from './hub-source.js';
@@ -179,7 +179,7 @@ async function compare(path: string, { size, hash }: HubFile): Promise<string | 
   const [kind, expected] = hash.split(':');
   const digest = createHash(kind === 'git' ? 'sha1' : 'sha256');
   if (kind === 'git') digest.update(`blob ${size}\0`);
-  for await (const chunk of createReadStream(path, { highWaterMark: 4 << 20 })) digest.update(chunk as Buffer);
+  await hashInto(digest, path);
   const found = digest.digest('hex');
   return found === expected ? undefined : `its hash is ${found} instead of ${expected}`;
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { XpatchError } from '../errors.js';
+import { hashInto } from '../files.js';
 import type { Task } from './task.js';
 
 /**
@@ -20,7 +20,7 @@ export async function hashPictures({ pictures }: Pick<Task, 'pictures'>, signal?
 async function hashFile(path: string, signal: AbortSignal | undefined): Promise<string> {
   const hash = createHash('sha256');
   try {
-    for await (const chunk of createReadStream(path, { signal })) hash.update(chunk as Buffer);
+    await hashInto(hash, path, signal);
   } catch (cause) {
     if (signal?.aborted) throw new XpatchError('ABORTED', 'The hash of the pictures was not finished.', { cause });
     const message = `The picture ${path} cannot be read: ${(cause as Error).message}. Put it back, or mend the task.`;

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { readdir, readFile, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { XpatchError } from '../../errors.js';
-import { makeFolder } from '../../files.js';
+import { hashInto, makeFolder } from '../../files.js';
 import { LOCK_PREFIX, RunLock } from '../../run-lock.js';
 import { TaskVector } from '../../vectors/task-vector.js';
 import { LineFile } from '../result-file.js';
@@ -235,7 +235,7 @@ export async function hashResults(path: string): Promise<string | undefined> {
   const file = join(path, RESULTS_FILE);
   if (!existsSync(file)) return undefined;
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  await hashInto(hash, file);
   return hash.digest('hex');
 }
 
