@@ -3,7 +3,7 @@
 //   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME]
 //
 // Runs go to OUT/NAME; one that was stopped goes on when the script is started again. FOLDER holds the other precisions that
-// docs/results/experiments.md says how to make: demo-q8_0.gguf, demo-q4_0.gguf, smollm2-q4_0.gguf.
+// docs/results/experiments.md says how to make: demo-q8_0.gguf, smollm2-q4_k.gguf and so on.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -45,7 +45,8 @@ const RUNS = [
   ],
   ['smollm2-task-conflict', 'task-conflict', 'smollm2', SMALL, []],
   ['smollm2-template', 'template', 'smollm2', ['seeds=[1]', 'test=10', 'layers=[22]'], []],
-  ['smollm2-quantisation-q4_0', 'quantisation', 'smollm2', [...SMALL, 'vectorModel=smollm2-q4_0.gguf'], []],
+  ['smollm2-quantisation-q8_0', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q8_0.gguf'], []],
+  ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
 ];
 /** Tables first, in this order, then the others by name. */
@@ -87,7 +88,8 @@ writeDocuments();
 function sourceOf(model) {
   if (model === 'demo') return [model];
   if (model === 'smollm2') return [resolve(values.smollm2)];
-  return [resolve(values.quantised, model), '--mmproj', join(ROOT, ENCODER)];
+  const file = resolve(values.quantised, model);
+  return model.startsWith('demo') ? [file, '--mmproj', join(ROOT, ENCODER)] : [file];
 }
 
 /** A folder of pictures, questions and answers: the shipped foods, asked two questions. */
@@ -109,15 +111,20 @@ function xpatch(args) {
   if (status !== 0) throw new Error(`xpatch ${args.join(' ')} ended with ${status}`);
 }
 
-/** One page a run with its tables and figures, and a row in the index. */
+/** One page a run with its tables and figures, and a row in the index, where those of runs that are not in this folder stay. */
 function writeDocuments() {
+  const text = readFileSync(INDEX, 'utf8');
+  const [start, end] = MARKS.map((mark) => text.indexOf(mark));
+  const before = text.slice(start, end).split('\n');
   const rows = [];
-  mkdirSync(DOCS, { recursive: true });
   for (const [name, preset, model, settings, figures] of RUNS) {
     const folder = join(out, name);
-    if (!existsSync(join(folder, 'manifest.json'))) continue;
-    const manifest = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8'));
-    if (manifest.status !== 'complete') continue;
+    const file = join(folder, 'manifest.json');
+    const manifest = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
+    if (manifest?.status !== 'complete') {
+      rows.push(...before.filter((row) => row.startsWith(`| [${name}]`)));
+      continue;
+    }
     const command = commandOf(preset, model, settings);
     const { hash, name: modelName } = manifest.model;
     const seeds = manifest.options.seeds.join(', ');
@@ -138,9 +145,6 @@ function writeDocuments() {
     const { lines = '' } = manifest;
     rows.push(`| [${name}](runs/${name}.md) | \`${command}\` | ${seeds} | ${lines} | ${timeOf(manifest)} |`);
   }
-  if (!existsSync(INDEX)) return;
-  const text = readFileSync(INDEX, 'utf8');
-  const [start, end] = MARKS.map((mark) => text.indexOf(mark));
   const head = ['| Run | Command | Seeds | Scored queries | When, how long |', '| --- | --- | --- | ---: | --- |'];
   writeFileSync(
     INDEX,
@@ -170,7 +174,7 @@ function linesOf(text, keep) {
 
 function commandOf(preset, model, settings) {
   const sources = { demo: 'demo', smollm2: 'SmolLM2-135M-Instruct.Q4_1.gguf' };
-  const source = sources[model] ?? `${model} --mmproj ${ENCODER}`;
+  const source = sources[model] ?? (model.startsWith('demo') ? `${model} --mmproj ${ENCODER}` : model);
   // zsh takes brackets for a pattern of file names.
   const quoted = settings.map((text) => `--set ${/\[/.test(text) ? `"${text}"` : text}`);
   return ['npx xpatch eval', preset, '-m', source, ...quoted].join(' ');
