@@ -21,10 +21,10 @@ export function mainExperiment(sizes, pictures) {
   return experimentOf(config, { name: 'main' }).experiment;
 }
 
-/** Answers by key, `{ answer }`, through the engine. */
-export async function throughEngine(context, experiment) {
+/** Answers by key, `{ answer }`, through the engine, so many items at a time. */
+export async function throughEngine(context, experiment, parallel) {
   const store = memoryStore();
-  await runExperiment(context, experiment, store);
+  await runExperiment(context, experiment, store, { parallel });
   const answers = new Map();
   for await (const line of store.lines())
     if (line.prompt || line.stage === 'validation') answers.set(keyOf(line), { answer: line.answer });

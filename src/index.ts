@@ -58,7 +58,7 @@ export { memoryStore } from './evaluation/experiment/memory-store.js';
 export { mergeShards } from './evaluation/experiment/merge.js';
 export { type PlanOptions, planExperiment } from './evaluation/experiment/plan.js';
 export { PRESETS, type Preset } from './evaluation/experiment/presets.js';
-export { type ExperimentResult, type RunOptions, runExperiment } from './evaluation/experiment/run.js';
+export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './evaluation/experiment/run.js';
 export { type Scorer, scoreLines } from './evaluation/experiment/scorers.js';
 export { parseShard, type Shard } from './evaluation/experiment/shard.js';
 export { ExperimentRun } from './evaluation/experiment/store.js';

@@ -12,13 +12,14 @@ const NEW_TOKENS = 8;
 const LINE_BYTES = 330;
 
 /**
- * What a plan takes, from a short measurement on this model: a few prompts of examples, what follows them, and one picture.
+ * What a plan takes with `parallel` items at a time, from a short measurement on this model: a few prompts of examples, what follows them, and one picture.
  * Rows that share much, and short ones, run at another speed, so it is no more than an estimate.
  */
 export async function estimateCost(
   context: Context,
   experiment: Experiment,
   plan: Plan,
+  parallel: number,
   signal: AbortSignal,
 ): Promise<Estimate> {
   const { model } = context;
@@ -63,7 +64,8 @@ export async function estimateCost(
   const vectors = plan.vectors * (nLayers * nEmbd * 4 + experiment.prompts * record);
   return {
     seconds:
-      plan.tokens / positionsPerSecond + plan.newTokens / newTokensPerSecond + plan.pictures * (secondsPerPicture ?? 0),
+      (plan.tokens / positionsPerSecond + plan.newTokens / newTokensPerSecond) / parallel +
+      plan.pictures * (secondsPerPicture ?? 0),
     disk: Math.round(disk + prompts + vectors),
     positionsPerSecond,
     newTokensPerSecond,

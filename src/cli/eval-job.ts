@@ -1,9 +1,10 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { XpatchError } from '../errors.js';
 import { runCompute } from '../evaluation/compute.js';
 import { fitToModel } from '../evaluation/experiment/fit.js';
 import { planExperiment } from '../evaluation/experiment/plan.js';
-import { LOGITS_BYTES } from '../evaluation/experiment/run.js';
+import { LOGITS_BYTES, parallelism } from '../evaluation/experiment/run.js';
 import type { Experiment } from '../evaluation/experiment/types.js';
 import { RunFolder, requireEmpty } from '../evaluation/run-folder.js';
 import type { Context } from '../model/context.js';
@@ -49,12 +50,13 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
       : await load({ ...job.model, model: vectorModel, mmproj: undefined }, 'loading the model of the vectors');
   void tell({ type: 'doing', what: 'planning' });
   const plan = await planExperiment(model, experiment, { foreign, shard: job.shard, nCtx: job.model.nCtx, signal });
-  const memory = job.memory === undefined ? undefined : shareOut(job.memory, foreign ? 2 : 1);
-  const context = await makeContext(model, job.model, memory?.context, plan.longest);
-  const other = foreign && (await makeContext(foreign, job.model, memory?.context, plan.longest));
+  const models = foreign ? [model, foreign] : [model];
+  const { parallel, logits, context: bytes } = shareOut(job, models, plan.longest);
+  const context = await makeContext(model, job.model, bytes, plan.longest);
+  const other = foreign && (await makeContext(foreign, job.model, bytes, plan.longest));
   if (job.folder === undefined) {
     void tell({ type: 'doing', what: 'measuring the speed of the model' });
-    const estimate = await estimateCost(context, experiment, plan, signal);
+    const estimate = await estimateCost(context, experiment, plan, parallel, signal);
     return { type: 'plan', plan, experiment, estimate, notes };
   }
 
@@ -66,7 +68,8 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     command,
     plan,
     notes: reportNotes,
-    ...(memory && { memory: memory.logits }),
+    parallel,
+    memory: logits,
     onOpen: async (run) => {
       for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
       await tell({ type: 'start', experiment, plan, known: run.known.size });
@@ -94,24 +97,41 @@ function reporter(tell: Events['tell']) {
   };
 }
 
-/** `--memory` is for all contexts and the logits that scores hold. */
-function shareOut(memory: number, contexts: number): { logits: number; context: number } {
+/** How many items at a time, and what of `--memory` is for the logits that each of them holds and for each context. */
+function shareOut({ memory, model: args }: EvalJob, models: readonly Model[], longest: number) {
+  let parallel = args.threads === undefined ? Math.min(...models.map(parallelism)) : 1;
+  if (memory === undefined) return { parallel, logits: LOGITS_BYTES, context: undefined };
   const logits = Math.min(LOGITS_BYTES, memory / 4);
-  return { logits, context: (memory - logits) / contexts };
+  const bytes = () => (memory - logits) / (models.length * parallel);
+  while (parallel > 1 && !models.every((model) => fits(() => sizesWithin(model, args, bytes(), longest)))) parallel--;
+  return { parallel, logits: logits / parallel, context: bytes() };
 }
 
-/** A context that holds the longest prompt, in the memory given. */
+function fits(attempt: () => unknown): boolean {
+  try {
+    attempt();
+    return true;
+  } catch (error) {
+    if (error instanceof XpatchError && error.code === 'CONTEXT_OVERFLOW') return false;
+    throw error;
+  }
+}
+
+/** Sizes of a context that holds the longest prompt, in the memory given. */
+function sizesWithin(model: Model, args: EvalJob['model'], bytes: number | undefined, longest: number) {
+  const nCtx = args.nCtx ?? Math.max(CONTEXT.nCtx, longest);
+  const sizes = { nCtx, nUbatch: Math.min(args.nUbatch ?? CONTEXT.nUbatch, nCtx) };
+  return bytes === undefined ? sizes : contextWithin(model, bytes, sizes, longest);
+}
+
 function makeContext(
   model: Model,
   args: EvalJob['model'],
-  memory: number | undefined,
+  bytes: number | undefined,
   longest: number,
 ): Promise<Context> {
   const { flashAttention } = args;
-  const nCtx = args.nCtx ?? Math.max(CONTEXT.nCtx, longest);
-  const sizes = { nCtx, nUbatch: Math.min(args.nUbatch ?? CONTEXT.nUbatch, nCtx) };
-  const fitting = memory === undefined ? sizes : contextWithin(model, memory, sizes, longest);
-  return model.createContext({ ...fitting, flashAttention });
+  return model.createContext({ ...sizesWithin(model, args, bytes, longest), flashAttention });
 }
 
 /** The preset `compute`: some minutes at most, so it has nothing to resume. */

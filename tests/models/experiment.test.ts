@@ -1,12 +1,14 @@
 // The engine of experiments on the shipped models: what it answers, that it can be interrupted anywhere, what it refuses.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { isDeepStrictEqual } from 'node:util';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { experimentOf } from '../../src/evaluation/experiment/config.js';
 import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
 import { planExperiment } from '../../src/evaluation/experiment/plan.js';
 import { type RunOptions, runExperiment } from '../../src/evaluation/experiment/run.js';
 import { answerTokens } from '../../src/evaluation/experiment/scores.js';
+import { type Cell, prepareStudy } from '../../src/evaluation/experiment/study.js';
 import { promptFormat } from '../../src/evaluation/experiment/template.js';
 import {
   type Condition,
@@ -21,6 +23,7 @@ import {
   loadModel,
   loadTask,
   type Model,
+  type PromptPart,
   queryPrompt,
   splitTask,
   type TaskItem,
@@ -242,29 +245,29 @@ test('progress rises to its end', () => {
   expect(progress.at(-1)?.left).toBeCloseTo(0, 9);
 });
 
-describe('a run that is killed', () => {
-  /** Dies in one of the next appends, with a part of its lines kept, or while a vector is saved. */
-  function mortal(inner: RunStore, random: Random): RunStore {
-    let left = random.integer(4);
-    const dies = () => left-- === 0;
-    return {
-      get known() {
-        return inner.known;
-      },
-      lines: () => inner.lines(),
-      loadVector: (name) => inner.loadVector(name),
-      append: async (some) => {
-        if (!dies()) return inner.append(some);
-        await inner.append(some.slice(0, random.integer(some.length + 1)));
-        throw new Error('killed');
-      },
-      saveVector: async (name, vector) => {
-        if (dies()) throw new Error('killed');
-        await inner.saveVector(name, vector);
-      },
-    };
-  }
+/** Dies in one of the next appends, with a part of its lines kept, or while a vector is saved. */
+function mortal(inner: RunStore, random: Random): RunStore {
+  let left = random.integer(4);
+  const dies = () => left-- === 0;
+  return {
+    get known() {
+      return inner.known;
+    },
+    lines: () => inner.lines(),
+    loadVector: (name) => inner.loadVector(name),
+    append: async (some) => {
+      if (!dies()) return inner.append(some);
+      await inner.append(some.slice(0, random.integer(some.length + 1)));
+      throw new Error('killed');
+    },
+    saveVector: async (name, vector) => {
+      if (dies()) throw new Error('killed');
+      await inner.saveVector(name, vector);
+    },
+  };
+}
 
+describe('a run that is killed', () => {
   test('at any append, as often as it happens, ends with the lines of an undisturbed one', async () => {
     const random = new Random(3, 'kills');
     const inner = memoryStore();
@@ -324,6 +327,59 @@ describe('a run that is killed', () => {
   });
 });
 
+describe('several items at a time', () => {
+  test('give the lines of one at a time, in their order, and progress that never goes back', async () => {
+    const inner = memoryStore();
+    const seen: number[] = [];
+    const how: RunOptions = { parallel: 3, onProgress: ({ done }) => seen.push(done) };
+    expect(await runExperiment(context, experiment, inner, how)).toEqual({ layers: [layer] });
+    expect(await linesOf(inner)).toEqual(lines);
+    expect(seen).toEqual([...seen].sort((a, b) => a - b));
+    expect(seen.at(-1)).toBe(progress.at(-1)?.total);
+  }, 300_000);
+
+  test('that is killed ends with them too', async () => {
+    const random = new Random(5, 'kills');
+    const inner = memoryStore();
+    for (let deaths = 0; ; deaths++) {
+      const run = runExperiment(context, experiment, mortal(inner, random), { parallel: 3 });
+      const error = await run.then(
+        () => undefined,
+        (reason: Error) => reason,
+      );
+      if (error) expect(error.message).toBe('killed');
+      else {
+        expect(deaths).toBeGreaterThan(3);
+        break;
+      }
+    }
+    expect(byKey(await linesOf(inner))).toEqual(byKey(lines));
+    expect(inner.known.size).toBe(lines.length);
+  }, 600_000);
+
+  test('keep what others have answered when one cannot be', async () => {
+    const inner = memoryStore();
+    const { cells } = await prepareStudy(model, experiment);
+    const [first, second] = (cells[0] as Cell).split.validation;
+    const prompt = model.prompt.bind(model);
+    const spy = jest.spyOn(model, 'prompt').mockImplementation((parts, options) => {
+      if (isOnly(parts as readonly PromptPart[], first as TaskItem)) throw new Error('vanished');
+      return prompt(parts, options);
+    });
+    await expect(runExperiment(context, experiment, inner, { parallel: 2 })).rejects.toThrow('vanished');
+    spy.mockRestore();
+    const found = await linesOf(inner);
+    expect(new Set(found.map(({ item }) => item))).toEqual(new Set([second?.input]));
+    for (const line of found) expect(byKey(lines).get(keyOf(line))).toEqual(line);
+  });
+
+  /** Whether a prompt asks about an item and shows nothing else. */
+  function isOnly(parts: readonly PromptPart[], { image }: TaskItem): boolean {
+    const pictures = parts.filter((part) => typeof part !== 'string' && 'image' in part);
+    return pictures.length === 1 && isDeepStrictEqual(pictures, [{ image }]);
+  }
+});
+
 test('little memory splits the work and changes no answer', async () => {
   const small = await model.createContext({ nCtx: 320, nUbatch: 64 });
   const inner = memoryStore();
@@ -343,7 +399,7 @@ test('vectors of the language model go into the vision-language model', async ()
   const conditions: Condition[] = [own, { ...own, name: 'LLM', foreign: true }];
   const borrowing = make({ conditions, vectorModel: 'demo-base', test: 3, scores: [] });
   await expectError(() => runExperiment(context, borrowing, inner), 'CONFIG_INVALID', /vectorModel/);
-  await runExperiment(context, borrowing, inner, { foreign });
+  await runExperiment(context, borrowing, inner, { foreign, parallel: 2 });
   const vector = await inner.loadVector('food-color.text.foreign.seed1');
   expect(vector?.info.model.hash).toBe(base.identity.hash);
   expect((await linesOf(inner)).some((l) => l.stage === 'validation' && l.condition === 'LLM')).toBe(false);

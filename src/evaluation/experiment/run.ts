@@ -1,8 +1,10 @@
+import { availableParallelism } from 'node:os';
 import { XpatchError } from '../../errors.js';
 import { type Context, listDevices, type Model, type PassOptions } from '../../model/index.js';
 import type { TaskItem } from '../../tasks/task.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
 import { answerBatch } from './answer.js';
+import { type Lane, Lanes } from './lanes.js';
 import { LayerChoice } from './layer-choice.js';
 import { memoryStore } from './memory-store.js';
 import { inShard, type Shard } from './shard.js';
@@ -26,6 +28,11 @@ export interface RunOptions {
   shard?: Shard;
   /** Bound of the logits that scores hold at a time, bytes. Defaults to 64 MiB. */
   memory?: number;
+  /**
+   * How many things are computed at a time, each on a core and in a context of its own (`parallelism` says what suits a model).
+   * The answers do not depend on it. Defaults to 1.
+   */
+  parallel?: number;
   /**
    * Ends the run with ABORTED after the queries in hand, whose answers are kept; vectors that are being made are given up. The
    * same store goes on from there.
@@ -62,7 +69,8 @@ export async function runExperiment(
   const study = await prepareStudy(context.model, experiment, options.foreign?.model);
   const choice = new LayerChoice(experiment);
   for await (const line of store.lines()) choice.add(line);
-  const runner = new Runner(context, study, store, options, (line) => choice.add(line));
+  await using lanes = await Lanes.open({ context, foreign: options.foreign }, options.parallel ?? 1);
+  const runner = new Runner(context.model, lanes, study, store, options, (line) => choice.add(line));
   await runner.stage('validation', allLayers(context.model));
   const layers = study.layers ?? [choice.best()];
   await runner.stage('test', layers);
@@ -81,16 +89,18 @@ class Runner {
   private readonly counted = new Set<string>();
   private pending: ResultLine[] = [];
   private appended = performance.now();
+  private appending = Promise.resolve();
 
   constructor(
-    private readonly context: Context,
+    private readonly model: Model,
+    private readonly lanes: Lanes,
     private readonly study: Study,
     private readonly store: RunStore,
     private readonly options: RunOptions,
     private readonly onLine: (line: ResultLine) => void,
   ) {
     this.known = new Set(store.known);
-    this.vectors = new VectorMaker(study, context, options.foreign, store);
+    this.vectors = new VectorMaker(study, store);
     this.progress = new Meter(this.counts(), options);
   }
 
@@ -111,45 +121,51 @@ class Runner {
     conditions: readonly Condition[],
     layers: readonly number[],
   ): Promise<void> {
-    const { context, study, options } = this;
+    const { model, study, options } = this;
     const { task, seed } = cell.split;
     const keysOf = (item: TaskItem) =>
       keysOfItem({ stage, task: task.name, seed, item: item.input }, conditions, layers);
     const items = this.itemsOf(cell, stage);
     const isNew = (item: TaskItem) => keysOf(item).some((key) => !this.known.has(key));
     this.progress.at({ stage, task: task.name, seed });
+    const count = keysOfCount(conditions, layers);
     if (!items.some(isNew)) {
-      this.countVectors(cell, conditions, true);
-      this.progress.add(stage, items.length * keysOfCount(conditions, layers), true);
+      this.countVectors(cell, conditions);
+      this.progress.add(stage, items.length * count, true);
       return;
     }
     const vectors = await this.vectorsOf(cell, conditions);
     this.progress.at({ stage, task: task.name, seed });
-    const size = batchSize(context.model, keysOfCount(conditions, layers));
-    for (let from = 0; from < items.length; from += size) {
-      // Whole batches, even if a part is known: other company in a batch would change the last digits.
-      const some = items.slice(from, from + size);
-      const keys = some.flatMap(keysOf);
-      const known = !some.some(isNew);
-      if (!known) {
-        this.requireNotAborted();
-        const batch = {
-          study,
-          cell,
-          stage,
-          items: some,
-          conditions,
-          layers,
-          vectors,
-          maxBytes: options.memory ?? LOGITS_BYTES,
-        };
-        const lines = await answerBatch(context, batch, (p) =>
-          this.progress.show(stage, (keys.length * p.done) / p.total),
-        );
-        this.take(lines);
-        if (performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
-      }
-      this.progress.add(stage, keys.length, known);
+    const size = batchSize(model, count);
+    // Whole batches, even if a part is known: other company in a batch would change the last digits.
+    const batches = Array.from({ length: Math.ceil(items.length / size) }, (_, i) =>
+      items.slice(i * size, (i + 1) * size),
+    );
+    const fresh = batches.filter((some) => some.some(isNew));
+    const known = batches.filter((some) => !some.some(isNew)).flat();
+    this.progress.add(stage, known.length * count, true);
+    const answered: (ResultLine[] | undefined)[] = [];
+    let taken = 0;
+    // In the order of the items, whichever is ready first.
+    const take = () => {
+      for (let lines = answered[taken]; lines; lines = answered[++taken]) this.take(lines);
+    };
+    const answer = async (some: readonly TaskItem[], index: number, lane: Lane) => {
+      this.requireNotAborted();
+      const maxBytes = options.memory ?? LOGITS_BYTES;
+      const batch = { study, cell, stage, items: some, conditions, layers, vectors, maxBytes };
+      const total = some.length * count;
+      answered[index] = await answerBatch(lane.context, batch, (p) =>
+        this.progress.begin(lane, stage, (total * p.done) / p.total),
+      );
+      this.progress.end(lane, stage, total);
+      take();
+      if (performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
+    };
+    try {
+      await this.lanes.each(fresh, answer);
+    } finally {
+      for (const lines of answered.slice(taken)) this.take(lines ?? []); // behind one that failed
     }
   }
 
@@ -160,36 +176,42 @@ class Runner {
   }
 
   private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
-    const vectors = new Map<string, { name: string; vector: TaskVector }>();
-    for (const condition of conditions) {
+    const byCondition = conditions.flatMap((condition) => {
       const wanted = vectorOf(this.study, cell, condition);
-      if (!wanted) continue;
+      return wanted ? [[condition.name, wanted] as const] : [];
+    });
+    const distinct = new Map(byCondition.map(([, wanted]) => [wanted.name, wanted]));
+    const made = new Map<string, Made>();
+    await this.lanes.each([...distinct.values()], async (wanted, _, lane) => {
       this.requireNotAborted();
-      const { task, seed } = wanted.cell.split;
+      const { name, cell } = wanted;
+      const { task, seed } = cell.split;
       this.progress.at({ stage: 'vectors', task: task.name, seed });
-      const weight = this.counted.has(wanted.name) ? 0 : weightOf(wanted);
+      const weight = this.counted.has(name) ? 0 : weightOf(wanted);
       const how: PassOptions = {
         signal: this.options.signal,
-        onProgress: (p) => this.progress.show('vectors', (weight * p.done) / p.total),
+        onProgress: (p) => this.progress.begin(lane, 'vectors', (weight * p.done) / p.total),
       };
-      vectors.set(condition.name, { name: wanted.name, vector: await this.vectors.get(wanted, how) });
-      this.countVectors(cell, [condition]);
-    }
-    return vectors;
+      made.set(name, { name, vector: await this.vectors.get(wanted, lane, how) });
+      this.counted.add(name);
+      this.progress.end(lane, 'vectors', weight);
+    });
+    return new Map(byCondition.map(([condition, { name }]) => [condition, made.get(name) as Made]));
   }
 
-  private countVectors(cell: Cell, conditions: readonly Condition[], known = false): void {
+  /** Those of a cell that has nothing left to ask. */
+  private countVectors(cell: Cell, conditions: readonly Condition[]): void {
     for (const condition of conditions) {
       const wanted = vectorOf(this.study, cell, condition);
       if (!wanted || this.counted.has(wanted.name)) continue;
       this.counted.add(wanted.name);
-      this.progress.add('vectors', weightOf(wanted), known);
+      this.progress.add('vectors', weightOf(wanted), true);
     }
   }
 
   /** Everything that `progress` counts. */
   private counts(): ExperimentWork {
-    const { study, context } = this;
+    const { study, model } = this;
     const vectors = new Map<string, number>();
     const queries = { validation: 0, test: 0 };
     for (const cell of study.cells) {
@@ -199,7 +221,7 @@ class Runner {
       }
       for (const stage of ['validation', 'test'] as const) {
         // Validation chooses one layer.
-        const layers = stage === 'validation' ? allLayers(context.model) : (study.layers ?? [0]);
+        const layers = stage === 'validation' ? allLayers(model) : (study.layers ?? [0]);
         queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
       }
     }
@@ -216,11 +238,16 @@ class Runner {
     }
   }
 
-  private async append(): Promise<void> {
-    const lines = this.pending;
-    this.pending = [];
-    if (lines.length) await this.store.append(lines);
+  /** One after the other, whoever asks for it. */
+  private append(): Promise<void> {
     this.appended = performance.now();
+    this.appending = this.appending.then(async () => {
+      const lines = this.pending;
+      this.pending = [];
+      if (lines.length) await this.store.append(lines);
+      this.appended = performance.now();
+    });
+    return this.appending;
   }
 
   private requireNotAborted(): void {
@@ -251,13 +278,30 @@ function keysOfCount(conditions: readonly Condition[], layers: readonly number[]
  * answers come out to the last digit whatever else is asked; as many as fill a GPU elsewhere.
  */
 function batchSize(model: Model, rows: number): number {
-  const onGpu = model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
-  return onGpu ? Math.max(1, Math.floor(128 / rows)) : 1;
+  return onGpu(model) ? Math.max(1, Math.floor(128 / rows)) : 1;
+}
+
+/**
+ * `RunOptions.parallel` for a model that was loaded without saying how many threads it may use: the cores of the machine, at
+ * most 8, where more than one thread would not make a pass faster (`LoadOptions.threads`), else 1.
+ */
+export function parallelism(model: Model): number {
+  return onGpu(model) || model.options.threads > 1 ? 1 : Math.min(availableParallelism(), 8);
+}
+
+function onGpu(model: Model): boolean {
+  return model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
 }
 
 /** How much a vector counts in the progress: its prompts, or one where it is computed from others. */
 function weightOf({ spec, prompts, control }: WantedVector): number {
   return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
+}
+
+/** A vector by its name. */
+interface Made {
+  readonly name: string;
+  readonly vector: TaskVector;
 }
 
 type Part = keyof ExperimentWork;
@@ -267,6 +311,8 @@ class Meter {
   private readonly done = { vectors: 0, validation: 0, test: 0 };
   /** Of these what is not of an earlier process. */
   private readonly fresh = { vectors: 0, validation: 0, test: 0 };
+  /** What is under way in each lane. */
+  private readonly begun = new Map<Lane, { part: Part; n: number }>();
   /** The part of the whole work that one of each is. */
   private readonly each: ExperimentWork;
   private where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'> = { stage: 'vectors', task: '', seed: 0 };
@@ -283,25 +329,38 @@ class Meter {
 
   at(where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'>): void {
     this.where = where;
-    this.show('vectors', 0);
+    this.show();
+  }
+
+  /** @param n done of what is under way in a lane */
+  begin(lane: Lane, part: Part, n: number): void {
+    this.begun.set(lane, { part, n });
+    this.show();
+  }
+
+  /** @param n all of what was under way in a lane */
+  end(lane: Lane, part: Part, n: number): void {
+    this.begun.delete(lane);
+    this.add(part, n);
   }
 
   add(part: Part, n: number, known = false): void {
     this.done[part] += n;
     if (!known) this.fresh[part] += n;
-    this.show(part, 0);
+    this.show();
   }
 
-  /** @param more done of what is under way */
-  show(part: Part, more: number): void {
+  private show(): void {
     const { counts, done, fresh, each, where } = this;
-    const begun = more * each[part];
+    const begun = [...this.begun.values()];
+    const more = begun.reduce((sum, { n }) => sum + n, 0);
+    const worked = begun.reduce((sum, { part, n }) => sum + n * each[part], 0);
     this.options.onProgress?.({
       done: Math.floor(sumOf((one) => done[one]) + more),
       total: sumOf((one) => counts[one]),
       fresh: Math.floor(sumOf((one) => fresh[one]) + more),
-      worked: sumOf((one) => fresh[one] * each[one]) + begun,
-      left: sumOf((one) => (counts[one] - done[one]) * each[one]) - begun,
+      worked: sumOf((one) => fresh[one] * each[one]) + worked,
+      left: sumOf((one) => (counts[one] - done[one]) * each[one]) - worked,
       ...where,
     });
   }

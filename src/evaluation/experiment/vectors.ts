@@ -1,10 +1,11 @@
 import { XpatchError } from '../../errors.js';
-import type { Context, OnProgress, PromptPart } from '../../model/index.js';
+import type { Context, PassOptions, PromptPart } from '../../model/index.js';
 import { Random } from '../../random.js';
 import { type Modality, type VectorExamples, vectorExamples } from '../../tasks/prompts.js';
 import type { TaskItem } from '../../tasks/task.js';
 import { TaskVector } from '../../vectors/task-vector.js';
 import { vectorOfPrompts } from '../extract.js';
+import type { Lane } from './lanes.js';
 import { type Cell, instructionOf, type Study } from './study.js';
 import type { Condition, Control, RunStore, VectorSpec } from './types.js';
 
@@ -95,56 +96,57 @@ export function shuffleLabels(shots: readonly TaskItem[], seed: number, stream: 
 /** Makes vectors, each once in the life of a run: later ones come from its store. */
 export class VectorMaker {
   /** Those of one seed, so that memory does not grow with the seeds. */
-  private readonly made = new Map<string, TaskVector>();
+  private readonly made = new Map<string, Promise<TaskVector>>();
   private seed: number | undefined;
 
   constructor(
     private readonly study: Study,
-    private readonly context: Context,
-    private readonly foreign: Context | undefined,
     private readonly store: RunStore,
   ) {}
 
   /**
+   * @param lane where it is read from its prompts, if it has to be
    * @param events.onProgress prompts read of all, of a vector that is made and not loaded
    * @throws {XpatchError} VECTOR_MISMATCH when the store's vector is of another model; as `Context.pass`
    */
-  async get(wanted: WantedVector, events: { signal?: AbortSignal; onProgress?: OnProgress } = {}): Promise<TaskVector> {
+  get(wanted: WantedVector, lane: Lane, events: PassOptions = {}): Promise<TaskVector> {
     const { seed } = wanted.cell.split;
     if (seed !== this.seed) this.made.clear();
     this.seed = seed;
-    const before = this.made.get(wanted.name) ?? (await this.load(wanted));
-    const vector = before ?? (await this.make(wanted, events));
-    if (!before) await this.store.saveVector(wanted.name, vector);
+    const before = this.made.get(wanted.name);
+    if (before) return before;
+    const vector = this.loadOrMake(wanted, lane, events);
     this.made.set(wanted.name, vector);
     return vector;
   }
 
-  private async load(wanted: WantedVector): Promise<TaskVector | undefined> {
-    const vector = await this.store.loadVector(wanted.name);
-    const { model } = this.contextOf(wanted);
-    if (vector && vector.info.model.hash !== model.identity.hash) {
-      const message = `The run's vector ${wanted.name} is of another model (${vector.info.model.name})`;
+  private async loadOrMake(wanted: WantedVector, lane: Lane, events: PassOptions): Promise<TaskVector> {
+    const context = wanted.foreign ? (lane.foreign as Context) : lane.context;
+    const stored = await this.store.loadVector(wanted.name);
+    if (!stored) {
+      const vector = await this.make(wanted, lane, context, events);
+      await this.store.saveVector(wanted.name, vector);
+      return vector;
+    }
+    if (stored.info.model.hash !== context.model.identity.hash) {
+      const message = `The run's vector ${wanted.name} is of another model (${stored.info.model.name})`;
       throw new XpatchError('VECTOR_MISMATCH', `${message}. Resume it with the model it was begun with.`);
     }
-    return vector;
+    return stored;
   }
 
-  private async make(
-    wanted: WantedVector,
-    events: { signal?: AbortSignal; onProgress?: OnProgress },
-  ): Promise<TaskVector> {
+  private async make(wanted: WantedVector, lane: Lane, context: Context, events: PassOptions): Promise<TaskVector> {
     const { study } = this;
     const { control, spec, cell } = wanted;
     const sources: TaskVector[] = [];
-    for (const source of sourcesOf(study, wanted)) sources.push(await this.get(source, events));
+    for (const source of sourcesOf(study, wanted)) sources.push(await this.get(source, lane, events));
     const [only] = sources;
     if (sources.length > 1) return TaskVector.mean(sources);
     if (only)
       return control === 'random-vector' ? only.normMatchedRandom(cell.split.seed) : only.rollLayers(halfDepth(only));
     const { shots, readPosition } = study.experiment;
     const isInstruction = spec === 'instruction';
-    return vectorOfPrompts(this.contextOf(wanted), promptsOf(study, wanted), {
+    return vectorOfPrompts(context, promptsOf(study, wanted), {
       task: cell.split.task.name,
       pictures: cell.split.task.pictures,
       spec: spec as Exclude<VectorSpec, 'ensemble'>,
@@ -154,10 +156,6 @@ export class VectorMaker {
       signal: events.signal,
       onProgress: ({ stage, done, total }) => stage === 'pass' && events.onProgress?.({ done, total }),
     });
-  }
-
-  private contextOf({ foreign }: WantedVector): Context {
-    return foreign ? (this.foreign as Context) : this.context;
   }
 }
 

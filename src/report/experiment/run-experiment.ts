@@ -79,8 +79,9 @@ async function mend(context: Context, experiment: Experiment, run: ExperimentRun
     const wayOut = 'Delete it, or the whole file, and start the run again: what is missing is asked again.';
     throw new XpatchError('RUN_INVALID', `${where}. ${wayOut}`);
   }
-  const maker = new VectorMaker(study, context, foreign, run);
-  for (const wanted of vectorsOf(study)) if (run.lost.has(wanted.name)) await maker.get(wanted, { signal });
+  const maker = new VectorMaker(study, run);
+  const lane = { context, foreign };
+  for (const wanted of vectorsOf(study)) if (run.lost.has(wanted.name)) await maker.get(wanted, lane, { signal });
 }
 
 /** A store that tells of everything that it has made durable. */
