@@ -12,7 +12,7 @@ import { promptsOf, sourcesOf, vectorOf } from '../dist/evaluation/experiment/ve
 import { lenientMatch } from '../dist/evaluation/scoring.js';
 import { TaskVector } from '../dist/vectors/task-vector.js';
 
-/** The preset `main` in a smaller size, with text queries and without pictures unless `pictures`. */
+/** The preset `main` with one seed, on two tasks and in other sizes if need be; with text queries and without pictures unless `pictures`. */
 export function mainExperiment(sizes, pictures) {
   const isText = ({ spec }) => spec !== 'image';
   const { conditions } = PRESETS.main.config;
@@ -34,29 +34,28 @@ export async function throughEngine(context, experiment, parallel) {
 /**
  * The same answers, `{ answer, lead }`, where `lead()` is how many nats the closest choice of a token was ahead of the next best; each by a call of its own that decodes its whole prompt, one prompt and one layer at a time: a vector is read
  * anew for each layer that it is patched at, a picture is encoded anew for each prompt (unless the model keeps them).
- * @param allLayers read all layers of a prompt in one pass instead
  */
-export async function oneByOne(context, experiment, { allLayers = false } = {}) {
+export async function oneByOne(context, experiment) {
   const { model } = context;
   const study = await prepareStudy(model, experiment);
   const choice = new LayerChoice(experiment);
   const vectors = new Map();
   const answers = new Map();
 
-  /** Mean state of a vector's prompts: at one layer, or with `allLayers` at all of them for later. */
+  /** Mean state of a vector's prompts at one layer. */
   const read = async (wanted, layer) => {
-    const key = (at) => `${wanted.name}, layer ${at}`;
-    if (vectors.has(key(layer))) return vectors.get(key(layer));
+    const key = `${wanted.name}, layer ${layer}`;
+    if (vectors.has(key)) return vectors.get(key);
     const states = [];
     for (const parts of promptsOf(study, wanted)) {
       const prompt = await model.prompt(parts);
-      const capture = { layers: allLayers ? 'all' : [layer], positions: ['delimiter'] };
+      const capture = { layers: [layer], positions: ['delimiter'] };
       const [result] = await context.pass([{ prompt, capture }]);
       const origin = { op: 'capture', position: prompt.position('delimiter'), token: 0 };
       states.push(TaskVector.fromStates(result.states, { model: model.identity, readPosition: 'position', origin }));
     }
     const mean = TaskVector.mean(states);
-    for (const at of mean.info.layers) vectors.set(key(at), mean);
+    vectors.set(key, mean);
     return mean;
   };
   const valueAt = async (wanted, layer) => {

@@ -13,10 +13,13 @@ import { join } from 'node:path';
 import { argv, cpuUsage, stderr, stdout, versions } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+
+import { parallelism } from '../dist/evaluation/experiment/run.js';
 import { logitLens } from '../dist/lens/logit-lens.js';
 import { loadModel } from '../dist/model/index.js';
 import { native } from '../dist/native/index.js';
 import { loadAddon } from '../dist/native/load.js';
+import { listTasks } from '../dist/tasks/task.js';
 import { lendTokenizer, mainExperiment, oneByOne, throughEngine } from './experiment.mjs';
 import { makeModel } from './make-model.mjs';
 
@@ -196,24 +199,24 @@ async function pictures() {
 /** An experiment from its config to its answers, on the shipped model and on one of 135M shape. */
 async function experiments(folder) {
   const open = async (path, options = {}, { kvType, prepare = () => {} } = {}) => {
-    const model = await loadModel(path, { device: 'cpu', threads, ...options });
+    const model = await loadModel(path, { device: 'cpu', ...options });
     prepare(model);
     return model.createContext({ kvType });
   };
   // Rounded keys and values carry the order of sums on: an answer may then fall otherwise, but only where two tokens tie. In
   // full precision none may.
   const TIE = 0.02;
-  const compare = async (name, what, { context, other, experiment, target, ...how }) => {
+  const compare = async (name, what, target, { context, other = context, experiment, parallel }) => {
     const ids = Array.from({ length: 64 }, (_, i) => 10 + i);
     for (const one of [context, other]) await one.pass([{ prompt: await one.model.prompt({ tokens: ids }) }]); // warm
     const found = [];
     const measured = await inTurns(
       1,
       async () => {
-        found[0] = await oneByOne(other, experiment, how);
+        found[0] = await oneByOne(other, experiment);
       },
       async () => {
-        found[1] = await throughEngine(context, experiment);
+        found[1] = await throughEngine(context, experiment, parallel);
       },
     );
     const [slow, fast] = found;
@@ -221,7 +224,8 @@ async function experiments(folder) {
     const others = [...slow].filter(([key, { answer }]) => fast.get(key)?.answer !== answer);
     let lead = 0;
     for (const [, answer] of others) lead = Math.max(lead, await answer.lead());
-    report(name, `${what}, ${slow.size} answers`, 'the engine', target, measured, {
+    const size = `${slow.size} answers, one prompt, one layer at a time`;
+    report(name, `${what}, ${size}`, `the engine, ${parallel} at a time`, target, measured, {
       answers: slow.size,
       others: others.length,
     });
@@ -232,33 +236,24 @@ async function experiments(folder) {
       throw new Error(`${others.length} of ${slow.size} answers differ, ${ties}: ${others[0][0]}`);
     }
   };
-  const alone = 'one prompt, one layer at a time';
-  const experiment = mainExperiment({}, true);
-  const demo = await open('demo');
-  const forgetful = await open('demo', { imageCacheBytes: 0 });
-  const what = `\`main\` with pictures, ${alone}`;
-  await compare('main demo', what, { context: demo, other: forgetful, experiment, target: '>= 5' });
-  for (const { model } of [demo, forgetful]) await model.dispose();
-  const exact = await open('demo', {}, { kvType: 'f32' });
-  await compare('main demo, shared', 'the same in full precision, pictures kept, all layers read at once', {
-    context: exact,
-    other: exact,
-    experiment,
-    target: '>= 1',
-    allLayers: true,
-  });
-  await exact.model.dispose();
+  for (const [name, tasks, kvType, target] of [
+    ['main demo', await listTasks(), 'f32', '>= 5'],
+    ['main demo, one core', ['food-color', 'food-flavor'], 'f16', '>= 4'],
+  ]) {
+    // No more threads, which would make either slower.
+    const context = await open('demo', {}, { kvType });
+    const other = await open('demo', { imageCacheBytes: 0 }, { kvType });
+    const experiment = mainExperiment({ tasks }, true);
+    const parallel = kvType === 'f32' ? parallelism(context.model) : 1;
+    await compare(name, `\`main\` with pictures, ${kvType}`, target, { context, other, experiment, parallel });
+    for (const { model } of [context, other]) await model.dispose();
+  }
   const path = join(folder, 'experiment.gguf');
   makeModel(path, { layers: nLayers });
-  const large = await open(path, {}, { kvType: 'f32', prepare: lendTokenizer });
-  const text = mainExperiment({ validation: 6, prompts: 6, test: 12, maxTokens: 4 }, false);
-  await compare('main 135M', `\`main\` with text, ${alone}`, {
-    context: large,
-    other: large,
-    experiment: text,
-    target: '>= 5',
-  });
-  await large.model.dispose();
+  const context = await open(path, { threads }, { kvType: 'f32', prepare: lendTokenizer });
+  const experiment = mainExperiment({ validation: 6, prompts: 6, test: 12, maxTokens: 4 }, false);
+  await compare('main 135M', '`main` with text, f32', '>= 5', { context, experiment, parallel: 1 });
+  await context.model.dispose();
 }
 
 const only = values.only?.split(',');

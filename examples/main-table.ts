@@ -4,7 +4,7 @@
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadExperiment, loadModel, runInFolder, tableToText } from 'xpatch';
+import { loadExperiment, loadModel, parallelism, runInFolder, tableToText } from 'xpatch';
 
 await using model = await loadModel('demo');
 const context = await model.createContext();
@@ -13,6 +13,7 @@ const folder = await mkdtemp(join(tmpdir(), 'xpatch-main-table-'));
 const { experiment } = await loadExperiment('main', ['tasks=[country-capital, food-color]', 'seeds=[1]', 'test=20']);
 const { report } = await runInFolder(context, experiment, folder, {
   command: 'examples/main-table.ts',
+  parallel: parallelism(model),
   notes: ['The demo model was trained on these facts.'],
   onProgress: ({ done, total, stage }) => process.stderr.write(`\r\x1b[K${done}/${total} ${stage}`),
 });

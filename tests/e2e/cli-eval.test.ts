@@ -277,6 +277,14 @@ describe('a run', () => {
     expect(linesOf('whole')).toEqual(undisturbed);
   });
 
+  test('on all cores has the same lines, and in little memory takes fewer', async () => {
+    const onAll = ['eval', 'small.yaml', '-m', 'demo', '--quiet'];
+    expect((await cli.run([...onAll, '-o', 'cores'])).code).toBe(0);
+    expect(linesOf('cores')).toEqual(undisturbed);
+    expect((await cli.run([...onAll, '--memory', '3M', '-o', 'squeezed'])).code).toBe(0);
+    expect(linesOf('squeezed')).toHaveLength(LINES);
+  });
+
   test('in little memory gives the same answers', async () => {
     const { code } = await cli.run([...RUN, '--memory', '3M', '-o', 'little', '--quiet']);
     expect(code).toBe(0);

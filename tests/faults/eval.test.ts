@@ -39,7 +39,7 @@ let runs = 0;
 const newRun = () => join(folder, `run-${runs++}`);
 
 function evalCommand(run: string, settings = SHIPPED): string[] {
-  const model = ['-m', 'demo', '--threads', '1', '--device', 'cpu'];
+  const model = ['-m', 'demo', '--device', 'cpu']; // on all cores
   return [process.execPath, '--no-warnings', MAIN, 'eval', 'main', ...model, ...settings, '--json', '-o', run];
 }
 const start = (run: string, settings?: string[]): ChildProcess => {

@@ -1,12 +1,13 @@
 // The engine of experiments on the shipped models: what it answers, that it can be interrupted anywhere, what it refuses.
 import { writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { experimentOf } from '../../src/evaluation/experiment/config.js';
 import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
 import { planExperiment } from '../../src/evaluation/experiment/plan.js';
-import { type RunOptions, runExperiment } from '../../src/evaluation/experiment/run.js';
+import { parallelism, type RunOptions, runExperiment } from '../../src/evaluation/experiment/run.js';
 import { answerTokens } from '../../src/evaluation/experiment/scores.js';
 import { type Cell, prepareStudy } from '../../src/evaluation/experiment/study.js';
 import { promptFormat } from '../../src/evaluation/experiment/template.js';
@@ -328,6 +329,12 @@ describe('a run that is killed', () => {
 });
 
 describe('several items at a time', () => {
+  test('are as many as there are cores where a pass gains nothing from a second one', async () => {
+    expect(parallelism(model)).toBe(Math.min(availableParallelism(), 8));
+    await using wide = await loadModel('demo', { device: 'cpu', threads: 2 });
+    expect(parallelism(wide)).toBe(1);
+  });
+
   test('give the lines of one at a time, in their order, and progress that never goes back', async () => {
     const inner = memoryStore();
     const seen: number[] = [];
