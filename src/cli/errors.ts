@@ -1,4 +1,5 @@
 import { XpatchError } from '../errors.js';
+import { printable } from '../printable.js';
 
 /** Exit codes of the command line; an interrupted command ends with 128 + the number of the signal. */
 export const EXIT = { failed: 1, usage: 2 } as const;
@@ -20,11 +21,16 @@ export function reportError(error: unknown, options: { json: boolean; stack: boo
   if (options.json) {
     process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`);
   } else {
-    process.stderr.write(`xpatch: ${code}: ${message}\n`);
+    process.stderr.write(`xpatch: ${code}: ${shown(message)}\n`);
     if (!known && !options.stack) process.stderr.write('This is a bug of xpatch; --verbose shows where it happened.\n');
   }
-  if (options.stack && error instanceof Error) process.stderr.write(`${stackOf(error)}\n`);
+  if (options.stack && error instanceof Error) process.stderr.write(`${shown(stackOf(error))}\n`);
   return code === 'INVALID_ARGUMENT' ? EXIT.usage : EXIT.failed;
+}
+
+/** Names and texts in it may be anybody's. */
+function shown(text: string): string {
+  return text.split('\n').map(printable).join('\n');
 }
 
 function stackOf(error: Error): string {

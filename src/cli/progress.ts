@@ -1,3 +1,5 @@
+import { printable } from '../printable.js';
+
 /** Anything shorter needs no progress. */
 const QUIET_MS = 2000;
 /** Between two lines where they cannot be rewritten. */
@@ -43,7 +45,7 @@ export class ProgressLine {
   note(text: string): void {
     if (!this.enabled) return;
     this.clear();
-    this.stream.write(`xpatch: ${text}\n`);
+    this.stream.write(`xpatch: ${printable(text)}\n`);
   }
 
   /** Ends the progress; the line is wiped. A later `update` starts it again. */
@@ -56,7 +58,8 @@ export class ProgressLine {
   private show(): void {
     const now = Date.now();
     if (now - this.started < QUIET_MS || (!this.stream.isTTY && now - this.shownAt < LINE_MS)) return;
-    const { label, fraction, detail } = this;
+    const { fraction, detail } = this;
+    const label = printable(this.label);
     const percent = fraction === undefined ? '' : ` ${this.bar(fraction)}${Math.floor(fraction * 100)} %`;
     const seconds = Math.round((now - this.stepStarted) / 1000);
     const line = `xpatch: ${label}${percent}${detail === '' ? ` (${seconds} s)` : `, ${detail}`}`;

@@ -5,6 +5,7 @@ import type { ModelRecord } from '../evaluation/experiment/manifest.js';
 import { askAgain, type Check, type CheckedRun, check, checkRun } from '../evaluation/experiment/verify.js';
 import type { Context, ContextOptions } from '../model/context.js';
 import type { Model } from '../model/model.js';
+import { printable } from '../printable.js';
 import { isTaskFile } from '../tasks/task.js';
 import {
   type ModelArguments,
@@ -150,10 +151,8 @@ function defined<T extends object>(args: T): T {
   return Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined)) as T;
 }
 
-/** Names and answers in a run may be anybody's: nothing in them may steer the terminal. */
 function format({ name, state, detail }: Check): string {
-  const clean = detail.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
-  return `${state.padEnd(9)}${name.padEnd(14)}${clean}\n`;
+  return `${state.padEnd(9)}${name.padEnd(14)}${printable(detail)}\n`;
 }
 
 function summary(checks: readonly Check[]): string {

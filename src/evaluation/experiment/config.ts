@@ -5,6 +5,7 @@ import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.
 import { parseDocument } from 'yaml';
 import { XpatchError } from '../../errors.js';
 import { PACKAGE_ROOT } from '../../package-root.js';
+import { printable } from '../../printable.js';
 import { locateTask } from '../../tasks/task.js';
 import { checkTemplate, placeholderProblems, type Template } from '../../tasks/template.js';
 import { PRESETS } from './presets.js';
@@ -364,11 +365,6 @@ function quote(value: unknown): string {
   // JSON has no word for .nan and .inf.
   const text = typeof value === 'number' ? String(value) : printable(JSON.stringify(value) ?? 'nothing');
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}
-
-/** A file may hold anything; a message is one line that shows what it says. */
-function printable(text: string): string {
-  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`);
 }
 
 function isObject(value: unknown): value is Raw {

@@ -73,9 +73,7 @@ async function mend(context: Context, experiment: Experiment, run: ExperimentRun
   for await (const { line, number } of readLines(run.path)) {
     const problem = queries.problemOf(line);
     if (problem === undefined) continue;
-    // What stands in the line may be anybody's: nothing in it may steer the terminal.
-    const clean = problem.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
-    const where = `Line ${number} of ${join(run.path, RESULTS_FILE)} was changed: ${clean}`;
+    const where = `Line ${number} of ${join(run.path, RESULTS_FILE)} was changed: ${problem}`;
     const wayOut = 'Delete it, or the whole file, and start the run again: what is missing is asked again.';
     throw new XpatchError('RUN_INVALID', `${where}. ${wayOut}`);
   }
