@@ -48,8 +48,14 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     vectorModel === undefined
       ? undefined
       : await load({ ...job.model, model: vectorModel, mmproj: undefined }, 'loading the model of the vectors');
-  void tell({ type: 'doing', what: 'planning' });
-  const plan = await planExperiment(model, experiment, { foreign, shard: job.shard, nCtx: job.model.nCtx, signal });
+  const planning = (fraction: number) => void tell({ type: 'doing', what: 'planning', fraction });
+  const plan = await planExperiment(model, experiment, {
+    foreign,
+    shard: job.shard,
+    nCtx: job.model.nCtx,
+    signal,
+    onProgress: ({ done, total }) => planning(done / total),
+  });
   const models = foreign ? [model, foreign] : [model];
   const { parallel, logits, context: bytes } = shareOut(job, models, plan.longest);
   const context = await makeContext(model, job.model, bytes, plan.longest);

@@ -190,7 +190,12 @@ test('what is planned is what is decoded: every picture is encoded once, every p
     { name: 'counted' },
   ).experiment;
   await using fresh = await loadModel('demo', CPU);
-  const plan = await planExperiment(fresh, experiment);
+  const seen: number[] = [];
+  const plan = await planExperiment(fresh, experiment, {
+    onProgress: ({ done, total }) => void seen.push(done / total),
+  });
+  expect(seen).toEqual([...seen].sort((a, b) => a - b));
+  expect([seen[0], Math.ceil((seen.at(-1) as number) * 10)]).toEqual([0, 10]);
   expect(fresh.imageEncodes).toBe(1); // to see how many positions a picture takes
   const own = await fresh.createContext();
   const calls = [jest.spyOn(own, 'pass'), jest.spyOn(own, 'generate')];

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { XpatchError } from '../../errors.js';
-import type { Model, PromptPart } from '../../model/index.js';
+import type { Model, OnProgress, PromptPart } from '../../model/index.js';
 import { prepareRow } from '../../model/pass.js';
 import { PrefixTree } from '../../model/prefix-tree.js';
 import type { Prompt, Segment } from '../../model/prompt.js';
@@ -21,6 +21,8 @@ export interface PlanOptions {
   /** Cells of the context that the run will have, to refuse prompts that do not fit. Defaults to no bound. */
   nCtx?: number;
   signal?: AbortSignal;
+  /** Tasks checked of all, in parts: their pictures are looked at, one by one, before prompts are counted. */
+  onProgress?: OnProgress;
 }
 
 /**
@@ -33,7 +35,7 @@ export interface PlanOptions {
  */
 export async function planExperiment(model: Model, experiment: Experiment, options: PlanOptions = {}): Promise<Plan> {
   const study = await prepareStudy(model, experiment, options.foreign);
-  await checkData(experiment, options.signal);
+  await checkData(experiment, options);
   const warnings = checkAnswers(model, study);
   const counter = new Counter(model, options.signal);
   const vectors = await countVectors(study, counter);
@@ -181,11 +183,15 @@ class Counter {
 }
 
 /** How many items a split needs is known better where it is made. @throws {XpatchError} TASK_INVALID, in the words of `data check` */
-async function checkData(experiment: Experiment, signal: AbortSignal | undefined): Promise<void> {
+async function checkData(experiment: Experiment, { signal, onProgress }: PlanOptions): Promise<void> {
   const { tasks, style, seeds, validation, test } = experiment;
   const splits = { style, seeds, validation, test, pictures: usesPictures(experiment) };
-  for (const source of tasks) {
-    const { name, file, findings } = await checkTask(source, { ...splits, ...(signal && { signal }) });
+  for (const [i, source] of tasks.entries()) {
+    const { name, file, findings } = await checkTask(source, {
+      ...splits,
+      ...(signal && { signal }),
+      onProgress: ({ done, total }) => onProgress?.({ done: i + done / total, total: tasks.length }),
+    });
     const [first, ...more] = findings.filter(({ level, kind }) => level === 'error' && kind !== 'too-few-items');
     if (!first) continue;
     const others = more.length > 0 ? `, and ${more.length} more` : '';
