@@ -13,7 +13,6 @@ import { join } from 'node:path';
 import { argv, cpuUsage, stderr, stdout, versions } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-
 import { parallelism } from '../dist/evaluation/experiment/run.js';
 import { logitLens } from '../dist/lens/logit-lens.js';
 import { loadModel } from '../dist/model/index.js';

@@ -1,6 +1,5 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../errors.js';
 import { runCompute } from '../evaluation/compute.js';
 import { fitToModel } from '../evaluation/experiment/fit.js';
 import { planExperiment } from '../evaluation/experiment/plan.js';
@@ -8,7 +7,7 @@ import { LOGITS_BYTES, parallelism } from '../evaluation/experiment/run.js';
 import type { Experiment } from '../evaluation/experiment/types.js';
 import { RunFolder, requireEmpty } from '../evaluation/run-folder.js';
 import type { Context } from '../model/context.js';
-import { contextWithin } from '../model/context-size.js';
+import { contextBytes, contextWithin } from '../model/context-size.js';
 import type { Model } from '../model/model.js';
 import { computeReport } from '../report/experiment/compute.js';
 import { runInFolder } from '../report/experiment/run-experiment.js';
@@ -27,6 +26,8 @@ interface Events {
 
 /** Sizes of a context when the command line names none. */
 const CONTEXT = { nCtx: 4096, nUbatch: 512 };
+/** Without `--memory`, what more contexts than one may take together. */
+const LANES_BYTES = 2 ** 30;
 
 /** Does a whole job of `xpatch eval` and gives what ends it. */
 export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage> {
@@ -58,8 +59,9 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
   });
   const models = foreign ? [model, foreign] : [model];
   const { parallel, logits, context: bytes } = shareOut(job, models, plan.longest);
-  const context = await makeContext(model, job.model, bytes, plan.longest);
-  const other = foreign && (await makeContext(foreign, job.model, bytes, plan.longest));
+  const threads = parallel > 1 ? 1 : undefined;
+  const context = await makeContext(model, job.model, bytes, plan.longest, threads);
+  const other = foreign && (await makeContext(foreign, job.model, bytes, plan.longest, threads));
   if (job.folder === undefined) {
     void tell({ type: 'doing', what: 'measuring the speed of the model' });
     const estimate = await estimateCost(context, experiment, plan, parallel, signal);
@@ -103,41 +105,37 @@ function reporter(tell: Events['tell']) {
   };
 }
 
-/** How many items at a time, and what of `--memory` is for the logits that each of them holds and for each context. */
+/**
+ * How many items at a time, and what of `--memory` is for the logits of each and for each context. Sizes do not depend on the
+ * cores of the machine, and so no answer does: less memory than all of them would take makes their number smaller, and only where
+ * it is too little for one item the contexts.
+ */
 function shareOut({ memory, model: args }: EvalJob, models: readonly Model[], longest: number) {
-  let parallel = args.threads === undefined ? Math.min(...models.map(parallelism)) : 1;
-  if (memory === undefined) return { parallel, logits: LOGITS_BYTES, context: undefined };
-  const logits = Math.min(LOGITS_BYTES, memory / 4);
-  const bytes = () => (memory - logits) / (models.length * parallel);
-  while (parallel > 1 && !models.every((model) => fits(() => sizesWithin(model, args, bytes(), longest)))) parallel--;
-  return { parallel, logits: logits / parallel, context: bytes() };
+  const logits = Math.min(LOGITS_BYTES, (memory ?? LANES_BYTES) / 4);
+  const bytes = models.map((model) => contextBytes(model, sizesOf(args, longest)) ?? Number.POSITIVE_INFINITY);
+  const fitting = Math.floor((memory ?? LANES_BYTES) / bytes.reduce((sum, one) => sum + one, logits));
+  const parallel = Math.max(1, Math.min(fitting, ...models.map((model) => parallelism(model, args.threads))));
+  return { parallel, logits, context: memory === undefined ? undefined : (memory - logits) / models.length };
 }
 
-function fits(attempt: () => unknown): boolean {
-  try {
-    attempt();
-    return true;
-  } catch (error) {
-    if (error instanceof XpatchError && error.code === 'CONTEXT_OVERFLOW') return false;
-    throw error;
-  }
-}
-
-/** Sizes of a context that holds the longest prompt, in the memory given. */
-function sizesWithin(model: Model, args: EvalJob['model'], bytes: number | undefined, longest: number) {
+/** Sizes of a context that holds the longest prompt, if memory allows. */
+function sizesOf(args: EvalJob['model'], longest: number) {
   const nCtx = args.nCtx ?? Math.max(CONTEXT.nCtx, longest);
-  const sizes = { nCtx, nUbatch: Math.min(args.nUbatch ?? CONTEXT.nUbatch, nCtx) };
-  return bytes === undefined ? sizes : contextWithin(model, bytes, sizes, longest);
+  return { nCtx, nUbatch: Math.min(args.nUbatch ?? CONTEXT.nUbatch, nCtx) };
 }
 
+/** @param bytes that it may take; undefined for no bound */
 function makeContext(
   model: Model,
   args: EvalJob['model'],
   bytes: number | undefined,
   longest: number,
+  threads?: number,
 ): Promise<Context> {
   const { flashAttention } = args;
-  return model.createContext({ ...sizesWithin(model, args, bytes, longest), flashAttention });
+  const sizes = sizesOf(args, longest);
+  const fitting = bytes === undefined ? sizes : contextWithin(model, bytes, sizes, longest);
+  return model.createContext({ ...fitting, flashAttention, threads });
 }
 
 /** The preset `compute`: some minutes at most, so it has nothing to resume. */

@@ -24,7 +24,9 @@ export interface Estimate {
   readonly seconds: number;
   /** Bytes of the finished run, without its report. */
   readonly disk: number;
-  /** What the time is made of. */
+  /** Items at a time. */
+  readonly parallel: number;
+  /** What the time is made of, of one at a time. */
   readonly positionsPerSecond: number;
   readonly newTokensPerSecond: number;
   readonly secondsPerPicture?: number;

@@ -41,7 +41,7 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
         .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
         .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
         .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
-        .option('memory', textOption('memory', 'Bound of the context beside the weights, such as 2G or 500M'))
+        .option('memory', textOption('memory', 'Bound of the contexts beside the weights, such as 2G or 500M'))
         .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
         .option(
           'output',
@@ -120,6 +120,7 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
   );
   const total = queries.reduce((sum, { count }) => sum + count, 0);
   const speed = `${estimate.positionsPerSecond.toFixed(0)} positions and ${estimate.newTokensPerSecond.toFixed(0)} new tokens a second`;
+  const { parallel } = estimate;
   const encoding =
     estimate.secondsPerPicture === undefined ? '' : `, ${estimate.secondsPerPicture.toFixed(2)} s a picture`;
   const lines = [
@@ -129,7 +130,7 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
     `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
     `Passes over prompts about ${passes}: one a vector, one an item.`,
     `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
-    `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now.`,
+    `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now${parallel > 1 ? `, and ${parallel} items at a time` : ''}.`,
     `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,
     ...warnings.map((text) => `Warning: ${text}`),
   ];

@@ -28,8 +28,24 @@ export function bytesPerPosition(model: Model, kvType: 'f16' | 'f32' = 'f16'): n
 }
 
 /**
- * Sizes of a context that takes at most `bytes`, keys and values with work buffers; the weights and the picture encoder are not
- * counted. A smaller context only cuts the work into more batches.
+ * Bytes of a context, keys and values with work buffers; the weights and the picture encoder are not counted. Undefined where
+ * `bytesPerPosition` is.
+ */
+export function contextBytes(
+  model: Model,
+  { nCtx, nUbatch, kvType }: ContextOptions & { nCtx: number; nUbatch: number },
+): number | undefined {
+  const perPosition = bytesPerPosition(model, kvType);
+  if (perPosition === undefined) return undefined;
+  const { architecture, nVocab, nEmbd } = model.info;
+  const heads = ggufNumber(readGgufHeader(model.files.model), `${architecture}.attention.head_count`) ?? 1;
+  // Attention scores of every head and the mask are as wide as the context, logits as the vocabulary.
+  return nCtx * perPosition + nUbatch * F32 * ((heads + 1) * nCtx + 2 * nVocab + 16 * nEmbd);
+}
+
+/**
+ * Sizes of a context that takes at most `bytes`, as `contextBytes` counts them. A smaller context only cuts the work into more
+ * batches.
  *
  * @param options the sizes wished for, which are not exceeded
  * @param least positions that it must hold
@@ -42,16 +58,11 @@ export function contextWithin(
   options: ContextOptions & { nCtx: number; nUbatch: number },
   least: number,
 ): ContextOptions & { nCtx: number; nUbatch: number } {
-  const perPosition = bytesPerPosition(model, options.kvType);
-  if (perPosition === undefined) {
+  const take = (nCtx: number, nUbatch: number) => contextBytes(model, { ...options, nCtx, nUbatch }) as number;
+  if (contextBytes(model, options) === undefined) {
     const message = `The file of the model does not say how much memory a position takes. Give --n-ctx instead of --memory.`;
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
-  const { architecture, nVocab, nEmbd } = model.info;
-  const heads = ggufNumber(readGgufHeader(model.files.model), `${architecture}.attention.head_count`) ?? 1;
-  // Attention scores of every head and the mask are as wide as the context, logits as the vocabulary.
-  const take = (nCtx: number, nUbatch: number) =>
-    nCtx * perPosition + nUbatch * F32 * ((heads + 1) * nCtx + 2 * nVocab + 16 * nEmbd);
   for (let nUbatch = options.nUbatch; ; nUbatch = Math.max(nUbatch >> 1, SMALLEST)) {
     const fixed = take(0, nUbatch);
     const nCtx = Math.min(options.nCtx, Math.floor((bytes - fixed) / (take(1, nUbatch) - fixed)));

@@ -27,6 +27,8 @@ export interface ContextOptions {
   flashAttention?: 'on' | 'off' | 'auto';
   /** Type of the KV cache. Defaults to `f16`. */
   kvType?: 'f16' | 'f32';
+  /** CPU threads of its passes. Defaults to the model's (`LoadOptions.threads`). */
+  threads?: number;
 }
 
 /** One result a row, in their order: for a list a list, for rows written out a tuple that can be taken apart unchecked. */
@@ -75,10 +77,12 @@ export class Context implements AsyncDisposable {
       nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
       flashAttention: options.flashAttention ?? (onCpu ? 'off' : 'auto'),
       kvType: options.kvType ?? 'f16',
+      threads: options.threads ?? model.options.threads,
     } as const;
     for (const [name, max] of [
       ['nCtx', 1 << 24],
       ['nUbatch', 1 << 16],
+      ['threads', 512],
     ] as const) {
       const value = filled[name];
       if (!Number.isInteger(value) || value < 1 || value > max) {
@@ -91,7 +95,7 @@ export class Context implements AsyncDisposable {
     // Recurrent state cannot be shared by metadata: one row at a time.
     const nSeq = model.info.recurrent ? 1 : MAX_SEQUENCES;
     try {
-      const handle = await addon.contextCreate(model.native, { ...filled, nSeq, threads: model.options.threads });
+      const handle = await addon.contextCreate(model.native, { ...filled, nSeq });
       return new Context(model, handle, filled, nSeq);
     } catch (error) {
       throw nativeError(error, `A context of ${filled.nCtx} cells cannot be made`);

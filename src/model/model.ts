@@ -20,6 +20,9 @@ import { resolveModel } from './resolve.js';
 import { JsonTokenizer } from './tokenizer.js';
 import type { ImageSource, ModelIdentity, PromptPart } from './types.js';
 
+/** In a model smaller than this threads wait for each other longer than they compute. */
+export const SMALL_BYTES = 64e6;
+
 export interface LoadOptions {
   /** Path or `hf:` URI of the mmproj GGUF with the picture encoder. Defaults to that of the catalogue or of the hub's repository, otherwise none. */
   mmproj?: string;
@@ -273,10 +276,9 @@ export class Model implements AsyncDisposable {
   }
 }
 
-/** In a tiny model threads wait for each other longer than they compute. */
 function defaultThreads(path: string): number {
   const bytes = modelParts(path).reduce((sum, part) => sum + statSync(part).size, 0);
-  return bytes < 64e6 ? 1 : Math.min(availableParallelism(), 8);
+  return bytes < SMALL_BYTES ? 1 : Math.min(availableParallelism(), 8);
 }
 
 /** SHA-256 of the bytes of files, one after the other. */

@@ -329,10 +329,14 @@ describe('a run that is killed', () => {
 });
 
 describe('several items at a time', () => {
-  test('are as many as there are cores where a pass gains nothing from a second one', async () => {
+  test('are as many as there are cores in a small model', async () => {
     expect(parallelism(model)).toBe(Math.min(availableParallelism(), 8));
-    await using wide = await loadModel('demo', { device: 'cpu', threads: 2 });
-    expect(parallelism(wide)).toBe(1);
+    expect(parallelism(model, 3)).toBe(3);
+    const large = { options: model.options, info: { ...model.info, sizeBytes: 64e6 } } as Model;
+    expect(parallelism(large, 3)).toBe(1);
+    for (const parallel of [0, 1.5, Number.NaN, 513]) {
+      await expectError(() => runExperiment(context, experiment, store, { parallel }), 'INVALID_ARGUMENT', /parallel/);
+    }
   });
 
   test('give the lines of one at a time, in their order, and progress that never goes back', async () => {

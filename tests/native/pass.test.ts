@@ -392,7 +392,7 @@ describe('what is refused', () => {
     await expectError(() => context.pass([]), 'INVALID_ARGUMENT', /at least one row/);
     await expectError(() => model.prompt([]), 'PROMPT_EMPTY', /empty/);
     await expectError(() => model.prompt({ tokens: [] }), 'PROMPT_EMPTY', /no tokens/);
-    for (const options of [{ nCtx: 0 }, { nCtx: 1.5 }, { nUbatch: 0 }, { nCtx: 2 ** 30 }]) {
+    for (const options of [{ nCtx: 0 }, { nCtx: 1.5 }, { nUbatch: 0 }, { nCtx: 2 ** 30 }, { threads: 0 }]) {
       await expectError(() => model.createContext(options), 'INVALID_ARGUMENT', /whole number/);
     }
   });

@@ -37,16 +37,16 @@ test('each works in order, in no lane two things at a time, and in all of them',
   expect(busy.size).toBe(3);
 });
 
-test('after a failure nothing more begins, and what is under way ends first', async () => {
-  const lanes = await Lanes.open({ context: fake().context, foreign: undefined }, 2);
+test('after a failure nothing more begins, what is under way ends, and the first one is thrown', async () => {
+  const lanes = await Lanes.open({ context: fake().context, foreign: undefined }, 3);
   const ended: number[] = [];
-  const work = lanes.each([1, 30, 1, 1], async (ms, index) => {
+  const work = lanes.each([30, 1, 20, 1, 1], async (ms, index) => {
     await setTimeout(ms);
-    if (index === 0) throw new Error('broken');
+    if (index < 2) throw new Error(`broken ${index}`);
     ended.push(index);
   });
-  await expect(work).rejects.toThrow('broken');
-  expect(ended).toEqual([1]);
+  await expect(work).rejects.toThrow('broken 1');
+  expect(ended).toEqual([2]);
 });
 
 test('contexts are made like the first ones and disposed of, the first ones not', async () => {
@@ -62,7 +62,8 @@ test('contexts are made like the first ones and disposed of, the first ones not'
 });
 
 test('where one cannot be made those before it are disposed of', async () => {
-  const own = fake(1);
-  await expect(Lanes.open({ context: own.context, foreign: undefined }, 3)).rejects.toThrow('no memory');
-  expect(own.copies[0]?.dispose).toHaveBeenCalledTimes(1);
+  const [own, other] = [fake(2), fake(1)];
+  await expect(Lanes.open({ context: own.context, foreign: other.context }, 3)).rejects.toThrow('no memory');
+  expect([own.copies.length, other.copies.length]).toEqual([2, 1]);
+  for (const { dispose } of [...own.copies, ...other.copies]) expect(dispose).toHaveBeenCalledTimes(1);
 });

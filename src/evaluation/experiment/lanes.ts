@@ -9,15 +9,21 @@ export interface Lane {
 
 /** Lanes beside each other. Those beyond the first have contexts of their own, which end with them. */
 export class Lanes implements AsyncDisposable {
-  private constructor(private readonly all: readonly [Lane, ...Lane[]]) {}
+  private readonly opened: Context[] = [];
+  private readonly all: Lane[];
+
+  private constructor(first: Lane) {
+    this.all = [first];
+  }
 
   /** @throws {XpatchError} as `Model.createContext` */
   static async open(first: Lane, count: number): Promise<Lanes> {
-    const all: [Lane, ...Lane[]] = [first];
-    const lanes = new Lanes(all);
+    const lanes = new Lanes(first);
     try {
-      while (all.length < count)
-        all.push({ context: await another(first.context), foreign: await another(first.foreign) });
+      while (lanes.all.length < count) {
+        const context = await lanes.another(first.context);
+        lanes.all.push({ context, foreign: first.foreign && (await lanes.another(first.foreign)) });
+      }
       return lanes;
     } catch (error) {
       await lanes[Symbol.asyncDispose]();
@@ -28,31 +34,30 @@ export class Lanes implements AsyncDisposable {
   /**
    * Works through a list in its order, in every lane one thing at a time. Where one fails no more are begun, and it throws when
    * those under way have come to their end.
+   *
+   * @throws what failed first
    */
   async each<T>(list: readonly T[], work: (element: T, index: number, lane: Lane) => Promise<void>): Promise<void> {
     let next = 0;
-    const ends = await Promise.allSettled(
-      this.all.map(async (lane) => {
-        try {
-          for (let i = next++; i < list.length; i = next++) await work(list[i] as T, i, lane);
-        } finally {
-          next = list.length;
-        }
-      }),
-    );
-    const failed = ends.find((end) => end.status === 'rejected');
-    if (failed) throw failed.reason;
+    const failures: unknown[] = [];
+    const along = async (lane: Lane) => {
+      for (let i = next++; i < list.length; i = next++) await work(list[i] as T, i, lane);
+    };
+    const fail = (error: unknown) => {
+      next = list.length;
+      failures.push(error);
+    };
+    await Promise.all(this.all.map((lane) => along(lane).catch(fail)));
+    if (failures.length) throw failures[0];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const [, ...more] = this.all;
-    for (const { context, foreign } of more) {
-      await context.dispose();
-      await foreign?.dispose();
-    }
+    await Promise.all(this.opened.map((context) => context.dispose()));
   }
-}
 
-async function another<C extends Context | undefined>(context: C): Promise<C> {
-  return (await context?.model.createContext(context.options)) as C;
+  private async another({ model, options }: Context): Promise<Context> {
+    const context = await model.createContext(options);
+    this.opened.push(context);
+    return context;
+  }
 }

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { XpatchError } from '../../errors.js';
 import { type Context, listDevices, type Model, type PassOptions } from '../../model/index.js';
+import { SMALL_BYTES } from '../../model/model.js';
 import type { TaskItem } from '../../tasks/task.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
 import { answerBatch } from './answer.js';
@@ -26,11 +27,11 @@ export interface RunOptions {
   foreign?: Context;
   /** Ask only the queries of this shard (see `inShard`). Defaults to all. */
   shard?: Shard;
-  /** Bound of the logits that scores hold at a time, bytes. Defaults to 64 MiB. */
+  /** Bound of the logits that the scores of one thing computed at a time hold, bytes. Defaults to 64 MiB. */
   memory?: number;
   /**
-   * How many things are computed at a time, each on a core and in a context of its own (`parallelism` says what suits a model).
-   * The answers do not depend on it. Defaults to 1.
+   * How many things, vectors or items, are computed at a time, each in a context of its own like the one given; `parallelism`
+   * says what suits a model. The answers do not depend on it. A whole number from 1 to 512; defaults to 1.
    */
   parallel?: number;
   /**
@@ -58,7 +59,7 @@ const APPEND_EVERY_MS = 250;
  * condition on the same test queries. Whatever the store knows already is not done again, and a run that was interrupted
  * ends with the lines that it would have had undisturbed: what is computed together does not depend on what is known.
  *
- * @throws {XpatchError} what `prepareStudy` and `Context.generate` throw; ABORTED
+ * @throws {XpatchError} what `prepareStudy`, `Model.createContext` and `Context.generate` throw; INVALID_ARGUMENT; ABORTED
  */
 export async function runExperiment(
   context: Context,
@@ -66,10 +67,14 @@ export async function runExperiment(
   store: RunStore = memoryStore(),
   options: RunOptions = {},
 ): Promise<ExperimentResult> {
-  const study = await prepareStudy(context.model, experiment, options.foreign?.model);
+  const { foreign, parallel = 1 } = options;
+  if (!Number.isInteger(parallel) || parallel < 1 || parallel > 512) {
+    throw new XpatchError('INVALID_ARGUMENT', `parallel must be a whole number from 1 to 512, not ${parallel}.`);
+  }
+  const study = await prepareStudy(context.model, experiment, foreign?.model);
   const choice = new LayerChoice(experiment);
   for await (const line of store.lines()) choice.add(line);
-  await using lanes = await Lanes.open({ context, foreign: options.foreign }, options.parallel ?? 1);
+  await using lanes = await Lanes.open({ context, foreign }, parallel);
   const runner = new Runner(context.model, lanes, study, store, options, (line) => choice.add(line));
   await runner.stage('validation', allLayers(context.model));
   const layers = study.layers ?? [choice.best()];
@@ -104,7 +109,7 @@ class Runner {
     this.progress = new Meter(this.counts(), options);
   }
 
-  /** Asks what the store does not know yet. What it knows when this fails is whole: every answer that there was. */
+  /** Asks what the store does not know yet. When this fails it knows every answer that there was, unless it is the store that failed. */
   async stage(stage: QueryKey['stage'], layers: readonly number[]): Promise<void> {
     const conditions = conditionsOf(this.study, stage);
     if (conditions.length === 0) return;
@@ -176,27 +181,23 @@ class Runner {
   }
 
   private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
-    const byCondition = conditions.flatMap((condition) => {
+    const vectors = new Map<string, { name: string; vector: TaskVector }>();
+    await this.lanes.each(conditions, async (condition, _, lane) => {
       const wanted = vectorOf(this.study, cell, condition);
-      return wanted ? [[condition.name, wanted] as const] : [];
-    });
-    const distinct = new Map(byCondition.map(([, wanted]) => [wanted.name, wanted]));
-    const made = new Map<string, Made>();
-    await this.lanes.each([...distinct.values()], async (wanted, _, lane) => {
+      if (!wanted) return;
       this.requireNotAborted();
-      const { name, cell } = wanted;
-      const { task, seed } = cell.split;
-      this.progress.at({ stage: 'vectors', task: task.name, seed });
+      const { name, cell: own } = wanted;
+      this.progress.at({ stage: 'vectors', task: own.split.task.name, seed: own.split.seed });
       const weight = this.counted.has(name) ? 0 : weightOf(wanted);
+      this.counted.add(name);
       const how: PassOptions = {
         signal: this.options.signal,
         onProgress: (p) => this.progress.begin(lane, 'vectors', (weight * p.done) / p.total),
       };
-      made.set(name, { name, vector: await this.vectors.get(wanted, lane, how) });
-      this.counted.add(name);
+      vectors.set(condition.name, { name, vector: await this.vectors.get(wanted, lane, how) });
       this.progress.end(lane, 'vectors', weight);
     });
-    return new Map(byCondition.map(([condition, { name }]) => [condition, made.get(name) as Made]));
+    return vectors;
   }
 
   /** Those of a cell that has nothing left to ask. */
@@ -238,14 +239,13 @@ class Runner {
     }
   }
 
-  /** One after the other, whoever asks for it. */
+  /** One after the other, whoever asks for it, and none after one that failed. */
   private append(): Promise<void> {
-    this.appended = performance.now();
     this.appending = this.appending.then(async () => {
       const lines = this.pending;
       this.pending = [];
-      if (lines.length) await this.store.append(lines);
       this.appended = performance.now();
+      if (lines.length) await this.store.append(lines);
     });
     return this.appending;
   }
@@ -282,11 +282,13 @@ function batchSize(model: Model, rows: number): number {
 }
 
 /**
- * `RunOptions.parallel` for a model that was loaded without saying how many threads it may use: the cores of the machine, at
- * most 8, where more than one thread would not make a pass faster (`LoadOptions.threads`), else 1.
+ * What suits a model as `RunOptions.parallel` where `cores` may be used: as many where a second thread would not make a pass
+ * faster, as in models under 64 MB on the CPU, else 1. Their contexts need one thread each (`ContextOptions.threads`).
+ *
+ * @param cores Defaults to those of the machine, at most 8.
  */
-export function parallelism(model: Model): number {
-  return onGpu(model) || model.options.threads > 1 ? 1 : Math.min(availableParallelism(), 8);
+export function parallelism(model: Model, cores = Math.min(availableParallelism(), 8)): number {
+  return onGpu(model) || model.info.sizeBytes >= SMALL_BYTES ? 1 : cores;
 }
 
 function onGpu(model: Model): boolean {
@@ -296,12 +298,6 @@ function onGpu(model: Model): boolean {
 /** How much a vector counts in the progress: its prompts, or one where it is computed from others. */
 function weightOf({ spec, prompts, control }: WantedVector): number {
   return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
-}
-
-/** A vector by its name. */
-interface Made {
-  readonly name: string;
-  readonly vector: TaskVector;
 }
 
 type Part = keyof ExperimentWork;
