@@ -196,7 +196,7 @@ test('a run that was damaged is whole again after the same call, and lines that 
       { ...line, item: 'Atlantis' },
       /^Line \d+ of .*results\.jsonl was changed: .*Atlantis.* is none of its queries\. Delete/,
     ],
-    [{ ...line, expected: 'x\u202e' }, /has expected "x ", by the task it is/],
+    [{ ...line, expected: 'x\u202e' }, /has expected "x\\u\{202e\}", by the task it is/],
     [{ ...line, condition: 'Text Patch', layer: line.layer === 0 ? 1 : 0 }, /lines, and \d+ were planned/],
   ] as const;
   for (const [changed, message] of strange) {

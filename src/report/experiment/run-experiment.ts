@@ -11,6 +11,7 @@ import type { Experiment, Plan, RunStore } from '../../evaluation/experiment/typ
 import { VectorMaker, vectorsOf } from '../../evaluation/experiment/vectors.js';
 import { RESULTS_FILE } from '../../evaluation/run-folder.js';
 import type { Context, Model } from '../../model/index.js';
+import { printable } from '../../printable.js';
 import type { Report } from '../report.js';
 import { describeRun } from '../write-report.js';
 import { writeRunReport } from './run.js';
@@ -73,7 +74,7 @@ async function mend(context: Context, experiment: Experiment, run: ExperimentRun
   for await (const { line, number } of readLines(run.path)) {
     const problem = queries.problemOf(line);
     if (problem === undefined) continue;
-    const where = `Line ${number} of ${join(run.path, RESULTS_FILE)} was changed: ${problem}`;
+    const where = `Line ${number} of ${join(run.path, RESULTS_FILE)} was changed: ${printable(problem)}`;
     const wayOut = 'Delete it, or the whole file, and start the run again: what is missing is asked again.';
     throw new XpatchError('RUN_INVALID', `${where}. ${wayOut}`);
   }
