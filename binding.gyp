@@ -1,5 +1,5 @@
 {
-  # node-gyp only starts the real build (scripts/build/): `node-gyp rebuild` and npm's default install step do the same as `npm run build:native`.
+  # node-gyp only starts the real build (install/): `node-gyp rebuild` and npm's default install step do the same as `npm run build:native`.
   "targets": [
     {
       "target_name": "xpatch",
@@ -7,9 +7,9 @@
       "actions": [
         {
           "action_name": "build_xpatch",
-          "inputs": ["scripts/build/main.mjs"],
+          "inputs": ["install/main.mjs"],
           "outputs": ["<(PRODUCT_DIR)/xpatch-built"],
-          "action": ["node", "scripts/build/main.mjs"]
+          "action": ["node", "install/main.mjs"]
         }
       ]
     }

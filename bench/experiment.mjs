@@ -1,15 +1,15 @@
 // The same experiment done in two ways: by the engine, and one prompt, one layer at a time through the same runtime.
 
-import { experimentOf } from '../dist/evaluation/experiment/config.js';
-import { LayerChoice } from '../dist/evaluation/experiment/layer-choice.js';
-import { memoryStore } from '../dist/evaluation/experiment/memory-store.js';
-import { PRESETS } from '../dist/evaluation/experiment/presets.js';
-import { runExperiment } from '../dist/evaluation/experiment/run.js';
-import { answerTokens, tokenScore } from '../dist/evaluation/experiment/scores.js';
-import { conditionsOf, groupByPrompt, itemsOf, prepareStudy } from '../dist/evaluation/experiment/study.js';
-import { keyOf } from '../dist/evaluation/experiment/types.js';
-import { promptsOf, sourcesOf, vectorOf } from '../dist/evaluation/experiment/vectors.js';
-import { lenientMatch } from '../dist/evaluation/scoring.js';
+import { experimentOf } from '../dist/experiment/config.js';
+import { LayerChoice } from '../dist/experiment/layer-choice.js';
+import { memoryStore } from '../dist/experiment/memory-store.js';
+import { PRESETS } from '../dist/experiment/presets.js';
+import { runExperiment } from '../dist/experiment/run.js';
+import { answerTokens, tokenScore } from '../dist/experiment/scores.js';
+import { lenientMatch } from '../dist/experiment/scoring.js';
+import { conditionsOf, groupByPrompt, itemsOf, prepareStudy } from '../dist/experiment/study.js';
+import { keyOf } from '../dist/experiment/types.js';
+import { promptsOf, sourcesOf, vectorOf } from '../dist/experiment/vectors.js';
 import { TaskVector } from '../dist/vectors/task-vector.js';
 
 /** The preset `main` with one seed, on two tasks and in other sizes if need be; with text queries and without pictures unless `pictures`. */

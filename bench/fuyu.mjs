@@ -10,10 +10,10 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { cpuUsage, resourceUsage } from 'node:process';
 import { parseArgs } from 'node:util';
-import { layOutGguf, text, u32 } from '../dist/convert/gguf-writer.js';
-import { openFuyu } from '../dist/model/encoders/fuyu.js';
-import { rgbImage } from '../dist/model/image.js';
-import { OWN_KEYS } from '../dist/model/own-keys.js';
+import { layOutGguf, text, u32 } from '../dist/gguf/gguf-writer.js';
+import { OWN_KEYS } from '../dist/gguf/own-keys.js';
+import { openFuyu } from '../dist/images/encoders/fuyu.js';
+import { rgbImage } from '../dist/images/image.js';
 
 // https://huggingface.co/adept/fuyu-8b/blob/main/config.json
 const [WIDTH, PATCH, VOCABULARY] = [4096, 30, 262_144];

@@ -9,10 +9,10 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { argv, cpuUsage, resourceUsage, stdout } from 'node:process';
 import { parseArgs } from 'node:util';
-import { bool, f32, layOutGguf, text, u32 } from '../dist/convert/gguf-writer.js';
-import { readIdefics2Shape } from '../dist/model/encoders/idefics2-shape.js';
-import { readGgufHeader } from '../dist/model/gguf.js';
-import { OWN_KEYS } from '../dist/model/own-keys.js';
+import { readGgufHeader } from '../dist/gguf/gguf.js';
+import { bool, f32, layOutGguf, text, u32 } from '../dist/gguf/gguf-writer.js';
+import { readIdefics2Shape } from '../dist/gguf/idefics2-shape.js';
+import { OWN_KEYS } from '../dist/gguf/own-keys.js';
 import { native } from '../dist/native/index.js';
 
 // https://huggingface.co/HuggingFaceM4/idefics2-8b/blob/main/config.json and the classes of transformers' idefics2

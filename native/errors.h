@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-// An error with one of the codes of src/errors.ts; the addon hands it to JavaScript as `error.code`.
+// An error with one of the codes of src/util/errors.ts; the addon hands it to JavaScript as `error.code`.
 struct coded_error : std::runtime_error {
     std::string code;
 

@@ -7,7 +7,7 @@
 #include "clip-model.h"
 #include "mtmd.h"
 
-// Added to mtmd's own file by scripts/build/corrections.mjs.
+// Added to mtmd's own file by install/corrections.mjs.
 const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image);
 const clip_ctx *             xpatch_encoder(const mtmd_context * ctx);
 

@@ -45,6 +45,6 @@ export function withTable(text, table) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { bytesOf: sizeOf, listCatalogue, memoryOf } = await import('../dist/model/catalogue.js');
+  const { bytesOf: sizeOf, listCatalogue, memoryOf } = await import('../dist/hub/catalogue.js');
   writeFileSync(DOC, withTable(readFileSync(DOC, 'utf8'), modelsTable(listCatalogue(), { sizeOf, memoryOf })));
 }

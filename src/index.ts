@@ -1,4 +1,7 @@
 // The public interface: what is not exported here may change without notice.
+
+export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
+export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
 export {
   CONVERTED_ARCHITECTURES,
   type Conversion,
@@ -7,61 +10,19 @@ export {
   type ConvertOptions,
   convertCheckpoint,
 } from './convert/convert.js';
-export { CONVERSION_TYPES, type ConversionType } from './convert/tensor-types.js';
-export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './errors.js';
-export {
-  type ClassCurve,
-  type ClassCurves,
-  classCurves,
-  crossing,
-  leadingShares,
-  topClasses,
-} from './evaluation/class-curves.js';
-export {
-  type ClusterScore,
-  type Distances,
-  distancesBetween,
-  nearest,
-  purities,
-  silhouettes,
-} from './evaluation/clusters.js';
-export { type Comparison, compareConditions, pairsOf } from './evaluation/comparisons.js';
-export { type ComputeOptions, type ComputeResult, runCompute, type WayCost } from './evaluation/compute.js';
-export {
-  type DecodedLayer,
-  type Decoding,
-  type DecodingEvents,
-  type DecodingOptions,
-  decodeVector,
-  runDecodings,
-} from './evaluation/decodings.js';
-export {
-  type EmbeddedPrompt,
-  type EmbeddingEvents,
-  type EmbeddingOptions,
-  type EmbeddingResult,
-  type EmbeddingSpace,
-  type Measure,
-  runEmbedding,
-} from './evaluation/embedding.js';
-export {
-  type EvolutionCell,
-  type EvolutionEvents,
-  type EvolutionOptions,
-  type PromptReading,
-  runEvolution,
-} from './evaluation/evolution.js';
-export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './evaluation/evolution-classes.js';
-export { experimentOf, type LoadedExperiment, loadExperiment } from './evaluation/experiment/config.js';
-export { fitToModel } from './evaluation/experiment/fit.js';
-export { memoryStore } from './evaluation/experiment/memory-store.js';
-export { mergeShards } from './evaluation/experiment/merge.js';
-export { type PlanOptions, planExperiment } from './evaluation/experiment/plan.js';
-export { PRESETS, type Preset } from './evaluation/experiment/presets.js';
-export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './evaluation/experiment/run.js';
-export { type Scorer, scoreLines } from './evaluation/experiment/scorers.js';
-export { parseShard, type Shard } from './evaluation/experiment/shard.js';
-export { ExperimentRun } from './evaluation/experiment/store.js';
+export { type Comparison, compareConditions, pairsOf } from './experiment/comparisons.js';
+export { experimentOf, type LoadedExperiment, loadExperiment } from './experiment/config.js';
+export { fitToModel } from './experiment/fit.js';
+export { memoryStore } from './experiment/memory-store.js';
+export { mergeShards } from './experiment/merge.js';
+export { type PlanOptions, planExperiment } from './experiment/plan.js';
+export { PRESETS, type Preset } from './experiment/presets.js';
+export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './experiment/run.js';
+export { type Manifest, RunFolder } from './experiment/run-folder.js';
+export { type Scorer, scoreLines } from './experiment/scorers.js';
+export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './experiment/scoring.js';
+export { parseShard, type Shard } from './experiment/shard.js';
+export { ExperimentRun } from './experiment/store.js';
 export {
   CONTROLS,
   type Condition,
@@ -74,47 +35,22 @@ export {
   type ResultLine,
   type RunStore,
   type VectorSpec,
-} from './evaluation/experiment/types.js';
-export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './evaluation/experiment/verify.js';
-export { type ExtractOptions, extractTaskVector } from './evaluation/extract.js';
+} from './experiment/types.js';
+export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
+export { CONVERSION_TYPES, type ConversionType } from './gguf/tensor-types.js';
+export { cacheFolder } from './hub/cache.js';
+export { type CatalogueEntry, listCatalogue, memoryOf } from './hub/catalogue.js';
 export {
-  type LensPromptOptions,
-  type LensPrompts,
-  taskLensPrompts,
-  textLensPrompts,
-} from './evaluation/lens-prompts.js';
-export { evaluateLens, type LensQuality, type LensQualityOptions } from './evaluation/lens-quality.js';
-export {
-  compareFamily,
-  type FamilyTest,
-  holm,
-  type PermutationTest,
-  permutationTest,
-} from './evaluation/permutation.js';
-export { principalComponents, type TsneOptions, tsne } from './evaluation/projection.js';
-export { type Manifest, RunFolder } from './evaluation/run-folder.js';
-export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './evaluation/scoring.js';
-export {
-  bootstrapInterval,
-  differenceInterval,
-  type Estimate,
-  type Interval,
-  type Observation,
-  type SeedSpread,
-  spreadOverSeeds,
-  wilsonInterval,
-} from './evaluation/statistics.js';
-export { type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './evaluation/sweep.js';
-export {
-  type AccuracyTableOptions,
-  accuracyTable,
-  type Cell,
-  observationsOf,
-  type Score,
-  type ScoredQuery,
-  type Table,
-} from './evaluation/tables.js';
-export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './evaluation/token-classes.js';
+  type DownloadEvents,
+  type DownloadOptions,
+  type DownloadPlan,
+  type DownloadProgress,
+  downloadCheckpoint,
+  downloadModel,
+} from './hub/download.js';
+export { type ModelFiles, resolveModel } from './hub/resolve.js';
+export { readImage } from './images/image.js';
+export { patchRectangle } from './images/patch-grid.js';
 export { finalNorm } from './lens/final-norm.js';
 export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
@@ -125,8 +61,28 @@ export {
   type PatchscopeOptions,
   patchscope,
 } from './lens/patchscope.js';
-export { type LensStrength, type Translator, TunedLens, type TunedLensInfo } from './lens/tuned-lens.js';
-export * from './model/index.js';
+export { TunedLens } from './lens/tuned-lens.js';
+export type { LensStrength, Translator, TunedLensInfo } from './lens/tuned-lens-file.js';
+export { Context, type ContextOptions, type ForEach, type PassOptions } from './model/context.js';
+export type { GenerateOptions, GenerateRow, Generation } from './model/generate.js';
+export { type LoadOptions, loadModel, Model } from './model/model.js';
+export type { PassResult, PassRow } from './model/pass.js';
+export { resolveLayers } from './model/pass.js';
+export type { StateReading } from './model/read-out.js';
+export * from './model/types.js';
+export type { Device, NativeModelInfo as ModelInfo } from './native/addon.js';
+export { listDevices } from './native/index.js';
+export { Prompt, type PromptPicture, type Segment } from './prompt/prompt.js';
+export { type PromptRecord, recordPrompt } from './prompt/prompt-record.js';
+export type {
+  ImageSource,
+  PatchGrid,
+  PatchRectangle,
+  PositionRef,
+  PositionSelection,
+  PromptPart,
+  RgbImage,
+} from './prompt/types.js';
 export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
 export { checkTables, writeRunReport } from './report/experiment/run.js';
 export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';
@@ -157,6 +113,82 @@ export {
   type RunManifest,
   writeReport,
 } from './report/write-report.js';
+export {
+  type ClusterScore,
+  type Distances,
+  distancesBetween,
+  nearest,
+  purities,
+  silhouettes,
+} from './stats/clusters.js';
+export {
+  compareFamily,
+  type FamilyTest,
+  holm,
+  type PermutationTest,
+  permutationTest,
+} from './stats/permutation.js';
+export { principalComponents, type TsneOptions, tsne } from './stats/projection.js';
+export {
+  bootstrapInterval,
+  differenceInterval,
+  type Estimate,
+  type Interval,
+  type Observation,
+  type SeedSpread,
+  spreadOverSeeds,
+  wilsonInterval,
+} from './stats/statistics.js';
+export {
+  type AccuracyTableOptions,
+  accuracyTable,
+  type Cell,
+  observationsOf,
+  type Score,
+  type ScoredQuery,
+  type Table,
+} from './stats/tables.js';
+export {
+  type ClassCurve,
+  type ClassCurves,
+  classCurves,
+  crossing,
+  leadingShares,
+  topClasses,
+} from './studies/class-curves.js';
+export { type ComputeOptions, type ComputeResult, runCompute, type WayCost } from './studies/compute.js';
+export {
+  type DecodedLayer,
+  type Decoding,
+  type DecodingEvents,
+  type DecodingOptions,
+  decodeVector,
+  runDecodings,
+} from './studies/decodings.js';
+export {
+  type EmbeddedPrompt,
+  type EmbeddingEvents,
+  type EmbeddingOptions,
+  type EmbeddingResult,
+  type EmbeddingSpace,
+  type Measure,
+  runEmbedding,
+} from './studies/embedding.js';
+export {
+  type EvolutionCell,
+  type EvolutionEvents,
+  type EvolutionOptions,
+  type PromptReading,
+  runEvolution,
+} from './studies/evolution.js';
+export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './studies/evolution-classes.js';
+export {
+  type LensPromptOptions,
+  type LensPrompts,
+  taskLensPrompts,
+  textLensPrompts,
+} from './studies/lens-prompts.js';
+export { evaluateLens, type LensQuality, type LensQualityOptions } from './studies/lens-quality.js';
 export { answersCollide } from './tasks/answers.js';
 export { rivalAnswers, rivalTask } from './tasks/conflict.js';
 export { swapLetters } from './tasks/noise.js';
@@ -168,12 +200,15 @@ export {
   type Modality,
   queryPrompt,
   type ReadPosition,
+  type TaskSpec,
   type VectorPrompt,
   vectorPrompts,
 } from './tasks/prompts.js';
 export { type SplitOptions, splitTask, type TaskSplit } from './tasks/split.js';
 export { type LoadTaskOptions, listTasks, loadTask, type Task, type TaskItem } from './tasks/task.js';
-export { type PromptRecord, recordPrompt } from './vectors/prompt-record.js';
+export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './tasks/token-classes.js';
+export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './util/errors.js';
+export { type ExtractOptions, extractTaskVector } from './vectors/extract.js';
 export {
   type SafetensorsDtype,
   SafetensorsFile,
@@ -181,5 +216,7 @@ export {
   type TensorToWrite,
   writeSafetensors,
 } from './vectors/safetensors.js';
-export { type TaskSpec, TaskVector, type TaskVectorInfo, type VectorOrigin } from './vectors/task-vector.js';
+export { type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';
+export { TaskVector } from './vectors/task-vector.js';
 export { saveCapture } from './vectors/vector-file.js';
+export type { TaskVectorInfo, VectorOrigin } from './vectors/vector-origin.js';

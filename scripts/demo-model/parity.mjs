@@ -3,7 +3,7 @@
 // Exits with 1 when a string tokenises differently or a logit is off by more than 0.1.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { loadModel } from '../../dist/model/index.js';
+import { loadModel } from '../../dist/index.js';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const folder = process.argv[2] ?? here('../../models/demo');

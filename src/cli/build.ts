@@ -1,6 +1,6 @@
 import type { CommandModule } from 'yargs';
-import { type BuildMode, buildAddon, MODES } from '../../scripts/build/build.mjs';
-import { describeFailure, describeResult, progressPrinter } from '../../scripts/build/print.mjs';
+import { type BuildMode, buildAddon, MODES } from '../../install/build.mjs';
+import { describeFailure, describeResult, progressPrinter } from '../../install/print.mjs';
 
 interface BuildArguments {
   mode?: BuildMode;

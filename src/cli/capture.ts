@@ -1,6 +1,6 @@
 import type { Argv, CommandModule } from 'yargs';
 import { HOOKS, type HookName } from '../model/types.js';
-import { recordPrompt } from '../vectors/prompt-record.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
 import { saveCapture } from '../vectors/vector-file.js';
 import {
   describeModel,

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { XpatchError } from '../errors.js';
-import type { ChatSession } from '../model/chat-session.js';
-import { readImage } from '../model/image.js';
+import type { ChatSession } from '../chat/chat-session.js';
+import { readImage } from '../images/image.js';
+import { XpatchError } from '../util/errors.js';
 import { usageError } from './errors.js';
 import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
 

@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
-import { XpatchError } from '../errors.js';
-import type { ChatTurn } from '../model/chat-session.js';
+import type { ChatTurn } from '../chat/chat-session.js';
+import { XpatchError } from '../util/errors.js';
 import { CHAT_HELP, ChatState } from './chat-commands.js';
 import { ChatInput } from './chat-input.js';
 import {
@@ -36,7 +36,7 @@ const LARGEST_TEMPLATE = 1 << 20;
 export async function chat(args: ChatArguments): Promise<void> {
   const template = args.chatTemplate === undefined ? undefined : await readTemplate(args.chatTemplate);
   await withSession(args, async (opened) => {
-    const { ChatSession } = await import('../model/chat-session.js');
+    const { ChatSession } = await import('../chat/chat-session.js');
     const { temperature, seed, maxTokens, system } = args;
     const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
     const session = new ChatSession(opened.context, { template, system, maxTokens, temperature, seed, stop });
@@ -52,7 +52,7 @@ export async function chat(args: ChatArguments): Promise<void> {
 async function talk(
   args: ChatArguments,
   { model, signal, progress, track }: Session,
-  { session, state }: { session: import('../model/chat-session.js').ChatSession; state: ChatState },
+  { session, state }: { session: import('../chat/chat-session.js').ChatSession; state: ChatState },
 ): Promise<void> {
   progress.done(); // nothing may be drawn over what is being typed
   const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY && !args.json);

@@ -1,8 +1,8 @@
 import type { Argv } from 'yargs';
-import { XpatchError } from '../errors.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { ModelIdentity, Progress } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
 import { type FetchEvents, fetchModel } from './fetch-model.js';
 import { interruptSignal } from './interrupt.js';
 import { textOption, wholeOption } from './options.js';

@@ -144,7 +144,7 @@ async function withTokens<T>(
   const progress = new ProgressLine(!json && !quiet);
   try {
     if (source === undefined) return await work({ signal }, progress);
-    const { tokensAfterDelimiter } = await import('../evaluation/token-classes.js');
+    const { tokensAfterDelimiter } = await import('../tasks/token-classes.js');
     await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(signal, progress));
     const firstToken: FirstToken = (answer) => {
       const [first] = tokensAfterDelimiter(model, answer);

@@ -1,17 +1,17 @@
 import type { Argv, CommandModule } from 'yargs';
+import { resolveLayers } from '../model/pass.js';
+import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
+import { tableToText } from '../report/tables.js';
 import {
   bestWordLayer,
   type Decoding,
   decodeVector,
   defaultDecodingLayer,
   runDecodings,
-} from '../evaluation/decodings.js';
-import { requireModalities } from '../evaluation/modalities.js';
-import { resolveLayers } from '../model/pass.js';
-import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
-import { tableToText } from '../report/tables.js';
+} from '../studies/decodings.js';
+import { requireModalities } from '../studies/modalities.js';
+import type { TaskSpec } from '../tasks/prompts.js';
 import { listTasks, loadTask } from '../tasks/task.js';
-import type { TaskSpec } from '../vectors/task-vector.js';
 import {
   describeModel,
   type ModelArguments,

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
-import { experimentOf } from '../evaluation/experiment/config.js';
-import { textPart } from '../evaluation/experiment/fit.js';
+import { experimentOf } from '../experiment/config.js';
+import { textPart } from '../experiment/fit.js';
 import type { WorkedExample } from '../report/report.js';
 import { tableToText } from '../report/tables.js';
 import type { Modality } from '../tasks/prompts.js';

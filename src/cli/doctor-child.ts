@@ -1,7 +1,18 @@
 // Runs what may crash, an addon, a driver, a kernel, in a process of its own: doctor forks this file and reports how it ended.
-import { XpatchError } from '../errors.js';
-import type { NativeReport } from './doctor.js';
+import type { Device } from '../native/addon.js';
+import type { BuildInfo } from '../native/load.js';
+import { XpatchError } from '../util/errors.js';
 import type { Check, SelfTestOptions } from './self-test.js';
+
+/** What the loaded addon says about itself and the machine. */
+export interface NativeReport {
+  path: string;
+  prebuilt: boolean;
+  build: BuildInfo;
+  stale?: string;
+  devices: Device[];
+  failedBackends: { path: string; reason: string }[];
+}
 
 export type ChildMessage =
   | { type: 'stage'; stage: string }

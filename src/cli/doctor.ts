@@ -2,11 +2,10 @@ import { fork } from 'node:child_process';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Argv, CommandModule } from 'yargs';
-import { findLlama, PACKAGE_ROOT, packageVersion } from '../../scripts/build/layout.mjs';
+import { findLlama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
 import type { Device } from '../native/addon.js';
-import type { BuildInfo } from '../native/load.js';
 import { fetchEvents, type OutputArguments, outputOptions, printJson, requireNotAborted } from './common.js';
-import type { ChildMessage } from './doctor-child.js';
+import type { ChildMessage, NativeReport } from './doctor-child.js';
 import { EXIT } from './errors.js';
 import { fetchModel } from './fetch-model.js';
 import { interruptSignal } from './interrupt.js';
@@ -15,16 +14,6 @@ import { ProgressLine } from './progress.js';
 import type { Check, SelfTestOptions } from './self-test.js';
 
 type DoctorArguments = OutputArguments & SelfTestOptions;
-
-/** What the loaded addon says about itself and the machine. */
-export interface NativeReport {
-  path: string;
-  prebuilt: boolean;
-  build: BuildInfo;
-  stale?: string;
-  devices: Device[];
-  failedBackends: { path: string; reason: string }[];
-}
 
 interface Diagnosis {
   ok: boolean;

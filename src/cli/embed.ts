@@ -1,8 +1,8 @@
 import type { Argv, CommandModule } from 'yargs';
-import type { EmbeddingResult } from '../evaluation/embedding.js';
-import { requireModalities } from '../evaluation/modalities.js';
 import { resolveLayers } from '../model/pass.js';
 import { tableToText } from '../report/tables.js';
+import type { EmbeddingResult } from '../studies/embedding.js';
+import { requireModalities } from '../studies/modalities.js';
 import type { Modality } from '../tasks/prompts.js';
 import {
   describeModel,
@@ -53,7 +53,7 @@ export const embed: CommandModule<unknown, EmbedArguments> = {
     if (args.prompts !== undefined && args.prompts < 3) throw usageError('--prompts must be a whole number from 3.');
     const wanted = args.modalities === undefined ? undefined : parseNames('modalities', args.modalities, MODALITIES);
     // Not imported at the top: no other command needs the library behind it.
-    const { defaultEmbeddingLayer, runEmbedding } = await import('../evaluation/embedding.js');
+    const { defaultEmbeddingLayer, runEmbedding } = await import('../studies/embedding.js');
     const { embeddingReport, embeddingStatements, scoresTable } = await import('../report/embedding.js');
     await withSession(args, async (session) => {
       const { model, context, signal, progress } = session;

@@ -1,5 +1,5 @@
-import { XpatchError } from '../errors.js';
-import { printable } from '../printable.js';
+import { XpatchError } from '../util/errors.js';
+import { printable } from '../util/printable.js';
 
 /** Exit codes of the command line; an interrupted command ends with 128 + the number of the signal. */
 export const EXIT = { failed: 1, usage: 2 } as const;

@@ -1,5 +1,5 @@
 // Holds the model, in a process of its own: eval forks this file, and starts another one when it crashes (supervise.ts).
-import { XpatchError } from '../errors.js';
+import { XpatchError } from '../util/errors.js';
 import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
 
 /** Resolves once the message is on its way: what comes next may take the process down. */

@@ -1,8 +1,8 @@
-import type { Experiment, Plan } from '../evaluation/experiment/types.js';
+import type { Experiment, Plan } from '../experiment/types.js';
 import type { Context } from '../model/context.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
 import { fewShotPrompt, queryPrompt } from '../tasks/prompts.js';
 import { loadTask } from '../tasks/task.js';
-import { recordPrompt } from '../vectors/prompt-record.js';
 import type { Estimate } from './eval-protocol.js';
 
 /** Rows of the measurement, and new tokens of each. */

@@ -1,9 +1,9 @@
-import type { LoadedExperiment } from '../evaluation/experiment/config.js';
-import type { Shard } from '../evaluation/experiment/shard.js';
-import type { Experiment, ExperimentProgress, Plan } from '../evaluation/experiment/types.js';
-import type { Table } from '../evaluation/tables.js';
+import type { LoadedExperiment } from '../experiment/config.js';
+import type { Shard } from '../experiment/shard.js';
+import type { Experiment, ExperimentProgress, Plan } from '../experiment/types.js';
 import type { ModelIdentity } from '../model/types.js';
 import type { TextTable, WorkedExample } from '../report/report.js';
+import type { Table } from '../stats/tables.js';
 import type { ModelArguments } from './common.js';
 
 /** What the process with the model is to do. */

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import type { LoadedExperiment } from '../evaluation/experiment/config.js';
-import type { Shard } from '../evaluation/experiment/shard.js';
-import type { ExperimentProgress } from '../evaluation/experiment/types.js';
+import type { LoadedExperiment } from '../experiment/config.js';
+import type { Shard } from '../experiment/shard.js';
+import type { ExperimentProgress } from '../experiment/types.js';
 import { type ModelArguments, type OutputArguments, printJson } from './common.js';
 import type { ChildMessage, EvalResult } from './eval-protocol.js';
 import { explainInterrupt, interruptSignal } from './interrupt.js';

@@ -1,11 +1,11 @@
 import type { Argv, CommandModule } from 'yargs';
-import { classCurves, defaultPieLayers, topClasses } from '../evaluation/class-curves.js';
-import { type EvolutionCell, runEvolution } from '../evaluation/evolution.js';
-import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../evaluation/evolution-classes.js';
-import { requireModalities } from '../evaluation/modalities.js';
 import { resolveLayers } from '../model/pass.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../report/evolution.js';
 import { tableToText } from '../report/tables.js';
+import { classCurves, defaultPieLayers, topClasses } from '../studies/class-curves.js';
+import { type EvolutionCell, runEvolution } from '../studies/evolution.js';
+import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../studies/evolution-classes.js';
+import { requireModalities } from '../studies/modalities.js';
 import type { Modality } from '../tasks/prompts.js';
 import {
   describeModel,

@@ -1,9 +1,8 @@
 import type { Argv, CommandModule } from 'yargs';
-import { extractTaskVector } from '../evaluation/extract.js';
-import type { ReadPosition } from '../tasks/prompts.js';
+import type { ReadPosition, TaskSpec } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task } from '../tasks/task.js';
-import type { TaskSpec } from '../vectors/task-vector.js';
+import { extractTaskVector } from '../vectors/extract.js';
 import {
   describeModel,
   type ModelArguments,

@@ -1,6 +1,6 @@
-import { type CatalogueEntry, findEntry, listCatalogue } from '../model/catalogue.js';
-import { type DownloadEvents, type DownloadPlan, downloadModel } from '../model/download.js';
-import type { ModelFiles } from '../model/resolve.js';
+import { type CatalogueEntry, findEntry, listCatalogue } from '../hub/catalogue.js';
+import { type DownloadEvents, type DownloadPlan, downloadModel } from '../hub/download.js';
+import type { ModelFiles } from '../hub/resolve.js';
 import { usageError } from './errors.js';
 import { explainInterrupt } from './interrupt.js';
 import { duration, RunRate } from './run-rate.js';

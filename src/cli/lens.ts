@@ -5,8 +5,8 @@ import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import { resolveLayers } from '../model/pass.js';
 import type { HiddenStates } from '../model/types.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
 import { lensReport, lensTable, lensView } from '../report/lens.js';
-import { recordPrompt } from '../vectors/prompt-record.js';
 import {
   describeModel,
   type ModelArguments,

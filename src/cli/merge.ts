@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
-import { mergeShards } from '../evaluation/experiment/merge.js';
+import { mergeShards } from '../experiment/merge.js';
 import { type OutputArguments, outputOptions, printJson } from './common.js';
 import { interruptSignal } from './interrupt.js';
 import { textOption, withExamples } from './options.js';

@@ -1,5 +1,5 @@
 import type { Argv, CommandModule } from 'yargs';
-import { CONVERSION_TYPES, type ConversionType } from '../convert/tensor-types.js';
+import { CONVERSION_TYPES, type ConversionType } from '../gguf/tensor-types.js';
 import { type OutputArguments, outputOptions, printJson } from './common.js';
 import { explainInterrupt, interruptSignal } from './interrupt.js';
 import { textOption, wholeOption, withExamples } from './options.js';

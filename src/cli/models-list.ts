@@ -1,8 +1,8 @@
 import type { Argv, CommandModule } from 'yargs';
-import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../model/cache.js';
-import { type CatalogueEntry, listCatalogue, memoryOf } from '../model/catalogue.js';
-import { lookUpRepo } from '../model/download.js';
-import { formatHubSource, HUB_PREFIX, parseHubSource } from '../model/hub-source.js';
+import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../hub/cache.js';
+import { type CatalogueEntry, listCatalogue, memoryOf } from '../hub/catalogue.js';
+import { lookUpRepo } from '../hub/download.js';
+import { formatHubSource, HUB_PREFIX, parseHubSource } from '../hub/hub-source.js';
 import { fetchEvents, type OutputArguments, outputOptions, printJson } from './common.js';
 import { bytesText, licenceText, requireEntry } from './fetch-model.js';
 import { interruptSignal } from './interrupt.js';

@@ -1,5 +1,6 @@
 import type { Argv, CommandModule } from 'yargs';
-import { XpatchError } from '../errors.js';
+import { checkModelFile } from '../gguf/gguf-check.js';
+import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import {
   type CachedRepo,
   convertedFiles,
@@ -7,13 +8,12 @@ import {
   listCache,
   removeConverted,
   removeFromCache,
-} from '../model/cache.js';
-import { findEntry } from '../model/catalogue.js';
-import { type DownloadPlan, downloadCheckpoint, downloadModel } from '../model/download.js';
-import { checkModelFile } from '../model/gguf-check.js';
-import { chooseFiles, HUB_PREFIX, type HubSource, parseHubSource } from '../model/hub-source.js';
-import { checkProjectorFile } from '../model/mmproj-check.js';
-import { RunLock } from '../run-lock.js';
+} from '../hub/cache.js';
+import { findEntry } from '../hub/catalogue.js';
+import { type DownloadPlan, downloadCheckpoint, downloadModel } from '../hub/download.js';
+import { chooseFiles, HUB_PREFIX, type HubSource, parseHubSource } from '../hub/hub-source.js';
+import { XpatchError } from '../util/errors.js';
+import { RunLock } from '../util/run-lock.js';
 import { fetchEvents, type OutputArguments, outputOptions, printJson } from './common.js';
 import { bytesText, downloadEvents, requireEntry } from './fetch-model.js';
 import { interruptSignal } from './interrupt.js';

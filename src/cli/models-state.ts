@@ -1,10 +1,10 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CachedRepo, convertedFiles } from '../model/cache.js';
-import { bytesOf, type CatalogueEntry, shippedFiles } from '../model/catalogue.js';
-import { modelParts } from '../model/gguf-check.js';
-import { chooseCheckpoint, parseHubSource } from '../model/hub-source.js';
-import { locateModel, locateWanted } from '../model/resolve.js';
+import { modelParts } from '../gguf/gguf-check.js';
+import { type CachedRepo, convertedFiles } from '../hub/cache.js';
+import { bytesOf, type CatalogueEntry, shippedFiles } from '../hub/catalogue.js';
+import { chooseCheckpoint, parseHubSource } from '../hub/hub-source.js';
+import { locateModel, locateWanted } from '../hub/resolve.js';
 
 /** Whether a model is here: `checkpoint` is downloaded whole and waits for conversion. */
 export type State = 'shipped' | 'downloaded' | 'checkpoint' | 'incomplete' | 'absent';

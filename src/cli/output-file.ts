@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { XpatchError } from '../errors.js';
+import { XpatchError } from '../util/errors.js';
 import { usageError } from './errors.js';
 
 /**

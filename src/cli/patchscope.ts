@@ -1,9 +1,10 @@
 import type { Argv, CommandModule } from 'yargs';
 import { IDENTITY_PROMPT, type Patchscope, patchscope as runPatchscope } from '../lens/patchscope.js';
-import type { Prompt } from '../model/prompt.js';
-import type { HiddenStates, ModelIdentity, PromptPart } from '../model/types.js';
+import type { HiddenStates, ModelIdentity } from '../model/types.js';
+import type { Prompt } from '../prompt/prompt.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
+import type { PromptPart } from '../prompt/types.js';
 import { visibleText } from '../report/visible.js';
-import { recordPrompt } from '../vectors/prompt-record.js';
 import {
   describeModel,
   type ModelArguments,

@@ -1,4 +1,4 @@
-import { printable } from '../printable.js';
+import { printable } from '../util/printable.js';
 
 /** Anything shorter needs no progress. */
 const QUIET_MS = 2000;

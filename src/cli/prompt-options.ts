@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import type { PromptPart } from '../model/types.js';
+import type { PromptPart } from '../prompt/types.js';
 import { usageError } from './errors.js';
 import { parseTokens, repeatedOption, textOption, unescapeText } from './options.js';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
-import { type Manifest, RunFolder } from '../evaluation/run-folder.js';
+import { type Manifest, RunFolder } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import { requireNotAborted, type Session } from './common.js';
 import { explainInterrupt } from './interrupt.js';

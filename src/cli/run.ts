@@ -3,7 +3,7 @@ import type { Context } from '../model/context.js';
 import type { GenerateOptions, GenerateRow, Generation } from '../model/generate.js';
 import type { PassResult } from '../model/pass.js';
 import type { InterventionReport } from '../model/types.js';
-import { recordPrompt } from '../vectors/prompt-record.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
 import { type ChatArguments, chat, checkChatArguments } from './chat.js';
 import { modelOptions, outputOptions, printJson, requireNotAborted, withSession } from './common.js';

@@ -1,8 +1,11 @@
-import { extractTaskVector } from '../evaluation/extract.js';
-import { type Context, type Intervention, loadModel, type Model, type PassResult } from '../model/index.js';
+import type { Context } from '../model/context.js';
+import { loadModel, type Model } from '../model/model.js';
+import type { PassResult } from '../model/pass.js';
+import type { Intervention } from '../model/types.js';
 import { queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
+import { extractTaskVector } from '../vectors/extract.js';
 
 export interface SelfTestOptions {
   model: string;

@@ -1,6 +1,6 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../errors.js';
+import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
 
 /** What the command hears of the process with the model. */

@@ -1,8 +1,8 @@
 import type { Argv, CommandModule } from 'yargs';
-import { type Sweep, sweepLayers } from '../evaluation/sweep.js';
 import type { TokenScore } from '../model/types.js';
-import { recordPrompt } from '../vectors/prompt-record.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
+import { type Sweep, sweepLayers } from '../vectors/sweep.js';
 import {
   describeModel,
   type ModelArguments,

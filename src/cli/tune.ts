@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import type { Argv, CommandModule } from 'yargs';
-import { XpatchError } from '../errors.js';
-import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../evaluation/lens-prompts.js';
-import { evaluateLens } from '../evaluation/lens-quality.js';
 import { fitTunedLens } from '../lens/fit-tuned-lens.js';
+import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../studies/lens-prompts.js';
+import { evaluateLens } from '../studies/lens-quality.js';
+import { XpatchError } from '../util/errors.js';
 import {
   describeModel,
   type ModelArguments,

@@ -1,6 +1,6 @@
 import type { Argv, CommandModule } from 'yargs';
-import { DUMP_SCRIPT, openReference } from '../evaluation/model-reference.js';
-import { type Difference, type ModelReport, verifyModel, within } from '../evaluation/verify-model.js';
+import { DUMP_SCRIPT, openReference } from '../studies/model-reference.js';
+import { type Difference, type ModelReport, verifyModel, within } from '../studies/verify-model.js';
 import {
   fetchEvents,
   type ModelArguments,

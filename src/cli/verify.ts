@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import type { Argv, CommandModule } from 'yargs';
-import { XpatchError } from '../errors.js';
-import type { ModelRecord } from '../evaluation/experiment/manifest.js';
-import { askAgain, type Check, type CheckedRun, check, checkRun } from '../evaluation/experiment/verify.js';
+import type { ModelRecord } from '../experiment/manifest.js';
+import { askAgain, type Check, type CheckedRun, check, checkRun } from '../experiment/verify.js';
 import type { Context, ContextOptions } from '../model/context.js';
 import type { Model } from '../model/model.js';
-import { printable } from '../printable.js';
 import { isTaskFile } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import { printable } from '../util/printable.js';
 import {
   type ModelArguments,
   modelOptions,

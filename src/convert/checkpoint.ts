@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { XpatchError } from '../errors.js';
+import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile, type TensorInfo } from '../vectors/safetensors.js';
 
 /** A tensor of a checkpoint, and the shard that holds it. */

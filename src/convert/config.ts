@@ -1,4 +1,4 @@
-import type { XpatchError } from '../errors.js';
+import type { XpatchError } from '../util/errors.js';
 
 type Invalid = (problem: string) => XpatchError;
 

@@ -1,16 +1,16 @@
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import { XpatchError } from '../errors.js';
+import { layOutGguf } from '../gguf/gguf-writer.js';
+import { CONVERSION_TYPES, type ConversionType, typeName } from '../gguf/tensor-types.js';
 import type { Progress } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
 import { Checkpoint } from './checkpoint.js';
 import { Config } from './config.js';
 import { planFuyu } from './fuyu.js';
 import { checkpointName } from './general.js';
-import { layOutGguf } from './gguf-writer.js';
 import { planIdefics2 } from './idefics2.js';
 import { persimmonShape, planPersimmon } from './persimmon.js';
 import type { FilePlan } from './plan.js';
-import { CONVERSION_TYPES, type ConversionType, typeName } from './tensor-types.js';
 import { readVocabulary } from './vocabulary.js';
 import { type Job, writeJobs } from './write-jobs.js';
 

@@ -1,11 +1,11 @@
-import { OWN_KEYS } from '../model/own-keys.js';
+import { bool, text, u32 } from '../gguf/gguf-writer.js';
+import { OWN_KEYS } from '../gguf/own-keys.js';
+import { type ConversionType, imageConversion, imageType } from '../gguf/tensor-types.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Config } from './config.js';
 import { generalFields } from './general.js';
-import { bool, text, u32 } from './gguf-writer.js';
 import { persimmonShape, planPersimmon } from './persimmon.js';
 import { type FilePlan, TensorTaker } from './plan.js';
-import { type ConversionType, imageConversion, imageType } from './tensor-types.js';
 import { tokenId, type Vocabulary } from './vocabulary.js';
 
 const NEWLINE = '|NEWLINE|';

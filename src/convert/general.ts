@@ -1,9 +1,9 @@
 import { basename, dirname, resolve } from 'node:path';
 import { parse } from 'yaml';
+import { type GgufField, text, u32 } from '../gguf/gguf-writer.js';
+import { type ConversionType, FILE_TYPES } from '../gguf/tensor-types.js';
 import type { Checkpoint } from './checkpoint.js';
-import { type GgufField, text, u32 } from './gguf-writer.js';
 import type { TensorPlan } from './plan.js';
-import { type ConversionType, FILE_TYPES } from './tensor-types.js';
 
 /** ggml's version of its block types (GGML_QNT_VERSION). */
 const QUANTISATION_VERSION = 2;

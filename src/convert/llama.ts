@@ -1,10 +1,10 @@
+import { bool, f32, u32 } from '../gguf/gguf-writer.js';
+import { type ConversionType, textType } from '../gguf/tensor-types.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Config } from './config.js';
 import { generalFields } from './general.js';
-import { bool, f32, u32 } from './gguf-writer.js';
 import { type FilePlan, TensorTaker } from './plan.js';
 import { specialTokenFields } from './special-tokens.js';
-import { type ConversionType, textType } from './tensor-types.js';
 import { type Vocabulary, vocabularyFields } from './vocabulary.js';
 
 /** Sizes of a Llama or Mistral decoder. */

@@ -1,11 +1,11 @@
-import { OWN_KEYS } from '../model/own-keys.js';
+import { f32, type GgufField, text, u32 } from '../gguf/gguf-writer.js';
+import { OWN_KEYS } from '../gguf/own-keys.js';
+import { type ConversionType, textType } from '../gguf/tensor-types.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Config } from './config.js';
 import { generalFields } from './general.js';
-import { f32, type GgufField, text, u32 } from './gguf-writer.js';
 import { type FilePlan, TensorTaker } from './plan.js';
 import { specialTokenFields } from './special-tokens.js';
-import { type ConversionType, textType } from './tensor-types.js';
 import { type Vocabulary, vocabularyFields } from './vocabulary.js';
 
 /** Sizes of a Persimmon decoder; what config.json leaves out is as in transformers' configuration_persimmon.py. */

@@ -1,6 +1,6 @@
+import type { GgufField } from '../gguf/gguf-writer.js';
+import { type ChosenType, GGML } from '../gguf/tensor-types.js';
 import { type Checkpoint, list, type SourceTensor } from './checkpoint.js';
-import type { GgufField } from './gguf-writer.js';
-import { type ChosenType, GGML } from './tensor-types.js';
 
 /** A tensor of the file to write, and where its values come from. */
 export interface TensorPlan {

@@ -1,5 +1,5 @@
+import { bool, type GgufField, text, u32 } from '../gguf/gguf-writer.js';
 import type { Checkpoint } from './checkpoint.js';
-import { bool, type GgufField, text, u32 } from './gguf-writer.js';
 import type { TokenizerJson } from './vocabulary.js';
 
 /** Kinds of special tokens in transformers' files, and GGUF's names of their ids (the spelling is GGUF's). */

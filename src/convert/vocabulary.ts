@@ -1,5 +1,5 @@
+import type { GgufField } from '../gguf/gguf-writer.js';
 import type { Checkpoint } from './checkpoint.js';
-import type { GgufField } from './gguf-writer.js';
 import { PIECE_TYPE, type Piece, parseSentencePiece } from './sentencepiece.js';
 
 /** The tokens of a model, one for every row of its embeddings. */

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import { readFile, rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
-import { XpatchError } from '../errors.js';
-import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../files.js';
-import { checkModelFile } from '../model/gguf-check.js';
-import { checkProjectorFile } from '../model/mmproj-check.js';
+import { checkModelFile } from '../gguf/gguf-check.js';
+import type { GgufLayout } from '../gguf/gguf-writer.js';
+import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import type { Progress } from '../model/types.js';
-import { RunLock } from '../run-lock.js';
+import { XpatchError } from '../util/errors.js';
+import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../util/files.js';
+import { RunLock } from '../util/run-lock.js';
 import type { Checkpoint } from './checkpoint.js';
-import type { GgufLayout } from './gguf-writer.js';
 import type { FilePlan } from './plan.js';
 import { writePlan } from './write-plan.js';
 

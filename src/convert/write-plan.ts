@@ -1,11 +1,11 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { XpatchError } from '../errors.js';
-import { writeError } from '../files.js';
-import { tensorBytes } from '../model/gguf.js';
+import { tensorBytes } from '../gguf/gguf.js';
+import type { GgufLayout } from '../gguf/gguf-writer.js';
+import { GGML } from '../gguf/tensor-types.js';
 import { native, nativeError } from '../native/index.js';
-import type { GgufLayout } from './gguf-writer.js';
+import { XpatchError } from '../util/errors.js';
+import { writeError } from '../util/files.js';
 import type { FilePlan, TensorPlan } from './plan.js';
-import { GGML } from './tensor-types.js';
 
 /** Bytes of a source that are in memory at once, per thread. */
 const CHUNK_BYTES = 16 << 20;

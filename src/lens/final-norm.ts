@@ -1,4 +1,6 @@
-import type { Context, HiddenStates, PassOptions, PassResult } from '../model/index.js';
+import type { Context, PassOptions } from '../model/context.js';
+import type { PassResult } from '../model/pass.js';
+import type { HiddenStates } from '../model/types.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { statesFor } from './states.js';
 

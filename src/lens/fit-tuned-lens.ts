@@ -1,14 +1,17 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../errors.js';
-import type { Context, HiddenStates, OnProgress, Prompt } from '../model/index.js';
-import { PACKAGE_ROOT } from '../package-root.js';
-import { Random } from '../random.js';
+import type { Context } from '../model/context.js';
+import type { HiddenStates, OnProgress } from '../model/types.js';
+import type { Prompt } from '../prompt/prompt.js';
+import { RidgeSums } from '../stats/ridge.js';
+import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
+import { PACKAGE_ROOT } from '../util/package-root.js';
+import { Random } from '../util/random.js';
 import { logitLens } from './logit-lens.js';
-import { Pace } from './pace.js';
-import { RidgeSums } from './ridge.js';
-import { type Translator, TunedLens, translate } from './tuned-lens.js';
+import { TunedLens, translate } from './tuned-lens.js';
+import type { Translator } from './tuned-lens-file.js';
 
 export interface FitOptions {
   /** Largest number of positions to fit on, drawn evenly from the prompts. Defaults to 8192. */

@@ -1,5 +1,8 @@
-import { XpatchError } from '../errors.js';
-import type { Context, HiddenStates, OnProgress, PassResult, StateReading } from '../model/index.js';
+import type { Context } from '../model/context.js';
+import type { PassResult } from '../model/pass.js';
+import type { StateReading } from '../model/read-out.js';
+import type { HiddenStates, OnProgress } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { statesFor } from './states.js';
 

@@ -1,16 +1,10 @@
-import { XpatchError } from '../errors.js';
-import {
-  type Context,
-  type Generation,
-  type HiddenStates,
-  type LayerSelection,
-  type OnProgress,
-  type PassResult,
-  type PositionRef,
-  Prompt,
-  type PromptPart,
-  resolveLayers,
-} from '../model/index.js';
+import type { Context } from '../model/context.js';
+import type { Generation } from '../model/generate.js';
+import { type PassResult, resolveLayers } from '../model/pass.js';
+import type { HiddenStates, LayerSelection, OnProgress } from '../model/types.js';
+import { Prompt } from '../prompt/prompt.js';
+import type { PositionRef, PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { asStates } from './states.js';
 

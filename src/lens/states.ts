@@ -1,5 +1,7 @@
-import { XpatchError } from '../errors.js';
-import { type Context, type HiddenStates, type PassResult, resolveLayers } from '../model/index.js';
+import type { Context } from '../model/context.js';
+import { type PassResult, resolveLayers } from '../model/pass.js';
+import type { HiddenStates } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
 import { TaskVector } from '../vectors/task-vector.js';
 
 /**

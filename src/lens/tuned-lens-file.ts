@@ -1,7 +1,42 @@
-import { XpatchError } from '../errors.js';
-import { HOOKS, type ModelIdentity } from '../model/types.js';
+import { HOOKS, type HookName, type ModelIdentity } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile, type TensorToWrite, writeSafetensors } from '../vectors/safetensors.js';
-import type { LensStrength, Translator, TunedLensInfo } from './tuned-lens.js';
+
+/**
+ * How a layer is translated: `plain` as it stands, like the plain lens; `bias` with a constant added; a number: an affine
+ * map fitted with this ridge strength.
+ */
+export type LensStrength = 'plain' | 'bias' | number;
+
+/** What a state of one layer gets added to become a prediction of the last layer's: `matrix h + bias`. */
+export interface Translator {
+  readonly strength: LensStrength;
+  /** Row-major [nEmbd, nEmbd]; only for a ridge strength. */
+  readonly matrix?: Float32Array;
+  /** [nEmbd]; not for `plain`. */
+  readonly bias?: Float32Array;
+}
+
+export interface TunedLensInfo {
+  readonly model: ModelIdentity;
+  readonly hook: HookName;
+  /** Block outputs that the lens translates, 0-based and rising: all but the last one, which needs none. */
+  readonly layers: readonly number[];
+  /** What it was fitted on. */
+  readonly fit: {
+    /** Distinct prompts and their positions that the maps were fitted to. */
+    readonly prompts: number;
+    readonly positions: number;
+    /** Distinct prompts and their positions that the strengths were chosen on. */
+    readonly validationPrompts: number;
+    readonly validationPositions: number;
+    readonly seed: number;
+    /** SHA-256 over all prompts as the model saw them, hex. */
+    readonly promptsHash: string;
+    /** Version of xpatch. */
+    readonly xpatch: string;
+  };
+}
 
 const FORMAT = 'xpatch.tuned-lens/1';
 const nameOf = (layer: number, part: 'matrix' | 'bias') => `layers.${layer}.${part}`;

@@ -1,46 +1,10 @@
-import { XpatchError } from '../errors.js';
 import type { PassResult } from '../model/pass.js';
-import type { HiddenStates, HookName, ModelIdentity } from '../model/types.js';
+import type { HiddenStates, ModelIdentity } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import type { TaskVector } from '../vectors/task-vector.js';
-import { Pace } from './pace.js';
 import { asStates } from './states.js';
-import { readLensFile, writeLensFile } from './tuned-lens-file.js';
-
-/**
- * How a layer is translated: `plain` as it stands, like the plain lens; `bias` with a constant added; a number: an affine
- * map fitted with this ridge strength.
- */
-export type LensStrength = 'plain' | 'bias' | number;
-
-/** What a state of one layer gets added to become a prediction of the last layer's: `matrix h + bias`. */
-export interface Translator {
-  readonly strength: LensStrength;
-  /** Row-major [nEmbd, nEmbd]; only for a ridge strength. */
-  readonly matrix?: Float32Array;
-  /** [nEmbd]; not for `plain`. */
-  readonly bias?: Float32Array;
-}
-
-export interface TunedLensInfo {
-  readonly model: ModelIdentity;
-  readonly hook: HookName;
-  /** Block outputs that the lens translates, 0-based and rising: all but the last one, which needs none. */
-  readonly layers: readonly number[];
-  /** What it was fitted on. */
-  readonly fit: {
-    /** Distinct prompts and their positions that the maps were fitted to. */
-    readonly prompts: number;
-    readonly positions: number;
-    /** Distinct prompts and their positions that the strengths were chosen on. */
-    readonly validationPrompts: number;
-    readonly validationPositions: number;
-    readonly seed: number;
-    /** SHA-256 over all prompts as the model saw them, hex. */
-    readonly promptsHash: string;
-    /** Version of xpatch. */
-    readonly xpatch: string;
-  };
-}
+import { readLensFile, type Translator, type TunedLensInfo, writeLensFile } from './tuned-lens-file.js';
 
 /**
  * A tuned lens (Belrose et al. 2023, arXiv 2303.08112): for each layer l an affine map that predicts the last layer's state

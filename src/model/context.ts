@@ -1,13 +1,13 @@
-import { XpatchError } from '../errors.js';
 import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
+import type { Prompt } from '../prompt/prompt.js';
+import { XpatchError } from '../util/errors.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
 import { type GenerateOptions, type GenerateRow, type Generation, generateRows } from './generate.js';
 import { KeptRow } from './kept-row.js';
 import type { Model } from './model.js';
 import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
-import type { Prompt } from './prompt.js';
 import {
   normStates,
   type ReadOutOptions,

@@ -1,6 +1,6 @@
-import { XpatchError } from '../errors.js';
 import type { DecodeJob } from '../native/addon.js';
-import { Random } from '../random.js';
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
 import type { DecodeTarget, RowEnd } from './executor.js';
 import type { Model } from './model.js';
 import { type PassResult, type PassRow, type PlacedIntervention, type PreparedRow, promptOf } from './pass.js';

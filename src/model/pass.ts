@@ -1,5 +1,6 @@
-import { XpatchError } from '../errors.js';
-import { Prompt } from './prompt.js';
+import { Prompt } from '../prompt/prompt.js';
+import type { PositionSelection } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
 import {
   type HiddenStates,
   HOOKS,
@@ -8,7 +9,6 @@ import {
   type InterventionReport,
   type LayerSelection,
   OPS,
-  type PositionSelection,
   type TokenScore,
 } from './types.js';
 

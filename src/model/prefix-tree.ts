@@ -1,5 +1,5 @@
+import type { Segment } from '../prompt/prompt.js';
 import type { PlacedIntervention, PreparedRow } from './pass.js';
-import type { Segment } from './prompt.js';
 
 /** A token or a whole picture in the tree, shared by every row that goes through it. */
 export interface TreeNode {

@@ -1,7 +1,7 @@
-import { XpatchError } from '../errors.js';
+import { GGUF_TYPE, type GgufArray, type GgufHeader, ggufNumber } from '../gguf/gguf.js';
+import { OWN_KEYS } from '../gguf/own-keys.js';
 import type { NativeQkNorm } from '../native/addon.js';
-import { GGUF_TYPE, type GgufArray, type GgufHeader, ggufNumber } from './gguf.js';
-import { OWN_KEYS } from './own-keys.js';
+import { XpatchError } from '../util/errors.js';
 
 /** llama.cpp's architecture that Persimmon runs as: the same but for these norms. */
 const ARCHITECTURE = 'nemotron';

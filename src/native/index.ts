@@ -1,4 +1,4 @@
-import { XpatchError, type XpatchErrorCode } from '../errors.js';
+import { XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import type { Addon, Device } from './addon.js';
 import { type LoadedAddon, loadAddon } from './load.js';
 

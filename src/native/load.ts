@@ -1,15 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import {
-  findFolders,
-  findLlama,
-  hashFile,
-  hashSources,
-  type Llama,
-  PACKAGE_ROOT,
-} from '../../scripts/build/layout.mjs';
-import { XpatchError } from '../errors.js';
+import { findFolders, findLlama, hashFile, hashSources, type Llama, PACKAGE_ROOT } from '../../install/layout.mjs';
+import { XpatchError } from '../util/errors.js';
 
 /** How the loaded addon was made: the build.json beside it. */
 export interface BuildInfo {

@@ -1,4 +1,4 @@
-import { bestWordLayer, type Decoding } from '../evaluation/decodings.js';
+import { bestWordLayer, type Decoding } from '../studies/decodings.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';

@@ -1,4 +1,4 @@
-import { type EmbeddedPrompt, type EmbeddingResult, type EmbeddingSpace, MEASURES } from '../evaluation/embedding.js';
+import { type EmbeddedPrompt, type EmbeddingResult, type EmbeddingSpace, MEASURES } from '../studies/embedding.js';
 import type { Figure } from './figures/figure.js';
 import type { Report, Scatter, TextTable } from './report.js';
 

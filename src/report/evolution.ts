@@ -1,5 +1,5 @@
-import { type ClassCurves, crossing, leadingShares, topClasses } from '../evaluation/class-curves.js';
-import type { EvolutionCell } from '../evaluation/evolution.js';
+import { type ClassCurves, crossing, leadingShares, topClasses } from '../studies/class-curves.js';
+import type { EvolutionCell } from '../studies/evolution.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, Pies, Report, TextTable } from './report.js';

@@ -1,5 +1,6 @@
 import type { Lens } from '../lens/logit-lens.js';
-import type { Model, Prompt } from '../model/index.js';
+import type { Model } from '../model/model.js';
+import type { Prompt } from '../prompt/prompt.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';

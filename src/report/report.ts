@@ -1,6 +1,6 @@
-import type { Table } from '../evaluation/tables.js';
 import type { Lens } from '../lens/logit-lens.js';
-import type { PatchGrid, RgbImage } from '../model/index.js';
+import type { PatchGrid, RgbImage } from '../prompt/types.js';
+import type { Table } from '../stats/tables.js';
 import type { Figure } from './figures/figure.js';
 
 /**

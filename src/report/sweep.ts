@@ -1,5 +1,5 @@
-import type { Sweep } from '../evaluation/sweep.js';
-import type { TokenScore } from '../model/index.js';
+import type { TokenScore } from '../model/types.js';
+import type { Sweep } from '../vectors/sweep.js';
 import type { Block, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 

@@ -1,5 +1,5 @@
-import { XpatchError } from '../errors.js';
-import type { Cell, Table } from '../evaluation/tables.js';
+import type { Cell, Table } from '../stats/tables.js';
+import { XpatchError } from '../util/errors.js';
 import type { TextTable } from './report.js';
 
 const MISSING = '–';

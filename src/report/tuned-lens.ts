@@ -1,6 +1,6 @@
-import type { LensQuality } from '../evaluation/lens-quality.js';
-import type { Estimate } from '../evaluation/statistics.js';
 import type { TunedLens } from '../lens/tuned-lens.js';
+import type { Estimate } from '../stats/statistics.js';
+import type { LensQuality } from '../studies/lens-quality.js';
 import type { Figure } from './figures/figure.js';
 import type { TextTable } from './report.js';
 

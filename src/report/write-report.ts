@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../errors.js';
-import type { Manifest, RunFolder } from '../evaluation/run-folder.js';
-import { type Context, listDevices } from '../model/index.js';
-import { native } from '../native/index.js';
-import { PACKAGE_ROOT } from '../package-root.js';
+import type { Manifest, RunFolder } from '../experiment/run-folder.js';
+import type { Context } from '../model/context.js';
+import { listDevices, native } from '../native/index.js';
 import { hashPictures } from '../tasks/hash-pictures.js';
 import { loadTask } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import { PACKAGE_ROOT } from '../util/package-root.js';
 import { figureToSvg } from './figures/figure.js';
 import { heatmapToSvg } from './figures/heatmap.js';
 import { patchesOf } from './figures/patches.js';

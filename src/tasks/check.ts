@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { XpatchError } from '../errors.js';
-import { readImage } from '../model/image.js';
+import { readImage } from '../images/image.js';
+import { XpatchError } from '../util/errors.js';
 import { answerFindings } from './check-answers.js';
 import { type Finding, type FirstToken, finding, groupBy, name, quote } from './findings.js';
 import { splitTask } from './split.js';

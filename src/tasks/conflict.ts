@@ -1,4 +1,4 @@
-import { XpatchError } from '../errors.js';
+import { XpatchError } from '../util/errors.js';
 import { answersCollide } from './answers.js';
 import { type LoadTaskOptions, loadTask, type Task } from './task.js';
 import { readTaskIndex } from './task-index.js';

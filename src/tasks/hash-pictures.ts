@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { XpatchError } from '../errors.js';
-import { hashInto } from '../files.js';
+import { XpatchError } from '../util/errors.js';
+import { hashInto } from '../util/files.js';
 import type { Task } from './task.js';
 
 /**

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
-import { XpatchError } from '../errors.js';
-import { writeFileAtomic } from '../files.js';
+import { XpatchError } from '../util/errors.js';
+import { writeFileAtomic } from '../util/files.js';
 import { type CheckOptions, checkItems, type TaskCheck } from './check.js';
 import { quote, quoteSome } from './findings.js';
 import { readJsonFile, type TaskFileFields } from './task-file.js';

@@ -1,5 +1,5 @@
-import { XpatchError } from '../errors.js';
-import { Random } from '../random.js';
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
 
 /**
  * The paper's noisy instructions: letters swapped with their right neighbour inside words, at places drawn by seed.

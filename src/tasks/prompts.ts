@@ -1,10 +1,12 @@
-import { XpatchError } from '../errors.js';
-import type { PromptPart } from '../model/types.js';
-import { Random } from '../random.js';
-import type { TaskSpec } from '../vectors/task-vector.js';
+import type { PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
 import type { TaskSplit } from './split.js';
 import type { Task, TaskItem } from './task.js';
 import { DELIMITER, type Modality, PAPER_TEMPLATE, PartList } from './template.js';
+
+/** How the task was specified to the model. */
+export type TaskSpec = 'text' | 'image' | 'instruction';
 
 export { DELIMITER, type Modality } from './template.js';
 

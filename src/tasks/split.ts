@@ -1,5 +1,5 @@
-import { XpatchError } from '../errors.js';
-import { Random } from '../random.js';
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
 import type { Task, TaskItem } from './task.js';
 
 /** Validation and test items of one task and seed: different inputs, in random order. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
-import { XpatchError } from '../errors.js';
+import { XpatchError } from '../util/errors.js';
 
 /** What a task file of the second form says about its items; each field may be left out. */
 export interface TaskFileFields {

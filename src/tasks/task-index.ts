@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PACKAGE_ROOT } from '../package-root.js';
+import { PACKAGE_ROOT } from '../util/package-root.js';
 
 /** Folder of the shipped tasks. */
 export const TASKS_FOLDER = join(PACKAGE_ROOT, 'data', 'tasks');

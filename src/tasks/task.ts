@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
-import { XpatchError } from '../errors.js';
-import { PACKAGE_ROOT } from '../package-root.js';
-import { nameOfFile } from '../vectors/prompt-record.js';
+import { nameOfFile } from '../prompt/prompt-record.js';
+import { XpatchError } from '../util/errors.js';
+import { PACKAGE_ROOT } from '../util/package-root.js';
 import { checkItem, type RawItem, readTaskFile } from './task-file.js';
 import { readTaskIndex, TASKS_FOLDER, type TaskIndexEntry } from './task-index.js';
 

@@ -1,5 +1,5 @@
-import { XpatchError } from '../errors.js';
-import type { PromptPart } from '../model/types.js';
+import type { PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
 import type { TaskItem } from './task.js';
 
 /** What stands for the input of an item: its name or its picture. */

@@ -1,8 +1,8 @@
-import { XpatchError } from '../errors.js';
 import { type HiddenStates, HOOKS, type HookName, type ModelIdentity } from '../model/types.js';
-import type { PromptRecord } from './prompt-record.js';
+import type { PromptRecord } from '../prompt/prompt-record.js';
+import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile, writeSafetensors } from './safetensors.js';
-import type { TaskVectorInfo, VectorOrigin } from './task-vector.js';
+import type { TaskVectorInfo, VectorOrigin } from './vector-origin.js';
 
 export const VECTOR_TENSOR = 'task_vector';
 export const VECTOR_FORMAT = 'xpatch.task-vector/1';

@@ -1,7 +1,7 @@
 // The shipped model by its name, as a new user meets it.
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { commandLine, parseJson } from './cli-helpers.js';
 
 const cli = commandLine();

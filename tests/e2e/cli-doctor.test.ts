@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { copyFileSync, cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { commandLine, FIXTURES, finish, parseJson } from './cli-helpers.js';
 
 const cli = commandLine();
@@ -56,8 +56,7 @@ test('explains a missing addon', async () => {
   const root = join(cli.folder, 'package');
   mkdirSync(root);
   for (const file of ['package.json', 'CMakeLists.txt']) copyFileSync(join(PACKAGE_ROOT, file), join(root, file));
-  for (const folder of ['dist', 'scripts/build'])
-    cpSync(join(PACKAGE_ROOT, folder), join(root, folder), { recursive: true });
+  for (const folder of ['dist', 'install']) cpSync(join(PACKAGE_ROOT, folder), join(root, folder), { recursive: true });
   symlinkSync(join(PACKAGE_ROOT, 'node_modules'), join(root, 'node_modules'), 'junction');
   const { code, stdout } = await finish(spawn(process.execPath, [join(root, 'dist/cli/main.js'), 'doctor']));
   expect(code).toBe(1);

@@ -15,8 +15,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
-import { PRESETS } from '../../src/evaluation/experiment/presets.js';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
+import { PRESETS } from '../../src/experiment/presets.js';
 import { commandLine, finish, type Outcome } from './cli-helpers.js';
 
 const cli = commandLine();

@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { SafetensorsFile } from '../../src/vectors/safetensors.js';
 import { readFamily } from '../parity/families.js';
 

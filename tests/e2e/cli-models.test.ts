@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { commandLine, finish, type Outcome, parseJson } from './cli-helpers.js';
 import { FakeHub, type HubRepo, sha256 } from './hub.js';
 import { splitGguf } from './split-gguf.js';

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { TunedLens } from '../../src/lens/tuned-lens.js';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 import { commandLine, FIXTURES, finish } from './cli-helpers.js';
 
 const cli = commandLine();

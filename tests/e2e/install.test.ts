@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { findFolders, PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { findFolders, PACKAGE_ROOT } from '../../install/layout.mjs';
 
 const built = findFolders(PACKAGE_ROOT).binary;
 const roots: string[] = [];
@@ -29,8 +29,7 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'xpatch-install-'));
   roots.push(root);
   for (const file of ['package.json', 'CMakeLists.txt']) copyFileSync(join(PACKAGE_ROOT, file), join(root, file));
-  for (const folder of ['scripts/build', 'dist'])
-    cpSync(join(PACKAGE_ROOT, folder), join(root, folder), { recursive: true });
+  for (const folder of ['install', 'dist']) cpSync(join(PACKAGE_ROOT, folder), join(root, folder), { recursive: true });
   cpSync(join(PACKAGE_ROOT, 'native'), join(root, 'native'), {
     recursive: true,
     filter: (source) => source !== join(PACKAGE_ROOT, 'native', 'bin'),
@@ -68,7 +67,7 @@ function load(): { code?: string; message?: string; loaded?: boolean; stale?: st
 }
 
 function runBuild(script: 'install' | 'main', env: NodeJS.ProcessEnv, args: string[] = [], from = root) {
-  const result = spawnSync(process.execPath, [join(from, 'scripts/build', `${script}.mjs`), ...args], {
+  const result = spawnSync(process.execPath, [join(from, 'install', `${script}.mjs`), ...args], {
     encoding: 'utf8',
     env: { ...process.env, ...env },
   });

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { commandLine } from './cli-helpers.js';
 
 const cli = commandLine();

@@ -1,7 +1,7 @@
 // `xpatch verify-model` on what scripts/verify-model/dump.py wrote for tiny models (tests/reference/verify_model.py).
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { commandLine, FIXTURES } from './cli-helpers.js';
 
 const cli = commandLine();

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, jest, test } from '@jest/globals';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 import { writeSafetensors } from '../../src/vectors/safetensors.js';
 import { ending, faultFolder, kill, launch, MAIN } from './helpers.js';
 

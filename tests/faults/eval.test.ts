@@ -13,9 +13,9 @@ import {
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { Random } from '../../src/random.js';
 import { splitTask } from '../../src/tasks/split.js';
 import { loadTask } from '../../src/tasks/task.js';
+import { Random } from '../../src/util/random.js';
 import {
   type Ended,
   ending,

@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
-import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
+import { keyOf, type ResultLine } from '../../src/experiment/types.js';
 
 export const WRITER = join(PACKAGE_ROOT, 'tests', 'faults', 'writer.mjs');
 export const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');

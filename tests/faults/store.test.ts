@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 import { sampleLines, sampleManifest } from '../unit/run-samples.js';
 import {
   ending,

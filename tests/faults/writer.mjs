@@ -1,7 +1,7 @@
 // Opens a run as `eval` does and writes its lines as fast as the disk takes them. Arguments: a JSON file of { manifest, lines,
 // batch }, and the folder of the run.
 import { readFileSync } from 'node:fs';
-import { ExperimentRun } from '../../dist/evaluation/experiment/store.js';
+import { ExperimentRun } from '../../dist/experiment/store.js';
 
 const [job, folder] = process.argv.slice(2);
 const { manifest, lines, batch } = JSON.parse(readFileSync(job, 'utf8'));

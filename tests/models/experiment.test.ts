@@ -4,13 +4,13 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { experimentOf } from '../../src/evaluation/experiment/config.js';
-import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
-import { planExperiment } from '../../src/evaluation/experiment/plan.js';
-import { parallelism, type RunOptions, runExperiment } from '../../src/evaluation/experiment/run.js';
-import { answerTokens } from '../../src/evaluation/experiment/scores.js';
-import { type Cell, prepareStudy } from '../../src/evaluation/experiment/study.js';
-import { promptFormat } from '../../src/evaluation/experiment/template.js';
+import { experimentOf } from '../../src/experiment/config.js';
+import { memoryStore } from '../../src/experiment/memory-store.js';
+import { planExperiment } from '../../src/experiment/plan.js';
+import { parallelism, type RunOptions, runExperiment } from '../../src/experiment/run.js';
+import { answerTokens } from '../../src/experiment/scores.js';
+import { type Cell, prepareStudy } from '../../src/experiment/study.js';
+import { promptFormat } from '../../src/experiment/template.js';
 import {
   type Condition,
   type Experiment,
@@ -18,7 +18,7 @@ import {
   keyOf,
   type ResultLine,
   type RunStore,
-} from '../../src/evaluation/experiment/types.js';
+} from '../../src/experiment/types.js';
 import {
   type Context,
   loadModel,
@@ -29,8 +29,8 @@ import {
   splitTask,
   type TaskItem,
 } from '../../src/index.js';
-import { Random } from '../../src/random.js';
 import { checkTask } from '../../src/tasks/check.js';
+import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 
 const folder = await temporaryFolder();

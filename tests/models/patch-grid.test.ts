@@ -1,11 +1,15 @@
 // The demo model: which rows the quadrants and patches of a picture reach, through its encoder as it is and without attention.
+
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { readGgufHeader } from '../../src/model/gguf.js';
-import { loadModel, type Model, patchRectangle, readImage, type Segment } from '../../src/model/index.js';
-import { resolveModel } from '../../src/model/resolve.js';
+import { readGgufHeader } from '../../src/gguf/gguf.js';
+import { resolveModel } from '../../src/hub/resolve.js';
+import { readImage } from '../../src/images/image.js';
+import { patchRectangle } from '../../src/images/patch-grid.js';
+import { loadModel, type Model } from '../../src/model/model.js';
+import type { Segment } from '../../src/prompt/prompt.js';
 import { headerFields } from '../native/damage.js';
 import { writeTower } from '../native/towers.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';

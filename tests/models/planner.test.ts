@@ -1,17 +1,17 @@
 // What the planner promises: answers of passes planned together are those of one prompt, one layer at a time, and nothing is
 // computed twice.
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
-import { experimentOf } from '../../src/evaluation/experiment/config.js';
-import { memoryStore } from '../../src/evaluation/experiment/memory-store.js';
-import { planExperiment } from '../../src/evaluation/experiment/plan.js';
-import { runExperiment } from '../../src/evaluation/experiment/run.js';
-import type { Condition, Experiment, ResultLine, RunStore } from '../../src/evaluation/experiment/types.js';
-import { strictMatch } from '../../src/evaluation/scoring.js';
+import { experimentOf } from '../../src/experiment/config.js';
+import { memoryStore } from '../../src/experiment/memory-store.js';
+import { planExperiment } from '../../src/experiment/plan.js';
+import { runExperiment } from '../../src/experiment/run.js';
+import { strictMatch } from '../../src/experiment/scoring.js';
+import type { Condition, Experiment, ResultLine, RunStore } from '../../src/experiment/types.js';
 import { type Context, type Intervention, loadModel, loadTask, type Model, type PromptPart } from '../../src/index.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
-import { Random } from '../../src/random.js';
 import { DELIMITER, type Modality, PartList } from '../../src/tasks/template.js';
+import { Random } from '../../src/util/random.js';
 import type { TaskVector } from '../../src/vectors/task-vector.js';
 
 const CPU = { device: 'cpu', threads: 1 } as const;

@@ -1,9 +1,11 @@
 // The tuned lens of the shipped model, on prompts with other items than it was fitted on, pictures among them.
+
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
-import { taskLensPrompts } from '../../src/evaluation/lens-prompts.js';
-import { evaluateLens } from '../../src/evaluation/lens-quality.js';
 import { fitTunedLens } from '../../src/lens/fit-tuned-lens.js';
-import { loadModel, type Model, type Prompt } from '../../src/model/index.js';
+import { loadModel, type Model } from '../../src/model/model.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
+import { taskLensPrompts } from '../../src/studies/lens-prompts.js';
+import { evaluateLens } from '../../src/studies/lens-quality.js';
 
 jest.setTimeout(300_000);
 

@@ -1,17 +1,14 @@
 // Conversations: every answer is the one of an empty context on the same tokens, and a turn decodes only what is new.
+
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import { promptFormat } from '../../src/evaluation/experiment/template.js';
-import {
-  type ChatOptions,
-  ChatSession,
-  ChatTemplate,
-  loadModel,
-  type Model,
-  type PromptPart,
-} from '../../src/model/index.js';
+import { type ChatOptions, ChatSession } from '../../src/chat/chat-session.js';
+import { ChatTemplate } from '../../src/chat/chat-template.js';
+import { promptFormat } from '../../src/experiment/template.js';
+import { loadModel, type Model } from '../../src/model/model.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
+import type { PromptPart } from '../../src/prompt/types.js';
 import { DELIMITER } from '../../src/tasks/template.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { TEMPLATE, writeChatModel } from './chat-model.js';

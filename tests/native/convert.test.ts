@@ -1,5 +1,6 @@
 // Conversions against what Python makes of the same checkpoints: llama.cpp's own converter for the text of Idefics2, numpy
 // for what that one cannot do (tests/reference/conversion.py).
+
 import {
   cpSync,
   existsSync,
@@ -17,9 +18,9 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, jest, test } from '@jest/globals';
 import { type ConvertOptions, convertCheckpoint } from '../../src/convert/convert.js';
-import { GGML } from '../../src/convert/tensor-types.js';
-import { loadModel } from '../../src/model/index.js';
-import { RunLock } from '../../src/run-lock.js';
+import { GGML } from '../../src/gguf/tensor-types.js';
+import { loadModel } from '../../src/model/model.js';
+import { RunLock } from '../../src/util/run-lock.js';
 import { expectError } from '../unit/helpers.js';
 import { ggufContents } from './gguf-contents.js';
 

@@ -3,7 +3,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 
 /** A field of a GGUF header. `kind` says what its bytes are. */
 export interface Field {

@@ -1,7 +1,7 @@
 // Ends in one of several ways while native work is under way; started by lifecycle.test.ts.
 import { fileURLToPath } from 'node:url';
 import { isMainThread, parentPort, Worker } from 'node:worker_threads';
-import { loadModel } from '../../dist/model/index.js';
+import { loadModel } from '../../dist/index.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
 const path = `${fixtures}llava-siglip.gguf`;

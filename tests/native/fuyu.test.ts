@@ -1,10 +1,11 @@
 // Persimmon's norms in the eval callback, and Fuyu's pictures: what must be refused, and sizes at the edge.
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { loadModel } from '../../src/model/index.js';
-import type { Segment } from '../../src/model/prompt.js';
+import { loadModel } from '../../src/model/model.js';
 import { native } from '../../src/native/index.js';
+import type { Segment } from '../../src/prompt/prompt.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { gguf, type Tensor } from './gguf-writer.js';
 import { fixture, load, picture } from './helpers.js';

@@ -1,6 +1,11 @@
 // Generation against passes over the same tokens; the tiny model's text is full of broken UTF-8, which streaming must survive.
+
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import type { Context, Intervention, Model, PassRow, Prompt } from '../../src/model/index.js';
+import type { Context } from '../../src/model/context.js';
+import type { Model } from '../../src/model/model.js';
+import type { PassRow } from '../../src/model/pass.js';
+import type { Intervention } from '../../src/model/types.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
 import { expectError } from '../unit/helpers.js';
 import { load, randomVector, tokenPrompt } from './helpers.js';
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { readGgufHeader, tensorBytes } from '../../src/model/gguf.js';
+import { readGgufHeader, tensorBytes } from '../../src/gguf/gguf.js';
 
 export interface Contents {
   /** Lists by length and digest, as tests/reference/conversion.py writes them. */

@@ -1,5 +1,5 @@
-import { type GgufField, layOutGguf } from '../../src/convert/gguf-writer.js';
-import { GGML } from '../../src/convert/tensor-types.js';
+import { type GgufField, layOutGguf } from '../../src/gguf/gguf-writer.js';
+import { GGML } from '../../src/gguf/tensor-types.js';
 
 export interface Tensor {
   name: string;

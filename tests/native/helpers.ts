@@ -1,9 +1,12 @@
 // Tiny models with random weights (tests/reference/README.md says how they were made), and comparisons.
+
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect, jest } from '@jest/globals';
-import { type LoadOptions, loadModel, type Model, type PassResult, type Prompt } from '../../src/model/index.js';
-import { Random } from '../../src/random.js';
+import { type LoadOptions, loadModel, type Model } from '../../src/model/model.js';
+import type { PassResult } from '../../src/model/pass.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
+import { Random } from '../../src/util/random.js';
 
 // Milliseconds: other work on the machine may slow everything down.
 jest.setTimeout(120_000);

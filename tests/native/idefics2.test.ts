@@ -1,11 +1,14 @@
 // Idefics2's picture encoder: its numbers, its preprocessing, its cache, and mmproj files that do not fit.
 // The model around it is compared in tests/parity.
+
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { idefics2Size } from '../../src/model/encoders/idefics2.js';
-import { type LoadOptions, patchRectangle, readImage } from '../../src/model/index.js';
-import { resizeBilinear } from '../../src/model/resize.js';
+import { idefics2Size } from '../../src/images/encoders/idefics2.js';
+import { readImage } from '../../src/images/image.js';
+import { patchRectangle } from '../../src/images/patch-grid.js';
+import { resizeBilinear } from '../../src/images/resize.js';
+import type { LoadOptions } from '../../src/model/model.js';
 import { native } from '../../src/native/index.js';
 import { SafetensorsFile } from '../../src/vectors/safetensors.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';

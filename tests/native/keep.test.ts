@@ -1,9 +1,14 @@
 // Calls that take over what the cache holds, and rows that share what they can: the same answers as from an empty cache, and only
 // what is new decoded.
+
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import type { Context, GenerateOptions, GenerateRow, Model, Prompt, PromptPart } from '../../src/model/index.js';
+import type { Context } from '../../src/model/context.js';
+import type { GenerateOptions, GenerateRow } from '../../src/model/generate.js';
+import type { Model } from '../../src/model/model.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
+import type { PromptPart } from '../../src/prompt/types.js';
 import { expectError } from '../unit/helpers.js';
 import { load, picture, randomTokens, randomVector } from './helpers.js';
 

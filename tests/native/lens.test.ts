@@ -1,10 +1,14 @@
 // The logit lens against the model's own logits, and its numbers against plain arithmetic on them.
+
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { makeModel } from '../../bench/make-model.mjs';
 import { finalNorm } from '../../src/lens/final-norm.js';
 import { type Lens, type LensCell, logitLens } from '../../src/lens/logit-lens.js';
-import { type Context, type HiddenStates, loadModel, type Model, type PassResult } from '../../src/model/index.js';
+import type { Context } from '../../src/model/context.js';
+import { loadModel, type Model } from '../../src/model/model.js';
+import type { PassResult } from '../../src/model/pass.js';
+import type { HiddenStates } from '../../src/model/types.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { load, picture, randomVector } from './helpers.js';

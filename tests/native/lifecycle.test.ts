@@ -1,9 +1,10 @@
 // Disposing, aborting and ending in every order, also while a call runs.
+
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
-import { loadModel } from '../../src/model/index.js';
+import { loadModel } from '../../src/model/model.js';
 import { expectError } from '../unit/helpers.js';
 import { expectSame, fixture, load, logitsOf, picture, tokenPrompt } from './helpers.js';
 

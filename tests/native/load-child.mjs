@@ -1,6 +1,6 @@
 // A process that loads what it is told and answers with what came of it; forked by damage.ts. Whatever ends this process
 // instead of an answer (a signal, a hang) is a failure of the runtime.
-import { loadModel } from '../../dist/model/index.js';
+import { loadModel } from '../../dist/index.js';
 
 /** Loads the model, reads states and the next token of a short prompt, with a picture where there is an encoder. */
 async function attempt({ model: path, mmproj, picture, tokens }) {

@@ -1,9 +1,13 @@
 // The picture that the model saw, and which part of it each row stands for: asked of the encoders themselves, by changing the
 // pixels of one rectangle after the other.
+
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { type Model, type PatchRectangle, patchRectangle, type Segment } from '../../src/model/index.js';
-import { Random } from '../../src/random.js';
+import { patchRectangle } from '../../src/images/patch-grid.js';
+import type { Model } from '../../src/model/model.js';
+import type { Segment } from '../../src/prompt/prompt.js';
+import type { PatchRectangle } from '../../src/prompt/types.js';
+import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { fixture, load } from './helpers.js';
 import { writeTower } from './towers.js';

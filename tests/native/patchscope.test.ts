@@ -1,7 +1,10 @@
 // Patchscopes against the interventions that they are made of.
+
 import { expect, test } from '@jest/globals';
 import { patchscope } from '../../src/lens/patchscope.js';
-import type { Generation, HiddenStates, PassResult } from '../../src/model/index.js';
+import type { Generation } from '../../src/model/generate.js';
+import type { PassResult } from '../../src/model/pass.js';
+import type { HiddenStates } from '../../src/model/types.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError } from '../unit/helpers.js';
 import { load, tokenPrompt } from './helpers.js';

@@ -1,12 +1,13 @@
 // Pictures of every kind that people have, and some that attackers have; made here with sharp. The encoder, which takes any
 // size, is tried in another process with sizes that break naive arithmetic.
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import sharp, { type Colour } from 'sharp';
-import type { ImageSource } from '../../src/model/index.js';
-import { readImage } from '../../src/model/index.js';
+import { readImage } from '../../src/images/image.js';
+import type { ImageSource } from '../../src/prompt/types.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { Attempts, put } from './damage.js';
 import { fixture } from './helpers.js';

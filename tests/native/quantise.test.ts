@@ -2,8 +2,8 @@
 // (tests/reference/quantised.py).
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { GGML } from '../../src/convert/tensor-types.js';
-import { tensorBytes } from '../../src/model/gguf.js';
+import { tensorBytes } from '../../src/gguf/gguf.js';
+import { GGML } from '../../src/gguf/tensor-types.js';
 import { native } from '../../src/native/index.js';
 import { SafetensorsFile } from '../../src/vectors/safetensors.js';
 

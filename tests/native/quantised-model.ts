@@ -2,7 +2,7 @@
 // rounding of its activations.
 import { writeFileSync } from 'node:fs';
 import { ggufHeader, padding } from '../../bench/make-model.mjs';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 
 const SHAPE = { nEmbd: 256, nHeads: 4, nKvHeads: 2, nFf: 512, nVocab: 512, nLayers: 3 };
 

@@ -1,15 +1,12 @@
 // Quantised weights run, patched too, and mean what their float32 twin says.
+
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { logitLens } from '../../src/lens/logit-lens.js';
-import {
-  type Context,
-  loadModel,
-  type Model,
-  type PassResult,
-  type PassRow,
-  type Prompt,
-} from '../../src/model/index.js';
+import type { Context } from '../../src/model/context.js';
+import { loadModel, type Model } from '../../src/model/model.js';
+import type { PassResult, PassRow } from '../../src/model/pass.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
 import { temporaryFolder } from '../unit/helpers.js';
 import { cosine, expectSame, logitsOf, randomVector, statesOf, tokenPrompt } from './helpers.js';
 import { writeTwins } from './quantised-model.js';

@@ -1,7 +1,7 @@
 // Tiny mmproj files with random weights for every projector type that the runtime should place rows for. The output matrix of
 // every attention is zero, so that no patch hears of another: which pixels a row depends on is then an exact question.
 import { writeFileSync } from 'node:fs';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 import { gguf, type Tensor } from './gguf-writer.js';
 
 type Shape = number[];

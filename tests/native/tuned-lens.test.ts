@@ -1,13 +1,16 @@
 // The tuned lens on tiny models with random weights: fitted, applied, and never worse than the plain one.
+
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { textLensPrompts } from '../../src/evaluation/lens-prompts.js';
-import { evaluateLens } from '../../src/evaluation/lens-quality.js';
 import { fitTunedLens } from '../../src/lens/fit-tuned-lens.js';
 import { logitLens } from '../../src/lens/logit-lens.js';
 import { TunedLens } from '../../src/lens/tuned-lens.js';
-import type { HiddenStates, Model, Prompt } from '../../src/model/index.js';
-import { Random } from '../../src/random.js';
+import type { Model } from '../../src/model/model.js';
+import type { HiddenStates } from '../../src/model/types.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
+import { textLensPrompts } from '../../src/studies/lens-prompts.js';
+import { evaluateLens } from '../../src/studies/lens-quality.js';
+import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { load, picture, tokenPrompt } from './helpers.js';
 

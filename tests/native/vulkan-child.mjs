@@ -1,9 +1,9 @@
 // Reads states, patches and sweeps on the device named by the argument and on the CPU; started by vulkan.test.ts with the
 // software Vulkan driver made visible, which must happen before the backends are loaded.
 import { fileURLToPath } from 'node:url';
+import { listDevices, loadModel } from '../../dist/index.js';
 import { finalNorm } from '../../dist/lens/final-norm.js';
 import { logitLens } from '../../dist/lens/logit-lens.js';
-import { listDevices, loadModel } from '../../dist/model/index.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
 

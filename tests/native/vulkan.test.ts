@@ -1,10 +1,11 @@
 // The device path on a Vulkan driver in software (Debian: mesa-vulkan-drivers, libvulkan1), against the CPU.
+
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { platform } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import type { Device } from '../../src/model/index.js';
+import type { Device } from '../../src/native/addon.js';
 import { expectSame } from './helpers.js';
 
 interface Measured {

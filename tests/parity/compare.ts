@@ -1,6 +1,8 @@
 import { join } from 'node:path';
-import type { Context, ContextOptions, PassRow, Prompt } from '../../src/model/index.js';
-import { loadModel, type Model } from '../../src/model/index.js';
+import type { Context, ContextOptions } from '../../src/model/context.js';
+import { loadModel, type Model } from '../../src/model/model.js';
+import type { PassRow } from '../../src/model/pass.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
 import { SafetensorsFile } from '../../src/vectors/safetensors.js';
 import { type Case, type Family, FOLDER, type ReferencePrompt } from './families.js';
 

@@ -1,8 +1,10 @@
 // Models whose states cannot be patched as promised are refused: tiny ones with random weights, of every kind.
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { loadModel, type PassRow } from '../../src/model/index.js';
+import { loadModel } from '../../src/model/model.js';
+import type { PassRow } from '../../src/model/pass.js';
 import { gguf, type Tensor } from '../native/gguf-writer.js';
 import { randomVector } from '../native/helpers.js';
 import { temporaryFolder } from '../unit/helpers.js';

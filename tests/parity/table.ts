@@ -1,8 +1,8 @@
 // docs/families.md from docs/families.json (tests/parity/measure.ts): node --import tsx tests/parity/table.ts
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { BOUNDS } from '../../src/evaluation/verify-model.js';
-import { NO_DECODERS } from '../../src/model/architecture-check.js';
+import { NO_DECODERS } from '../../src/gguf/architecture-check.js';
+import { BOUNDS } from '../../src/studies/verify-model.js';
 import { TIERS } from './compare.js';
 import { FAMILIES } from './families.js';
 

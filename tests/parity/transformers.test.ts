@@ -1,9 +1,12 @@
 // Hidden states, logits and patched logits against transformers in float32, on tiny models with random weights.
 // How the reference values were made: tests/reference/README.md.
+
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { finalNorm } from '../../src/lens/final-norm.js';
 import { logitLens } from '../../src/lens/logit-lens.js';
-import type { Context, HiddenStates, Prompt } from '../../src/model/index.js';
+import type { Context } from '../../src/model/context.js';
+import type { HiddenStates } from '../../src/model/types.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
 import { caseRow, comparisons, expectWithin, type OpenFamily, openFamily, TIERS } from './compare.js';
 import { FAMILIES } from './families.js';
 

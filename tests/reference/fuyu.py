@@ -1,6 +1,6 @@
 """Persimmon and Mantis-Fuyu: LayerNorm of queries and keys, pictures as linear patches with newline tokens.
 
-Nothing of llama.cpp reads these checkpoints, so the GGUF files are written here, with the keys of src/model/own-keys.ts.
+Nothing of llama.cpp reads these checkpoints, so the GGUF files are written here, with the keys of src/gguf/own-keys.ts.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Makes tests/fixtures/resize.json: pictures scaled by Pillow, for src/model/resize.ts. Run with Pillow 10.4.0.
+"""Makes tests/fixtures/resize.json: pictures scaled by Pillow, for src/images/resize.ts. Run with Pillow 10.4.0.
 
 Newer releases choose by the sizes whether rows or columns come first, which moves single values by 1; up to then rows came first.
 """

@@ -2,8 +2,8 @@
 // messages and templates that mean harm.
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
-import { type ChatMessage, ChatTemplate } from '../../src/model/chat-template.js';
-import type { PromptPart } from '../../src/model/types.js';
+import { type ChatMessage, ChatTemplate } from '../../src/chat/chat-template.js';
+import type { PromptPart } from '../../src/prompt/types.js';
 import { expectError } from './helpers.js';
 
 interface Family {

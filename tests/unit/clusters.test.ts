@@ -1,9 +1,9 @@
 // Cluster scores and projections against scikit-learn (tests/reference/clusters.py) and on clouds that are known.
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
-import { clusterScore, distancesBetween, nearest, purities, silhouettes } from '../../src/evaluation/clusters.js';
-import { principalComponents, tsne } from '../../src/evaluation/projection.js';
-import { Random } from '../../src/random.js';
+import { clusterScore, distancesBetween, nearest, purities, silhouettes } from '../../src/stats/clusters.js';
+import { principalComponents, tsne } from '../../src/stats/projection.js';
+import { Random } from '../../src/util/random.js';
 import { expectError } from './helpers.js';
 
 const reference = JSON.parse(readFileSync(new URL('../fixtures/clusters.json', import.meta.url), 'utf8')) as {

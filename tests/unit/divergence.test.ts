@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
-import { Divergences, divergence, twinOf } from '../../src/evaluation/experiment/divergence.js';
-import type { Condition } from '../../src/evaluation/experiment/types.js';
+import { Divergences, divergence, twinOf } from '../../src/experiment/divergence.js';
+import type { Condition } from '../../src/experiment/types.js';
 
 const OWN: Condition = { name: 'own', kind: 'patch', spec: 'text' };
 const FOREIGN: Condition = { name: 'foreign', kind: 'patch', spec: 'text', foreign: true };

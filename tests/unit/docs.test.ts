@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withReference } from '../../scripts/config-reference.mjs';
 import { modelsTable, withTable } from '../../scripts/models-table.mjs';
-import { experimentOf, loadExperiment, parseConfig } from '../../src/evaluation/experiment/config.js';
-import { PRESETS } from '../../src/evaluation/experiment/presets.js';
-import { bytesOf, listCatalogue, memoryOf } from '../../src/model/catalogue.js';
-import { PACKAGE_ROOT } from '../../src/package-root.js';
+import { experimentOf, loadExperiment, parseConfig } from '../../src/experiment/config.js';
+import { PRESETS } from '../../src/experiment/presets.js';
+import { bytesOf, listCatalogue, memoryOf } from '../../src/hub/catalogue.js';
+import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 
 const read = (...path: string[]) => readFileSync(join(PACKAGE_ROOT, ...path), 'utf8');
 const sources = readdirSync(join(PACKAGE_ROOT, 'src', 'cli')).map((file) => read('src', 'cli', file));

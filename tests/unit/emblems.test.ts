@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { readImage } from '../../src/model/image.js';
+import { readImage } from '../../src/images/image.js';
 import { checkTask } from '../../src/tasks/check.js';
 import { rivalAnswers } from '../../src/tasks/conflict.js';
 import { listTasks, loadTask } from '../../src/tasks/task.js';

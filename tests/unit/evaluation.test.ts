@@ -1,14 +1,14 @@
 import { describe, expect, test } from '@jest/globals';
-import { lenientMatch, majorityAnswer, strictMatch } from '../../src/evaluation/scoring.js';
+import { lenientMatch, majorityAnswer, strictMatch } from '../../src/experiment/scoring.js';
 import {
   bootstrapInterval,
   differenceInterval,
   type Observation,
   spreadOverSeeds,
   wilsonInterval,
-} from '../../src/evaluation/statistics.js';
-import { accuracyTable, type ScoredQuery } from '../../src/evaluation/tables.js';
-import { Random } from '../../src/random.js';
+} from '../../src/stats/statistics.js';
+import { accuracyTable, type ScoredQuery } from '../../src/stats/tables.js';
+import { Random } from '../../src/util/random.js';
 import { expectError } from './helpers.js';
 
 describe('scoring', () => {

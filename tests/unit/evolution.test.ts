@@ -1,5 +1,7 @@
 // Token classes, curves over them, where they cross, and what is said about them.
 import { describe, expect, test } from '@jest/globals';
+import { decodingStatements, decodingTable } from '../../src/report/decodings.js';
+import { crossingsTable, evolutionReport, evolutionStatements } from '../../src/report/evolution.js';
 import {
   type ClassCurve,
   classCurves,
@@ -8,14 +10,12 @@ import {
   leadingShares,
   softmaxByLayer,
   topClasses,
-} from '../../src/evaluation/class-curves.js';
-import { bestWordLayer, type Decoding } from '../../src/evaluation/decodings.js';
-import type { EvolutionCell, PromptReading } from '../../src/evaluation/evolution.js';
-import { resolveClasses } from '../../src/evaluation/evolution-classes.js';
-import { requireModalities } from '../../src/evaluation/modalities.js';
-import { classOf, firstTokens, taskTokens, wordTokens } from '../../src/evaluation/token-classes.js';
-import { decodingStatements, decodingTable } from '../../src/report/decodings.js';
-import { crossingsTable, evolutionReport, evolutionStatements } from '../../src/report/evolution.js';
+} from '../../src/studies/class-curves.js';
+import { bestWordLayer, type Decoding } from '../../src/studies/decodings.js';
+import type { EvolutionCell, PromptReading } from '../../src/studies/evolution.js';
+import { resolveClasses } from '../../src/studies/evolution-classes.js';
+import { requireModalities } from '../../src/studies/modalities.js';
+import { classOf, firstTokens, taskTokens, wordTokens } from '../../src/tasks/token-classes.js';
 import { expectError } from './helpers.js';
 
 /** Splits at its longest known pieces, as BPE does for these. */

@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { experimentOf, loadExperiment, parseConfig, SCHEMA_FILE } from '../../src/evaluation/experiment/config.js';
-import { fitToModel } from '../../src/evaluation/experiment/fit.js';
-import { PRESETS } from '../../src/evaluation/experiment/presets.js';
-import type { Condition, Experiment, Template } from '../../src/evaluation/experiment/types.js';
+import { experimentOf, loadExperiment, parseConfig, SCHEMA_FILE } from '../../src/experiment/config.js';
+import { fitToModel } from '../../src/experiment/fit.js';
+import { PRESETS } from '../../src/experiment/presets.js';
+import type { Condition, Experiment, Template } from '../../src/experiment/types.js';
 import { listTasks } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from './helpers.js';
 

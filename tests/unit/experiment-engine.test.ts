@@ -1,11 +1,11 @@
 import { describe, expect, test } from '@jest/globals';
-import { LayerChoice } from '../../src/evaluation/experiment/layer-choice.js';
-import { scoreLines } from '../../src/evaluation/experiment/scorers.js';
-import { tokenScore } from '../../src/evaluation/experiment/scores.js';
-import { type PromptContent, plainFormat, writeChat } from '../../src/evaluation/experiment/template.js';
-import type { Condition, ResultLine } from '../../src/evaluation/experiment/types.js';
-import { shuffleLabels } from '../../src/evaluation/experiment/vectors.js';
-import { ChatTemplate } from '../../src/model/chat-template.js';
+import { ChatTemplate } from '../../src/chat/chat-template.js';
+import { LayerChoice } from '../../src/experiment/layer-choice.js';
+import { scoreLines } from '../../src/experiment/scorers.js';
+import { tokenScore } from '../../src/experiment/scores.js';
+import { type PromptContent, plainFormat, writeChat } from '../../src/experiment/template.js';
+import type { Condition, ResultLine } from '../../src/experiment/types.js';
+import { shuffleLabels } from '../../src/experiment/vectors.js';
 import { fewShotPrompt, instructionPrompt, queryPrompt } from '../../src/tasks/prompts.js';
 import type { TaskItem } from '../../src/tasks/task.js';
 import { DELIMITER, PAPER_TEMPLATE } from '../../src/tasks/template.js';

@@ -1,17 +1,17 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import type { ComputeResult } from '../../src/evaluation/compute.js';
-import { scoreLines } from '../../src/evaluation/experiment/scorers.js';
-import type { Condition, Experiment, ResultLine } from '../../src/evaluation/experiment/types.js';
-import { RunFolder } from '../../src/evaluation/run-folder.js';
-import type { Cell, Table } from '../../src/evaluation/tables.js';
+import { RunFolder } from '../../src/experiment/run-folder.js';
+import { scoreLines } from '../../src/experiment/scorers.js';
+import type { Condition, Experiment, ResultLine } from '../../src/experiment/types.js';
 import { computeTable } from '../../src/report/experiment/compute.js';
 import { paperBlocks } from '../../src/report/experiment/paper.js';
 import { experimentReport } from '../../src/report/experiment/report.js';
 import type { Figure } from '../../src/report/figures/figure.js';
 import type { Block, Report, TextTable } from '../../src/report/report.js';
 import { writeReport } from '../../src/report/write-report.js';
+import type { Cell, Table } from '../../src/stats/tables.js';
+import type { ComputeResult } from '../../src/studies/compute.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { temporaryFolder } from './helpers.js';
 

@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { makeFolder, writeFileAtomic } from '../../src/files.js';
+import { makeFolder, writeFileAtomic } from '../../src/util/files.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();

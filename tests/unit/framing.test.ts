@@ -1,7 +1,7 @@
 // What stands around pictures in a prompt, for models whose encoder leaves that to the prompt builder.
 import { expect, test } from '@jest/globals';
-import { frameParts } from '../../src/model/framing.js';
-import type { PromptPart } from '../../src/model/types.js';
+import { frameParts } from '../../src/prompt/framing.js';
+import type { PromptPart } from '../../src/prompt/types.js';
 
 const image = (name: string) => ({ image: name });
 const MANTIS = { begin: 90, end: 91, format: 'mantis' } as const;

@@ -2,10 +2,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { checkpointName, sizeLabel } from '../../src/convert/general.js';
-import { type GgufField, layOutGguf } from '../../src/convert/gguf-writer.js';
 import { parseSentencePiece } from '../../src/convert/sentencepiece.js';
-import { textType } from '../../src/convert/tensor-types.js';
-import { readGgufHeader } from '../../src/model/gguf.js';
+import { readGgufHeader } from '../../src/gguf/gguf.js';
+import { type GgufField, layOutGguf } from '../../src/gguf/gguf-writer.js';
+import { textType } from '../../src/gguf/tensor-types.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();

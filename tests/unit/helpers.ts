@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect } from '@jest/globals';
-import { XpatchError, type XpatchErrorCode } from '../../src/errors.js';
+import { XpatchError, type XpatchErrorCode } from '../../src/util/errors.js';
 
 /** Runs `action` and checks that it fails with this code and a message that matches. */
 export async function expectError(action: () => unknown, code: XpatchErrorCode, message: RegExp): Promise<void> {

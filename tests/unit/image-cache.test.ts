@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { serialize } from 'node:v8';
 import { expect, test } from '@jest/globals';
 import sharp from 'sharp';
-import type { ImageEncoder } from '../../src/model/encoders/index.js';
-import { readImage } from '../../src/model/image.js';
-import { CachedImageEncoder } from '../../src/model/image-cache.js';
+import type { ImageEncoder } from '../../src/images/encoders/encoder.js';
+import { readImage } from '../../src/images/image.js';
+import { CachedImageEncoder } from '../../src/images/image-cache.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 /** Four numbers and one pixel a picture, so that bytes can be counted. */

@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { expect, jest, test } from '@jest/globals';
-import { Lanes } from '../../src/evaluation/experiment/lanes.js';
-import type { Context } from '../../src/model/index.js';
+import { Lanes } from '../../src/experiment/lanes.js';
+import type { Context } from '../../src/model/context.js';
 
 /** A context that can only be copied and disposed of; `limit` copies can be made of it. */
 function fake(limit = 9) {

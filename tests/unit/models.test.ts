@@ -2,7 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
-import { bytesOf, findEntry, listCatalogue, memoryOf, shippedFiles } from '../../src/model/catalogue.js';
+import { splitPaths } from '../../src/gguf/split.js';
+import { bytesOf, findEntry, listCatalogue, memoryOf, shippedFiles } from '../../src/hub/catalogue.js';
 import {
   chooseCheckpoint,
   chooseFiles,
@@ -10,11 +11,10 @@ import {
   type HubFile,
   isSafePath,
   parseHubSource,
-  splitPaths,
-} from '../../src/model/hub-source.js';
-import { proxyFor } from '../../src/model/proxy.js';
-import { locateModel, resolveModel } from '../../src/model/resolve.js';
-import { PACKAGE_ROOT } from '../../src/package-root.js';
+} from '../../src/hub/hub-source.js';
+import { proxyFor } from '../../src/hub/proxy.js';
+import { locateModel, resolveModel } from '../../src/hub/resolve.js';
+import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 
 const files = (...paths: string[]): HubFile[] =>
   paths.map((path, i) => ({ path, size: 10 + i, hash: `sha256:${String(i).padStart(64, '0')}` }));

@@ -3,7 +3,6 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
-import type { Table } from '../../src/evaluation/tables.js';
 import { contrast, luminanceOf, scaleColours } from '../../src/report/figures/colour-scale.js';
 import { LensData } from '../../src/report/page/client/lens-data.js';
 import { encodeLens, fitLenses } from '../../src/report/page/lens-data.js';
@@ -19,6 +18,7 @@ import {
 import { cutNote, json, reportToHtml } from '../../src/report/page/page.js';
 import { percent, textHtml, tokenHtml, tokenLabel } from '../../src/report/page/text.js';
 import type { Block, WorkedExample } from '../../src/report/report.js';
+import type { Table } from '../../src/stats/tables.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { sampleLens, sampleReport } from './lens-samples.js';
 

@@ -1,7 +1,7 @@
 // The arithmetic of patch grids, and what is refused. Whether a rule is right for its encoder: tests/native/patch-grid.test.ts.
 import { expect, test } from '@jest/globals';
-import { patchGrid } from '../../src/model/patch-grid.js';
-import type { PatchRectangle } from '../../src/model/types.js';
+import { patchGrid } from '../../src/images/patch-grid.js';
+import type { PatchRectangle } from '../../src/prompt/types.js';
 
 const grid = (projector: string, nRows: number, width: number, height: number, patchSize = 14, merge = 2) =>
   patchGrid({ projector, patchSize, merge, nRows, width, height }) as (PatchRectangle | undefined)[];

@@ -1,7 +1,7 @@
 import { expect, jest, test } from '@jest/globals';
 import { reportError } from '../../src/cli/errors.js';
-import { XpatchError } from '../../src/errors.js';
-import { printable } from '../../src/printable.js';
+import { XpatchError } from '../../src/util/errors.js';
+import { printable } from '../../src/util/printable.js';
 
 test('what steers a terminal or turns text around is written out, everything else stays', () => {
   expect(printable('a\x1b[2Jb\u202ec\u2028d\n\x9b')).toBe('a\\u{1b}[2Jb\\u{202e}c\\u{2028}d\\u{a}\\u{9b}');

@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals';
-import { patchRectangle } from '../../src/model/patch-grid.js';
-import { buildPrompt, type PromptTools } from '../../src/model/prompt-builder.js';
-import type { PromptPart } from '../../src/model/types.js';
+import { patchRectangle } from '../../src/images/patch-grid.js';
+import { buildPrompt, type PromptTools } from '../../src/prompt/prompt-builder.js';
+import type { PromptPart } from '../../src/prompt/types.js';
 import { expectError } from './helpers.js';
 
 /** One token a character, but `A:` and `:\n` are tokens of their own, so that a mark can fall into one. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from '@jest/globals';
-import { Random } from '../../src/random.js';
+import { Random } from '../../src/util/random.js';
 import { expectError } from './helpers.js';
 
 const take = <T>(n: number, draw: () => T): T[] => Array.from({ length: n }, draw);

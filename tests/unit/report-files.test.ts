@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import sharp from 'sharp';
-import { RunFolder } from '../../src/evaluation/run-folder.js';
+import { RunFolder } from '../../src/experiment/run-folder.js';
 import type { Block, LensView, Report } from '../../src/report/report.js';
 import { sweepReport } from '../../src/report/sweep.js';
 import { writeReport } from '../../src/report/write-report.js';

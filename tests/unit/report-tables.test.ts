@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
-import type { Cell, Table } from '../../src/evaluation/tables.js';
 import type { TextTable } from '../../src/report/report.js';
 import { displayWidth, tableToCsv, tableToLatex, tableToMarkdown, tableToText } from '../../src/report/tables.js';
+import type { Cell, Table } from '../../src/stats/tables.js';
 import { expectError } from './helpers.js';
 
 const cell = (value: number, low: number, high: number): Cell => ({ value, low, high, n: 300, items: 151 });

@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { expect, test } from '@jest/globals';
-import { rgbImage } from '../../src/model/image.js';
-import { resizeBilinear } from '../../src/model/resize.js';
+import { rgbImage } from '../../src/images/image.js';
+import { resizeBilinear } from '../../src/images/resize.js';
 
 interface Case {
   from: [number, number];

@@ -1,10 +1,10 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { mergeShards } from '../../src/evaluation/experiment/merge.js';
-import { inShard, parseShard, type Shard } from '../../src/evaluation/experiment/shard.js';
-import { ExperimentRun } from '../../src/evaluation/experiment/store.js';
-import type { ResultLine } from '../../src/evaluation/experiment/types.js';
+import { mergeShards } from '../../src/experiment/merge.js';
+import { inShard, parseShard, type Shard } from '../../src/experiment/shard.js';
+import { ExperimentRun } from '../../src/experiment/store.js';
+import type { ResultLine } from '../../src/experiment/types.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 

@@ -1,6 +1,6 @@
-import type { ExperimentManifest } from '../../src/evaluation/experiment/manifest.js';
-import type { Experiment, QueryKey, ResultLine } from '../../src/evaluation/experiment/types.js';
-import { Random } from '../../src/random.js';
+import type { ExperimentManifest } from '../../src/experiment/manifest.js';
+import type { Experiment, QueryKey, ResultLine } from '../../src/experiment/types.js';
+import { Random } from '../../src/util/random.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 
 export const EXPERIMENT: Experiment = {

@@ -3,10 +3,10 @@ import { appendFile, mkdir, readdir, readFile, rm, truncate, writeFile } from 'n
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import type { ExperimentManifest } from '../../src/evaluation/experiment/manifest.js';
-import { ExperimentRun } from '../../src/evaluation/experiment/store.js';
-import { keyOf, type ResultLine } from '../../src/evaluation/experiment/types.js';
-import { RunFolder } from '../../src/evaluation/run-folder.js';
+import type { ExperimentManifest } from '../../src/experiment/manifest.js';
+import { RunFolder } from '../../src/experiment/run-folder.js';
+import { ExperimentRun } from '../../src/experiment/store.js';
+import { keyOf, type ResultLine } from '../../src/experiment/types.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 

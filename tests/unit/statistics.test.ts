@@ -1,13 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
-import { compareFamily, holm, permutationTest } from '../../src/evaluation/permutation.js';
-import {
-  bootstrapInterval,
-  differenceInterval,
-  type Observation,
-  wilsonInterval,
-} from '../../src/evaluation/statistics.js';
-import { Random } from '../../src/random.js';
+import { compareFamily, holm, permutationTest } from '../../src/stats/permutation.js';
+import { bootstrapInterval, differenceInterval, type Observation, wilsonInterval } from '../../src/stats/statistics.js';
+import { Random } from '../../src/util/random.js';
 import { expectError } from './helpers.js';
 
 interface Row extends Omit<Observation, 'value'> {

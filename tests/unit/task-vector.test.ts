@@ -2,10 +2,11 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { HiddenStates, ModelIdentity } from '../../src/model/types.js';
-import { recordPrompt } from '../../src/vectors/prompt-record.js';
+import { recordPrompt } from '../../src/prompt/prompt-record.js';
 import { SafetensorsFile, writeSafetensors } from '../../src/vectors/safetensors.js';
-import { TaskVector, type TaskVectorInfo, type VectorOrigin } from '../../src/vectors/task-vector.js';
+import { TaskVector } from '../../src/vectors/task-vector.js';
 import { saveCapture } from '../../src/vectors/vector-file.js';
+import type { TaskVectorInfo, VectorOrigin } from '../../src/vectors/vector-origin.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();

@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import type { PromptPart } from '../../src/model/types.js';
+import type { PromptPart } from '../../src/prompt/types.js';
 import { hashPictures } from '../../src/tasks/hash-pictures.js';
 import {
   baselineShots,

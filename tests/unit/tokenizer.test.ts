@@ -1,8 +1,8 @@
 // Token ids from a tokenizer.json inside a GGUF, against Hugging Face's own library (tests/reference/tokenizers_json.py).
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
-import type { GgufHeader, GgufValue } from '../../src/model/gguf.js';
-import { JsonTokenizer } from '../../src/model/tokenizer.js';
+import type { GgufHeader, GgufValue } from '../../src/gguf/gguf.js';
+import { JsonTokenizer } from '../../src/prompt/tokenizer.js';
 
 interface Kind {
   name: string;

@@ -1,11 +1,12 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { Pace } from '../../src/lens/pace.js';
-import { RidgeSums } from '../../src/lens/ridge.js';
-import { type Translator, TunedLens, type TunedLensInfo } from '../../src/lens/tuned-lens.js';
+import { TunedLens } from '../../src/lens/tuned-lens.js';
+import type { Translator, TunedLensInfo } from '../../src/lens/tuned-lens-file.js';
 import type { HiddenStates } from '../../src/model/types.js';
-import { Random } from '../../src/random.js';
+import { RidgeSums } from '../../src/stats/ridge.js';
+import { Pace } from '../../src/util/pace.js';
+import { Random } from '../../src/util/random.js';
 import { SafetensorsFile, writeSafetensors } from '../../src/vectors/safetensors.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError, temporaryFolder } from './helpers.js';

@@ -1,4 +1,4 @@
-import type { ComputeResult, WayCost } from '../../evaluation/compute.js';
+import type { ComputeResult, WayCost } from '../../studies/compute.js';
 import type { Report, TextTable } from '../report.js';
 import { paperBlocks } from './paper.js';
 

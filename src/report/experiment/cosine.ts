@@ -1,5 +1,5 @@
-import { twinOf } from '../../evaluation/experiment/divergence.js';
-import type { Experiment, ResultLine, RunStore } from '../../evaluation/experiment/types.js';
+import { twinOf } from '../../experiment/divergence.js';
+import type { Experiment, ResultLine, RunStore } from '../../experiment/types.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
 import type { Block } from '../report.js';
 

@@ -1,7 +1,7 @@
-import type { Condition, Experiment, ResultLine } from '../../evaluation/experiment/types.js';
-import { bootstrapInterval, wilsonInterval } from '../../evaluation/statistics.js';
-import { observationsOf } from '../../evaluation/tables.js';
-import type { Pace } from '../../lens/pace.js';
+import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
+import { bootstrapInterval, wilsonInterval } from '../../stats/statistics.js';
+import { observationsOf } from '../../stats/tables.js';
+import type { Pace } from '../../util/pace.js';
 import type { Figure, Panel, Point, Series } from '../figures/figure.js';
 import type { Block } from '../report.js';
 import { type ExperimentLines, layersApart, MAX_LAYERS, queriesOf, rowOf } from './lines.js';

@@ -1,6 +1,5 @@
-import type { Condition, Experiment, ResultLine } from '../../evaluation/experiment/types.js';
-import { keyOf } from '../../evaluation/experiment/types.js';
-import { Random } from '../../random.js';
+import { type Condition, type Experiment, keyOf, type ResultLine } from '../../experiment/types.js';
+import { Random } from '../../util/random.js';
 
 /** The lines of a run, those of the test in an order of their own: no table may depend on how a run was cut or merged. */
 export interface ExperimentLines {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { PACKAGE_ROOT } from '../../package-root.js';
+import { PACKAGE_ROOT } from '../../util/package-root.js';
 import type { Block } from '../report.js';
 
 /** data/paper/tables.json: ours and tested, so it is not validated here. */

@@ -1,6 +1,6 @@
-import type { Experiment, ResultLine, RunStore } from '../../evaluation/experiment/types.js';
-import { SCORES, type Score, type Table } from '../../evaluation/tables.js';
-import { Pace } from '../../lens/pace.js';
+import type { Experiment, ResultLine, RunStore } from '../../experiment/types.js';
+import { SCORES, type Score, type Table } from '../../stats/tables.js';
+import { Pace } from '../../util/pace.js';
 import type { Block, Report, TextTable } from '../report.js';
 import { cosineBlocks } from './cosine.js';
 import { examplesBlocks, sweepBlocks } from './figures.js';

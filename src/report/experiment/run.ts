@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ExperimentManifest } from '../../evaluation/experiment/manifest.js';
-import { type ExperimentRun, loadRunVector } from '../../evaluation/experiment/store.js';
-import type { ResultLine } from '../../evaluation/experiment/types.js';
-import { type Check, type CheckedRun, check } from '../../evaluation/experiment/verify.js';
+import type { ExperimentManifest } from '../../experiment/manifest.js';
+import { type ExperimentRun, loadRunVector } from '../../experiment/store.js';
+import type { ResultLine } from '../../experiment/types.js';
+import { type Check, type CheckedRun, check } from '../../experiment/verify.js';
 import type { Block, Report } from '../report.js';
 import { provenanceOf, type RunManifest, tableFiles, writeReport } from '../write-report.js';
 import { experimentReport } from './report.js';

@@ -1,7 +1,7 @@
-import { type Comparison, compareConditions, pairsOf } from '../../evaluation/comparisons.js';
-import type { Condition, Experiment, ResultLine } from '../../evaluation/experiment/types.js';
-import { lenientMatch, strictMatch } from '../../evaluation/scoring.js';
-import { bootstrapInterval } from '../../evaluation/statistics.js';
+import { type Comparison, compareConditions, pairsOf } from '../../experiment/comparisons.js';
+import { lenientMatch, strictMatch } from '../../experiment/scoring.js';
+import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
+import { bootstrapInterval } from '../../stats/statistics.js';
 import {
   accuracyTable,
   type Cell,
@@ -10,8 +10,8 @@ import {
   SCORES,
   type Score,
   type Table,
-} from '../../evaluation/tables.js';
-import type { Pace } from '../../lens/pace.js';
+} from '../../stats/tables.js';
+import type { Pace } from '../../util/pace.js';
 import type { TextTable } from '../report.js';
 import { atLayer, type ExperimentLines, layersApart, MAX_LAYERS, queriesOf, type Row, rowOf } from './lines.js';
 

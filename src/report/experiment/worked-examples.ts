@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { basename, resolve, win32 } from 'node:path';
-import type { Experiment, ResultLine } from '../../evaluation/experiment/types.js';
+import type { Experiment, ResultLine } from '../../experiment/types.js';
 import { picturesFolder } from '../../tasks/task.js';
 import type { WorkedExample } from '../report.js';
 import { atLayer, type ExperimentLines } from './lines.js';

@@ -1,4 +1,4 @@
-import { XpatchError } from '../../errors.js';
+import { XpatchError } from '../../util/errors.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark } from './marks.js';
 import { drawSheet } from './sheet.js';

@@ -1,4 +1,4 @@
-import type { PatchRectangle } from '../../model/index.js';
+import type { PatchRectangle } from '../../prompt/types.js';
 import type { LensPicture, LensView } from '../report.js';
 
 /** A patch of a picture, and the index of its row among the positions of the lens. */

@@ -1,5 +1,5 @@
-import { XpatchError } from '../../errors.js';
 import type { LensCell } from '../../lens/logit-lens.js';
+import { XpatchError } from '../../util/errors.js';
 import type { LensPicture, LensView } from '../report.js';
 import { visibleText } from '../visible.js';
 import { drawScale, requireLens, shadeOf } from './heatmap.js';

@@ -1,4 +1,4 @@
-import { XpatchError } from '../../errors.js';
+import { XpatchError } from '../../util/errors.js';
 import type { Pies } from '../report.js';
 import { visibleText } from '../visible.js';
 import { drawSheet } from './sheet.js';

@@ -1,4 +1,4 @@
-import { XpatchError } from '../../errors.js';
+import { XpatchError } from '../../util/errors.js';
 import type { Scatter } from '../report.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark, SHAPE_COUNT } from './marks.js';

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
-import { XpatchError } from '../../errors.js';
-import type { Table } from '../../evaluation/tables.js';
+import type { Table } from '../../stats/tables.js';
+import { XpatchError } from '../../util/errors.js';
 import { figureToSvg } from '../figures/figure.js';
 import { piesToSvg } from '../figures/pies.js';
 import { scatterToSvg } from '../figures/scatter.js';

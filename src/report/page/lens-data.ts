@@ -1,7 +1,7 @@
 import { promisify } from 'node:util';
 import { deflateRaw } from 'node:zlib';
-import { XpatchError } from '../../errors.js';
 import type { LensCell } from '../../lens/logit-lens.js';
+import { XpatchError } from '../../util/errors.js';
 import { requireLens } from '../figures/heatmap.js';
 import type { LensView } from '../report.js';
 import {

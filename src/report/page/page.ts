@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../../errors.js';
-import { PACKAGE_ROOT } from '../../package-root.js';
+import { XpatchError } from '../../util/errors.js';
+import { PACKAGE_ROOT } from '../../util/package-root.js';
 import { scaleRules } from '../figures/colour-scale.js';
 import type { Block, Report } from '../report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown } from '../tables.js';

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join, sep } from 'node:path';
-import { XpatchError } from '../../errors.js';
-import { type Manifest, STATUSES } from '../../evaluation/run-folder.js';
+import { type Manifest, STATUSES } from '../../experiment/run-folder.js';
+import { XpatchError } from '../../util/errors.js';
 
 /** A folder with a manifest. */
 export interface RunEntry {

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import { XpatchError } from '../../errors.js';
+import { XpatchError } from '../../util/errors.js';
 import { manifestDifferences, mergeTables } from './compare.js';
 import { type Comparison, comparePage, indexPage, problemPage, renderPage, runPage, type ViewPage } from './page.js';
 import { findRuns, listRunFiles, openRunFile, type Run, type RunEntry, readRun, readRunText } from './runs.js';

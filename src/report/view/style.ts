@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { XpatchError } from '../../errors.js';
-import { PACKAGE_ROOT } from '../../package-root.js';
+import { XpatchError } from '../../util/errors.js';
+import { PACKAGE_ROOT } from '../../util/package-root.js';
 
 /** What the pages of the server need beyond the style of the reports. */
 const OWN = `

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { CORRECTIONS, correct } from '../../../scripts/build/corrections.mjs';
+import { CORRECTIONS, correct } from '../../../install/corrections.mjs';
 
 let root: string;
 

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { findLlama, hashSources } from '../../../scripts/build/layout.mjs';
+import { findLlama, hashSources } from '../../../install/layout.mjs';
 
 let root: string;
 
@@ -91,7 +91,7 @@ test('without node-llama-cpp there is no llama.cpp', () => {
 test('the hash of the sources changes with their text and names, not with line endings', () => {
   expect(hashSources(root)).toBeUndefined();
   put('CMakeLists.txt', 'project(x)\n');
-  put('scripts/build/corrections.mjs');
+  put('install/corrections.mjs');
   put('native/a.cpp', 'int a;\nint b;\n');
   const first = hashSources(root);
   put('native/a.cpp', 'int a;\r\nint b;\r\n');
@@ -105,6 +105,6 @@ test('the hash of the sources changes with their text and names, not with line e
   expect(hashSources(root)).not.toBe(first);
   rmSync(join(root, 'native/b.h'));
   expect(hashSources(root)).toBe(first);
-  put('scripts/build/corrections.mjs', '// another');
+  put('install/corrections.mjs', '// another');
   expect(hashSources(root)).not.toBe(first);
 });

@@ -1,8 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
-import { parseCmakeArgs, refuseHybrid } from '../../../scripts/build/build.mjs';
-import { failureExcerpt, parseProgress } from '../../../scripts/build/cmake.mjs';
-import { progressPrinter } from '../../../scripts/build/print.mjs';
-import { checkTools } from '../../../scripts/build/tools.mjs';
+import { parseCmakeArgs, refuseHybrid } from '../../../install/build.mjs';
+import { failureExcerpt, parseProgress } from '../../../install/cmake.mjs';
+import { progressPrinter } from '../../../install/print.mjs';
+import { checkTools } from '../../../install/tools.mjs';
 
 describe('progress of a compilation', () => {
   test.each([

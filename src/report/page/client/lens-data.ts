@@ -9,6 +9,12 @@ import {
   unpackProbability,
 } from '../lens-encoding.js';
 
+/** Indices into the layers and positions of a lens. */
+export interface Cell {
+  readonly l: number;
+  readonly p: number;
+}
+
 export const METRICS = ['probability', 'entropy', 'kl'] as const;
 export type Metric = (typeof METRICS)[number];
 

@@ -1,14 +1,8 @@
 import { stepOf } from '../../figures/steps.js';
 import { percent, tokenLabel } from '../text.js';
 import { beforeFrame, h, tokenNode } from './dom.js';
-import type { LensData, Metric } from './lens-data.js';
+import type { Cell, LensData, Metric } from './lens-data.js';
 import { describeInput, inputNode } from './lens-panel.js';
-
-/** Indices into the layers and positions of a lens. */
-export interface Cell {
-  readonly l: number;
-  readonly p: number;
-}
 
 export interface GridEvents {
   /** The cell that the keyboard or a click went to. */

@@ -1,7 +1,6 @@
 import { percent, tokenLabel } from '../text.js';
 import { button, debounce, h, svg, tokenNode } from './dom.js';
-import type { LensData, Score } from './lens-data.js';
-import type { Cell } from './lens-grid.js';
+import type { Cell, LensData, Score } from './lens-data.js';
 
 /** A token followed through the layers at one position. */
 export interface Pin {

@@ -1,8 +1,7 @@
 import { stepOf } from '../../figures/steps.js';
 import { percent, tokenLabel } from '../text.js';
 import { find, h, nearest } from './dom.js';
-import type { LensData, Metric } from './lens-data.js';
-import type { Cell } from './lens-grid.js';
+import type { Cell, LensData, Metric } from './lens-data.js';
 
 export interface PatchEvents {
   onActive(cell: Cell): void;

@@ -1,8 +1,8 @@
 import { STEPS } from '../../figures/steps.js';
 import type { EncodedLens } from '../lens-encoding.js';
 import { find, h } from './dom.js';
-import { LensData, METRICS, type Metric } from './lens-data.js';
-import { type Cell, LensGrid } from './lens-grid.js';
+import { type Cell, LensData, METRICS, type Metric } from './lens-data.js';
+import { LensGrid } from './lens-grid.js';
 import { LensPanel, type Pin } from './lens-panel.js';
 import { PatchView } from './lens-picture.js';
 import { Overview } from './overview.js';

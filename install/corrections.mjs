@@ -1,0 +1,61 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { BuildError } from './errors.mjs';
+
+// What is corrected in llama.cpp's sources, or added to them, in the parts that every build compiles itself. Each text must
+// stand in its file exactly once: a new release that changed it, or mended it, stops the build until somebody looks.
+export const CORRECTIONS = [
+  {
+    // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.
+    // Reported as ggml-org/llama.cpp#25814; without it the pictures of LLaVA-1.5 come out wrong (tests/parity/transformers.test.ts).
+    file: 'tools/mtmd/models/llava.cpp',
+    from: 'ggml_concat(ctx0, inp, model.class_embedding, 1)',
+    to: 'ggml_concat(ctx0, model.class_embedding, inp, 1)',
+  },
+  {
+    // The same of InternVL, whose positions are added in the order of the rows (tests/parity, family internvl: cosine 0.64 without).
+    file: 'tools/mtmd/models/internvl.cpp',
+    from: 'ggml_concat(ctx0, inp, cls_repeated, 1)',
+    to: 'ggml_concat(ctx0, cls_repeated, inp, 1)',
+  },
+  {
+    file: 'tools/mtmd/models/internvl.cpp',
+    from: 'n_embd, n_patches, n_batch,\n        cur->nb[1], cur->nb[2], 0);',
+    to: 'n_embd, n_patches, n_batch,\n        cur->nb[1], cur->nb[2], cur->nb[1]);',
+  },
+  {
+    // [IMG_BREAK] is added to memory that nothing has written to, times zero: where that holds NaN or infinity, so do the rows.
+    file: 'tools/mtmd/models/pixtral.cpp',
+    from: [
+      'tok = ggml_scale(ctx0, tok, 0.0); // clear the tensor',
+      'tok = ggml_add(ctx0, tok, model.token_embd_img_break);',
+    ].join('\n        '),
+    to: 'tok = ggml_repeat(ctx0, ggml_cast(ctx0, model.token_embd_img_break, tmp->type), tok);',
+  },
+  {
+    // mtmd keeps its structs to one file, and no function of it gives the pixels that a picture was reduced to. native/vision.cpp
+    // declares these two; a release that renames the members does not compile.
+    file: 'tools/mtmd/mtmd.cpp',
+    from: 'size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens * image_tokens) {',
+    to: [
+      'const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image) { return image->batch_f32; }',
+      'const clip_ctx * xpatch_encoder(const mtmd_context * ctx) { return ctx->ctx_v; }',
+      '',
+      'size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens * image_tokens) {',
+    ].join('\n'),
+  },
+];
+
+/** Applies them to unpacked sources. */
+export function correct(folder) {
+  for (const { file, from, to } of CORRECTIONS) {
+    const path = join(folder, file);
+    const parts = readFileSync(path, 'utf8').split(from);
+    if (parts.length !== 2) {
+      throw new BuildError('sources', `${file} of llama.cpp has changed: the correction of "${from}" no longer fits.`, {
+        hint: 'Use the pinned node-llama-cpp (`npm ci`), or revise CORRECTIONS in install/corrections.mjs.',
+      });
+    }
+    writeFileSync(path, parts.join(to));
+  }
+}

@@ -1,0 +1,39 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { TaskVector } from '../vectors/task-vector.js';
+import type { ResultLine } from './types.js';
+
+/**
+ * How far numbers of two machines may lie apart: they round differently, and quantised weights carry that on. Absolute, and
+ * as a part of the larger one.
+ */
+const TOLERANCES: Partial<Record<keyof ResultLine, { absolute: number; relative: number }>> = {
+  probability: { absolute: 0.01, relative: 0 },
+  logLikelihood: { absolute: 0.05, relative: 0.01 },
+  kl: { absolute: 0.05, relative: 0.05 },
+  // Of identity it is rounding alone.
+  delta: { absolute: 0.05, relative: 0.01 },
+  // Behind the first few stand thousands of tokens of nearly no probability.
+  rank: { absolute: 1, relative: 0.05 },
+  answerRank: { absolute: 1, relative: 0 },
+};
+const VECTOR_TOLERANCE = 0.01;
+
+/** In what two answers to the same query differ by more than rounding; undefined when they agree. */
+export function differenceOfLines(a: ResultLine, b: ResultLine): string | undefined {
+  const fields = [...new Set([...Object.keys(a), ...Object.keys(b)])] as (keyof ResultLine)[];
+  const field = fields.find((name) => {
+    const [x, y] = [a[name], b[name]];
+    const tolerance = TOLERANCES[name];
+    if (tolerance === undefined || typeof x !== 'number' || typeof y !== 'number') return !isDeepStrictEqual(x, y);
+    return Math.abs(x - y) > tolerance.absolute + tolerance.relative * Math.max(Math.abs(x), Math.abs(y));
+  });
+  return field && `${field}: ${JSON.stringify(a[field]) ?? 'none'} and ${JSON.stringify(b[field]) ?? 'none'}`;
+}
+
+/** The same for two vectors: in their origin, or in a layer, by more than a hundredth of its norm. */
+export function differenceOfVectors(a: TaskVector, b: TaskVector): string | undefined {
+  if (!isDeepStrictEqual(a.info, b.info)) return 'how they were made';
+  const [norms, apart] = [a.norms(), a.subtract(b).norms()];
+  const row = apart.findIndex((norm, i) => norm > VECTOR_TOLERANCE * (norms[i] as number));
+  return row < 0 ? undefined : `layer ${a.info.layers[row]}`;
+}

@@ -1,0 +1,372 @@
+import { readFileSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import { basename, extname, join } from 'node:path';
+import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
+import { parseDocument } from 'yaml';
+import { locateTask } from '../tasks/task.js';
+import { checkTemplate, placeholderProblems, type Template } from '../tasks/template.js';
+import { XpatchError } from '../util/errors.js';
+import { PACKAGE_ROOT } from '../util/package-root.js';
+import { printable } from '../util/printable.js';
+import { PRESETS } from './presets.js';
+import type { Experiment } from './types.js';
+
+/** A config as it stands in a file, not yet checked. */
+type Raw = Record<string, unknown>;
+
+/** JSON Schema of a config file, shipped with the package. */
+export const SCHEMA_FILE = join(PACKAGE_ROOT, 'schemas', 'experiment.schema.json');
+
+/** An experiment is a page of text; the largest file is far longer than any. */
+const MAX_FILE_BYTES = 1024 * 1024;
+/** Problems that one message lists. */
+const MAX_PROBLEMS = 5;
+/** What YAML may repeat by aliases: a short file must not grow without bound. */
+const MAX_ALIASES = 100;
+
+export interface LoadedExperiment {
+  readonly experiment: Experiment;
+  /** Whether a model without a picture encoder may run it with text queries: a preset whose queries are not spelt out. */
+  readonly textToo: boolean;
+}
+
+/**
+ * The experiment of a preset or of a config file, YAML or JSON, checked whole.
+ *
+ * @param source name of a preset, or path of a file (it has a slash or a dot)
+ * @param settings `key=value` each, as `--set` takes them: dotted paths (`conditions.2.prompts=5`), values in YAML
+ * @param baseModel the language model under the VLM: `vectorModel` of the preset llm-to-vlm where nothing else is said. Defaults
+ *   to none
+ * @throws {XpatchError} FILE_NOT_FOUND; CONFIG_INVALID, naming the path in the config and what it may be; TASK_INVALID for a
+ *   shipped task that there is not
+ */
+export async function loadExperiment(
+  source: string,
+  settings: readonly string[] = [],
+  baseModel?: string,
+): Promise<LoadedExperiment> {
+  const isFile = /[./\\]/.test(source);
+  if (!isFile && !Object.hasOwn(PRESETS, source)) {
+    const presets = Object.keys(PRESETS).join(', ');
+    const message = `There is no preset ${quote(source)}. Presets: ${presets}. For a file of yours give its path, such as ./${source}.yaml.`;
+    throw new XpatchError('CONFIG_INVALID', message);
+  }
+  const raw = isFile ? parseConfig(await readText(source), source) : { preset: source };
+  const name = basename(source, extname(source)).toLowerCase();
+  const config = applySettings(raw, settings) as Raw;
+  if (config.preset === 'llm-to-vlm' && baseModel !== undefined) config.vectorModel ??= baseModel;
+  // Before all else: a misspelt task is not too few tasks for a control.
+  const tasks = Array.isArray(config.tasks) ? config.tasks : [];
+  for (const task of tasks) if (typeof task === 'string') await locateTask(task);
+  return experimentOf(config, { name: name.replace(/[^a-z0-9]+/g, '-'), file: source });
+}
+
+/**
+ * A config with its preset and defaults filled in.
+ *
+ * @param config as a file holds it
+ * @param about.name stands where the config has no name and no preset
+ * @param about.file named in errors. Defaults to none
+ * @throws {XpatchError} CONFIG_INVALID
+ */
+export function experimentOf(config: object, about: { name: string; file?: string }): LoadedExperiment {
+  const { preset, ...own } = structuredClone(config) as Raw;
+  const invalid = (problems: readonly string[]) => configError(about.file, problems);
+  if (preset !== undefined && !(typeof preset === 'string' && Object.hasOwn(PRESETS, preset))) {
+    throw invalid([`preset: must be one of ${Object.keys(PRESETS).join(', ')}, not ${quote(preset)}`]);
+  }
+  const known = preset === undefined ? undefined : PRESETS[preset as string];
+  const base = known && { preset, name: preset, title: known.title, ...known.config };
+  const merged: Raw = { ...structuredClone(base), ...own };
+  merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
+  merged.title ??= merged.name;
+  const validate = validator();
+  if (!validate(merged)) throw invalid(describeErrors(validate.errors ?? []));
+  merged.prompts ??= merged.validation;
+  const experiment = merged as unknown as Experiment;
+  const problems = crossChecks(experiment);
+  if (problems.length > 0) throw invalid(problems);
+  const spelt = own.query !== undefined || own.conditions !== undefined;
+  return { experiment, textToo: known?.textToo === true && !spelt };
+}
+
+/**
+ * The object of a YAML or JSON text. Duplicate keys, unknown tags and several documents are refused.
+ * @throws {XpatchError} CONFIG_INVALID
+ */
+export function parseConfig(text: string, file?: string): object {
+  const value = readYaml(text, (problem) => configError(file, [problem]));
+  if (isObject(value)) return value;
+  throw configError(file, ['is no object of settings, such as "preset: main"']);
+}
+
+/** @throws {XpatchError} CONFIG_INVALID */
+function applySettings(config: object, settings: readonly string[]): object {
+  const result = structuredClone(config) as Raw;
+  for (const setting of settings) {
+    const [, key, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
+    if (key === undefined || text === undefined) {
+      const message = `--set ${quote(setting)} is no key=value, such as seeds=[1,2] or test=20.`;
+      throw new XpatchError('CONFIG_INVALID', message);
+    }
+    const value = readYaml(
+      text,
+      (problem) => new XpatchError('CONFIG_INVALID', `--set ${key.trim()}: the value ${problem}.`),
+    );
+    setAt(result, key.trim().split('.'), value, key.trim());
+  }
+  return result;
+}
+
+function setAt(config: Raw, path: readonly string[], value: unknown, key: string): void {
+  let target: Raw = config;
+  for (const [i, part] of path.entries()) {
+    if (part === '' || part === '__proto__' || (Array.isArray(target) && !/^\d{1,6}$/.test(part))) {
+      const message = `--set ${key}: ${quote(part)} is no ${Array.isArray(target) ? 'number of an entry, from 0' : 'name of a setting'}.`;
+      throw new XpatchError('CONFIG_INVALID', message);
+    }
+    if (i === path.length - 1) {
+      if (Array.isArray(target) && Number(part) > target.length) {
+        const message = `--set ${key}: there are ${target.length} entries; the next one is number ${target.length}.`;
+        throw new XpatchError('CONFIG_INVALID', message);
+      }
+      target[part] = value;
+      return;
+    }
+    // What is inside a preset's conditions can only be set after they are there.
+    if (i === 0 && target[part] === undefined) target[part] = inherited(config, part);
+    const next = target[part];
+    if (!isObject(next) && !Array.isArray(next)) {
+      const at = path.slice(0, i + 1).join('.');
+      const wayOut =
+        Array.isArray(target) && Number(part) >= target.length
+          ? `There are ${target.length} entries, counted from 0.`
+          : `${at} has no settings inside it. Set ${at} itself.`;
+      const message = `--set ${key}: ${wayOut}`;
+      throw new XpatchError('CONFIG_INVALID', message);
+    }
+    target = next as Raw;
+  }
+}
+
+function inherited(config: Raw, key: string): unknown {
+  const { preset } = config;
+  const known = typeof preset === 'string' && Object.hasOwn(PRESETS, preset) ? PRESETS[preset]?.config : undefined;
+  const value = (known as Raw | undefined)?.[key];
+  // An absent object, such as a template, begins empty; its defaults are filled in later.
+  return value === undefined && key === 'template' ? {} : structuredClone(value);
+}
+
+function readYaml(text: string, fail: (problem: string) => XpatchError): unknown {
+  const document = parseDocument(text, { strict: true, uniqueKeys: true, prettyErrors: true });
+  const [problem] = [...document.errors, ...document.warnings];
+  if (problem) throw fail(`is no valid YAML: ${problem.message.split(/:?\n/)[0]}`);
+  try {
+    return document.toJS({ maxAliasCount: MAX_ALIASES });
+  } catch (cause) {
+    throw fail(`is no valid YAML: ${(cause as Error).message}`);
+  }
+}
+
+async function readText(file: string): Promise<string> {
+  let bytes: Buffer;
+  try {
+    const { size } = await stat(file);
+    if (size > MAX_FILE_BYTES) throw configError(file, [`has ${size} bytes; a config has at most ${MAX_FILE_BYTES}`]);
+    bytes = await readFile(file);
+  } catch (cause) {
+    if (cause instanceof XpatchError) throw cause;
+    const message = `Cannot read the config ${file}: ${(cause as Error).message}. Check the path.`;
+    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    throw configError(file, ['is no text in UTF-8']);
+  }
+}
+
+let compiled: ValidateFunction | undefined;
+
+function validator(): ValidateFunction {
+  if (!compiled) {
+    const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8')) as object;
+    // Union types and the like are how `template` and `layers` are written; the rest of ajv's strict mode stays on.
+    const ajv = new Ajv2020({
+      allErrors: true,
+      verbose: true,
+      useDefaults: true,
+      discriminator: true,
+      strictTypes: false,
+      strictRequired: false,
+    });
+    compiled = ajv.compile(schema);
+  }
+  return compiled;
+}
+
+interface Schema {
+  readonly $comment?: string;
+  readonly const?: unknown;
+  readonly enum?: readonly unknown[];
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly oneOf?: readonly Schema[];
+}
+
+function describeErrors(errors: readonly ErrorObject[]): string[] {
+  // `if` only says which branch the other errors come from.
+  return errors.filter(({ keyword }) => keyword !== 'if').map(describeError);
+}
+
+/** One problem in one line: the path, what may stand there, and what does. */
+function describeError({ instancePath, keyword, params, data, parentSchema, message }: ErrorObject): string {
+  const schema = (parentSchema ?? {}) as Schema;
+  const path = (extra?: string) => pathOf(extra === undefined ? instancePath : `${instancePath}/${extra}`);
+  const not = `, not ${quote(data)}`;
+  switch (keyword) {
+    case 'enum': {
+      const more = schema.$comment === undefined ? '' : ` ${schema.$comment}`;
+      return `${path()}: must be one of ${(schema.enum ?? []).join(', ')}${more && `,${more}`}${not}`;
+    }
+    case 'discriminator': {
+      const kinds = (schema.oneOf ?? []).map(({ properties }) => properties?.[params.tag as string]?.const);
+      return `${path(params.tag as string)}: must be one of ${kinds.join(', ')}, not ${quote(params.tagValue)}`;
+    }
+    case 'additionalProperties': {
+      const allowed = Object.keys(schema.properties ?? {}).join(', ');
+      return `${path(params.additionalProperty as string)}: is no setting here; allowed are ${allowed}`;
+    }
+    case 'required': {
+      const missing = params.missingProperty as string;
+      const values = schema.properties?.[missing]?.enum;
+      return `${path(missing)}: is missing${values ? `; it must be one of ${values.join(', ')}` : ''}`;
+    }
+    case 'type':
+      return `${path()}: must be ${TYPES[params.type as string] ?? params.type}${not}`;
+    case 'minimum':
+    case 'maximum':
+      return `${path()}: must be ${keyword === 'minimum' ? 'at least' : 'at most'} ${params.limit}${not}`;
+    case 'minItems':
+    case 'minLength':
+      return `${path()}: must not be empty${schema.$comment === undefined ? '' : `: ${schema.$comment}`}`;
+    case 'uniqueItems':
+      return `${path()}: entries ${params.i} and ${params.j} are the same; name each one once`;
+    case 'pattern':
+    case 'maxLength':
+      return `${path()}: must be ${schema.$comment}${not}`;
+    default:
+      return `${path()}: ${message}${not}`;
+  }
+}
+
+const TYPES: Record<string, string> = {
+  array: 'a list, such as [a, b]',
+  boolean: 'true or false',
+  integer: 'a whole number',
+  number: 'a number',
+  object: 'an object of settings',
+  string: 'text',
+};
+
+/** `/conditions/2/spec` as `conditions[2].spec`. */
+function pathOf(pointer: string): string {
+  const parts = pointer
+    .split('/')
+    .slice(1)
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+  const text = parts.map((part) => (/^\d+$/.test(part) ? `[${part}]` : `.${printable(part)}`)).join('');
+  return text.replace(/^\./, '') || 'the config';
+}
+
+/** What a schema cannot say: how settings fit together. */
+function crossChecks(experiment: Experiment): string[] {
+  const { conditions, tasks, seeds, shots, validation, test, prompts, template, vectorModel, layers, measure } =
+    experiment;
+  const { readPosition } = experiment;
+  const problems: string[] = [];
+  const need = (right: boolean, problem: string) => right || problems.push(problem);
+  const examples = conditions.some(
+    ({ kind, spec }) => kind !== 'bare' && kind !== 'majority' && spec !== 'instruction',
+  );
+  need(!examples || shots < validation, `validation: must be greater than shots (${shots}), not ${validation}`);
+  const inPrompts = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
+  need(
+    !inPrompts || shots < test,
+    `test: must be greater than shots (${shots}), which prompts draw from it, not ${test}`,
+  );
+  need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
+  if (measure === 'compute') {
+    need(conditions.length === 0, 'conditions: must be empty with measure: compute, which compares ways of its own');
+    need(tasks.length === 1, `tasks: measure: compute takes one task, not ${tasks.length}`);
+    need(seeds.length === 1, `seeds: measure: compute takes one seed, not ${seeds.length}`);
+  } else {
+    need(conditions.length > 0, 'conditions: must not be empty');
+  }
+  if (typeof template === 'object') problems.push(...templateProblems(template));
+  const names = conditions.map(({ name }) => name);
+  for (const [i, condition] of conditions.entries()) {
+    const at = `conditions[${i}]`;
+    const { name, spec, control, swaps, prompts: own } = condition;
+    problems.push(...placeholderProblems(`${at}.before`, condition.before, ['instruction']));
+    problems.push(...placeholderProblems(`${at}.question`, condition.question, ['rival']));
+    const first = names.indexOf(name);
+    need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
+    need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
+    need((own ?? 1) <= validation, `${at}.prompts: must be at most validation (${validation}), not ${own}`);
+    need(
+      swaps === undefined || spec === 'instruction' || spec === 'ensemble',
+      `${at}.swaps: only an instruction has letters to swap; the spec is ${spec}`,
+    );
+    need(
+      control !== 'shuffled-labels' || shots > (readPosition === 'dummy-query' ? 1 : 2),
+      `${at}.control: shuffled-labels needs two whole examples in a prompt: shots from 3, or from 2 with readPosition: dummy-query`,
+    );
+    need(
+      control !== 'shuffled-labels' || spec === 'text' || spec === 'image',
+      `${at}.control: shuffled-labels needs the spec text or image, whose examples have labels, not ${spec}`,
+    );
+    need(
+      control !== 'wrong-task' || tasks.length > 1,
+      `${at}.control: wrong-task needs at least two tasks; name another one, or leave ${quote(name)} out in a config file`,
+    );
+    need(
+      control !== 'wrong-layer' || layers !== 'all',
+      `${at}.control: wrong-layer means nothing with layers: all, which patches every layer`,
+    );
+  }
+  const foreignAt = conditions.findIndex(({ foreign }) => foreign);
+  need(
+    foreignAt < 0 || vectorModel !== undefined,
+    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors it takes`,
+  );
+  need(
+    vectorModel === undefined || conditions.some(({ foreign }) => foreign),
+    'vectorModel: no condition is foreign, so it would not be used; give a patch foreign: true',
+  );
+  return problems;
+}
+
+function templateProblems(template: Template): string[] {
+  try {
+    checkTemplate(template);
+    return [];
+  } catch (error) {
+    return [(error as Error).message.replace(/\.$/, '')];
+  }
+}
+
+function configError(file: string | undefined, problems: readonly string[]): XpatchError {
+  const shown = problems.slice(0, MAX_PROBLEMS).join('; ');
+  const more = problems.length > MAX_PROBLEMS ? `; and ${problems.length - MAX_PROBLEMS} more` : '';
+  return new XpatchError('CONFIG_INVALID', `${file === undefined ? '' : `${file}: `}${shown}${more}.`);
+}
+
+function quote(value: unknown): string {
+  // JSON has no word for .nan and .inf.
+  const text = typeof value === 'number' ? String(value) : printable(JSON.stringify(value) ?? 'nothing');
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+function isObject(value: unknown): value is Raw {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

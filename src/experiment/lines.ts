@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { XpatchError } from '../util/errors.js';
+import { type RawLine, rawLines } from './result-file.js';
+import { RESULTS_FILE } from './run-folder.js';
+import { keyOf, type ResultLine } from './types.js';
+
+/** A line as it stands in the file. */
+export interface StoredLine {
+  readonly line: ResultLine;
+  readonly key: string;
+  /** Counted from 1. */
+  readonly number: number;
+}
+
+/** What was found beside the lines, complete when the last one has been read. */
+export interface Findings {
+  /** Bytes of the whole lines. */
+  size: number;
+  /** Bytes after them: a line that was being written when its process was killed. */
+  torn: number;
+  /** Lines that stand in the file before, byte by byte. */
+  repeated: number;
+}
+
+export const noFindings = (): Findings => ({ size: 0, torn: 0, repeated: 0 });
+
+/**
+ * The lines of a run. A last line that is torn is passed over and told in `findings`; a line that stands there twice, byte by byte, is
+ * given once.
+ *
+ * @throws {XpatchError} RUN_INVALID, naming the line, for a broken one before the last, and for one query with two answers
+ */
+export async function* readLines(folder: string, findings = noFindings()): AsyncGenerator<StoredLine> {
+  const path = join(folder, RESULTS_FILE);
+  const seen = new Map<string, { number: number; hash: string }>();
+  let broken: { raw: RawLine; problem: string } | undefined;
+  for await (const raw of rawLines(path)) {
+    if (broken) {
+      const { number } = broken.raw;
+      throw new XpatchError(
+        'RUN_INVALID',
+        `Line ${number} of ${path} ${broken.problem}, and others follow it. Cut the file before line ${number} and start the run again: what is missing is asked again.`,
+      );
+    }
+    const parsed = raw.ended ? parseLine(raw.bytes) : 'is torn';
+    if (typeof parsed === 'string') {
+      broken = { raw, problem: parsed };
+      findings.torn = raw.bytes.length + (raw.ended ? 1 : 0);
+      continue;
+    }
+    findings.size = raw.offset + raw.bytes.length + 1;
+    const key = keyOf(parsed);
+    const before = seen.get(key);
+    const hash = createHash('sha256').update(raw.bytes).digest('base64');
+    if (before === undefined) {
+      seen.set(key, { number: raw.number, hash });
+      yield { line: parsed, key, number: raw.number };
+    } else if (before.hash === hash) {
+      findings.repeated += 1;
+    } else {
+      throw new XpatchError(
+        'RUN_INVALID',
+        `Lines ${before.number} and ${raw.number} of ${path} answer the same query differently. Two runs were mixed: cut off the later one.`,
+      );
+    }
+  }
+}
+
+/** The line, or what is wrong with it. */
+function parseLine(bytes: Buffer): ResultLine | string {
+  let value: Partial<ResultLine> | null;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch {
+    return 'is not JSON in UTF-8';
+  }
+  if (typeof value !== 'object' || value === null) return 'is no object';
+  const { stage, seed, layer, lenient } = value;
+  if (stage !== 'validation' && stage !== 'test') return 'has no stage';
+  for (const field of ['condition', 'task', 'item', 'domain', 'expected', 'answer', 'firstToken'] as const) {
+    if (typeof value[field] !== 'string') return `has no ${field}`;
+  }
+  if (!Number.isSafeInteger(seed)) return 'has no seed';
+  if (layer !== undefined && !Number.isSafeInteger(layer)) return 'has a layer that is no number';
+  if (typeof lenient !== 'boolean') return 'has no lenient score';
+  return value as ResultLine;
+}

@@ -1,0 +1,23 @@
+import type { TaskVector } from '../vectors/task-vector.js';
+import { keyOf, type ResultLine, type RunStore } from './types.js';
+
+/** A run that lives as long as the process. `RunFolder` keeps one on disk. */
+export function memoryStore(): RunStore {
+  const all: ResultLine[] = [];
+  const known = new Set<string>();
+  const vectors = new Map<string, TaskVector>();
+  return {
+    known,
+    async *lines() {
+      yield* all;
+    },
+    append: async (lines) => {
+      for (const line of lines) {
+        all.push(line);
+        known.add(keyOf(line));
+      }
+    },
+    saveVector: async (name, vector) => void vectors.set(name, vector),
+    loadVector: async (name) => vectors.get(name),
+  };
+}

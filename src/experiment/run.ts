@@ -1,0 +1,368 @@
+import { availableParallelism } from 'node:os';
+import type { Context, PassOptions } from '../model/context.js';
+import { type Model, SMALL_BYTES } from '../model/model.js';
+import { listDevices } from '../native/index.js';
+import type { TaskItem } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import type { TaskVector } from '../vectors/task-vector.js';
+import { answerBatch } from './answer.js';
+import { type Lane, Lanes } from './lanes.js';
+import { LayerChoice } from './layer-choice.js';
+import { memoryStore } from './memory-store.js';
+import { inShard, type Shard } from './shard.js';
+import { type Cell, conditionsOf, itemsOf, prepareStudy, type Study } from './study.js';
+import {
+  type Condition,
+  type Experiment,
+  type ExperimentProgress,
+  type ExperimentWork,
+  keyOf,
+  type QueryKey,
+  type ResultLine,
+  type RunStore,
+} from './types.js';
+import { VectorMaker, vectorOf, type WantedVector } from './vectors.js';
+
+export interface RunOptions {
+  /** The model of `foreign` conditions, for `vectorModel`. */
+  foreign?: Context;
+  /** Ask only the queries of this shard (see `inShard`). Defaults to all. */
+  shard?: Shard;
+  /** Bound of the logits that the scores of one thing computed at a time hold, bytes. Defaults to 64 MiB. */
+  memory?: number;
+  /**
+   * How many things, vectors or items, are computed at a time, each in a context of its own like the one given; `parallelism`
+   * says what suits a model. The answers do not depend on it. A whole number from 1 to 512; defaults to 1.
+   */
+  parallel?: number;
+  /**
+   * Ends the run with ABORTED after the queries in hand, whose answers are kept; vectors that are being made are given up. The
+   * same store goes on from there.
+   */
+  signal?: AbortSignal;
+  /** How the work divides (`Plan.work`), for the progress. Defaults to alike for all that is counted. */
+  work?: ExperimentWork;
+  onProgress?: (progress: ExperimentProgress) => void;
+}
+
+export interface ExperimentResult {
+  /** Where patches were written in the test, 0-based block outputs; none without patch conditions. */
+  readonly layers: readonly number[];
+}
+
+/** Default of `RunOptions.memory`. */
+export const LOGITS_BYTES = 64 << 20;
+/** Answers are handed to the store this often at most: to make them durable takes a disk some milliseconds. */
+const APPEND_EVERY_MS = 250;
+
+/**
+ * Runs an experiment: vectors from validation items, the layer from validation items where it has to be chosen, then every
+ * condition on the same test queries. Whatever the store knows already is not done again, and a run that was interrupted
+ * ends with the lines that it would have had undisturbed: what is computed together does not depend on what is known.
+ *
+ * @throws {XpatchError} what `prepareStudy`, `Model.createContext` and `Context.generate` throw; INVALID_ARGUMENT; ABORTED
+ */
+export async function runExperiment(
+  context: Context,
+  experiment: Experiment,
+  store: RunStore = memoryStore(),
+  options: RunOptions = {},
+): Promise<ExperimentResult> {
+  const { foreign, parallel = 1 } = options;
+  if (!Number.isInteger(parallel) || parallel < 1 || parallel > 512) {
+    throw new XpatchError('INVALID_ARGUMENT', `parallel must be a whole number from 1 to 512, not ${parallel}.`);
+  }
+  const study = await prepareStudy(context.model, experiment, foreign?.model);
+  const choice = new LayerChoice(experiment);
+  for await (const line of store.lines()) choice.add(line);
+  await using lanes = await Lanes.open({ context, foreign }, parallel);
+  const runner = new Runner(context.model, lanes, study, store, options, (line) => choice.add(line));
+  await runner.stage('validation', allLayers(context.model));
+  const layers = study.layers ?? [choice.best()];
+  await runner.stage('test', layers);
+  return { layers };
+}
+
+function allLayers({ info }: Model): number[] {
+  return Array.from({ length: info.nLayers }, (_, layer) => layer);
+}
+
+class Runner {
+  private readonly known: Set<string>;
+  private readonly vectors: VectorMaker;
+  private readonly progress: Meter;
+  /** Vectors that `progress` has counted. */
+  private readonly counted = new Set<string>();
+  private pending: ResultLine[] = [];
+  private appended = performance.now();
+  private appending = Promise.resolve();
+
+  constructor(
+    private readonly model: Model,
+    private readonly lanes: Lanes,
+    private readonly study: Study,
+    private readonly store: RunStore,
+    private readonly options: RunOptions,
+    private readonly onLine: (line: ResultLine) => void,
+  ) {
+    this.known = new Set(store.known);
+    this.vectors = new VectorMaker(study, store);
+    this.progress = new Meter(this.counts(), options);
+  }
+
+  /** Asks what the store does not know yet. When this fails it knows every answer that there was, unless it is the store that failed. */
+  async stage(stage: QueryKey['stage'], layers: readonly number[]): Promise<void> {
+    const conditions = conditionsOf(this.study, stage);
+    if (conditions.length === 0) return;
+    try {
+      for (const cell of this.study.cells) await this.cell(cell, stage, conditions, layers);
+    } finally {
+      await this.append();
+    }
+  }
+
+  private async cell(
+    cell: Cell,
+    stage: QueryKey['stage'],
+    conditions: readonly Condition[],
+    layers: readonly number[],
+  ): Promise<void> {
+    const { model, study, options } = this;
+    const { task, seed } = cell.split;
+    const keysOf = (item: TaskItem) =>
+      keysOfItem({ stage, task: task.name, seed, item: item.input }, conditions, layers);
+    const items = this.itemsOf(cell, stage);
+    const isNew = (item: TaskItem) => keysOf(item).some((key) => !this.known.has(key));
+    this.progress.at({ stage, task: task.name, seed });
+    const count = keysOfCount(conditions, layers);
+    if (!items.some(isNew)) {
+      this.countVectors(cell, conditions);
+      this.progress.add(stage, items.length * count, true);
+      return;
+    }
+    const vectors = await this.vectorsOf(cell, conditions);
+    this.progress.at({ stage, task: task.name, seed });
+    const size = batchSize(model, count);
+    // Whole batches, even if a part is known: other company in a batch would change the last digits.
+    const batches = Array.from({ length: Math.ceil(items.length / size) }, (_, i) =>
+      items.slice(i * size, (i + 1) * size),
+    );
+    const fresh = batches.filter((some) => some.some(isNew));
+    const known = batches.filter((some) => !some.some(isNew)).flat();
+    this.progress.add(stage, known.length * count, true);
+    const answered: (ResultLine[] | undefined)[] = [];
+    let taken = 0;
+    // In the order of the items, whichever is ready first.
+    const take = () => {
+      for (let lines = answered[taken]; lines; lines = answered[++taken]) this.take(lines);
+    };
+    const answer = async (some: readonly TaskItem[], index: number, lane: Lane) => {
+      this.requireNotAborted();
+      const maxBytes = options.memory ?? LOGITS_BYTES;
+      const batch = { study, cell, stage, items: some, conditions, layers, vectors, maxBytes };
+      const total = some.length * count;
+      answered[index] = await answerBatch(lane.context, batch, (p) =>
+        this.progress.begin(lane, stage, (total * p.done) / p.total),
+      );
+      this.progress.end(lane, stage, total);
+      take();
+      if (performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
+    };
+    try {
+      await this.lanes.each(fresh, answer);
+    } finally {
+      for (const lines of answered.slice(taken)) this.take(lines ?? []); // behind one that failed
+    }
+  }
+
+  private itemsOf(cell: Cell, stage: QueryKey['stage']): readonly TaskItem[] {
+    const { shard } = this.options;
+    const items = itemsOf(cell, stage);
+    return shard ? items.filter(({ input }) => inShard(shard, { stage, item: input })) : items;
+  }
+
+  private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
+    const vectors = new Map<string, { name: string; vector: TaskVector }>();
+    await this.lanes.each(conditions, async (condition, _, lane) => {
+      const wanted = vectorOf(this.study, cell, condition);
+      if (!wanted) return;
+      this.requireNotAborted();
+      const { name, cell: own } = wanted;
+      this.progress.at({ stage: 'vectors', task: own.split.task.name, seed: own.split.seed });
+      const weight = this.counted.has(name) ? 0 : weightOf(wanted);
+      this.counted.add(name);
+      const how: PassOptions = {
+        signal: this.options.signal,
+        onProgress: (p) => this.progress.begin(lane, 'vectors', (weight * p.done) / p.total),
+      };
+      vectors.set(condition.name, { name, vector: await this.vectors.get(wanted, lane, how) });
+      this.progress.end(lane, 'vectors', weight);
+    });
+    return vectors;
+  }
+
+  /** Those of a cell that has nothing left to ask. */
+  private countVectors(cell: Cell, conditions: readonly Condition[]): void {
+    for (const condition of conditions) {
+      const wanted = vectorOf(this.study, cell, condition);
+      if (!wanted || this.counted.has(wanted.name)) continue;
+      this.counted.add(wanted.name);
+      this.progress.add('vectors', weightOf(wanted), true);
+    }
+  }
+
+  /** Everything that `progress` counts. */
+  private counts(): ExperimentWork {
+    const { study, model } = this;
+    const vectors = new Map<string, number>();
+    const queries = { validation: 0, test: 0 };
+    for (const cell of study.cells) {
+      for (const condition of study.experiment.conditions) {
+        const wanted = vectorOf(study, cell, condition);
+        if (wanted) vectors.set(wanted.name, weightOf(wanted));
+      }
+      for (const stage of ['validation', 'test'] as const) {
+        // Validation chooses one layer.
+        const layers = stage === 'validation' ? allLayers(model) : (study.layers ?? [0]);
+        queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
+      }
+    }
+    return { vectors: [...vectors.values()].reduce((sum, weight) => sum + weight, 0), ...queries };
+  }
+
+  private take(lines: readonly ResultLine[]): void {
+    for (const line of lines) {
+      const key = keyOf(line);
+      if (this.known.has(key)) continue;
+      this.known.add(key);
+      this.pending.push(line);
+      this.onLine(line);
+    }
+  }
+
+  /** One after the other, whoever asks for it, and none after one that failed. */
+  private append(): Promise<void> {
+    this.appending = this.appending.then(async () => {
+      const lines = this.pending;
+      this.pending = [];
+      this.appended = performance.now();
+      if (lines.length) await this.store.append(lines);
+    });
+    return this.appending;
+  }
+
+  private requireNotAborted(): void {
+    const { signal } = this.options;
+    if (!signal?.aborted) return;
+    const message = 'The run was interrupted. What is answered is kept; start it again to go on.';
+    throw new XpatchError('ABORTED', message, { cause: signal.reason });
+  }
+}
+
+/** Keys of everything that is asked about one item. */
+function keysOfItem(
+  asked: Omit<QueryKey, 'condition' | 'layer'>,
+  conditions: readonly Condition[],
+  layers: readonly number[],
+): string[] {
+  return conditions.flatMap(({ name, kind }) =>
+    (kind === 'patch' ? layers : [undefined]).map((layer) => keyOf({ ...asked, condition: name, layer })),
+  );
+}
+
+function keysOfCount(conditions: readonly Condition[], layers: readonly number[]): number {
+  return conditions.reduce((n, { kind }) => n + (kind === 'patch' ? layers.length : 1), 0);
+}
+
+/**
+ * How many items are asked about together. One on the CPU, where its rows already keep the processor busy, and where the same
+ * answers come out to the last digit whatever else is asked; as many as fill a GPU elsewhere.
+ */
+function batchSize(model: Model, rows: number): number {
+  return onGpu(model) ? Math.max(1, Math.floor(128 / rows)) : 1;
+}
+
+/**
+ * What suits a model as `RunOptions.parallel` where `cores` may be used: as many where a second thread would not make a pass
+ * faster, as in models under 64 MB on the CPU, else 1. Their contexts need one thread each (`ContextOptions.threads`).
+ *
+ * @param cores Defaults to those of the machine, at most 8.
+ */
+export function parallelism(model: Model, cores = Math.min(availableParallelism(), 8)): number {
+  return onGpu(model) || model.info.sizeBytes >= SMALL_BYTES ? 1 : cores;
+}
+
+function onGpu(model: Model): boolean {
+  return model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
+}
+
+/** How much a vector counts in the progress: its prompts, or one where it is computed from others. */
+function weightOf({ spec, prompts, control }: WantedVector): number {
+  return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
+}
+
+type Part = keyof ExperimentWork;
+
+/** Counts what is done. A vector counts as many as it has prompts, everything else one a query. */
+class Meter {
+  private readonly done = { vectors: 0, validation: 0, test: 0 };
+  /** Of these what is not of an earlier process. */
+  private readonly fresh = { vectors: 0, validation: 0, test: 0 };
+  /** What is under way in each lane. */
+  private readonly begun = new Map<Lane, { part: Part; n: number }>();
+  /** The part of the whole work that one of each is. */
+  private readonly each: ExperimentWork;
+  private where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'> = { stage: 'vectors', task: '', seed: 0 };
+
+  constructor(
+    private readonly counts: ExperimentWork,
+    private readonly options: Pick<RunOptions, 'work' | 'onProgress'>,
+  ) {
+    const { work = counts } = options;
+    const all = sumOf((part) => (counts[part] > 0 ? work[part] : 0));
+    const each = (part: Part) => (counts[part] > 0 ? work[part] / all / counts[part] : 0);
+    this.each = { vectors: each('vectors'), validation: each('validation'), test: each('test') };
+  }
+
+  at(where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'>): void {
+    this.where = where;
+    this.show();
+  }
+
+  /** @param n done of what is under way in a lane */
+  begin(lane: Lane, part: Part, n: number): void {
+    this.begun.set(lane, { part, n });
+    this.show();
+  }
+
+  /** @param n all of what was under way in a lane */
+  end(lane: Lane, part: Part, n: number): void {
+    this.begun.delete(lane);
+    this.add(part, n);
+  }
+
+  add(part: Part, n: number, known = false): void {
+    this.done[part] += n;
+    if (!known) this.fresh[part] += n;
+    this.show();
+  }
+
+  private show(): void {
+    const { counts, done, fresh, each, where } = this;
+    const begun = [...this.begun.values()];
+    const more = begun.reduce((sum, { n }) => sum + n, 0);
+    const worked = begun.reduce((sum, { part, n }) => sum + n * each[part], 0);
+    this.options.onProgress?.({
+      done: Math.floor(sumOf((one) => done[one]) + more),
+      total: sumOf((one) => counts[one]),
+      fresh: Math.floor(sumOf((one) => fresh[one]) + more),
+      worked: sumOf((one) => fresh[one] * each[one]) + worked,
+      left: sumOf((one) => (counts[one] - done[one]) * each[one]) - worked,
+      ...where,
+    });
+  }
+}
+
+function sumOf(value: (part: Part) => number): number {
+  return value('vectors') + value('validation') + value('test');
+}

@@ -1,0 +1,200 @@
+import type { ModelIdentity } from '../model/types.js';
+import type { PromptRecord } from '../prompt/prompt-record.js';
+import type { Modality, ReadPosition, TaskSpec } from '../tasks/prompts.js';
+import type { Template } from '../tasks/template.js';
+import type { TaskVector } from '../vectors/task-vector.js';
+
+export type { Template } from '../tasks/template.js';
+
+/** Where a patched vector comes from. `ensemble` is the mean of the vectors of text examples and of the instruction. */
+export type VectorSpec = TaskSpec | 'ensemble';
+
+/** What is wrong on purpose with a patched vector; see docs/evaluation.md. */
+export const CONTROLS = ['random-vector', 'wrong-task', 'shuffled-labels', 'wrong-layer', 'identity'] as const;
+export type Control = (typeof CONTROLS)[number];
+
+/**
+ * One way of getting answers: a row of the tables. All conditions of an experiment answer the same queries.
+ * - `majority`: the answer that most validation items have; no model is asked.
+ * - `bare`: the query alone.
+ * - `prompt`: examples (or the instruction) and the query in one context window.
+ * - `patch`: a vector written into the query.
+ */
+export interface Condition {
+  /** Row of the tables, unique, e.g. `Text Patch`. */
+  readonly name: string;
+  readonly kind: 'majority' | 'bare' | 'prompt' | 'patch';
+  /** What stands for the input of the query. Defaults to the experiment's. */
+  readonly query?: Modality;
+  /** Of `prompt` (not `ensemble`) and `patch`: what specifies the task. */
+  readonly spec?: VectorSpec;
+  /** Of `patch`. */
+  readonly control?: Control;
+  /** Of `patch`: vectors of `vectorModel` instead of the model's own (LLM to VLM). Defaults to false. */
+  readonly foreign?: boolean;
+  /** Of `patch` from examples: how many prompts the vector is the mean of. Defaults to the experiment's. */
+  readonly prompts?: number;
+  /** Of an instruction: swaps of neighbouring letters in it. Defaults to 0. */
+  readonly swaps?: number;
+  /**
+   * Text that stands before the query, such as a system instruction. `{instruction}` in it stands for the instruction of the
+   * task. Defaults to none.
+   */
+  readonly before?: string;
+  /**
+   * A question asked with the query, after its input and before `A:`. `{rival}` in it stands for the question of another
+   * task about the same item (`rivalTask` of tasks/conflict.ts), such as `What is the color of the food?` while
+   * food-flavor is scored. Defaults to none.
+   */
+  readonly question?: string;
+}
+
+/** An experiment as a config file describes it, with every default filled in. */
+export interface Experiment {
+  /** Names files and folders. Defaults to the preset's name, or that of the file. */
+  readonly name: string;
+  /** What it started from: the paper's numbers stand beside an experiment of a preset, whatever its name. */
+  readonly preset?: string;
+  readonly title: string;
+  /** Shipped tasks by name, or task files. */
+  readonly tasks: readonly string[];
+  readonly seeds: readonly number[];
+  /** What the queries are, unless a condition says otherwise. */
+  readonly query: Modality;
+  /** Drawing style of the shipped pictures. */
+  readonly style: string;
+  /** `paper`, the model's own chat template, or one written out. */
+  readonly template: 'paper' | 'chat' | Template;
+  /** Examples in a prompt. */
+  readonly shots: number;
+  readonly validation: number;
+  /** Largest number of test queries a task and seed. */
+  readonly test: number;
+  /** Prompts that a vector is the mean of. */
+  readonly prompts: number;
+  readonly readPosition: ReadPosition;
+  /** Where patches are written in the test: the layer best on validation items, all of them, or these. */
+  readonly layers: 'validation' | 'all' | readonly number[];
+  readonly op: 'replace' | 'add';
+  /** Factor on the vector. */
+  readonly strength: number;
+  readonly maxTokens: number;
+  /** Compare answers without regard to case. */
+  readonly ignoreCase: boolean;
+  /** Beside the lenient and the strict score, which are always there. `likelihood` asks every answer of the task and is slow. */
+  readonly scores: readonly ('probability' | 'likelihood')[];
+  /** Model of `foreign` conditions: as `-m` takes it. */
+  readonly vectorModel?: string;
+  /** `compute`: time and memory of prompting, of patching and of the bare query (`runCompute`) in place of answers; without conditions. */
+  readonly measure?: 'compute';
+  readonly conditions: readonly Condition[];
+}
+
+/** What makes a scored query different from all others of a run: none is answered twice. */
+export interface QueryKey {
+  readonly stage: 'validation' | 'test';
+  readonly condition: string;
+  readonly task: string;
+  readonly seed: number;
+  /** Input of the item. */
+  readonly item: string;
+  /** Of `patch`. */
+  readonly layer?: number;
+}
+
+/** One line of results.jsonl: a scored query with what is needed to ask it again. */
+export interface ResultLine extends QueryKey {
+  readonly domain: string;
+  readonly expected: string;
+  /** Greedy answer up to the stop; of a validation query its first token only. */
+  readonly answer: string;
+  readonly firstToken: string;
+  readonly lenient: boolean;
+  /** The answer to the question of the rival task (`rivalAnswers`), where one was asked and its answer is known. */
+  readonly rival?: string;
+  /** Of a test query. */
+  readonly strict?: boolean;
+  /** The answer was cut off by `maxTokens`, so it is not strictly right; absent of all others. */
+  readonly cut?: true;
+  /** Probability of the first token of the expected answer after the prompt, and its rank from 0. */
+  readonly probability?: number;
+  readonly rank?: number;
+  /** Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats. */
+  readonly answerRank?: number;
+  readonly logLikelihood?: number;
+  /**
+   * Of a foreign vector: KL divergence, nats, of what the model says next from what it says with its own vector in the same
+   * place. With score `probability`.
+   */
+  readonly kl?: number;
+  /** Name of the vector that was patched in, a file of vectors/. */
+  readonly vector?: string;
+  /** L2 norm of what the patch changed. */
+  readonly delta?: number;
+  /** Scores of one's own by name (`scoreLines`). */
+  readonly own?: Readonly<Record<string, number>>;
+  /** The prompt as the model saw it; absent of `majority` and of validation queries. */
+  readonly prompt?: PromptRecord;
+}
+
+/** Where a run is kept. Everything handed over is durable when the promise resolves. */
+export interface RunStore {
+  /** Queries answered before, by an earlier process of this run. */
+  readonly known: ReadonlySet<string>;
+  /** All lines so far, those of earlier processes first, in their order. */
+  lines(): AsyncIterable<ResultLine>;
+  append(lines: readonly ResultLine[]): Promise<void>;
+  saveVector(name: string, vector: TaskVector): Promise<void>;
+  /** undefined when the run has none of this name. */
+  loadVector(name: string): Promise<TaskVector | undefined>;
+}
+
+/** A key as `RunStore.known` holds it. */
+export function keyOf({ stage, condition, task, seed, item, layer }: QueryKey): string {
+  return JSON.stringify([stage, condition, task, seed, item, layer ?? null]);
+}
+
+/** What a plan says before anything runs. */
+export interface Plan {
+  readonly model: ModelIdentity;
+  /** Scored queries of each stage and condition. */
+  readonly queries: readonly {
+    readonly stage: QueryKey['stage'];
+    readonly condition: string;
+    readonly count: number;
+  }[];
+  readonly vectors: number;
+  readonly pictures: number;
+  /**
+   * Passes over prompts: one a vector, one an item and stage, and those of own states and likelihoods. Little memory makes more
+   * of them; a GPU, which takes several items at once, fewer.
+   */
+  readonly passes: number;
+  /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
+  readonly tokens: number;
+  readonly newTokens: number;
+  /** How the work divides, in positions; a new token counts a quarter, as most answers end long before the bound. */
+  readonly work: ExperimentWork;
+  /** Positions of the longest prompt, new tokens included: what a context must hold. */
+  readonly longest: number;
+  /** What may surprise in the numbers, such as answers that share their first token. */
+  readonly warnings: readonly string[];
+}
+
+/** What a run does one after the other, and how much of it. */
+export type ExperimentWork = Readonly<Record<'vectors' | QueryKey['stage'], number>>;
+
+/** How far a run is. Queries answered by an earlier process count as done. */
+export interface ExperimentProgress {
+  /** Scored queries and prompts of vectors. */
+  readonly done: number;
+  readonly total: number;
+  /** Of `done` what this process did. */
+  readonly fresh: number;
+  /** Parts of the whole work, from 0 to 1: what this process did, and what is left. */
+  readonly worked: number;
+  readonly left: number;
+  readonly stage: 'vectors' | QueryKey['stage'];
+  readonly task: string;
+  readonly seed: number;
+}

@@ -1,0 +1,187 @@
+import type { Context, PassOptions } from '../model/context.js';
+import type { PromptPart } from '../prompt/types.js';
+import { type Modality, type VectorExamples, vectorExamples } from '../tasks/prompts.js';
+import type { TaskItem } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
+import { vectorOfPrompts } from '../vectors/extract.js';
+import { TaskVector } from '../vectors/task-vector.js';
+import type { Lane } from './lanes.js';
+import { type Cell, instructionOf, type Study } from './study.js';
+import type { Condition, Control, RunStore, VectorSpec } from './types.js';
+
+/** A vector that a run needs: of one task and seed, made in one way. */
+export interface WantedVector {
+  /** File name in vectors/, unique in a run: `food-color.text.seed1`, `food-color.text.shuffled-labels.seed1`, ... */
+  readonly name: string;
+  readonly cell: Cell;
+  readonly spec: VectorSpec;
+  /** How many prompts of examples it is the mean of. */
+  readonly prompts: number;
+  readonly swaps: number;
+  readonly foreign: boolean;
+  readonly control?: Exclude<Control, 'wrong-task' | 'identity'>;
+}
+
+/** The vector that a condition patches into the queries of a cell; undefined where it patches none of a file. */
+export function vectorOf(study: Study, cell: Cell, condition: Condition): WantedVector | undefined {
+  const { kind, spec, control, foreign = false } = condition;
+  if (kind !== 'patch' || control === 'identity' || spec === undefined) return undefined;
+  const { prompts = study.experiment.prompts, swaps = 0 } = condition;
+  const own = control === 'wrong-task' ? nextTask(study, cell) : cell;
+  return wanted(study, {
+    cell: own,
+    spec,
+    prompts,
+    swaps,
+    foreign,
+    ...(control !== undefined && control !== 'wrong-task' && { control }),
+  });
+}
+
+/** What a vector is computed from without any prompt of its own; empty for one that is read from prompts. */
+export function sourcesOf(study: Study, vector: WantedVector): WantedVector[] {
+  const { control, ...plain } = vector;
+  if (control === 'random-vector' || control === 'wrong-layer') return [wanted(study, plain)];
+  if (vector.spec !== 'ensemble') return [];
+  return [wanted(study, { ...vector, spec: 'text', swaps: 0 }), wanted(study, { ...plain, spec: 'instruction' })];
+}
+
+/** Every vector of an experiment once, each after those that it is computed from. */
+export function vectorsOf(study: Study): WantedVector[] {
+  const all = new Map<string, WantedVector>();
+  const add = (vector: WantedVector): void => {
+    for (const source of sourcesOf(study, vector)) add(source);
+    all.set(vector.name, vector);
+  };
+  for (const cell of study.cells) {
+    for (const condition of study.experiment.conditions) {
+      const vector = vectorOf(study, cell, condition);
+      if (vector) add(vector);
+    }
+  }
+  return [...all.values()];
+}
+
+/** The prompts that a vector without sources is read from. */
+export function promptsOf({ experiment, format }: Study, vector: WantedVector): PromptPart[][] {
+  const { cell, spec, prompts: count, swaps, control } = vector;
+  if (spec === 'instruction') return [format.write({ instruction: instructionOf(cell.split, swaps) })];
+  const { shots, readPosition } = experiment;
+  return vectorExamples(cell.split, { shots, count, readPosition }).map(({ whole, last, query }: VectorExamples) =>
+    format.write({
+      shots: control === 'shuffled-labels' ? shuffleLabels(whole, cell.split.seed, query.input) : whole,
+      shotModality: spec as Modality,
+      query: last,
+      queryModality: spec as Modality,
+    }),
+  );
+}
+
+/**
+ * The same inputs with each other's answers: of 50 orders drawn by the seed the one that leaves the fewest answers right,
+ * at best none.
+ */
+export function shuffleLabels(shots: readonly TaskItem[], seed: number, stream: string): TaskItem[] {
+  const random = new Random(seed, 'shuffled-labels', stream);
+  let best: { shots: TaskItem[]; right: number } | undefined;
+  for (let draw = 0; draw < 50 && best?.right !== 0; draw++) {
+    const answers = random.sample(shots.map(({ output }) => output));
+    const shuffled = shots.map((shot, i) => ({ ...shot, output: answers[i] as string }));
+    const right = shuffled.filter(({ output }, i) => output === shots[i]?.output).length;
+    if (best === undefined || right < best.right) best = { shots: shuffled, right };
+  }
+  return best?.shots ?? [];
+}
+
+/** Makes vectors, each once in the life of a run: later ones come from its store. */
+export class VectorMaker {
+  /** Those of one seed, so that memory does not grow with the seeds. */
+  private readonly made = new Map<string, Promise<TaskVector>>();
+  private seed: number | undefined;
+
+  constructor(
+    private readonly study: Study,
+    private readonly store: RunStore,
+  ) {}
+
+  /**
+   * @param lane where it is read from its prompts, if it has to be
+   * @param events.onProgress prompts read of all, of a vector that is made and not loaded
+   * @throws {XpatchError} VECTOR_MISMATCH when the store's vector is of another model; as `Context.pass`
+   */
+  get(wanted: WantedVector, lane: Lane, events: PassOptions = {}): Promise<TaskVector> {
+    const { seed } = wanted.cell.split;
+    if (seed !== this.seed) this.made.clear();
+    this.seed = seed;
+    const before = this.made.get(wanted.name);
+    if (before) return before;
+    const vector = this.loadOrMake(wanted, lane, events);
+    this.made.set(wanted.name, vector);
+    return vector;
+  }
+
+  private async loadOrMake(wanted: WantedVector, lane: Lane, events: PassOptions): Promise<TaskVector> {
+    const context = wanted.foreign ? (lane.foreign as Context) : lane.context;
+    const stored = await this.store.loadVector(wanted.name);
+    if (!stored) {
+      const vector = await this.make(wanted, lane, context, events);
+      await this.store.saveVector(wanted.name, vector);
+      return vector;
+    }
+    if (stored.info.model.hash !== context.model.identity.hash) {
+      const message = `The run's vector ${wanted.name} is of another model (${stored.info.model.name})`;
+      throw new XpatchError('VECTOR_MISMATCH', `${message}. Resume it with the model it was begun with.`);
+    }
+    return stored;
+  }
+
+  private async make(wanted: WantedVector, lane: Lane, context: Context, events: PassOptions): Promise<TaskVector> {
+    const { study } = this;
+    const { control, spec, cell } = wanted;
+    const sources: TaskVector[] = [];
+    for (const source of sourcesOf(study, wanted)) sources.push(await this.get(source, lane, events));
+    const [only] = sources;
+    if (sources.length > 1) return TaskVector.mean(sources);
+    if (only)
+      return control === 'random-vector' ? only.normMatchedRandom(cell.split.seed) : only.rollLayers(halfDepth(only));
+    const { shots, readPosition } = study.experiment;
+    const isInstruction = spec === 'instruction';
+    return vectorOfPrompts(context, promptsOf(study, wanted), {
+      task: cell.split.task.name,
+      pictures: cell.split.task.pictures,
+      spec: spec as Exclude<VectorSpec, 'ensemble'>,
+      seed: cell.split.seed,
+      shots: isInstruction ? 0 : shots,
+      readPosition: isInstruction ? 'instruction' : readPosition,
+      signal: events.signal,
+      onProgress: ({ stage, done, total }) => stage === 'pass' && events.onProgress?.({ done, total }),
+    });
+  }
+}
+
+/** The wrong layer is half the depth away: of a layer in the lower half one in the upper half, and the other way round. */
+function halfDepth(vector: TaskVector): number {
+  return Math.ceil(vector.info.layers.length / 2);
+}
+
+function wanted({ experiment }: Study, vector: Omit<WantedVector, 'name'>): WantedVector {
+  const { cell, spec, prompts, swaps, foreign, control } = vector;
+  const isInstruction = spec === 'instruction';
+  const parts = [
+    cell.split.task.name,
+    spec,
+    ...(!isInstruction && prompts !== experiment.prompts ? [`prompts${prompts}`] : []),
+    ...(swaps > 0 ? [`swaps${swaps}`] : []),
+    ...(foreign ? ['foreign'] : []),
+    ...(control ? [control] : []),
+    `seed${cell.split.seed}`,
+  ];
+  return { ...vector, name: parts.join('.') };
+}
+
+/** The next task in the list under the same seed: half of the shipped ones ask about the query's own domain. */
+function nextTask({ cells }: Study, cell: Cell): Cell {
+  const sameSeed = cells.filter(({ split }) => split.seed === cell.split.seed);
+  return sameSeed[(sameSeed.indexOf(cell) + 1) % sameSeed.length] as Cell;
+}

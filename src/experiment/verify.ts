@@ -1,0 +1,314 @@
+import { existsSync } from 'node:fs';
+import { resolve, win32 } from 'node:path';
+import type { Context } from '../model/context.js';
+import type { OnProgress } from '../model/types.js';
+import { hashPictures } from '../tasks/hash-pictures.js';
+import { isTaskFile, loadTask } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
+import { differenceOfLines } from './compare.js';
+import { LayerChoice } from './layer-choice.js';
+import { noFindings, readLines } from './lines.js';
+import { configHash, readManifest, type StoredManifest } from './manifest.js';
+import { memoryStore } from './memory-store.js';
+import { Queries } from './queries.js';
+import { runExperiment } from './run.js';
+import { lenientMatch, strictMatch } from './scoring.js';
+import { inShard } from './shard.js';
+import { hashResults, hashVectors, loadRunVector } from './store.js';
+import { loadCells, usesPictures } from './study.js';
+import { keyOf, type ResultLine } from './types.js';
+
+/** One thing that was looked at. `not done` is what could not be, and says why. */
+export interface Check {
+  readonly name: string;
+  readonly state: 'ok' | 'failed' | 'not done';
+  readonly detail: string;
+}
+
+/** A run as its folder has it. */
+export interface CheckedRun {
+  readonly path: string;
+  readonly manifest: StoredManifest;
+  /** The tasks of its experiment: names, and paths of task files on this machine. */
+  readonly tasks: readonly string[];
+  readonly lines: readonly ResultLine[];
+  readonly checks: readonly Check[];
+}
+
+/** A check that fails with the first few problems, if there are any. */
+export function check(name: string, problems: readonly string[], fine: string): Check {
+  if (problems.length === 0) return { name, state: 'ok', detail: fine };
+  const more = problems.length > 3 ? `; and ${problems.length - 3} more` : '';
+  return { name, state: 'failed', detail: problems.slice(0, 3).join('; ') + more };
+}
+
+/**
+ * Looks whether a run is whole and its parts belong together, from its folder and the task files alone: configuration, lines, their
+ * number against the plan, scores against answers, the layer against the validation answers, hashes of tasks, pictures and vectors.
+ *
+ * @param options.data folder that the run's own task files are in: at the path that the experiment names them by, or directly.
+ *   Defaults to the current folder
+ * @throws {XpatchError} RUN_INVALID when the folder is no run of an experiment; ABORTED
+ */
+export async function checkRun(
+  path: string,
+  { data = '.', signal }: { data?: string | undefined; signal?: AbortSignal | undefined } = {},
+): Promise<CheckedRun> {
+  const manifest = await readManifest(path);
+  if (manifest === undefined) {
+    throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
+  }
+  const { lines, problems } = await linesOf(path, manifest);
+  const tasks = manifest.options.tasks.map((source) => findTask(source, data));
+  const checks = [
+    checkManifest(manifest),
+    check('lines', problems, `${lines.length} whole lines, no query twice`),
+    checkCounts(manifest, lines),
+    await checkQueries(manifest, tasks, lines),
+    checkScores(manifest, lines),
+    checkLayers(manifest, lines),
+    await checkTasks(manifest, tasks, signal),
+    await checkVectors(path, manifest, lines),
+  ];
+  return { path, manifest, tasks, lines, checks };
+}
+
+async function linesOf(path: string, { lines: recorded, results }: StoredManifest) {
+  const lines: ResultLine[] = [];
+  const problems: string[] = [];
+  const findings = noFindings();
+  try {
+    for await (const { line } of readLines(path, findings)) lines.push(line);
+    if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
+    if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
+  } catch (error) {
+    if (!(error instanceof XpatchError)) throw error;
+    problems.push(error.message);
+  }
+  if (problems.length === 0 && recorded !== undefined && recorded !== lines.length) {
+    problems.push(
+      `there are ${lines.length} lines, and the manifest says ${recorded}: start the command of the run again, which asks what is missing`,
+    );
+  }
+  if (problems.length === 0 && results !== undefined && results !== (await hashResults(path))) {
+    problems.push('they were changed after the run');
+  }
+  return { lines, problems };
+}
+
+function checkManifest(manifest: StoredManifest): Check {
+  const problems: string[] = [];
+  if (manifest.status !== 'complete') problems.push('the run is not complete: start its command again');
+  const hash = configHash(manifest);
+  if (hash !== manifest.configHash) problems.push('the experiment, model or tasks it names were changed after the run');
+  return check('manifest', problems, `complete, configuration ${hash.slice(0, 12)}`);
+}
+
+function checkCounts({ plan }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const counts = new Map(plan.map(({ stage, condition, count }) => [`${stage}, ${condition}`, { count, found: 0 }]));
+  for (const { stage, condition } of lines) {
+    const name = `${stage}, ${condition}`;
+    const entry = counts.get(name) ?? { count: 0, found: 0 };
+    entry.found += 1;
+    counts.set(name, entry);
+  }
+  const problems = [...counts].flatMap(([name, { count, found }]) =>
+    count === found ? [] : [`${name}: ${found} lines of ${count}`],
+  );
+  return check('counts', problems, `as planned in all ${plan.length} groups of stage and condition`);
+}
+
+/** Whether the lines are about what the experiment asks, and expect what its tasks say. */
+async function checkQueries(
+  manifest: StoredManifest,
+  sources: readonly string[],
+  lines: readonly ResultLine[],
+): Promise<Check> {
+  const { options, tasks, shard, model } = manifest;
+  const conditions = new Set(options.conditions.map(({ name }) => name));
+  const wrong = lines.filter(
+    (line) =>
+      !conditions.has(line.condition) ||
+      !Object.hasOwn(tasks, line.task) ||
+      !options.seeds.includes(line.seed) ||
+      (shard !== undefined && !inShard(shard, line)),
+  );
+  const problems = wrong.map((line) => `${keyOf(line)} is none of its queries`);
+  const fine = shard ? `all of shard ${shard.index}/${shard.of}` : 'all of this experiment';
+  if (problems.length > 0) return check('queries', problems, fine);
+  const notDone = (why: string): Check => ({
+    name: 'queries',
+    state: 'not done',
+    detail: `items and expected answers were not compared with the tasks: ${why}`,
+  });
+  try {
+    const cells = await loadCells({ ...options, tasks: sources });
+    if (cells.some(({ split: { task } }) => tasks[task.name]?.sha256 !== task.hash))
+      return notDone('they are not those of the run. Name the folder of the task files with --data');
+    const queries = new Queries({ experiment: options, cells }, model.nLayers, shard);
+    problems.push(...lines.flatMap((line) => queries.problemOf(line) ?? []));
+    if (problems.length === 0 && lines.length !== queries.lines)
+      problems.push(`there are ${lines.length} lines, and the experiment has ${queries.lines} queries`);
+    return check('queries', problems, fine);
+  } catch (error) {
+    if (!(error instanceof XpatchError)) throw error;
+    return notDone(`${error.message} Name the folder of the task files with --data.`);
+  }
+}
+
+function checkScores({ options }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const wrong = lines.filter(
+    ({ stage, answer, firstToken, expected, lenient, strict, cut }) =>
+      lenient !== lenientMatch(firstToken, expected, options) ||
+      strict !== (stage === 'test' ? !cut && strictMatch(answer, expected, options) : undefined),
+  );
+  const problems = wrong.map((line) => `${keyOf(line)} is not scored as its answer is`);
+  return check('scores', problems, 'as the answers say');
+}
+
+function checkLayers({ options: experiment }: StoredManifest, lines: readonly ResultLine[]): Check {
+  const patched = lines.filter(({ stage, layer }) => stage === 'test' && layer !== undefined);
+  if (experiment.layers === 'all' || patched.length === 0) return check('layers', [], 'none had to be chosen');
+  let layers = experiment.layers;
+  if (layers === 'validation') {
+    const choice = new LayerChoice(experiment);
+    for (const line of lines) choice.add(line);
+    try {
+      layers = [choice.best()];
+    } catch (error) {
+      return check('layers', [(error as Error).message], '');
+    }
+  }
+  const problems = patched
+    .filter(({ layer }) => !layers.includes(layer as number))
+    .map((line) => `${keyOf(line)} is patched at layer ${line.layer}, chosen was ${layers.join(', ')}`);
+  return check(
+    'layers',
+    problems,
+    `patched at ${layers.join(', ')}, as ${experiment.layers === 'validation' ? 'the validation answers choose' : 'asked for'}`,
+  );
+}
+
+/** A task file has its old path only on the machine of the run. */
+function findTask(source: string, data: string): string {
+  if (!isTaskFile(source)) return source;
+  const path = resolve(data, source);
+  // win32 knows both separators, whichever the run was made with.
+  return existsSync(path) ? path : resolve(data, win32.basename(source));
+}
+
+async function checkTasks(
+  { options, tasks }: StoredManifest,
+  sources: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<Check> {
+  const problems: string[] = [];
+  const missing: string[] = [];
+  const pictures = usesPictures(options);
+  for (const source of sources) {
+    try {
+      const { name, hash } = await loadTask(source);
+      const recorded = tasks[name];
+      if (recorded?.sha256 !== hash) {
+        problems.push(`${source} is not the file of the run`);
+      } else if (pictures) {
+        const shown = await loadTask(source, { pictures, style: options.style });
+        const same = recorded.pictures === (await hashPictures(shown, signal));
+        if (!same) problems.push(`the pictures of ${name} are not those of the run`);
+      }
+    } catch (error) {
+      if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
+      (error.code === 'FILE_NOT_FOUND' ? missing : problems).push(error.message);
+    }
+  }
+  if (problems.length > 0 || missing.length === 0) {
+    return check('tasks', problems, `${sources.length} files of equal hash${pictures ? ', and their pictures' : ''}`);
+  }
+  const wayOut = 'Name the folder of the task files with --data; their pictures are looked for from there.';
+  return { name: 'tasks', state: 'not done', detail: `${missing[0]} ${wayOut}` };
+}
+
+async function checkVectors(path: string, manifest: StoredManifest, lines: readonly ResultLine[]): Promise<Check> {
+  const hashes = await hashVectors(path);
+  const recorded = manifest.vectors ?? {};
+  const names = new Set([
+    ...Object.keys(hashes),
+    ...Object.keys(recorded),
+    ...lines.flatMap(({ vector }) => vector ?? []),
+  ]);
+  const problems = [...names].flatMap((name) => {
+    if (hashes[name] === undefined) return [`${name} is missing`];
+    if (recorded[name] === undefined) return [`${name} is not in the manifest`];
+    return hashes[name] === recorded[name] ? [] : [`${name} was changed after the run`];
+  });
+  const models = [manifest.model.hash, manifest.vectorModel?.hash];
+  for (const name of Object.keys(hashes)) {
+    try {
+      const vector = await loadRunVector(path, name);
+      if (!models.includes(vector?.info.model.hash)) problems.push(`${name} is of another model`);
+    } catch (error) {
+      problems.push((error as Error).message);
+    }
+  }
+  return check('vectors', problems, `${names.size} of equal hash`);
+}
+
+/** Of `askAgain`. */
+export interface AskOptions {
+  /** How many queries. */
+  readonly sample: number;
+  /** Draws them. */
+  readonly seed: number;
+  /** The model of `foreign` conditions; without it these are left out. */
+  readonly foreign?: Context | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Counts the whole run, whose lines outside the sample are done at once. */
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/**
+ * Asks some queries of a complete run again, with its own vectors and at its own layers, and compares answers, scores and
+ * probabilities (these within what machines round differently, see `differenceOfLines`). The engine does it: to it this is a run that lacks
+ * these lines.
+ *
+ * @throws {XpatchError} as `runExperiment`
+ */
+export async function askAgain(context: Context, run: CheckedRun, options: AskOptions): Promise<Check> {
+  const { manifest, path } = run;
+  const { foreign, signal, onProgress } = options;
+  const conditions = manifest.options.conditions.filter((condition) => foreign || !condition.foreign);
+  const named = new Map(conditions.map(({ name, kind }) => [name, kind]));
+  const lines = run.lines.filter(({ condition }) => named.has(condition));
+  // The majority is no answer of a model.
+  const asked = lines.filter(({ condition }) => named.get(condition) !== 'majority');
+  const sample = new Random(options.seed, 'verify').sample(asked, Math.min(options.sample, asked.length));
+  const expected = new Map(sample.map((line) => [keyOf(line), line]));
+
+  const memory = memoryStore();
+  await memory.append(lines.filter((line) => !expected.has(keyOf(line))));
+  const store = {
+    ...memory,
+    loadVector: async (name: string) => (await memory.loadVector(name)) ?? loadRunVector(path, name),
+  };
+  await runExperiment(context, { ...manifest.options, tasks: run.tasks, conditions }, store, {
+    ...(foreign && { foreign }),
+    ...(manifest.shard && { shard: manifest.shard }),
+    ...(signal && { signal }),
+    // Of the whole run: what is known counts at once, so the sample, drawn evenly, moves it evenly.
+    ...(onProgress && { onProgress }),
+  });
+  const problems: string[] = [];
+  for await (const line of store.lines()) {
+    const key = keyOf(line);
+    const recorded = expected.get(key);
+    if (recorded === undefined) continue;
+    expected.delete(key);
+    const difference = differenceOfLines(recorded, line);
+    if (difference !== undefined) problems.push(`${key}: ${difference}`);
+  }
+  for (const key of expected.keys()) problems.push(`${key} is no longer asked`);
+  const left =
+    conditions.length < manifest.options.conditions.length ? '; conditions of the other model were left out' : '';
+  return check('answers', problems, `${sample.length} queries asked again, seed ${options.seed}: same answers${left}`);
+}

@@ -1,0 +1,300 @@
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { XpatchError } from '../util/errors.js';
+
+/**
+ * A check of a GGUF file before llama.cpp sees it. llama.cpp refuses many broken files by itself, but asserts (and ends
+ * the process) or computes nonsense on others: sizes that do not fit together, tensors outside the file.
+ * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ */
+export interface GgufHeader {
+  version: number;
+  metadata: Map<string, GgufValue>;
+  /** GGUF's id of each value's type; for an array that of its items. */
+  types: Map<string, number>;
+  tensors: GgufTensor[];
+  /** Where in the file the tensors' offsets count from. */
+  dataOffset: number;
+}
+
+/** Arrays are kept only up to this many elements; longer ones (vocabularies) are checked and counted. */
+const KEPT_ARRAY = 64;
+
+/** Those of numbers under our own keys are kept to this many: 512 layers of heads of 2048. */
+const KEPT_OWN_ARRAY = 1 << 20;
+
+/** The list whose texts must differ: llama.cpp ends the process otherwise. */
+const VOCABULARY = 'tokenizer.ggml.tokens';
+
+export type GgufValue = number | bigint | boolean | string | GgufArray;
+export interface GgufArray {
+  length: number;
+  /** The first elements, at most KEPT_ARRAY; all of our own. */
+  values: (number | bigint | boolean | string)[];
+  /** Whether a non-empty text stands in it more than once; looked up in the vocabulary only. */
+  repeats: boolean;
+}
+export interface GgufTensor {
+  name: string;
+  shape: number[];
+  type: number;
+  offset: number;
+}
+
+/** ggml type id -> [elements a block, bytes a block]; ids as in ggml.h. */
+const TENSOR_TYPES: Record<number, [number, number]> = {
+  0: [1, 4], // F32
+  1: [1, 2], // F16
+  2: [32, 18], // Q4_0
+  3: [32, 20], // Q4_1
+  6: [32, 22], // Q5_0
+  7: [32, 24], // Q5_1
+  8: [32, 34], // Q8_0
+  9: [32, 36], // Q8_1
+  10: [256, 84], // Q2_K
+  11: [256, 110], // Q3_K
+  12: [256, 144], // Q4_K
+  13: [256, 176], // Q5_K
+  14: [256, 210], // Q6_K
+  15: [256, 292], // Q8_K
+  16: [256, 66], // IQ2_XXS
+  17: [256, 74], // IQ2_XS
+  18: [256, 98], // IQ3_XXS
+  19: [256, 50], // IQ1_S
+  20: [32, 18], // IQ4_NL
+  21: [256, 110], // IQ3_S
+  22: [256, 82], // IQ2_S
+  23: [256, 136], // IQ4_XS
+  24: [1, 1], // I8
+  25: [1, 2], // I16
+  26: [1, 4], // I32
+  27: [1, 8], // I64
+  28: [1, 8], // F64
+  29: [256, 56], // IQ1_M
+  30: [1, 2], // BF16
+  34: [256, 54], // TQ1_0
+  35: [256, 66], // TQ2_0
+  39: [32, 17], // MXFP4
+};
+
+/** Bytes of a tensor, or undefined where its type is unknown or cannot have such rows. `shape`: the fastest axis first. */
+export function tensorBytes(type: number, shape: readonly number[]): number | undefined {
+  const layout = TENSOR_TYPES[type];
+  if (!layout || shape.some((n) => n < 1) || (shape[0] as number) % layout[0] !== 0) return undefined;
+  return (shape.reduce((a, b) => a * b, 1) / layout[0]) * layout[1];
+}
+
+/** Type ids of metadata values. */
+export const GGUF_TYPE = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, array: 9 } as const;
+
+/** Bytes of a fixed-size metadata value, by type id. */
+const VALUE_BYTES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
+
+/**
+ * Reads and checks the header of a GGUF file: magic, version, metadata, and that every tensor lies inside the file.
+ * Synchronous, because a promise for each of a vocabulary's texts would take seconds.
+ *
+ * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID.
+ */
+export function readGgufHeader(path: string): GgufHeader {
+  let file: number;
+  try {
+    // Before it is opened: opening a named pipe waits for its writer.
+    if (!statSync(path).isFile()) throw new XpatchError('GGUF_INVALID', `'${path}' is not a file.`);
+    file = openSync(path, 'r');
+  } catch (error) {
+    if (error instanceof XpatchError) throw error;
+    throw new XpatchError('FILE_NOT_FOUND', `'${path}' cannot be opened: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  try {
+    return new HeaderReader(file, fstatSync(file).size, path).read();
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** A number from the metadata, or undefined where the key is missing or of another type. */
+export function ggufNumber(header: GgufHeader, key: string): number | undefined {
+  const value = header.metadata.get(key);
+  return typeof value === 'number' || typeof value === 'bigint' ? Number(value) : undefined;
+}
+
+class HeaderReader {
+  private buffer = Buffer.alloc(0);
+  private start = 0; // file offset of buffer[0]
+  private at = 0; // file offset of the next byte
+
+  constructor(
+    private readonly file: number,
+    private readonly size: number,
+    private readonly path: string,
+  ) {}
+
+  read(): GgufHeader {
+    const magic = this.bytes(4, 'magic').toString('latin1');
+    if (magic !== 'GGUF') {
+      const hint = magic.startsWith('{"') || magic.charCodeAt(0) < 32 ? ' Is it a safetensors file?' : '';
+      throw this.invalid(`it does not start with "GGUF".${hint} Models must be GGUF files`);
+    }
+    const version = this.u32('version');
+    if (version < 2 || version > 3) throw this.invalid(`GGUF version ${version} is not supported (2 and 3 are)`);
+    const nTensors = this.count('number of tensors');
+    const nPairs = this.count('number of metadata pairs');
+
+    const metadata = new Map<string, GgufValue>();
+    const types = new Map<string, number>();
+    for (let i = 0; i < nPairs; i++) {
+      const key = this.string('metadata key');
+      if (metadata.has(key)) throw this.invalid(`metadata key '${key}' stands twice`);
+      const type = this.u32(`type of ${key}`);
+      types.set(key, type);
+      metadata.set(key, this.value(type, key, types));
+    }
+    const tensors: GgufTensor[] = [];
+    for (let i = 0; i < nTensors; i++) tensors.push(this.tensor());
+    const dataOffset = this.checkTensors(tensors, metadata);
+    return { version, metadata, types, tensors, dataOffset };
+  }
+
+  private tensor(): GgufTensor {
+    const name = this.string('tensor name');
+    const nDims = this.u32(`dimensions of ${name}`);
+    if (nDims < 1 || nDims > 4) throw this.invalid(`tensor '${name}' has ${nDims} dimensions`);
+    const shape: number[] = [];
+    for (let d = 0; d < nDims; d++) shape.push(this.count(`shape of ${name}`));
+    const type = this.u32(`type of ${name}`);
+    return { name, shape, type, offset: this.count(`offset of ${name}`) };
+  }
+
+  private checkTensors(tensors: GgufTensor[], metadata: Map<string, GgufValue>): number {
+    const alignment = metadata.get('general.alignment') ?? 32;
+    if (
+      typeof alignment !== 'number' ||
+      !(alignment >= 8 && alignment <= 65536 && Number.isInteger(Math.log2(alignment)))
+    ) {
+      throw this.invalid(`alignment ${alignment} is not a power of two`);
+    }
+    const data = Math.ceil(this.at / alignment) * alignment;
+    const names = new Set<string>();
+    for (const { name, shape, type, offset } of tensors) {
+      if (names.has(name)) throw this.invalid(`tensor '${name}' stands twice`);
+      names.add(name);
+      if (!TENSOR_TYPES[type])
+        throw this.invalid(
+          `tensor '${name}' has the unknown type ${type}; the file may be newer than this version of llama.cpp`,
+        );
+      const bytes = tensorBytes(type, shape);
+      if (bytes === undefined) {
+        throw this.invalid(`tensor '${name}' has the shape ${shape.join(' x ')}, which its type cannot have`);
+      }
+      if (offset % alignment !== 0 || !(data + offset + bytes <= this.size)) {
+        throw this.invalid(
+          `tensor '${name}' ends at byte ${data + offset + bytes}, the file has ${this.size}. It is truncated or damaged: download it again`,
+        );
+      }
+    }
+    return data;
+  }
+
+  /** `types` takes the type of an array's items; absent inside an array, where another array is refused. */
+  private value(type: number, key: string, types?: Map<string, number>): GgufValue {
+    if (type === GGUF_TYPE.string) return this.string(key);
+    if (type === GGUF_TYPE.array) {
+      if (!types) throw this.invalid(`${key} is an array of arrays`);
+      const itemType = this.u32(`item type of ${key}`);
+      types.set(key, itemType);
+      return this.array(itemType, this.count(`length of ${key}`), key);
+    }
+    const fixed = VALUE_BYTES[type];
+    if (!fixed) throw this.invalid(`${key} has the unknown value type ${type}`);
+    const b = this.bytes(fixed, key);
+    switch (type) {
+      case 0:
+        return b.readUInt8();
+      case 1:
+        return b.readInt8();
+      case 2:
+        return b.readUInt16LE();
+      case 3:
+        return b.readInt16LE();
+      case 4:
+        return b.readUInt32LE();
+      case 5:
+        return b.readInt32LE();
+      case 6:
+        return b.readFloatLE();
+      case 7:
+        return b.readUInt8() !== 0;
+      case 10:
+        return b.readBigUInt64LE();
+      case 11:
+        return b.readBigInt64LE();
+      default:
+        return b.readDoubleLE();
+    }
+  }
+
+  private array(itemType: number, length: number, key: string): GgufArray {
+    const fixed = VALUE_BYTES[itemType];
+    const kept = fixed && key.startsWith('xpatch.') ? KEPT_OWN_ARRAY : KEPT_ARRAY;
+    if (fixed && length > kept) {
+      this.skip(fixed * length, key);
+      return { length, values: [], repeats: false };
+    }
+    const values: GgufArray['values'] = [];
+    const texts = new Set<string>();
+    let repeats = false;
+    for (let i = 0; i < length; i++) {
+      if (itemType === GGUF_TYPE.string && i >= KEPT_ARRAY && key !== VOCABULARY) {
+        this.skip(this.count(`length of a text in ${key}`), key);
+        continue;
+      }
+      // A token is bytes, not always text: as latin1 no two different ones look alike.
+      const item = itemType === GGUF_TYPE.string ? this.string(key, 'latin1') : this.value(itemType, key);
+      if (i < kept) values.push(item as GgufArray['values'][number]);
+      if (key !== VOCABULARY || item === '') continue;
+      repeats ||= texts.has(item as string);
+      texts.add(item as string);
+    }
+    return { length, values, repeats };
+  }
+
+  private u32(what: string): number {
+    return this.bytes(4, what).readUInt32LE();
+  }
+
+  private count(what: string): number {
+    const n = this.bytes(8, what).readBigUInt64LE();
+    // Nothing in a file can be more numerous than its bytes; this also catches counts that would exhaust memory.
+    if (n > BigInt(Math.max(this.size, 1)) * 4n)
+      throw this.invalid(`${what} is ${n}, more than the file can hold. It is truncated or damaged: download it again`);
+    return Number(n);
+  }
+
+  private string(what: string, encoding: 'utf8' | 'latin1' = 'utf8'): string {
+    const length = this.count(`length of ${what}`);
+    return this.bytes(length, what).toString(encoding);
+  }
+
+  private skip(n: number, what: string): void {
+    if (this.at + n > this.size) throw this.invalid(`it ends inside ${what}. It is truncated: download it again`);
+    this.at += n;
+  }
+
+  private bytes(n: number, what: string): Buffer {
+    if (this.at + n > this.size) throw this.invalid(`it ends inside ${what}. It is truncated: download it again`);
+    if (this.at < this.start || this.at + n > this.start + this.buffer.length) {
+      this.buffer = Buffer.alloc(Math.min(Math.max(n, 1 << 20), this.size - this.at));
+      readSync(this.file, this.buffer, 0, this.buffer.length, this.at);
+      this.start = this.at;
+    }
+    const from = this.at - this.start;
+    this.at += n;
+    return this.buffer.subarray(from, from + n);
+  }
+
+  private invalid(why: string): XpatchError {
+    return new XpatchError('GGUF_INVALID', `'${this.path}' is not a usable GGUF file: ${why}.`);
+  }
+}

@@ -1,0 +1,58 @@
+import type { Framing } from '../../prompt/framing.js';
+import type { Segment } from '../../prompt/prompt.js';
+import type { RgbImage } from '../../prompt/types.js';
+import { patchGrid } from '../patch-grid.js';
+
+export interface EncoderOptions {
+  /** The projector's type as `checkProjectorFile` read it. */
+  projector: string;
+  /** SHA-256 of the mmproj file, hex. */
+  hash: string;
+  device: string;
+  threads: number;
+}
+
+/** Turns a picture into prompt segments: rows of embeddings, and the tokens that a model wants around them. */
+export interface ImageEncoder {
+  /** Identifies the encoder and its settings in cache keys. */
+  readonly id: string;
+  /** What stands around pictures in a prompt. Absent when that is nothing, or `encode` gives it. */
+  readonly frame?: Framing;
+  /** @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED, NOT_FINITE, NATIVE_FAILURE. */
+  encode(image: RgbImage): Promise<Segment[]>;
+  dispose(): Promise<void>;
+}
+
+/** The segment of an encoder of our own: its rows in the order of the text, one a position, each seeing those before it. */
+export function causalRows(
+  embeddings: Float32Array,
+  {
+    id,
+    projector,
+    image,
+    seen,
+    patchSize,
+    nRows,
+  }: {
+    id: string;
+    projector: string;
+    image: RgbImage;
+    /** The picture as the encoder took it. */
+    seen: RgbImage;
+    patchSize: number;
+    nRows: number;
+  },
+): Segment {
+  const { width, height } = seen;
+  return {
+    kind: 'image',
+    key: `${id}:${image.hash}`,
+    embeddings,
+    nRows,
+    nPositions: nRows,
+    nonCausal: false,
+    positions: new Int32Array(0),
+    seen,
+    grid: patchGrid({ projector, patchSize, merge: 1, nRows, width, height }),
+  };
+}

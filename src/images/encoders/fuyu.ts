@@ -1,0 +1,246 @@
+import { open } from 'node:fs/promises';
+import { setImmediate } from 'node:timers/promises';
+import {
+  GGUF_TYPE,
+  type GgufArray,
+  type GgufHeader,
+  type GgufTensor,
+  ggufNumber,
+  readGgufHeader,
+} from '../../gguf/gguf.js';
+import { OWN_KEYS } from '../../gguf/own-keys.js';
+import type { NativeModelInfo } from '../../native/addon.js';
+import { native } from '../../native/index.js';
+import type { Framing } from '../../prompt/framing.js';
+import type { Segment } from '../../prompt/prompt.js';
+import type { RgbImage } from '../../prompt/types.js';
+import { dot } from '../../util/dot.js';
+import { XpatchError } from '../../util/errors.js';
+import { resizeBilinear } from '../resize.js';
+import { causalRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
+
+/** Milliseconds before others on the event loop get their turn. */
+const SLICE = 30;
+/** Patches that are multiplied with a row of weights before the next row: they stay in the processor's cache. */
+const TILE = 16;
+/** What the reference pads with, before it scales pixels to 0..1: all but black. */
+const PADDING = 1;
+
+interface Weights {
+  patchSize: number;
+  nEmbd: number;
+  /** nEmbd rows of patchSize * patchSize * 3, along a patch's rows, then columns, then colours. */
+  weight: Float32Array;
+  bias: Float32Array;
+  newline: Float32Array;
+  /** What each value of each colour, at value * 3 + colour, becomes: (value / 255 - mean) / std. */
+  scale: Float32Array;
+  maxWidth: number;
+  maxHeight: number;
+}
+
+/** @throws XpatchError MMPROJ_INVALID, FILE_NOT_FOUND, GGUF_INVALID, NOT_FINITE. */
+export async function openFuyu(info: NativeModelInfo, path: string, { hash }: EncoderOptions): Promise<ImageEncoder> {
+  const invalid = (why: string) => new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}.`);
+  const header = readGgufHeader(path);
+  const weights = await readWeights(header, path, invalid);
+  if (weights.nEmbd !== info.nEmbdInput || info.positionsPerEmbedding !== 1) {
+    throw invalid(
+      `its rows have ${weights.nEmbd} numbers, those of the model ${info.nEmbdInput}: it belongs to another model`,
+    );
+  }
+  if (info.architecture !== 'nemotron') {
+    throw invalid(
+      `it is Fuyu's, whose decoder is a nemotron and not a ${info.architecture}: it belongs to another model`,
+    );
+  }
+  return new FuyuEncoder(`fuyu:${hash}`, weights, readFraming(header, info, invalid));
+}
+
+/**
+ * Fuyu reads pictures without an encoder: each patch of 30 x 30 pixels is multiplied with one matrix, and each line of
+ * patches ends in the embedding of a newline token (Bavishi et al. 2023, https://www.adept.ai/blog/fuyu-8b). In JavaScript,
+ * because one product is all there is to it.
+ */
+class FuyuEncoder implements ImageEncoder {
+  private weights: Weights | undefined;
+
+  constructor(
+    readonly id: string,
+    weights: Weights,
+    readonly frame: Framing | undefined,
+  ) {
+    this.weights = weights;
+  }
+
+  async encode(image: RgbImage): Promise<Segment[]> {
+    const { weights } = this;
+    if (!weights) throw new XpatchError('DISPOSED', 'The model was disposed. Load it again to use it.');
+    const { patchSize, nEmbd, newline } = weights;
+    const seen = await this.fit(image, weights);
+    const columns = Math.ceil(seen.width / patchSize);
+    const lines = Math.ceil(seen.height / patchSize);
+    const nRows = lines * (columns + 1);
+    const embeddings = new Float32Array(nRows * nEmbd);
+    const rowOf = (patch: number) => patch + Math.floor(patch / columns);
+    for (let line = 0; line < lines; line++) embeddings.set(newline, (line * (columns + 1) + columns) * nEmbd);
+
+    const tile = new Float32Array(TILE * patchSize * patchSize * 3);
+    const width = patchSize * patchSize * 3;
+    let since = performance.now();
+    for (let first = 0; first < lines * columns; first += TILE) {
+      const count = Math.min(TILE, lines * columns - first);
+      for (let i = 0; i < count; i++) {
+        const patch = first + i;
+        cutPatch(
+          seen,
+          patch % columns,
+          Math.floor(patch / columns),
+          weights,
+          tile.subarray(i * width, (i + 1) * width),
+        );
+      }
+      for (let out = 0; out < nEmbd; out++) {
+        for (let i = 0; i < count; i++) {
+          const sum = dot(weights.weight, tile, out * width, i * width, width);
+          embeddings[rowOf(first + i) * nEmbd + out] = sum + (weights.bias[out] as number);
+        }
+        if (performance.now() - since > SLICE) {
+          await setImmediate();
+          since = performance.now();
+        }
+      }
+    }
+    return [causalRows(embeddings, { id: this.id, projector: 'fuyu', image, seen, patchSize, nRows })];
+  }
+
+  /** Only a picture above the bounds is scaled, with its aspect. */
+  private async fit(image: RgbImage, { maxWidth, maxHeight }: Weights): Promise<RgbImage> {
+    if (image.width <= maxWidth && image.height <= maxHeight) return image;
+    const scale = Math.min(maxHeight / image.height, maxWidth / image.width);
+    const [width, height] = [Math.trunc(image.width * scale), Math.trunc(image.height * scale)];
+    if (width < 1 || height < 1) {
+      throw new XpatchError(
+        'IMAGE_INVALID',
+        `A picture of ${image.width} x ${image.height} pixels vanishes when it is scaled to at most ${maxWidth} x ${maxHeight}. Crop it.`,
+      );
+    }
+    return resizeBilinear(image, width, height);
+  }
+
+  async dispose(): Promise<void> {
+    this.weights = undefined;
+  }
+}
+
+/** The numbers of one patch, the fastest axis colours. */
+function cutPatch(
+  { data, width, height }: RgbImage,
+  column: number,
+  line: number,
+  { patchSize: side, scale }: Weights,
+  out: Float32Array,
+): void {
+  let to = 0;
+  for (let y = line * side; y < (line + 1) * side; y++) {
+    for (let x = column * side; x < (column + 1) * side; x++) {
+      const at = x < width && y < height ? (y * width + x) * 3 : -1;
+      for (let c = 0; c < 3; c++) out[to++] = scale[(at < 0 ? PADDING : (data[at + c] as number)) * 3 + c] as number;
+    }
+  }
+}
+
+type Invalid = (why: string) => XpatchError;
+
+async function readWeights(header: GgufHeader, path: string, invalid: Invalid): Promise<Weights> {
+  const count = (key: string, max: number): number => {
+    const value = ggufNumber(header, key);
+    if (value === undefined || !Number.isInteger(value) || value < 1 || value > max)
+      throw invalid(`${key} is ${value}`);
+    return value;
+  };
+  const colours = (key: string): number[] => {
+    const array = header.metadata.get(key) as GgufArray | undefined;
+    const fits = typeof array === 'object' && array.length === 3 && header.types.get(key) === GGUF_TYPE.float32;
+    if (!fits) throw invalid(`${key} is missing or not three float32`);
+    return array.values as number[];
+  };
+  const patchSize = count('clip.vision.patch_size', 256);
+  const [maxWidth, maxHeight] = [count(OWN_KEYS.fuyuMaxWidth, 1 << 14), count(OWN_KEYS.fuyuMaxHeight, 1 << 14)];
+  const [mean, std] = [colours('clip.vision.image_mean'), colours('clip.vision.image_std')];
+  if (std.some((value) => value === 0)) throw invalid('clip.vision.image_std holds 0');
+  const nEmbd = header.tensors.find(({ name }) => name === 'mm.newline')?.shape[0] ?? 0;
+  const tensor = (name: string, ...shape: number[]): GgufTensor => {
+    const found = header.tensors.find((other) => other.name === name);
+    if (!found) throw invalid(`it has no tensor '${name}'`);
+    if (found.shape.length !== shape.length || found.shape.some((n, i) => n !== shape[i])) {
+      throw invalid(`'${name}' is ${found.shape.join(' x ')}, expected ${shape.join(' x ')}`);
+    }
+    if (!STORED.has(found.type)) throw invalid(`'${name}' is neither F32 nor F16 nor BF16`);
+    return found;
+  };
+  const [newline, bias] = [tensor('mm.newline', nEmbd), tensor('mm.patch_embd.bias', nEmbd)];
+  const weight = tensor('mm.patch_embd.weight', patchSize * patchSize * 3, nEmbd);
+  return {
+    patchSize,
+    nEmbd,
+    weight: await readTensor(header, path, weight, invalid),
+    bias: await readTensor(header, path, bias, invalid),
+    newline: await readTensor(header, path, newline, invalid),
+    scale: Float32Array.from({ length: 256 * 3 }, (_, i) => {
+      const colour = i % 3;
+      return (Math.floor(i / 3) / 255 - (mean[colour] as number)) / (std[colour] as number);
+    }),
+    maxWidth,
+    maxHeight,
+  };
+}
+
+/** ggml's types that are read here, and their bytes. */
+const F32 = 0;
+const STORED: ReadonlyMap<number, number> = new Map([
+  [F32, 4],
+  [1, 2], // F16
+  [30, 2], // BF16
+]);
+
+async function readTensor(
+  { dataOffset }: GgufHeader,
+  path: string,
+  { name, shape, type, offset }: GgufTensor,
+  invalid: Invalid,
+): Promise<Float32Array> {
+  const n = shape.reduce((a, b) => a * b, 1);
+  const stored = new Uint8Array(n * (STORED.get(type) as number));
+  const file = await open(path);
+  try {
+    for (let done = 0; done < stored.length; ) {
+      const { bytesRead } = await file.read(stored, done, stored.length - done, dataOffset + offset + done);
+      if (bytesRead === 0) throw invalid(`it ends inside '${name}'`);
+      done += bytesRead;
+    }
+  } finally {
+    await file.close();
+  }
+  if (type !== F32) {
+    const values = new Float32Array(n);
+    await native().addon.quantise(stored, type, new Uint8Array(values.buffer), F32, shape[0] as number);
+    return values;
+  }
+  const values = new Float32Array(stored.buffer);
+  if (!values.every(Number.isFinite)) throw invalid(`'${name}' holds NaN or infinity`);
+  return values;
+}
+
+function readFraming(header: GgufHeader, { nVocab }: NativeModelInfo, invalid: Invalid): Framing | undefined {
+  const format = header.metadata.get(OWN_KEYS.promptFormat);
+  const [begin, end] = [ggufNumber(header, OWN_KEYS.imageBegin), ggufNumber(header, OWN_KEYS.imageEnd)];
+  if (format === undefined && begin === undefined && end === undefined) return undefined; // Adept's own Fuyu
+  if (format !== 'mantis') throw invalid(`${OWN_KEYS.promptFormat} is '${format}', known is 'mantis'`);
+  for (const token of [begin, end]) {
+    if (token === undefined || token >= nVocab) {
+      throw invalid(`the model has no token ${token} to put around pictures: it belongs to another model`);
+    }
+  }
+  return { begin: begin as number, end: end as number, format };
+}

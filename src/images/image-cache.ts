@@ -1,0 +1,136 @@
+import { createHash } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { deserialize, serialize } from 'node:v8';
+import type { Segment } from '../prompt/prompt.js';
+import type { ImageSource, RgbImage } from '../prompt/types.js';
+import { makeFolder, writeFileAtomic } from '../util/files.js';
+import type { ImageEncoder } from './encoders/encoder.js';
+import { readImage } from './image.js';
+
+export interface ImageCacheOptions {
+  /** Bound of the memory cache, bytes. Defaults to 256 MiB. */
+  maxBytes?: number;
+  /** Folder that keeps encoded pictures between runs; made if need be. Defaults to none. */
+  folder?: string;
+  /** Scales pictures to this width before they are encoded. Defaults to their own size. */
+  width?: number;
+}
+
+/** Of the files in the folder. To be raised when segments get other fields, or a rule of patch-grid.ts changes. */
+const FORMAT = 2;
+
+/**
+ * Encodes every distinct picture once: from memory, else from the folder, else by the encoder. The least recently used
+ * ones leave memory when the bound is exceeded; two simultaneous requests for a picture share one encode.
+ */
+export class CachedImageEncoder implements ImageEncoder {
+  readonly id: string;
+  readonly frame: ImageEncoder['frame'];
+  /** How many pictures were really encoded. */
+  encodes = 0;
+  private readonly entries = new Map<string, Promise<Segment[]>>();
+  private readonly sizes = new Map<string, number>();
+  /** Hashes of the pictures of files, by the file's stamp. */
+  private readonly files = new Map<string, string>();
+  private readonly maxBytes: number;
+  private bytes = 0;
+
+  constructor(
+    private readonly inner: ImageEncoder,
+    private readonly options: ImageCacheOptions = {},
+  ) {
+    this.id = inner.id;
+    this.frame = inner.frame;
+    this.maxBytes = options.maxBytes ?? 256 * 1024 * 1024;
+  }
+
+  /**
+   * Reads and encodes a picture. A file that has not changed since it was read is not decoded again while memory holds it.
+   *
+   * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
+   */
+  async encodeSource(source: ImageSource): Promise<Segment[]> {
+    const stamp = typeof source === 'string' ? await stampOf(source) : undefined;
+    const hash = stamp && this.files.get(stamp);
+    const known = hash && this.recall(hash);
+    if (known) return known;
+    const image = await readImage(source, { width: this.options.width });
+    if (stamp) this.files.set(stamp, image.hash);
+    return this.encode(image);
+  }
+
+  encode(image: RgbImage): Promise<Segment[]> {
+    const known = this.recall(image.hash);
+    if (known) return known;
+    const encoding = this.fetch(image);
+    this.entries.set(image.hash, encoding);
+    encoding.then(
+      (segments) => this.keep(image.hash, segments),
+      () => this.entries.delete(image.hash),
+    );
+    return encoding;
+  }
+
+  private recall(hash: string): Promise<Segment[]> | undefined {
+    const known = this.entries.get(hash);
+    if (known) {
+      this.entries.delete(hash); // to the end of the order: most recently used
+      this.entries.set(hash, known);
+    }
+    return known;
+  }
+
+  private async fetch(image: RgbImage): Promise<Segment[]> {
+    const { folder } = this.options;
+    const file = folder && join(folder, `${createHash('sha256').update(`${this.id}:${image.hash}`).digest('hex')}.bin`);
+    const stored = file && (await readSegments(file));
+    if (stored) return stored;
+    this.encodes++;
+    const segments = await this.inner.encode(image);
+    if (folder && file) {
+      await makeFolder(folder);
+      const body = serialize({ format: FORMAT, segments });
+      await writeFileAtomic(file, [createHash('sha256').update(body).digest(), body]);
+    }
+    return segments;
+  }
+
+  private keep(hash: string, segments: Segment[]): void {
+    const bytes = (s: Segment) =>
+      s.kind === 'image' ? s.embeddings.byteLength + s.seen.data.length : s.tokens.byteLength;
+    const size = segments.reduce((n, segment) => n + bytes(segment), 0);
+    this.sizes.set(hash, size);
+    this.bytes += size;
+    for (const oldest of this.entries.keys()) {
+      if (this.bytes <= this.maxBytes) break;
+      this.bytes -= this.sizes.get(oldest) ?? 0;
+      this.sizes.delete(oldest);
+      this.entries.delete(oldest);
+    }
+  }
+
+  async dispose(): Promise<void> {
+    this.entries.clear();
+    this.sizes.clear();
+    this.files.clear();
+    this.bytes = 0;
+    await this.inner.dispose();
+  }
+}
+
+/** Changes when a file does; undefined for what is no file. */
+async function stampOf(path: string): Promise<string | undefined> {
+  const found = await stat(path, { bigint: true }).catch(() => undefined);
+  return found && `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
+}
+
+/** What a cache file holds; undefined for one that is missing, damaged or of another format, which is then simply written anew. */
+async function readSegments(file: string): Promise<Segment[] | undefined> {
+  const content = await readFile(file).catch(() => undefined);
+  if (!content || content.length < 32) return undefined;
+  const body = content.subarray(32);
+  if (!createHash('sha256').update(body).digest().equals(content.subarray(0, 32))) return undefined;
+  const { format, segments } = deserialize(body) as { format?: number; segments: Segment[] };
+  return format === FORMAT ? segments : undefined;
+}

@@ -1,0 +1,109 @@
+import { createHash } from 'node:crypto';
+import type { ImageSource, RgbImage } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
+
+/** Pictures above this many pixels are refused before they are decoded: they would take gigabytes. */
+const MAX_PIXELS = 64e6;
+
+/**
+ * Decodes a picture to RGB as a person would see it: EXIF orientation applied, transparency over white, CMYK and grey
+ * converted to sRGB, SVG rendered, the first frame of an animation.
+ *
+ * @param source A path, a `data:` URL, an encoded file, or raw RGB.
+ * @param options.width Scales to this width, aspect kept (the paper uses 224). Defaults to the picture's own size.
+ * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
+ */
+export async function readImage(source: ImageSource, options: { width?: number } = {}): Promise<RgbImage> {
+  const { input, raw, what } = await open(source);
+  // Not imported at the top: doctor must start, and text models run, where sharp does not load.
+  const { default: sharp } = await import('sharp');
+  try {
+    let image = sharp(input, { ...(raw && { raw }), limitInputPixels: MAX_PIXELS, failOn: 'error' })
+      .autoOrient()
+      .flatten({ background: '#ffffff' })
+      .toColourspace('srgb');
+    if (options.width) {
+      const { width, height } = (await image.metadata()).autoOrient;
+      if ((options.width * options.width * height) / width > MAX_PIXELS) {
+        const why = `${what} of ${width} x ${height} pixels is too large when it is scaled to a width of ${options.width}.`;
+        throw new XpatchError('IMAGE_INVALID', `${why} Take a smaller width (--image-width), or crop it.`);
+      }
+      image = image.resize({ width: options.width });
+    }
+    const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
+    return rgb(data, info.width, info.height, info.channels);
+  } catch (error) {
+    if (error instanceof XpatchError) throw error;
+    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+async function open(source: ImageSource) {
+  if (typeof source === 'string') {
+    if (source.startsWith('data:')) {
+      const comma = source.indexOf(',');
+      const header = source.slice(5, comma);
+      if (comma < 0 || !/^image\//.test(header)) {
+        throw new XpatchError(
+          'IMAGE_INVALID',
+          'A data: URL must start with data:image/..., and hold the picture after a comma.',
+        );
+      }
+      const body = source.slice(comma + 1);
+      return { input: decodeBody(body, header.endsWith(';base64')), what: 'The data: URL' };
+    }
+    const { readFile } = await import('node:fs/promises');
+    try {
+      // Read here and not by sharp, whose message for a missing file looks like one for a broken picture.
+      return { input: await readFile(source), what: `'${source}'` };
+    } catch (error) {
+      throw new XpatchError('FILE_NOT_FOUND', `The picture '${source}' cannot be read: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+  if (ArrayBuffer.isView(source)) return { input: source as Uint8Array, what: 'The picture' };
+  const { data, width, height } = source;
+  const whole = Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0;
+  if (!whole || width * height > MAX_PIXELS || data?.length !== width * height * 3) {
+    throw new XpatchError(
+      'IMAGE_INVALID',
+      `Raw RGB must hold width * height * 3 bytes and at most ${MAX_PIXELS} pixels; got ${data?.length} bytes for ${width} x ${height}.`,
+    );
+  }
+  return { input: data, raw: { width, height, channels: 3 as const }, what: 'The raw picture' };
+}
+
+function decodeBody(body: string, base64: boolean): Buffer {
+  try {
+    return base64 ? Buffer.from(body, 'base64') : Buffer.from(decodeURIComponent(body));
+  } catch (error) {
+    throw new XpatchError(
+      'IMAGE_INVALID',
+      'The data: URL holds a % that is no escape. Write it as %25, or use base64.',
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function rgb(data: Buffer, width: number, height: number, channels: number): RgbImage {
+  let pixels = new Uint8Array(data.buffer, data.byteOffset, data.length);
+  if (channels === 1) {
+    const grey = pixels;
+    pixels = new Uint8Array(width * height * 3);
+    for (let i = 0; i < grey.length; i++) pixels.fill(grey[i] as number, i * 3, i * 3 + 3);
+  } else if (channels !== 3) {
+    throw new XpatchError('IMAGE_INVALID', `The picture decoded to ${channels} channels instead of 3.`);
+  }
+  return rgbImage(pixels, width, height);
+}
+
+/** `data`: width * height * 3 bytes, row by row. */
+export function rgbImage(data: Uint8Array, width: number, height: number): RgbImage {
+  const hash = createHash('sha256').update(`${width}x${height}:`).update(data).digest('hex');
+  return { data, width, height, hash };
+}

@@ -1,0 +1,123 @@
+import { XpatchError } from '../util/errors.js';
+import { Prompt, type Segment } from './prompt.js';
+import type { ImageSource, PromptPart } from './types.js';
+
+/** What building a prompt needs of a model. */
+export interface PromptTools {
+  /** Tokens of a text without BOS; special tokens written in the text are recognised unless it is a literal. */
+  tokenize(text: string, literal?: boolean): Int32Array;
+  /** Text of a token, for messages. */
+  describe(token: number): string;
+  /** The BOS token, if the model's tokenizer puts one in front. */
+  bos: number | undefined;
+  nVocab: number;
+  encodeImage(image: ImageSource): Promise<Segment[]>;
+}
+
+/**
+ * Tokenises parts into a prompt and finds the token position of every mark.
+ *
+ * Adjacent texts are tokenised as one string, so that marks do not change the tokens. A mark is the token that ends at its
+ * place; where a token reaches across it the prompt is refused, because a neighbouring token would be patched silently.
+ * Text on either side of a picture is tokenised on its own, as llama.cpp's mtmd does. BOS is added unless the prompt
+ * starts with token ids.
+ *
+ * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, INVALID_ARGUMENT, or what the image encoder throws.
+ */
+export async function buildPrompt(parts: readonly PromptPart[], tools: PromptTools): Promise<Prompt> {
+  const segments: Segment[] = [];
+  const marks: Record<string, number> = {};
+  let length = 0;
+  let text = '';
+  let pending: { mark: string; offset: number }[] = [];
+
+  const append = (segment: Segment) => {
+    if (segment.kind === 'tokens' && segment.tokens.length === 0) return;
+    const last = segments.at(-1);
+    if (segment.kind === 'tokens' && last?.kind === 'tokens') {
+      segments[segments.length - 1] = { kind: 'tokens', tokens: Int32Array.of(...last.tokens, ...segment.tokens) };
+    } else {
+      segments.push(segment);
+    }
+    length += segment.kind === 'tokens' ? segment.tokens.length : segment.nRows;
+  };
+  const place = (mark: string, position: number) => {
+    if (mark === 'last' || mark === 'all' || marks[mark] !== undefined) {
+      throw new XpatchError(
+        'MARK_AMBIGUOUS',
+        `The mark '${mark}' ${marks[mark] === undefined ? 'is a reserved name' : 'stands twice in the prompt'}.`,
+      );
+    }
+    if (position < 0) {
+      throw new XpatchError(
+        'MARK_AMBIGUOUS',
+        `The mark '${mark}' stands before the first token. Put it after some text.`,
+      );
+    }
+    marks[mark] = position;
+  };
+  const flush = () => {
+    const tokens = text ? tools.tokenize(text) : new Int32Array(0);
+    for (const { mark, offset } of pending) {
+      const before = offset ? tools.tokenize(text.slice(0, offset)) : new Int32Array(0);
+      const differs = before.findIndex((token, i) => token !== tokens[i]);
+      if (differs >= 0) {
+        const token = tokens[Math.min(differs, tokens.length - 1)] as number;
+        throw new XpatchError(
+          'MARK_AMBIGUOUS',
+          `The tokenizer merges across the mark '${mark}': the text before it does not end with a token of its own there ` +
+            `(token ${JSON.stringify(tools.describe(token))}). Change the text around the mark.`,
+        );
+      }
+      place(mark, length + before.length - 1);
+    }
+    if (tokens.length) append({ kind: 'tokens', tokens });
+    text = '';
+    pending = [];
+  };
+
+  const isEmpty = (part: PromptPart) => part === '' || (typeof part === 'object' && 'mark' in part);
+  const start = parts.find((part) => !isEmpty(part));
+  if (start === undefined) {
+    throw new XpatchError('PROMPT_EMPTY', 'The prompt is empty. Give it some text, token ids or a picture.');
+  }
+  if (tools.bos !== undefined && !(typeof start === 'object' && 'tokens' in start)) {
+    append({ kind: 'tokens', tokens: Int32Array.of(tools.bos) });
+  }
+  for (const part of parts) {
+    if (typeof part === 'string') {
+      text += part;
+    } else if ('mark' in part) {
+      pending.push({ mark: part.mark, offset: text.length });
+    } else if ('literal' in part) {
+      flush();
+      if (part.literal) append({ kind: 'tokens', tokens: tools.tokenize(part.literal, true) });
+    } else if ('tokens' in part) {
+      flush();
+      append({ kind: 'tokens', tokens: checkTokens(part.tokens, tools.nVocab) });
+    } else if ('image' in part) {
+      flush();
+      for (const segment of await tools.encodeImage(part.image)) append(segment);
+    } else {
+      throw new XpatchError(
+        'INVALID_ARGUMENT',
+        'A prompt part must be a string, { literal }, { tokens }, { image } or { mark }.',
+      );
+    }
+  }
+  flush();
+  return new Prompt(segments, marks);
+}
+
+function checkTokens(tokens: ArrayLike<number>, nVocab: number): Int32Array {
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i] as number;
+    if (!Number.isInteger(token) || token < 0 || token >= nVocab) {
+      throw new XpatchError(
+        'TOKEN_INVALID',
+        `Token id ${token} at index ${i} is outside the vocabulary (0 to ${nVocab - 1}).`,
+      );
+    }
+  }
+  return Int32Array.from(tokens);
+}

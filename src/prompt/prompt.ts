@@ -1,0 +1,110 @@
+import { XpatchError } from '../util/errors.js';
+import type { PatchGrid, PositionRef, PositionSelection, RgbImage } from './types.js';
+
+/** A run of tokens, or a picture as ready rows of embeddings from some encoder. */
+export type Segment =
+  | { kind: 'tokens'; tokens: Int32Array }
+  | {
+      kind: 'image';
+      /** Identifies picture, encoder and chunk: equal keys mean equal embeddings. */
+      key: string;
+      /** nRows x n_embd_inp. */
+      embeddings: Float32Array;
+      nRows: number;
+      /** By how much the position counter advances. */
+      nPositions: number;
+      /** Rows see each other in both directions, so they must be decoded in one batch. */
+      nonCausal: boolean;
+      /** M-RoPE only: t, y, x, z of every row relative to the first, dimension by dimension; empty otherwise. */
+      positions: Int32Array;
+      /** The picture after the encoder's own preprocessing. */
+      seen: RgbImage;
+      /** Where in `seen` the rows lie. */
+      grid: PatchGrid;
+    };
+
+/** A picture of a prompt as the model saw it: after the encoder's own scaling, padding or cropping. */
+export interface PromptPicture {
+  /** Position of its first row. */
+  first: number;
+  nRows: number;
+  seen: RgbImage;
+  /** For each row its rectangle of `seen`, undefined for a separator row; or why the rows have none. See `patchRectangle`. */
+  grid: PatchGrid;
+}
+
+/**
+ * A tokenised prompt with its pictures expanded: what a pass reads.
+ * Positions count tokens and picture rows alike, from 0 to `length - 1`.
+ */
+export class Prompt {
+  readonly length: number;
+  /** Token id at each position, -1 for a row of a picture. */
+  readonly tokens: Int32Array;
+  /** In the order of the prompt. A picture that the model reads in tiles has an entry for each, and one for the overview. */
+  readonly pictures: readonly PromptPicture[];
+
+  constructor(
+    readonly segments: readonly Segment[],
+    /** Position of each mark. */
+    readonly marks: Readonly<Record<string, number>>,
+  ) {
+    this.length = segments.reduce((n, s) => n + (s.kind === 'tokens' ? s.tokens.length : s.nRows), 0);
+    if (this.length === 0) {
+      throw new XpatchError('PROMPT_EMPTY', 'The prompt has no tokens. Give it some text, token ids or a picture.');
+    }
+    this.tokens = new Int32Array(this.length).fill(-1);
+    const pictures: PromptPicture[] = [];
+    let at = 0;
+    for (const segment of segments) {
+      if (segment.kind === 'tokens') {
+        this.tokens.set(segment.tokens, at);
+        at += segment.tokens.length;
+      } else {
+        const { nRows, seen, grid } = segment;
+        pictures.push({ first: at, nRows, seen, grid });
+        at += nRows;
+      }
+    }
+    this.pictures = pictures;
+  }
+
+  /**
+   * The index that a position reference means in this prompt.
+   *
+   * @throws XpatchError POSITION_OUT_OF_RANGE for an index outside the prompt or a mark that it does not have.
+   */
+  position(ref: PositionRef): number {
+    if (typeof ref === 'string') {
+      if (ref === 'last') return this.length - 1;
+      const marked = this.marks[ref];
+      if (marked === undefined) {
+        const known = Object.keys(this.marks).join(', ') || 'none';
+        throw new XpatchError('POSITION_OUT_OF_RANGE', `The prompt has no mark '${ref}' (its marks: ${known}).`);
+      }
+      return marked;
+    }
+    const index = ref < 0 ? this.length + ref : ref;
+    if (!Number.isInteger(index) || index < 0 || index >= this.length) {
+      throw new XpatchError(
+        'POSITION_OUT_OF_RANGE',
+        `Position ${ref} is outside the prompt, which has ${this.length} positions (0 to ${this.length - 1}, or -1 to -${this.length}).`,
+      );
+    }
+    return index;
+  }
+
+  /** The indices that a selection means, in its order. */
+  positions(selection: PositionSelection): number[] {
+    if (selection === 'all') return Array.from({ length: this.length }, (_, i) => i);
+    if (selection === 'last') return [this.length - 1];
+    if (!Array.isArray(selection)) {
+      throw new XpatchError('INVALID_ARGUMENT', `Positions must be 'all', 'last' or a list, not ${selection}.`);
+    }
+    const positions = (selection as readonly PositionRef[]).map((ref) => this.position(ref));
+    if (new Set(positions).size !== positions.length) {
+      throw new XpatchError('INVALID_ARGUMENT', `Positions repeat: ${positions.join(', ')}. Name each one once.`);
+    }
+    return positions;
+  }
+}

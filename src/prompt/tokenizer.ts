@@ -1,0 +1,149 @@
+import { Tokenizer } from '@huggingface/tokenizers';
+import type { GgufHeader } from '../gguf/gguf.js';
+import { OWN_KEYS } from '../gguf/own-keys.js';
+import { XpatchError } from '../util/errors.js';
+import { Unigram, type UnigramConfig } from './unigram.js';
+
+/** What was compared with the Python library. Its other parts are close to that one, which is not enough for token ids. */
+const NORMALIZERS = ['Prepend', 'Replace'];
+const MODELS = ['Unigram', 'BPE'];
+
+interface Part {
+  type: string;
+  normalizers?: Part[];
+  pattern?: { String?: string };
+  split?: boolean;
+}
+
+interface TokenizerJson {
+  normalizer: Part | null;
+  pre_tokenizer: Part | null;
+  model: { type?: string; vocab: unknown; merges?: unknown };
+  added_tokens: { content: string; id: number }[];
+}
+
+/**
+ * The tokenizer of a GGUF that carries its `tokenizer.json`: from text to ids. Text of ids comes from the vocabulary of the
+ * GGUF, as for every other model.
+ */
+export class JsonTokenizer {
+  private constructor(
+    private readonly tokenizer: Tokenizer,
+    private readonly added: ReadonlyMap<string, number>,
+  ) {}
+
+  /**
+   * Undefined for a file whose texts llama.cpp tokenises.
+   *
+   * @throws XpatchError GGUF_INVALID for a damaged tokenizer, TOKENIZER_UNSUPPORTED for one of a kind that is not exact here.
+   */
+  static of({ metadata }: GgufHeader, path: string): JsonTokenizer | undefined {
+    const kind = metadata.get(OWN_KEYS.tokenizer);
+    if (kind === undefined) return undefined;
+    if (kind !== 'huggingface') {
+      throw new XpatchError(
+        'TOKENIZER_UNSUPPORTED',
+        `'${path}' has a tokenizer of the kind '${kind}', known is 'huggingface'.`,
+      );
+    }
+    const invalid = (why: string, cause?: unknown) =>
+      new XpatchError('GGUF_INVALID', `'${path}' is not a usable model: its tokenizer.json ${why}.`, { cause });
+    const text = metadata.get(OWN_KEYS.tokenizerJson);
+    if (typeof text !== 'string') throw invalid('is missing');
+    let json: TokenizerJson;
+    try {
+      json = JSON.parse(text);
+    } catch (error) {
+      throw invalid('is no JSON', error);
+    }
+    const tokens = metadata.get('tokenizer.ggml.tokens');
+    checkShape(json, typeof tokens === 'object' ? tokens.length : 0, invalid);
+    const unsupported = findUnsupported(json);
+    if (unsupported) {
+      const wayOut = 'Use a GGUF made by llama.cpp of this model, if there is one.';
+      throw new XpatchError(
+        'TOKENIZER_UNSUPPORTED',
+        `'${path}' tokenises by ${unsupported}, which is not exact in xpatch. ${wayOut}`,
+      );
+    }
+    try {
+      return new JsonTokenizer(build(json), new Map(json.added_tokens.map(({ content, id }) => [content, id])));
+    } catch (error) {
+      throw invalid(`cannot be used: ${(error as Error).message}`, error);
+    }
+  }
+
+  /** Ids of a text, without BOS; added tokens written in it are recognised unless it is a literal. */
+  encode(text: string, literal = false): Int32Array {
+    if (!text) return new Int32Array(0);
+    if (!literal) return Int32Array.from(this.tokenizer.encode(text, { add_special_tokens: false }).ids);
+    const { normalizer, pre_tokenizer, model } = this.tokenizer;
+    if (!model) return new Int32Array(0);
+    const normalised = normalizer ? normalizer(text) : text;
+    const pieces = model(pre_tokenizer ? pre_tokenizer(normalised, { section_index: 0 }) : [normalised]);
+    // Added tokens are pieces of the vocabulary too.
+    const spelled = pieces.flatMap((piece: string) => (this.added.has(piece) ? model(Array.from(piece)) : [piece]));
+    return Int32Array.from(
+      spelled,
+      (piece: string) => model.tokens_to_ids.get(piece) ?? (model.unk_token_id as number),
+    );
+  }
+}
+
+/** What the library would fail on later, or answer with ids that the model does not have. */
+function checkShape(json: TokenizerJson, nVocab: number, invalid: (why: string) => XpatchError): void {
+  const { model, added_tokens: added } = json ?? {};
+  if (typeof model !== 'object' || model === null || !Array.isArray(added))
+    throw invalid('has no model or no added tokens');
+  const isId = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) < nVocab;
+  if (!added.every((token) => typeof token?.content === 'string' && token.content && isId(token.id))) {
+    throw invalid(`has an added token without text or outside the vocabulary of ${nVocab}`);
+  }
+  if (model.type === 'Unigram') {
+    const { vocab, unk_id: unknown } = model as Partial<UnigramConfig>;
+    const isPiece = (entry: unknown) =>
+      Array.isArray(entry) && typeof entry[0] === 'string' && entry[0] !== '' && Number.isFinite(entry[1]);
+    if (!Array.isArray(vocab) || vocab.length === 0 || vocab.length > nVocab || !vocab.every(isPiece)) {
+      throw invalid(`has no list of at most ${nVocab} pieces with scores`);
+    }
+    if (!isId(unknown) || (unknown as number) >= vocab.length) throw invalid('has no token for what is unknown');
+  } else if (model.type === 'BPE') {
+    const { vocab, merges } = model;
+    if (typeof vocab !== 'object' || vocab === null || !Object.values(vocab).every(isId) || !Array.isArray(merges)) {
+      throw invalid(`has no merges, or a token outside the vocabulary of ${nVocab}`);
+    }
+  }
+}
+
+/** The first part that is none of those compared with the Python library. */
+function findUnsupported({ normalizer, pre_tokenizer: pre, model }: TokenizerJson): string | undefined {
+  if (!MODELS.includes(String(model.type))) return `a model of the type '${model.type}'`;
+  const normalizers = normalizer
+    ? normalizer.type === 'Sequence'
+      ? (normalizer.normalizers ?? [])
+      : [normalizer]
+    : [];
+  for (const part of normalizers) {
+    if (!NORMALIZERS.includes(part.type)) return `a normalizer of the type '${part.type}'`;
+    if (part.type === 'Replace' && typeof part.pattern?.String !== 'string')
+      return 'a normalizer with a regular expression';
+  }
+  // Without `split` the library cuts at spaces nowhere.
+  if (pre && pre.type !== 'Metaspace') return `a pre-tokenizer of the type '${pre.type}'`;
+  if (pre && pre.split !== false) return `a pre-tokenizer that splits at spaces`;
+  return undefined;
+}
+
+function build(json: TokenizerJson): Tokenizer {
+  // The rest of the file (its template, its decoder) is not used.
+  const parts = { ...json, post_processor: null, decoder: null };
+  if (json.model.type !== 'Unigram') return new Tokenizer(parts, {});
+  const config = json.model as UnigramConfig;
+  const { vocab, unk_id: unknown } = config;
+  const stub = { ...config, vocab: [vocab[unknown]], unk_id: 0 };
+  const tokenizer = new Tokenizer({ ...parts, model: stub }, {});
+  const unigram = new Unigram(config);
+  const model = (texts: string[]) => unigram.encode(texts);
+  tokenizer.model = Object.assign(model, { tokens_to_ids: unigram.ids, unk_token_id: unigram.unknown }) as never;
+  return tokenizer;
+}

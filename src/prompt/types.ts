@@ -1,0 +1,39 @@
+/** A picture: a path, a `data:` URL, an encoded file, or raw 8-bit RGB (width * height * 3 bytes, row by row). */
+export type ImageSource = string | Uint8Array | { data: Uint8Array; width: number; height: number };
+
+/** 8-bit RGB, row by row: what an encoder gets. */
+export interface RgbImage {
+  data: Uint8Array;
+  width: number;
+  height: number;
+  /** SHA-256 of size and pixels, hex. */
+  hash: string;
+}
+
+/**
+ * A part of a prompt: text; a literal, a text in which what looks like a special token is only text; token ids as they are; a
+ * picture; or a mark, which names the token that ends at its place, e.g. `delimiter` right after `A:`.
+ */
+export type PromptPart =
+  | string
+  | { literal: string }
+  | { tokens: ArrayLike<number> }
+  | { image: ImageSource }
+  | { mark: string };
+
+/** A position in the expanded prompt (pictures count as many positions as they have rows): an index, negative from the end; a mark's name; or `'last'`. */
+export type PositionRef = number | string;
+
+/** Positions of a capture or of logits. */
+export type PositionSelection = 'all' | 'last' | readonly PositionRef[];
+
+/** A rectangle of the picture that the model saw (after its preprocessing), in that picture's pixels. */
+export interface PatchRectangle {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** For each row of a picture the rectangle that it stands for, undefined for a separator row; or why the rows have none. */
+export type PatchGrid = readonly (PatchRectangle | undefined)[] | { readonly reason: string };

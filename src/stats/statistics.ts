@@ -1,0 +1,184 @@
+import { XpatchError } from '../util/errors.js';
+import { Random } from '../util/random.js';
+
+/** Closed interval; every interval here has a level of 95 %. */
+export interface Interval {
+  readonly low: number;
+  readonly high: number;
+}
+
+/** One scored query of one condition. */
+export interface Observation {
+  readonly task: string;
+  /** Tasks of one domain ask about the same items, so their scores go together. Defaults to the task. */
+  readonly domain?: string;
+  readonly seed: number;
+  /** The input of the query. */
+  readonly item: string;
+  /** 1 for right and 0 for wrong, or a difference of two of them. */
+  readonly value: number;
+}
+
+export interface Estimate extends Interval {
+  readonly value: number;
+  /** Number of scored queries. */
+  readonly n: number;
+  /** Number of different items among them. */
+  readonly items: number;
+}
+
+/** 97.5 % quantile of the standard normal distribution. */
+const Z = 1.959963984540054;
+const RESAMPLES = 2000;
+
+/**
+ * Score interval for a proportion (Wilson 1927; method 3 in Newcombe 1998).
+ * @param successes from 0 to n
+ */
+export function wilsonInterval(successes: number, n: number): Interval {
+  if (!Number.isSafeInteger(n) || n < 1 || !(successes >= 0 && successes <= n)) {
+    const message = `${String(successes)} successes of ${String(n)} are no proportion`;
+    throw new XpatchError('INVALID_ARGUMENT', `${message}: give 0 to n successes of at least 1 trial.`);
+  }
+  const p = successes / n;
+  const centre = (p + (Z * Z) / (2 * n)) / (1 + (Z * Z) / n);
+  const half = (Z * Math.sqrt((p * (1 - p)) / n + (Z * Z) / (4 * n * n))) / (1 + (Z * Z) / n);
+  // Exactly 0 and 1 at the ends, which rounding would miss.
+  return { low: successes === 0 ? 0 : centre - half, high: successes === n ? 1 : centre + half };
+}
+
+/**
+ * Mean over tasks of the mean over queries, with a bootstrap interval (Efron and Tibshirani 1993: percentiles of 2000
+ * seeded resamples).
+ *
+ * Resampled are whole items within each domain: an item that was a test query under several seeds, or in several tasks of
+ * its domain, comes or goes with all its scores, since these are not independent. The seeds are held fixed (three are too
+ * few to resample; `spreadOverSeeds` shows how they differ), so the interval speaks of other items, not of other draws of
+ * the vectors. Where all scores are equal the bootstrap has no width; Wilson's interval with one trial an item stands in.
+ *
+ * @param observations scores from 0 to 1
+ * @param seed of the resampling. Defaults to 0
+ * @throws {XpatchError} INVALID_ARGUMENT without observations
+ */
+export function bootstrapInterval(observations: readonly Observation[], seed = 0): Estimate {
+  return estimate(observations, seed, 0);
+}
+
+/**
+ * The same for the difference of two conditions, first minus second, paired by task, seed and item.
+ * @throws {XpatchError} INVALID_ARGUMENT when a query of one condition is missing in the other
+ */
+export function differenceInterval(first: readonly Observation[], second: readonly Observation[], seed = 0): Estimate {
+  return estimate(pairedDifferences(first, second), seed, -1);
+}
+
+/**
+ * First minus second, paired by task, seed and item.
+ * @throws {XpatchError} INVALID_ARGUMENT when a query of one condition is missing in the other
+ */
+export function pairedDifferences(first: readonly Observation[], second: readonly Observation[]): Observation[] {
+  const key = (o: Observation) => JSON.stringify([o.task, o.seed, o.item]);
+  const values = new Map(second.map((o) => [key(o), o.value]));
+  const differences = first.map((o) => ({ ...o, value: o.value - (values.get(key(o)) ?? Number.NaN) }));
+  const lonely = differences.find((o) => Number.isNaN(o.value));
+  if (lonely !== undefined || values.size !== first.length) {
+    const example = lonely === undefined ? '' : `, such as ${lonely.item} of ${lonely.task} under seed ${lonely.seed}`;
+    const message = `Only queries that both conditions have can be compared; some stand in one of them${example}.`;
+    throw new XpatchError('INVALID_ARGUMENT', `${message} Leave them out of both.`);
+  }
+  return differences;
+}
+
+/** How a score differs between seeds. */
+export interface SeedSpread {
+  readonly perSeed: readonly { readonly seed: number; readonly value: number }[];
+  /** Sample standard deviation over the seeds; undefined for a single one. */
+  readonly sd: number | undefined;
+}
+
+/** Mean over tasks of the mean over queries, for each seed by itself. */
+export function spreadOverSeeds(observations: readonly Observation[]): SeedSpread {
+  const seeds = [...new Set(observations.map((o) => o.seed))].sort((a, b) => a - b);
+  const perSeed = seeds.map((seed) => {
+    const { domains, tasks } = gather(observations.filter((o) => o.seed === seed));
+    return { seed, value: meanOverTasks(domains, tasks) };
+  });
+  if (perSeed.length < 2) return { perSeed, sd: undefined };
+  const mean = perSeed.reduce((sum, { value }) => sum + value, 0) / perSeed.length;
+  const squares = perSeed.reduce((sum, { value }) => sum + (value - mean) ** 2, 0);
+  return { perSeed, sd: Math.sqrt(squares / (perSeed.length - 1)) };
+}
+
+/** The scores of one domain: for every item a row of sums and a row of counts, one number a task. */
+export interface Domain {
+  readonly items: number;
+  readonly sums: Float64Array;
+  readonly counts: Float64Array;
+}
+
+function estimate(observations: readonly Observation[], seed: number, lowest: number): Estimate {
+  const { domains, tasks } = gather(observations);
+  const value = meanOverTasks(domains, tasks);
+  const items = domains.reduce((sum, domain) => sum + domain.items, 0);
+  const n = observations.length;
+  if (observations.every((o) => o.value === observations[0]?.value)) {
+    // Only for scores of right and wrong; other equal numbers (a divergence) have no width to be known.
+    const width = Number.isInteger(value) && Math.abs(value) <= 1 ? wilsonInterval(0, items).high : 0;
+    if (width === 0) return { value, n, items, low: value, high: value };
+    return { value, n, items, low: Math.max(lowest, value - width), high: Math.min(1, value + width) };
+  }
+  const random = new Random(seed, 'bootstrap');
+  const means = new Float64Array(RESAMPLES);
+  for (let r = 0; r < RESAMPLES; r++) means[r] = meanOverTasks(domains, tasks, random);
+  means.sort();
+  return { value, n, items, low: quantile(means, 0.025), high: quantile(means, 0.975) };
+}
+
+/** Everything in sorted order, so that lines merged from several machines give what a single run gives. */
+export function gather(observations: readonly Observation[]): { domains: Domain[]; tasks: number } {
+  if (observations.length === 0) {
+    throw new XpatchError('INVALID_ARGUMENT', 'There are no scored queries to average: run the condition first.');
+  }
+  const tasks = [...new Set(observations.map((o) => o.task))].sort();
+  const names = [...new Set(observations.map((o) => o.domain ?? o.task))].sort();
+  const domains = names.map((name) => {
+    const own = observations.filter((o) => (o.domain ?? o.task) === name);
+    const items = [...new Set(own.map((o) => o.item))].sort();
+    const rows = new Map(items.map((item, row) => [item, row]));
+    const sums = new Float64Array(items.length * tasks.length);
+    const counts = new Float64Array(sums.length);
+    for (const { item, task, value } of own) {
+      const place = (rows.get(item) as number) * tasks.length + tasks.indexOf(task);
+      sums[place] = (sums[place] as number) + value;
+      counts[place] = (counts[place] as number) + 1;
+    }
+    return { items: items.length, sums, counts };
+  });
+  return { domains, tasks: tasks.length };
+}
+
+/** Over all items once, or, given a generator, over as many items of each domain drawn with replacement. */
+function meanOverTasks(domains: readonly Domain[], tasks: number, random?: Random): number {
+  const sums = new Float64Array(tasks);
+  const counts = new Float64Array(tasks);
+  for (const domain of domains) {
+    for (let i = 0; i < domain.items; i++) {
+      const row = (random ? random.integer(domain.items) : i) * tasks;
+      for (let t = 0; t < tasks; t++) {
+        sums[t] = (sums[t] as number) + (domain.sums[row + t] as number);
+        counts[t] = (counts[t] as number) + (domain.counts[row + t] as number);
+      }
+    }
+  }
+  // A resample can miss a task that has few items of a larger domain.
+  const means = Array.from(sums, (sum, t) => sum / (counts[t] as number)).filter((mean) => !Number.isNaN(mean));
+  return means.reduce((total, mean) => total + mean, 0) / means.length;
+}
+
+/** Linear between order statistics (definition 7 of Hyndman and Fan 1996, the default of numpy and R). */
+function quantile(sorted: Float64Array, q: number): number {
+  const place = q * (sorted.length - 1);
+  const below = sorted[Math.floor(place)] as number;
+  const above = sorted[Math.ceil(place)] as number;
+  return below + (above - below) * (place - Math.floor(place));
+}

@@ -1,0 +1,131 @@
+import { readGgufHeader } from '../gguf/gguf.js';
+import type { Context } from '../model/context.js';
+import type { PassRow } from '../model/pass.js';
+import { fewShotPrompt, type Modality, queryPrompt } from '../tasks/prompts.js';
+import { splitTask } from '../tasks/split.js';
+import { loadTask } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import { extractTaskVector } from '../vectors/extract.js';
+
+export interface ComputeOptions {
+  /** Shipped task by name, or a task file: where the examples and queries come from. */
+  readonly task: string;
+  readonly seed: number;
+  /** What the queries are. Examples are text. */
+  readonly query: Modality;
+  /** Drawing style of the shipped pictures. Defaults to `twemoji`. */
+  readonly style?: string;
+  /** Examples in the prompt. Defaults to 30, the paper's. */
+  readonly shots?: number;
+  /** Queries, each asked in every way. Defaults to 5. */
+  readonly queries?: number;
+  /** Rounds over all queries and ways. Defaults to 7. */
+  readonly repetitions?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: { done: number; total: number }) => void;
+}
+
+export const WAYS = ['Prompt', 'Patch', 'Query alone'] as const;
+export type Way = (typeof WAYS)[number];
+
+/** What a way of asking costs. */
+export interface WayCost {
+  readonly way: Way;
+  /** Positions of the KV cache that a query takes, one number a query. */
+  readonly positions: readonly number[];
+  /** From the finished prompt to the first new token, seconds, one number a query and repetition. */
+  readonly seconds: readonly number[];
+}
+
+export interface ComputeResult {
+  readonly shots: number;
+  readonly query: Modality;
+  readonly repetitions: number;
+  readonly ways: readonly WayCost[];
+  /** Reading the vector that is patched in, once for all queries: seconds. */
+  readonly vectorSeconds: number;
+  /** Keys and values of one position in all layers, bytes; undefined where the file does not say how wide they are. */
+  readonly bytesPerPosition: number | undefined;
+  /** Weights of the language model, bytes: the same whatever is asked. */
+  readonly weightBytes: number;
+}
+
+/**
+ * What a task costs when it is in the prompt, when it is patched in, and when it is not there (Luo, Darrell and Bar 2024, table
+ * of compute): `shots` text examples and the query; the query with a vector; the query. All three are measured in turns, so that
+ * whatever else the machine does hits all of them. Pictures are encoded and texts tokenised beforehand.
+ *
+ * @throws XpatchError INVALID_ARGUMENT; TASK_INVALID for too few items; CONTEXT_OVERFLOW when the examples do not fit;
+ *   otherwise as `Context.pass`.
+ */
+export async function runCompute(context: Context, options: ComputeOptions): Promise<ComputeResult> {
+  const { seed, query, style, shots = 30, queries = 5, repetitions = 7, signal, onProgress } = options;
+  for (const [name, value] of Object.entries({ shots, queries, repetitions })) {
+    if (Number.isInteger(value) && value >= 1) continue;
+    throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1, not ${value}.`);
+  }
+  const pictures = query === 'image';
+  const task = await loadTask(options.task, { pictures, ...(style !== undefined && { style }) });
+  const split = splitTask(task, seed, { pictures, validation: shots + 1, test: queries });
+  if (split.test.length === 0) {
+    throw new XpatchError(
+      'TASK_INVALID',
+      `${task.name} has no items left to ask about beside ${shots} examples. Ask for fewer.`,
+    );
+  }
+  const started = performance.now();
+  const vector = await extractTaskVector(context, split, { spec: 'text', shots, prompts: 1, signal });
+  const vectorSeconds = (performance.now() - started) / 1000;
+  const edit = vector.toIntervention(Math.floor(context.model.info.nLayers / 2), { position: 'delimiter' });
+  const asked: Record<Way, PassRow>[] = [];
+  for (const item of split.test) {
+    const bare = await context.model.prompt(queryPrompt(item, query), { signal });
+    const examples = fewShotPrompt(split.validation.slice(0, shots), 'text', item, query);
+    asked.push({
+      Prompt: { prompt: await context.model.prompt(examples, { signal }), topK: 1 },
+      Patch: { prompt: bare, topK: 1, interventions: [edit] },
+      'Query alone': { prompt: bare, topK: 1 },
+    });
+  }
+  const seconds: Record<Way, number[]> = { Prompt: [], Patch: [], 'Query alone': [] };
+  // The first round warms up and does not count.
+  for (let round = -1; round < repetitions; round++) {
+    for (const rows of asked) {
+      for (const way of WAYS) {
+        const start = performance.now();
+        await context.pass([rows[way]], { signal });
+        if (round >= 0) seconds[way].push((performance.now() - start) / 1000);
+      }
+    }
+    onProgress?.({ done: round + 2, total: repetitions + 1 });
+  }
+  return {
+    shots,
+    query,
+    repetitions,
+    ways: WAYS.map((way) => ({ way, positions: asked.map((rows) => rows[way].prompt.length), seconds: seconds[way] })),
+    vectorSeconds,
+    bytesPerPosition: bytesPerPosition(context),
+    weightBytes: context.model.info.sizeBytes,
+  };
+}
+
+/** Keys and values of one position in all layers, by the file's metadata. */
+function bytesPerPosition({ model, options }: Context): number | undefined {
+  const { metadata } = readGgufHeader(model.files.model);
+  const { architecture, nEmbd, nLayers } = model.info;
+  const numberOf = (key: string) => {
+    const value = metadata.get(`${architecture}.${key}`);
+    return typeof value === 'number' ? value : undefined;
+  };
+  const heads = numberOf('attention.head_count');
+  if (heads === undefined || model.info.recurrent) return undefined;
+  const width = numberOf('attention.key_length') ?? nEmbd / heads;
+  const valueWidth = numberOf('attention.value_length') ?? nEmbd / heads;
+  // Some models have as many heads of keys as a list says, one number a layer: not worth the trouble.
+  if (metadata.has(`${architecture}.attention.head_count_kv`) && numberOf('attention.head_count_kv') === undefined) {
+    return undefined;
+  }
+  const shared = numberOf('attention.head_count_kv') ?? heads;
+  return nLayers * shared * (width + valueWidth) * (options.kvType === 'f16' ? 2 : 4);
+}

@@ -1,0 +1,156 @@
+import { logitLens } from '../lens/logit-lens.js';
+import type { Context } from '../model/context.js';
+import type { TokenScore } from '../model/types.js';
+import type { TaskSpec } from '../tasks/prompts.js';
+import { splitTask, type TaskSplit } from '../tasks/split.js';
+import { loadTask, type Task } from '../tasks/task.js';
+import { taskTokens } from '../tasks/token-classes.js';
+import { extractTaskVector } from '../vectors/extract.js';
+import type { TaskVector } from '../vectors/task-vector.js';
+import { requireModalities } from './modalities.js';
+
+export interface DecodingOptions {
+  /** Names of shipped tasks, or paths of task files. */
+  tasks: readonly string[];
+  specs: readonly TaskSpec[];
+  /** Defaults to 1. */
+  seed?: number;
+  /** Drawing style of the pictures. Defaults to `twemoji`. */
+  style?: string;
+  /** Examples in a prompt. Defaults to 5. */
+  shots?: number;
+  /** Prompts whose mean is a vector. Defaults to 30. */
+  prompts?: number;
+  /** Best tokens of each layer. Defaults to 5. */
+  topK?: number;
+}
+
+/** What a vector says at one layer. */
+export interface DecodedLayer {
+  readonly layer: number;
+  /** Best first. */
+  readonly top: readonly TokenScore[];
+  /** Rank of the best token of the task word (`wordTokens`), 0 for the best of the vocabulary; undefined where it is no token. */
+  readonly wordRank?: number;
+  /** Rank of the best first token of any answer of the task (`firstTokens`); undefined for an unknown task. */
+  readonly answerRank?: number;
+}
+
+export interface Decoding {
+  /** Name of the task; undefined for a vector of none. */
+  readonly task?: string;
+  readonly spec?: TaskSpec;
+  /** Path of the vector when it was loaded. */
+  readonly file?: string;
+  readonly taskWord?: string;
+  /** Number of first tokens of answers: with many of them a low `answerRank` comes easily. */
+  readonly answerTokens: number;
+  /** All layers of the vector, rising. */
+  readonly layers: readonly DecodedLayer[];
+}
+
+export interface DecodingEvents {
+  signal?: AbortSignal;
+  /** Vectors done of all, with fractions, and what is being done. */
+  onProgress?: (progress: { done: number; total: number; stage: string }) => void;
+  /** Called once for every vector, with a name for its file. */
+  onVector?: (name: string, vector: TaskVector) => Promise<void>;
+}
+
+/** The paper's layer 18 of 32, as a share of the depth. */
+export const defaultDecodingLayer = (nLayers: number): number => Math.floor((18 / 32) * nLayers);
+
+/**
+ * Task vectors read as words (Luo, Darrell and Bar, "Task Vectors are Cross-Modal", 2024, the table of decodings): the logit
+ * lens on the vector of each task and spec (`extractTaskVector`), at all layers.
+ *
+ * @throws {XpatchError} IMAGE_UNSUPPORTED, TASK_INVALID, TOKEN_INVALID, INVALID_ARGUMENT, and as `Context.pass`.
+ */
+export async function runDecodings(
+  context: Context,
+  options: DecodingOptions,
+  events: DecodingEvents = {},
+): Promise<Decoding[]> {
+  const { tasks, specs, seed = 1, style, shots, prompts = 30, topK } = options;
+  requireModalities(context.model, specs);
+  // Text and image vectors of one run have the same items.
+  const pictures = specs.includes('image');
+  const loaded: Task[] = [];
+  for (const name of tasks) loaded.push(await loadTask(name, { pictures, style }));
+  const plan = loaded.flatMap((task) => specs.map((spec) => ({ task, spec })));
+  const decodings: Decoding[] = [];
+  for (const { task, spec } of plan) {
+    const stage = `${task.name}, ${spec} vector`;
+    const report = (share: number) =>
+      events.onProgress?.({ done: decodings.length + share, total: plan.length, stage });
+    report(0);
+    const split = vectorSplit(task, seed, prompts, pictures);
+    const vector = await extractTaskVector(context, split, {
+      spec,
+      shots,
+      prompts,
+      signal: events.signal,
+      onProgress: (p) => p.stage === 'pass' && report(p.done / p.total),
+    });
+    await events.onVector?.(`${task.name}.${spec}.seed${seed}`, vector);
+    const decoded = await decodeVector(context, vector, { topK, task, signal: events.signal });
+    decodings.push({ ...decoded, task: task.name, spec });
+    report(0);
+  }
+  return decodings;
+}
+
+/** The items of vectors: the paper's 30, fewer only in a task that is smaller and of which fewer prompts are asked for. */
+export function vectorSplit(task: Task, seed: number, prompts: number, pictures: boolean): TaskSplit {
+  const items = task.items.filter(({ image }) => !pictures || image !== undefined);
+  const distinct = new Set(items.map(({ input }) => input)).size;
+  return splitTask(task, seed, { pictures, validation: Math.max(prompts, Math.min(30, distinct)), test: 0 });
+}
+
+/**
+ * The logit lens on one vector. With a task, the ranks of its word and of its answers too.
+ *
+ * @param options.topK Defaults to 5.
+ * @throws {XpatchError} VECTOR_MISMATCH for another width, TOKEN_INVALID, INVALID_ARGUMENT, and as `logitLens`.
+ */
+export async function decodeVector(
+  context: Context,
+  vector: TaskVector,
+  options: { topK?: number; task?: Task; signal?: AbortSignal } = {},
+): Promise<Decoding> {
+  const { topK = 5, task, signal } = options;
+  const tokens = task && taskTokens(context.model, task);
+  const answers = [...(tokens?.anyAnswer ?? [])];
+  const asked = [...(tokens?.word ?? []), ...answers];
+  const { layers, cells } = await logitLens(context, vector, { topK, tokens: asked, signal });
+  return {
+    taskWord: task?.taskWord,
+    answerTokens: answers.length,
+    layers: layers.map((layer, l) => {
+      const cell = cells[l]?.[0] as NonNullable<(typeof cells)[number][number]>;
+      const words = tokens?.word.length ?? 0;
+      const rank = (some: typeof cell.tokens) => Math.min(...some.map((score) => score.rank));
+      return {
+        layer,
+        top: cell.top,
+        ...(words > 0 && { wordRank: rank(cell.tokens.slice(0, words)) }),
+        ...(answers.length > 0 && { answerRank: rank(cell.tokens.slice(words)) }),
+      };
+    }),
+  };
+}
+
+/**
+ * The layer at which the task words of all decodings rank best together (geometric mean of rank + 1), of the layers that all
+ * of them have; undefined without any. Chosen by looking at the very numbers that it is shown with.
+ */
+export function bestWordLayer(decodings: readonly Decoding[]): number | undefined {
+  const known = decodings.filter(({ layers }) => layers.every(({ wordRank }) => wordRank !== undefined));
+  const [first] = known;
+  if (first === undefined) return undefined;
+  const meanLog = (layer: number) => {
+    const ranks = known.map(({ layers }) => layers.find((entry) => entry.layer === layer)?.wordRank);
+    return ranks.reduce<number>((sum, rank) => sum + Math.log((rank ?? Number.POSITIVE_INFINITY) + 1), 0);
+  };
+  return first.layers.map(({ layer }) => layer).reduce((a, b) => (meanLog(b) < meanLog(a) ? b : a));
+}

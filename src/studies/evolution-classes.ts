@@ -1,0 +1,103 @@
+import type { Task } from '../tasks/task.js';
+import { type TaskTokens, type Tokenizer, wordTokens } from '../tasks/token-classes.js';
+import { XpatchError } from '../util/errors.js';
+
+/**
+ * Classes of tokens that the curves compare:
+ * - `input`: the token that is most often the best one at the lowest layer, over the prompts of a task and modality (ties: seen first)
+ * - `task`: the task word (`wordTokens`)
+ * - `answer`: the first token of the right answer, that of the last example (`firstTokens`)
+ * - `other`: the first tokens of all other answers of the task, without those of the right answer and the task word
+ */
+export const EVOLUTION_CLASSES = ['input', 'task', 'answer', 'other'] as const;
+export type EvolutionClass = (typeof EVOLUTION_CLASSES)[number];
+
+/** A class of your own: words that are one token each. */
+export interface WordClass {
+  readonly name: string;
+  readonly words: readonly string[];
+}
+
+/** The tokens of the classes in a cell. */
+export interface Classes {
+  names: string[];
+  missing: Record<string, string>;
+  /** Tokens of a class in a prompt with this answer; undefined for a class that is missing. */
+  tokensFor(name: string, expected: string): readonly number[] | undefined;
+  /** Pairs of classes that share a token in a prompt with this answer. */
+  collisions(expected: string): [string, string][];
+}
+
+/**
+ * The names of classes and the tokens of those of your own.
+ *
+ * @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes, equal names and odd ones, TOKEN_INVALID for words of several tokens
+ */
+export function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass | WordClass)[]) {
+  const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
+  if (names.length < 2 || new Set(names).size < names.length) {
+    const message = `Curves compare at least two classes with different names, not ${names.join(', ') || 'none'}.`;
+    throw new XpatchError('INVALID_ARGUMENT', message);
+  }
+  const odd = names.find((name) => !/^[\p{L}\p{N}][\p{L}\p{N} _-]*$/u.test(name));
+  if (odd !== undefined) {
+    const message = `${JSON.stringify(odd)} cannot name a class: use letters, digits, spaces, - and _.`;
+    throw new XpatchError('INVALID_ARGUMENT', message);
+  }
+  const own = new Map<string, readonly number[]>();
+  for (const entry of classes) if (typeof entry !== 'string') own.set(entry.name, ownTokens(model, entry));
+  return { names, own };
+}
+
+/** @throws {XpatchError} as `checkClasses` */
+export function resolveClasses(
+  model: Tokenizer,
+  task: Pick<Task, 'taskWord'>,
+  tokens: TaskTokens,
+  input: number,
+  classes: readonly (EvolutionClass | WordClass)[] = EVOLUTION_CLASSES,
+): Classes {
+  const { names, own: words } = checkClasses(model, classes);
+  const fixed = new Map<string, readonly number[]>([['input', [input]], ['task', tokens.word], ...words]);
+  const missing: Record<string, string> = {};
+  if (names.includes('task') && tokens.word.length === 0) {
+    const { taskWord } = task;
+    missing.task =
+      taskWord === undefined
+        ? 'the task has no task word'
+        : `the vocabulary has no token for ${JSON.stringify(taskWord)}`;
+  }
+  const answersTo = (expected: string) => tokens.answers.get(expected.trim()) ?? [];
+  // The input token stays among the other answers when it is one: it is what the state says, whatever it is called.
+  const own = new Set([...fixed].filter(([name]) => name !== 'input').flatMap(([, ids]) => ids));
+  const others = (expected: string) => {
+    const right = answersTo(expected);
+    return [...tokens.anyAnswer].filter((token) => !right.includes(token) && !own.has(token));
+  };
+  if (names.includes('other') && [...tokens.answers.keys()].some((expected) => others(expected).length === 0)) {
+    missing.other = 'some answer shares its first token with all others of the task';
+  }
+  const tokensFor = (name: string, expected: string) => {
+    if (name in missing || !names.includes(name)) return undefined;
+    return name === 'answer' ? answersTo(expected) : name === 'other' ? others(expected) : fixed.get(name);
+  };
+  const collisions = (expected: string) => {
+    const sets = names.filter((name) => name !== 'other').map((name) => [name, tokensFor(name, expected)] as const);
+    return sets.flatMap(([a, left], i) =>
+      sets
+        .slice(i + 1)
+        .filter(([, right]) => left?.some((token) => right?.includes(token)))
+        .map(([b]): [string, string] => [a, b]),
+    );
+  };
+  return { names, missing, tokensFor, collisions };
+}
+
+function ownTokens(model: Tokenizer, { name, words }: WordClass): number[] {
+  return words.flatMap((word) => {
+    const found = wordTokens(model, word);
+    if (found.length) return found;
+    const problem = `The class ${JSON.stringify(name)} has ${JSON.stringify(word)}, which this model spells in several tokens`;
+    throw new XpatchError('TOKEN_INVALID', `${problem}. Choose a word that is one token.`);
+  });
+}

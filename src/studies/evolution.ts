@@ -1,0 +1,328 @@
+import { logitLens } from '../lens/logit-lens.js';
+import type { Context, PassOptions } from '../model/context.js';
+import type { HiddenStates } from '../model/types.js';
+import type { Prompt } from '../prompt/prompt.js';
+import { type PromptRecord, recordPrompt } from '../prompt/prompt-record.js';
+import { DELIMITER, type Modality, type VectorPrompt, vectorPrompts } from '../tasks/prompts.js';
+import { splitTask } from '../tasks/split.js';
+import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
+import {
+  classOf,
+  type TaskTokens,
+  type Tokenizer,
+  type TopClass,
+  taskTokens,
+  wordTokens,
+} from '../tasks/token-classes.js';
+import { XpatchError } from '../util/errors.js';
+import {
+  type Classes,
+  checkClasses,
+  EVOLUTION_CLASSES,
+  type EvolutionClass,
+  resolveClasses,
+  type WordClass,
+} from './evolution-classes.js';
+import { requireModalities } from './modalities.js';
+
+export interface EvolutionOptions {
+  /** Names of shipped tasks, or paths of task files. */
+  tasks: readonly string[];
+  modalities: readonly Modality[];
+  /** Defaults to 1. */
+  seed?: number;
+  /** Drawing style of the pictures. Defaults to `twemoji`. */
+  style?: string;
+  /** Examples in a prompt; the last one is without its answer. Defaults to 5. */
+  shots?: number;
+  /** Different prompts a task and modality. Defaults to 100. */
+  prompts?: number;
+  /** Defaults to `EVOLUTION_CLASSES`. */
+  classes?: readonly (EvolutionClass | WordClass)[];
+}
+
+/** What the states of one prompt say, layer by layer from 0. */
+export interface PromptReading {
+  /** Seed that drew the prompt. */
+  readonly seed: number;
+  /** Input of the last example, and its answer. */
+  readonly query: string;
+  readonly expected: string;
+  /** Highest logit among the tokens of each class, a number a layer. */
+  readonly logits: Readonly<Record<string, readonly number[]>>;
+  /** The best token of the whole vocabulary at each layer. */
+  readonly top: readonly { readonly token: number; readonly text: string; readonly is: TopClass }[];
+  /** Rank of the best token of the task word at each layer, 0 for the best of the vocabulary; absent without such a token. */
+  readonly taskRank?: readonly number[];
+  /** Pairs of classes that share a token in this prompt, so that it cannot tell them apart. */
+  readonly collisions: readonly (readonly [string, string])[];
+  readonly prompt: PromptRecord;
+}
+
+/** One task in one modality. */
+export interface EvolutionCell {
+  readonly task: string;
+  readonly modality: Modality;
+  /** Names of the classes that were asked for, in order. */
+  readonly classes: readonly string[];
+  /** Why a class has no tokens here. */
+  readonly missing: Readonly<Record<string, string>>;
+  /** `count` of the first `prompts` prompts decode to it at layer 0; `answer` when the task has an answer that begins with it. */
+  readonly input: { readonly token: number; readonly text: string; readonly count: number; readonly answer: boolean };
+  readonly taskWord?: string;
+  /** Tokens of `other` for a prompt, at most. */
+  readonly otherTokens: number;
+  /** Number of prompts that were asked for. */
+  readonly prompts: number;
+  /** The first `prompts` ones, then those drawn because classes collide in some of them. */
+  readonly readings: readonly PromptReading[];
+  /** How many of the first `prompts` ones have a right answer that another answer shares its first token with. */
+  readonly ambiguous: number;
+}
+
+export interface EvolutionEvents {
+  signal?: AbortSignal;
+  /** Tasks and modalities done of all, with fractions, and what is being done. */
+  onProgress?: (progress: { done: number; total: number; stage: string }) => void;
+  /** Called with each cell as soon as it is there. */
+  onCell?: (cell: EvolutionCell) => Promise<void>;
+}
+
+/** Prompts read through the lens at once. */
+const GROUP = 16;
+/** Seeds that prompts are drawn from before a task counts as too small. */
+const MAX_SEEDS = 100;
+
+/**
+ * How a state at the last delimiter changes from layer to layer (Luo, Darrell and Bar, "Task Vectors are Cross-Modal", 2024,
+ * figure on the evolution of representations): the logit lens there, reduced to a few classes of tokens.
+ *
+ * Prompts are those that task vectors are read from (`vectorPrompts`, read position `last-example`), over all items of the task
+ * instead of 30: each item in turn is left out, and the others give the shots. A task with fewer items than prompts goes on with the next seed;
+ * a prompt that was drawn before does not count. All modalities of a run have the same items.
+ *
+ * @throws {XpatchError} IMAGE_UNSUPPORTED, TASK_INVALID, TOKEN_INVALID, INVALID_ARGUMENT, and as `Context.pass`.
+ */
+export async function runEvolution(
+  context: Context,
+  options: EvolutionOptions,
+  events: EvolutionEvents = {},
+): Promise<EvolutionCell[]> {
+  const { tasks, modalities, style, prompts = 100 } = options;
+  const pictures = modalities.includes('image');
+  requireModalities(context.model, modalities);
+  if (!Number.isSafeInteger(prompts) || prompts < 1) {
+    throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
+  }
+  const { names } = checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
+  const loaded: Task[] = [];
+  for (const name of tasks) {
+    const task = await loadTask(name, { pictures, style });
+    if (names.length === 2 && names.includes('task')) requireTaskWord(context.model, task);
+    loaded.push(task);
+  }
+  const plan = loaded.flatMap((task) => modalities.map((modality) => ({ task, modality })));
+  const cells: EvolutionCell[] = [];
+  for (const { task, modality } of plan) {
+    const stage = `${task.name}, ${modality}`;
+    const report = (share: number) => events.onProgress?.({ done: cells.length + share, total: plan.length, stage });
+    report(0);
+    const cell = await readCell(context, { ...options, task, modality, pictures, prompts }, events.signal, report);
+    cells.push(cell);
+    await events.onCell?.(cell);
+    report(0);
+  }
+  return cells;
+}
+
+/** Curves compare two classes at least, and one of two is the task word. */
+function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): void {
+  if (taskWord !== undefined && wordTokens(model, taskWord).length > 0) return;
+  const why =
+    taskWord === undefined ? 'has none' : `has ${JSON.stringify(taskWord)}, which this model spells in pieces`;
+  throw new XpatchError(
+    'TASK_INVALID',
+    `The class of the task word needs one, and task ${name} ${why}. Add a third class.`,
+  );
+}
+
+interface CellPlan extends EvolutionOptions {
+  task: Task;
+  modality: Modality;
+  pictures: boolean;
+  prompts: number;
+}
+
+interface Drawn {
+  seed: number;
+  parts: VectorPrompt['parts'];
+  query: TaskItem;
+}
+
+interface Read extends Drawn {
+  record: PromptRecord;
+  states: HiddenStates;
+}
+
+async function readCell(
+  context: Context,
+  plan: CellPlan,
+  signal: AbortSignal | undefined,
+  report: (share: number) => void,
+): Promise<EvolutionCell> {
+  const { task, modality, prompts: count } = plan;
+  const tokens = taskTokens(context.model, task);
+  const source = drawPrompts(plan);
+  const first = take(source, count, () => true);
+  const read = await readStates(context, first, { signal, onProgress: (p) => report((0.7 * p.done) / p.total) });
+  const input = await inputToken(context, read, tokens, signal);
+  const classes = resolveClasses(context.model, task, tokens, input.token, plan.classes);
+
+  // Enough prompts that tell the classes apart, where some of the first ones do not.
+  const clean = first.filter(({ query }) => classes.collisions(query.output).length === 0).length;
+  const extra = take(source, count - clean, ({ query }) => classes.collisions(query.output).length === 0);
+  if (extra.length) {
+    read.push(
+      ...(await readStates(context, extra, { signal, onProgress: (p) => report(0.7 + (0.1 * p.done) / p.total) })),
+    );
+  }
+  const readings: PromptReading[] = [];
+  for (let at = 0; at < read.length; at += GROUP) {
+    const group = read.slice(at, at + GROUP);
+    readings.push(...(await readGroup(context, group, classes, tokens, input.token, signal)));
+    report(0.8 + (0.2 * readings.length) / read.length);
+  }
+  const otherTokens = Math.max(...first.map(({ query }) => classes.tokensFor('other', query.output)?.length ?? 0));
+  return {
+    task: task.name,
+    modality,
+    classes: classes.names,
+    missing: classes.missing,
+    input,
+    taskWord: task.taskWord,
+    otherTokens,
+    prompts: count,
+    readings,
+    ambiguous: first.filter(({ query }) => tokens.ambiguous.has(query.output.trim())).length,
+  };
+}
+
+/** All prompts of a task, one seed after another, none twice. */
+function* drawPrompts({ task, modality, pictures, seed = 1, shots = 5, prompts }: CellPlan): Generator<Drawn, never> {
+  const inputs = task.items.filter((item) => !pictures || item.image !== undefined).map((item) => item.input);
+  const seen = new Set<string>();
+  for (let s = seed; s < seed + MAX_SEEDS; s++) {
+    const split = splitTask(task, s, { pictures, validation: new Set(inputs).size, test: 0 });
+    for (const { parts, shots: examples } of vectorPrompts(split, modality, { shots })) {
+      const key = JSON.stringify(examples.map((item) => item.input));
+      const query = examples.at(-1);
+      if (seen.has(key) || query === undefined) continue;
+      seen.add(key);
+      yield { seed: s, parts, query };
+    }
+  }
+  const problem = `Task ${task.name} gave ${seen.size} different prompts of ${shots} shots under ${MAX_SEEDS} seeds`;
+  const wayOut = `${prompts} in which the token classes differ were asked for. Ask for fewer prompts, or add items.`;
+  throw new XpatchError('TASK_INVALID', `${problem}; ${wayOut}`);
+}
+
+function take(source: Generator<Drawn, never>, count: number, wanted: (prompt: Drawn) => boolean): Drawn[] {
+  const taken: Drawn[] = [];
+  while (taken.length < count) {
+    const { value } = source.next();
+    if (wanted(value)) taken.push(value);
+  }
+  return taken;
+}
+
+async function readStates(context: Context, drawn: readonly Drawn[], how: PassOptions): Promise<Read[]> {
+  const prompts: Prompt[] = [];
+  for (const { parts } of drawn) prompts.push(await context.model.prompt(parts, how));
+  const capture = { layers: 'all' as const, positions: [DELIMITER] };
+  const results = await context.pass(
+    prompts.map((prompt) => ({ prompt, capture })),
+    how,
+  );
+  return drawn.map((prompt, i) => {
+    const states = results[i]?.states;
+    const tokens = prompts[i]?.tokens;
+    if (!states || !tokens) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
+    return { ...prompt, states, record: recordPrompt(prompt.parts, tokens) };
+  });
+}
+
+/** The most frequent best token of the lowest layer. */
+async function inputToken(context: Context, read: readonly Read[], tokens: TaskTokens, signal?: AbortSignal) {
+  const { cells } = await logitLens(context, stack(read, [0]), { topK: 1, signal });
+  const counts = new Map<number, number>();
+  for (const cell of cells[0] ?? []) {
+    const token = cell.top[0]?.token as number;
+    counts.set(token, (counts.get(token) ?? 0) + 1);
+  }
+  const [token, count] = [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+  return { token, count, text: context.model.detokenize([token]), answer: tokens.anyAnswer.has(token) };
+}
+
+async function readGroup(
+  context: Context,
+  group: readonly Read[],
+  classes: Classes,
+  tokens: TaskTokens,
+  input: number,
+  signal?: AbortSignal,
+): Promise<PromptReading[]> {
+  const sets = group.map(({ query }) =>
+    classes.names.flatMap((name) => {
+      const ids = classes.tokensFor(name, query.output);
+      return ids ? [{ name, ids }] : [];
+    }),
+  );
+  const asked = [...new Set([...sets.flatMap((set) => set.flatMap(({ ids }) => ids)), ...tokens.word])];
+  const place = new Map(asked.map((token, i) => [token, i]));
+  const { cells } = await logitLens(context, stack(group), { topK: 1, tokens: asked, signal });
+  return group.map(({ seed, query, record }, p) => {
+    const perLayer = cells.map((row) => row[p] as (typeof row)[number]);
+    const scores = (ids: readonly number[], layer: (typeof perLayer)[number]) =>
+      ids.map((id) => layer.tokens[place.get(id) as number] as (typeof layer.tokens)[number]);
+    const highest = (ids: readonly number[]) =>
+      perLayer.map((layer) => Math.max(...scores(ids, layer).map(({ logit }) => logit)));
+    return {
+      seed,
+      query: query.input,
+      expected: query.output,
+      logits: Object.fromEntries((sets[p] ?? []).map(({ name, ids }) => [name, highest(ids)])),
+      top: perLayer.map(({ top: [best] }) => {
+        const { token, text } = best as NonNullable<typeof best>;
+        return { token, text, is: classOf(token, query.output, tokens, input) };
+      }),
+      ...(tokens.word.length > 0 && {
+        taskRank: perLayer.map((layer) => Math.min(...scores(tokens.word, layer).map(({ rank }) => rank))),
+      }),
+      collisions: classes.collisions(query.output),
+      prompt: record,
+    };
+  });
+}
+
+/** The states of several prompts as positions of one lens. */
+function stack(read: readonly Pick<Read, 'states'>[], layers?: readonly number[]): HiddenStates {
+  const [first] = read as readonly [Read];
+  const nEmbd = first.states.shape[2];
+  const chosen = layers ?? first.states.layers;
+  const data = new Float32Array(chosen.length * read.length * nEmbd);
+  chosen.forEach((layer, l) => {
+    read.forEach(({ states }, p) => {
+      const from = states.layers.indexOf(layer) * nEmbd;
+      data.set(states.data.subarray(from, from + nEmbd), (l * read.length + p) * nEmbd);
+    });
+  });
+  const positions = read.map((_, p) => p);
+  return {
+    hook: first.states.hook,
+    data,
+    shape: [chosen.length, read.length, nEmbd],
+    layers: [...chosen],
+    positions,
+    tokens: read.map(({ states }) => states.tokens[0] as number),
+  };
+}

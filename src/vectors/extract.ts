@@ -1,0 +1,86 @@
+import type { Context } from '../model/context.js';
+import type { Progress } from '../model/types.js';
+import type { Prompt } from '../prompt/prompt.js';
+import { recordPrompt } from '../prompt/prompt-record.js';
+import type { PromptPart } from '../prompt/types.js';
+import { DELIMITER, type ReadPosition, type TaskSpec, vectorPrompts } from '../tasks/prompts.js';
+import type { TaskSplit } from '../tasks/split.js';
+import type { Task } from '../tasks/task.js';
+import { XpatchError } from '../util/errors.js';
+import { TaskVector } from './task-vector.js';
+
+export interface ExtractOptions {
+  /** What specifies the task: text examples, image examples, or the instruction alone. */
+  spec: TaskSpec;
+  /** Examples a prompt. Not used by `instruction`. Defaults to 5. */
+  shots?: number;
+  /** Prompts whose mean is taken, at most one a validation item. Not used by `instruction`. Defaults to all validation items. */
+  prompts?: number;
+  /** Which `:` of an example prompt is read. Not used by `instruction`. Defaults to `last-example`, the paper's. */
+  readPosition?: ReadPosition;
+  signal?: AbortSignal;
+  /** `prompts` counts the prompts that are tokenised and their pictures encoded, `pass` the positions decoded. */
+  onProgress?: (progress: Progress & { stage: 'prompts' | 'pass' }) => void;
+}
+
+/**
+ * Extracts the task vector of a split: the residual stream after every block at the delimiter of each prompt, averaged over
+ * the prompts (Luo, Darrell and Bar, "Task Vectors are Cross-Modal", 2024). All prompts go through one pass, so what they
+ * share from their start is computed once. Only validation items are used.
+ *
+ * @returns A vector of all layers, [n_layers, n_embd].
+ * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, IMAGE_UNSUPPORTED, and as `Context.pass`.
+ */
+export async function extractTaskVector(
+  context: Context,
+  split: TaskSplit,
+  options: ExtractOptions,
+): Promise<TaskVector> {
+  const { spec, shots = 5, prompts: count, readPosition = 'last-example', signal, onProgress } = options;
+  const prompts = vectorPrompts(split, spec, { shots, count, readPosition }).map(({ parts }) => parts);
+  const { task, seed } = split;
+  const made = { task: task.name, spec, seed, shots: spec === 'instruction' ? 0 : shots, pictures: task.pictures };
+  return vectorOfPrompts(context, prompts, {
+    ...made,
+    readPosition: spec === 'instruction' ? 'instruction' : readPosition,
+    signal,
+    onProgress,
+  });
+}
+
+/**
+ * The mean state at the delimiter of prompts, after every block. All prompts go through one pass.
+ *
+ * @param prompts parts that have the mark `DELIMITER`
+ * @param made what the vector says about itself, and the events
+ * @throws {XpatchError} as `extractTaskVector`
+ */
+export async function vectorOfPrompts(
+  context: Context,
+  prompts: readonly (readonly PromptPart[])[],
+  made: { task: string; spec: TaskSpec; seed: number; shots: number; readPosition: string } & Pick<Task, 'pictures'> &
+    Pick<ExtractOptions, 'signal' | 'onProgress'>,
+): Promise<TaskVector> {
+  const { readPosition, pictures, signal, onProgress, ...origin } = made;
+  const { model } = context;
+  const built: { parts: readonly PromptPart[]; prompt: Prompt }[] = [];
+  for (const parts of prompts) {
+    built.push({ parts, prompt: await model.prompt(parts, { signal }) });
+    onProgress?.({ stage: 'prompts', done: built.length, total: prompts.length });
+  }
+  const results = await context.pass(
+    built.map(({ prompt }) => ({ prompt, capture: { layers: 'all' as const, positions: [DELIMITER] } })),
+    { signal, onProgress: (progress) => onProgress?.({ stage: 'pass', ...progress }) },
+  );
+  const vectors = results.map(({ states }, i) => {
+    const { parts, prompt } = built[i] as { parts: readonly PromptPart[]; prompt: Prompt };
+    if (!states) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
+    const record = [recordPrompt(parts, prompt.tokens, pictures)];
+    return TaskVector.fromStates(states, {
+      model: model.identity,
+      readPosition,
+      origin: { op: 'prompts', ...origin, prompts: record },
+    });
+  });
+  return TaskVector.mean(vectors);
+}
