@@ -147,7 +147,7 @@ async function lensCost(model, context, prompt, plain) {
     for (let left = rows; left > 0; left -= 128) {
       const piece = Math.min(left, 128);
       const states = new Float32Array(piece * nEmbd).fill(1);
-      await addon.contextLens(context.handle, model.native, { tail: 0, rows: piece, states });
+      await addon.contextLens(context.handle, { tail: 0, rows: piece, states });
     }
   };
   const lens = async () => {

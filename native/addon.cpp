@@ -8,6 +8,8 @@
 #include "idefics2.h"
 #include "quantise.h"
 
+#include <system_error>
+
 // ---- backends --------------------------------------------------------------------------------------------------------
 
 static Napi::Value load_backends(const Napi::CallbackInfo & info) {
@@ -59,6 +61,9 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
     }
 
     auto & e = environment_of(env);
+    if (!info[1].IsFunction()) {
+        throw js_error(env, "INVALID_ARGUMENT", "progress goes to a function");
+    }
     auto on_progress = owned_by_js(e, Napi::Persistent(info[1].As<Napi::Function>()));
     const int32_t * abort = array_of<int32_t>(info[2], 1, "abort flag");
     options.progress = [&e, on_progress, abort, last = -1](float fraction) mutable {
@@ -101,14 +106,8 @@ static Napi::Value model_info(const Napi::CallbackInfo & info) {
 
 static Napi::Value model_tokenize(const Napi::CallbackInfo & info) {
     const auto & m = *unwrap<model>(info[0]).value;
-    std::vector<int32_t> tokens;
-    try {
-        tokens = m.tokenize(info[1].As<Napi::String>().Utf8Value(), info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>());
-    } catch (const coded_error & error) {
-        throw js_error(info.Env(), error.code, error.what());
-    } catch (const std::exception & error) { // llama.cpp's vocabulary throws where a token is missing
-        throw js_error(info.Env(), "NATIVE_FAILURE", error.what());
-    }
+    const auto tokens =
+        m.tokenize(info[1].As<Napi::String>().Utf8Value(), info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>());
     auto array = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), array.Data());
     return array;
@@ -117,14 +116,7 @@ static Napi::Value model_tokenize(const Napi::CallbackInfo & info) {
 // Bytes, not a string: a token may be a part of a UTF-8 character.
 static Napi::Value model_detokenize(const Napi::CallbackInfo & info) {
     const auto & m = *unwrap<model>(info[0]).value;
-    std::string text;
-    try {
-        text = m.detokenize(int_vector(info[1]), info[2].As<Napi::Boolean>());
-    } catch (const coded_error & error) {
-        throw js_error(info.Env(), error.code, error.what());
-    } catch (const std::exception & error) { // llama.cpp's vocabulary throws where a token is missing
-        throw js_error(info.Env(), "NATIVE_FAILURE", error.what());
-    }
+    const auto text = m.detokenize(int_vector(info[1]), info[2].As<Napi::Boolean>());
     auto array = Napi::Uint8Array::New(info.Env(), text.size());
     std::copy(text.begin(), text.end(), array.Data());
     return array;
@@ -166,15 +158,14 @@ static Napi::Value context_size(const Napi::CallbackInfo & info) {
 }
 
 static Napi::Value context_hook_layers(const Napi::CallbackInfo & info) {
-    auto & h  = unwrap<context>(info[0]);
-    auto hook = static_cast<hook_point>(info[1].As<Napi::Number>().Int32Value());
+    auto shared = unwrap<context>(info[0]).value;
+    auto hook   = static_cast<hook_point>(info[1].As<Napi::Number>().Int32Value());
     if (hook < hook_point::resid_post || hook >= hook_point::count) {
         throw js_error(info.Env(), "INVALID_ARGUMENT", "unknown hook point");
     }
-    auto shared = h.value;
-    return run_async<context, std::vector<int32_t>>(info.Env(), h, info[0],
+    return run_async<context, std::vector<int32_t>>(info[0], info[0],
         [shared, hook] { return shared->hook_layers(hook); },
-        [](Napi::Env env, std::vector<int32_t> & layers, const Napi::Value &) -> Napi::Value {
+        [](Napi::Env env, std::vector<int32_t> & layers) -> Napi::Value {
             auto array = Napi::Int32Array::New(env, layers.size());
             std::copy(layers.begin(), layers.end(), array.Data());
             return array;
@@ -182,23 +173,19 @@ static Napi::Value context_hook_layers(const Napi::CallbackInfo & info) {
 }
 
 static Napi::Value context_decode(const Napi::CallbackInfo & info) {
-    auto & h     = unwrap<context>(info[0]);
-    auto & owner = unwrap<model>(info[1]);
-    auto shared  = h.value;
-    auto job     = std::make_shared<decode_job>(read_job(info[2].As<Napi::Object>(), *owner.value));
-    return run_async<context, bool>(info.Env(), h, info[2],
+    auto shared = unwrap<context>(info[0]).value;
+    auto job    = std::make_shared<decode_job>(read_job(info[1].As<Napi::Object>(), shared->model_of()));
+    return run_async<context, bool>(info[0], info[1],
         [shared, job] { shared->decode(*job); return true; },
-        [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
+        [](Napi::Env env, bool &) -> Napi::Value { return env.Undefined(); });
 }
 
 static Napi::Value context_lens(const Napi::CallbackInfo & info) {
-    auto & h     = unwrap<context>(info[0]);
-    auto & owner = unwrap<model>(info[1]);
-    auto shared  = h.value;
-    auto job     = std::make_shared<lens_job>(read_lens_job(info[2].As<Napi::Object>(), *owner.value));
-    return run_async<context, bool>(info.Env(), h, info[2],
+    auto shared = unwrap<context>(info[0]).value;
+    auto job    = std::make_shared<lens_job>(read_lens_job(info[1].As<Napi::Object>(), shared->model_of()));
+    return run_async<context, bool>(info[0], info[1],
         [shared, job] { shared->lens(*job); return true; },
-        [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
+        [](Napi::Env env, bool &) -> Napi::Value { return env.Undefined(); });
 }
 
 // contextAbort(context, on): the decode under way, if any, ends early; `off` before the next one.
@@ -222,14 +209,13 @@ static Napi::Value vision_create(const Napi::CallbackInfo & info) {
 }
 
 static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
-    auto & h    = unwrap<vision>(info[0]);
-    auto shared = h.value;
+    auto shared = unwrap<vision>(info[0]).value;
     const uint32_t width  = info[2].As<Napi::Number>().Uint32Value();
     const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
     const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
-    return run_async<vision, std::vector<image_chunk>>(info.Env(), h, info[1],
+    return run_async<vision, std::vector<image_chunk>>(info[0], info[1],
         [shared, rgb, width, height] { return shared->encode(rgb, width, height); },
-        [](Napi::Env env, std::vector<image_chunk> & chunks, const Napi::Value &) -> Napi::Value {
+        [](Napi::Env env, std::vector<image_chunk> & chunks) -> Napi::Value {
             auto list = Napi::Array::New(env, chunks.size());
             for (size_t i = 0; i < chunks.size(); ++i) {
                 auto & c = chunks[i];
@@ -263,7 +249,7 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
 
 // ---- weights of our own picture encoders -----------------------------------------------------------------------------
 
-static Napi::Value float_array(Napi::Env env, std::vector<float> & values, const Napi::Value &) {
+static Napi::Value float_array(Napi::Env env, std::vector<float> & values) {
     auto array = Napi::Float32Array::New(env, values.size());
     std::copy(values.begin(), values.end(), array.Data());
     return array;
@@ -276,13 +262,12 @@ static Napi::Value weights_load(const Napi::CallbackInfo & info) {
 }
 
 static Napi::Value idefics2_encode_js(const Napi::CallbackInfo & info) {
-    auto & h    = unwrap<gguf_weights>(info[0]);
-    auto shared = h.value;
+    auto shared = unwrap<gguf_weights>(info[0]).value;
     const uint32_t width  = info[2].As<Napi::Number>().Uint32Value();
     const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
     const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
     const bool flash      = info[4].As<Napi::Boolean>();
-    return run_async<gguf_weights, std::vector<float>>(info.Env(), h, info[1],
+    return run_async<gguf_weights, std::vector<float>>(info[0], info[1],
         [=] { return idefics2_encode(*shared, rgb, width, height, flash); }, float_array);
 }
 
@@ -343,11 +328,34 @@ static Napi::Value quantise(const Napi::CallbackInfo & info) {
 template <typename T>
 static Napi::Value dispose(const Napi::CallbackInfo & info) {
     auto & h    = unwrap_any<T>(info[0]);
+    if (!h.value && h.pending == 0) { // its thread has ended
+        auto done = Napi::Promise::Deferred::New(info.Env());
+        done.Resolve(info.Env().Undefined());
+        return done.Promise();
+    }
     auto shared = std::make_shared<std::shared_ptr<T>>(std::move(h.value));
     h.value.reset();
-    return run_async<T, bool>(info.Env(), h, info[0],
+    return run_async<T, bool>(info[0], info[0],
         [shared] { shared->reset(); return true; },
-        [](Napi::Env env, bool &, const Napi::Value &) -> Napi::Value { return env.Undefined(); });
+        [](Napi::Env env, bool &) -> Napi::Value { return env.Undefined(); });
+}
+
+// Every error that leaves the addon has a code: one without is a value of another type than src/native/addon.ts declares.
+static Napi::Value coded(Napi::Value (*function)(const Napi::CallbackInfo &), const Napi::CallbackInfo & info) {
+    try {
+        return function(info);
+    } catch (const Napi::Error & error) {
+        if (error.Value().Has("code")) {
+            throw;
+        }
+        throw js_error(info.Env(), "INVALID_ARGUMENT", error.Message());
+    } catch (const coded_error & error) {
+        throw js_error(info.Env(), error.code, error.what());
+    } catch (const std::system_error & error) {
+        throw js_error(info.Env(), "NATIVE_FAILURE", std::string("no thread could be started: ") + error.what());
+    } catch (const std::exception & error) {
+        throw js_error(info.Env(), "NATIVE_FAILURE", error.what());
+    }
 }
 
 // Finalizers of handles may run after the one of the environment, so it is never freed: one small object a process.
@@ -366,7 +374,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     process.Get("once").As<Napi::Function>().Call(process, { Napi::String::New(env, "exit"), on_exit });
 
     const auto add = [&](const char * name, Napi::Value (*function)(const Napi::CallbackInfo &)) {
-        exports.Set(name, Napi::Function::New(env, function, name));
+        exports.Set(name, Napi::Function::New(env, [=](const Napi::CallbackInfo & info) { return coded(function, info); }, name));
     };
     add("loadBackends", load_backends);
     add("loadBackendLibrary", load_backend_library);

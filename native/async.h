@@ -35,12 +35,13 @@ inline environment & environment_of(Napi::Env env) {
 }
 
 struct handle_base {
-    explicit handle_base(environment & e) : e(e) { e.handles.insert(this); }
+    explicit handle_base(environment & e) : e(e) { e.handles.insert(this); } // behind `thread`, which may not start
     virtual ~handle_base() { e.handles.erase(this); }
     virtual void abort() {}
 
     environment & e;
     worker        thread;
+    int           pending = 0; // calls whose promise is not settled yet
 };
 
 inline void environment::stop() {
@@ -105,7 +106,11 @@ inline void run_js_task(napi_env env, napi_value, void *, void * data) {
         return;
     }
     Napi::HandleScope scope(env);
-    (*task)(env);
+    try {
+        (*task)(env);
+    } catch (const Napi::Error & error) { // a callback threw where nobody waits for it: as if a timer's had
+        napi_fatal_exception(env, error.Value());
+    }
 }
 
 inline void post_to_js(environment & e, js_task task) {
@@ -119,18 +124,25 @@ inline std::shared_ptr<T> owned_by_js(environment & e, T && value) {
     return { new T(std::move(value)), [&e](T * held) { post_to_js(e, [held](Napi::Env) { delete held; }); } };
 }
 
-// Runs `work` on the handle's thread and settles the promise with `result`, which also gets `keep`: what the work points
-// into, not collected until then.
+// Runs `work` on the thread of the handle in `owner` and settles the promise with `result`. Neither the handle nor `keep`,
+// what the work points into, is collected until then. A handle without a value, because it was disposed or never got one,
+// gives its thread up with its last call instead of with the garbage collection.
 template <typename T, typename R>
-inline Napi::Value run_async(Napi::Env env, handle<T> & h, const Napi::Value & keep, std::function<R()> work,
-    std::function<Napi::Value(Napi::Env, R &, const Napi::Value &)> result) {
-    auto & e = environment_of(env);
+inline Napi::Value run_async(const Napi::Value & owner, const Napi::Value & keep, std::function<R()> work,
+    std::function<Napi::Value(Napi::Env, R &)> result) {
+    auto   env = owner.Env();
+    auto & h   = unwrap_any<T>(owner);
+    auto & e   = environment_of(env);
     if (e.pending++ == 0) {
         napi_ref_threadsafe_function(env, e.to_js);
     }
+    ++h.pending;
     auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
-    auto kept     = owned_by_js(e, Napi::Reference<Napi::Value>::New(keep, 1));
-    h.thread.post([&e, deferred, kept, work = std::move(work), result = std::move(result)] {
+    auto pair     = Napi::Array::New(env, 2);
+    pair.Set(0u, owner);
+    pair.Set(1u, keep);
+    auto kept = owned_by_js(e, Napi::Persistent(pair.As<Napi::Object>()));
+    h.thread.post([&e, &h, deferred, kept, work = std::move(work), result = std::move(result)] {
         std::shared_ptr<R> value;
         std::string code, message;
         try {
@@ -142,14 +154,18 @@ inline Napi::Value run_async(Napi::Env env, handle<T> & h, const Napi::Value & k
         } catch (const std::exception & error) {
             code = "NATIVE_FAILURE", message = error.what();
         }
-        post_to_js(e, [&e, deferred, kept, value, code, message, result](Napi::Env env) {
+        post_to_js(e, [&e, &h, deferred, kept, value, code, message, result](Napi::Env env) {
             if (--e.pending == 0) {
                 napi_unref_threadsafe_function(env, e.to_js);
             }
+            const Napi::Value settled = value ? result(env, *value) : js_error(env, code, message).Value();
+            if (--h.pending == 0 && !h.value) {
+                h.thread.stop();
+            }
             if (value) {
-                deferred->Resolve(result(env, *value, kept->Value()));
+                deferred->Resolve(settled);
             } else {
-                deferred->Reject(js_error(env, code, message).Value());
+                deferred->Reject(settled);
             }
         });
     });
@@ -162,12 +178,10 @@ inline Napi::Value create_async(Napi::Env env, const Napi::Value & keep, std::fu
     auto * h      = new handle<T>(environment_of(env));
     auto external = Napi::External<handle<T>>::New(env, h, [](Napi::Env, handle<T> * h) { delete h; });
     external.TypeTag(&handle<T>::tag);
-    auto kept = Napi::Array::New(env, 2);
-    kept.Set(0u, external);
-    kept.Set(1u, keep);
-    return run_async<T, std::shared_ptr<T>>(env, *h, kept, std::move(make),
-        [h](Napi::Env, std::shared_ptr<T> & made, const Napi::Value & kept) -> Napi::Value {
-            h->value = std::move(made);
-            return kept.As<Napi::Array>().Get(0u);
+    auto made = owned_by_js(environment_of(env), Napi::Persistent(external.template As<Napi::Object>()));
+    return run_async<T, std::shared_ptr<T>>(external, keep, std::move(make),
+        [h, made](Napi::Env, std::shared_ptr<T> & value) -> Napi::Value {
+            h->value = std::move(value);
+            return made->Value();
         });
 }

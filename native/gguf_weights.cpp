@@ -21,7 +21,7 @@ ggml_tensor * graph_builder::input(ggml_type type, std::initializer_list<int64_t
     return tensor;
 }
 
-gguf_weights::gguf_weights(const options & o) {
+gguf_weights::gguf_weights(const options & o) : n_threads(o.n_threads) {
     log_take();
     const ggml_backend_dev_t chosen = backends_select(o.device)[0];
     if (chosen) {
@@ -104,6 +104,7 @@ std::vector<float> gguf_weights::floats(const std::string & name, size_t n) cons
 }
 
 std::vector<float> gguf_weights::compute(size_t max_nodes, const std::function<ggml_tensor *(graph_builder &)> & build) {
+    require_threads(n_threads); // ggml starts them anew for each graph
     const size_t room = ggml_tensor_overhead() * max_nodes + ggml_graph_overhead_custom(max_nodes, false);
     std::unique_ptr<ggml_context, free_context> ctx(ggml_init({ room, nullptr, /*no_alloc*/ true }));
     graph_builder builder(ctx.get(), device ? device.get() : cpu.get());

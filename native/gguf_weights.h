@@ -76,6 +76,8 @@ private:
     int64_t key(const std::string & name, gguf_type type) const;
     void    read_tensors(const std::string & path);
 
+    int32_t n_threads;
+
     // In the order of their making: a buffer goes before its backend.
     std::unique_ptr<ggml_backend, free_backend>       device; // null when the CPU is the device
     std::unique_ptr<ggml_backend, free_backend>       cpu;

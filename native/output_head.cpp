@@ -12,6 +12,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
 
@@ -186,12 +187,17 @@ static int32_t count_above(const float * x, int32_t n, float value) {
     return count;
 }
 
-// Rows shared out over threads.
+// Rows shared out over threads, as many as can be started.
 template <typename F>
 static void for_each_row(int32_t n_rows, int32_t n_threads, F work) {
     std::vector<std::thread> threads;
     for (int32_t t = 1; t < n_threads; ++t) {
-        threads.emplace_back([=] { for (int32_t row = t; row < n_rows; row += n_threads) { work(row); } });
+        const auto share = [=] { for (int32_t row = t; row < n_rows; row += n_threads) { work(row); } };
+        try {
+            threads.emplace_back(share);
+        } catch (const std::system_error &) {
+            share();
+        }
     }
     for (int32_t row = 0; row < n_rows; row += n_threads) {
         work(row);

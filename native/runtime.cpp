@@ -9,7 +9,32 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <future>
 #include <numeric>
+#include <system_error>
+#include <thread>
+
+void require_threads(int32_t n_threads) {
+    std::promise<void>       all_there;
+    const auto               ready = all_there.get_future().share();
+    std::vector<std::thread> threads;
+    std::string              problem;
+    try {
+        for (int32_t i = 1; i < n_threads; ++i) {
+            threads.emplace_back([ready] { ready.wait(); });
+        }
+    } catch (const std::system_error & error) {
+        problem = error.what();
+    }
+    all_there.set_value();
+    for (auto & thread : threads) {
+        thread.join();
+    }
+    if (!problem.empty()) {
+        throw coded_error("NATIVE_FAILURE", "no " + std::to_string(n_threads) + " threads could be started (" + problem +
+            "): lower the number of threads, or raise the system's limit");
+    }
+}
 
 model::model(const options & o) : qk_norm(o.qk_norm) {
     auto params = llama_model_default_params();
@@ -138,6 +163,7 @@ context::context(std::shared_ptr<model> shared, const options & o)
     // into as many segments as they have nodes.
     const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
     if (make && o.n_threads > 1) {
+        require_threads(o.n_threads);
         auto pool_params = ggml_threadpool_params_default(o.n_threads);
         threadpool = make(&pool_params);
         if (threadpool) {

@@ -19,6 +19,10 @@ F cpu_function(const char * name) {
     return cpu ? reinterpret_cast<F>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name)) : nullptr;
 }
 
+// ggml aborts the process where it cannot start the threads that it computes on. Throws NATIVE_FAILURE there instead, by
+// starting as many beforehand.
+void require_threads(int32_t n_threads);
+
 // The k best of a row of logits, best first; equal ones by their id.
 void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values);
 
@@ -109,6 +113,8 @@ public:
     void decode(const decode_job & job);
 
     uint32_t n_ctx() const { return llama_n_ctx(handle); }
+
+    const model & model_of() const { return *owner; }
 
     // Layers whose block output the graph of this architecture names, for one hook point.
     std::vector<int32_t> hook_layers(hook_point hook);

@@ -19,7 +19,7 @@ static void keep_log(ggml_log_level level, const char * text, void *) {
     callback(level, text, data);
 }
 
-vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)) {
+vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)), n_threads(o.n_threads) {
     auto params      = mtmd_context_params_default();
     auto devices     = backends_select(o.device);
     params.device    = devices[0];
@@ -117,6 +117,7 @@ static image_chunk read_chunk(mtmd_context * handle, const model & owner, const 
 }
 
 std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uint32_t height) {
+    require_threads(n_threads); // mtmd starts them anew for each picture
     struct free_at_exit {
         mtmd_bitmap *       bitmap;
         mtmd_input_chunks * chunks;

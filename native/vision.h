@@ -47,4 +47,5 @@ public:
 private:
     std::shared_ptr<model> owner;
     mtmd_context *         handle = nullptr;
+    int32_t                n_threads;
 };

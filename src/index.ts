@@ -214,6 +214,7 @@ export {
   SafetensorsFile,
   type TensorInfo,
   type TensorToWrite,
+  type TensorValues,
   writeSafetensors,
 } from './vectors/safetensors.js';
 export { type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';

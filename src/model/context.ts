@@ -337,7 +337,7 @@ export class Context implements AsyncDisposable {
       );
     }
     const { addon } = native();
-    const { info, native: modelHandle } = this.model;
+    const { info } = this.model;
     if (signal?.aborted)
       throw new XpatchError('ABORTED', 'The call was aborted before it began.', { cause: signal.reason });
     const onAbort = () => addon.contextAbort(this.handle, true);
@@ -346,28 +346,31 @@ export class Context implements AsyncDisposable {
       if (signal?.aborted || this.disposing)
         throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
     };
+    // Only what the addon throws: a callback's own error reaches the caller as it is.
+    const compute = async (start: () => Promise<void>) => {
+      requireAlive();
+      try {
+        await start();
+      } catch (error) {
+        throw nativeError(error, 'The call on the context failed');
+      }
+    };
     this.running = true;
-    signal?.addEventListener('abort', onAbort);
     try {
+      signal?.addEventListener('abort', onAbort);
       return await work({
         nUbatch: this.options.nUbatch,
         nLayers: info.nLayers,
         nEmbd: info.nEmbd,
         nEmbdInput: info.nEmbdInput,
         positionsPerEmbedding: info.positionsPerEmbedding,
-        decode: async (job) => {
-          requireAlive();
-          await addon.contextDecode(this.handle, modelHandle, job);
-        },
+        decode: (job) => compute(() => addon.contextDecode(this.handle, job)),
         runTail: async (job) => {
-          requireAlive();
-          await addon.contextLens(this.handle, modelHandle, job);
+          await compute(() => addon.contextLens(this.handle, job));
           requireAlive(); // what is under way cannot be stopped
         },
         textOf: (token) => this.model.detokenize([token]),
       });
-    } catch (error) {
-      throw nativeError(error, 'The call on the context failed');
     } finally {
       signal?.removeEventListener('abort', onAbort);
       this.running = false;

@@ -75,16 +75,22 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   const onAbort = () => {
     abort[0] = 1;
   };
+  let thrown: { error: unknown } | undefined;
+  const onProgress = (fraction: number) => {
+    try {
+      if (!thrown) options.onProgress?.(fraction);
+    } catch (error) {
+      thrown = { error };
+      onAbort();
+    }
+  };
   options.signal?.addEventListener('abort', onAbort);
   let handle: ModelHandle | undefined;
   try {
     const hashing = hashFiles(modelParts(files.model), options.signal);
     hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
-    handle = await addon.modelLoad(
-      { path: files.model, device, gpuLayers, useMmap: true, qkNorm },
-      options.onProgress ?? (() => {}),
-      abort,
-    );
+    handle = await addon.modelLoad({ path: files.model, device, gpuLayers, useMmap: true, qkNorm }, onProgress, abort);
+    if (thrown) throw thrown.error;
     const info = addon.modelInfo(handle);
     if (info.hasEncoder || !info.hasDecoder) {
       throw new XpatchError('ARCHITECTURE_UNSUPPORTED', `'${info.architecture}' is no decoder-only language model.`);
@@ -110,6 +116,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     return model;
   } catch (error) {
     if (handle) await addon.modelDispose(handle);
+    if (thrown) throw thrown.error;
     if (options.signal?.aborted) throw aborted(error);
     throw nativeError(error, `'${files.model}' cannot be loaded`);
   } finally {

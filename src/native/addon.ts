@@ -36,8 +36,8 @@ export interface Addon {
   contextCreate(model: ModelHandle, options: NativeContextOptions): Promise<ContextHandle>;
   contextSize(context: ContextHandle): number;
   contextHookLayers(context: ContextHandle, hook: number): Promise<Int32Array>;
-  contextDecode(context: ContextHandle, model: ModelHandle, job: DecodeJob): Promise<void>;
-  contextLens(context: ContextHandle, model: ModelHandle, job: LensJob): Promise<void>;
+  contextDecode(context: ContextHandle, job: DecodeJob): Promise<void>;
+  contextLens(context: ContextHandle, job: LensJob): Promise<void>;
   contextAbort(context: ContextHandle, on: boolean): void;
   contextDispose(context: ContextHandle): Promise<void>;
 

@@ -21,6 +21,19 @@ export interface TensorToWrite {
   readonly shape: readonly number[];
 }
 
+/** Values of a tensor; F16 and BF16 are widened to 32 bits. */
+export type TensorValues =
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array;
+
 /**
  * A safetensors file (https://huggingface.co/docs/safetensors) opened for reading. `open` reads and checks the header
  * only; each tensor is read when asked for, so a checkpoint of any size costs no more memory than its largest tensor in use.
@@ -85,7 +98,7 @@ export class SafetensorsFile {
    * BigInt arrays.
    * @throws {XpatchError} SAFETENSORS_INVALID when there is no such tensor or the file has shrunk; DISPOSED after `close`
    */
-  async read(name: string) {
+  async read(name: string): Promise<TensorValues> {
     const info = this.#info(name);
     const handle = this.#opened(name);
     if (info.bytes > constants.MAX_LENGTH) {

@@ -29,9 +29,9 @@ async function decodedRows(work: () => Promise<unknown>): Promise<number> {
   const { addon } = native();
   const { contextDecode } = addon;
   let rows = 0;
-  addon.contextDecode = (handle, of, job: DecodeJob) => {
+  addon.contextDecode = (handle, job: DecodeJob) => {
     rows += job.outputs?.length ?? 0;
-    return contextDecode(handle, of, job);
+    return contextDecode(handle, job);
   };
   try {
     await work();

@@ -48,8 +48,7 @@ test('a handle of another kind, a plain object or nothing throws instead of cras
     ['nothing as model', () => addon.modelInfo(undefined as unknown as ModelHandle)],
     ['a context to make a context', () => addon.contextCreate(context as unknown as ModelHandle, contextOptions)],
     ['a context to dispose a model', () => addon.modelDispose(context as unknown as ModelHandle)],
-    ['a model in a decode', () => addon.contextDecode(model as unknown as ContextHandle, model, {})],
-    ['a context in a decode', () => addon.contextDecode(context, context as unknown as ModelHandle, {})],
+    ['a model in a decode', () => addon.contextDecode(model as unknown as ContextHandle, {})],
   ];
   for (const [what, call] of wrong) {
     expect([what, codeOf(call)]).toEqual([what, 'INVALID_ARGUMENT']);
@@ -70,7 +69,6 @@ test('disposed handles throw DISPOSED, in every function that takes them, and ma
     (a) => a.modelIsEnd(model, 1),
     (a) => a.contextCreate(model, contextOptions),
     (a) => a.visionCreate(model, { path: fixture('llava.mmproj.gguf'), device: 'cpu', threads: 1 }),
-    (a) => a.contextDecode(context, model, {}),
   ];
   for (const call of calls) expect(codeOf(() => call(addon))).toBe('DISPOSED');
   expect(addon.contextSize(context)).toBeGreaterThanOrEqual(64); // a context keeps its model alive
@@ -111,7 +109,7 @@ test('a decode whose parts do not fit together is refused', async () => {
     offsets: Float64Array.of(0),
     out: new Float32Array(nEmbd),
   };
-  const bad: [string, Parameters<Addon['contextDecode']>[2]][] = [
+  const bad: [string, Parameters<Addon['contextDecode']>[1]][] = [
     ['positions of another length', { ...row, positions: Int32Array.of(0, 1) }],
     ['tokens of another type', { ...row, tokens: Float32Array.of(5) as unknown as Int32Array }],
     ['a token outside the vocabulary', { ...row, tokens: Int32Array.of(100_000) }],
@@ -127,7 +125,7 @@ test('a decode whose parts do not fit together is refused', async () => {
     ],
   ];
   for (const [what, job] of bad) {
-    const code = await (async () => addon.contextDecode(context, model, job))().then(
+    const code = await (async () => addon.contextDecode(context, job))().then(
       () => 'nothing',
       (error: { code?: string }) => error.code,
     );
@@ -136,7 +134,7 @@ test('a decode whose parts do not fit together is refused', async () => {
       expect.stringMatching(/^(INVALID_ARGUMENT|TOKEN_INVALID|LAYER_OUT_OF_RANGE)$/),
     ]);
   }
-  await addon.contextDecode(context, model, { ...row, clear: true, captures: [capture] });
+  await addon.contextDecode(context, { ...row, clear: true, captures: [capture] });
   expect(capture.out.some((x) => x !== 0)).toBe(true);
   await addon.contextDispose(context);
   await addon.modelDispose(model);

@@ -20,8 +20,8 @@ let decoded: number;
 beforeEach(() => {
   decoded = 0;
   const decode = addon.contextDecode;
-  jest.spyOn(addon, 'contextDecode').mockImplementation(async (context, model, job: DecodeJob) => {
-    await decode(context, model, job);
+  jest.spyOn(addon, 'contextDecode').mockImplementation(async (context, job: DecodeJob) => {
+    await decode(context, job);
     decoded += job.sequences?.length ?? 0;
   });
 });

@@ -104,7 +104,7 @@ describe('norms of queries and keys', () => {
       sequences: Int32Array.of(0, 0),
       outputs: Uint8Array.of(0, 1),
     };
-    await expect(addon.contextDecode(context, model, job)).rejects.toMatchObject({
+    await expect(addon.contextDecode(context, job)).rejects.toMatchObject({
       code: 'HOOK_NOT_FIRED',
       message: expect.stringContaining('queries of layer 0 was applied 0 times'),
     });

@@ -104,10 +104,12 @@ describe('concurrent calls', () => {
     const model = await open();
     const context = await model.createContext({ nCtx: 1024, nUbatch: 16 });
     const prompt = await tokenPrompt(model, 100);
+    const thrown = new TypeError('from the callback');
     const onProgress = () => {
-      throw new Error('from the callback');
+      throw thrown;
     };
-    await expect(context.pass([{ prompt, topK: 1 }], { onProgress })).rejects.toThrow('from the callback');
+    await expect(context.pass([{ prompt, topK: 1 }], { onProgress })).rejects.toBe(thrown);
+    await expect(loadModel(fixture('llava-siglip.gguf'), { ...options, onProgress })).rejects.toBe(thrown);
     expect((await context.pass([{ prompt, topK: 1 }]))[0]?.top).toHaveLength(1);
     await model.dispose();
   });
