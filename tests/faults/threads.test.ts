@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { PACKAGE_ROOT } from '../../scripts/build/layout.mjs';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 
 /** XPATCH_CYCLES=1000 for the long version. */
 const CYCLES = Number(process.env.XPATCH_CYCLES ?? 60);
