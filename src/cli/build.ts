@@ -1,6 +1,7 @@
-import type { CommandModule } from 'yargs';
 import { type BuildMode, buildAddon, MODES } from '../../install/build.mjs';
-import { describeFailure, describeResult, progressPrinter } from '../../install/print.mjs';
+import { describeFailure, describeResult } from '../../install/print.mjs';
+import { defineCommand } from './command.js';
+import { EXIT } from './errors.js';
 
 interface BuildArguments {
   mode?: BuildMode;
@@ -9,10 +10,10 @@ interface BuildArguments {
 }
 
 /** `xpatch build`: makes the native addon again, as the install step does, but fails when it cannot. */
-export const build: CommandModule<unknown, BuildArguments> = {
+export const build = defineCommand<BuildArguments>({
   command: 'build',
   describe: 'Build the native addon for this machine',
-  builder: (yargs) =>
+  options: (yargs) =>
     yargs
       .option('mode', {
         choices: MODES,
@@ -21,23 +22,29 @@ export const build: CommandModule<unknown, BuildArguments> = {
           'Vulkan when their toolkits are there), auto takes the first that works. Defaults to $XPATCH_LLAMA, else auto',
       })
       .option('clean', { type: 'boolean', default: false, describe: 'Compile everything again' })
-      .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
-      .example('$0 build', 'Build what is out of date')
-      .example('$0 build --mode source', 'Compile llama.cpp for this very machine')
-      .example('XPATCH_CMAKE_ARGS="-DGGML_CUDA=OFF" $0 build --mode source', 'The same with settings for CMake'),
-  handler: async ({ mode, clean, json }) => {
-    const progress = progressPrinter(process.stderr);
+      .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' }),
+  examples: [
+    ['Build what is out of date', 'build'],
+    ['Compile llama.cpp for this very machine; settings for CMake are in $XPATCH_CMAKE_ARGS', 'build --mode source'],
+  ],
+  run: async ({ mode, clean, json }, terminal) => {
+    const progress = terminal.progress({ json, quiet: false });
     try {
-      const result = await buildAddon({ mode, clean, onProgress: progress.update });
+      const result = await buildAddon({
+        mode,
+        clean,
+        onProgress: ({ step, percent }) => progress.update(step, percent / 100),
+      });
       progress.done();
-      console.log(json ? JSON.stringify(result, null, 2) : describeResult(result));
+      if (json) terminal.printJson(result);
+      else terminal.print(`${describeResult(result)}\n`);
     } catch (error) {
       progress.done();
       const { name, message, step, hint } = error as Error & { step?: string; hint?: string };
       if (name !== 'BuildError') throw error;
-      if (json) console.log(JSON.stringify({ error: { step, message, hint } }, null, 2));
-      else console.error(describeFailure(error));
-      process.exitCode = 1;
+      if (json) terminal.printJson({ error: { step, message, hint } });
+      else terminal.say(`${describeFailure(error)}\n`);
+      terminal.exitCode = EXIT.failed;
     }
   },
-};
+});

@@ -84,7 +84,7 @@ export class ChatState {
     await context.requireHook(edit.hook);
     this.session.patch = edit;
     this.patch = { vector: vectorRecord(loaded), vectorModel };
-    return [this.describePatch(), ...loaded.notes].join('\nxpatch: ');
+    return [this.describePatch(), ...loaded.notes].join('\n');
   }
 
   private async changePatch(text: string): Promise<string> {

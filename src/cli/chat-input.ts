@@ -1,4 +1,5 @@
 import { createInterface, type Interface } from 'node:readline';
+import type { Terminal } from './terminal.js';
 
 const PROMPT = '> ';
 const MORE = '. ';
@@ -16,9 +17,14 @@ export class ChatInput {
   private warned = false;
   private answer: AbortController | undefined;
 
-  constructor(private readonly terminal: boolean) {
-    const output = terminal ? process.stdout : undefined;
-    this.reader = createInterface({ input: process.stdin, output, terminal, removeHistoryDuplicates: true });
+  constructor(
+    private readonly terminal: Terminal,
+    /** Whether somebody types. */
+    private readonly typed: boolean,
+  ) {
+    const { stdin: input, stdout } = terminal.io;
+    const output = typed ? stdout : undefined;
+    this.reader = createInterface({ input, output, terminal: typed, removeHistoryDuplicates: true });
     this.reader.on('line', (line) => {
       this.warned = false;
       if (this.waiting) this.take(line);
@@ -59,7 +65,7 @@ export class ChatInput {
   private line(prompt: string): Promise<string | undefined> {
     const ready = this.lines.shift();
     if (ready !== undefined || this.closed) return Promise.resolve(ready);
-    if (this.terminal) {
+    if (this.typed) {
       this.reader.setPrompt(prompt);
       this.reader.prompt();
     }
@@ -77,7 +83,7 @@ export class ChatInput {
   private interrupt(): void {
     if (this.answer) {
       // A device that does not stop must not hold the user.
-      if (this.answer.signal.aborted) process.exit(130);
+      if (this.answer.signal.aborted) this.terminal.io.exit(130);
       this.answer.abort(new Error('stopped by Ctrl-C'));
     } else if (this.warned) {
       this.close();
@@ -85,7 +91,7 @@ export class ChatInput {
       this.warned = true;
       this.reader.write(null, { ctrl: true, name: 'e' });
       this.reader.write(null, { ctrl: true, name: 'u' });
-      process.stdout.write('\n(Ctrl-C again, Ctrl-D or /exit ends the chat)\n');
+      this.terminal.print('\n(Ctrl-C again, Ctrl-D or /exit ends the chat)\n');
       this.reader.prompt();
     }
   }

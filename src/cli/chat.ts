@@ -7,14 +7,14 @@ import {
   describeModel,
   type ModelArguments,
   type OutputArguments,
-  printJson,
   requireNotAborted,
   type Session,
   withSession,
 } from './common.js';
-import { reportError, usageError } from './errors.js';
+import { usageError } from './errors.js';
 import { unescapeText } from './options.js';
 import type { PatchArguments } from './patch-options.js';
+import type { Terminal } from './terminal.js';
 
 export interface ChatArguments extends ModelArguments, OutputArguments, PatchArguments {
   system?: string;
@@ -33,9 +33,9 @@ export interface ChatArguments extends ModelArguments, OutputArguments, PatchArg
 const LARGEST_TEMPLATE = 1 << 20;
 
 /** `xpatch run --chat`: a conversation, typed or through a pipe. */
-export async function chat(args: ChatArguments): Promise<void> {
+export async function chat(args: ChatArguments, terminal: Terminal): Promise<void> {
   const template = args.chatTemplate === undefined ? undefined : await readTemplate(args.chatTemplate);
-  await withSession(args, async (opened) => {
+  await withSession(args, terminal, async (opened) => {
     const { ChatSession } = await import('../chat/chat-session.js');
     const { temperature, seed, maxTokens, system } = args;
     const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
@@ -51,22 +51,22 @@ export async function chat(args: ChatArguments): Promise<void> {
 
 async function talk(
   args: ChatArguments,
-  { model, signal, progress, track }: Session,
+  { model, terminal, signal, progress, track }: Session,
   { session, state }: { session: import('../chat/chat-session.js').ChatSession; state: ChatState },
 ): Promise<void> {
   progress.done(); // nothing may be drawn over what is being typed
-  const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY && !args.json);
-  const input = new ChatInput(terminal);
+  const typed = Boolean(terminal.io.stdin.isTTY && terminal.out.isTTY && !args.json);
+  const input = new ChatInput(terminal, typed);
   const end = () => input.close();
   signal.addEventListener('abort', end);
-  if (terminal) progress.note(`talking to ${clean(describeModel(model.identity))}; /help lists commands, Ctrl-D ends`);
+  if (typed) progress.note(`talking to ${describeModel(model.identity)}; /help lists commands, Ctrl-D ends`);
   let turns = 0;
 
   /** False to end. */
   const handle = async (line: string): Promise<boolean> => {
     if (line.startsWith('/') && !line.startsWith('//')) {
       const said = await state.command(line);
-      if (said === CHAT_HELP) process.stderr.write(said);
+      if (said === CHAT_HELP) terminal.say(said);
       else if (said !== undefined) progress.note(said);
       return said !== undefined;
     }
@@ -81,7 +81,7 @@ async function talk(
           onText: (piece) => {
             progress.done();
             streamed += piece;
-            if (!args.json) process.stdout.write(terminal ? clean(piece) : piece);
+            if (!args.json) terminal.print(piece);
           },
           ...(args.json && { onProgress: track('answering') }),
         }),
@@ -90,8 +90,13 @@ async function talk(
     state.pictures = [];
     turns++;
     if (args.json)
-      printTurn(args, turn, { turns, pictures: pictures.map(({ name }) => name), state, model: model.identity });
-    else if (!streamed.endsWith('\n')) process.stdout.write('\n');
+      printTurn(terminal, args, turn, {
+        turns,
+        pictures: pictures.map(({ name }) => name),
+        state,
+        model: model.identity,
+      });
+    else if (!streamed.endsWith('\n')) terminal.print('\n');
     requireNotAborted(signal);
     for (const note of notes(turn)) progress.note(note);
     return true;
@@ -103,10 +108,10 @@ async function talk(
       try {
         if (!(await handle(line))) break;
       } catch (error) {
-        if (!terminal || signal.aborted) throw error; // nobody is there to mend it
+        if (!typed || signal.aborted) throw error; // nobody is there to mend it
         const stopped = error instanceof XpatchError && error.code === 'ABORTED';
         if (stopped) progress.note('stopped before the answer began; the message is not part of the conversation');
-        else reportError(error, { json: false, stack: false });
+        else terminal.report(error, { json: false, stack: false });
       }
     }
     requireNotAborted(signal);
@@ -117,12 +122,13 @@ async function talk(
 }
 
 function printTurn(
+  terminal: Terminal,
   args: ChatArguments,
   { text, tokens, finish, positions, reused, room, interventions }: ChatTurn,
   more: { turns: number; pictures: string[]; state: ChatState; model: Session['model']['identity'] },
 ): void {
   const { temperature, seed } = args;
-  printJson({
+  terminal.printJson({
     turn: more.turns,
     text,
     tokens,
@@ -154,11 +160,6 @@ async function readTemplate(path: string): Promise<string> {
   if (!info.isFile()) throw fail('it is not a file');
   if (info.size > LARGEST_TEMPLATE) throw fail('it is larger than a template can be');
   return readFile(path, 'utf8');
-}
-
-/** Text of a model or a file on a terminal: no control characters but line ends and tabs. */
-function clean(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => (/[\n\t]/.test(character) ? character : '\uFFFD'));
 }
 
 /** Checks what does not belong to a chat. */

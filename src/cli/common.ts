@@ -3,10 +3,11 @@ import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { ModelIdentity, Progress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
+import { printable } from '../util/printable.js';
 import { type FetchEvents, fetchModel } from './fetch-model.js';
-import { interruptSignal } from './interrupt.js';
 import { textOption, wholeOption } from './options.js';
-import { ProgressLine } from './progress.js';
+import type { ProgressLine } from './progress.js';
+import type { Terminal } from './terminal.js';
 
 /** What every command that runs a model takes. */
 export interface ModelArguments {
@@ -86,6 +87,7 @@ export function outputOptions<T>(yargs: Argv<T>): Argv<T & OutputArguments> {
 export interface Session {
   model: Model;
   context: Context;
+  terminal: Terminal;
   signal: AbortSignal;
   progress: ProgressLine;
   /** An `onProgress` that shows its fraction under a label. */
@@ -114,9 +116,10 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
 }
 
 /** Shows a download and the loading of a model on a line of progress. */
-export function fetchEvents(signal: AbortSignal, progress: ProgressLine): FetchEvents {
+export function fetchEvents(terminal: Terminal, progress: ProgressLine): FetchEvents {
   return {
-    signal,
+    signal: terminal.signal,
+    onKept: (wayOn) => terminal.explainInterrupt(wayOn),
     onDoing: (what, fraction, detail) => progress.update(what, fraction, detail),
     onNote: (text) => progress.note(text),
   };
@@ -125,17 +128,18 @@ export function fetchEvents(signal: AbortSignal, progress: ProgressLine): FetchE
 /** Loads the model, makes a context, does the work, and frees both, whatever happens. */
 export async function withSession<T>(
   args: ModelArguments & OutputArguments,
+  terminal: Terminal,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
-  const signal = interruptSignal();
-  const progress = new ProgressLine(!args.json && !args.quiet);
+  const { signal } = terminal;
+  const progress = terminal.progress(args);
   const track = (label: string) => (p: Progress) => progress.update(label, p.total > 0 ? p.done / p.total : undefined);
   let model: Model | undefined;
   try {
-    model = await openModel(args, fetchEvents(signal, progress));
+    model = await openModel(args, fetchEvents(terminal, progress));
     const { nCtx, nUbatch, flashAttention } = args;
     const context = await model.createContext({ nCtx, nUbatch, flashAttention });
-    return await work({ model, context, signal, progress, track });
+    return await work({ model, context, terminal, signal, progress, track });
   } finally {
     progress.done();
     await model?.dispose();
@@ -149,9 +153,5 @@ export function requireNotAborted(signal: AbortSignal): void {
 
 /** How a model is named to a reader. */
 export function describeModel({ name, architecture }: ModelIdentity): string {
-  return name || `a model of architecture ${architecture}`;
-}
-
-export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value)}\n`);
+  return printable(name) || `a model of architecture ${printable(architecture)}`;
 }

@@ -1,14 +1,14 @@
 import { basename } from 'node:path';
-import type { Argv, CommandModule } from 'yargs';
 import type { CheckOptions, TaskCheck } from '../tasks/check.js';
 import type { FirstToken } from '../tasks/findings.js';
 import { isTaskFile } from '../tasks/task.js';
-import { fetchEvents, type OutputArguments, openModel, outputOptions, printJson } from './common.js';
+import { defineCommand, defineGroup } from './command.js';
+import { fetchEvents, type OutputArguments, openModel, outputOptions } from './common.js';
 import { EXIT, usageError } from './errors.js';
-import { interruptSignal } from './interrupt.js';
-import { textOption, withExamples } from './options.js';
+import { textOption } from './options.js';
 import { requireWritable } from './output-file.js';
-import { ProgressLine } from './progress.js';
+import type { ProgressLine } from './progress.js';
+import type { Terminal } from './terminal.js';
 
 interface CheckArguments extends OutputArguments {
   files: string[];
@@ -31,33 +31,31 @@ const MODEL = textOption('model', 'Model, as elsewhere, whose tokenizer tells wh
   alias: 'm',
 });
 
-const check: CommandModule<unknown, CheckArguments> = {
+const check = defineCommand<CheckArguments>({
   command: 'check <files..>',
   describe: 'Find what would stop an experiment on a task or spoil its numbers',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(yargs)
-        .positional('files', {
-          type: 'string',
-          array: true,
-          demandOption: true,
-          describe: 'Task files, or shipped tasks by name',
-        })
-        .option('model', MODEL)
-        .option('images-root', textOption('images-root', "Folder that image paths start from. Defaults to the file's"))
-        .option('style', textOption('style', 'Drawing style of a shipped task. Defaults to twemoji')),
-      [
-        ['A task of your own', 'data check capitals.json --images-root flags'],
-        ['Shipped tasks, with the answers that a tokenizer begins alike', 'data check food-color animal-latin -m demo'],
-      ],
-    ) as Argv<unknown> as Argv<CheckArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    outputOptions(yargs)
+      .positional('files', {
+        type: 'string',
+        array: true,
+        demandOption: true,
+        describe: 'Task files, or shipped tasks by name',
+      })
+      .option('model', MODEL)
+      .option('images-root', textOption('images-root', "Folder that image paths start from. Defaults to the file's"))
+      .option('style', textOption('style', 'Drawing style of a shipped task. Defaults to twemoji')),
+  examples: [
+    ['A task of your own', 'data check capitals.json --images-root flags'],
+    ['Shipped tasks, with the answers that a tokenizer begins alike', 'data check food-color animal-latin -m demo'],
+  ],
+  run: async (args, terminal) => {
     const { imagesRoot, style } = args;
     const files = args.files.map(String);
     if (imagesRoot !== undefined && !files.some(isTaskFile))
       throw usageError('--images-root has no effect on shipped tasks.');
     if (style !== undefined && files.every(isTaskFile)) throw usageError('--style has no effect on task files.');
-    const checks = await withTokens(args, async (options, progress) => {
+    const checks = await withTokens(args, terminal, async (options, progress) => {
       const { checkTask } = await import('../tasks/check.js');
       const done: TaskCheck[] = [];
       for (const file of files) {
@@ -68,44 +66,42 @@ const check: CommandModule<unknown, CheckArguments> = {
       return done;
     });
     const ok = checks.every(isGood);
-    if (args.json) printJson({ ok, checks });
-    else process.stdout.write((await Promise.all(checks.map(describe))).join('\n'));
-    if (!ok) process.exitCode = EXIT.failed;
+    if (args.json) terminal.printJson({ ok, checks });
+    else terminal.print((await Promise.all(checks.map(describe))).join('\n'));
+    if (!ok) terminal.exitCode = EXIT.failed;
   },
-};
+});
 
-const importCommand: CommandModule<unknown, ImportArguments> = {
+const importCommand = defineCommand<ImportArguments>({
   command: 'import <file>',
   describe: "Make a task file of the paper's data or of picture questions, and check it",
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(yargs)
-        .positional('file', {
-          type: 'string',
-          demandOption: true,
-          describe: 'JSON list of input, output, image, or of image, question, answer',
-        })
-        .option('images', textOption('images', 'Folder that its image paths start from', { demandOption: true }))
-        .option('output', textOption('output', 'Task file to write', { alias: 'o', demandOption: true }))
-        .option('model', MODEL)
-        .option('instruction', textOption('instruction', 'Instruction of the task, ending in a colon'))
-        .option('question', textOption('question', 'The task as a question; chooses among those of the file'))
-        .option('domain', textOption('domain', 'What the inputs are. Tasks of one domain share their inputs')),
-      [
-        [
-          "The paper's data",
-          'data import country_capital.json --images flags --instruction "The capital city of the country:" -o capital.json',
-        ],
-        [
-          'One question about many pictures',
-          'data import vqa.json --images photos --question "What animal is this?" -o animals.json',
-        ],
-      ],
-    ) as Argv<unknown> as Argv<ImportArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    outputOptions(yargs)
+      .positional('file', {
+        type: 'string',
+        demandOption: true,
+        describe: 'JSON list of input, output, image, or of image, question, answer',
+      })
+      .option('images', textOption('images', 'Folder that its image paths start from', { demandOption: true }))
+      .option('output', textOption('output', 'Task file to write', { alias: 'o', demandOption: true }))
+      .option('model', MODEL)
+      .option('instruction', textOption('instruction', 'Instruction of the task, ending in a colon'))
+      .option('question', textOption('question', 'The task as a question; chooses among those of the file'))
+      .option('domain', textOption('domain', 'What the inputs are. Tasks of one domain share their inputs')),
+  examples: [
+    [
+      "The paper's data",
+      'data import country_capital.json --images flags --instruction "The capital city of the country:" -o capital.json',
+    ],
+    [
+      'One question about many pictures',
+      'data import vqa.json --images photos --question "What animal is this?" -o animals.json',
+    ],
+  ],
+  run: async (args, terminal) => {
     const { file, images, output, instruction, question, domain } = args;
     await requireWritable(output, [String(file)]);
-    const result = await withTokens(args, async (options, progress) => {
+    const result = await withTokens(args, terminal, async (options, progress) => {
       const { importTask } = await import('../tasks/import.js');
       const fields = { ...(domain !== undefined && { domain }), ...(instruction !== undefined && { instruction }) };
       return importTask(String(file), {
@@ -117,35 +113,35 @@ const importCommand: CommandModule<unknown, ImportArguments> = {
         onProgress: (p) => progress.update('checking pictures', p.done / p.total),
       });
     });
-    if (args.json) printJson({ ok: isGood(result), ...result });
-    else process.stdout.write(`${await describe(result)}\nWritten to ${output}\n`);
-    if (!isGood(result)) process.exitCode = EXIT.failed;
+    if (args.json) terminal.printJson({ ok: isGood(result), ...result });
+    else terminal.print(`${await describe(result)}\nWritten to ${output}\n`);
+    if (!isGood(result)) terminal.exitCode = EXIT.failed;
   },
-};
+});
 
 /** `xpatch data`: task files. */
-export const data: CommandModule = {
+export const data = defineGroup({
   command: 'data',
   describe: 'Check task files, and import the data of others',
-  builder: (yargs) =>
-    withExamples(yargs.command([check, importCommand] as unknown as CommandModule[]), [
-      ['A task of your own', 'data check capitals.json --images-root flags'],
-      ["The paper's data", 'data import country_capital.json --images flags -o capitals.json'],
-    ]).demandCommand(1, 'Name a command: check or import.'),
-  handler: () => undefined,
-};
+  subcommands: [check, importCommand],
+  examples: [
+    ['A task of your own', 'data check capitals.json --images-root flags'],
+    ["The paper's data", 'data import country_capital.json --images flags -o capitals.json'],
+  ],
+});
 
 /** Runs a check with the tokenizer of a model, when one was named. */
 async function withTokens<T>(
-  { model: source, json, quiet }: OutputArguments & { model?: string },
+  { model: source, ...output }: OutputArguments & { model?: string },
+  terminal: Terminal,
   work: (options: Pick<CheckOptions, 'firstToken' | 'signal'>, progress: ProgressLine) => Promise<T>,
 ): Promise<T> {
-  const signal = interruptSignal();
-  const progress = new ProgressLine(!json && !quiet);
+  const { signal } = terminal;
+  const progress = terminal.progress(output);
   try {
     if (source === undefined) return await work({ signal }, progress);
     const { tokensAfterDelimiter } = await import('../tasks/token-classes.js');
-    await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(signal, progress));
+    await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(terminal, progress));
     const firstToken: FirstToken = (answer) => {
       const [first] = tokensAfterDelimiter(model, answer);
       return first === undefined ? undefined : model.detokenize([first]);

@@ -1,4 +1,3 @@
-import type { Argv, CommandModule } from 'yargs';
 import { resolveLayers } from '../model/pass.js';
 import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
 import { tableToText } from '../report/tables.js';
@@ -12,19 +11,19 @@ import {
 import { requireModalities } from '../studies/modalities.js';
 import type { TaskSpec } from '../tasks/prompts.js';
 import { listTasks, loadTask } from '../tasks/task.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   type Session,
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
 import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
-import { parseLayers, repeatedOption, textOption, wholeOption, withExamples } from './options.js';
+import { parseLayers, repeatedOption, textOption, wholeOption } from './options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 import { type LoadedVector, loadVector, requireFit } from './vector-file.js';
@@ -39,32 +38,27 @@ interface DecodeArguments extends ModelArguments, OutputArguments, ReportArgumen
 const SPECS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
 
 /** `xpatch decode`: task vectors as words. */
-export const decode: CommandModule<unknown, DecodeArguments> = {
+export const decode = defineCommand<DecodeArguments>({
   command: 'decode',
   describe: 'Decode task vectors of text, images and instructions into words',
-  builder: (yargs) =>
-    withExamples(
-      experimentOptions(
-        reportOptions(outputOptions(modelOptions(yargs)), 'decode'),
-        'Prompts whose mean is a vector. Defaults to 30',
+  options: (yargs) =>
+    experimentOptions(
+      reportOptions(outputOptions(modelOptions(yargs)), 'decode'),
+      'Prompts whose mean is a vector. Defaults to 30',
+    )
+      .option('specs', textOption('specs', 'text, image, instruction. Defaults to what the model can read'))
+      .option(
+        'layers',
+        textOption('layers', 'all, or block outputs such as 4,7. Defaults to 18/32 of the depth and the best one'),
       )
-        .option('specs', textOption('specs', 'text, image, instruction. Defaults to what the model can read'))
-        .option(
-          'layers',
-          textOption('layers', 'all, or block outputs such as 4,7. Defaults to 18/32 of the depth and the best one'),
-        )
-        .option('top', wholeOption('top', 1, 'Best tokens of each vector', { default: 5 }))
-        .option('vector', repeatedOption('Decode this file of extract or capture instead; repeat for more'))
-        .group(['specs', 'layers', 'top', 'vector', 'output'], 'Decoding:'),
-      [
-        ['All tasks, all kinds of vectors', 'decode -m demo'],
-        [
-          'Every layer of two saved vectors',
-          'decode -m demo --vector a.safetensors --vector b.safetensors --layers all',
-        ],
-      ],
-    ) as Argv<unknown> as Argv<DecodeArguments>,
-  handler: async (args) => {
+      .option('top', wholeOption('top', 1, 'Best tokens of each vector', { default: 5 }))
+      .option('vector', repeatedOption('Decode this file of extract or capture instead; repeat for more'))
+      .group(['specs', 'layers', 'top', 'vector', 'output'], 'Decoding:'),
+  examples: [
+    ['All tasks, all kinds of vectors', 'decode -m demo'],
+    ['Every layer of two saved vectors', 'decode -m demo --vector a.safetensors --vector b.safetensors --layers all'],
+  ],
+  run: async (args, terminal) => {
     const tasks = await parseTasks(args.tasks);
     const wanted = args.specs === undefined ? undefined : parseNames('specs', args.specs, SPECS);
     const chosen = args.layers === undefined ? undefined : parseLayers(args.layers);
@@ -74,7 +68,7 @@ export const decode: CommandModule<unknown, DecodeArguments> = {
     }
     const files: LoadedVector[] = [];
     for (const file of args.vector ?? []) files.push(await loadVector(file));
-    await withSession(args, async (session) => {
+    await withSession(args, terminal, async (session) => {
       const { model, progress } = session;
       const { nLayers, nVocab } = model.info;
       if (chosen) resolveLayers(chosen, nLayers);
@@ -107,19 +101,17 @@ export const decode: CommandModule<unknown, DecodeArguments> = {
       await run.finish(decodingReport(decodings, layers, nVocab, { title, notes, provenance: run.provenance }));
       const statements = decodingStatements(decodings);
       if (args.json) {
-        printJson({ folder: run.folder, model: model.identity, options, layers, statements, decodings });
+        terminal.printJson({ folder: run.folder, model: model.identity, options, layers, statements, decodings });
       } else {
         const tables = layers.map(({ layer, why }) => {
           const table = decodingTable(decodings, layer, nVocab);
           return tableToText(why === undefined ? table : { ...table, title: `${table.title}, ${why}` });
         });
-        process.stdout.write(
-          `${tables.join('\n')}\n${statements.map((line) => `${line}\n`).join('')}\n${run.summary()}`,
-        );
+        terminal.print(`${tables.join('\n')}\n${statements.map((line) => `${line}\n`).join('')}\n${run.summary()}`);
       }
     });
   },
-};
+});
 
 /** Saved vectors; one of a shipped task has the ranks of its task word and answers too. */
 async function decodeFiles(

@@ -1,16 +1,15 @@
 import { fork } from 'node:child_process';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Argv, CommandModule } from 'yargs';
 import { findLlama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
 import type { Device } from '../native/addon.js';
-import { fetchEvents, type OutputArguments, outputOptions, printJson, requireNotAborted } from './common.js';
+import { defineCommand } from './command.js';
+import { fetchEvents, type OutputArguments, outputOptions, requireNotAborted } from './common.js';
 import type { ChildMessage, NativeReport } from './doctor-child.js';
 import { EXIT } from './errors.js';
 import { fetchModel } from './fetch-model.js';
-import { interruptSignal } from './interrupt.js';
-import { textOption, withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
+import { textOption } from './options.js';
+import type { ProgressLine } from './progress.js';
 import type { Check, SelfTestOptions } from './self-test.js';
 
 type DoctorArguments = OutputArguments & SelfTestOptions;
@@ -26,34 +25,32 @@ interface Diagnosis {
 }
 
 /** `xpatch doctor`: whether the installation works, and what to do when it does not. */
-export const doctor: CommandModule<unknown, DoctorArguments> = {
+export const doctor = defineCommand<DoctorArguments>({
   command: 'doctor',
   describe: 'Check the installation: versions, devices, and a self-test',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(yargs)
-        .option('model', textOption('model', 'Model of the self-test', { alias: 'm', default: 'demo' }))
-        .option('mmproj', textOption('mmproj', 'Its picture encoder. Defaults to that of a shipped model'))
-        .option('device', textOption('device', 'auto, cpu, or a device as listed', { default: 'auto' })),
-      [
-        ['Check everything', 'doctor'],
-        ['The same with the self-test on one device', 'doctor --device Vulkan0'],
-        ['For a bug report', 'doctor --json'],
-      ],
-    ) as Argv<unknown> as Argv<DoctorArguments>,
-  handler: async ({ model, mmproj, device, json, quiet }) => {
-    const progress = new ProgressLine(!json && !quiet);
+  options: (yargs) =>
+    outputOptions(yargs)
+      .option('model', textOption('model', 'Model of the self-test', { alias: 'm', default: 'demo' }))
+      .option('mmproj', textOption('mmproj', 'Its picture encoder. Defaults to that of a shipped model'))
+      .option('device', textOption('device', 'auto, cpu, or a device as listed', { default: 'auto' })),
+  examples: [
+    ['Check everything', 'doctor'],
+    ['The same with the self-test on one device', 'doctor --device Vulkan0'],
+    ['For a bug report', 'doctor --json'],
+  ],
+  run: async ({ model, mmproj, device, json, quiet }, terminal) => {
+    const progress = terminal.progress({ json, quiet });
     // A shipped model is looked at by the child: doctor has to say what is wrong with it.
     const files =
-      model === 'demo' ? { model, mmproj } : await fetchModel(model, mmproj, fetchEvents(interruptSignal(), progress));
-    const diagnosis = await diagnose({ ...files, device }, progress);
-    if (json) printJson(diagnosis);
-    else process.stdout.write(describe(diagnosis));
-    if (!diagnosis.ok) process.exitCode = EXIT.failed;
+      model === 'demo' ? { model, mmproj } : await fetchModel(model, mmproj, fetchEvents(terminal, progress));
+    const diagnosis = await diagnose({ ...files, device }, progress, terminal.signal);
+    if (json) terminal.printJson(diagnosis);
+    else terminal.print(describe(diagnosis));
+    if (!diagnosis.ok) terminal.exitCode = EXIT.failed;
   },
-};
+});
 
-async function diagnose(options: SelfTestOptions, progress: ProgressLine): Promise<Diagnosis> {
+async function diagnose(options: SelfTestOptions, progress: ProgressLine, signal: AbortSignal): Promise<Diagnosis> {
   const llama = findLlama(PACKAGE_ROOT);
   const diagnosis: Diagnosis = {
     ok: false,
@@ -71,7 +68,6 @@ async function diagnose(options: SelfTestOptions, progress: ProgressLine): Promi
   const { checks } = diagnosis;
   let stage = 'start';
   let done = false;
-  const signal = interruptSignal();
   const child = fork(fileURLToPath(new URL('./doctor-child.js', import.meta.url)), [JSON.stringify(options)], {
     execArgv: ['--no-warnings'], // what they say is in the report
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],

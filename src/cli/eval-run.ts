@@ -2,12 +2,11 @@ import { existsSync } from 'node:fs';
 import type { LoadedExperiment } from '../experiment/config.js';
 import type { Shard } from '../experiment/shard.js';
 import type { ExperimentProgress } from '../experiment/types.js';
-import { type ModelArguments, type OutputArguments, printJson } from './common.js';
+import type { ModelArguments, OutputArguments } from './common.js';
 import type { ChildMessage, EvalResult } from './eval-protocol.js';
-import { explainInterrupt, interruptSignal } from './interrupt.js';
-import { ProgressLine } from './progress.js';
 import { duration, RunRate } from './run-rate.js';
 import { type EvalEvent, supervise } from './supervise.js';
+import type { Terminal } from './terminal.js';
 
 export interface EvalWork {
   readonly loaded: LoadedExperiment;
@@ -32,14 +31,15 @@ const EVENT_MS = 1000;
  */
 export async function runEval(
   args: ModelArguments & OutputArguments,
+  terminal: Terminal,
   work: EvalWork,
 ): Promise<EvalResult | PlanResult> {
   const { folder, loaded, memory, shard, resume } = work;
-  const signal = interruptSignal();
-  const line = new ProgressLine(!args.json && !args.quiet);
+  const { signal } = terminal;
+  const line = terminal.progress(args);
   // A plan is one object, with its notes in it.
   const emit = (event: string, fields: object) => {
-    if (args.json && work.events && folder !== undefined) printJson({ event, ...fields });
+    if (args.json && work.events && folder !== undefined) terminal.printJson({ event, ...fields });
   };
   const [asked, worked] = [new RunRate(), new RunRate()];
   let eventAt = 0;
@@ -93,7 +93,7 @@ export async function runEval(
   signal.addEventListener('abort', () => {
     if (folder === undefined) return;
     const begun = existsSync(folder);
-    if (begun) explainInterrupt(`The answers so far are in ${folder}; go on with: ${resume}`);
+    if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; go on with: ${resume}`);
     line.note('finishing the batch in hand; Ctrl-C again stops at once');
   });
   try {

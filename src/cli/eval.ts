@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Argv, CommandModule } from 'yargs';
 import { loadExperiment } from '../experiment/config.js';
 import { PRESETS } from '../experiment/presets.js';
 import { MANIFEST_FILE } from '../experiment/run-folder.js';
@@ -8,13 +7,15 @@ import { parseShard } from '../experiment/shard.js';
 import { findEntry } from '../hub/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { XpatchError } from '../util/errors.js';
-import { type ModelArguments, modelOptions, type OutputArguments, outputOptions, printJson } from './common.js';
+import { defineCommand } from './command.js';
+import { type ModelArguments, modelOptions, type OutputArguments, outputOptions } from './common.js';
 import { usageError } from './errors.js';
 import type { EvalResult } from './eval-protocol.js';
 import { type PlanResult, runEval } from './eval-run.js';
-import { repeatedOption, textOption, withExamples } from './options.js';
-import { commandLine, timestamp } from './report-run.js';
+import { repeatedOption, textOption } from './options.js';
+import { timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
+import type { Terminal } from './terminal.js';
 
 interface EvalArguments extends ModelArguments, OutputArguments {
   experiment?: string;
@@ -27,50 +28,48 @@ interface EvalArguments extends ModelArguments, OutputArguments {
 }
 
 /** `xpatch eval`: an experiment of a preset or of a config file. */
-export const evaluate: CommandModule<unknown, EvalArguments> = {
+export const evaluate = defineCommand<EvalArguments>({
   command: 'eval [experiment]',
   describe: 'Run an experiment: a preset or a config file; without one, list the presets',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(modelOptions(yargs, ''))
-        .option('json', {
-          type: 'boolean',
-          default: false,
-          describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
-        })
-        .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
-        .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
-        .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
-        .option('memory', textOption('memory', 'Bound of the contexts beside the weights, such as 2G or 500M'))
-        .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
-        .option(
+  options: (yargs) =>
+    outputOptions(modelOptions(yargs, ''))
+      .option('json', {
+        type: 'boolean',
+        default: false,
+        describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
+      })
+      .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
+      .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
+      .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
+      .option('memory', textOption('memory', 'Bound of the contexts beside the weights, such as 2G or 500M'))
+      .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
+      .option(
+        'output',
+        textOption(
           'output',
-          textOption(
-            'output',
-            'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
-            {
-              alias: 'o',
-            },
-          ),
-        )
-        .option('resume', {
-          type: 'boolean',
-          default: true,
-          describe: 'Go on with the run in the folder of --output; --no-resume refuses one that is there',
-        })
-        .group(['set', 'plan', 'memory', 'shard', 'output', 'resume'], 'Experiment:'),
-      [
-        ['The presets', 'eval'],
-        ["The paper's main table", 'eval main -m demo'],
-        ['Smaller', 'eval main -m demo --set "seeds=[1]" --set test=20'],
-        ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
-        ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
-      ],
-    ) as Argv<unknown> as Argv<EvalArguments>,
-  handler: async (args) => {
+          'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
+          {
+            alias: 'o',
+          },
+        ),
+      )
+      .option('resume', {
+        type: 'boolean',
+        default: true,
+        describe: 'Go on with the run in the folder of --output; --no-resume refuses one that is there',
+      })
+      .group(['set', 'plan', 'memory', 'shard', 'output', 'resume'], 'Experiment:'),
+  examples: [
+    ['The presets', 'eval'],
+    ["The paper's main table", 'eval main -m demo'],
+    ['Smaller', 'eval main -m demo --set "seeds=[1]" --set test=20'],
+    ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
+    ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
+  ],
+  run: async (args, terminal) => {
     const { experiment: source, json } = args;
     if (source === undefined) {
-      listPresets(json);
+      listPresets(terminal, json);
       return;
     }
     if (args.model === '')
@@ -88,29 +87,29 @@ export const evaluate: CommandModule<unknown, EvalArguments> = {
     const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
     const shard = args.shard === undefined ? undefined : parseShard(args.shard);
     const folder = args.plan ? undefined : (args.output ?? `xpatch-eval-${loaded.experiment.name}-${timestamp()}`);
-    const resume = commandWith(folder);
-    const result = await runEval(args, { loaded, folder, memory, shard, resume, events: true });
-    if ('plan' in result) printPlan(result, json);
-    else printResult(result, json);
+    const resume = commandWith(terminal, folder);
+    const result = await runEval(args, terminal, { loaded, folder, memory, shard, resume, events: true });
+    if ('plan' in result) printPlan(terminal, result, json);
+    else printResult(terminal, result, json);
   },
-};
+});
 
-function listPresets(json: boolean): void {
+function listPresets(terminal: Terminal, json: boolean): void {
   const presets = Object.entries(PRESETS).map(([name, { title, shows }]) => ({ name, title, shows }));
   if (json) {
-    printJson({ presets });
+    terminal.printJson({ presets });
     return;
   }
   const width = Math.max(...presets.map(({ name }) => name.length));
   const lines = presets.map(({ name, shows }) => `  ${name.padEnd(width)}  ${shows}`);
-  process.stdout.write(
+  terminal.print(
     `Presets of xpatch eval:\n${lines.join('\n')}\n\nRun one with \`xpatch eval NAME -m MODEL\`; --plan says what it takes.\n`,
   );
 }
 
-function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: boolean): void {
+function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: PlanResult, json: boolean): void {
   if (json) {
-    printJson({ event: 'plan', plan, experiment, estimate, notes });
+    terminal.printJson({ event: 'plan', plan, experiment, estimate, notes });
     return;
   }
   const { queries, vectors, pictures, passes, tokens, newTokens, longest, warnings, model } = plan;
@@ -134,12 +133,12 @@ function printPlan({ plan, experiment, estimate, notes }: PlanResult, json: bool
     `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,
     ...warnings.map((text) => `Warning: ${text}`),
   ];
-  process.stdout.write(`${lines.join('\n')}\n`);
+  terminal.print(`${lines.join('\n')}\n`);
 }
 
-function printResult(result: EvalResult, json: boolean): void {
+function printResult(terminal: Terminal, result: EvalResult, json: boolean): void {
   if (json) {
-    printJson({ event: 'done', ...result });
+    terminal.printJson({ event: 'done', ...result });
     return;
   }
   // Those that answer the question of the experiment; the page has all of them.
@@ -148,7 +147,7 @@ function printResult(result: EvalResult, json: boolean): void {
   const more = result.tables.filter((table) => !shown.includes(table)).map(({ name }) => name);
   const texts = shown.map(({ table }) => `${tableToText(table)}\n`);
   const others = more.length > 0 ? `More tables: ${more.join(', ')} in ${join(result.folder, 'tables')}\n` : '';
-  process.stdout.write(`${texts.join('')}${others}Report: ${result.report}\n`);
+  terminal.print(`${texts.join('')}${others}Report: ${result.report}\n`);
 }
 
 /** `2G`, `500M`, `1048576`: K, M and G are powers of 1024. */
@@ -160,13 +159,13 @@ export function parseBytes(text: string): number {
 }
 
 /** The command line as it was given, with the folder in it, so that it goes on with the run. */
-export function commandWith(folder: string | undefined): string {
+export function commandWith(terminal: Terminal, folder: string | undefined): string {
   // What goes on with a run must not refuse it.
   const isResume = (arg: string | undefined) => /^--(no-)?resume(=|$)/.test(arg ?? '');
-  const given = process.argv
-    .slice(2)
-    .filter((arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)));
+  const given = terminal.args.filter(
+    (arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)),
+  );
   const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
   const args = folder === undefined || named ? given : [...given, '-o', folder];
-  return commandLine(args);
+  return terminal.commandLine(args);
 }

@@ -1,4 +1,3 @@
-import type { Argv, CommandModule } from 'yargs';
 import { resolveLayers } from '../model/pass.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../report/evolution.js';
 import { tableToText } from '../report/tables.js';
@@ -7,18 +6,18 @@ import { type EvolutionCell, runEvolution } from '../studies/evolution.js';
 import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../studies/evolution-classes.js';
 import { requireModalities } from '../studies/modalities.js';
 import type { Modality } from '../tasks/prompts.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
 import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
-import { parseLayers, textOption, withExamples } from './options.js';
+import { parseLayers, textOption } from './options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 
@@ -29,43 +28,41 @@ interface EvolutionArguments extends ModelArguments, OutputArguments, ReportArgu
 }
 
 /** `xpatch evolution`: what the last delimiter says, from input to task to answer. */
-export const evolution: CommandModule<unknown, EvolutionArguments> = {
+export const evolution = defineCommand<EvolutionArguments>({
   command: 'evolution',
   describe: 'Follow input token, task word and answer through the layers',
-  builder: (yargs) =>
-    withExamples(
-      experimentOptions(
-        reportOptions(outputOptions(modelOptions(yargs)), 'evolution'),
-        'Different prompts a task and modality. Defaults to 100',
+  options: (yargs) =>
+    experimentOptions(
+      reportOptions(outputOptions(modelOptions(yargs)), 'evolution'),
+      'Different prompts a task and modality. Defaults to 100',
+    )
+      .option(
+        'modalities',
+        textOption('modalities', 'text, image or both with a comma. Defaults to what the model can read'),
       )
-        .option(
-          'modalities',
-          textOption('modalities', 'text, image or both with a comma. Defaults to what the model can read'),
-        )
-        .option(
-          'classes',
-          textOption('classes', 'Classes of tokens that the curves compare; NAME=WORD/WORD makes one of your own', {
-            default: EVOLUTION_CLASSES.join(','),
-          }),
-        )
-        .option(
-          'layers',
-          textOption('layers', 'Layers of the pies, such as 2,4,7. Defaults to a quarter, five eighths and the end'),
-        )
-        .group(['modalities', 'classes', 'layers', 'output'], 'Evolution:'),
-      [
-        ['All tasks, text and pictures', 'evolution -m demo'],
-        ['A first look', 'evolution -m demo --tasks country-capital --prompts 30'],
-        ['The three classes of the paper only', 'evolution -m model.gguf --classes input,task,answer'],
-        ['With a class of your own', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
-      ],
-    ) as Argv<unknown> as Argv<EvolutionArguments>,
-  handler: async (args) => {
+      .option(
+        'classes',
+        textOption('classes', 'Classes of tokens that the curves compare; NAME=WORD/WORD makes one of your own', {
+          default: EVOLUTION_CLASSES.join(','),
+        }),
+      )
+      .option(
+        'layers',
+        textOption('layers', 'Layers of the pies, such as 2,4,7. Defaults to a quarter, five eighths and the end'),
+      )
+      .group(['modalities', 'classes', 'layers', 'output'], 'Evolution:'),
+  examples: [
+    ['All tasks, text and pictures', 'evolution -m demo'],
+    ['A first look', 'evolution -m demo --tasks country-capital --prompts 30'],
+    ['The three classes of the paper only', 'evolution -m model.gguf --classes input,task,answer'],
+    ['With a class of your own', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
+  ],
+  run: async (args, terminal) => {
     const tasks = await parseTasks(args.tasks);
     const classes = parseClasses(args.classes);
     const wanted = args.modalities === undefined ? undefined : parseNames('modalities', args.modalities, MODALITIES);
     const chosen = args.layers === undefined ? undefined : parseLayers(args.layers);
-    await withSession(args, async (session) => {
+    await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress } = session;
       const modalities = wanted ?? (model.hasVision ? MODALITIES : ['text' as const]);
       requireModalities(model, modalities);
@@ -104,13 +101,13 @@ export const evolution: CommandModule<unknown, EvolutionArguments> = {
         const { folder } = run;
         const crossings = crossingsTable(findings);
         const results = cells.map((cell) => summaryOf(cell, pieLayers));
-        printJson({ folder, model: model.identity, options, statements, crossings, cells: results, sets });
+        terminal.printJson({ folder, model: model.identity, options, statements, crossings, cells: results, sets });
       } else {
-        process.stdout.write(`${tableToText(crossingsTable(findings))}\n${statements.join('\n')}\n\n${run.summary()}`);
+        terminal.print(`${tableToText(crossingsTable(findings))}\n${statements.join('\n')}\n\n${run.summary()}`);
       }
     });
   },
-};
+});
 
 const MODALITIES: readonly Modality[] = ['text', 'image'];
 

@@ -1,20 +1,19 @@
-import type { Argv, CommandModule } from 'yargs';
 import type { ReadPosition, TaskSpec } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task } from '../tasks/task.js';
 import { extractTaskVector } from '../vectors/extract.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   requireNotAborted,
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
-import { textOption, wholeOption, withExamples } from './options.js';
+import { textOption, wholeOption } from './options.js';
 import { requireWritable } from './output-file.js';
 
 interface ExtractArguments extends ModelArguments, OutputArguments {
@@ -33,41 +32,36 @@ interface ExtractArguments extends ModelArguments, OutputArguments {
 const VALIDATION_ITEMS = 30;
 
 /** `xpatch extract`: a task vector into a safetensors file. */
-export const extract: CommandModule<unknown, ExtractArguments> = {
+export const extract = defineCommand<ExtractArguments>({
   command: 'extract',
   describe: 'Make a task vector from text examples, image examples or an instruction',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(modelOptions(yargs))
-        .option('task', textOption('task', 'Shipped task, or a JSON file of input and output', { demandOption: true }))
-        .option('spec', {
-          ...textOption('spec', 'What tells the model the task', { demandOption: true }),
-          choices: ['text', 'image', 'instruction'] as const,
-        })
-        .option('shots', wholeOption('shots', 1, 'Examples in a prompt. Defaults to 5'))
-        .option('prompts', wholeOption('prompts', 1, 'Prompts whose mean is taken. Defaults to 30'))
-        .option('seed', wholeOption('seed', 0, 'Seed of the validation items and the examples', { default: 1 }))
-        .option('read-position', {
-          ...textOption(
-            'read-position',
-            'Which A: is read: before the last answer, or of a query after it. Defaults to last-example',
-          ),
-          choices: ['last-example', 'dummy-query'] as const,
-        })
-        .option(
-          'images-root',
-          textOption('images-root', "Folder of a task file's pictures. Defaults to the file's own"),
-        )
-        .option('instruction', textOption('instruction', 'Instruction for a task file, ending in a colon'))
-        .group(['task', 'spec', 'shots', 'prompts', 'seed', 'read-position', 'images-root', 'instruction'], 'Task:')
-        .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true })),
-      [
-        ['From 30 prompts of text', 'extract -m demo --task country-capital --spec text -o capital.safetensors'],
-        ['From the instruction', 'extract -m demo --task country-capital --spec instruction -o i.safetensors'],
-        ['Your own pictures', 'extract -m vlm.gguf --mmproj p.gguf --task logos.json --spec image -o l.safetensors'],
-      ],
-    ) as Argv<unknown> as Argv<ExtractArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    outputOptions(modelOptions(yargs))
+      .option('task', textOption('task', 'Shipped task, or a JSON file of input and output', { demandOption: true }))
+      .option('spec', {
+        ...textOption('spec', 'What tells the model the task', { demandOption: true }),
+        choices: ['text', 'image', 'instruction'] as const,
+      })
+      .option('shots', wholeOption('shots', 1, 'Examples in a prompt. Defaults to 5'))
+      .option('prompts', wholeOption('prompts', 1, 'Prompts whose mean is taken. Defaults to 30'))
+      .option('seed', wholeOption('seed', 0, 'Seed of the validation items and the examples', { default: 1 }))
+      .option('read-position', {
+        ...textOption(
+          'read-position',
+          'Which A: is read: before the last answer, or of a query after it. Defaults to last-example',
+        ),
+        choices: ['last-example', 'dummy-query'] as const,
+      })
+      .option('images-root', textOption('images-root', "Folder of a task file's pictures. Defaults to the file's own"))
+      .option('instruction', textOption('instruction', 'Instruction for a task file, ending in a colon'))
+      .group(['task', 'spec', 'shots', 'prompts', 'seed', 'read-position', 'images-root', 'instruction'], 'Task:')
+      .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true })),
+  examples: [
+    ['From 30 prompts of text', 'extract -m demo --task country-capital --spec text -o capital.safetensors'],
+    ['From the instruction', 'extract -m demo --task country-capital --spec instruction -o i.safetensors'],
+    ['Your own pictures', 'extract -m vlm.gguf --mmproj p.gguf --task logos.json --spec image -o l.safetensors'],
+  ],
+  run: async (args, terminal) => {
     checkTaskArguments(args);
     await requireWritable(args.output, [args.model, args.mmproj, args.task]);
     const { spec, seed, prompts = VALIDATION_ITEMS } = args;
@@ -77,7 +71,7 @@ export const extract: CommandModule<unknown, ExtractArguments> = {
       pictures,
       validation: spec === 'instruction' ? 0 : validationItems(task, prompts),
     });
-    await withSession(args, async ({ model, context, signal, progress, track }) => {
+    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const readingPrompts = track(pictures ? 'encoding pictures' : 'reading prompts');
       const decoding = track('decoding');
       const vector = await extractTaskVector(context, split, {
@@ -95,7 +89,7 @@ export const extract: CommandModule<unknown, ExtractArguments> = {
       const { shots, prompts: records } = origin as Extract<typeof origin, { op: 'prompts' }>;
       const shape = [layers.length, model.identity.nEmbd];
       if (args.json) {
-        printJson({
+        terminal.printJson({
           output: args.output,
           task: { name: task.name, hash: task.hash },
           spec,
@@ -113,11 +107,11 @@ export const extract: CommandModule<unknown, ExtractArguments> = {
             ? 'the instruction'
             : `${records.length} ${spec} prompts of ${shots} shots, seed ${seed}`;
         const what = `${task.name} from ${source}, read at ${readPosition}, of ${describeModel(model.identity)}`;
-        process.stdout.write(`${args.output}: task_vector [${shape.join(', ')}] (${what})\n`);
+        terminal.print(`${args.output}: task_vector [${shape.join(', ')}] (${what})\n`);
       }
     });
   },
-};
+});
 
 /** The paper's 30, fewer only in a task that is smaller and of which fewer prompts are asked for. */
 function validationItems(task: Task, prompts: number): number {

@@ -2,7 +2,6 @@ import { type CatalogueEntry, findEntry, listCatalogue } from '../hub/catalogue.
 import { type DownloadEvents, type DownloadPlan, downloadModel } from '../hub/download.js';
 import type { ModelFiles } from '../hub/resolve.js';
 import { usageError } from './errors.js';
-import { explainInterrupt } from './interrupt.js';
 import { duration, RunRate } from './run-rate.js';
 
 export interface FetchEvents {
@@ -10,6 +9,8 @@ export interface FetchEvents {
   /** What is being done, and how far. */
   readonly onDoing: (what: string, fraction?: number, detail?: string) => void;
   readonly onNote: (text: string) => void;
+  /** What an interruption leaves, and the way on from there. */
+  readonly onKept?: (wayOn: string) => void;
 }
 
 /** The files of a model; what is missing is downloaded. Its licence is told before the first byte. */
@@ -20,7 +21,7 @@ export function fetchModel(source: string, mmproj: string | undefined, events: F
 /** How a command shows a download. */
 export function downloadEvents(
   entry: CatalogueEntry | undefined,
-  { signal, onDoing, onNote }: FetchEvents,
+  { signal, onDoing, onNote, onKept }: FetchEvents,
 ): DownloadEvents {
   const rate = new RunRate();
   return {
@@ -29,7 +30,7 @@ export function downloadEvents(
     onPlan: (plan) => {
       rate.reset();
       if (plan.files.length === 0) return;
-      explainInterrupt('What has arrived is kept: the same command goes on from there.');
+      onKept?.('What has arrived is kept: the same command goes on from there.');
       onNote(describePlan(plan, entry));
     },
     onProgress: ({ stage, file, done, total }) => {

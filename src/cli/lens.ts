@@ -1,4 +1,3 @@
-import type { Argv, CommandModule } from 'yargs';
 import { type Lens, logitLens } from '../lens/logit-lens.js';
 import { TunedLens } from '../lens/tuned-lens.js';
 import type { Context } from '../model/context.js';
@@ -7,25 +6,17 @@ import { resolveLayers } from '../model/pass.js';
 import type { HiddenStates } from '../model/types.js';
 import { recordPrompt } from '../prompt/prompt-record.js';
 import { lensReport, lensTable, lensView } from '../report/lens.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
-import {
-  parseLayers,
-  parsePositions,
-  repeatedOption,
-  textOption,
-  unescapeText,
-  wholeOption,
-  withExamples,
-} from './options.js';
+import { parseLayers, parsePositions, repeatedOption, textOption, unescapeText, wholeOption } from './options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
@@ -46,35 +37,33 @@ const PINNABLE = 32;
 const PINNABLE_NUMBERS = 200_000;
 
 /** `xpatch lens`: what the states of one prompt say, layer by layer. */
-export const lens: CommandModule<unknown, LensArguments> = {
+export const lens = defineCommand<LensArguments>({
   command: 'lens',
   describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens)',
-  builder: (yargs) =>
-    withExamples(
-      reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
-        .option(
-          'layers',
-          textOption('layers', 'all, or block outputs such as 0,3-5; the last is always read', { default: 'all' }),
-        )
-        .option(
-          'positions',
-          textOption('positions', 'all, last, or positions such as 0,5,-1; rows of pictures count', { default: 'all' }),
-        )
-        .option('top', wholeOption('top', 1, 'Best tokens kept of each state', { default: 5 }))
-        .option('track', repeatedOption('Token whose rank and probability are kept of each state; repeat for more'))
-        .option('tuned', textOption('tuned', 'Tuned lens to read with: a file of tune'))
-        .group(['layers', 'positions', 'top', 'track', 'tuned'], 'Lens:'),
-      [
-        ['A text prompt', 'lens -m demo --prompt "Q:Peru\\nA:Lima\\n\\nQ:Japan\\nA:"'],
-        ['A picture, with words over its patches', 'lens -m demo --prompt "Q:<image>\\nA:" --image flag.png'],
-        ['How one answer rises', 'lens -m model.gguf --prompt "The capital of Peru is" --track " Lima"'],
-      ],
-    ) as Argv<unknown> as Argv<LensArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
+      .option(
+        'layers',
+        textOption('layers', 'all, or block outputs such as 0,3-5; the last is always read', { default: 'all' }),
+      )
+      .option(
+        'positions',
+        textOption('positions', 'all, last, or positions such as 0,5,-1; rows of pictures count', { default: 'all' }),
+      )
+      .option('top', wholeOption('top', 1, 'Best tokens kept of each state', { default: 5 }))
+      .option('track', repeatedOption('Token whose rank and probability are kept of each state; repeat for more'))
+      .option('tuned', textOption('tuned', 'Tuned lens to read with: a file of tune'))
+      .group(['layers', 'positions', 'top', 'track', 'tuned'], 'Lens:'),
+  examples: [
+    ['A text prompt', 'lens -m demo --prompt "Q:Peru\\nA:Lima\\n\\nQ:Japan\\nA:"'],
+    ['A picture, with words over its patches', 'lens -m demo --prompt "Q:<image>\\nA:" --image flag.png'],
+    ['How one answer rises', 'lens -m model.gguf --prompt "The capital of Peru is" --track " Lima"'],
+  ],
+  run: async (args, terminal) => {
     const parts = promptParts(args);
     const layers = parseLayers(args.layers);
     const positions = parsePositions(args.positions);
-    await withSession(args, async (session) => {
+    await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const last = model.info.nLayers - 1;
       // The last layer is what the model says: without it there were nothing to compare the others with.
@@ -114,7 +103,7 @@ export const lens: CommandModule<unknown, LensArguments> = {
       await run.finish(lensReport(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
         const { inputs } = lensView(found);
-        printJson({
+        terminal.printJson({
           folder: run.folder,
           model: model.identity,
           prompt: record,
@@ -124,11 +113,11 @@ export const lens: CommandModule<unknown, LensArguments> = {
           last: atLast,
         });
       } else {
-        process.stdout.write(`${lensTable(found, process.stdout.columns ?? 110)}\n${run.summary()}`);
+        terminal.print(`${lensTable(found, terminal.out.columns ?? 110)}\n${run.summary()}`);
       }
     });
   },
-};
+});
 
 /** The id of a token written as text. A text of several tokens has no one probability, so it is refused. */
 function oneToken(model: Model, text: string, escapes: boolean): number {

@@ -1,11 +1,8 @@
 import { join } from 'node:path';
-import type { Argv, CommandModule } from 'yargs';
 import { mergeShards } from '../experiment/merge.js';
-import { type OutputArguments, outputOptions, printJson } from './common.js';
-import { interruptSignal } from './interrupt.js';
-import { textOption, withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
-import { commandLine } from './report-run.js';
+import { defineCommand } from './command.js';
+import { type OutputArguments, outputOptions } from './common.js';
+import { textOption } from './options.js';
 
 interface MergeArguments extends OutputArguments {
   runs: string[];
@@ -13,26 +10,24 @@ interface MergeArguments extends OutputArguments {
 }
 
 /** `xpatch merge`: the shards of an experiment become one run. */
-export const merge: CommandModule<unknown, MergeArguments> = {
+export const merge = defineCommand<MergeArguments>({
   command: 'merge <runs..>',
   describe: 'Put the shards of an experiment together into one run',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(yargs)
-        .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Folders of all shards' })
-        .option('output', textOption('output', 'Folder of the whole run', { alias: 'o', demandOption: true })),
-      [
-        ['One half, on one machine', 'eval main -m demo --shard 1/2 -o one'],
-        ['The other half, on another', 'eval main -m demo --shard 2/2 -o two'],
-        ['Both folders copied to one place', 'merge one two -o whole'],
-      ],
-    ) as Argv<unknown> as Argv<MergeArguments>,
-  handler: async ({ runs, output, json, quiet }) => {
-    const signal = interruptSignal();
-    const progress = new ProgressLine(!json && !quiet);
+  options: (yargs) =>
+    outputOptions(yargs)
+      .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Folders of all shards' })
+      .option('output', textOption('output', 'Folder of the whole run', { alias: 'o', demandOption: true })),
+  examples: [
+    ['One half, on one machine', 'eval main -m demo --shard 1/2 -o one'],
+    ['The other half, on another', 'eval main -m demo --shard 2/2 -o two'],
+    ['Both folders copied to one place', 'merge one two -o whole'],
+  ],
+  run: async ({ runs, output, json, quiet }, terminal) => {
+    const { signal } = terminal;
+    const progress = terminal.progress({ json, quiet });
     try {
       progress.update('reading the shards');
-      await using run = await mergeShards(runs.map(String), output, commandLine());
+      await using run = await mergeShards(runs.map(String), output, terminal.commandLine());
       for (const note of run.notes) progress.note(note);
       const lines = run.known.size;
       progress.update('writing the report');
@@ -41,10 +36,10 @@ export const merge: CommandModule<unknown, MergeArguments> = {
       await writeRunReport(run, signal);
       if (!run.complete) await run.finish();
       progress.done();
-      if (json) printJson({ output, shards: runs.length, lines });
-      else process.stdout.write(`${lines} lines of ${runs.length} shards.\nReport: ${join(output, 'report.html')}\n`);
+      if (json) terminal.printJson({ output, shards: runs.length, lines });
+      else terminal.print(`${lines} lines of ${runs.length} shards.\nReport: ${join(output, 'report.html')}\n`);
     } finally {
       progress.done();
     }
   },
-};
+});

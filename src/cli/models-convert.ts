@@ -1,9 +1,7 @@
-import type { Argv, CommandModule } from 'yargs';
 import { CONVERSION_TYPES, type ConversionType } from '../gguf/tensor-types.js';
-import { type OutputArguments, outputOptions, printJson } from './common.js';
-import { explainInterrupt, interruptSignal } from './interrupt.js';
-import { textOption, wholeOption, withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
+import { defineCommand } from './command.js';
+import { type OutputArguments, outputOptions } from './common.js';
+import { textOption, wholeOption } from './options.js';
 
 interface ConvertArguments extends OutputArguments {
   folder: string;
@@ -13,38 +11,36 @@ interface ConvertArguments extends OutputArguments {
 }
 
 /** `xpatch models convert`: a Hugging Face checkpoint that llama.cpp cannot convert becomes GGUF. */
-export const modelsConvert: CommandModule<unknown, ConvertArguments> = {
+export const modelsConvert = defineCommand<ConvertArguments>({
   command: 'convert <folder>',
   describe: 'Convert a checkpoint of Idefics2, Fuyu or Persimmon to GGUF',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(yargs)
-        .positional('folder', {
-          type: 'string',
-          demandOption: true,
-          describe: 'Folder of a Hugging Face checkpoint: config.json, *.safetensors and the tokenizer',
-        })
-        .option(
-          'output',
-          textOption('output', 'Folder to write to; made if it is missing', { alias: 'o', demandOption: true }),
-        )
-        .option('type', {
-          ...textOption('type', 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
-          choices: CONVERSION_TYPES,
-          default: 'f16' as const,
-        })
-        .option('threads', wholeOption('threads', 1, 'Parts converted at once. Defaults to the cores, at most 4'))
-        .epilogue('A conversion that was interrupted goes on when the same command is run again.'),
-      [
-        ['The model of the paper, in 8 bits', 'models convert idefics2-8b -o models --type q8_0'],
-        ['Smaller, in about 4.5 bits', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],
-        ['Run it', 'run -m models/idefics2-8b-q8_0.gguf --mmproj models/mmproj-idefics2-8b-q8_0.gguf --prompt "Hello"'],
-      ],
-    ) as Argv<unknown> as Argv<ConvertArguments>,
-  handler: async ({ folder, output, type, threads, json, quiet }) => {
-    const signal = interruptSignal();
-    explainInterrupt('Run the same command again to go on from here.');
-    const progress = new ProgressLine(!json && !quiet);
+  options: (yargs) =>
+    outputOptions(yargs)
+      .positional('folder', {
+        type: 'string',
+        demandOption: true,
+        describe: 'Folder of a Hugging Face checkpoint: config.json, *.safetensors and the tokenizer',
+      })
+      .option(
+        'output',
+        textOption('output', 'Folder to write to; made if it is missing', { alias: 'o', demandOption: true }),
+      )
+      .option('type', {
+        ...textOption('type', 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
+        choices: CONVERSION_TYPES,
+        default: 'f16' as const,
+      })
+      .option('threads', wholeOption('threads', 1, 'Parts converted at once. Defaults to the cores, at most 4'))
+      .epilogue('A conversion that was interrupted goes on when the same command is run again.'),
+  examples: [
+    ['The model of the paper, in 8 bits', 'models convert idefics2-8b -o models --type q8_0'],
+    ['Smaller, in about 4.5 bits', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],
+    ['Run it', 'run -m models/idefics2-8b-q8_0.gguf --mmproj models/mmproj-idefics2-8b-q8_0.gguf --prompt "Hello"'],
+  ],
+  run: async ({ folder, output, type, threads, json, quiet }, terminal) => {
+    const { signal } = terminal;
+    terminal.explainInterrupt('Run the same command again to go on from here.');
+    const progress = terminal.progress({ json, quiet });
     try {
       const { convertCheckpoint } = await import('../convert/convert.js');
       progress.update('reading the checkpoint');
@@ -63,20 +59,20 @@ export const modelsConvert: CommandModule<unknown, ConvertArguments> = {
       });
       progress.done();
       if (json) {
-        printJson(conversion);
+        terminal.printJson(conversion);
         return;
       }
       if (conversion.resumedFrom > 0) progress.note(`went on after ${gigabytes(conversion.resumedFrom)}`);
       for (const note of conversion.notes) progress.note(note);
       for (const { path, bytes, types } of conversion.files) {
         const counts = Object.entries(types).map(([name, count]) => `${count} ${name}`);
-        process.stdout.write(`${path}  ${gigabytes(bytes)}, ${counts.join(', ')}\n`);
+        terminal.print(`${path}  ${gigabytes(bytes)}, ${counts.join(', ')}\n`);
       }
     } finally {
       progress.done();
     }
   },
-};
+});
 
 function gigabytes(bytes: number): string {
   return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;

@@ -1,14 +1,12 @@
-import type { Argv, CommandModule } from 'yargs';
 import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../hub/cache.js';
 import { type CatalogueEntry, listCatalogue, memoryOf } from '../hub/catalogue.js';
 import { lookUpRepo } from '../hub/download.js';
 import { formatHubSource, HUB_PREFIX, parseHubSource } from '../hub/hub-source.js';
-import { fetchEvents, type OutputArguments, outputOptions, printJson } from './common.js';
+import { defineCommand } from './command.js';
+import { fetchEvents, type OutputArguments, outputOptions } from './common.js';
 import { bytesText, licenceText, requireEntry } from './fetch-model.js';
-import { interruptSignal } from './interrupt.js';
 import { type ModelState, type State, stateOf, unnamedFiles } from './models-state.js';
-import { withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
+import type { Terminal } from './terminal.js';
 
 const HERE: Record<State, string> = {
   shipped: 'yes',
@@ -19,22 +17,22 @@ const HERE: Record<State, string> = {
 };
 
 /** `xpatch models list` */
-export const list: CommandModule<unknown, OutputArguments> = {
+export const list = defineCommand<OutputArguments>({
   command: 'list',
   describe: 'Models that -m knows by name, and what is downloaded',
-  builder: (yargs) =>
-    withExamples(outputOptions(yargs), [
-      ['All of them', 'models list'],
-      ['For a script', 'models list --json'],
-    ]) as Argv<unknown> as Argv<OutputArguments>,
-  handler: ({ json }) => {
+  options: (yargs) => outputOptions(yargs),
+  examples: [
+    ['All of them', 'models list'],
+    ['For a script', 'models list --json'],
+  ],
+  run: ({ json }, terminal) => {
     const repos = listCache();
     const entries = listCatalogue();
     const models = entries.map((entry) => ({ ...entry, ...stateOf(entry, repos), memory: memoryOf(entry) }));
     const others = repos.flatMap((repo) => unnamedFiles(repo, entries));
     const bytes = cacheBytes();
     if (json) {
-      printJson({ cache: cacheFolder(), bytes, models, others });
+      terminal.printJson({ cache: cacheFolder(), bytes, models, others });
       return;
     }
     const rows = models.map((model) => [
@@ -52,9 +50,9 @@ export const list: CommandModule<unknown, OutputArguments> = {
       ...others.map(({ path, size }) => `  ${bytesText(size).padStart(7)}  ${path}`),
       `Downloads take ${bytesText(bytes)} in ${cacheFolder()}`,
     ];
-    process.stdout.write(`${lines.join('\n')}\n`);
+    terminal.print(`${lines.join('\n')}\n`);
   },
-};
+});
 
 function columns(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
@@ -71,33 +69,31 @@ interface InfoArguments extends OutputArguments {
 }
 
 /** `xpatch models info` */
-export const info: CommandModule<unknown, InfoArguments> = {
+export const info = defineCommand<InfoArguments>({
   command: 'info <model>',
   describe: 'What is known of a model: files, memory, licence, prompts, best layer',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(yargs).positional('model', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Name that models list shows; or hf:USER/REPO, for which the hub is asked',
-      }),
-      [
-        ['A model of the paper', 'models info idefics2-8b'],
-        ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
-      ],
-    ) as Argv<unknown> as Argv<InfoArguments>,
-  handler: async ({ model, ...output }) => {
+  options: (yargs) =>
+    outputOptions(yargs).positional('model', {
+      type: 'string',
+      demandOption: true,
+      describe: 'Name that models list shows; or hf:USER/REPO, for which the hub is asked',
+    }),
+  examples: [
+    ['A model of the paper', 'models info idefics2-8b'],
+    ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
+  ],
+  run: async ({ model, ...output }, terminal) => {
     const source = String(model);
     if (source.startsWith(HUB_PREFIX)) {
-      await showRepo(source, output);
+      await showRepo(source, output, terminal);
       return;
     }
     const entry = requireEntry(source);
     const state = stateOf(entry, listCache());
-    if (output.json) printJson({ ...entry, ...state, memory: memoryOf(entry) });
-    else process.stdout.write(describe(entry, state));
+    if (output.json) terminal.printJson({ ...entry, ...state, memory: memoryOf(entry) });
+    else terminal.print(describe(entry, state));
   },
-};
+});
 
 function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): string {
   const { name, title, kind, paper, files, convert, layers, baseModel, prompt, chat, bestLayer, note } = entry;
@@ -129,17 +125,17 @@ function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): s
   return `${name}: ${title}\n${lines.join('\n')}\n`;
 }
 
-async function showRepo(uri: string, { json, quiet }: OutputArguments): Promise<void> {
+async function showRepo(uri: string, { json, quiet }: OutputArguments, terminal: Terminal): Promise<void> {
   const source = parseHubSource(uri);
   const record = readRecord(source);
-  const progress = new ProgressLine(!json && !quiet);
+  const progress = terminal.progress({ json, quiet });
   progress.update('asking the hub');
-  const repo = await lookUpRepo(uri, fetchEvents(interruptSignal(), progress)).finally(() => progress.done());
+  const repo = await lookUpRepo(uri, fetchEvents(terminal, progress)).finally(() => progress.done());
   const files = repo.files
     .filter(({ path }) => path.endsWith('.gguf'))
     .map((file) => ({ ...file, here: record !== undefined && cachedFile(record, file) !== undefined }));
   if (json) {
-    printJson({ ...repo, files });
+    terminal.printJson({ ...repo, files });
     return;
   }
   const where = formatHubSource({ ...source, file: undefined, quantisation: undefined });
@@ -153,5 +149,5 @@ async function showRepo(uri: string, { json, quiet }: OutputArguments): Promise<
     `${where}: ${repo.licence === undefined ? 'no licence is declared' : `licence ${repo.licence}`}${access}`,
     ...(rows.length > 0 ? columns(rows) : ['  There is no GGUF file in it.']),
   ];
-  process.stdout.write(`${lines.join('\n')}\n`);
+  terminal.print(`${lines.join('\n')}\n`);
 }

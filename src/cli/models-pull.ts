@@ -1,4 +1,3 @@
-import type { Argv, CommandModule } from 'yargs';
 import { checkModelFile } from '../gguf/gguf-check.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import {
@@ -14,11 +13,11 @@ import { type DownloadPlan, downloadCheckpoint, downloadModel } from '../hub/dow
 import { chooseFiles, HUB_PREFIX, type HubSource, parseHubSource } from '../hub/hub-source.js';
 import { XpatchError } from '../util/errors.js';
 import { RunLock } from '../util/run-lock.js';
-import { fetchEvents, type OutputArguments, outputOptions, printJson } from './common.js';
+import { defineCommand } from './command.js';
+import { fetchEvents, type OutputArguments, outputOptions } from './common.js';
 import { bytesText, downloadEvents, requireEntry } from './fetch-model.js';
-import { interruptSignal } from './interrupt.js';
-import { withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
+import type { ProgressLine } from './progress.js';
+import type { Terminal } from './terminal.js';
 
 interface SourcesArguments extends OutputArguments {
   models: string[];
@@ -42,33 +41,33 @@ interface Pulled {
 }
 
 /** `xpatch models pull` */
-export const pull: CommandModule<unknown, SourcesArguments> = {
+export const pull = defineCommand<SourcesArguments>({
   command: 'pull <models..>',
   describe: 'Download models; one that was broken off goes on where it stopped',
-  builder: (yargs) =>
-    withExamples(outputOptions(yargs).positional('models', SOURCES), [
-      ['A model of the paper, with its picture encoder', 'models pull llava-1.5-7b'],
-      ['Any GGUF on the hub', 'models pull hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0'],
-      ['A checkpoint to be converted', 'models pull idefics2-8b'],
-    ]) as Argv<unknown> as Argv<SourcesArguments>,
-  handler: async ({ models, json, quiet }) => {
+  options: (yargs) => outputOptions(yargs).positional('models', SOURCES),
+  examples: [
+    ['A model of the paper, with its picture encoder', 'models pull llava-1.5-7b'],
+    ['Any GGUF on the hub', 'models pull hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0'],
+    ['A checkpoint to be converted', 'models pull idefics2-8b'],
+  ],
+  run: async ({ models, json, quiet }, terminal) => {
     const sources = models.map(String);
     for (const source of sources) if (!source.startsWith(HUB_PREFIX)) requireEntry(source);
-    const progress = new ProgressLine(!json && !quiet);
+    const progress = terminal.progress({ json, quiet });
     const pulled: Pulled[] = [];
     try {
-      for (const source of sources) pulled.push(await pullOne(source, progress));
+      for (const source of sources) pulled.push(await pullOne(source, terminal, progress));
     } finally {
       progress.done();
     }
-    if (json) printJson({ models: pulled });
-    else process.stdout.write(pulled.map(describe).join(''));
+    if (json) terminal.printJson({ models: pulled });
+    else terminal.print(pulled.map(describe).join(''));
   },
-};
+});
 
-async function pullOne(source: string, progress: ProgressLine): Promise<Pulled> {
+async function pullOne(source: string, terminal: Terminal, progress: ProgressLine): Promise<Pulled> {
   const entry = findEntry(source);
-  const shown = downloadEvents(entry, fetchEvents(interruptSignal(), progress));
+  const shown = downloadEvents(entry, fetchEvents(terminal, progress));
   let licence: string | undefined;
   const onPlan = (plan: DownloadPlan) => {
     licence ??= plan.licence;
@@ -97,15 +96,15 @@ function describe({ source, model, mmproj, checkpoint }: Pulled): string {
 }
 
 /** `xpatch models rm` */
-export const rm: CommandModule<unknown, SourcesArguments> = {
+export const rm = defineCommand<SourcesArguments>({
   command: 'rm <models..>',
   describe: 'Remove downloaded models; files of yours elsewhere are never touched',
-  builder: (yargs) =>
-    withExamples(outputOptions(yargs).positional('models', SOURCES), [
-      ['A model by its name', 'models rm llava-1.5-7b'],
-      ['Everything from a repository, also what is not complete', 'models rm hf:ggml-org/gemma-3-4b-it-GGUF'],
-    ]) as Argv<unknown> as Argv<SourcesArguments>,
-  handler: async ({ models, json }) => {
+  options: (yargs) => outputOptions(yargs).positional('models', SOURCES),
+  examples: [
+    ['A model by its name', 'models rm llava-1.5-7b'],
+    ['Everything from a repository, also what is not complete', 'models rm hf:ggml-org/gemma-3-4b-it-GGUF'],
+  ],
+  run: async ({ models, json }, terminal) => {
     const sources = models.map(String);
     // All are looked up first: a wrong name removes nothing.
     const found = sources.map((source) => ({ source, targets: targetsOf(source) }));
@@ -116,13 +115,13 @@ export const rm: CommandModule<unknown, SourcesArguments> = {
     }
     const bytes = removed.reduce((sum, one) => sum + one.bytes, 0);
     if (json) {
-      printJson({ removed, bytes });
+      terminal.printJson({ removed, bytes });
       return;
     }
     const lines = removed.flatMap(({ files }) => files.map((file) => `removed ${file}\n`));
-    process.stdout.write(`${lines.join('')}${bytesText(bytes)} are free again.\n`);
+    terminal.print(`${lines.join('')}${bytesText(bytes)} are free again.\n`);
   },
-};
+});
 
 interface Target {
   readonly repo: CachedRepo;

@@ -1,22 +1,21 @@
-import type { Argv, CommandModule } from 'yargs';
 import { IDENTITY_PROMPT, type Patchscope, patchscope as runPatchscope } from '../lens/patchscope.js';
 import type { HiddenStates, ModelIdentity } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { recordPrompt } from '../prompt/prompt-record.js';
 import type { PromptPart } from '../prompt/types.js';
 import { visibleText } from '../report/visible.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   type Session,
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
-import { parseLayers, parsePosition, textOption, unescapeText, wholeOption, withExamples } from './options.js';
+import { parseLayers, parsePosition, textOption, unescapeText, wholeOption } from './options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
 import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
@@ -40,55 +39,43 @@ interface Source {
 }
 
 /** `xpatch patchscope`: the model says in its own words what a state holds. */
-export const patchscope: CommandModule<unknown, PatchscopeArguments> = {
+export const patchscope = defineCommand<PatchscopeArguments>({
   command: 'patchscope',
   describe: 'Decode hidden states by patching them into a prompt that repeats them',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(promptOptions(modelOptions(yargs)))
-        .option('position', textOption('position', 'Whose states: last, or a position of the prompt. Defaults to last'))
-        .option(
-          'layers',
-          textOption('layers', 'Source layers: all, or block outputs such as 0,3-5', { default: 'all' }),
-        )
-        .option('vector', textOption('vector', 'Decode this file of extract or capture instead of a prompt'))
-        .option(
-          'vector-position',
-          wholeOption(
-            'vector-position',
-            0,
-            'Of a capture file: which position is the vector. Defaults to its last one',
-          ),
-        )
-        .group(['position', 'layers', 'vector', 'vector-position'], 'Source:')
-        .option(
-          'target-prompt',
-          textOption('target-prompt', `Target text. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`),
-        )
-        .option(
-          'target-position',
-          textOption('target-position', 'Where in it: last, or a position', { default: 'last' }),
-        )
-        .option(
-          'target-layer',
-          textOption('target-layer', 'same, all, or block outputs such as 0,3-5', { default: 'same' }),
-        )
-        .option('target-model', textOption('target-model', 'Another model of equal width that decodes, GGUF file'))
-        .option('max-tokens', wholeOption('max-tokens', 1, 'Largest number of new tokens', { alias: 'n', default: 8 }))
-        .group(['target-prompt', 'target-position', 'target-layer', 'target-model', 'max-tokens'], 'Target:'),
-      [
-        ['What the last token holds, layer by layer', 'patchscope -m model.gguf --prompt "The capital of Peru is"'],
-        [
-          'A task vector, with a prompt of your own',
-          'patchscope -m demo --vector capital.safetensors --target-prompt "Q:Cuba\\nA:"',
-        ],
-        [
-          'States of a vision-language model decoded by its language model',
-          'patchscope -m demo --prompt "Q:<image>\\nA:" --image flag.png --target-model demo-base',
-        ],
-      ],
-    ) as Argv<unknown> as Argv<PatchscopeArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    outputOptions(promptOptions(modelOptions(yargs)))
+      .option('position', textOption('position', 'Whose states: last, or a position of the prompt. Defaults to last'))
+      .option('layers', textOption('layers', 'Source layers: all, or block outputs such as 0,3-5', { default: 'all' }))
+      .option('vector', textOption('vector', 'Decode this file of extract or capture instead of a prompt'))
+      .option(
+        'vector-position',
+        wholeOption('vector-position', 0, 'Of a capture file: which position is the vector. Defaults to its last one'),
+      )
+      .group(['position', 'layers', 'vector', 'vector-position'], 'Source:')
+      .option(
+        'target-prompt',
+        textOption('target-prompt', `Target text. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`),
+      )
+      .option('target-position', textOption('target-position', 'Where in it: last, or a position', { default: 'last' }))
+      .option(
+        'target-layer',
+        textOption('target-layer', 'same, all, or block outputs such as 0,3-5', { default: 'same' }),
+      )
+      .option('target-model', textOption('target-model', 'Another model of equal width that decodes, GGUF file'))
+      .option('max-tokens', wholeOption('max-tokens', 1, 'Largest number of new tokens', { alias: 'n', default: 8 }))
+      .group(['target-prompt', 'target-position', 'target-layer', 'target-model', 'max-tokens'], 'Target:'),
+  examples: [
+    ['What the last token holds, layer by layer', 'patchscope -m model.gguf --prompt "The capital of Peru is"'],
+    [
+      'A task vector, with a prompt of your own',
+      'patchscope -m demo --vector capital.safetensors --target-prompt "Q:Cuba\\nA:"',
+    ],
+    [
+      'States of a vision-language model decoded by its language model',
+      'patchscope -m demo --prompt "Q:<image>\\nA:" --image flag.png --target-model demo-base',
+    ],
+  ],
+  run: async (args, terminal) => {
     const layers = parseLayers(args.layers);
     const targetLayers = args.targetLayer === 'same' ? 'same' : parseLayers(args.targetLayer, '--target-layer');
     const targetPosition = parsePosition(args.targetPosition, '--target-position');
@@ -125,7 +112,7 @@ export const patchscope: CommandModule<unknown, PatchscopeArguments> = {
     };
 
     if (loaded) {
-      await withSession(args, async (session) => {
+      await withSession(args, terminal, async (session) => {
         requireFit(loaded, session.model.identity);
         for (const note of loaded.notes) session.progress.note(note);
         await decode(session, {
@@ -135,13 +122,15 @@ export const patchscope: CommandModule<unknown, PatchscopeArguments> = {
         });
       });
     } else if (args.targetModel === undefined) {
-      await withSession(args, async (session) => decode(session, await fromPrompt(session)));
+      await withSession(args, terminal, async (session) => decode(session, await fromPrompt(session)));
     } else {
-      const source = await withSession(args, fromPrompt);
-      await withSession({ ...args, model: args.targetModel, mmproj: undefined }, (session) => decode(session, source));
+      const source = await withSession(args, terminal, fromPrompt);
+      await withSession({ ...args, model: args.targetModel, mmproj: undefined }, terminal, (session) =>
+        decode(session, source),
+      );
     }
   },
-};
+});
 
 /** The parts of the source prompt; undefined when a vector is decoded. */
 function sourceParts(args: PatchscopeArguments): PromptPart[] | undefined {
@@ -164,14 +153,19 @@ function sourceParts(args: PatchscopeArguments): PromptPart[] | undefined {
 
 function report(
   args: PatchscopeArguments,
-  { model }: Session,
+  { model, terminal }: Session,
   source: Source,
   { targetTokens, ...result }: Patchscope,
   record: object,
 ): void {
   const sourceModel = source.model.hash === model.identity.hash ? 'same' : 'foreign';
   if (args.json) {
-    printJson({ source: source.record, sourceModel, target: { model: model.identity, prompt: record }, ...result });
+    terminal.printJson({
+      source: source.record,
+      sourceModel,
+      target: { model: model.identity, prompt: record },
+      ...result,
+    });
     return;
   }
   const said = ({ text, tokens }: Patchscope['plain']) =>
@@ -188,5 +182,5 @@ function report(
   ];
   const widths = [6, 6, Math.max(6, ...rows.map((row) => (row[2] as string).length))];
   const lines = rows.map((row) => row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i] as number) : cell)).join('  '));
-  process.stdout.write(`${lines.map((line) => line.trimEnd()).join('\n')}\n`);
+  terminal.print(`${lines.map((line) => line.trimEnd()).join('\n')}\n`);
 }

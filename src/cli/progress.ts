@@ -1,4 +1,5 @@
 import { printable } from '../util/printable.js';
+import type { Output } from './output.js';
 
 /** Anything shorter needs no progress. */
 const QUIET_MS = 2000;
@@ -7,6 +8,8 @@ const LINE_MS = 5000;
 const REDRAW_MS = 200;
 /** Characters of the bar on a terminal. */
 const BAR = 16;
+/** To the beginning of the line, which is cleared. */
+const WIPE = '\r\x1b[K';
 
 /**
  * What a command is doing, on stderr: one line that is rewritten on a terminal, otherwise a line every five seconds.
@@ -25,7 +28,7 @@ export class ProgressLine {
   constructor(
     /** Whether anything is shown at all. */
     private readonly enabled: boolean,
-    private readonly stream: NodeJS.WriteStream = process.stderr,
+    private readonly output: Output,
   ) {}
 
   /**
@@ -41,11 +44,11 @@ export class ProgressLine {
     this.timer ??= setInterval(() => this.show(), REDRAW_MS).unref();
   }
 
-  /** Prints a line for the reader above the progress. */
+  /** Prints a line, or several, for the reader above the progress. */
   note(text: string): void {
     if (!this.enabled) return;
     this.clear();
-    this.stream.write(`xpatch: ${printable(text)}\n`);
+    this.output.write(`xpatch: ${text.replaceAll('\n', '\nxpatch: ')}\n`);
   }
 
   /** Ends the progress; the line is wiped. A later `update` starts it again. */
@@ -57,26 +60,29 @@ export class ProgressLine {
 
   private show(): void {
     const now = Date.now();
-    if (now - this.started < QUIET_MS || (!this.stream.isTTY && now - this.shownAt < LINE_MS)) return;
-    const { fraction, detail } = this;
-    const label = printable(this.label);
+    if (now - this.started < QUIET_MS || (!this.output.isTTY && now - this.shownAt < LINE_MS)) return;
+    const { label, fraction, detail } = this;
     const percent = fraction === undefined ? '' : ` ${this.bar(fraction)}${Math.floor(fraction * 100)} %`;
     const seconds = Math.round((now - this.stepStarted) / 1000);
-    const line = `xpatch: ${label}${percent}${detail === '' ? ` (${seconds} s)` : `, ${detail}`}`;
-    if (this.stream.isTTY) this.stream.write(`\r\x1b[K${line.slice(0, Math.max(20, this.stream.columns - 1))}`);
-    else this.stream.write(`${line}\n`);
+    const line = printable(`xpatch: ${label}${percent}${detail === '' ? ` (${seconds} s)` : `, ${detail}`}`);
+    if (this.output.isTTY) {
+      this.output.control(WIPE);
+      this.output.write(line.slice(0, Math.max(20, (this.output.columns ?? 80) - 1)));
+    } else {
+      this.output.write(`${line}\n`);
+    }
     this.shownAt = now;
     this.drawn = true;
   }
 
   private bar(fraction: number): string {
-    if (!this.stream.isTTY) return '';
+    if (!this.output.isTTY) return '';
     const filled = Math.min(BAR, Math.round(fraction * BAR));
     return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)} `;
   }
 
   private clear(): void {
-    if (this.drawn && this.stream.isTTY) this.stream.write('\r\x1b[K');
+    if (this.drawn && this.output.isTTY) this.output.control(WIPE);
     this.drawn = false;
   }
 }

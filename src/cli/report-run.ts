@@ -3,7 +3,6 @@ import type { Argv } from 'yargs';
 import { type Manifest, RunFolder } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import { requireNotAborted, type Session } from './common.js';
-import { explainInterrupt } from './interrupt.js';
 import { textOption } from './options.js';
 
 /** What every command that writes a report takes. */
@@ -18,16 +17,10 @@ export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & Repo
   ) as Argv<T & ReportArguments>;
 }
 
-/** The command line as a shell takes it, for the manifest. */
-export const commandLine = (args: readonly string[] = process.argv.slice(2)): string =>
-  ['xpatch', ...args].map(quoted).join(' ');
-
 /** `20261123-081500`, in UTC. */
 export function timestamp(): string {
   return new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
 }
-
-const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 /**
  * A run folder from before the work, so that a bad `--output` is found early, to the report after it. Its manifest says so when the
@@ -46,19 +39,21 @@ export interface ReportRun extends AsyncDisposable {
 
 /** @throws XpatchError FILE_WRITE when the folder cannot be made or holds something already. */
 export async function startRun(
-  { context, signal, progress }: Session,
+  { context, terminal, signal, progress }: Session,
   args: ReportArguments,
   what: { experiment: string; title: string; options: object; tasks?: readonly string[] },
 ): Promise<ReportRun> {
   // Not imported at the top: --help needs no report.
   const { describeRun, provenanceOf, writeReport } = await import('../report/write-report.js');
   const folder = args.output ?? `xpatch-${what.experiment}-${timestamp()}`;
-  const manifest = await describeRun(context, { ...what, command: commandLine() });
+  const manifest = await describeRun(context, { ...what, command: terminal.commandLine() });
   const run = await RunFolder.create(folder, manifest);
   const end = (status: Manifest['status']) =>
     run.writeManifest({ ...manifest, status, finished: new Date().toISOString() });
   let finished = false;
-  explainInterrupt(`What there is of it stands in ${folder}: remove it, or name another folder, to run it again.`);
+  terminal.explainInterrupt(
+    `What there is of it stands in ${folder}: remove it, or name another folder, to run it again.`,
+  );
   return {
     folder,
     files: run,

@@ -1,4 +1,3 @@
-import type { Argv, CommandModule } from 'yargs';
 import type { Context } from '../model/context.js';
 import type { GenerateOptions, GenerateRow, Generation } from '../model/generate.js';
 import type { PassResult } from '../model/pass.js';
@@ -6,17 +5,10 @@ import type { InterventionReport } from '../model/types.js';
 import { recordPrompt } from '../prompt/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
 import { type ChatArguments, chat, checkChatArguments } from './chat.js';
-import { modelOptions, outputOptions, printJson, requireNotAborted, withSession } from './common.js';
+import { defineCommand } from './command.js';
+import { modelOptions, outputOptions, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import {
-  parsePosition,
-  repeatedOption,
-  single,
-  textOption,
-  unescapeText,
-  wholeOption,
-  withExamples,
-} from './options.js';
+import { parsePosition, repeatedOption, single, textOption, unescapeText, wholeOption } from './options.js';
 import { requireWritable } from './output-file.js';
 import { patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
@@ -31,62 +23,57 @@ interface RunArguments extends PromptArguments, Omit<ChatArguments, 'image' | 'e
 const MAX_TOKENS = 16;
 
 /** `xpatch run`: generates text, with a vector patched in when asked. */
-export const run: CommandModule<unknown, RunArguments> = {
+export const run = defineCommand<RunArguments>({
   command: 'run',
   describe: 'Generate text or chat, plain or with a vector patched in',
-  builder: (yargs) =>
-    withExamples(
-      patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
-        .option('patch', textOption('patch', 'Vector to patch in: a file of extract or capture; needs --layer'))
-        .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
-        .option('every-step', { type: 'boolean', default: false, describe: 'Patch every generated token too' })
-        .group(['patch', 'layer', 'position', 'op', 'vector-position', 'every-step'], 'Patch:')
-        .option(
+  options: (yargs) =>
+    patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
+      .option('patch', textOption('patch', 'Vector to patch in: a file of extract or capture; needs --layer'))
+      .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
+      .option('every-step', { type: 'boolean', default: false, describe: 'Patch every generated token too' })
+      .group(['patch', 'layer', 'position', 'op', 'vector-position', 'every-step'], 'Patch:')
+      .option(
+        'max-tokens',
+        wholeOption(
           'max-tokens',
-          wholeOption(
-            'max-tokens',
-            0,
-            `Largest number of new tokens; 0 with --save-logits only. Defaults to ${MAX_TOKENS}, in a chat to 1024`,
-            { alias: 'n' },
-          ),
-        )
-        .option('temperature', {
-          type: 'number',
-          nargs: 1,
-          default: 0,
-          describe: '0 always takes the best token',
-          coerce: temperature,
-        })
-        .option('seed', wholeOption('seed', 0, 'Seed of the sampling', { default: 1 }))
-        .option('stop', repeatedOption('Text that ends the answer; repeat for more'))
-        .option('save-logits', textOption('save-logits', 'Write the logits of the last prompt position to this file'))
-        .group(['max-tokens', 'temperature', 'seed', 'stop'], 'Generation:')
-        .option('chat', {
-          type: 'boolean',
-          default: false,
-          describe: 'Talk in the chat template of the model, see /help there',
-        })
-        .option('system', textOption('system', 'System message of the chat'))
-        .option(
-          'chat-template',
-          textOption('chat-template', 'File with a chat template (Jinja) in place of the own one'),
-        )
-        .group(['chat', 'system', 'chat-template'], 'Chat:'),
-      [
-        ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
-        [
-          'A task vector patched into a picture query',
-          'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --patch capital.safetensors --layer 4',
-        ],
-        ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
-        ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
-      ],
-    ) as Argv<unknown> as Argv<RunArguments>,
-  handler: async (args) => {
+          0,
+          `Largest number of new tokens; 0 with --save-logits only. Defaults to ${MAX_TOKENS}, in a chat to 1024`,
+          { alias: 'n' },
+        ),
+      )
+      .option('temperature', {
+        type: 'number',
+        nargs: 1,
+        default: 0,
+        describe: '0 always takes the best token',
+        coerce: temperature,
+      })
+      .option('seed', wholeOption('seed', 0, 'Seed of the sampling', { default: 1 }))
+      .option('stop', repeatedOption('Text that ends the answer; repeat for more'))
+      .option('save-logits', textOption('save-logits', 'Write the logits of the last prompt position to this file'))
+      .group(['max-tokens', 'temperature', 'seed', 'stop'], 'Generation:')
+      .option('chat', {
+        type: 'boolean',
+        default: false,
+        describe: 'Talk in the chat template of the model, see /help there',
+      })
+      .option('system', textOption('system', 'System message of the chat'))
+      .option('chat-template', textOption('chat-template', 'File with a chat template (Jinja) in place of the own one'))
+      .group(['chat', 'system', 'chat-template'], 'Chat:'),
+  examples: [
+    ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
+    [
+      'A task vector patched into a picture query',
+      'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --patch capital.safetensors --layer 4',
+    ],
+    ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
+    ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
+  ],
+  run: async (args, terminal) => {
     if (args.chat) {
       checkChatArguments({ ...args });
       checkPatchArguments(args);
-      return chat(args);
+      return chat(args, terminal);
     }
     if (args.system !== undefined || args.chatTemplate !== undefined) {
       throw usageError(`--${args.system === undefined ? 'chat-template' : 'system'} belongs to --chat.`);
@@ -104,7 +91,7 @@ export const run: CommandModule<unknown, RunArguments> = {
     const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
     const intervention = patch?.vector.toIntervention(args.layer as number, { op: args.op, position });
 
-    await withSession(args, async ({ model, context, signal, progress, track }) => {
+    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.note(note);
       progress.update('reading the prompt');
@@ -126,7 +113,7 @@ export const run: CommandModule<unknown, RunArguments> = {
         ...(!streaming && { onProgress: track('generating') }),
         onText: (_, text) => {
           progress.done();
-          if (streaming) process.stdout.write(text);
+          if (streaming) terminal.print(text);
         },
       };
       const generation =
@@ -134,8 +121,8 @@ export const run: CommandModule<unknown, RunArguments> = {
       progress.done();
       const { text, tokens, finish, logits, interventions } = generation as Generation;
       // A model without a tokenizer has no text: its answer is the token ids.
-      if (streaming) process.stdout.write(text.endsWith('\n') || maxTokens === 0 ? '' : '\n');
-      else if (!args.json) process.stdout.write(`${tokens.join(',')}\n`);
+      if (streaming) terminal.print(text.endsWith('\n') || maxTokens === 0 ? '' : '\n');
+      else if (!args.json) terminal.print(`${tokens.join(',')}\n`);
       const record = recordPrompt(parts, prompt.tokens);
       const done = patch && {
         vector: vectorRecord(patch),
@@ -156,7 +143,7 @@ export const run: CommandModule<unknown, RunArguments> = {
         const { temperature, seed } = args;
         const made = temperature > 0 ? { temperature, seed } : { temperature };
         const files = args.saveLogits === undefined ? {} : { logits: args.saveLogits };
-        printJson({
+        terminal.printJson({
           text,
           tokens,
           finish,
@@ -169,7 +156,7 @@ export const run: CommandModule<unknown, RunArguments> = {
       }
     });
   },
-};
+});
 
 /** `-n 0`: the prompt is decoded and nothing generated. */
 async function readOnly(context: Context, row: GenerateRow, signal: AbortSignal): Promise<Generation> {

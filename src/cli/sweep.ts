@@ -1,19 +1,18 @@
-import type { Argv, CommandModule } from 'yargs';
 import type { TokenScore } from '../model/types.js';
 import { recordPrompt } from '../prompt/prompt-record.js';
 import { writeSafetensors } from '../vectors/safetensors.js';
 import { type Sweep, sweepLayers } from '../vectors/sweep.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   requireNotAborted,
   withSession,
 } from './common.js';
-import { parseLayers, parsePosition, textOption, wholeOption, withExamples } from './options.js';
+import { parseLayers, parsePosition, textOption, wholeOption } from './options.js';
 import { requireWritable } from './output-file.js';
 import { type PatchArguments, patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
@@ -31,35 +30,33 @@ interface SweepArguments extends ModelArguments, OutputArguments, PromptArgument
 }
 
 /** `xpatch sweep`: the next token after a patch at every layer. */
-export const sweep: CommandModule<unknown, SweepArguments> = {
+export const sweep = defineCommand<SweepArguments>({
   command: 'sweep',
   describe: 'Patch a vector in at one layer after another and show the next tokens',
-  builder: (yargs) =>
-    withExamples(
-      patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
-        .option(
-          'vector',
-          textOption('vector', 'Vector to patch in: a file of extract or capture', { demandOption: true }),
-        )
-        .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
-        .option('top', wholeOption('top', 1, 'Number of best next tokens to show', { default: 5 }))
-        .option('naive', {
-          type: 'boolean',
-          default: false,
-          describe: 'Decode the whole prompt again for every layer: the slow reference',
-        })
-        .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
-        .option('report', textOption('report', 'Write a report with the curves into this folder'))
-        .group(['vector', 'layers', 'position', 'op', 'vector-position'], 'Patch:'),
-      [
-        ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
-        [
-          'Some layers, a picture query',
-          'sweep -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 3-5',
-        ],
-      ],
-    ) as Argv<unknown> as Argv<SweepArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
+      .option(
+        'vector',
+        textOption('vector', 'Vector to patch in: a file of extract or capture', { demandOption: true }),
+      )
+      .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
+      .option('top', wholeOption('top', 1, 'Number of best next tokens to show', { default: 5 }))
+      .option('naive', {
+        type: 'boolean',
+        default: false,
+        describe: 'Decode the whole prompt again for every layer: the slow reference',
+      })
+      .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
+      .option('report', textOption('report', 'Write a report with the curves into this folder'))
+      .group(['vector', 'layers', 'position', 'op', 'vector-position'], 'Patch:'),
+  examples: [
+    ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
+    [
+      'Some layers, a picture query',
+      'sweep -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 3-5',
+    ],
+  ],
+  run: async (args, terminal) => {
     const parts = promptParts(args);
     const layers = parseLayers(args.layers);
     const position = parsePosition(args.position ?? 'last');
@@ -67,7 +64,7 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
       await requireWritable(args.saveLogits, [args.model, args.mmproj, args.vector, ...(args.image ?? [])]);
     }
     const loaded = await loadVector(args.vector, args.vectorPosition);
-    await withSession(args, async (session) => {
+    await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);
       for (const note of loaded.notes) progress.note(note);
@@ -130,13 +127,13 @@ export const sweep: CommandModule<unknown, SweepArguments> = {
           ...(run && { report: run.folder }),
         };
         const { plain, layers } = result;
-        printJson({ plain, layers, naive, model: model.identity, prompt: record, patch, ...files });
+        terminal.printJson({ plain, layers, naive, model: model.identity, prompt: record, patch, ...files });
       } else {
-        process.stdout.write(sweepTable(result, model.info.hasTokenizer) + (run?.summary() ?? ''));
+        terminal.print(sweepTable(result, model.info.hasTokenizer) + (run?.summary() ?? ''));
       }
     });
   },
-};
+});
 
 /** One line a layer: the best next tokens with their probabilities, in columns. */
 function sweepTable({ plain, layers }: Sweep, hasText: boolean): string {

@@ -1,22 +1,21 @@
 import { readFile } from 'node:fs/promises';
-import type { Argv, CommandModule } from 'yargs';
 import { fitTunedLens } from '../lens/fit-tuned-lens.js';
 import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../studies/lens-prompts.js';
 import { evaluateLens } from '../studies/lens-quality.js';
 import { XpatchError } from '../util/errors.js';
+import { defineCommand } from './command.js';
 import {
   describeModel,
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   requireNotAborted,
   type Session,
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
-import { textOption, wholeOption, withExamples } from './options.js';
+import { textOption, wholeOption } from './options.js';
 import { requireWritable } from './output-file.js';
 import { startRun } from './report-run.js';
 
@@ -29,27 +28,25 @@ interface TuneArguments extends ModelArguments, OutputArguments {
 }
 
 /** `xpatch tune`: fits a tuned lens, and tests it on prompts that it was not fitted on. */
-export const tune: CommandModule<unknown, TuneArguments> = {
+export const tune = defineCommand<TuneArguments>({
   command: 'tune',
   describe: 'Fit a tuned lens, and compare it with the plain one',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(modelOptions(yargs))
-        .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true }))
-        .option('text', textOption('text', 'Fit on this text file. Defaults to prompts of the shipped tasks'))
-        .option('prompts', wholeOption('prompts', 5, 'Most prompts to fit on', { default: 120 }))
-        .option('seed', wholeOption('seed', 0, 'Seed of every draw', { default: 1 }))
-        .option('report', textOption('report', 'Write a report with table and figure into this folder'))
-        .group(['output', 'text', 'prompts', 'seed', 'report'], 'Lens:'),
-      [
-        ['For prompts like those of the shipped tasks', 'tune -m demo -o demo-lens.safetensors'],
-        ['For a text of yours', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
-      ],
-    ) as Argv<unknown> as Argv<TuneArguments>,
-  handler: async (args) => {
+  options: (yargs) =>
+    outputOptions(modelOptions(yargs))
+      .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true }))
+      .option('text', textOption('text', 'Fit on this text file. Defaults to prompts of the shipped tasks'))
+      .option('prompts', wholeOption('prompts', 5, 'Most prompts to fit on', { default: 120 }))
+      .option('seed', wholeOption('seed', 0, 'Seed of every draw', { default: 1 }))
+      .option('report', textOption('report', 'Write a report with table and figure into this folder'))
+      .group(['output', 'text', 'prompts', 'seed', 'report'], 'Lens:'),
+  examples: [
+    ['For prompts like those of the shipped tasks', 'tune -m demo -o demo-lens.safetensors'],
+    ['For a text of yours', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
+  ],
+  run: async (args, terminal) => {
     await requireWritable(args.output, [args.model, args.mmproj, args.text]);
     const text = args.text === undefined ? undefined : await readText(args.text);
-    await withSession(args, async (session) => {
+    await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const { prompts, seed } = args;
       const title = `Tuned lens of ${describeModel(model.identity)}`;
@@ -95,14 +92,14 @@ export const tune: CommandModule<unknown, TuneArguments> = {
       if (args.json) {
         const strengths = lens.translators.map(({ strength }) => strength);
         const { output, report } = args;
-        printJson({ output, ...(report !== undefined && { report }), ...lens.info, strengths, quality });
+        terminal.printJson({ output, ...(report !== undefined && { report }), ...lens.info, strengths, quality });
       } else {
         const { tableToText } = await import('../report/tables.js');
-        process.stdout.write(`${tableToText(table)}\n${args.output}\n${run?.summary() ?? ''}`);
+        terminal.print(`${tableToText(table)}\n${args.output}\n${run?.summary() ?? ''}`);
       }
     });
   },
-};
+});
 
 async function makePrompts(
   { model, signal, progress, track }: Session,

@@ -1,6 +1,6 @@
-import type { Argv, CommandModule } from 'yargs';
 import { DUMP_SCRIPT, openReference } from '../studies/model-reference.js';
 import { type Difference, type ModelReport, verifyModel, within } from '../studies/verify-model.js';
+import { defineCommand } from './command.js';
 import {
   fetchEvents,
   type ModelArguments,
@@ -8,38 +8,33 @@ import {
   type OutputArguments,
   openModel,
   outputOptions,
-  printJson,
 } from './common.js';
 import { EXIT } from './errors.js';
-import { interruptSignal } from './interrupt.js';
-import { textOption, withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
+import { textOption } from './options.js';
 
 interface VerifyModelArguments extends ModelArguments, OutputArguments {
   reference: string;
 }
 
 /** `xpatch verify-model`: whether a GGUF computes what transformers computes with the weights that it was made from. */
-export const verifyModelCommand: CommandModule<unknown, VerifyModelArguments> = {
+export const verifyModelCommand = defineCommand<VerifyModelArguments>({
   command: 'verify-model',
   describe: 'Compare the hidden states of a model with a dump of transformers',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(modelOptions(yargs)).option(
-        'reference',
-        textOption('reference', `File that ${DUMP_SCRIPT} made`, { demandOption: true }),
-      ),
-      [
-        ['Compare', 'verify-model -m model.gguf --reference reference.safetensors'],
-        ['With pictures', 'verify-model -m model.gguf --mmproj mmproj.gguf --reference reference.safetensors'],
-      ],
-    ) as Argv<unknown> as Argv<VerifyModelArguments>,
-  handler: async (args) => {
-    const signal = interruptSignal();
-    const progress = new ProgressLine(!args.json && !args.quiet);
+  options: (yargs) =>
+    outputOptions(modelOptions(yargs)).option(
+      'reference',
+      textOption('reference', `File that ${DUMP_SCRIPT} made`, { demandOption: true }),
+    ),
+  examples: [
+    ['Compare', 'verify-model -m model.gguf --reference reference.safetensors'],
+    ['With pictures', 'verify-model -m model.gguf --mmproj mmproj.gguf --reference reference.safetensors'],
+  ],
+  run: async (args, terminal) => {
+    const { signal } = terminal;
+    const progress = terminal.progress(args);
     const reference = await openReference(args.reference);
     try {
-      await using model = await openModel(args, fetchEvents(signal, progress));
+      await using model = await openModel(args, fetchEvents(terminal, progress));
       // Rounding of the cache is ours to choose, so that what is left is the weights'.
       const { nCtx, nUbatch, flashAttention = 'off' } = args;
       const context = await model.createContext({ nCtx, nUbatch, flashAttention, kvType: 'f32' });
@@ -48,15 +43,15 @@ export const verifyModelCommand: CommandModule<unknown, VerifyModelArguments> = 
       const report = await verifyModel(model, context, reference, { signal, onProgress });
       progress.done();
       const { madeWith, model: from } = reference;
-      if (args.json) printJson({ model: model.identity, reference: { madeWith, model: from }, ...report });
-      else process.stdout.write(describe(report, `${from} by ${madeWith}`));
-      if (!report.ok) process.exitCode = EXIT.failed;
+      if (args.json) terminal.printJson({ model: model.identity, reference: { madeWith, model: from }, ...report });
+      else terminal.print(describe(report, `${from} by ${madeWith}`));
+      if (!report.ok) terminal.exitCode = EXIT.failed;
     } finally {
       progress.done();
       await reference.close();
     }
   },
-};
+});
 
 function describe({ bits, weights, bounds, prompts, ok }: ModelReport, reference: string): string {
   const line = (what: string, difference: Difference) => {

@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import type { Argv, CommandModule } from 'yargs';
 import type { ModelRecord } from '../experiment/manifest.js';
 import { askAgain, type Check, type CheckedRun, check, checkRun } from '../experiment/verify.js';
 import type { Context, ContextOptions } from '../model/context.js';
@@ -7,19 +6,18 @@ import type { Model } from '../model/model.js';
 import { isTaskFile } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { printable } from '../util/printable.js';
+import { defineCommand } from './command.js';
 import {
   type ModelArguments,
   modelOptions,
   type OutputArguments,
   outputOptions,
-  printJson,
   requireNotAborted,
   withSession,
 } from './common.js';
 import { EXIT, usageError } from './errors.js';
-import { interruptSignal } from './interrupt.js';
-import { textOption, wholeOption, withExamples } from './options.js';
-import { ProgressLine } from './progress.js';
+import { textOption, wholeOption } from './options.js';
+import type { Terminal } from './terminal.js';
 
 interface VerifyArguments extends ModelArguments, OutputArguments {
   run: string;
@@ -29,36 +27,34 @@ interface VerifyArguments extends ModelArguments, OutputArguments {
 }
 
 /** `xpatch verify`: whether a run is whole, says what its answers say, and a sample of it can be answered again. */
-export const verify: CommandModule<unknown, VerifyArguments> = {
+export const verify = defineCommand<VerifyArguments>({
   command: 'verify <run>',
   describe: 'Check a run of eval: files, tables, and a sample of answers asked again',
-  builder: (yargs) =>
-    withExamples(
-      outputOptions(modelOptions(yargs, ''))
-        .positional('run', { type: 'string', demandOption: true, describe: 'Folder of the run' })
-        .option(
-          'model',
-          textOption('model', 'GGUF file of the model, where it is no longer at the path that the run recorded', {
-            default: '',
-            defaultDescription: 'the recorded path',
-          }),
-        )
-        .option(
-          'data',
-          textOption('data', "Folder of the run's own task files and their pictures. Defaults to the current one"),
-        )
-        .option('sample', wholeOption('sample', 0, 'Queries to ask again', { default: 20 }))
-        .option('seed', wholeOption('seed', 0, 'Draws the sample', { default: 1 })),
-      [
-        ['Everything', 'verify xpatch-main-20261123-081500'],
-        ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],
-        ['Of task files of your own', 'verify run --data tasks'],
-        ['The files alone', 'verify run --sample 0'],
-      ],
-    ) as Argv<unknown> as Argv<VerifyArguments>,
-  handler: async (args) => {
-    const signal = interruptSignal();
-    const progress = new ProgressLine(!args.json && !args.quiet);
+  options: (yargs) =>
+    outputOptions(modelOptions(yargs, ''))
+      .positional('run', { type: 'string', demandOption: true, describe: 'Folder of the run' })
+      .option(
+        'model',
+        textOption('model', 'GGUF file of the model, where it is no longer at the path that the run recorded', {
+          default: '',
+          defaultDescription: 'the recorded path',
+        }),
+      )
+      .option(
+        'data',
+        textOption('data', "Folder of the run's own task files and their pictures. Defaults to the current one"),
+      )
+      .option('sample', wholeOption('sample', 0, 'Queries to ask again', { default: 20 }))
+      .option('seed', wholeOption('seed', 0, 'Draws the sample', { default: 1 })),
+  examples: [
+    ['Everything', 'verify xpatch-main-20261123-081500'],
+    ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],
+    ['Of task files of your own', 'verify run --data tasks'],
+    ['The files alone', 'verify run --sample 0'],
+  ],
+  run: async (args, terminal) => {
+    const { signal } = terminal;
+    const progress = terminal.progress(args);
     let checks: Check[];
     try {
       progress.update('checking the files');
@@ -73,19 +69,19 @@ export const verify: CommandModule<unknown, VerifyArguments> = {
       const tables = await checkTables(run, signal).catch((error: unknown) => failed('tables', error));
       requireNotAborted(signal);
       progress.done();
-      checks = [...run.checks, tables, ...(await checkAnswers(args, run))];
+      checks = [...run.checks, tables, ...(await checkAnswers(args, terminal, run))];
     } finally {
       progress.done();
     }
     const bad = checks.filter(({ state }) => state === 'failed').length;
-    if (args.json) printJson({ run: args.run, ok: bad === 0, checks });
-    else process.stdout.write(`${checks.map(format).join('')}${summary(checks)}\n`);
-    if (bad > 0) process.exitCode = EXIT.failed;
+    if (args.json) terminal.printJson({ run: args.run, ok: bad === 0, checks });
+    else terminal.print(`${checks.map(format).join('')}${summary(checks)}\n`);
+    if (bad > 0) terminal.exitCode = EXIT.failed;
   },
-};
+});
 
 /** What depends on the model: that it is the same, and says the same. */
-async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Check[]> {
+async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: CheckedRun): Promise<Check[]> {
   const { model: recorded, context: sizes } = run.manifest;
   const notDone = (detail: string): Check[] => [{ name: 'model', state: 'not done', detail }];
   if (args.sample === 0) return notDone('--sample 0 leaves the model out');
@@ -95,7 +91,7 @@ async function checkAnswers(args: VerifyArguments, run: CheckedRun): Promise<Che
   const mmproj = args.mmproj ?? (args.model ? undefined : recorded.files.mmproj);
   const { imageWidth } = recorded;
   const options = { nCtx, nUbatch, flashAttention, imageWidth, ...defined(args), model: path, mmproj };
-  return withSession(options, async ({ model, context, signal, progress, track }) => {
+  return withSession(options, terminal, async ({ model, context, signal, progress, track }) => {
     const checks = [checkModel(model, recorded)];
     const { status, vectorModel } = run.manifest;
     const asking = (detail: string): Check[] => [...checks, { name: 'answers', state: 'not done', detail }];

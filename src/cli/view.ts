@@ -1,10 +1,9 @@
 import { spawn } from 'node:child_process';
-import type { Argv, CommandModule } from 'yargs';
 import { type RunServer, serveRuns } from '../report/view/server.js';
-import { printJson } from './common.js';
+import { defineCommand } from './command.js';
 import { usageError } from './errors.js';
-import { interruptSignal } from './interrupt.js';
-import { wholeOption, withExamples } from './options.js';
+import { wholeOption } from './options.js';
+import type { Terminal } from './terminal.js';
 
 interface ViewArguments {
   folders: string[];
@@ -14,38 +13,36 @@ interface ViewArguments {
 }
 
 /** `xpatch view`: runs in the browser, on this machine only. */
-export const view: CommandModule<unknown, ViewArguments> = {
+export const view = defineCommand<ViewArguments>({
   command: 'view [folders..]',
   describe: 'Show runs in the browser: a list, their reports, and two side by side',
-  builder: (yargs) =>
-    withExamples(
-      yargs
-        .positional('folders', {
-          type: 'string',
-          array: true,
-          default: ['.'],
-          describe: 'Run folders, or folders with runs up to two levels deep',
-        })
-        .option('port', wholeOption('port', 1, 'Port on 127.0.0.1. Defaults to a free one'))
-        .option('open', { type: 'boolean', default: false, describe: 'Open the list in the default browser' })
-        .option('json', {
-          type: 'boolean',
-          default: false,
-          describe: 'Print the address and the runs as one JSON object',
-        }),
-      [
-        ['One run', 'view xpatch-demo-20261123-081500 --open'],
-        ['All runs below this folder', 'view --port 8321'],
-      ],
-    ) as Argv<unknown> as Argv<ViewArguments>,
-  handler: async ({ folders, port, open, json }) => {
+  options: (yargs) =>
+    yargs
+      .positional('folders', {
+        type: 'string',
+        array: true,
+        default: ['.'],
+        describe: 'Run folders, or folders with runs up to two levels deep',
+      })
+      .option('port', wholeOption('port', 1, 'Port on 127.0.0.1. Defaults to a free one'))
+      .option('open', { type: 'boolean', default: false, describe: 'Open the list in the default browser' })
+      .option('json', {
+        type: 'boolean',
+        default: false,
+        describe: 'Print the address and the runs as one JSON object',
+      }),
+  examples: [
+    ['One run', 'view xpatch-demo-20261123-081500 --open'],
+    ['All runs below this folder', 'view --port 8321'],
+  ],
+  run: async ({ folders, port, open, json }, terminal) => {
     if (port !== undefined && port > 65535) throw usageError('--port must be at most 65535.');
-    const signal = interruptSignal();
+    const { signal } = terminal;
     const server = await serveRuns(folders.map(String), { port });
     try {
-      if (json) printJson(describe(server));
-      else process.stdout.write(`${summary(server)}\n`);
-      if (open) openBrowser(server.url);
+      if (json) terminal.printJson(describe(server));
+      else terminal.print(`${summary(server)}\n`);
+      if (open) openBrowser(server.url, terminal);
       await new Promise<void>((resolve) => {
         if (signal.aborted) resolve();
         signal.addEventListener('abort', () => resolve());
@@ -54,7 +51,7 @@ export const view: CommandModule<unknown, ViewArguments> = {
       await server.close();
     }
   },
-};
+});
 
 function describe({ url, runs }: RunServer) {
   const list = runs.map(({ id, path, state, problem, title, experiment, model, started, bytes }) => {
@@ -70,12 +67,12 @@ function summary({ url, runs }: RunServer): string {
 }
 
 /** The address is our own, so that no text of others reaches a command line. */
-function openBrowser(url: string): void {
+function openBrowser(url: string, terminal: Terminal): void {
   const commands: Partial<Record<NodeJS.Platform, string[]>> = { darwin: ['open'], win32: ['explorer'] };
   const [command = 'xdg-open', ...args] = commands[process.platform] ?? [];
   const child = spawn(command, [...args, url], { stdio: 'ignore', detached: true });
   child.on('error', ({ message }) => {
-    process.stderr.write(`xpatch: no browser could be started (${message}); open the address by hand.\n`);
+    terminal.say(`xpatch: no browser could be started (${message}); open the address by hand.\n`);
   });
   child.unref();
 }

@@ -1,4 +1,6 @@
 import { afterEach, beforeEach, expect, jest, test } from '@jest/globals';
+import type { OutputStream } from '../../src/cli/io.js';
+import { Output } from '../../src/cli/output.js';
 import { ProgressLine } from '../../src/cli/progress.js';
 import { RunRate } from '../../src/cli/run-rate.js';
 
@@ -8,15 +10,18 @@ afterEach(() => void jest.useRealTimers());
 function stream(isTTY: boolean) {
   const written: string[] = [];
   const write = (text: string) => written.push(text) > 0;
-  return { written, stream: { isTTY, columns: 100, write } as unknown as NodeJS.WriteStream };
+  return {
+    written,
+    output: new Output({ isTTY, columns: 100, write, on: () => undefined } as unknown as OutputStream),
+  };
 }
 
 test.each([
   [true, ' ████░░░░░░░░░░░░ 25 %, 3 of 12'],
   [false, ' 25 %, 3 of 12\n'],
 ])('how far it is, on a terminal (%s) as a bar too, and nothing in the first two seconds', (isTTY, expected) => {
-  const { written, stream: out } = stream(isTTY);
-  const line = new ProgressLine(true, out);
+  const { written, output } = stream(isTTY);
+  const line = new ProgressLine(true, output);
   line.update('test queries', 0.25, '3 of 12');
   jest.advanceTimersByTime(1900);
   expect(written).toEqual([]);

@@ -1,0 +1,70 @@
+import { printableText } from '../util/printable.js';
+import type { OutputStream } from './io.js';
+
+/**
+ * The one way to a stream of the terminal. Texts may be anybody's: a model's name, a token, a file's path. So whatever is
+ * written becomes printable here, and only `control` sends a terminal what steers it.
+ */
+export class Output {
+  private broken: NodeJS.ErrnoException | undefined;
+  private readonly onError = (error: NodeJS.ErrnoException) => {
+    this.broken ??= error;
+  };
+
+  constructor(readonly stream: OutputStream) {
+    stream.on('error', this.onError);
+  }
+
+  get isTTY(): boolean {
+    return this.stream.isTTY === true;
+  }
+
+  get columns(): number | undefined {
+    return this.stream.columns;
+  }
+
+  /** What went wrong with the stream. Nothing is written to it any more, while the command does the rest of its work. */
+  get failure(): NodeJS.ErrnoException | undefined {
+    return this.broken;
+  }
+
+  /** Line breaks and tabs stay; everything else that cannot be seen is written out. */
+  write(text: string): void {
+    this.send(printableText(text));
+  }
+
+  /** An object on a line: the same value for a program, whatever terminal it passes on its way. */
+  json(value: unknown): void {
+    this.send(`${escapeJson(JSON.stringify(value))}\n`);
+  }
+
+  /** Our own codes, such as those of a line that is rewritten. */
+  control(code: string): void {
+    this.send(code);
+  }
+
+  /** Waits until everything has left, and lets go of the stream. */
+  async close(): Promise<void> {
+    if (!this.broken) {
+      await new Promise<void>((resolve) => {
+        this.stream.write('', () => resolve());
+        this.stream.once('error', () => resolve());
+      });
+    }
+    // A stream may tell of its error after it has taken the last write.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  private send(text: string): void {
+    if (text !== '' && !this.broken) this.stream.write(text);
+  }
+}
+
+/** JSON.stringify leaves some control and format characters as they are. */
+function escapeJson(json: string): string {
+  return json.replace(/(?!\n)[\p{C}\p{Zl}\p{Zp}]/gu, (character) =>
+    Array.from({ length: character.length }, (_, i) => character.charCodeAt(i))
+      .map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`)
+      .join(''),
+  );
+}

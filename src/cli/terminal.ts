@@ -1,0 +1,108 @@
+import { XpatchError } from '../util/errors.js';
+import { writeError } from '../util/files.js';
+import { EXIT, shownError } from './errors.js';
+import { Interrupted, type Io } from './io.js';
+import { Output } from './output.js';
+import { ProgressLine } from './progress.js';
+import { quoted } from './quoted.js';
+
+/** The exit code of Ctrl-C. */
+const INTERRUPTED = 130;
+const QUIET = { json: false, stack: false };
+
+/** What a command is handed beside its arguments: where it prints, what ends it, and how it ended. */
+export class Terminal {
+  readonly out: Output;
+  readonly err: Output;
+  /** What the command ends with when it throws nothing. */
+  exitCode = 0;
+  private wayOn = '';
+  private asked: AbortSignal | undefined;
+
+  constructor(
+    /** The arguments as they were given. */
+    readonly args: readonly string[],
+    readonly io: Io,
+  ) {
+    this.out = new Output(io.stdout);
+    this.err = new Output(io.stderr);
+  }
+
+  /** Aborted by the first Ctrl-C, so that a command can end cleanly. */
+  get signal(): AbortSignal {
+    this.asked ??= this.io.signal;
+    return this.asked;
+  }
+
+  /** Prints a result. */
+  print(text: string): void {
+    this.out.write(text);
+  }
+
+  printJson(value: unknown): void {
+    this.out.json(value);
+  }
+
+  /** Tells the reader something that is no result. */
+  say(text: string): void {
+    this.err.write(text);
+  }
+
+  /** A line of progress on stderr, which stays empty with --json and --quiet. */
+  progress({ json, quiet }: { json: boolean; quiet: boolean }): ProgressLine {
+    return new ProgressLine(!json && !quiet, this.err);
+  }
+
+  /** What an interrupted command says after `Interrupted.`, such as how to go on. */
+  explainInterrupt(text: string): void {
+    this.wayOn = text;
+  }
+
+  /** The command line as a shell takes it, for a manifest. */
+  commandLine(args: readonly string[] = this.args): string {
+    return ['xpatch', ...args].map(quoted).join(' ');
+  }
+
+  /**
+   * Prints an error: one line on stderr, or with `json` an object on stdout.
+   * @param options.stack print the stack too; an XpatchError explains itself without
+   * @returns the exit code
+   */
+  report(error: unknown, options: { json: boolean; stack: boolean }): number {
+    const { code, message, known, stack } = shownError(
+      this.interrupted === undefined ? error : this.interruption(error),
+    );
+    if (options.json && !this.out.failure) {
+      this.printJson({ error: { code, message } });
+    } else {
+      this.say(`xpatch: ${code}: ${message}\n`);
+      if (!known && !options.stack) this.say('This is a bug of xpatch; --verbose shows where it happened.\n');
+    }
+    if (options.stack && stack) this.say(`${stack}\n`);
+    return code === 'INVALID_ARGUMENT' ? EXIT.usage : EXIT.failed;
+  }
+
+  /**
+   * Ends the output. A reader such as `head` may have left early, and nobody misses the rest; a result that a full disk
+   * did not take is an error.
+   * @returns the exit code
+   */
+  async close(code: number): Promise<number> {
+    await this.out.close();
+    const { failure } = this.out;
+    const lost = failure !== undefined && failure.code !== 'EPIPE';
+    const ended = lost && code === 0 ? this.report(writeError('the standard output', failure), QUIET) : code;
+    await this.err.close();
+    return this.interrupted ?? ended;
+  }
+
+  /** The exit code of an interrupted command, whatever else it ended with. */
+  private get interrupted(): number | undefined {
+    if (!this.asked?.aborted) return undefined;
+    return this.asked.reason instanceof Interrupted ? this.asked.reason.exitCode : INTERRUPTED;
+  }
+
+  private interruption(cause: unknown): XpatchError {
+    return new XpatchError('ABORTED', this.wayOn === '' ? 'Interrupted.' : `Interrupted. ${this.wayOn}`, { cause });
+  }
+}
