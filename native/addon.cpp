@@ -106,8 +106,12 @@ static Napi::Value model_info(const Napi::CallbackInfo & info) {
 
 static Napi::Value model_tokenize(const Napi::CallbackInfo & info) {
     const auto & m = *unwrap<model>(info[0]).value;
-    const auto tokens =
-        m.tokenize(info[1].As<Napi::String>().Utf8Value(), info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>());
+    const auto list = info[1].As<Napi::Array>();
+    std::vector<std::string> parts(list.Length());
+    for (uint32_t i = 0; i < parts.size(); ++i) {
+        parts[i] = list.Get(i).As<Napi::String>().Utf8Value();
+    }
+    const auto tokens = m.text->tokenize(parts);
     auto array = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), array.Data());
     return array;
@@ -128,7 +132,7 @@ static Napi::Value model_is_end(const Napi::CallbackInfo & info) {
 }
 
 static Napi::Value model_control_tokens(const Napi::CallbackInfo & info) {
-    const auto tokens = unwrap<model>(info[0]).value->control_tokens();
+    const auto tokens = unwrap<model>(info[0]).value->text->control_tokens();
     auto array = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), array.Data());
     return array;

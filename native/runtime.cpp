@@ -57,6 +57,7 @@ model::model(const options & o) : qk_norm(o.qk_norm) {
         throw aborted ? coded_error("ABORTED", "loading was aborted") : coded_error("MODEL_LOAD", log_take());
     }
     vocab = llama_model_get_vocab(handle);
+    text  = std::make_unique<tokenizer>(handle);
     if (qk_norm && (qk_norm->n_layer != llama_model_n_layer(handle) ||
                     qk_norm->head_dim * llama_model_n_head(handle) != llama_model_n_embd(handle))) {
         llama_model_free(handle);
@@ -84,20 +85,6 @@ int32_t model::positions_per_embedding() const {
     return type == LLAMA_ROPE_TYPE_MROPE || type == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
 }
 
-std::vector<int32_t> model::tokenize(const std::string & text, bool add_special, bool parse_special) const {
-    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
-        throw coded_error("TOKEN_INVALID", "this model has no tokenizer; give the prompt as token ids");
-    }
-    std::vector<int32_t> tokens(text.size() + 8);
-    int32_t n = llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), add_special, parse_special);
-    if (n < 0) {
-        tokens.resize(-n);
-        n = llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), add_special, parse_special);
-    }
-    tokens.resize(std::max(n, 0));
-    return tokens;
-}
-
 std::string model::detokenize(const std::vector<int32_t> & tokens, bool render_special) const {
     if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
         return "";
@@ -119,17 +106,6 @@ std::string model::detokenize(const std::vector<int32_t> & tokens, bool render_s
         }
     }
     return text;
-}
-
-std::vector<int32_t> model::control_tokens() const {
-    std::vector<int32_t> tokens;
-    const bool none = llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE; // llama.cpp asserts on the attributes of these
-    for (int32_t token = 0; !none && token < llama_vocab_n_tokens(vocab); ++token) {
-        if (llama_vocab_get_attr(vocab, token) & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN)) {
-            tokens.push_back(token);
-        }
-    }
-    return tokens;
 }
 
 context::context(std::shared_ptr<model> shared, const options & o)

@@ -2,6 +2,7 @@
 
 #include "hooks.h"
 #include "qk_norm.h"
+#include "tokenizer.h"
 
 #include "ggml-cpu.h"
 #include "llama.h"
@@ -32,6 +33,7 @@ double log_sum_exp(const float * logits, int32_t n_vocab);
 struct model {
     llama_model *       handle = nullptr;
     const llama_vocab * vocab  = nullptr;
+    std::unique_ptr<const tokenizer> text;
     std::shared_ptr<const qk_norm_weights> qk_norm;
 
     struct options {
@@ -49,9 +51,7 @@ struct model {
 
     std::string          metadata(const char * key) const;
     int32_t              positions_per_embedding() const; // 4 with M-RoPE, otherwise 1
-    std::vector<int32_t> tokenize(const std::string & text, bool add_special, bool parse_special) const;
     std::string          detokenize(const std::vector<int32_t> & tokens, bool render_special) const;
-    std::vector<int32_t> control_tokens() const; // those that tokenize() reads only with parse_special
 };
 
 // One llama_decode, prepared by src/model/: at most n_ubatch rows, so that one decode is one ubatch and a row of the

@@ -44,7 +44,7 @@ export function plainFormat(template: Template): PromptFormat {
     write({ before, instruction, shots = [], shotModality = 'text', query, queryModality = 'text', question }) {
       const parts = new PartList();
       if (before !== undefined) parts.text(before);
-      if (instruction !== undefined) parts.text(query ? `${instruction}\n\n` : instruction);
+      if (instruction !== undefined) parts.literal(query ? `${instruction}\n\n` : instruction);
       for (const shot of shots) parts.fill(template.example, shot, shotModality);
       if (query) parts.fill(template.query, query, queryModality, question);
       return parts.marked();
@@ -67,7 +67,11 @@ export function writeChat(content: PromptContent, template: Pick<ChatTemplate, '
   const inputOf = (item: TaskItem, modality: Modality, asked?: string) => {
     const list = new PartList();
     list.fill('{input}', item, modality, asked);
-    return list.marked().filter((part) => typeof part === 'string' || 'image' in part);
+    // The chat template takes texts of messages as literal by itself.
+    return list.marked().flatMap((part) => {
+      if (typeof part === 'string' || 'image' in part) return [part];
+      return 'literal' in part ? [part.literal] : [];
+    });
   };
   const messages: ChatMessage[] = before === undefined ? [] : [{ role: 'system', content: before }];
   for (const shot of shots) {

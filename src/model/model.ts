@@ -14,8 +14,9 @@ import { native, nativeError } from '../native/index.js';
 import { frameParts } from '../prompt/framing.js';
 import type { Prompt, Segment } from '../prompt/prompt.js';
 import { buildPrompt } from '../prompt/prompt-builder.js';
+import { textRuns } from '../prompt/text-parts.js';
 import { JsonTokenizer } from '../prompt/tokenizer.js';
-import type { ImageSource, PromptPart } from '../prompt/types.js';
+import type { ImageSource, PromptPart, TextPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
 import { Context, type ContextOptions } from './context.js';
@@ -197,7 +198,7 @@ export class Model implements AsyncDisposable {
     const { frame } = this.encoder ?? {};
     const parts = Array.isArray(source) ? source : [source as PromptPart];
     return buildPrompt(frame ? frameParts(parts, frame, this.info) : parts, {
-      tokenize: (text, literal) => this.tokenize(text, literal),
+      tokenize: (parts) => this.tokenize(parts),
       describe: (token) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
       nVocab: this.info.nVocab,
@@ -219,13 +220,15 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Tokens of a text, without BOS; special tokens written in it are recognised unless it is a literal.
+   * Tokens of a text, without BOS. Parts are tokenised as the one text that they make; control tokens written in it are
+   * recognised, but not in a literal.
    *
    * @throws XpatchError TOKEN_INVALID without a tokenizer.
    */
-  tokenize(text: string, literal = false): Int32Array {
+  tokenize(text: TextPart | readonly TextPart[]): Int32Array {
+    const runs = textRuns(Array.isArray(text) ? text : [text as TextPart]);
     try {
-      return this.tokenizer?.encode(text, literal) ?? native().addon.modelTokenize(this.native, text, false, !literal);
+      return this.tokenizer?.encode(runs) ?? native().addon.modelTokenize(this.native, runs);
     } catch (error) {
       throw nativeError(error, 'The text cannot be tokenised');
     }
@@ -242,7 +245,7 @@ export class Model implements AsyncDisposable {
 
   /** Text of tokens, special tokens written out; bytes that are no whole character become U+FFFD. */
   detokenize(tokens: ArrayLike<number>): string {
-    return new TextDecoder().decode(this.tokenBytes(tokens, true));
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.tokenBytes(tokens, true));
   }
 
   /** Whether a token ends a generation. */

@@ -15,7 +15,8 @@ export interface Addon {
     abort: Int32Array,
   ): Promise<ModelHandle>;
   modelInfo(model: ModelHandle): NativeModelInfo;
-  modelTokenize(model: ModelHandle, text: string, addSpecial: boolean, parseSpecial: boolean): Int32Array;
+  /** Parts of one text in turn: as written, literal, as written, ... */
+  modelTokenize(model: ModelHandle, parts: readonly string[]): Int32Array;
   modelDetokenize(model: ModelHandle, tokens: Int32Array, renderSpecial: boolean): Uint8Array;
   modelIsEnd(model: ModelHandle, token: number): boolean;
   modelControlTokens(model: ModelHandle): Int32Array;

@@ -1,11 +1,11 @@
 import { XpatchError } from '../util/errors.js';
 import { Prompt, type Segment } from './prompt.js';
-import type { ImageSource, PromptPart } from './types.js';
+import type { ImageSource, PromptPart, TextPart } from './types.js';
 
 /** What building a prompt needs of a model. */
 export interface PromptTools {
-  /** Tokens of a text without BOS; special tokens written in the text are recognised unless it is a literal. */
-  tokenize(text: string, literal?: boolean): Int32Array;
+  /** Tokens, without BOS, of the one text that the parts make; control tokens are recognised but in literals. */
+  tokenize(parts: readonly TextPart[]): Int32Array;
   /** Text of a token, for messages. */
   describe(token: number): string;
   /** The BOS token, if the model's tokenizer puts one in front. */
@@ -17,7 +17,7 @@ export interface PromptTools {
 /**
  * Tokenises parts into a prompt and finds the token position of every mark.
  *
- * Adjacent texts are tokenised as one string, so that marks do not change the tokens. A mark is the token that ends at its
+ * Adjacent texts and literals are tokenised as one text, so that marks do not change the tokens. A mark is the token that ends at its
  * place; where a token reaches across it the prompt is refused, because a neighbouring token would be patched silently.
  * Text on either side of a picture is tokenised on its own, as llama.cpp's mtmd does. BOS is added unless the prompt
  * starts with token ids.
@@ -28,14 +28,14 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
   const segments: Segment[] = [];
   const marks: Record<string, number> = {};
   let length = 0;
-  let text = '';
-  let pending: { mark: string; offset: number }[] = [];
+  let text: TextPart[] = [];
+  let pending: { mark: string; before: TextPart[] }[] = [];
 
   const append = (segment: Segment) => {
     if (segment.kind === 'tokens' && segment.tokens.length === 0) return;
     const last = segments.at(-1);
     if (segment.kind === 'tokens' && last?.kind === 'tokens') {
-      segments[segments.length - 1] = { kind: 'tokens', tokens: Int32Array.of(...last.tokens, ...segment.tokens) };
+      segments[segments.length - 1] = { kind: 'tokens', tokens: joined(last.tokens, segment.tokens) };
     } else {
       segments.push(segment);
     }
@@ -57,9 +57,9 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     marks[mark] = position;
   };
   const flush = () => {
-    const tokens = text ? tools.tokenize(text) : new Int32Array(0);
-    for (const { mark, offset } of pending) {
-      const before = offset ? tools.tokenize(text.slice(0, offset)) : new Int32Array(0);
+    const tokens = text.length ? tools.tokenize(text) : new Int32Array(0);
+    for (const { mark, before: start } of pending) {
+      const before = start.length ? tools.tokenize(start) : new Int32Array(0);
       const differs = before.findIndex((token, i) => token !== tokens[i]);
       if (differs >= 0) {
         const token = tokens[Math.min(differs, tokens.length - 1)] as number;
@@ -72,11 +72,12 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
       place(mark, length + before.length - 1);
     }
     if (tokens.length) append({ kind: 'tokens', tokens });
-    text = '';
+    text = [];
     pending = [];
   };
 
-  const isEmpty = (part: PromptPart) => part === '' || (typeof part === 'object' && 'mark' in part);
+  const isEmpty = (part: PromptPart) =>
+    part === '' || (typeof part === 'object' && ('mark' in part || ('literal' in part && part.literal === '')));
   const start = parts.find((part) => !isEmpty(part));
   if (start === undefined) {
     throw new XpatchError('PROMPT_EMPTY', 'The prompt is empty. Give it some text, token ids or a picture.');
@@ -85,13 +86,10 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     append({ kind: 'tokens', tokens: Int32Array.of(tools.bos) });
   }
   for (const part of parts) {
-    if (typeof part === 'string') {
-      text += part;
+    if (typeof part === 'string' || 'literal' in part) {
+      if (!isEmpty(part)) text.push(part);
     } else if ('mark' in part) {
-      pending.push({ mark: part.mark, offset: text.length });
-    } else if ('literal' in part) {
-      flush();
-      if (part.literal) append({ kind: 'tokens', tokens: tools.tokenize(part.literal, true) });
+      pending.push({ mark: part.mark, before: [...text] });
     } else if ('tokens' in part) {
       flush();
       append({ kind: 'tokens', tokens: checkTokens(part.tokens, tools.nVocab) });
@@ -107,6 +105,13 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
   }
   flush();
   return new Prompt(segments, marks);
+}
+
+function joined(a: Int32Array, b: Int32Array): Int32Array {
+  const both = new Int32Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
 }
 
 function checkTokens(tokens: ArrayLike<number>, nVocab: number): Int32Array {

@@ -73,21 +73,61 @@ export class JsonTokenizer {
     }
   }
 
-  /** Ids of a text, without BOS; added tokens written in it are recognised unless it is a literal. */
-  encode(text: string, literal = false): Int32Array {
+  /**
+   * Ids of one text, without BOS.
+   *
+   * @param runs Its parts in turn: as written, literal, as written, ... In a literal no added token is recognised.
+   */
+  encode(runs: readonly string[]): Int32Array {
+    const text = runs.join('');
     if (!text) return new Int32Array(0);
-    if (!literal) return Int32Array.from(this.tokenizer.encode(text, { add_special_tokens: false }).ids);
-    const { normalizer, pre_tokenizer, model } = this.tokenizer;
+    const { cut, masked } = mask(runs, text, [...this.added.keys()]);
+    if (masked === text) return this.ids(text);
+    const { model } = this.tokenizer;
     if (!model) return new Int32Array(0);
-    const normalised = normalizer ? normalizer(text) : text;
-    const pieces = model(pre_tokenizer ? pre_tokenizer(normalised, { section_index: 0 }) : [normalised]);
-    // Added tokens are pieces of the vocabulary too.
-    const spelled = pieces.flatMap((piece: string) => (this.added.has(piece) ? model(Array.from(piece)) : [piece]));
-    return Int32Array.from(
-      spelled,
-      (piece: string) => model.tokens_to_ids.get(piece) ?? (model.unk_token_id as number),
-    );
+    const spell = (texts: string[]) =>
+      model(texts.map((piece) => piece.replaceAll(cut, '')))
+        // Added tokens are pieces of the vocabulary too.
+        .flatMap((piece: string) => (this.added.has(piece) ? model(Array.from(piece)) : [piece]));
+    const { tokens_to_ids, unk_token_id } = model;
+    this.tokenizer.model = Object.assign(spell, { tokens_to_ids, unk_token_id }) as never;
+    try {
+      return this.ids(masked);
+    } finally {
+      this.tokenizer.model = model;
+    }
   }
+
+  private ids(text: string): Int32Array {
+    return Int32Array.from(this.tokenizer.encode(text, { add_special_tokens: false }).ids);
+  }
+}
+
+/** The text with a character, which it does not hold, in every added token that reaches into a literal. */
+function mask(runs: readonly string[], text: string, added: readonly string[]): { cut: string; masked: string } {
+  const literal = new Uint8Array(text.length);
+  let from = 0;
+  for (const [i, run] of runs.entries()) {
+    if (i % 2 === 1) literal.fill(1, from, from + run.length);
+    from += run.length;
+  }
+  const cuts = new Set<number>();
+  for (const token of added) {
+    for (let at = text.indexOf(token); at >= 0; at = text.indexOf(token, at + 1)) {
+      if (literal.subarray(at, at + token.length).includes(1)) cuts.add(at + 1);
+    }
+  }
+  let code = 0xfdd0; // the first of Unicode's noncharacters
+  while (text.includes(String.fromCharCode(code))) code++;
+  const cut = String.fromCharCode(code);
+  const places = [0, ...[...cuts].sort((a, b) => a - b), text.length];
+  return {
+    cut,
+    masked: places
+      .slice(1)
+      .map((to, i) => text.slice(places[i], to))
+      .join(cut),
+  };
 }
 
 /** What the library would fail on later, or answer with ids that the model does not have. */

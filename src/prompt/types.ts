@@ -10,16 +10,14 @@ export interface RgbImage {
   hash: string;
 }
 
+/** A part of a text; in a literal what looks like a control token (`<s>`, `<|im_end|>`) is only text. */
+export type TextPart = string | { literal: string };
+
 /**
- * A part of a prompt: text; a literal, a text in which what looks like a special token is only text; token ids as they are; a
- * picture; or a mark, which names the token that ends at its place, e.g. `delimiter` right after `A:`.
+ * A part of a prompt: text, or a literal; token ids as they are; a picture; or a mark, which names the token that ends at its
+ * place, e.g. `delimiter` right after `A:`.
  */
-export type PromptPart =
-  | string
-  | { literal: string }
-  | { tokens: ArrayLike<number> }
-  | { image: ImageSource }
-  | { mark: string };
+export type PromptPart = TextPart | { tokens: ArrayLike<number> } | { image: ImageSource } | { mark: string };
 
 /** A position in the expanded prompt (pictures count as many positions as they have rows): an index, negative from the end; a mark's name; or `'last'`. */
 export type PositionRef = number | string;

@@ -65,7 +65,7 @@ export function fewShotPrompt(
  * @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon
  */
 export function instructionPrompt(task: Pick<Task, 'name' | 'instruction'>): PromptPart[] {
-  return [requireInstruction(task), { mark: DELIMITER }];
+  return [{ literal: requireInstruction(task) }, { mark: DELIMITER }];
 }
 
 /** @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon */

@@ -51,47 +51,39 @@ export function placeholderProblems(path: string, text = '', known: readonly str
     .map((word) => `${path}: {${word}} stands for nothing here; allowed is ${allowed}`);
 }
 
-/** Parts of a prompt as they grow: text around pictures stays in one piece. */
+/** Parts of a prompt as they grow. What an item says is literal: a task about `<s>` or `<image>` is about these letters. */
 export class PartList {
   readonly #parts: PromptPart[] = [];
-  #text = '';
 
   text(text: string): void {
-    this.#text += text;
+    if (text !== '') this.#parts.push(text);
+  }
+
+  literal(text: string): void {
+    if (text !== '') this.#parts.push({ literal: text });
   }
 
   /** @throws {XpatchError} TASK_INVALID when a picture is asked for and the item has none */
   input(item: TaskItem, modality: Modality): void {
-    if (modality === 'text') {
-      this.#text += item.input;
-    } else {
-      const image = pictureOf(item);
-      this.#flush();
-      this.#parts.push({ image });
-    }
+    if (modality === 'text') this.literal(item.input);
+    else this.#parts.push({ image: pictureOf(item) });
   }
 
   /** One half of a template with the fields of an item in it; `question` follows its input. */
   fill(pattern: string, item: TaskItem, modality: Modality, question?: string): void {
     for (const piece of pattern.split(/(\{input\}|\{output\})/)) {
-      if (piece === '{output}') this.text(item.output);
+      if (piece === '{output}') this.literal(item.output);
       else if (piece !== '{input}') this.text(piece);
       else {
         this.input(item, modality);
-        if (question !== undefined) this.text(modality === 'text' ? ` ${question}` : question);
+        if (question !== undefined) this.literal(modality === 'text' ? ` ${question}` : question);
       }
     }
   }
 
   /** The parts, with the mark at their end. */
   marked(): PromptPart[] {
-    this.#flush();
     return [...this.#parts, { mark: DELIMITER }];
-  }
-
-  #flush(): void {
-    if (this.#text !== '') this.#parts.push(this.#text);
-    this.#text = '';
   }
 }
 

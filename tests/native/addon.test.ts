@@ -64,7 +64,7 @@ test('disposed handles throw DISPOSED, in every function that takes them, and ma
   await addon.modelDispose(model);
   const calls: ((a: Addon) => unknown)[] = [
     (a) => a.modelInfo(model),
-    (a) => a.modelTokenize(model, 'x', false, false),
+    (a) => a.modelTokenize(model, ['x']),
     (a) => a.modelDetokenize(model, Int32Array.of(1), false),
     (a) => a.modelIsEnd(model, 1),
     (a) => a.contextCreate(model, contextOptions),

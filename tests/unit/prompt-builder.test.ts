@@ -1,13 +1,15 @@
 import { expect, test } from '@jest/globals';
 import { patchRectangle } from '../../src/images/patch-grid.js';
 import { buildPrompt, type PromptTools } from '../../src/prompt/prompt-builder.js';
-import type { PromptPart } from '../../src/prompt/types.js';
+import { textRuns } from '../../src/prompt/text-parts.js';
+import type { PromptPart, TextPart } from '../../src/prompt/types.js';
 import { expectError } from './helpers.js';
 
 /** One token a character, but `A:` and `:\n` are tokens of their own, so that a mark can fall into one. */
 const pieces = (text: string) => text.match(/A:|:\n|[\s\S]/g) ?? [];
 const tools: PromptTools = {
-  tokenize: (text) => Int32Array.from(pieces(text), (piece) => piece.charCodeAt(0) + 1000 * (piece.length - 1)),
+  tokenize: (parts) =>
+    Int32Array.from(pieces(textRuns(parts).join('')), (piece) => piece.charCodeAt(0) + 1000 * (piece.length - 1)),
   describe: (token) => String.fromCharCode(token % 1000),
   bos: 1,
   nVocab: 5000,
@@ -51,21 +53,22 @@ test('a row of a picture has its rectangle; tokens and separator rows have none'
   await expectError(() => patchRectangle(prompt, 11), 'POSITION_OUT_OF_RANGE', /outside the prompt/);
 });
 
-test('a literal is tokenised as such, on its own, and carries marks; no token ids in front mean no BOS', async () => {
-  const asked: [string, boolean | undefined][] = [];
-  const tokenize: PromptTools['tokenize'] = (text, literal) => {
-    asked.push([text, literal]);
-    return tools.tokenize(text);
+test('texts and literals beside each other are one text, which marks do not part; no token ids in front mean no BOS', async () => {
+  const asked: (readonly TextPart[])[] = [];
+  const tokenize: PromptTools['tokenize'] = (parts) => {
+    asked.push(parts);
+    return tools.tokenize(parts);
   };
-  const parts = [{ tokens: [] }, 'ab', { literal: '<s>' }, { mark: 'm' }, { literal: '' }, 'c'];
+  const parts = [{ tokens: [] }, 'ab', { literal: 'A' }, { mark: 'm' }, { literal: '' }, 'c', { tokens: [9] }, ':'];
   const prompt = await buildPrompt(parts, { ...tools, tokenize });
-  expect(asked).toEqual([
-    ['ab', undefined],
-    ['<s>', true],
-    ['c', undefined],
-  ]);
-  expect(String.fromCharCode(...prompt.tokens)).toBe('ab<s>c');
-  expect(prompt.marks).toEqual({ m: 4 });
+  expect(asked).toEqual([['ab', { literal: 'A' }, 'c'], ['ab', { literal: 'A' }], [':']]);
+  expect(String.fromCharCode(...prompt.tokens)).toBe('abAc\t:');
+  expect(prompt.marks).toEqual({ m: 2 });
+});
+
+test('a literal is the start of a prompt, and an empty one is nothing', async () => {
+  expect((await buildPrompt([{ literal: 'a' }], tools)).tokens).toEqual(Int32Array.of(1, 97));
+  expect((await buildPrompt([{ literal: '' }, { tokens: [5] }], tools)).tokens).toEqual(Int32Array.of(5));
 });
 
 test('marks do not change the tokens of the text around them', async () => {
@@ -89,7 +92,7 @@ test('BOS is not added in front of token ids, which are taken as they are', asyn
   expect(prompt.marks).toEqual({ m: 2 });
 });
 
-test.each<[PromptPart[]]>([[[]], [['']], [[{ mark: 'm' }]], [[{ tokens: [] }]]])(
+test.each<[PromptPart[]]>([[[]], [['']], [[{ mark: 'm' }]], [[{ tokens: [] }]], [[{ literal: '' }]]])(
   'an empty prompt is refused: %j',
   async (parts) => {
     await expectError(() => buildPrompt(parts, tools), 'PROMPT_EMPTY', /Give it/);
