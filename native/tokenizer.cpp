@@ -153,23 +153,28 @@ bool tokenizer::is_control(int32_t token) const {
         ((attributes & LLAMA_TOKEN_ATTR_USER_DEFINED) && looks_like_control(llama_vocab_get_text(vocab, token)));
 }
 
-static size_t first_character(std::string_view text) {
-    size_t n = 1;
-    while (n < text.size() && (text[n] & 0xC0) == 0x80) {
-        ++n;
+static size_t last_character(std::string_view text) {
+    size_t at = text.size() - 1;
+    while (at > 0 && (text[at] & 0xC0) == 0x80) {
+        --at;
     }
-    return n;
+    return at;
 }
 
-// A text in which what looks like a control token is none. Such a token may still come out, as the merged letters of a
-// vocabulary that has it among its pieces: then its letters are cut apart.
+// A text in which what looks like a control token is none. Such a token may still come out, of letters that merge to it: then
+// they are cut apart.
 void tokenizer::spell(std::string_view text, std::vector<int32_t> & output) const {
     while (!text.empty()) {
         size_t end = text.size();
         for (const auto & special : specials) {
-            const size_t at = special.control && special.plain_for_llama ? text.find(special.text) : std::string::npos;
-            if (at != std::string::npos) {
+            const size_t at = special.control && !special.text.empty() ? text.find(special.text) : std::string::npos;
+            if (at == std::string::npos) {
+                continue;
+            }
+            if (special.plain_for_llama) {
                 end = std::min(end, at + 2); // behind "<|", where every pre-tokenizer cuts
+            } else if (type == LLAMA_VOCAB_TYPE_RWKV) { // takes the longest token there is
+                end = std::min(end, at + std::max<size_t>(last_character(special.text), 1));
             }
         }
         for (int32_t token : plain(text.substr(0, end), false)) {
@@ -177,13 +182,14 @@ void tokenizer::spell(std::string_view text, std::vector<int32_t> & output) cons
                 output.push_back(token);
                 continue;
             }
-            const std::string letters = llama_vocab_get_text(vocab, token);
-            const size_t      first   = first_character(letters);
-            if (first == letters.size()) {
-                throw coded_error("TOKEN_INVALID", "the model knows '" + letters + "' as a control token only, so it cannot stand in a literal text");
+            const std::string_view letters = llama_vocab_get_text(vocab, token);
+            const size_t           last    = last_character(letters);
+            if (last == 0) {
+                throw coded_error("TOKEN_INVALID", "the model knows '" + std::string(letters) + "' only as a control token, so it "
+                    "cannot stand in a literal text");
             }
-            spell(std::string_view(letters).substr(0, first), output);
-            spell(std::string_view(letters).substr(first), output);
+            spell(letters.substr(0, last), output);
+            spell(letters.substr(last), output);
         }
         text.remove_prefix(end);
     }

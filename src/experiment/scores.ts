@@ -3,7 +3,8 @@ import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { Intervention } from '../model/types.js';
 import { Prompt } from '../prompt/prompt.js';
-import type { PromptPart, TextPart } from '../prompt/types.js';
+import { isText, textOf } from '../prompt/text-parts.js';
+import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 
 /**
@@ -13,17 +14,12 @@ import { XpatchError } from '../util/errors.js';
  * @throws {XpatchError} MARK_AMBIGUOUS when the tokenizer merges the end of the prompt with the answer
  */
 export function answerTokens(model: Model, parts: readonly PromptPart[], answer: string): number[] {
-  const isText = (part: PromptPart): part is TextPart => typeof part === 'string' || 'literal' in part;
-  const shown = parts.filter((part) => typeof part === 'string' || !('mark' in part));
+  const shown = parts.filter((part) => isText(part) || !('mark' in part));
   const tail = shown.slice(shown.findLastIndex((part) => !isText(part)) + 1).filter(isText);
   const before = model.tokenize(tail);
   const whole = model.tokenize([...tail, { literal: answer }]);
   if (before.some((token, i) => token !== whole[i]) || whole.length === before.length) {
-    const end = tail
-      .map((part) => (typeof part === 'string' ? part : part.literal))
-      .join('')
-      .split('\n')
-      .at(-1);
+    const end = tail.map(textOf).join('').split('\n').at(-1);
     const message = `The tokenizer merges the end of the prompt, ${JSON.stringify(end)}, with the answer ${JSON.stringify(answer)}`;
     throw new XpatchError('MARK_AMBIGUOUS', `${message}: leave scores out, or use a template that ends otherwise.`);
   }

@@ -1,5 +1,6 @@
 import { XpatchError } from '../util/errors.js';
 import { Prompt, type Segment } from './prompt.js';
+import { isText, textOf } from './text-parts.js';
 import type { ImageSource, PromptPart, TextPart } from './types.js';
 
 /** What building a prompt needs of a model. */
@@ -76,8 +77,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     pending = [];
   };
 
-  const isEmpty = (part: PromptPart) =>
-    part === '' || (typeof part === 'object' && ('mark' in part || ('literal' in part && part.literal === '')));
+  const isEmpty = (part: PromptPart) => (isText(part) ? textOf(part) === '' : 'mark' in part);
   const start = parts.find((part) => !isEmpty(part));
   if (start === undefined) {
     throw new XpatchError('PROMPT_EMPTY', 'The prompt is empty. Give it some text, token ids or a picture.');
@@ -86,7 +86,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     append({ kind: 'tokens', tokens: Int32Array.of(tools.bos) });
   }
   for (const part of parts) {
-    if (typeof part === 'string' || 'literal' in part) {
+    if (isText(part)) {
       if (!isEmpty(part)) text.push(part);
     } else if ('mark' in part) {
       pending.push({ mark: part.mark, before: [...text] });

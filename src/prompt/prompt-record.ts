@@ -1,5 +1,6 @@
 import { isAbsolute, relative, resolve } from 'node:path';
 import { PACKAGE_ROOT } from '../util/package-root.js';
+import { isText, textOf } from './text-parts.js';
 import type { PromptPart } from './types.js';
 
 /** What a prompt was, written into results and vector files so that it can be built again. */
@@ -26,10 +27,8 @@ export function recordPrompt(
   let text = '';
   const images: string[] = [];
   for (const part of parts) {
-    if (typeof part === 'string') {
-      text += part;
-    } else if ('literal' in part) {
-      text += part.literal;
+    if (isText(part)) {
+      text += textOf(part);
     } else if ('image' in part) {
       text += '<image>';
       images.push(nameOfImage(part.image, names));

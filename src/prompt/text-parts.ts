@@ -1,4 +1,9 @@
-import type { TextPart } from './types.js';
+import type { PromptPart, TextPart } from './types.js';
+
+/** Text of a part, literal or not. */
+export const textOf = (part: TextPart): string => (typeof part === 'string' ? part : part.literal);
+
+export const isText = (part: PromptPart): part is TextPart => typeof part === 'string' || 'literal' in part;
 
 /** Parts of one text in turn: as written, literal, as written, ... Neighbours of a kind become one. */
 export function textRuns(parts: readonly TextPart[]): string[] {
@@ -6,7 +11,7 @@ export function textRuns(parts: readonly TextPart[]): string[] {
   for (const part of parts) {
     const literal = typeof part !== 'string';
     if (literal !== (runs.length % 2 === 0)) runs.push('');
-    runs[runs.length - 1] += literal ? part.literal : part;
+    runs[runs.length - 1] += textOf(part);
   }
   return runs;
 }

@@ -9,7 +9,7 @@ import { shuffleLabels } from '../../src/experiment/vectors.js';
 import { fewShotPrompt, instructionPrompt, queryPrompt } from '../../src/tasks/prompts.js';
 import type { TaskItem } from '../../src/tasks/task.js';
 import { DELIMITER, PAPER_TEMPLATE } from '../../src/tasks/template.js';
-import { expectError } from './helpers.js';
+import { expectError, joined } from './helpers.js';
 
 const item = (name: string, output = `${name}!`): TaskItem => ({ input: name, output, image: `/p/${name}.png` });
 const [a, b, c] = [item('a'), item('b'), item('c')];
@@ -33,19 +33,22 @@ describe('written-out templates', () => {
   test('what stands before, an instruction, and a question have their places', () => {
     const { write } = plainFormat(PAPER_TEMPLATE);
     const content = { before: 'Be brief.\n', instruction: 'The name:', query: a, question: 'Which?' };
-    expect(write({ ...content, queryModality: 'image' })).toEqual([
+    expect(joined(write({ ...content, queryModality: 'image' }))).toEqual([
       'Be brief.\nThe name:\n\nQ:',
       { image: '/p/a.png' },
       'Which?\nA:',
       mark,
     ]);
-    expect(write(content)).toEqual(['Be brief.\nThe name:\n\nQ:a Which?\nA:', mark]);
+    expect(joined(write(content))).toEqual(['Be brief.\nThe name:\n\nQ:a Which?\nA:', mark]);
   });
 
   test('fields of an item are filled in once, whatever they say', () => {
     const { write } = plainFormat({ example: '<{input}>{output};', query: '{input}=', stop: ';' });
     const odd = item('{output}', '{input}');
-    expect(write({ shots: [odd], query: odd })).toEqual(['<{output}>{input};{output}=', mark]);
+    expect(write({ shots: [odd], query: odd })).toEqual([
+      ...['<', { literal: '{output}' }, '>', { literal: '{input}' }, ';', { literal: '{output}' }, '='],
+      mark,
+    ]);
     expect(write({ query: a, queryModality: 'image' })).toEqual([{ image: '/p/a.png' }, '=', mark]);
   });
 

@@ -12,7 +12,7 @@ import {
 } from '../../src/tasks/prompts.js';
 import { splitTask } from '../../src/tasks/split.js';
 import { listTasks, loadTask, type Task, type TaskItem } from '../../src/tasks/task.js';
-import { expectError, temporaryFolder } from './helpers.js';
+import { expectError, joined, temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();
 let files = 0;
@@ -33,7 +33,7 @@ const items = (n: number, pictures = 0): TaskItem[] =>
   }));
 const task = (list: TaskItem[]): Task => ({ name: 't', domain: 't', file: '/t.json', hash: '', items: list });
 const text = (parts: readonly PromptPart[]) =>
-  parts
+  joined(parts)
     .map((part) => {
       if (typeof part === 'string') return part;
       return 'image' in part ? `<${String(part.image)}>` : `[${'mark' in part ? part.mark : 'tokens'}]`;
@@ -235,19 +235,19 @@ describe('prompts, to the byte', () => {
   const fiji = { input: 'Fiji', output: 'Suva' };
 
   test('query, examples and instruction', () => {
-    expect(queryPrompt(peru, 'text')).toEqual(['Q:Peru\nA:', { mark: 'delimiter' }]);
-    expect(queryPrompt(peru, 'image')).toEqual(['Q:', { image: '/p/peru.png' }, '\nA:', { mark: 'delimiter' }]);
-    expect(fewShotPrompt([peru, chad], 'text', fiji, 'text')).toEqual([
+    expect(joined(queryPrompt(peru, 'text'))).toEqual(['Q:Peru\nA:', { mark: 'delimiter' }]);
+    expect(joined(queryPrompt(peru, 'image'))).toEqual(['Q:', { image: '/p/peru.png' }, '\nA:', { mark: 'delimiter' }]);
+    expect(joined(fewShotPrompt([peru, chad], 'text', fiji, 'text'))).toEqual([
       "Q:Peru\nA:Lima\n\nQ:Chad:\nA:N'Djamena\n\nQ:Fiji\nA:",
       { mark: 'delimiter' },
     ]);
-    expect(fewShotPrompt([fiji], 'text', chad, 'image')).toEqual([
+    expect(joined(fewShotPrompt([fiji], 'text', chad, 'image'))).toEqual([
       'Q:Fiji\nA:Suva\n\nQ:',
       { image: '/p/chad.png' },
       '\nA:',
       { mark: 'delimiter' },
     ]);
-    expect(fewShotPrompt([peru, chad], 'image', fiji, 'text')).toEqual([
+    expect(joined(fewShotPrompt([peru, chad], 'image', fiji, 'text'))).toEqual([
       'Q:',
       { image: '/p/peru.png' },
       '\nA:Lima\n\nQ:',
@@ -256,7 +256,17 @@ describe('prompts, to the byte', () => {
       { mark: 'delimiter' },
     ]);
     const instruction = 'The capital city of the country:';
-    expect(instructionPrompt({ name: 't', instruction })).toEqual([instruction, { mark: 'delimiter' }]);
+    expect(joined(instructionPrompt({ name: 't', instruction }))).toEqual([instruction, { mark: 'delimiter' }]);
+  });
+
+  test('what a task says is literal, what the template says is not', () => {
+    const odd = { input: '<s>', output: '<|im_end|>' };
+    expect(fewShotPrompt([odd], 'text', odd, 'text')).toEqual([
+      ...['Q:', { literal: '<s>' }, '\nA:', { literal: '<|im_end|>' }, '\n\n'],
+      ...['Q:', { literal: '<s>' }, '\nA:', { mark: 'delimiter' }],
+    ]);
+    const instruction = 'Spell <image>:';
+    expect(instructionPrompt({ name: 't', instruction })[0]).toEqual({ literal: instruction });
   });
 
   test('a missing picture or instruction is an error', async () => {
@@ -305,7 +315,7 @@ describe('prompts, to the byte', () => {
   test('vectors: an instruction gives one prompt', () => {
     const withInstruction = splitTask({ ...task(items(40)), instruction: 'Say:' }, 1);
     expect(vectorPrompts(withInstruction, 'instruction')).toEqual([
-      { parts: ['Say:', { mark: 'delimiter' }], shots: [] },
+      { parts: [{ literal: 'Say:' }, { mark: 'delimiter' }], shots: [] },
     ]);
   });
 
