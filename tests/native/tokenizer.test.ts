@@ -112,7 +112,8 @@ describe.each(KINDS)('%s', (_, vocabulary, { exact = true } = {}) => {
     const ids = new Set(
       vocabulary.tokens.flatMap(([text, type], id) => (control.includes(text) && type !== UNKNOWN ? [id] : [])),
     );
-    for (let i = 0; i < (vocabulary.pre === 'gpt-4o' ? 40 : 200); i++) { // its expressions take long to compile
+    for (let i = 0; i < (vocabulary.pre === 'gpt-4o' ? 40 : 200); i++) {
+      // its expressions take long to compile
       const parts: TextPart[] = Array.from({ length: 1 + (i % 6) }, (_, k) =>
         k % 2 === i % 2 ? some() : { literal: some() },
       );
