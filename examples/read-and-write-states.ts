@@ -3,7 +3,7 @@
 //   npx tsx examples/read-and-write-states.ts
 import { loadModel } from 'xpatch';
 
-await using model = await loadModel('demo');
+await using model = await loadModel('demo'); // in plain JavaScript on Node 20 and 22: `finally { await model.dispose() }`
 const context = await model.createContext();
 
 const prompt = await model.prompt(['Q:Peru', { mark: 'country' }, '\nA:', { mark: 'delimiter' }]);

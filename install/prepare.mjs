@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { PACKAGE_ROOT } from './layout.mjs';
 
 const compiler = join(PACKAGE_ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-const bundler = join(PACKAGE_ROOT, 'scripts', 'bundle-client.mjs');
+const script = (name) => [join(PACKAGE_ROOT, 'scripts', name)];
 if (existsSync(compiler)) {
-  for (const step of [[compiler, '-p', 'tsconfig.build.json'], [bundler]]) {
+  const steps = [[compiler, '-p', 'tsconfig.build.json'], script('checked-interface.mjs'), script('bundle-client.mjs')];
+  for (const step of steps) {
     const { status } = spawnSync(process.execPath, step, { cwd: PACKAGE_ROOT, stdio: 'inherit' });
     if (status !== 0) process.exit(status ?? 1);
   }

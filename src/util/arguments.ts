@@ -1,0 +1,305 @@
+// What stands between callers in plain JavaScript and the functions of the public interface: arguments are compared with
+// the declared types. The descriptions are made from the declarations by scripts/checked-interface.mjs, at build time.
+import { types } from 'node:util';
+import { XpatchError } from './errors.js';
+
+/**
+ * A type. Text stands for itself: `string`, `number`, `boolean`, `bigint`, `function`, `object`, `any`, `null`, `undefined`;
+ * `numbers` is ArrayLike<number>.
+ */
+export type Shape =
+  | string
+  | { oneOf: (string | number | boolean)[] }
+  | { any: Shape[] }
+  | { list: Shape }
+  | { tuple: Shape[] }
+  /** An instance of a class of the library, or of the platform. */
+  | { is: string }
+  | { see: string }
+  | Fields;
+
+export interface Fields {
+  fields: Record<string, { type: Shape; optional?: true }>;
+  /** Of all names that `fields` lacks. */
+  others?: Shape;
+  /** Whether names that `fields` lacks are errors: those of options are, those of data are not. */
+  closed?: true;
+}
+
+export interface Parameter {
+  name: string;
+  type: Shape;
+  optional?: true;
+  rest?: true;
+}
+
+export interface Signature {
+  parameters: Parameter[];
+  /** Whether the function gives a promise, which then is what an error comes by. */
+  promises?: true;
+}
+
+export interface Interface {
+  shapes: Record<string, Shape>;
+  /** What the library exports: its classes are found here by their names. */
+  classes: Record<string, unknown>;
+}
+
+interface Problem {
+  at: string;
+  wanted: string;
+  got: unknown;
+  /** In place of "must be". */
+  text?: string;
+}
+
+/** Data of a run is a few levels deep; what is deeper is a cycle. */
+const MAX_DEPTH = 40;
+
+/** Throws INVALID_ARGUMENT for the first argument that is not of its declared type. */
+export function checkArguments(of: Interface, what: string, parameters: Parameter[], given: unknown[]): void {
+  for (const [i, { name, type, optional, rest }] of parameters.entries()) {
+    const values = rest ? given.slice(i) : [given[i]];
+    for (const value of values) {
+      if (optional && value === undefined) continue;
+      let problem: Problem | undefined;
+      try {
+        problem = problemWith(of, type, value, name, true, 0);
+      } catch (cause) {
+        const text = `${what}: ${name} cannot be read: ${messageOf(cause)}.`;
+        throw new XpatchError('INVALID_ARGUMENT', text, { cause });
+      }
+      if (!problem) continue;
+      const text = problem.text ?? `must be ${problem.wanted}, not ${named(problem.got)}`;
+      throw new XpatchError('INVALID_ARGUMENT', `${what}: ${problem.at} ${text}.`);
+    }
+  }
+}
+
+/** `own`: whether it is a parameter or a field of options, where NaN says nothing; in data it may be a missing value. */
+function problemWith(
+  of: Interface,
+  type: Shape,
+  value: unknown,
+  at: string,
+  own: boolean,
+  depth: number,
+): Problem | undefined {
+  if (depth > MAX_DEPTH) return { at, wanted: '', got: value, text: 'is nested too deeply' };
+  const wrong = (text?: string): Problem => ({ at, wanted: wordsFor(of, type), got: value, ...(text && { text }) });
+  if (typeof type === 'string') return isPrimitive(type, value, own) ? undefined : wrong();
+  if ('see' in type) return problemWith(of, of.shapes[type.see] as Shape, value, at, own, depth);
+  if ('oneOf' in type) return type.oneOf.includes(value as string) ? undefined : wrong();
+  if ('is' in type) return isInstance(of, type.is, value) ? undefined : wrong();
+  if ('any' in type) {
+    const problems: Problem[] = [];
+    for (const option of type.any) {
+      const problem = problemWith(of, option, value, at, own, depth + 1);
+      if (!problem) return undefined;
+      problems.push(problem);
+    }
+    // The one that went furthest is the one that was meant.
+    const deepest = problems.filter((p) => p.at !== at || p.text).sort((a, b) => b.at.length - a.at.length)[0];
+    return deepest ?? wrong();
+  }
+  if ('list' in type || 'tuple' in type) {
+    if (!Array.isArray(value)) return wrong();
+    if ('tuple' in type && value.length !== type.tuple.length) return wrong();
+    for (let i = 0; i < value.length; i++) {
+      const item = 'list' in type ? type.list : (type.tuple[i] as Shape);
+      const problem = problemWith(of, item, value[i], `${at}[${i}]`, false, depth + 1);
+      if (problem) return problem;
+    }
+    return undefined;
+  }
+  return problemWithFields(of, type, value, at, depth) ?? undefined;
+}
+
+function problemWithFields(
+  of: Interface,
+  type: Fields,
+  value: unknown,
+  at: string,
+  depth: number,
+): Problem | undefined {
+  const wrong = { at, wanted: wordsFor(of, type), got: value };
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) return wrong;
+  const given = value as Record<string, unknown>;
+  for (const [name, { type: field, optional }] of Object.entries(type.fields)) {
+    const item = given[name];
+    if (optional && item === undefined) continue;
+    const problem = problemWith(of, field, item, `${at}.${name}`, type.closed === true, depth + 1);
+    if (problem) return problem;
+  }
+  if (!type.closed && !type.others) return undefined;
+  for (const name of Object.keys(given)) {
+    if (Object.hasOwn(type.fields, name)) continue;
+    if (!type.others)
+      return { ...wrong, text: `has no ${JSON.stringify(name)}${suggestion(name, Object.keys(type.fields))}` };
+    const problem = problemWith(of, type.others, given[name], `${at}.${name}`, false, depth + 1);
+    if (problem) return problem;
+  }
+  return undefined;
+}
+
+function isPrimitive(type: string, value: unknown, own: boolean): boolean {
+  switch (type) {
+    case 'any':
+      return true;
+    case 'null':
+      return value === null;
+    case 'object':
+      return typeof value === 'object' && value !== null;
+    case 'number':
+      return typeof value === 'number' && !(own && Number.isNaN(value));
+    case 'numbers':
+      if (ArrayBuffer.isView(value))
+        return !types.isDataView(value) && !types.isBigInt64Array(value) && !types.isBigUint64Array(value);
+      // By index: a list with holes has undefined where it has none.
+      return (
+        Array.isArray(value) &&
+        Array.from({ length: value.length }, (_, i) => value[i]).every((x) => typeof x === 'number')
+      );
+    default:
+      return typeof value === type;
+  }
+}
+
+/** Also those of another realm, such as a `vm` context, for the platform's own. */
+function isInstance(of: Interface, name: string, value: unknown): boolean {
+  if (Object.hasOwn(of.classes, name)) return value instanceof (of.classes[name] as abstract new () => unknown);
+  const duck = value as { aborted?: unknown; addEventListener?: unknown; next?: unknown };
+  switch (name) {
+    case 'AbortSignal':
+      return (
+        typeof value === 'object' &&
+        value !== null &&
+        typeof duck.aborted === 'boolean' &&
+        typeof duck.addEventListener === 'function'
+      );
+    case 'Iterable':
+      return (
+        value !== null && value !== undefined && typeof (value as Iterable<unknown>)[Symbol.iterator] === 'function'
+      );
+    case 'AsyncIterable':
+      return (
+        value !== null &&
+        value !== undefined &&
+        typeof (value as AsyncIterable<unknown>)[Symbol.asyncIterator] === 'function'
+      );
+    default:
+      return (
+        Object.prototype.toString.call(value) === `[object ${name}]` ||
+        (name === 'Uint8Array' && types.isUint8Array(value))
+      );
+  }
+}
+
+/** "; did you mean …?" where a known name is near, else the names there are. */
+function suggestion(name: string, known: string[]): string {
+  const [best] = known
+    .map((k) => ({ k, far: distance(name.toLowerCase(), k.toLowerCase()) }))
+    .sort((a, b) => a.far - b.far);
+  if (best && best.far <= Math.max(1, Math.floor(name.length / 3))) return `; did you mean "${best.k}"?`;
+  return `; it may have ${known.join(', ') || 'nothing'}`;
+}
+
+/** Letters to add, drop or change between two words. */
+function distance(a: string, b: string): number {
+  if (Math.abs(a.length - b.length) > 8) return 9;
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}
+
+function wordsFor(of: Interface, type: Shape): string {
+  const article = (noun: string) => `${/^[aeio]/i.test(noun) ? 'an' : 'a'} ${noun}`;
+  if (typeof type === 'string') {
+    if (type === 'numbers') return 'a list of numbers';
+    return ['null', 'undefined', 'any'].includes(type) ? type : article(type);
+  }
+  if ('see' in type) return wordsFor(of, of.shapes[type.see] as Shape);
+  if ('oneOf' in type) return type.oneOf.map((x) => JSON.stringify(x)).join(' or ');
+  if ('is' in type) return article(type.is);
+  if ('any' in type) return [...new Set(type.any.map((option) => wordsFor(of, option)))].join(' or ');
+  if ('list' in type) return 'a list';
+  if ('tuple' in type) return `a list of ${type.tuple.length}`;
+  const names = Object.entries(type.fields).filter(([, field]) => !field.optional);
+  return names.length ? `an object with ${names.map(([name]) => name).join(', ')}` : 'an object';
+}
+
+/** A value in a message: never the value of an object, whose own functions could do anything. */
+function named(value: unknown): string {
+  switch (typeof value) {
+    case 'string':
+      return value.length > 40 ? `a text of ${value.length} characters` : JSON.stringify(value);
+    case 'number':
+    case 'boolean':
+    case 'undefined':
+      return String(value);
+    case 'object':
+      return value === null ? 'null' : types.isProxy(value) || !Array.isArray(value) ? 'an object' : 'a list';
+    default:
+      return `a ${typeof value}`;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return types.isNativeError(error) ? error.message : 'reading it threw';
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: any function at all
+type AnyFunction = (...args: any[]) => any;
+
+/** The function behind a check of its arguments; an error comes the way that its own errors come. */
+export function checked<F extends AnyFunction>(of: Interface, what: string, signature: Signature, inner: F): F {
+  const outer = function (this: unknown, ...args: unknown[]) {
+    try {
+      checkArguments(of, what, signature.parameters, args);
+    } catch (error) {
+      if (signature.promises) return Promise.reject(error);
+      throw error;
+    }
+    return inner.apply(this, args);
+  };
+  Object.defineProperty(outer, 'name', { value: inner.name });
+  Object.defineProperty(outer, 'length', { value: inner.length });
+  return outer as F;
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: any class at all
+type AnyClass = { prototype: any } & Record<string, any>;
+
+/** Puts the check before methods of a class, static ones by the name `static f`, and its constructor, `new`. */
+export function checkedClass<C extends AnyClass>(
+  of: Interface,
+  name: string,
+  methods: Record<string, Signature>,
+  inner: C,
+): C {
+  for (const [method, signature] of Object.entries(methods)) {
+    if (method === 'new') continue;
+    const isStatic = method.startsWith('static ');
+    const key = method.replace('static ', '');
+    const holder = isStatic ? inner : inner.prototype;
+    if (!Object.hasOwn(holder, key)) continue; // inherited: its class has the check
+    const what = isStatic ? `${name}.${key}` : `${name[0]?.toLowerCase()}${name.slice(1)}.${key}`;
+    const descriptor = Object.getOwnPropertyDescriptor(holder, key) as PropertyDescriptor;
+    Object.defineProperty(holder, key, { ...descriptor, value: checked(of, what, signature, descriptor.value) });
+  }
+  const construct = methods.new;
+  if (!construct) return inner;
+  return new Proxy(inner, {
+    construct(target, args, newTarget) {
+      checkArguments(of, `new ${name}`, construct.parameters, args);
+      return Reflect.construct(target as unknown as new () => object, args, newTarget);
+    },
+  });
+}
