@@ -62,15 +62,15 @@ export async function oneByOne(context, experiment) {
     const [source] = sourcesOf(study, wanted);
     const { nLayers } = model.info;
     if (wanted.control === 'random-vector') {
-      return (await read(source, layer)).normMatchedRandom(wanted.cell.split.seed).at(layer);
+      return (await read(source, layer)).normMatchedRandom(wanted.cell.split.seed).state(layer);
     }
-    if (wanted.control !== 'wrong-layer') return (await read(wanted, layer)).at(layer);
+    if (wanted.control !== 'wrong-layer') return (await read(wanted, layer)).state(layer);
     const other = (layer + nLayers - Math.ceil(nLayers / 2)) % nLayers;
-    return (await read(source, other)).at(other);
+    return (await read(source, other)).state(other);
   };
   const editFor = async (cell, condition, layer, parts) => {
     const wanted = vectorOf(study, cell, condition);
-    const edit = { hook: 'resid_post', layer, positions: 'delimiter', op: 'replace' };
+    const edit = { hook: 'resid_post', layers: layer, positions: 'delimiter', op: 'replace' };
     if (wanted) return { ...edit, value: await valueAt(wanted, layer) };
     const prompt = await model.prompt(parts);
     const [{ states }] = await context.pass([{ prompt, capture: { layers: [layer], positions: ['delimiter'] } }]);

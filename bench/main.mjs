@@ -105,7 +105,7 @@ async function languageModel(folder, wanted) {
   const vector = Float32Array.from({ length: model.info.nEmbd }, (_, i) => Math.sin(i));
   const row = (layer) => ({
     prompt,
-    interventions: [{ hook: 'resid_post', layer, positions: 'last', op: 'replace', value: vector }],
+    interventions: [{ hook: 'resid_post', layers: layer, positions: 'last', op: 'replace', value: vector }],
     topK: 5,
   });
   const all = Array.from({ length: nLayers }, (_, layer) => row(layer));

@@ -4,7 +4,7 @@
 import { extractTaskVector, fewShotPrompt, loadModel, loadTask, queryPrompt, splitTask } from 'xpatch';
 
 await using model = await loadModel('demo');
-const context = await model.createContext();
+await using context = await model.createContext();
 
 // Thirty foods to make the vector from, and others to ask about. Nothing of the test items is in the vector.
 const task = await loadTask('food-color', { pictures: true });
@@ -19,11 +19,7 @@ const foods = split.test.slice(0, 8);
 for (const food of foods) {
   const picture = await model.prompt(queryPrompt(food, 'image')); // Q:<picture>\nA:
   const examples = await model.prompt(fewShotPrompt(split.test.slice(8, 13), 'text', food, 'image'));
-  rows.push(
-    { prompt: picture },
-    { prompt: examples },
-    { prompt: picture, interventions: [vector.toIntervention(layer, { position: 'delimiter' })] },
-  );
+  rows.push({ prompt: picture }, { prompt: examples }, { prompt: picture, interventions: [vector.at(layer)] });
 }
 
 // All rows go through the model together; what they share is computed once.

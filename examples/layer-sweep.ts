@@ -4,13 +4,12 @@
 import { extractTaskVector, loadModel, loadTask, splitTask, sweepLayers } from 'xpatch';
 
 await using model = await loadModel('demo');
-const context = await model.createContext();
+await using context = await model.createContext();
 
 const task = await loadTask('animal-young');
 const vector = await extractTaskVector(context, splitTask(task, 1), { spec: 'text' });
 
-const prompt = await model.prompt(['Q:cow\nA:', { mark: 'delimiter' }]);
-const { layers } = await sweepLayers(context, prompt, vector, { topK: 3 });
+const { layers } = await sweepLayers(context, 'Q:cow\nA:', vector, { topK: 3 });
 for (const { layer, top } of layers) {
   console.log(`layer ${layer}: ${top.map(({ text, probability }) => `${text} ${probability.toFixed(2)}`).join('  ')}`);
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { loadExperiment, loadModel, parallelism, runInFolder, tableToText } from 'xpatch';
 
 await using model = await loadModel('demo');
-const context = await model.createContext();
+await using context = await model.createContext();
 const folder = await mkdtemp(join(tmpdir(), 'xpatch-main-table-'));
 
 const { experiment } = await loadExperiment('main', ['tasks=[country-capital, food-color]', 'seeds=[1]', 'test=20']);

@@ -1,35 +1,44 @@
 // The bare machinery: read hidden states at named positions, and overwrite them in other rows of the same pass.
 //
 //   npx tsx examples/read-and-write-states.ts
-import { loadModel } from 'xpatch';
+import { loadModel, mark } from 'xpatch';
 
 await using model = await loadModel('demo'); // in plain JavaScript on Node 20 and 22: `finally { await model.dispose() }`
-const context = await model.createContext();
+await using context = await model.createContext();
 
-const prompt = await model.prompt(['Q:Peru', { mark: 'country' }, '\nA:', { mark: 'delimiter' }]);
-console.log(`${prompt.length} positions, marks at`, prompt.marks);
-
-const [read] = await context.pass([
-  { prompt, capture: { layers: 'all', positions: ['country', 'delimiter'] }, topK: 1 },
-]);
-const states = read?.states;
-if (!states) throw new Error('no states came back');
+const prompt = ['Q:Peru', mark('country'), '\nA:', mark('delimiter')];
+const { states } = await context.run({ prompt, capture: 'all' });
 const [layers, positions, width] = states.shape;
-console.log(`states: ${layers} layers x ${positions} positions x ${width} numbers`);
+console.log(`states: ${layers} layers x ${positions} positions x ${width} numbers, marks at`, states.marks);
+console.log('layer 3 at the delimiter begins with', states.at(3, 'delimiter').slice(0, 4));
 
-// The same prompt three times: as it is, with one state zeroed, and with the last block's output doubled.
+// Other countries' delimiters, one prompt a row; how alike is what the model makes of them?
+const [japan, cuba] = await context.pass(
+  ['Japan', 'Cuba'].map((country) => ({ prompt: `Q:${country}\nA:`, capture: { positions: 'last' } })),
+);
+if (japan && cuba)
+  console.log(
+    'cosine by layer:',
+    japan.states
+      .cosine(cuba.states)
+      .map(([c]) => c?.toFixed(2))
+      .join(' '),
+  );
+
+// The same prompt as it is, with one state zeroed, with the last block's output doubled, and steered in three layers.
+const value = states.at(3, 'delimiter');
 const results = await context.pass([
   { prompt, topK: 1 },
-  { prompt, topK: 1, interventions: [{ hook: 'resid_post', layer: 3, positions: 'country', op: 'zero' }] },
+  { prompt, topK: 1, interventions: [{ layers: 3, positions: 'country', op: 'zero' }] },
+  { prompt, topK: 1, interventions: [{ layers: layers - 1, op: 'scale', factor: 2 }] },
   {
     prompt,
     topK: 1,
-    interventions: [{ hook: 'resid_post', layer: layers - 1, positions: 'last', op: 'scale', factor: 2 }],
+    interventions: [{ layers: [2, 3, 4], positions: 'all', op: 'add', value, factor: [0.1, 0.2, 0.1] }],
   },
 ]);
 for (const { top, interventions } of results) {
-  const change = interventions.map(({ layer, delta }) => `layer ${layer} changed by ${delta.toFixed(1)}`).join(', ');
-  console.log(
-    `${JSON.stringify(top?.[0]?.text)} with probability ${top?.[0]?.probability.toFixed(3)} (${change || 'untouched'})`,
-  );
+  const [best] = top;
+  const change = interventions.reduce((sum, { delta }) => sum + delta, 0).toFixed(1);
+  console.log(`${JSON.stringify(best?.text)} with probability ${best?.probability.toFixed(3)}, changed by ${change}`);
 }

@@ -63,21 +63,24 @@ export {
 } from './lens/patchscope.js';
 export { TunedLens } from './lens/tuned-lens.js';
 export type { LensStrength, Translator, TunedLensInfo } from './lens/tuned-lens-file.js';
-export { Context, type ContextOptions, type ForEach, type PassOptions } from './model/context.js';
-export type { GenerateOptions, GenerateRow, Generation } from './model/generate.js';
+export { Context, type ContextOptions, type Generations, type PassOptions, type PassResults } from './model/context.js';
+export type { GenerateOptions, Generation } from './model/generate.js';
+export { HiddenStates, type StatesSelection } from './model/hidden-states.js';
 export { type LoadOptions, loadModel, Model } from './model/model.js';
-export type { PassResult, PassRow } from './model/pass.js';
+export type { Capture, Logits, PassResult, PassRow, RowInput } from './model/pass.js';
 export { resolveLayers } from './model/pass.js';
 export type { StateReading } from './model/read-out.js';
+export type { RankedToken } from './model/tracked.js';
 export * from './model/types.js';
 export type { Device, NativeModelInfo as ModelInfo } from './native/addon.js';
 export { listDevices } from './native/index.js';
-export { Prompt, type PromptPicture, type Segment } from './prompt/prompt.js';
-export { type PromptRecord, recordPrompt } from './prompt/prompt-record.js';
+export { mark, Prompt, type PromptInput, type PromptPicture, type Segment } from './prompt/prompt.js';
+export type { PromptRecord } from './prompt/prompt-record.js';
 export type {
   ImageSource,
   PatchGrid,
   PatchRectangle,
+  PositionRange,
   PositionRef,
   PositionSelection,
   PromptPart,
@@ -208,7 +211,6 @@ export { type SplitOptions, splitTask, type TaskSplit } from './tasks/split.js';
 export { type LoadTaskOptions, listTasks, loadTask, type Task, type TaskItem } from './tasks/task.js';
 export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './tasks/token-classes.js';
 export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './util/errors.js';
-export { type ExtractOptions, extractTaskVector } from './vectors/extract.js';
 export {
   type SafetensorsDtype,
   SafetensorsFile,
@@ -216,8 +218,8 @@ export {
   type TensorToWrite,
   type TensorValues,
   writeSafetensors,
-} from './vectors/safetensors.js';
-export { type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';
+} from './util/safetensors.js';
+export { type ExtractOptions, extractTaskVector } from './vectors/extract.js';
+export { type Said, type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';
 export { TaskVector } from './vectors/task-vector.js';
-export { saveCapture } from './vectors/vector-file.js';
 export type { TaskVectorInfo, VectorOrigin } from './vectors/vector-origin.js';

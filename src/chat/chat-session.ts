@@ -1,7 +1,7 @@
 import type { Context } from '../model/context.js';
 import type { GenerateOptions, Generation } from '../model/generate.js';
 import type { Intervention, OnProgress } from '../model/types.js';
-import { Prompt } from '../prompt/prompt.js';
+import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 import { type ChatMessage, ChatTemplate, picturesOf } from './chat-template.js';
 
@@ -155,8 +155,7 @@ export class ChatSession {
       const next = rest.slice(said.length);
       if (rest.startsWith(said) && template.startsWithControl(next)) {
         const added = await model.prompt(template.parts(next, picturesOf(messages).slice(last.pictures)), { signal });
-        const answer = { kind: 'tokens', tokens: Int32Array.from(last.tokens) } as const;
-        const prompt = new Prompt([...last.prompt.segments, answer, ...added.segments], {});
+        const prompt = last.prompt.append(last.tokens).append(added);
         return { prompt, edits: [...last.edits] };
       }
     }

@@ -1,6 +1,4 @@
 import { HOOKS, type HookName } from '../model/types.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
-import { saveCapture } from '../vectors/vector-file.js';
 import { defineCommand } from './command.js';
 import {
   describeModel,
@@ -48,16 +46,11 @@ export const capture = defineCommand<CaptureArguments>({
     await requireWritable(args.output, [args.model, args.mmproj, ...(args.image ?? [])]);
     await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       progress.update('reading the prompt');
-      const prompt = await model.prompt(parts);
-      const [result] = await context.pass([{ prompt, capture: { hook: args.hook, layers, positions } }], {
-        signal,
-        onProgress: track('decoding'),
-      });
-      const states = result?.states as NonNullable<typeof result>['states'] & object;
+      const row = { prompt: parts, capture: { hook: args.hook, layers, positions } };
+      const { prompt, states } = await context.run(row, { signal, onProgress: track('decoding') });
       requireNotAborted(signal);
       progress.update('writing');
-      const record = recordPrompt(parts, prompt.tokens);
-      await saveCapture(args.output, states, { model: model.identity, prompt: record });
+      await states.save(args.output);
       progress.done();
       const { hook, shape } = states;
       if (args.json) {
@@ -70,7 +63,7 @@ export const capture = defineCommand<CaptureArguments>({
           positions,
           tokens,
           model: model.identity,
-          prompt: record,
+          prompt: states.prompt,
         });
       } else {
         const where = `${shape[0]} layers, ${shape[1]} of ${prompt.length} positions of ${describeModel(model.identity)}`;

@@ -80,8 +80,8 @@ export class ChatState {
     const loaded: LoadedVector = await loadVector(file, vectorPosition);
     const { context } = this.session;
     const vectorModel = requireFit(loaded, context.model.identity);
-    const { positions, ...edit } = loaded.vector.toIntervention(layer, { op });
-    await context.requireHook(edit.hook);
+    const { positions, ...edit } = loaded.vector.at(layer, { op });
+    await context.requireHook(loaded.vector.info.hook);
     this.session.patch = edit;
     this.patch = { vector: vectorRecord(loaded), vectorModel };
     return [this.describePatch(), ...loaded.notes].join('\n');
@@ -99,7 +99,7 @@ export class ChatState {
     const { patch } = this.session;
     if (!patch || !this.patch) return 'nothing is patched';
     const how = patch.op === 'add' ? 'added to' : 'put in place of';
-    return `${this.patch.vector.file} is ${how} layer ${patch.layer} at the last prompt token of each following turn`;
+    return `${this.patch.vector.file} is ${how} layer ${patch.layers} at the last prompt token of each following turn`;
   }
 }
 

@@ -1,6 +1,5 @@
 import type { Experiment, Plan } from '../experiment/types.js';
 import type { Context } from '../model/context.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
 import { fewShotPrompt, queryPrompt } from '../tasks/prompts.js';
 import { loadTask } from '../tasks/task.js';
 import type { Estimate } from './eval-protocol.js';
@@ -53,7 +52,7 @@ export async function estimateCost(
   const secondsPerPicture =
     pictures && picture ? await seconds(() => model.prompt(queryPrompt(picture, 'image'), { signal })) : undefined;
 
-  const record = JSON.stringify(recordPrompt(parts[0] as string[], rows[0]?.prompt.tokens ?? [])).length;
+  const record = JSON.stringify(rows[0]?.prompt.record() ?? {}).length;
   const asked = plan.queries.filter(({ stage }) => stage === 'test');
   const withExamples = new Set(experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name));
   const disk = plan.queries.reduce((sum, { count }) => sum + count * LINE_BYTES, 0);

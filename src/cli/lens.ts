@@ -1,10 +1,9 @@
 import { type Lens, logitLens } from '../lens/logit-lens.js';
 import { TunedLens } from '../lens/tuned-lens.js';
 import type { Context } from '../model/context.js';
+import type { HiddenStates } from '../model/hidden-states.js';
 import type { Model } from '../model/model.js';
 import { resolveLayers } from '../model/pass.js';
-import type { HiddenStates } from '../model/types.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
 import { lensReport, lensTable, lensView } from '../report/lens.js';
 import { defineCommand } from './command.js';
 import {
@@ -73,17 +72,14 @@ export const lens = defineCommand<LensArguments>({
       progress.update('reading the prompt');
       const prompt = await model.prompt(parts, { signal });
       prompt.positions(positions); // a wrong one is found before a folder is made
-      const record = recordPrompt(parts, prompt.tokens);
+      const record = prompt.record();
       await using run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
         options: { prompt: record, layers: read, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
       });
-      const [result] = await context.pass([{ prompt, capture: { layers: read, positions } }], {
-        signal,
-        onProgress: track('decoding'),
-      });
-      const captured = result?.states as HiddenStates;
+      const row = { prompt, capture: { layers: read, positions } };
+      const { states: captured } = await context.run(row, { signal, onProgress: track('decoding') });
       progress.update('translating the states');
       const states = tuned ? await tuned.apply(captured, { signal }) : captured;
       const topK = Math.min(args.top, model.info.nVocab);
@@ -93,7 +89,7 @@ export const lens = defineCommand<LensArguments>({
         signal,
         onProgress: track('reading the states'),
       });
-      const atLast = await logitLens(context, lastPosition(states), {
+      const atLast = await logitLens(context, states.select({ positions: ['last'] }), {
         topK,
         tokens: followed(lens, tracked),
         signal,
@@ -136,18 +132,12 @@ function oneToken(model: Model, text: string, escapes: boolean): number {
  */
 async function pinnable(
   context: Context,
-  { data, shape: [nLayers, nPositions, width], ...rest }: HiddenStates,
+  states: HiddenStates,
   tracked: readonly number[],
-  signal: AbortSignal,
+  signal: AbortSignal | undefined,
 ): Promise<number[]> {
-  const l = rest.layers.indexOf(Math.max(...rest.layers));
-  const size = nPositions * width;
-  const highest: HiddenStates = {
-    ...rest,
-    data: data.slice(l * size, (l + 1) * size),
-    shape: [1, nPositions, width],
-    layers: rest.layers.slice(l, l + 1),
-  };
+  const [nLayers, nPositions] = states.shape;
+  const highest = states.select({ layers: [Math.max(...states.layers)] });
   const { cells } = await logitLens(context, highest, { topK: 1, signal });
   const best = cells[0]?.map(({ top }) => top[0]?.token as number).reverse() ?? [];
   const room = Math.min(PINNABLE, Math.floor(PINNABLE_NUMBERS / (nLayers * nPositions)));
@@ -158,20 +148,4 @@ function followed({ layers, positions, cells }: Lens, tracked: readonly number[]
   const highest = layers.indexOf(Math.max(...layers));
   const best = cells[highest]?.[positions.length - 1]?.top.slice(0, FOLLOWED) ?? [];
   return [...new Set([...tracked, ...best.map(({ token }) => token)])];
-}
-
-/** The states of the last of the positions. */
-function lastPosition({ data, shape: [nLayers, nPositions, width], ...rest }: HiddenStates): HiddenStates {
-  const last = new Float32Array(nLayers * width);
-  for (let l = 0; l < nLayers; l++) {
-    const from = (l * nPositions + nPositions - 1) * width;
-    last.set(data.subarray(from, from + width), l * width);
-  }
-  return {
-    ...rest,
-    data: last,
-    shape: [nLayers, 1, width],
-    positions: rest.positions.slice(-1),
-    tokens: rest.tokens.slice(-1),
-  };
 }

@@ -1,7 +1,7 @@
 import { IDENTITY_PROMPT, type Patchscope, patchscope as runPatchscope } from '../lens/patchscope.js';
-import type { HiddenStates, ModelIdentity } from '../model/types.js';
+import type { HiddenStates } from '../model/hidden-states.js';
+import type { ModelIdentity } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
 import type { PromptPart } from '../prompt/types.js';
 import { visibleText } from '../report/visible.js';
 import { defineCommand } from './command.js';
@@ -97,7 +97,7 @@ export const patchscope = defineCommand<PatchscopeArguments>({
         onProgress: track('decoding'),
       });
       progress.done();
-      report(args, session, source, result, recordPrompt(target, prompt.tokens));
+      report(args, session, source, result, prompt.record());
     };
     const fromPrompt = async ({ model, context, signal, progress }: Session): Promise<Source> => {
       progress.update('reading the prompt');
@@ -107,7 +107,7 @@ export const patchscope = defineCommand<PatchscopeArguments>({
       return {
         states: result?.states as HiddenStates,
         model: model.identity,
-        record: { model: model.identity, prompt: recordPrompt(parts as PromptPart[], prompt.tokens), position },
+        record: { model: model.identity, prompt: prompt.record(), position },
       };
     };
 

@@ -1,9 +1,8 @@
 import type { Context } from '../model/context.js';
-import type { GenerateOptions, GenerateRow, Generation } from '../model/generate.js';
-import type { PassResult } from '../model/pass.js';
+import type { GenerateOptions, Generation } from '../model/generate.js';
+import type { PassRow } from '../model/pass.js';
 import type { InterventionReport } from '../model/types.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
-import { writeSafetensors } from '../vectors/safetensors.js';
+import { writeSafetensors } from '../util/safetensors.js';
 import { type ChatArguments, chat, checkChatArguments } from './chat.js';
 import { defineCommand } from './command.js';
 import { modelOptions, outputOptions, requireNotAborted, withSession } from './common.js';
@@ -89,7 +88,11 @@ export const run = defineCommand<RunArguments>({
     const inputs = [args.model, args.mmproj, args.patch, ...(args.image ?? [])];
     if (args.saveLogits !== undefined) await requireWritable(args.saveLogits, inputs);
     const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
-    const intervention = patch?.vector.toIntervention(args.layer as number, { op: args.op, position });
+    const intervention = patch?.vector.at(args.layer as number, {
+      op: args.op,
+      positions: position,
+      steps: args.everyStep ? 'all' : 'prompt',
+    });
 
     await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const vectorModel = patch && requireFit(patch, model.identity);
@@ -99,9 +102,9 @@ export const run = defineCommand<RunArguments>({
       progress.update('decoding');
       const streaming = !args.json && model.info.hasTokenizer;
       const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
-      const row: GenerateRow = {
+      const row: PassRow = {
         prompt,
-        ...(intervention && { interventions: [intervention], everyStep: args.everyStep }),
+        ...(intervention && { interventions: [intervention] }),
         ...(args.saveLogits !== undefined && { logits: 'last' }),
       };
       const options: GenerateOptions = {
@@ -123,7 +126,7 @@ export const run = defineCommand<RunArguments>({
       // A model without a tokenizer has no text: its answer is the token ids.
       if (streaming) terminal.print(text.endsWith('\n') || maxTokens === 0 ? '' : '\n');
       else if (!args.json) terminal.print(`${tokens.join(',')}\n`);
-      const record = recordPrompt(parts, prompt.tokens);
+      const record = prompt.record();
       const done = patch && {
         vector: vectorRecord(patch),
         vectorModel,
@@ -159,9 +162,8 @@ export const run = defineCommand<RunArguments>({
 });
 
 /** `-n 0`: the prompt is decoded and nothing generated. */
-async function readOnly(context: Context, row: GenerateRow, signal: AbortSignal): Promise<Generation> {
-  const [result] = await context.pass([row], { signal });
-  return { ...(result as PassResult), text: '', tokens: [], finish: 'length' };
+async function readOnly(context: Context, row: PassRow, signal: AbortSignal): Promise<Generation> {
+  return { ...(await context.run(row, { signal })), text: '', tokens: [], finish: 'length' };
 }
 
 function temperature(value: unknown): number {

@@ -1,6 +1,5 @@
 import type { Context } from '../model/context.js';
 import { loadModel, type Model } from '../model/model.js';
-import type { PassResult } from '../model/pass.js';
 import type { Intervention } from '../model/types.js';
 import { queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
@@ -48,26 +47,16 @@ type Outcome = Omit<Check, 'name'>;
 
 async function identityPatch(model: Model, context: Context): Promise<Outcome> {
   const prompt = await model.prompt('Q:France\nA:');
-  const run = async (interventions: Intervention[]) => {
-    const capture = { layers: 'all', positions: 'last' } as const;
-    const [result] = await context.pass([{ prompt, interventions, capture, logits: 'last' }]);
-    return result as PassResult & Required<Pick<PassResult, 'states' | 'logits'>>;
-  };
+  const run = (interventions: Intervention[]) =>
+    context.run({ prompt, interventions, capture: { positions: 'last' }, logits: 'last' });
   const plain = await run([]);
-  const { nEmbd } = model.identity;
   const itself = plain.states.layers.map(
-    (layer, i): Intervention => ({
-      hook: 'resid_post',
-      layer,
-      positions: 'last',
-      op: 'replace',
-      value: plain.states.data.subarray(i * nEmbd, (i + 1) * nEmbd),
-    }),
+    (layer): Intervention => ({ layers: layer, op: 'replace', value: plain.states.at(layer) }),
   );
   const same = await run(itself);
   const differing = same.logits.data.filter((logit, i) => !Object.is(logit, plain.logits.data[i])).length;
   if (differing > 0) return { ok: false, detail: `a state patched onto itself changed ${differing} logits` };
-  const zeroed = await run([{ hook: 'resid_post', layer: 0, positions: 'last', op: 'zero' }]);
+  const zeroed = await run([{ layers: 0, op: 'zero' }]);
   if (zeroed.logits.data.every((logit, i) => logit === plain.logits.data[i])) {
     return { ok: false, detail: 'a state patched with zeros changed no logit' };
   }
@@ -85,7 +74,7 @@ async function taskPatch(model: Model, context: Context): Promise<Outcome> {
       prompt: await model.prompt(queryPrompt(item, pictures ? 'image' : 'text')),
     })),
   );
-  const edits: Intervention[][] = [[], ...vector.info.layers.map((layer) => [vector.toIntervention(layer)])];
+  const edits: Intervention[][] = [[], ...vector.info.layers.map((layer) => [vector.at(layer)])];
   const rows = edits.flatMap((interventions) => queries.map(({ prompt }) => ({ prompt, interventions, topK: 1 })));
   const results = await context.pass(rows);
   const [without = 0, ...patched] = edits.map((_, row) => {

@@ -1,6 +1,6 @@
+import { resolveLayers } from '../model/pass.js';
 import type { TokenScore } from '../model/types.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
-import { writeSafetensors } from '../vectors/safetensors.js';
+import { writeSafetensors } from '../util/safetensors.js';
 import { type Sweep, sweepLayers } from '../vectors/sweep.js';
 import { defineCommand } from './command.js';
 import {
@@ -70,7 +70,7 @@ export const sweep = defineCommand<SweepArguments>({
       for (const note of loaded.notes) progress.note(note);
       progress.update('reading the prompt');
       const prompt = await model.prompt(parts);
-      const record = recordPrompt(parts, prompt.tokens);
+      const record = prompt.record();
       const { naive, op = 'replace' } = args;
       const title = `Layer sweep of ${describeModel(model.identity)}`;
       await using run =
@@ -85,13 +85,12 @@ export const sweep = defineCommand<SweepArguments>({
                 options: { prompt: record, vector: vectorRecord(loaded), layers, op, position },
               },
             );
-      const result = await sweepLayers(context, prompt, loaded.vector, {
+      const result = await (naive ? sweepOneByOne : sweepLayers)(context, prompt, loaded.vector, {
         layers,
         op,
-        position,
+        positions: position,
         topK: Math.min(args.top, model.info.nVocab),
-        logits: args.saveLogits !== undefined,
-        naive,
+        logits: args.saveLogits !== undefined || run !== undefined,
         signal,
         onProgress: track('sweeping'),
       });
@@ -126,8 +125,9 @@ export const sweep = defineCommand<SweepArguments>({
           ...(args.saveLogits !== undefined && { logits: args.saveLogits }),
           ...(run && { report: run.folder }),
         };
-        const { plain, layers } = result;
-        terminal.printJson({ plain, layers, naive, model: model.identity, prompt: record, patch, ...files });
+        const plain = result.plain.top;
+        const swept = result.layers.map(({ layer, top, delta }) => ({ layer, top, delta }));
+        terminal.printJson({ plain, layers: swept, naive, model: model.identity, prompt: record, patch, ...files });
       } else {
         terminal.print(sweepTable(result, model.info.hasTokenizer) + (run?.summary() ?? ''));
       }
@@ -135,13 +135,30 @@ export const sweep = defineCommand<SweepArguments>({
   },
 });
 
+/** The whole prompt again for every layer: the slow reference of what a sweep shares. */
+async function sweepOneByOne(
+  ...[context, prompt, vector, options = {}]: Parameters<typeof sweepLayers>
+): Promise<Sweep> {
+  const { nLayers, nVocab } = context.model.info;
+  const layers = resolveLayers(options.layers ?? 'all', nLayers);
+  const sweeps: Sweep[] = [];
+  for (const layer of layers) sweeps.push(await sweepLayers(context, prompt, vector, { ...options, layers: [layer] }));
+  const data = new Float32Array(options.logits ? layers.length * nVocab : 0);
+  sweeps.forEach(({ logits }, i) => void (logits && data.set(logits.data, i * nVocab)));
+  return {
+    ...(sweeps[0] as Sweep),
+    layers: sweeps.flatMap((sweep) => sweep.layers),
+    ...(options.logits && { logits: { data, shape: [layers.length, nVocab] } }),
+  };
+}
+
 /** One line a layer: the best next tokens with their probabilities, in columns. */
 function sweepTable({ plain, layers }: Sweep, hasText: boolean): string {
   const cell = ({ token, text, probability }: TokenScore) =>
     `${hasText ? JSON.stringify(text) : token} ${probability.toFixed(2)}`;
   const lines = [
     ['layer', 'next tokens and their probabilities'],
-    ['none', ...plain.map(cell)],
+    ['none', ...plain.top.map(cell)],
     ...layers.map(({ layer, top }) => [String(layer), ...top.map(cell)]),
   ];
   const widths: number[] = [];

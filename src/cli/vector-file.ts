@@ -1,5 +1,5 @@
 import type { ModelIdentity } from '../model/types.js';
-import { SafetensorsFile } from '../vectors/safetensors.js';
+import { SafetensorsFile } from '../util/safetensors.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { describeModel } from './common.js';
 

@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
-import { SafetensorsFile, type TensorInfo } from '../vectors/safetensors.js';
+import { SafetensorsFile, type TensorInfo } from '../util/safetensors.js';
 
 /** A tensor of a checkpoint, and the shard that holds it. */
 export interface SourceTensor {

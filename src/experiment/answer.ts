@@ -1,8 +1,7 @@
 import type { Context } from '../model/context.js';
-import type { GenerateRow } from '../model/generate.js';
+import type { PassRow } from '../model/pass.js';
 import type { Intervention, OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
 import type { PromptPart } from '../prompt/types.js';
 import { DELIMITER } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
@@ -87,13 +86,13 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
         else if (condition.control === 'identity' && states) {
           for (const [i, layer] of layers.entries()) {
             const { value, norm } = states.at(i);
-            const edit: Intervention = { hook: 'resid_post', layer, positions: DELIMITER, op: 'replace', value };
+            const edit: Intervention = { layers: layer, positions: DELIMITER, op: 'replace', value };
             rows.push({ ...row, layer, interventions: [edit], own: { norm, top: states.top } });
           }
         } else {
           const { vector } = vectors.get(condition.name) as { vector: TaskVector };
           for (const layer of layers) {
-            const edit = vector.toIntervention(layer, { op, strength, position: DELIMITER });
+            const edit = vector.at(layer, { op, strength, positions: DELIMITER });
             rows.push({ ...row, layer, interventions: [edit] });
           }
         }
@@ -105,14 +104,12 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
 
 /** A query's own states at the token that is patched. What comes before it stays in the cache for the queries themselves. */
 async function ownStates(context: Context, prompt: Prompt, layers: readonly number[]) {
-  const row = { prompt, capture: { layers, positions: [DELIMITER] }, topK: 1 };
-  const [result] = await context.pass([row], { keep: true });
-  const { data, shape } = result.states as NonNullable<typeof result.states>;
-  const width = shape[2];
+  const row = { prompt, capture: { layers, positions: DELIMITER }, topK: 1 };
+  const { top, states } = await context.run(row, { keep: true });
   return {
-    top: result.top?.[0] as TokenScore,
+    top: top[0] as TokenScore,
     at: (i: number) => {
-      const value = data.slice(i * width, (i + 1) * width);
+      const value = states.row(i, 0);
       return { value, norm: Math.hypot(...value) };
     },
   };
@@ -150,7 +147,7 @@ async function answers(
     const some = rows.slice(given.length, given.length + held);
     const generations = await context.generate(
       some.map(
-        ({ prompt, interventions, own }): GenerateRow => ({
+        ({ prompt, interventions, own }): PassRow => ({
           prompt,
           interventions,
           ...(scores.includes('probability') && { logits: 'last' }),
@@ -177,7 +174,7 @@ async function answers(
         ...(logits && tokenScore(logits.data, answerTokens(model, parts, item.output)[0] as number)),
         ...ranks?.[given.length + i],
         ...(delta !== undefined && { delta }),
-        prompt: recordPrompt(parts, prompt.tokens, batch.cell.split.task.pictures),
+        prompt: prompt.record(batch.cell.split.task.pictures),
       };
     });
     given.push(...scored);

@@ -150,7 +150,7 @@ class Counter {
     const built: Prompt[] = [];
     for (const parts of prompts) {
       const prompt = await this.build(parts);
-      tree.add(prepareRow({ prompt }, this.model.info));
+      tree.add(prepareRow({ prompt }, { ...this.model.info, identity: this.model.identity }));
       this.longest = Math.max(this.longest, prompt.length);
       built.push(prompt);
     }

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { Intervention } from '../model/types.js';
-import { Prompt } from '../prompt/prompt.js';
+import type { Prompt } from '../prompt/prompt.js';
 import { isText, textOf } from '../prompt/text-parts.js';
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
@@ -85,7 +85,7 @@ export async function logLikelihoods(
     const some = jobs.slice(from, from + held);
     const results = await context.pass(
       some.map(({ row, tokens }) => ({
-        prompt: continued(row.prompt, tokens),
+        prompt: row.prompt.append(tokens),
         interventions: row.interventions,
         logits: 'last' as const,
       })),
@@ -99,10 +99,4 @@ export async function logLikelihoods(
     }
   }
   return scores;
-}
-
-function continued({ segments, marks }: Prompt, tokens: readonly number[]): Prompt {
-  return tokens.length
-    ? new Prompt([...segments, { kind: 'tokens', tokens: Int32Array.from(tokens) }], marks)
-    : new Prompt(segments, marks);
 }

@@ -1,6 +1,6 @@
 import type { Context, PassOptions } from '../model/context.js';
+import type { HiddenStates } from '../model/hidden-states.js';
 import type { PassResult } from '../model/pass.js';
-import type { HiddenStates } from '../model/types.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { statesFor } from './states.js';
 
@@ -18,5 +18,5 @@ export async function finalNorm(
   options: PassOptions = {},
 ): Promise<HiddenStates> {
   const checked = statesFor(context, states);
-  return { ...checked, data: await context.norm(checked.data, options) };
+  return checked.withData(await context.norm(checked.data, options));
 }

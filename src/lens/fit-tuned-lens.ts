@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../model/context.js';
-import type { HiddenStates, OnProgress } from '../model/types.js';
+import { HiddenStates } from '../model/hidden-states.js';
+import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { RidgeSums } from '../stats/ridge.js';
 import { XpatchError } from '../util/errors.js';
@@ -179,16 +180,10 @@ async function readStates(
     }
     const rows = samples.slice(first, end).map(({ prompt, positions }) => ({ prompt, capture: { layers, positions } }));
     const results = await context.pass(rows, { signal });
-    const states = results.map((result) => result.states as HiddenStates);
-    await take(layers.map((_, l) => states.flatMap((s) => s.positions.map((_, p) => rowOf(s, l, p)))));
+    await take(layers.map((_, l) => results.flatMap(({ states }) => states.positions.map((_, p) => states.row(l, p)))));
     first = end;
     onProgress?.(first / samples.length);
   }
-}
-
-function rowOf({ data, shape: [, nPositions, width] }: HiddenStates, l: number, p: number): Float32Array {
-  const at = (l * nPositions + p) * width;
-  return data.subarray(at, at + width);
 }
 
 /** Adds samples of all layers of a group; the last entry of `rows` is the last layer. */
@@ -231,14 +226,8 @@ async function choose(
       if (pace.due()) await pace.rest();
     }
     // Two "layers": the predictions, and what they are compared with.
-    const pairs: HiddenStates = {
-      hook: 'resid_post',
-      data,
-      shape: [2, states.length, width],
-      layers: [0, 1],
-      positions: [...states.keys()],
-      tokens: states.map(() => -1),
-    };
+    const places = { layers: [0, 1], positions: [...states.keys()], tokens: states.map(() => -1) };
+    const pairs = new HiddenStates({ hook: 'resid_post', model: context.model.identity, ...places }, data);
     const { cells } = await logitLens(context, pairs, { topK: 0, signal });
     return (cells[0] ?? []).reduce((sum, cell) => sum + cell.kl, 0) / states.length;
   };

@@ -1,7 +1,8 @@
 import type { Context } from '../model/context.js';
+import type { HiddenStates } from '../model/hidden-states.js';
 import type { PassResult } from '../model/pass.js';
 import type { StateReading } from '../model/read-out.js';
-import type { HiddenStates, OnProgress } from '../model/types.js';
+import type { OnProgress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { statesFor } from './states.js';
@@ -26,8 +27,8 @@ export type LensCell = StateReading;
 
 /** A lens over layers x positions: `cells[l][p]` is layer `layers[l]` at position `positions[p]`. */
 export interface Lens {
-  layers: number[];
-  positions: number[];
+  layers: readonly number[];
+  positions: readonly number[];
   cells: LensCell[][];
   /**
    * For each position the lowest layer from which on the highest layer's best token is the best one, up to the top. Empty with `topK` 0.

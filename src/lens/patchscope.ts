@@ -1,9 +1,10 @@
 import type { Context } from '../model/context.js';
 import type { Generation } from '../model/generate.js';
+import type { HiddenStates } from '../model/hidden-states.js';
 import { type PassResult, resolveLayers } from '../model/pass.js';
-import type { HiddenStates, LayerSelection, OnProgress } from '../model/types.js';
-import { Prompt } from '../prompt/prompt.js';
-import type { PositionRef, PromptPart } from '../prompt/types.js';
+import type { LayerSelection, OnProgress } from '../model/types.js';
+import type { PromptInput } from '../prompt/prompt.js';
+import type { PositionRef } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { asStates } from './states.js';
@@ -20,7 +21,7 @@ export interface PatchscopeOptions {
   /** Which position of the states is decoded: one of `states.positions`. Defaults to the last entry of these. */
   position?: number;
   /** The prompt that a state is patched into, built by or for the context's model. Defaults to `IDENTITY_PROMPT`. */
-  targetPrompt?: Prompt | readonly PromptPart[];
+  targetPrompt?: PromptInput;
   /** Where in it. Defaults to `last`. */
   targetPosition?: PositionRef;
   /** Blocks whose output is replaced: each state goes to each of them, or to its own layer only. Defaults to `same`. */
@@ -73,38 +74,32 @@ export async function patchscope(
   const { layers = 'all', targetPosition = 'last', targetLayers = 'same', maxTokens = 8, signal, onProgress } = options;
   const { model } = context;
   const source = asStates(states);
-  const [, nPositions, width] = source.shape;
+  const [, , width] = source.shape;
   if (width !== model.info.nEmbd) {
     const problem = `States of width ${width} do not fit ${model.identity.name || 'a model'} of width ${model.info.nEmbd}`;
     throw new XpatchError('VECTOR_MISMATCH', `${problem}. Patchscopes need models of equal width.`);
   }
   const sourcePosition = options.position ?? (source.positions.at(-1) as number);
-  const p = source.positions.indexOf(sourcePosition);
-  if (p < 0) {
+  if (!source.positions.includes(sourcePosition)) {
     const problem = `The states have no position ${sourcePosition}`;
     throw new XpatchError('POSITION_OUT_OF_RANGE', `${problem}. Choose one of ${source.positions.join(', ')}.`);
   }
-  const rowOf = (layer: number) => {
-    const l = source.layers.indexOf(layer);
-    if (l < 0) {
-      const problem = `The states have no layer ${layer}`;
-      throw new XpatchError('LAYER_OUT_OF_RANGE', `${problem}. Choose from ${source.layers.join(', ')}.`);
-    }
-    const at = (l * nPositions + p) * width;
-    return source.data.subarray(at, at + width);
-  };
   const targets = targetLayers === 'same' ? undefined : resolveLayers(targetLayers, model.info.nLayers);
   const pairs = (layers === 'all' ? source.layers : layers).flatMap((sourceLayer) =>
-    (targets ?? [sourceLayer]).map((targetLayer) => ({ sourceLayer, targetLayer, value: rowOf(sourceLayer) })),
+    (targets ?? [sourceLayer]).map((targetLayer) => ({
+      sourceLayer,
+      targetLayer,
+      value: source.at(sourceLayer, sourcePosition),
+    })),
   );
   if (pairs.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
 
   const { targetPrompt = [IDENTITY_PROMPT] } = options;
-  const prompt = targetPrompt instanceof Prompt ? targetPrompt : await model.prompt(targetPrompt, { signal });
+  const prompt = await model.prompt(targetPrompt, { signal });
   const position = prompt.position(targetPosition);
   const patched = pairs.map(({ targetLayer, value }) => ({
     prompt,
-    interventions: [{ hook: source.hook, layer: targetLayer, positions: position, op: 'replace' as const, value }],
+    interventions: [{ hook: source.hook, layers: targetLayer, positions: position, op: 'replace' as const, value }],
   }));
   const [plain, ...rest] = await context.generate([{ prompt }, ...patched], { maxTokens, signal, onProgress });
   const said = ({ text, tokens, finish }: Generation) => ({ text, tokens, finish });

@@ -1,6 +1,6 @@
 import type { Context } from '../model/context.js';
+import { HiddenStates } from '../model/hidden-states.js';
 import { type PassResult, resolveLayers } from '../model/pass.js';
-import type { HiddenStates } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { TaskVector } from '../vectors/task-vector.js';
 
@@ -11,10 +11,8 @@ import { TaskVector } from '../vectors/task-vector.js';
  */
 export function asStates(source: HiddenStates | TaskVector | PassResult): HiddenStates {
   if (!(source instanceof TaskVector)) return requireStates(source);
-  const states = source;
-  const { hook, layers, model } = states.info;
-  const shape: HiddenStates['shape'] = [layers.length, 1, model.nEmbd];
-  return { hook, data: states.toArray(), shape, layers: [...layers], positions: [0], tokens: [-1] };
+  const { hook, layers, model } = source.info;
+  return new HiddenStates({ hook, layers, model, positions: [0], tokens: [-1] }, source.toArray());
 }
 
 /**
@@ -24,35 +22,21 @@ export function asStates(source: HiddenStates | TaskVector | PassResult): Hidden
  */
 export function statesFor(context: Context, source: HiddenStates | TaskVector | PassResult): HiddenStates {
   const states = asStates(source);
-  const { data, layers, positions, shape } = states;
   const { nEmbd, nLayers } = context.model.info;
-  if (shape[2] !== nEmbd) {
-    throw new XpatchError('VECTOR_MISMATCH', `States of width ${shape[2]} do not fit a model of width ${nEmbd}.`);
+  const [, , width] = states.shape;
+  if (width !== nEmbd) {
+    throw new XpatchError('VECTOR_MISMATCH', `States of width ${width} do not fit a model of width ${nEmbd}.`);
   }
-  resolveLayers(layers, nLayers);
-  if (positions.length === 0) {
-    throw new XpatchError('INVALID_ARGUMENT', 'The states have no positions. Capture at least one.');
-  }
-  if (data.length !== layers.length * positions.length * nEmbd) {
-    const problem = `${data.length} numbers do not make ${layers.length} layers of ${positions.length} positions`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem} and width ${nEmbd}. Give states as a pass returned them.`);
-  }
+  resolveLayers(states.layers, nLayers);
   return states;
 }
 
 function requireStates(source: HiddenStates | PassResult): HiddenStates {
-  const pass = typeof source === 'object' && source !== null && 'interventions' in source;
-  const states = pass ? source.states : source;
-  if (pass && !states) {
-    throw new XpatchError(
-      'INVALID_ARGUMENT',
-      'The pass read no states. Give its row `capture: { layers, positions }`.',
-    );
+  if (source instanceof HiddenStates) return source;
+  if (typeof source === 'object' && source !== null && 'interventions' in source) {
+    if (source.states instanceof HiddenStates) return source.states;
+    throw new XpatchError('INVALID_ARGUMENT', "The pass read no states. Give its row `capture: 'all'`.");
   }
-  const { data, shape, layers, positions } = (states ?? {}) as Partial<HiddenStates>;
-  if (!(data && typeof data.length === 'number' && [shape, layers, positions].every(Array.isArray))) {
-    const wanted = 'data, shape, layers and positions, as a pass returns them';
-    throw new XpatchError('INVALID_ARGUMENT', `These are no hidden states: they need ${wanted}.`);
-  }
-  return states as HiddenStates;
+  const wanted = 'the `states` of a pass, HiddenStates.load(path), or a TaskVector';
+  throw new XpatchError('INVALID_ARGUMENT', `These are not hidden states: give ${wanted}.`);
 }

@@ -1,6 +1,6 @@
 import { HOOKS, type HookName, type ModelIdentity } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
-import { SafetensorsFile, type TensorToWrite, writeSafetensors } from '../vectors/safetensors.js';
+import { SafetensorsFile, type TensorToWrite, writeSafetensors } from '../util/safetensors.js';
 
 /**
  * How a layer is translated: `plain` as it stands, like the plain lens; `bias` with a constant added; a number: an affine

@@ -1,5 +1,6 @@
+import type { HiddenStates } from '../model/hidden-states.js';
 import type { PassResult } from '../model/pass.js';
-import type { HiddenStates, ModelIdentity } from '../model/types.js';
+import type { ModelIdentity } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
 import type { TaskVector } from '../vectors/task-vector.js';
@@ -52,14 +53,14 @@ export class TunedLens {
     states: HiddenStates | TaskVector | PassResult,
     { signal }: { signal?: AbortSignal } = {},
   ): Promise<HiddenStates> {
-    const { data, ...rest } = asStates(states);
+    const source = asStates(states);
     const { model, hook, layers } = this.info;
-    const [, nPositions, width] = rest.shape;
-    if (width !== model.nEmbd || rest.hook !== hook) {
-      const problem = `States of ${rest.hook}, width ${width}, do not fit a tuned lens of ${hook}, width ${model.nEmbd}.`;
+    const [, , width] = source.shape;
+    if (width !== model.nEmbd || source.hook !== hook) {
+      const problem = `States of ${source.hook}, width ${width}, do not fit a tuned lens of ${hook}, width ${model.nEmbd}.`;
       throw new XpatchError('LENS_MISMATCH', `${problem} Fit one for this model.`);
     }
-    const chosen = rest.layers.map((layer): Translator => {
+    const chosen = source.layers.map((layer): Translator => {
       if (layer === model.nLayers - 1) return { strength: 'plain' };
       const translator = this.translators[layers.indexOf(layer)];
       if (translator) return translator;
@@ -67,15 +68,14 @@ export class TunedLens {
       throw new XpatchError('LAYER_OUT_OF_RANGE', `${problem}. Leave it out, or fit the lens again.`);
     });
     const pace = new Pace(signal);
-    const out = Float32Array.from(data);
+    const translated = source.withData(source.data.slice());
     for (const [l, translator] of chosen.entries()) {
-      for (let p = 0; p < nPositions; p++) {
-        const at = (l * nPositions + p) * width;
-        translate(data.subarray(at, at + width), translator, out.subarray(at, at + width));
+      for (const p of source.positions.keys()) {
+        translate(source.row(l, p), translator, translated.row(l, p));
         if (pace.due()) await pace.rest();
       }
     }
-    return { ...rest, data: out };
+    return translated;
   }
 
   /**

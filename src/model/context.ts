@@ -1,12 +1,20 @@
 import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
-import type { Prompt } from '../prompt/prompt.js';
+import { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
-import { type GenerateOptions, type GenerateRow, type Generation, generateRows } from './generate.js';
+import { type GenerateOptions, type Generation, planGeneration } from './generate.js';
 import { KeptRow } from './kept-row.js';
 import type { Model } from './model.js';
-import { finishRow, type PassLimits, type PassResult, type PassRow, type PreparedRow, prepareRow } from './pass.js';
+import {
+  asRow,
+  type BuiltRow,
+  finishRow,
+  type PassResult,
+  type PreparedRow,
+  prepareRow,
+  type RowInput,
+} from './pass.js';
 import { PrefixTree } from './prefix-tree.js';
 import {
   normStates,
@@ -32,7 +40,8 @@ export interface ContextOptions {
 }
 
 /** One result a row, in their order: for a list a list, for rows written out a tuple that can be taken apart unchecked. */
-export type ForEach<Rows extends readonly unknown[], Result> = { -readonly [Row in keyof Rows]: Result };
+export type PassResults<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: PassResult<Rows[I]> };
+export type Generations<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: Generation<Rows[I]> };
 
 export interface PassOptions {
   /**
@@ -103,17 +112,35 @@ export class Context implements AsyncDisposable {
   }
 
   /**
+   * Decodes one row: `pass` of a single one.
+   *
+   * @returns What the row asked for.
+   * @throws As `pass`.
+   */
+  async run<const Row extends RowInput>(row: Row, options: PassOptions = {}): Promise<PassResult<Row>> {
+    const [result] = await this.pass([row] as const, options);
+    return result as PassResult<Row>;
+  }
+
+  /**
    * Decodes rows in as few batches as they fit into and returns what each asked for, in their order.
    * What rows have in common from their start, interventions included, is computed once.
    *
    * @throws XpatchError CONTEXT_OVERFLOW when a prompt does not fit, HOOK_UNSUPPORTED, HOOK_NOT_FIRED, LAYER_OUT_OF_RANGE,
-   *   POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED.
+   *   POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED, and as `Model.prompt`.
    */
-  async pass<const Rows extends readonly PassRow[]>(
+  async pass<const Rows extends readonly RowInput[]>(
     rows: Rows,
     options: PassOptions = {},
-  ): Promise<ForEach<Rows, PassResult>> {
-    const prepared = this.prepare(rows);
+  ): Promise<PassResults<Rows>> {
+    const prepared = this.prepare(await this.build(rows, options.signal));
+    if (prepared.some(({ generated }) => generated.length)) {
+      const wayOut = "Use generate(), or steps: 'prompt'";
+      throw new XpatchError(
+        'INTERVENTION_INVALID',
+        `A pass generates no tokens that an intervention could edit. ${wayOut}.`,
+      );
+    }
     const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
       await this.requireHooks(prepared);
@@ -131,7 +158,7 @@ export class Context implements AsyncDisposable {
       }
       this.kept = kept;
       const results = prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token])));
-      return results as ForEach<Rows, PassResult>;
+      return results as PassResults<Rows>;
     });
   }
 
@@ -141,11 +168,11 @@ export class Context implements AsyncDisposable {
    * @returns One generation per row, in their order, with what the row's prompt pass returned.
    * @throws As `pass`.
    */
-  async generate<const Rows extends readonly GenerateRow[]>(
+  async generate<const Rows extends readonly RowInput[]>(
     rows: Rows,
     options: GenerateOptions = {},
-  ): Promise<ForEach<Rows, Generation>> {
-    const plan = generateRows(this.model, rows, options);
+  ): Promise<Generations<Rows>> {
+    const plan = planGeneration(this.model, await this.build(rows, options.signal), options);
     const prepared = this.prepare(plan.passRows);
     const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
@@ -180,7 +207,7 @@ export class Context implements AsyncDisposable {
       }
       const results = plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
       if (kept) for (const result of results) result.reused = reused;
-      return results as ForEach<Rows, Generation>;
+      return results as Generations<Rows>;
     });
   }
 
@@ -241,15 +268,32 @@ export class Context implements AsyncDisposable {
     return this.dispose();
   }
 
-  private prepare(rows: readonly PassRow[]): PreparedRow[] {
-    if (rows.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'A pass needs at least one row.');
-    const limits: PassLimits = this.model.info;
-    return rows.map((row) => prepareRow(row, limits));
+  /** Rows with their prompts built. */
+  private async build(rows: readonly RowInput[], signal: AbortSignal | undefined): Promise<BuiltRow[]> {
+    if (!Array.isArray(rows) || rows.length === 0) {
+      throw new XpatchError('INVALID_ARGUMENT', 'A pass takes a list of at least one row; run() takes one.');
+    }
+    const built: BuiltRow[] = [];
+    for (const input of rows) {
+      const row = asRow(input);
+      const { prompt } = row;
+      built.push({ ...row, prompt: prompt instanceof Prompt ? prompt : await this.model.prompt(prompt, { signal }) });
+    }
+    return built;
+  }
+
+  private prepare(rows: readonly BuiltRow[]): PreparedRow[] {
+    const { info, identity } = this.model;
+    return rows.map((row) => prepareRow(row, { ...info, identity }));
   }
 
   private async requireHooks(rows: PreparedRow[]): Promise<void> {
     const hooks = new Set(
-      rows.flatMap((row) => [...row.interventions.map((i) => i.report.hook), ...(row.states ? [row.states.hook] : [])]),
+      rows.flatMap((row) => [
+        ...row.interventions.map((i) => i.report.hook),
+        ...row.generated.map((i) => i.report.hook),
+        ...(row.states ? [row.states.hook] : []),
+      ]),
     );
     for (const hook of hooks) await this.requireHook(hook);
   }

@@ -3,16 +3,8 @@ import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 import type { DecodeTarget, RowEnd } from './executor.js';
 import type { Model } from './model.js';
-import { type PassResult, type PassRow, type PlacedIntervention, type PreparedRow, promptOf } from './pass.js';
-import type { OnProgress } from './types.js';
-
-export interface GenerateRow extends PassRow {
-  /**
-   * Also apply the interventions at the last prompt position to every generated token. Defaults to false: the prompt only,
-   * as in the paper.
-   */
-  everyStep?: boolean;
-}
+import type { BuiltRow, GeneratedEdit, PassResult, PassRow, PreparedRow } from './pass.js';
+import type { Intervention, InterventionReport, OnProgress } from './types.js';
 
 export interface GenerateOptions {
   /** Defaults to 16. */
@@ -40,14 +32,15 @@ export interface GenerateOptions {
   onProgress?: OnProgress;
 }
 
-export interface Generation extends PassResult {
+/** The continuation of a row, with what its prompt pass returned. */
+export type Generation<Row = PassRow> = PassResult<Row> & {
   text: string;
   tokens: number[];
   /** `end`: a token of the model that ends an answer or a turn; `stop`: a stop text; `length`: maxTokens; `aborted`: with `keep` only. */
   finish: 'end' | 'stop' | 'length' | 'aborted';
   /** With `keep`: positions of the prompt that were in the cache already. */
   reused?: number;
-}
+};
 
 interface Stream {
   index: number;
@@ -57,15 +50,18 @@ interface Stream {
   shown: number;
   finish?: Generation['finish'];
   random: Random;
-  edits: PlacedIntervention[];
+  edits: readonly GeneratedEdit[];
+  reports: InterventionReport[];
   top: NonNullable<PreparedRow['top']>;
   end: RowEnd;
   /** Value of the position counter where the answer begins. */
   start: number;
+  /** Position of the first generated token. */
+  behind: number;
 }
 
 /** Checks the options and gives what `Context.generate` drives: the prompt pass's rows, the token loop, the results. */
-export function generateRows(model: Model, rows: readonly GenerateRow[], options: GenerateOptions) {
+export function planGeneration(model: Model, rows: readonly BuiltRow[], options: GenerateOptions) {
   const { maxTokens = 16, temperature = 0, sampleFrom = 40, topP = 1, seed = 1, stop = [] } = options;
   const check = (name: string, ok: boolean, wanted: string, value: unknown) => {
     if (!ok) throw new XpatchError('INVALID_ARGUMENT', `${name} must be ${wanted}, not ${value}.`);
@@ -81,24 +77,13 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
     JSON.stringify(stop),
   );
 
-  for (const row of rows) {
-    const prompt = promptOf(row);
-    const { interventions = [], everyStep } = row;
-    const atLast = interventions.some(({ positions }) => {
-      const refs = Array.isArray(positions) ? positions : [positions];
-      return prompt.positions(refs).includes(prompt.length - 1);
-    });
-    if (everyStep && !atLast) {
-      throw new XpatchError(
-        'INTERVENTION_INVALID',
-        'everyStep repeats the interventions at the last prompt position, and there is none.',
-      );
-    }
+  if (maxTokens === 1 && rows.some(({ interventions = [] }) => interventions.some(editsGenerated))) {
+    const why = 'with maxTokens 1 no generated token is decoded that an intervention could edit';
+    throw new XpatchError('INTERVENTION_INVALID', `Steps of generated tokens: ${why}. Raise it.`);
   }
 
   const k = temperature === 0 ? 1 : Math.min(sampleFrom, model.info.nVocab);
   const streams: Stream[] = [];
-  const wanted = rows.map((row) => row.topK ?? 0);
 
   return {
     maxTokens,
@@ -111,11 +96,10 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
       onTokens: (tokens: number) => void,
     ): Promise<void> {
       const wave = members.map(({ row, index, end }): Stream => {
-        const last = row.prompt.length - 1;
-        const edits = rows[index]?.everyStep ? row.interventions.filter((edit) => edit.position === last) : [];
-        const top = row.top as Stream['top'];
         const random = new Random(seed, 'generate', index);
-        return { index, tokens: [], bytes: [], text: '', shown: 0, random, edits, top, end, start: end.counter };
+        const empty = { tokens: [], bytes: [], text: '', shown: 0, reports: [] };
+        const { generated: edits, top } = row as PreparedRow & Pick<Stream, 'top'>;
+        return { ...empty, index, random, edits, top, end, start: end.counter, behind: row.prompt.length };
       });
       streams.push(...wave);
       let live = wave;
@@ -149,9 +133,11 @@ export function generateRows(model: Model, rows: readonly GenerateRow[], options
     results(passes: PassResult[]): Generation[] {
       const byIndex = new Map(streams.map((stream) => [stream.index, stream]));
       return passes.map((pass, i) => {
-        const { text, tokens, finish = 'length' } = byIndex.get(i) as Stream;
-        const { top, ...rest } = pass;
-        return { ...rest, ...(wanted[i] && { top: top?.slice(0, wanted[i]) }), text, tokens, finish };
+        const { text, tokens, reports, finish = 'length' } = byIndex.get(i) as Stream;
+        const { top, interventions, ...rest } = pass;
+        const given = { ...rest, interventions: [...interventions, ...reports] };
+        const { topK } = rows[i] as BuiltRow;
+        return { ...given, ...(topK !== undefined && { top: top?.slice(0, topK) ?? [] }), text, tokens, finish };
       });
     },
   };
@@ -194,25 +180,32 @@ function safeLength(text: string, stop: readonly string[]): number {
   return safe;
 }
 
+/** Whether an intervention edits generated tokens. */
+function editsGenerated({ steps = 'prompt' }: Intervention): boolean {
+  return steps !== 'prompt';
+}
+
 /** Decodes the newest token of every stream in one batch. */
 async function advance(streams: Stream[], target: DecodeTarget, k: number): Promise<void> {
   const n = streams.length;
+  const edits = streams.flatMap((stream, row) =>
+    stream.edits.filter(({ every }) => stream.tokens.length % every === 0).map((edit) => ({ stream, row, edit })),
+  );
+  const patches = edits.map(({ row, edit: { hook, layer, op, factor, value } }) => ({
+    hook,
+    layer,
+    op,
+    factor,
+    rows: Int32Array.of(row),
+    values: value ?? new Float32Array(0),
+    deltas: new Float32Array(1),
+  }));
   const job: DecodeJob = {
     tokens: Int32Array.from(streams, (s) => s.tokens.at(-1) as number),
     positions: Int32Array.from(streams, (s) => s.end.counter),
     sequences: Int32Array.from(streams, (s) => s.end.seq),
     outputs: new Uint8Array(n).fill(1),
-    patches: streams.flatMap((stream, row) =>
-      stream.edits.map(({ hook, layer, op, factor, value }) => ({
-        hook,
-        layer,
-        op,
-        factor,
-        rows: Int32Array.of(row),
-        values: value ?? new Float32Array(0),
-        deltas: new Float32Array(1),
-      })),
-    ),
+    patches,
     top: {
       rows: Int32Array.from({ length: n }, (_, i) => i),
       k,
@@ -222,6 +215,11 @@ async function advance(streams: Stream[], target: DecodeTarget, k: number): Prom
     },
   };
   await target.decode(job);
+  edits.forEach(({ stream, edit }, i) => {
+    const step = stream.tokens.length;
+    const delta = patches[i]?.deltas[0] as number;
+    stream.reports.push({ ...edit.report, position: stream.behind + step - 1, step, delta });
+  });
   for (const stream of streams) stream.end.counter++;
   const top = job.top as NonNullable<DecodeJob['top']>;
   streams.forEach((stream, i) => {

@@ -12,7 +12,7 @@ import { CachedImageEncoder } from '../images/image-cache.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { frameParts } from '../prompt/framing.js';
-import type { Prompt, Segment } from '../prompt/prompt.js';
+import { Prompt, type PromptInput, type Segment } from '../prompt/prompt.js';
 import { buildPrompt } from '../prompt/prompt-builder.js';
 import { textRuns } from '../prompt/text-parts.js';
 import { JsonTokenizer } from '../prompt/tokenizer.js';
@@ -189,24 +189,26 @@ export class Model implements AsyncDisposable {
    *
    * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, IMAGE_INVALID, IMAGE_UNSUPPORTED, ABORTED.
    */
-  async prompt(source: readonly PromptPart[] | PromptPart, { signal }: { signal?: AbortSignal } = {}): Promise<Prompt> {
+  async prompt(source: PromptInput, { signal }: { signal?: AbortSignal } = {}): Promise<Prompt> {
     this.native; // throws when disposed
     const checkAborted = () => {
       if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
     };
     checkAborted();
     const { frame } = this.encoder ?? {};
+    if (source instanceof Prompt) return source;
     const parts = Array.isArray(source) ? source : [source as PromptPart];
-    return buildPrompt(frame ? frameParts(parts, frame, this.info) : parts, {
-      tokenize: (parts) => this.tokenize(parts),
-      describe: (token) => this.detokenize([token]),
+    const tools = {
+      tokenize: (parts: readonly TextPart[]) => this.tokenize(parts),
+      describe: (token: number) => this.detokenize([token]),
       bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
       nVocab: this.info.nVocab,
-      encodeImage: (image) => {
+      encodeImage: (image: ImageSource) => {
         checkAborted(); // an encode takes seconds with large models
         return this.encodeImage(image);
       },
-    });
+    };
+    return buildPrompt(frame ? frameParts(parts, frame, this.info) : parts, tools, parts);
   }
 
   private async encodeImage(source: ImageSource): Promise<Segment[]> {

@@ -1,5 +1,6 @@
 import type { LensJob, LensReadings } from '../native/addon.js';
-import type { HiddenStates, OnProgress, TokenScore } from './types.js';
+import type { HiddenStates } from './hidden-states.js';
+import type { OnProgress, TokenScore } from './types.js';
 
 /** States on a grid: `data[(l * positions.length + p) * width + i]`. */
 export type StateGrid = Pick<HiddenStates, 'data' | 'layers' | 'positions'>;

@@ -1,4 +1,5 @@
-import type { PositionRef } from '../prompt/types.js';
+import type { PromptRecord } from '../prompt/prompt-record.js';
+import type { PositionSelection } from '../prompt/types.js';
 
 /**
  * A place in a decoder block where states can be read and overwritten.
@@ -19,32 +20,46 @@ export type InterventionOp = (typeof OPS)[number];
 export type LayerSelection = 'all' | readonly number[];
 
 /**
- * An edit of hidden states during a pass.
- * `replace`: h = value; `add`: h = h + (factor ?? 1) * value; `scale`: h = factor * h; `zero`: h = 0.
+ * Which steps of a generation an intervention edits: the `prompt` (also in a pass, which has nothing else), each `generated`
+ * token that is decoded (all but the last one), `all` of both, or every n-th of the generated ones.
+ */
+export type Steps = 'prompt' | 'generated' | 'all' | { readonly every: number };
+
+/**
+ * An edit of hidden states.
+ * `replace`: h = value; `add`: h = h + factor * value; `scale`: h = factor * h; `zero`: h = 0.
  */
 export interface Intervention {
-  hook: HookName;
-  /** 0-based block whose output is edited. */
-  layer: number;
-  positions: PositionRef | readonly PositionRef[];
-  op: InterventionOp;
-  /** n_embd numbers for `replace` and `add`. */
-  value?: Float32Array;
-  /** For `scale` (required) and `add`. Defaults to 1. */
-  factor?: number;
+  /** Defaults to `resid_post`. */
+  readonly hook?: HookName;
+  /** 0-based blocks whose output is edited: one, a list, or `all`. */
+  readonly layers: number | LayerSelection;
+  /** Where in the prompt; a generated token has no other position than its own. Defaults to `last`. */
+  readonly positions?: PositionSelection;
+  /** Defaults to `prompt`. */
+  readonly steps?: Steps;
+  readonly op: InterventionOp;
+  /** For `replace` and `add`: n_embd numbers, for all layers or a list with one entry a layer. */
+  readonly value?: Float32Array | readonly Float32Array[];
+  /** For `scale` (required) and `add`: a number for all layers or a list with one entry a layer. Defaults to 1. */
+  readonly factor?: number | readonly number[];
 }
 
-/** Hidden states of one row of a pass: `data[(l * positions.length + p) * nEmbd + i]`. */
-export interface HiddenStates {
-  hook: HookName;
-  data: Float32Array;
-  shape: [layers: number, positions: number, nEmbd: number];
-  /** Layer of each entry of the first axis. */
-  layers: number[];
+/** Everything about hidden states but their numbers. */
+export interface HiddenStatesInfo {
+  readonly hook: HookName;
+  /** Layer of each entry of the first axis: 0-based block outputs. */
+  readonly layers: readonly number[];
   /** Position in the prompt of each entry of the second axis. */
-  positions: number[];
+  readonly positions: readonly number[];
   /** Token id at each of these positions, -1 for a row of a picture. */
-  tokens: number[];
+  readonly tokens: readonly number[];
+  /** Position in the prompt of each of its marks. Defaults to none. */
+  readonly marks?: Readonly<Record<string, number>>;
+  /** The model whose states these are. */
+  readonly model: ModelIdentity;
+  /** The prompt that they were read from, where it is known. */
+  readonly prompt?: PromptRecord;
 }
 
 /** Which model states belong to. Two models are the same when their hashes are. */
@@ -65,12 +80,16 @@ export interface TokenScore {
   probability: number;
 }
 
-/** What an intervention did: the L2 norm of the change of the row. 0 only if the new value equals the old. */
+/** What an intervention did to one state. */
 export interface InterventionReport {
   hook: HookName;
   layer: number;
+  /** Position in the prompt and what was generated behind it. */
   position: number;
+  /** 0 for the prompt, n for the n-th generated token. */
+  step: number;
   op: InterventionOp;
+  /** L2 norm of the change. 0 only if the new value equals the old. */
   delta: number;
 }
 

@@ -23,9 +23,10 @@ export interface PromptTools {
  * Text on either side of a picture is tokenised on its own, as llama.cpp's mtmd does. BOS is added unless the prompt
  * starts with token ids.
  *
+ * @param source what the prompt says it was made of, where the encoder put something around it. Defaults to `parts`
  * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, INVALID_ARGUMENT, or what the image encoder throws.
  */
-export async function buildPrompt(parts: readonly PromptPart[], tools: PromptTools): Promise<Prompt> {
+export async function buildPrompt(parts: readonly PromptPart[], tools: PromptTools, source = parts): Promise<Prompt> {
   const segments: Segment[] = [];
   const marks: Record<string, number> = {};
   let length = 0;
@@ -104,7 +105,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     }
   }
   flush();
-  return new Prompt(segments, marks);
+  return new Prompt(segments, marks, source);
 }
 
 function joined(a: Int32Array, b: Int32Array): Int32Array {

@@ -1,5 +1,6 @@
 import { XpatchError } from '../util/errors.js';
-import type { PatchGrid, PositionRef, PositionSelection, RgbImage } from './types.js';
+import { type PromptRecord, recordPrompt } from './prompt-record.js';
+import type { PatchGrid, PositionRange, PositionRef, PositionSelection, PromptPart, RgbImage } from './types.js';
 
 /** A run of tokens, or a picture as ready rows of embeddings from some encoder. */
 export type Segment =
@@ -48,6 +49,8 @@ export class Prompt {
     readonly segments: readonly Segment[],
     /** Position of each mark. */
     readonly marks: Readonly<Record<string, number>>,
+    /** What the prompt was made of. */
+    readonly parts: readonly PromptPart[],
   ) {
     this.length = segments.reduce((n, s) => n + (s.kind === 'tokens' ? s.tokens.length : s.nRows), 0);
     if (this.length === 0) {
@@ -77,34 +80,73 @@ export class Prompt {
   position(ref: PositionRef): number {
     if (typeof ref === 'string') {
       if (ref === 'last') return this.length - 1;
-      const marked = this.marks[ref];
+      const marked = Object.hasOwn(this.marks, ref) ? this.marks[ref] : undefined;
       if (marked === undefined) {
         const known = Object.keys(this.marks).join(', ') || 'none';
         throw new XpatchError('POSITION_OUT_OF_RANGE', `The prompt has no mark '${ref}' (its marks: ${known}).`);
       }
       return marked;
     }
-    const index = ref < 0 ? this.length + ref : ref;
+    const index = typeof ref === 'number' && ref < 0 ? this.length + ref : ref;
     if (!Number.isInteger(index) || index < 0 || index >= this.length) {
       throw new XpatchError(
         'POSITION_OUT_OF_RANGE',
-        `Position ${ref} is outside the prompt, which has ${this.length} positions (0 to ${this.length - 1}, or -1 to -${this.length}).`,
+        `Position ${String(ref)} is outside the prompt, which has ${this.length} positions (0 to ${this.length - 1}, or -1 to -${this.length}).`,
       );
     }
     return index;
   }
 
-  /** The indices that a selection means, in its order. */
+  /** This prompt with tokens, or with what another one holds, behind it. Marks of the other one are left out. */
+  append(more: ArrayLike<number> | Prompt): Prompt {
+    if (more.length === 0) return this;
+    if (more instanceof Prompt) {
+      return new Prompt([...this.segments, ...more.segments], this.marks, [...this.parts, ...more.parts]);
+    }
+    const tokens = Int32Array.from(more);
+    return new Prompt([...this.segments, { kind: 'tokens', tokens }], this.marks, [...this.parts, { tokens }]);
+  }
+
+  /**
+   * What the prompt was, for results and files, so that it can be built again.
+   *
+   * @param names what pictures are recorded as, by path, such as `Task.pictures`. Defaults to the path as given, of a shipped
+   *   picture from the package's folder
+   */
+  record(names?: ReadonlyMap<string, string>): PromptRecord {
+    return recordPrompt(this.parts, this.tokens, names);
+  }
+
+  /**
+   * The indices that a selection means, in its order.
+   *
+   * @throws XpatchError POSITION_OUT_OF_RANGE, and INVALID_ARGUMENT for none, for a range that ends before it begins, or for a
+   *   position that is named twice.
+   */
   positions(selection: PositionSelection): number[] {
     if (selection === 'all') return Array.from({ length: this.length }, (_, i) => i);
-    if (selection === 'last') return [this.length - 1];
-    if (!Array.isArray(selection)) {
-      throw new XpatchError('INVALID_ARGUMENT', `Positions must be 'all', 'last' or a list, not ${selection}.`);
-    }
-    const positions = (selection as readonly PositionRef[]).map((ref) => this.position(ref));
+    const list = (Array.isArray(selection) ? selection : [selection]) as readonly (PositionRef | PositionRange)[];
+    const positions = list.flatMap((item) => (typeof item === 'object' ? this.range(item) : [this.position(item)]));
+    if (positions.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'No positions were given. Name some.');
     if (new Set(positions).size !== positions.length) {
       throw new XpatchError('INVALID_ARGUMENT', `Positions repeat: ${positions.join(', ')}. Name each one once.`);
     }
     return positions;
   }
+
+  private range(range: PositionRange): number[] {
+    const [from, to] = [this.position(range?.from), this.position(range?.to)];
+    if (from > to) {
+      throw new XpatchError('INVALID_ARGUMENT', `A range of positions goes upwards, not from ${from} to ${to}.`);
+    }
+    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  }
+}
+
+/** A prompt, or what one is made of: a text, a part, or a list of parts. */
+export type PromptInput = Prompt | PromptPart | readonly PromptPart[];
+
+/** A mark that names the token which ends at its place, for use among the parts of a prompt: `['Q:Peru\nA:', mark('delimiter')]`. */
+export function mark<const Name extends string>(name: Name): { mark: Name } {
+  return { mark: name };
 }

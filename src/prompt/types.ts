@@ -22,8 +22,14 @@ export type PromptPart = TextPart | { tokens: ArrayLike<number> } | { image: Ima
 /** A position in the expanded prompt (pictures count as many positions as they have rows): an index, negative from the end; a mark's name; or `'last'`. */
 export type PositionRef = number | string;
 
-/** Positions of a capture or of logits. */
-export type PositionSelection = 'all' | 'last' | readonly PositionRef[];
+/** Positions one after the other, both ends included. */
+export interface PositionRange {
+  readonly from: PositionRef;
+  readonly to: PositionRef;
+}
+
+/** Positions of a capture, of logits or of an intervention: `'all'`, one, a range, or a list of these. */
+export type PositionSelection = PositionRef | PositionRange | readonly (PositionRef | PositionRange)[];
 
 /** A rectangle of the picture that the model saw (after its preprocessing), in that picture's pixels. */
 export interface PatchRectangle {

@@ -1,3 +1,4 @@
+import { rankTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
 import type { Sweep } from '../vectors/sweep.js';
 import type { Block, Report, TextTable } from './report.js';
@@ -23,14 +24,24 @@ export function sweepReport(sweep: Sweep, about: Pick<Report, 'title' | 'introdu
 }
 
 /** Nothing for a single layer, which makes no curve. */
-function curvesOf({ plain, layers }: Sweep): Block[] {
+function curvesOf({ plain, layers, logits }: Sweep): Block[] {
   if (layers.length < 2) return [];
   const best = new Map<number, { text: string; probability: number }>();
-  for (const { token, text, probability } of [...plain.slice(0, 1), ...layers.flatMap(({ top }) => top)]) {
+  for (const { token, text, probability } of [...plain.top.slice(0, 1), ...layers.flatMap(({ top }) => top)]) {
     if (probability > (best.get(token)?.probability ?? -1)) best.set(token, { text, probability });
   }
   const followed = [...best].sort(([, a], [, b]) => b.probability - a.probability).slice(0, MOST_CURVES);
-  const find = (top: readonly TokenScore[], token: number) => top.find((score) => score.token === token)?.probability;
+  const perLayer = layers.map(({ top }, l) => {
+    const nVocab = logits?.shape[1] ?? 0;
+    const row = logits?.data.subarray(l * nVocab, (l + 1) * nVocab);
+    return row
+      ? rankTokens(
+          row,
+          followed.map(([token]) => token),
+          String,
+        )
+      : top;
+  });
   const known = (y: number | undefined): y is number => y !== undefined;
   const labels = labelsOf(followed.map(([token, { text }]) => ({ token, text })));
   return [
@@ -47,19 +58,20 @@ function curvesOf({ plain, layers }: Sweep): Block[] {
             title: '',
             series: followed.map(([token], i) => ({
               label: labels[i] as string,
-              points: layers.flatMap(({ layer, top }) => {
-                const y = find(top, token);
+              points: layers.flatMap(({ layer }, l) => {
+                const y = perLayer[l]?.find((score) => score.token === token)?.probability;
                 return known(y) ? [{ x: layer, y }] : [];
               }),
             })),
-            baselines: plain.slice(0, 1).map((score) => ({
+            baselines: plain.top.slice(0, 1).map((score) => ({
               label: `${labelsOf([score])[0]} without a patch`,
               y: score.probability,
             })),
           },
         ],
         notes: [
-          `The ${followed.length} tokens that are the most probable ones at any layer. A point is missing where a token is not among the best ones that were asked for.`,
+          `The ${followed.length} tokens that are the most probable ones at any layer.` +
+            (logits ? '' : ' A point is missing where a token is not among the best ones that were asked for.'),
         ],
       },
     },
@@ -75,7 +87,7 @@ function labelsOf(tokens: readonly { token: number; text: string }[]): string[] 
 }
 
 function sweepTable({ plain, layers }: Sweep): TextTable {
-  const width = Math.max(plain.length, ...layers.map(({ top }) => top.length));
+  const width = Math.max(plain.top.length, ...layers.map(({ top }) => top.length));
   const cells = (top: readonly TokenScore[]) =>
     Array.from({ length: width }, (_, i) => top[i]).flatMap((score) => [
       score && (labelsOf([score])[0] as string),
@@ -89,7 +101,7 @@ function sweepTable({ plain, layers }: Sweep): TextTable {
     title: 'Next tokens, best first',
     columns: [{ name: 'layer', digits: 0 }, { name: 'change', digits: 2 }, ...ranks.flat()],
     rows: [
-      [undefined, undefined, ...cells(plain)],
+      [undefined, undefined, ...cells(plain.top)],
       ...layers.map(({ layer, delta, top }) => [layer, delta, ...cells(top)]),
     ],
     notes: [

@@ -1,6 +1,6 @@
 import { readGgufHeader } from '../gguf/gguf.js';
 import type { Context } from '../model/context.js';
-import type { PassRow } from '../model/pass.js';
+import type { BuiltRow } from '../model/pass.js';
 import { fewShotPrompt, type Modality, queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
@@ -76,8 +76,8 @@ export async function runCompute(context: Context, options: ComputeOptions): Pro
   const started = performance.now();
   const vector = await extractTaskVector(context, split, { spec: 'text', shots, prompts: 1, signal });
   const vectorSeconds = (performance.now() - started) / 1000;
-  const edit = vector.toIntervention(Math.floor(context.model.info.nLayers / 2), { position: 'delimiter' });
-  const asked: Record<Way, PassRow>[] = [];
+  const edit = vector.at(Math.floor(context.model.info.nLayers / 2), { positions: 'delimiter' });
+  const asked: Record<Way, BuiltRow>[] = [];
   for (const item of split.test) {
     const bare = await context.model.prompt(queryPrompt(item, query), { signal });
     const examples = fewShotPrompt(split.validation.slice(0, shots), 'text', item, query);

@@ -1,7 +1,7 @@
 import { finalNorm } from '../lens/final-norm.js';
 import type { Context, PassOptions } from '../model/context.js';
-import type { PassRow } from '../model/pass.js';
-import type { HiddenStates } from '../model/types.js';
+import type { HiddenStates } from '../model/hidden-states.js';
+import type { PassResult, PassRow } from '../model/pass.js';
 import type { Prompt } from '../prompt/prompt.js';
 import {
   type ClusterScore,
@@ -227,22 +227,23 @@ async function readPoints(context: Context, drawn: readonly Drawn[], layer: numb
       onProgress: (p) => how.onProgress?.({ done: from + (part.length * p.done) / p.total, total: drawn.length }),
     });
     for (let i = 0; i < results.length; i += 2) {
-      const all = await finalNorm(context, results[i]?.states as HiddenStates, { signal: how.signal });
-      const last = await finalNorm(context, results[i + 1]?.states as HiddenStates, { signal: how.signal });
+      const [inContext, atDelimiter] = results.slice(i, i + 2) as [PassResult, PassResult];
+      const all = await finalNorm(context, inContext, { signal: how.signal });
+      const last = await finalNorm(context, atDelimiter, { signal: how.signal });
       points.contexts.first.push(meanBeforeLast(all, 0));
       points.contexts.chosen.push(meanBeforeLast(all, layers.indexOf(layer)));
-      for (const [l, list] of points.delimiters.entries()) list.push(last.data.slice(l * nEmbd, (l + 1) * nEmbd));
+      for (const [l, list] of points.delimiters.entries()) list.push(last.at(l).slice());
     }
   }
   return points;
 }
 
 /** Mean over the positions but the last, which is the delimiter. @param l index among the layers of the states */
-function meanBeforeLast({ data, shape: [, nPositions, nEmbd] }: HiddenStates, l: number): Float32Array {
+function meanBeforeLast(states: HiddenStates, l: number): Float32Array {
+  const [, nPositions, nEmbd] = states.shape;
   const sum = new Float64Array(nEmbd);
   for (let p = 0; p < nPositions - 1; p++) {
-    const from = (l * nPositions + p) * nEmbd;
-    for (let d = 0; d < nEmbd; d++) sum[d] = (sum[d] as number) + (data[from + d] as number);
+    for (const [d, x] of states.row(l, p).entries()) sum[d] = (sum[d] as number) + x;
   }
   return Float32Array.from(sum, (x) => x / (nPositions - 1));
 }

@@ -1,8 +1,8 @@
 import { logitLens } from '../lens/logit-lens.js';
 import type { Context, PassOptions } from '../model/context.js';
-import type { HiddenStates } from '../model/types.js';
+import { HiddenStates } from '../model/hidden-states.js';
 import type { Prompt } from '../prompt/prompt.js';
-import { type PromptRecord, recordPrompt } from '../prompt/prompt-record.js';
+import type { PromptRecord } from '../prompt/prompt-record.js';
 import { DELIMITER, type Modality, type VectorPrompt, vectorPrompts } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
@@ -244,10 +244,8 @@ async function readStates(context: Context, drawn: readonly Drawn[], how: PassOp
     how,
   );
   return drawn.map((prompt, i) => {
-    const states = results[i]?.states;
-    const tokens = prompts[i]?.tokens;
-    if (!states || !tokens) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
-    return { ...prompt, states, record: recordPrompt(prompt.parts, tokens) };
+    const { states } = results[i] as (typeof results)[number];
+    return { ...prompt, states, record: (prompts[i] as Prompt).record() };
   });
 }
 
@@ -307,22 +305,12 @@ async function readGroup(
 /** The states of several prompts as positions of one lens. */
 function stack(read: readonly Pick<Read, 'states'>[], layers?: readonly number[]): HiddenStates {
   const [first] = read as readonly [Read];
-  const nEmbd = first.states.shape[2];
+  const { hook, model, shape } = first.states;
   const chosen = layers ?? first.states.layers;
-  const data = new Float32Array(chosen.length * read.length * nEmbd);
+  const data = new Float32Array(chosen.length * read.length * shape[2]);
   chosen.forEach((layer, l) => {
-    read.forEach(({ states }, p) => {
-      const from = states.layers.indexOf(layer) * nEmbd;
-      data.set(states.data.subarray(from, from + nEmbd), (l * read.length + p) * nEmbd);
-    });
+    read.forEach(({ states }, p) => void data.set(states.at(layer), (l * read.length + p) * shape[2]));
   });
-  const positions = read.map((_, p) => p);
-  return {
-    hook: first.states.hook,
-    data,
-    shape: [chosen.length, read.length, nEmbd],
-    layers: [...chosen],
-    positions,
-    tokens: read.map(({ states }) => states.tokens[0] as number),
-  };
+  const tokens = read.map(({ states }) => states.tokens[0] as number);
+  return new HiddenStates({ hook, model, layers: chosen, positions: [...read.keys()], tokens }, data);
 }

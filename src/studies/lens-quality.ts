@@ -1,7 +1,8 @@
 import { logitLens } from '../lens/logit-lens.js';
 import type { TunedLens } from '../lens/tuned-lens.js';
 import type { Context } from '../model/context.js';
-import type { HiddenStates, OnProgress } from '../model/types.js';
+import type { HiddenStates } from '../model/hidden-states.js';
+import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { bootstrapInterval, type Estimate, type Observation } from '../stats/statistics.js';
 import { XpatchError } from '../util/errors.js';
@@ -57,8 +58,7 @@ export async function evaluateLens(
   for (const [i, prompt] of usable.entries()) {
     const all = Array.from({ length: prompt.length - 1 }, (_, p) => p + 1);
     const chosen = random.sample(all, Math.min(positions, all.length));
-    const [result] = await context.pass([{ prompt, capture: { layers: 'all', positions: chosen } }], { signal });
-    const states = result?.states as HiddenStates;
+    const { states } = await context.run({ prompt, capture: { positions: chosen } }, { signal });
     const kl = async (of: HiddenStates) => {
       const { cells } = await logitLens(context, of, { topK: 0, signal });
       return cells.slice(0, -1).map((row) => row.reduce((sum, cell) => sum + cell.kl, 0) / row.length);

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
-import { SafetensorsFile } from '../vectors/safetensors.js';
+import { SafetensorsFile } from '../util/safetensors.js';
 
 /** The script that makes references, which needs Python and transformers. */
 export const DUMP_SCRIPT = join(PACKAGE_ROOT, 'scripts', 'verify-model', 'dump.py');

@@ -1,7 +1,6 @@
 import { readGgufHeader, tensorBytes } from '../gguf/gguf.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
-import type { PassResult } from '../model/pass.js';
 import type { OnProgress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { concatenate, type ModelReference, type ReferencePrompt } from './model-reference.js';
@@ -100,8 +99,7 @@ async function verifyPrompt(
   const prompt = await model.prompt(expected.parts, { signal });
   const tokens = differingTokens(prompt.tokens, expected.tokens);
   if (tokens) return { length, tokens, layers: [], ok: false };
-  const row = { prompt, capture: { layers: 'all', positions: 'all' }, logits: 'last' } as const;
-  const [result] = (await context.pass([row], { signal })) as [Required<PassResult>];
+  const result = await context.run({ prompt, capture: 'all', logits: 'last' }, { signal });
   const states = result.states.data;
   const size = length * width;
   const perLayer = Array.from({ length: layers }, (_, layer) =>

@@ -1,12 +1,10 @@
 import type { Context } from '../model/context.js';
 import type { Progress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
-import { recordPrompt } from '../prompt/prompt-record.js';
 import type { PromptPart } from '../prompt/types.js';
 import { DELIMITER, type ReadPosition, type TaskSpec, vectorPrompts } from '../tasks/prompts.js';
 import type { TaskSplit } from '../tasks/split.js';
 import type { Task } from '../tasks/task.js';
-import { XpatchError } from '../util/errors.js';
 import { TaskVector } from './task-vector.js';
 
 export interface ExtractOptions {
@@ -63,24 +61,21 @@ export async function vectorOfPrompts(
 ): Promise<TaskVector> {
   const { readPosition, pictures, signal, onProgress, ...origin } = made;
   const { model } = context;
-  const built: { parts: readonly PromptPart[]; prompt: Prompt }[] = [];
+  const built: Prompt[] = [];
   for (const parts of prompts) {
-    built.push({ parts, prompt: await model.prompt(parts, { signal }) });
+    built.push(await model.prompt(parts, { signal }));
     onProgress?.({ stage: 'prompts', done: built.length, total: prompts.length });
   }
   const results = await context.pass(
-    built.map(({ prompt }) => ({ prompt, capture: { layers: 'all' as const, positions: [DELIMITER] } })),
+    built.map((prompt) => ({ prompt, capture: { positions: DELIMITER } })),
     { signal, onProgress: (progress) => onProgress?.({ stage: 'pass', ...progress }) },
   );
-  const vectors = results.map(({ states }, i) => {
-    const { parts, prompt } = built[i] as { parts: readonly PromptPart[]; prompt: Prompt };
-    if (!states) throw new XpatchError('HOOK_NOT_FIRED', `Prompt ${i} of the pass brought no states back.`);
-    const record = [recordPrompt(parts, prompt.tokens, pictures)];
-    return TaskVector.fromStates(states, {
+  const vectors = results.map(({ states, prompt }) =>
+    TaskVector.fromStates(states, {
       model: model.identity,
       readPosition,
-      origin: { op: 'prompts', ...origin, prompts: record },
-    });
-  });
+      origin: { op: 'prompts', ...origin, prompts: [prompt.record(pictures)] },
+    }),
+  );
   return TaskVector.mean(vectors);
 }

@@ -1,8 +1,8 @@
 import type { Context } from '../model/context.js';
-import { type PassRow, resolveLayers } from '../model/pass.js';
+import { asRow, type PassRow, type RowInput, resolveLayers } from '../model/pass.js';
+import { type RankedToken, rankTokens, trackedTokens } from '../model/tracked.js';
 import type { LayerSelection, OnProgress, TokenScore } from '../model/types.js';
-import type { Prompt } from '../prompt/prompt.js';
-import type { PositionRef } from '../prompt/types.js';
+import type { PositionSelection } from '../prompt/types.js';
 import type { TaskVector } from './task-vector.js';
 
 export interface SweepOptions {
@@ -11,34 +11,37 @@ export interface SweepOptions {
   /** Defaults to `replace`. */
   op?: 'replace' | 'add';
   /** Where the vector is written in the prompt. Defaults to `last`. */
-  position?: PositionRef;
+  positions?: PositionSelection;
   /** Number of best next tokens to return. Defaults to 5. */
   topK?: number;
+  /** Tokens, or texts of one token, that are followed through the layers wherever they rank. Defaults to none. */
+  track?: readonly (string | number)[];
   /** Return the logits over the whole vocabulary too. Defaults to false. */
   logits?: boolean;
-  /**
-   * Decode the whole prompt again for every layer, in passes of their own, instead of sharing what comes before the patch:
-   * the slow reference for tests and benchmarks. Defaults to false.
-   */
-  naive?: boolean;
   signal?: AbortSignal;
   /** Positions decoded of all. */
   onProgress?: OnProgress;
 }
 
-/** What the model says next after a patch at one layer. */
-export interface SweptLayer {
-  /** 0-based block whose output was patched. */
-  layer: number;
+/** What the model says next. */
+export interface Said {
   /** Best first. */
   top: TokenScore[];
+  /** The tokens of `track`, in their order. */
+  tracked: RankedToken[];
+}
+
+/** What the model says next after a patch at one layer. */
+export interface SweptLayer extends Said {
+  /** 0-based block whose output was patched. */
+  layer: number;
   /** L2 norm of what the patch changed in the residual stream. */
   delta: number;
 }
 
 export interface Sweep {
-  /** What the model says next without a patch, best first. */
-  plain: TokenScore[];
+  /** What the model says next without a patch. */
+  plain: Said;
   /** In the order asked for. */
   layers: SweptLayer[];
   /** Raw logits [layers, n_vocab] of the last position, row by row; only when asked for. */
@@ -51,54 +54,47 @@ export interface Sweep {
  * Patches a vector into a prompt at one layer after another, each time with the vector's own state of that layer, and
  * looks at the next token. All layers go through one pass, which decodes what comes before the patched position once.
  *
+ * @param query a prompt, or a row with interventions of its own, which come first
  * @throws {XpatchError} VECTOR_MISMATCH when the widths differ, LAYER_OUT_OF_RANGE when the model or the vector lacks a
- *   layer, and as `Context.pass`.
+ *   layer, TOKEN_INVALID for a tracked text that is not one token, and as `Context.pass`.
  */
 export async function sweepLayers(
   context: Context,
-  prompt: Prompt,
+  query: RowInput,
   vector: TaskVector,
   options: SweepOptions = {},
 ): Promise<Sweep> {
-  const { op = 'replace', position = 'last', topK = 5, naive = false, signal, onProgress } = options;
+  const { op = 'replace', positions = 'last', topK = 5, track = [], signal, onProgress } = options;
   const { model } = context;
   const vectorModel = vector.requireCompatible(model.identity);
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
-  const plain: PassRow = { prompt, topK };
-  const patched = layers.map(
-    (layer): PassRow => ({
-      prompt,
-      topK,
-      interventions: [vector.toIntervention(layer, { op, position })],
-      ...(options.logits && { logits: 'last' }),
-    }),
-  );
-  const results = [];
-  if (naive) {
-    const total = prompt.length * (layers.length + 1);
-    for (const [i, row] of [plain, ...patched].entries()) {
-      const onRow: OnProgress = ({ done }) => onProgress?.({ done: i * prompt.length + done, total });
-      results.push(...(await context.pass([row], { signal, onProgress: onRow })));
-    }
-  } else {
-    results.push(...(await context.pass([plain, ...patched], { signal, onProgress })));
-  }
-  const [first, ...rest] = results;
+  const tokens = trackedTokens(model, track);
+  const row = asRow(query);
+  const prompt = await model.prompt(row.prompt, { signal });
+  const { interventions = [] } = row;
+  const wanted: PassRow = { prompt, topK, ...((tokens.length || options.logits) && { logits: 'last' }) };
+  const rows = [
+    { ...wanted, interventions },
+    ...layers.map((layer) => ({ ...wanted, interventions: [...interventions, vector.at(layer, { op, positions })] })),
+  ];
+  const results = await context.pass(rows, { signal, onProgress });
+  const said = results.map(({ top = [], logits }): Said => {
+    const tracked = tokens.length && logits ? rankTokens(logits.data, tokens, (id) => model.detokenize([id])) : [];
+    return { top, tracked };
+  });
   const sweep: Sweep = {
-    plain: first?.top ?? [],
-    layers: rest.map(({ top = [], interventions }, i) => ({
-      layer: layers[i] as number,
-      top,
-      delta: interventions[0]?.delta ?? Number.NaN,
+    plain: said[0] as Said,
+    layers: layers.map((layer, i) => ({
+      layer,
+      ...(said[i + 1] as Said),
+      delta: results[i + 1]?.interventions.at(-1)?.delta ?? Number.NaN,
     })),
     vectorModel,
   };
   if (options.logits) {
     const { nVocab } = model.info;
     const data = new Float32Array(layers.length * nVocab);
-    rest.forEach(({ logits }, i) => {
-      data.set(logits?.data as Float32Array, i * nVocab);
-    });
+    results.slice(1).forEach(({ logits }, i) => void data.set(logits?.data as Float32Array, i * nVocab));
     sweep.logits = { data, shape: [layers.length, nVocab] };
   }
   return sweep;

@@ -1,11 +1,12 @@
-import type { HiddenStates, Intervention, ModelIdentity } from '../model/types.js';
+import { UNKNOWN_HASH } from '../model/capture-file.js';
+import type { HiddenStates } from '../model/hidden-states.js';
+import type { Intervention, ModelIdentity } from '../model/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
-import type { PositionRef } from '../prompt/types.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
-import { writeSafetensors } from './safetensors.js';
-import { readVectorFile, UNKNOWN_HASH, VECTOR_FORMAT, VECTOR_TENSOR } from './vector-file.js';
+import { writeSafetensors } from '../util/safetensors.js';
+import { readVectorFile, VECTOR_FORMAT, VECTOR_TENSOR } from './vector-file.js';
 import type { TaskVectorInfo, VectorOrigin } from './vector-origin.js';
 
 /**
@@ -154,11 +155,11 @@ export class TaskVector {
   }
 
   /**
-   * Copy of one layer, [nEmbd].
+   * Copy of the state of one layer, [nEmbd].
    * @param layer 0-based block output
    * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have it
    */
-  at(layer: number): Float32Array {
+  state(layer: number): Float32Array {
     const row = this.info.layers.indexOf(layer);
     if (row < 0) {
       const wayOut = `It has ${formatLayers(this.info.layers)}; choose one of them or extract it anew.`;
@@ -184,20 +185,22 @@ export class TaskVector {
   }
 
   /**
-   * The intervention that patches this vector in.
-   * @param layer block output, read from the vector and written at the same place
+   * The intervention that patches this vector in: its state of a layer, written at the same layer.
+   * @param layers block outputs: one, or a list, each with its own state
    * @param options.op Defaults to `replace`
-   * @param options.position Defaults to `last`
+   * @param options.positions where in the prompt. Defaults to `last`
+   * @param options.steps Defaults to `prompt`
    * @param options.strength factor on the vector. Defaults to 1
-   * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have the layer
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have a layer
    */
-  toIntervention(
-    layer: number,
-    options: { op?: 'replace' | 'add'; position?: PositionRef; strength?: number } = {},
+  at(
+    layers: number | readonly number[],
+    options: { op?: 'replace' | 'add'; strength?: number } & Pick<Intervention, 'positions' | 'steps'> = {},
   ): Intervention {
-    const { op = 'replace', position = 'last', strength = 1 } = options;
-    const value = this.at(layer).map((x) => x * strength);
-    return { hook: this.info.hook, layer, positions: position, op, value };
+    const { op = 'replace', positions = 'last', steps = 'prompt', strength = 1 } = options;
+    const scaled = (layer: number) => this.state(layer).map((x) => x * strength);
+    const value = typeof layers === 'number' ? scaled(layers) : layers.map(scaled);
+    return { hook: this.info.hook, layers, positions, steps, op, value };
   }
 
   /**

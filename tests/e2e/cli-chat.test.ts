@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { writeSafetensors } from '../../src/vectors/safetensors.js';
+import { writeSafetensors } from '../../src/util/safetensors.js';
 import { TEMPLATE, writeChatModel } from '../native/chat-model.js';
 import { commandLine, FIXTURES, finish, MAIN, type Outcome } from './cli-helpers.js';
 

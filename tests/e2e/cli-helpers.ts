@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../install/layout.mjs';
-import { SafetensorsFile } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile } from '../../src/util/safetensors.js';
 import { readFamily } from '../parity/families.js';
 
 export const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');

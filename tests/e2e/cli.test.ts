@@ -2,7 +2,7 @@
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { writeSafetensors } from '../../src/vectors/safetensors.js';
+import { writeSafetensors } from '../../src/util/safetensors.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { argmax, commandLine, compare, expectClose, FIXTURES, reference } from './cli-helpers.js';
 

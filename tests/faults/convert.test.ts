@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, jest, test } from '@jest/globals';
 import { Random } from '../../src/util/random.js';
-import { writeSafetensors } from '../../src/vectors/safetensors.js';
+import { writeSafetensors } from '../../src/util/safetensors.js';
 import { ending, faultFolder, kill, launch, MAIN } from './helpers.js';
 
 jest.setTimeout(300_000);

@@ -114,7 +114,7 @@ test('an answer can be had again from its line and its vector', async () => {
   const { vector: name, layer, prompt } = answer as ResultLine;
   const vector = await TaskVector.load(join(folder, 'vectors', `${name}.safetensors`));
   const query = await model.prompt(['Q:', { image: prompt?.images?.[0] as string }, '\nA:']);
-  const [again] = await context.generate([{ prompt: query, interventions: [vector.toIntervention(layer as number)] }], {
+  const [again] = await context.generate([{ prompt: query, interventions: [vector.at(layer as number)] }], {
     maxTokens: 16,
     stop: ['\n'],
   });

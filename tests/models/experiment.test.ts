@@ -135,7 +135,7 @@ test('planned together is answered as one prompt, one layer at a time', async ()
   for (const line of sample) {
     const prompt = await model.prompt(queryPrompt(await itemOf(line), 'image'));
     const vector = await store.loadVector(line.vector as string);
-    const interventions = [vector?.toIntervention(line.layer as number)].filter((edit) => edit !== undefined);
+    const interventions = [vector?.at(line.layer as number)].filter((edit) => edit !== undefined);
     const [alone] = await context.generate([{ prompt, interventions, topK: 2 }], { maxTokens: 16, stop: ['\n'] });
     const [first, second] = alone.top ?? [];
     // Rows in one batch round differently; only a tie may fall otherwise.
@@ -155,7 +155,7 @@ test('validation: all layers in one pass say what each says alone', async () => 
   for (const line of new Random(2, 'sample').sample(swept, 12)) {
     const prompt = await model.prompt(queryPrompt(await itemOf(line), 'image'));
     const vector = await store.loadVector('food-color.text.seed1');
-    const edit = vector?.toIntervention(line.layer as number);
+    const edit = vector?.at(line.layer as number);
     const [alone] = await context.pass([{ prompt, interventions: edit ? [edit] : [], topK: 1 }]);
     expect(line.firstToken).toBe(alone.top?.[0]?.text);
   }
@@ -177,7 +177,7 @@ test('probability, rank and likelihood are those of passes over the whole vocabu
   const item = await itemOf(line);
   const parts = queryPrompt(item, 'image');
   const vector = await store.loadVector('food-flavor.text.seed1');
-  const interventions = [vector?.toIntervention(layer, { position: 'delimiter' })].filter((edit) => edit !== undefined);
+  const interventions = [vector?.at(layer, { positions: 'delimiter' })].filter((edit) => edit !== undefined);
   const { items } = await loadTask('food-flavor');
   const scores = new Map<string, number>();
   for (const answer of new Set(items.map(({ output }) => output))) {
@@ -212,17 +212,17 @@ test('controls patch what they say', async () => {
   const text = await vector('food-color.text.seed1');
   const rolled = await vector('food-color.text.wrong-layer.seed1');
   const half = model.info.nLayers / 2;
-  expect(rolled.at(0)).toEqual(text.at(half));
-  expect(rolled.at(half)).toEqual(text.at(0));
+  expect(rolled.state(0)).toEqual(text.state(half));
+  expect(rolled.state(half)).toEqual(text.state(0));
   const random = await vector('food-color.text.random-vector.seed1');
   for (const [i, norm] of random.norms().entries()) expect(norm).toBeCloseTo(text.norms()[i] as number, 2);
   expect(Math.abs(random.cosine(text)[0] as number)).toBeLessThan(0.5);
   const few = await vector('food-color.text.prompts2.seed1');
   const instruction = await vector('food-color.instruction.seed1');
   const ensemble = await vector('food-color.ensemble.prompts2.seed1');
-  const at = ensemble.at(3);
+  const at = ensemble.state(3);
   for (const [i, x] of at.entries()) {
-    expect(x).toBeCloseTo(((few.at(3)[i] as number) + (instruction.at(3)[i] as number)) / 2, 4);
+    expect(x).toBeCloseTo(((few.state(3)[i] as number) + (instruction.state(3)[i] as number)) / 2, 4);
   }
   const { origin } = (await vector('food-color.text.shuffled-labels.seed1')).info;
   const plain = text.info.origin;

@@ -121,7 +121,7 @@ test('planned answers are those of one prompt, one layer at a time, in experimen
       if (line.vector !== undefined) {
         const { op, strength } = experiment;
         const vector = await vectorNamed(line.vector);
-        interventions.push(vector.toIntervention(line.layer as number, { op, strength }));
+        interventions.push(vector.at(line.layer as number, { op, strength }));
       }
       const maxTokens = line.stage === 'validation' ? 1 : experiment.maxTokens;
       const stop = line.stage === 'validation' ? [] : ['\n'];

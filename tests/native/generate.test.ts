@@ -19,7 +19,7 @@ beforeAll(async () => {
   context = await model.createContext({ nCtx: 4096, kvType: 'f32' });
   const texts = ['Q:Sweden\nA:', 'The capital', 'hello', ' two', 'A'];
   prompts = await Promise.all(texts.map((text) => model.prompt(text)));
-  edit = { hook: 'resid_post', layer: 1, positions: 'last', op: 'add', value: randomVector(model.info.nEmbd, 5, 3) };
+  edit = { hook: 'resid_post', layers: 1, positions: 'last', op: 'add', value: randomVector(model.info.nEmbd, 5, 3) };
 });
 
 const first = () => prompts[0] as Prompt;
@@ -62,7 +62,7 @@ describe('greedy', () => {
   });
 
   test('with the intervention repeated at every step', async () => {
-    const row = { prompt: first(), interventions: [edit], everyStep: true };
+    const row = { prompt: first(), interventions: [{ ...edit, steps: 'all' }] } as const;
     const expected = await stepByStep(first(), 12, [edit], true);
     const rows = [{ prompt: first() }, row, { prompt: first(), interventions: [edit] }];
     const [plain, every, once] = await context.generate(rows, { maxTokens: 12 });
@@ -71,9 +71,42 @@ describe('greedy', () => {
     expect(plain?.tokens).toEqual((await generate({ prompt: first() }, 12))?.tokens);
   });
 
-  test('everyStep without an intervention at the last position is refused', async () => {
-    const row = { prompt: first(), interventions: [{ ...edit, positions: 0 }], everyStep: true };
-    await expectError(() => context.generate([row]), 'INTERVENTION_INVALID', /last prompt position/);
+  test('at every n-th generated token, and says where it fired', async () => {
+    const every = { ...edit, steps: { every: 3 } } as const;
+    const [answer] = await context.generate([{ prompt: first(), interventions: [every] }], { maxTokens: 10 });
+    const { length } = first();
+    const steps = answer.interventions.map(({ step, position }) => [step, position]);
+    expect(steps).toEqual([3, 6, 9].filter((n) => n < answer.tokens.length).map((n) => [n, length + n - 1]));
+    expect(answer.interventions.every(({ delta }) => delta > 0)).toBe(true);
+    const tokens: number[] = [];
+    for (let i = 0; i < answer.tokens.length; i++) {
+      const positions = tokens.flatMap((_, k) => ((k + 1) % 3 === 0 ? [length + k] : []));
+      const prompt = await model.prompt({ tokens: [...first().tokens, ...tokens] });
+      const interventions = positions.length ? [{ ...edit, positions }] : [];
+      tokens.push((await context.run({ prompt, interventions, topK: 1 })).top[0]?.token as number);
+    }
+    expect(answer.tokens).toEqual(tokens);
+  });
+
+  test('several layers with their own factors, over all positions, are one edit each', async () => {
+    const { value } = edit as { value: Float32Array };
+    const steer = { layers: [0, 1], positions: 'all', op: 'add', value, factor: [0.5, 2] } as const;
+    const apart = [0.5, 2].map((factor, layer) => ({ ...steer, layers: layer, factor }));
+    const together = await context.run({ prompt: first(), interventions: [steer], logits: 'last' });
+    const single = await context.run({ prompt: first(), interventions: apart, logits: 'last' });
+    expect(together.logits.data).toEqual(single.logits.data);
+    expect(together.interventions).toHaveLength(2 * first().length);
+  });
+
+  test('steps that cannot be are refused', async () => {
+    const ask = (change: Partial<Intervention>, maxTokens = 4) =>
+      context.generate([{ prompt: first(), interventions: [{ ...edit, ...change }] }], { maxTokens });
+    await expectError(() => ask({ positions: 0, steps: 'all' }), 'INTERVENTION_INVALID', /last position of the prompt/);
+    await expectError(() => ask({ positions: 0, steps: 'generated' }), 'INTERVENTION_INVALID', /no positions/);
+    await expectError(() => ask({ steps: { every: 0 } }), 'INTERVENTION_INVALID', /every: n/);
+    await expectError(() => ask({ steps: 'generated' }, 1), 'INTERVENTION_INVALID', /maxTokens 1/);
+    const rows = [{ prompt: first(), interventions: [{ ...edit, steps: 'generated' as const }] }];
+    await expectError(() => context.pass(rows), 'INTERVENTION_INVALID', /generates no tokens/);
   });
 
   test('returns what the prompt pass was asked for, besides', async () => {

@@ -10,7 +10,7 @@ import { patchRectangle } from '../../src/images/patch-grid.js';
 import { resizeBilinear } from '../../src/images/resize.js';
 import type { LoadOptions } from '../../src/model/model.js';
 import { native } from '../../src/native/index.js';
-import { SafetensorsFile } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile } from '../../src/util/safetensors.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { put } from './damage.js';
 import { cosine, FIXTURES, fixture, load, picture } from './helpers.js';

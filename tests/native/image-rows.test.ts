@@ -36,7 +36,7 @@ describe.each(FAMILIES)('$name', ({ name, pictures, rows, nonCausal, dims }) => 
   const only = async (row: PassRow, on = context) => (await on.pass([row]))[0] as PassResult;
   const replace = (layer: number, positions: Intervention['positions']): Intervention => ({
     hook: 'resid_post',
-    layer,
+    layers: layer,
     positions,
     op: 'replace',
     value: vector,

@@ -3,8 +3,9 @@
 
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import type { Context } from '../../src/model/context.js';
-import type { GenerateOptions, GenerateRow } from '../../src/model/generate.js';
+import type { GenerateOptions } from '../../src/model/generate.js';
 import type { Model } from '../../src/model/model.js';
+import type { PassRow } from '../../src/model/pass.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
@@ -26,7 +27,7 @@ beforeEach(() => {
 afterEach(() => void jest.restoreAllMocks());
 
 /** A generation, and how many rows of batches it took. */
-async function counted(context: Context, row: GenerateRow, options: GenerateOptions = {}) {
+async function counted(context: Context, row: PassRow, options: GenerateOptions = {}) {
   decoded = 0;
   const [generation] = await context.generate([row], { maxTokens: 6, keep: true, ...options });
   return { ...generation, decoded };
@@ -100,7 +101,7 @@ describe('with interventions', () => {
     context = await model.createContext({ nCtx: 128, kvType: 'f32' });
   });
   const edit = (at: number, seed = 1) =>
-    ({ hook: 'resid_post', layer: 1, positions: at, op: 'add', value: randomVector(64, seed, 3) }) as const;
+    ({ hook: 'resid_post', layers: 1, positions: at, op: 'add', value: randomVector(64, seed, 3) }) as const;
 
   test('a patched position is taken over with its report, as long as the patch is the same', async () => {
     const fresh = await model.createContext({ nCtx: 128, kvType: 'f32' });
@@ -125,7 +126,7 @@ describe('with interventions', () => {
 
   test('an answer patched at every step is not taken for an unpatched one', async () => {
     const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
-    const row = { prompt, interventions: [edit(19)], everyStep: true };
+    const row = { prompt, interventions: [{ ...edit(19), positions: 'last', steps: 'all' as const }] };
     const { tokens } = await counted(context, row);
     const longer = await model.prompt({ tokens: [...prompt.tokens, ...tokens, 9] });
     expect((await counted(context, { prompt: longer, interventions: [edit(19)] })).reused).toBe(20);
@@ -164,7 +165,7 @@ describe('a call of many rows takes over what it shares with the row that was ke
     const prompts = await Promise.all(sources.map((parts) => model.prompt(parts)));
     const [own] = prompts as [Prompt];
     const value = randomVector(model.info.nEmbd, 3, 3);
-    const edit = { hook: 'resid_post', layer: 1, positions: 'last', op: 'replace', value } as const;
+    const edit = { hook: 'resid_post', layers: 1, positions: 'last', op: 'replace', value } as const;
     const rows = [
       ...prompts.map((prompt) => ({ prompt, ...reading })),
       { prompt: own, interventions: [edit], logits: 'last' } as const,
@@ -202,7 +203,7 @@ describe('a call of many rows takes over what it shares with the row that was ke
     const tokens = randomTokens(model, 30);
     const [short, long] = [await model.prompt({ tokens: tokens.slice(0, 20) }), await model.prompt({ tokens })];
     const at = (position: number, seed: number) =>
-      ({ hook: 'resid_post', layer: 1, positions: position, op: 'add', value: randomVector(64, seed, 3) }) as const;
+      ({ hook: 'resid_post', layers: 1, positions: position, op: 'add', value: randomVector(64, seed, 3) }) as const;
     const [kept] = await context.pass([{ prompt: short, interventions: [at(9, 1)] }], { keep: true });
     decoded = 0;
     const row = (seed: number) => ({ prompt: long, interventions: [at(9, 1), at(29, seed)], topK: 1 });
@@ -242,7 +243,7 @@ test('rows that share most of a long prompt stay together; prompts that share no
     const value = randomVector(64, i, 3);
     return {
       prompt,
-      interventions: [{ hook: 'resid_post', layer: i % 3, positions: 'last', op: 'replace', value } as const],
+      interventions: [{ hook: 'resid_post', layers: i % 3, positions: 'last', op: 'replace', value } as const],
     };
   });
   decoded = 0;

@@ -6,9 +6,9 @@ import { makeModel } from '../../bench/make-model.mjs';
 import { finalNorm } from '../../src/lens/final-norm.js';
 import { type Lens, type LensCell, logitLens } from '../../src/lens/logit-lens.js';
 import type { Context } from '../../src/model/context.js';
+import { HiddenStates } from '../../src/model/hidden-states.js';
 import { loadModel, type Model } from '../../src/model/model.js';
 import type { PassResult } from '../../src/model/pass.js';
-import type { HiddenStates } from '../../src/model/types.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { load, picture, randomVector } from './helpers.js';
@@ -24,7 +24,6 @@ const folder = await temporaryFolder();
 const TOKENS = [10, 88, 147, 129, 281, 79, 70];
 const everything = { capture: { layers: 'all', positions: 'all' }, logits: 'all' } as const;
 
-type States = NonNullable<PassResult['states']>;
 const cellAt = (lens: Lens, l: number, p: number) => lens.cells[l]?.[p] as LensCell;
 
 /** What plain arithmetic in double precision says of logits. */
@@ -108,9 +107,9 @@ test('a task vector has a lens too, and a final norm', async () => {
   const model = await load('llama');
   const context = await model.createContext();
   const prompt = await model.prompt({ tokens: TOKENS });
-  const [pass] = (await context.pass([{ prompt, capture: { layers: [0, 2], positions: 'last' } }])) as [PassResult];
+  const pass = await context.run({ prompt, capture: { layers: [0, 2], positions: 'last' } });
   const origin = { op: 'capture' as const, position: 6, token: 70 };
-  const vector = TaskVector.fromStates(pass.states as States, {
+  const vector = TaskVector.fromStates(pass.states, {
     model: model.identity,
     readPosition: 'position',
     origin,
@@ -122,15 +121,19 @@ test('a task vector has a lens too, and a final norm', async () => {
 describe('what cannot be read', () => {
   let model: Model;
   let context: Context;
-  const grid = (layers: number[], nPositions: number, change: Partial<HiddenStates> = {}): HiddenStates => ({
-    hook: 'resid_post',
-    data: randomVector(layers.length * nPositions * 64, 7),
-    shape: [layers.length, nPositions, 64],
-    layers,
-    positions: Array.from({ length: nPositions }, (_, i) => i),
-    tokens: new Array(nPositions).fill(1),
-    ...change,
-  });
+  const grid = (
+    layers: number[],
+    nPositions: number,
+    { data, nEmbd = 64 }: { data?: Float32Array; nEmbd?: number } = {},
+  ) => {
+    const positions = Array.from({ length: nPositions }, (_, i) => i);
+    const of = { hash: '', architecture: 'llama', name: '', nEmbd, nLayers: 3 };
+    const places = { layers, positions, tokens: positions.map(() => 1) };
+    return new HiddenStates(
+      { hook: 'resid_post', model: of, ...places },
+      data ?? randomVector(layers.length * nPositions * nEmbd, 7),
+    );
+  };
 
   beforeAll(async () => {
     model = await load('llama');
@@ -138,26 +141,24 @@ describe('what cannot be read', () => {
   });
 
   test.each([
-    ['no layers', grid([], 3), 'INVALID_ARGUMENT', /No layers/],
-    ['no positions', grid([0, 1], 0), 'INVALID_ARGUMENT', /no positions/],
     ['a layer that the model lacks', grid([1, 3], 2), 'LAYER_OUT_OF_RANGE', /Layer 3.*0 to 2/],
     ['a layer twice', grid([1, 1], 2), 'INVALID_ARGUMENT', /repeat/],
-    ['another width', grid([0], 2, { shape: [1, 2, 32] }), 'VECTOR_MISMATCH', /width 32.*width 64/],
-    ['too few numbers', grid([0], 2, { data: new Float32Array(64) }), 'INVALID_ARGUMENT', /64 numbers/],
+    ['another width', grid([0], 2, { nEmbd: 32 }), 'VECTOR_MISMATCH', /width 32.*width 64/],
     ['NaN', grid([0], 2, { data: randomVector(128, 7).fill(Number.NaN, 70, 71) }), 'NOT_FINITE', /NaN/],
     ['infinity', grid([0], 2, { data: randomVector(128, 7).fill(-Infinity, 70, 71) }), 'NOT_FINITE', /infinity/],
-    [
-      'what is no states',
-      { data: new Float32Array(64) } as HiddenStates,
-      'INVALID_ARGUMENT',
-      /no hidden states: .* shape/,
-    ],
-    ['nothing', undefined as unknown as HiddenStates, 'INVALID_ARGUMENT', /no hidden states/],
+    ['what is no states', { data: new Float32Array(64) } as HiddenStates, 'INVALID_ARGUMENT', /not hidden states/],
+    ['nothing', undefined as unknown as HiddenStates, 'INVALID_ARGUMENT', /not hidden states/],
     ['numbers that a norm makes zeros of', grid([0], 2, { data: randomVector(128, 7, 1e25) }), 'NOT_FINITE', /range/],
   ] as const)('%s', async (_, states, code, message) => {
     await expectError(() => logitLens(context, states), code, message);
     await expectError(() => logitLens(context, states, { normalise: false }), code, message);
     await expectError(() => finalNorm(context, states), code, message);
+  });
+
+  test('states of no layers or positions, or of too few numbers, cannot be made', async () => {
+    await expectError(() => grid([], 3), 'INVALID_ARGUMENT', /0 layers/);
+    await expectError(() => grid([0, 1], 0), 'INVALID_ARGUMENT', /0 positions/);
+    await expectError(() => grid([0], 2, { data: new Float32Array(64) }), 'INVALID_ARGUMENT', /64 numbers/);
   });
 
   test('a pass that read nothing, a vector of another model, wrong options', async () => {

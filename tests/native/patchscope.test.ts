@@ -3,8 +3,8 @@
 import { expect, test } from '@jest/globals';
 import { patchscope } from '../../src/lens/patchscope.js';
 import type { Generation } from '../../src/model/generate.js';
+import { HiddenStates } from '../../src/model/hidden-states.js';
 import type { PassResult } from '../../src/model/pass.js';
-import type { HiddenStates } from '../../src/model/types.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError } from '../unit/helpers.js';
 import { load, tokenPrompt } from './helpers.js';
@@ -43,7 +43,7 @@ test('each state is what a generation with that intervention says', async () => 
       [
         {
           prompt: target,
-          interventions: [{ hook: 'resid_post', layer: targetLayer, positions: 4, op: 'replace', value }],
+          interventions: [{ hook: 'resid_post', layers: targetLayer, positions: 4, op: 'replace', value }],
           capture: { layers: [targetLayer], positions: [4] },
         },
       ],
@@ -96,14 +96,15 @@ test('states and vectors of another model of equal width are decoded, of another
     [
       {
         prompt: await other.model.prompt(targetPrompt),
-        interventions: [{ hook: 'resid_post', layer: 2, positions: 'last', op: 'replace', value }],
+        interventions: [{ hook: 'resid_post', layers: 2, positions: 'last', op: 'replace', value }],
       },
     ],
     { maxTokens: 3 },
   );
   expect(found.decoded[2]?.tokens).toEqual(expected?.tokens);
 
-  const last: HiddenStates = { ...states, data: value, shape: [1, 1, 64], layers: [2], positions: [11], tokens: [0] };
+  const places = { layers: [2], positions: [11], tokens: [0] };
+  const last = new HiddenStates({ hook: 'resid_post', model: model.identity, ...places }, value);
   const vector = TaskVector.fromStates(last, {
     model: model.identity,
     readPosition: 'position',

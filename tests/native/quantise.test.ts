@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, test } from '@jest/globals';
 import { tensorBytes } from '../../src/gguf/gguf.js';
 import { GGML } from '../../src/gguf/tensor-types.js';
 import { native } from '../../src/native/index.js';
-import { SafetensorsFile } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile } from '../../src/util/safetensors.js';
 
 const REFERENCE = fileURLToPath(new URL('../fixtures/checkpoints/quantised.safetensors', import.meta.url));
 const ROW = 256;

@@ -31,7 +31,7 @@ describe.each(['q8_0', 'q4_k'] as const)('%s', (kind) => {
     const value = randomVector(256, 7);
     patched = [0, 1, 2].map((layer) => ({
       prompt,
-      interventions: [{ hook: 'resid_post', layer, positions: [30, 'last'], op: 'replace', value }],
+      interventions: [{ hook: 'resid_post', layers: layer, positions: [30, 'last'], op: 'replace', value }],
       capture: { layers: 'all', positions: [30, 31, -1] },
       logits: 'last',
     }));
@@ -91,7 +91,7 @@ describe.each(['q8_0', 'q4_k'] as const)('%s', (kind) => {
     }
     const capture = { layers: [1], positions: [-1] };
     const [plain] = await context.pass([{ prompt, capture, logits: 'all' }]);
-    const identity = { hook: 'resid_post', layer: 1, positions: -1, op: 'replace', value: statesOf(plain) } as const;
+    const identity = { hook: 'resid_post', layers: 1, positions: -1, op: 'replace', value: statesOf(plain) } as const;
     const [same] = await context.pass([{ prompt, capture, logits: 'all', interventions: [identity] }]);
     expect(logitsOf(same)).toEqual(logitsOf(plain));
   });

@@ -17,7 +17,7 @@ async function measure(name, device, image) {
   const prompt = await model.prompt(parts);
   const value = Float32Array.from({ length: model.info.nEmbd }, (_, i) => Math.sin(1 + 3 * i));
   const layers = Array.from({ length: model.info.nLayers }, (_, layer) => layer);
-  const patch = (layer, positions) => ({ hook: 'resid_post', layer, positions, op: 'replace', value });
+  const patch = (layer, positions) => ({ hook: 'resid_post', layers: layer, positions, op: 'replace', value });
   const everything = { capture: { layers: 'all', positions: 'all' }, logits: 'all' };
   const [plain] = await context.pass([{ prompt, ...everything }]);
   const [patched] = await context.pass([{ prompt, ...everything, interventions: [patch(1, [5, -1]), patch(2, -2)] }]);
@@ -28,7 +28,7 @@ async function measure(name, device, image) {
   const generated = await context.generate([{ prompt, interventions: [patch(1, 'last')] }], { maxTokens: 3 });
   const own = { capture: { layers: [1], positions: [7] }, logits: 'last' };
   const [read] = await context.pass([{ prompt, ...own }]);
-  const identity = [{ hook: 'resid_post', layer: 1, positions: 7, op: 'replace', value: read.states.data }];
+  const identity = [{ hook: 'resid_post', layers: 1, positions: 7, op: 'replace', value: read.states.data }];
   const [same] = await context.pass([{ prompt, ...own, interventions: identity }]);
   const whole = { tokens: Array.from({ length: model.info.nVocab }, (_, token) => token) };
   const normed = await finalNorm(context, plain);

@@ -3,7 +3,7 @@ import type { Context, ContextOptions } from '../../src/model/context.js';
 import { loadModel, type Model } from '../../src/model/model.js';
 import type { PassRow } from '../../src/model/pass.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
-import { SafetensorsFile } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile } from '../../src/util/safetensors.js';
 import { type Case, type Family, FOLDER, type ReferencePrompt } from './families.js';
 
 /** What states and logits may differ by: in every row the cosine and the magnitude, in every tensor the rest. */
@@ -134,8 +134,8 @@ export async function caseRow(prompt: Prompt, { interventions }: Case, reference
   return {
     prompt,
     interventions: await Promise.all(
-      interventions.map(async ({ value, ...rest }) =>
-        value === undefined ? rest : { ...rest, value: await reference.readFloat32(value) },
+      interventions.map(async ({ layer: layers, value, ...rest }) =>
+        value === undefined ? { layers, ...rest } : { layers, ...rest, value: await reference.readFloat32(value) },
       ),
     ),
     capture: { layers: 'all', positions: 'last' },

@@ -7,7 +7,7 @@ import type { Intervention } from '../../src/model/types.js';
 
 export interface Case {
   name: string;
-  interventions: (Omit<Intervention, 'value'> & { value?: string })[];
+  interventions: (Omit<Intervention, 'layers' | 'value'> & { layer: number; value?: string })[];
   states: string;
   logits: string;
 }

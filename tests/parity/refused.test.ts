@@ -104,7 +104,7 @@ describe('states that a hook does not hold: run, but neither read nor patched', 
     const prompt = await model.prompt({ tokens: [3, 4, 5] });
     const [plain] = await context.pass([{ prompt, logits: 'last' }]);
     expect(plain?.logits?.data.every(Number.isFinite)).toBe(true);
-    const zero = { hook: 'resid_post', layer: 0, positions: 'last', op: 'zero' } as const;
+    const zero = { hook: 'resid_post', layers: 0, positions: 'last', op: 'zero' } as const;
     const run = (row: Partial<PassRow>) =>
       context.pass([{ prompt, logits: 'last', ...row }]).then(() => 'it ran', String);
     const read = await run({ capture: { layers: 'all', positions: 'last' } });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { finalNorm } from '../../src/lens/final-norm.js';
 import { logitLens } from '../../src/lens/logit-lens.js';
 import type { Context } from '../../src/model/context.js';
-import type { HiddenStates } from '../../src/model/types.js';
+import { HiddenStates } from '../../src/model/hidden-states.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { caseRow, comparisons, expectWithin, type OpenFamily, openFamily, TIERS } from './compare.js';
 import { FAMILIES } from './families.js';
@@ -72,14 +72,10 @@ describe.each(FAMILIES)('$name', (family) => {
       const rows = Array.from({ length: nLayers }, (_, layer) =>
         positions.map((p) => layer * expected.tokens.length + p),
       );
-      const states: HiddenStates = {
-        hook: 'resid_post',
-        data: Float32Array.from(rows.flat().flatMap((row) => [...all.subarray(row * nEmbd, (row + 1) * nEmbd)])),
-        shape: [nLayers, positions.length, nEmbd],
-        layers: rows.map((_, layer) => layer),
-        positions,
-        tokens: positions.map((p) => expected.tokens[p] as number),
-      };
+      const data = Float32Array.from(rows.flat().flatMap((row) => [...all.subarray(row * nEmbd, (row + 1) * nEmbd)]));
+      const layers = [...rows.keys()];
+      const places = { layers, positions, tokens: positions.map((p) => expected.tokens[p] as number) };
+      const states = new HiddenStates({ hook: 'resid_post', model: model.identity, ...places }, data);
       await using context = await model.createContext();
       const normed = await finalNorm(context, states);
       const exactNorm = await reference.readFloat32(expected.lens.normed);
@@ -122,17 +118,15 @@ describe.each(FAMILIES)('$name', (family) => {
       await using context = await opened.model.createContext({ nCtx: 2048 });
       const [plain] = await context.pass([{ prompt, capture: { layers: 'all', positions: 'last' }, logits: 'last' }]);
       const { states, logits } = plain as Required<NonNullable<typeof plain>>;
-      const { nEmbd, nLayers, nVocab } = family;
+      const { nLayers, nVocab } = family;
       const tokens = Array.from({ length: nVocab }, (_, token) => token);
       const { cells } = await logitLens(context, states, { tokens });
       const last = Float32Array.from((cells[nLayers - 1]?.[0]?.tokens ?? []).map(({ logit }) => logit));
       expectWithin('norm and head', last, logits.data, nVocab, { ...CLOSE, nmse: 1e-9 });
       const identity = states.layers.map((layer) => ({
-        hook: 'resid_post' as const,
-        layer,
-        positions: 'last' as const,
+        layers: layer,
         op: 'replace' as const,
-        value: states.data.subarray(layer * nEmbd, (layer + 1) * nEmbd),
+        value: states.at(layer),
       }));
       const capture = { layers: 'all', positions: 'last' } as const;
       const [same] = await context.pass([{ prompt, capture, logits: 'last', interventions: identity }]);

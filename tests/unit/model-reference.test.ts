@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { openReference } from '../../src/studies/model-reference.js';
 import { compareRows, within } from '../../src/studies/verify-model.js';
-import { writeSafetensors } from '../../src/vectors/safetensors.js';
+import { writeSafetensors } from '../../src/util/safetensors.js';
 import { temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();

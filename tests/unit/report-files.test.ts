@@ -211,10 +211,10 @@ test('a lens of many positions is written in little memory, whole', async () => 
 
 test('a sweep becomes curves of its most probable tokens and a table', async () => {
   const sweep = {
-    plain: [score('no', 0.6), score('a', 0.1)],
+    plain: { top: [score('no', 0.6), score('a', 0.1)], tracked: [] },
     layers: [
-      { layer: 0, delta: 1.5, top: [score('no', 0.5), score('yes', 0.2)] },
-      { layer: 1, delta: 2.5, top: [score('yes', 0.9), score(' x', 0.05)] },
+      { layer: 0, delta: 1.5, top: [score('no', 0.5), score('yes', 0.2)], tracked: [] },
+      { layer: 1, delta: 2.5, top: [score('yes', 0.9), score(' x', 0.05)], tracked: [] },
     ],
     vectorModel: 'same' as const,
   };

@@ -2,7 +2,7 @@ import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
-import { SafetensorsFile, writeSafetensors } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile, writeSafetensors } from '../../src/util/safetensors.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 const folder = await temporaryFolder();

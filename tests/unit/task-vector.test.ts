@@ -1,11 +1,11 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import type { HiddenStates, ModelIdentity } from '../../src/model/types.js';
+import { HiddenStates } from '../../src/model/hidden-states.js';
+import type { ModelIdentity } from '../../src/model/types.js';
 import { recordPrompt } from '../../src/prompt/prompt-record.js';
-import { SafetensorsFile, writeSafetensors } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile, writeSafetensors } from '../../src/util/safetensors.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
-import { saveCapture } from '../../src/vectors/vector-file.js';
 import type { TaskVectorInfo, VectorOrigin } from '../../src/vectors/vector-origin.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
@@ -37,10 +37,10 @@ describe('construction', () => {
     const z = new TaskVector({ ...info, layers }, data);
     data[0] = 99;
     layers[0] = 1;
-    z.at(0)[1] = 99;
+    z.state(0)[1] = 99;
     z.toArray()[2] = 99;
     expect([...z.toArray()]).toEqual([1, 2, 3, 4, 5, 6]);
-    expect([...z.at(2)]).toEqual([4, 5, 6]);
+    expect([...z.state(2)]).toEqual([4, 5, 6]);
     expect(z.info.layers).toEqual([0, 2]);
     expect(Object.isFrozen(z.info) && Object.isFrozen(z.info.model) && Object.isFrozen(z.info.layers)).toBe(true);
     expect(() => Object.assign(z.info.model, { name: 'x' })).toThrow(TypeError);
@@ -64,17 +64,12 @@ describe('construction', () => {
   });
 
   test('from captured states takes one position only', async () => {
-    const states: HiddenStates = {
-      hook: 'resid_post',
-      data: new Float32Array([1, 2, 3, 4, 5, 6]),
-      shape: [2, 1, 3],
-      layers: [0, 2],
-      positions: [7],
-      tokens: [25],
-    };
+    const at = { hook: 'resid_post', model } as const;
+    const data = new Float32Array([1, 2, 3, 4, 5, 6]);
+    const states = new HiddenStates({ ...at, layers: [0, 2], positions: [7], tokens: [25] }, data);
     const made = { model, readPosition: 'last-example', origin: info.origin };
-    expect([...TaskVector.fromStates(states, made).at(2)]).toEqual([4, 5, 6]);
-    const two: HiddenStates = { ...states, shape: [1, 2, 3], layers: [0], positions: [7, 8], tokens: [25, 26] };
+    expect([...TaskVector.fromStates(states, made).state(2)]).toEqual([4, 5, 6]);
+    const two = new HiddenStates({ ...at, layers: [0], positions: [7, 8], tokens: [25, 26] }, data);
     await expectError(() => TaskVector.fromStates(two, made), 'VECTOR_INVALID', /2 positions were captured/);
   });
 });
@@ -94,8 +89,8 @@ describe('arithmetic', () => {
   test('the mean does not lose small summands', () => {
     const many = Array.from({ length: 4000 }, () => vector([0.1, 0, 0, 0, 0, 16777216]));
     const mean = TaskVector.mean(many);
-    expect(mean.at(0)[0]).toBe(Math.fround(0.1));
-    expect(mean.at(2)[2]).toBe(16777216);
+    expect(mean.state(0)[0]).toBe(Math.fround(0.1));
+    expect(mean.state(2)[2]).toBe(16777216);
   });
 
   test('says how the result was made', () => {
@@ -159,16 +154,20 @@ describe('use', () => {
   const z = vector([1, 2, 3, 4, 5, 6]);
 
   test('as an intervention', async () => {
-    expect(z.toIntervention(2)).toEqual({
+    expect(z.at(2)).toEqual({
       hook: 'resid_post',
-      layer: 2,
+      layers: 2,
       positions: 'last',
+      steps: 'prompt',
       op: 'replace',
       value: new Float32Array([4, 5, 6]),
     });
-    const steered = z.toIntervention(0, { op: 'add', position: 'delimiter', strength: 0.5 });
+    const steered = z.at(0, { op: 'add', positions: 'delimiter', strength: 0.5 });
     expect(steered).toMatchObject({ op: 'add', positions: 'delimiter', value: new Float32Array([0.5, 1, 1.5]) });
-    await expectError(() => z.toIntervention(1), 'LAYER_OUT_OF_RANGE', /no layer 1.*layers 0, 2/);
+    const both = z.at([0, 2], { op: 'add', steps: 'all' });
+    const value = [new Float32Array([1, 2, 3]), new Float32Array([4, 5, 6])];
+    expect(both).toMatchObject({ layers: [0, 2], steps: 'all', value });
+    await expectError(() => z.at(1), 'LAYER_OUT_OF_RANGE', /no layer 1.*layers 0, 2/);
   });
 
   test('tells its own model from a foreign one and refuses another width', async () => {
@@ -289,27 +288,17 @@ describe('files', () => {
 });
 
 describe('captures as vectors', () => {
-  const states: HiddenStates = {
-    hook: 'resid_post',
-    data: Float32Array.from({ length: 12 }, (_, i) => i),
-    shape: [2, 2, 3],
-    layers: [1, 3],
-    positions: [4, 9],
-    tokens: [-1, 25],
-  };
+  const at = { hook: 'resid_post', model, layers: [1, 3] } as const;
+  const twelve = Float32Array.from({ length: 12 }, (_, i) => i);
+  const states = new HiddenStates({ ...at, positions: [4, 9], tokens: [-1, 25], marks: { delimiter: 9 } }, twelve);
 
   test('of one position are used as they are', async () => {
     const path = join(folder, 'one.safetensors');
-    const one: HiddenStates = {
-      ...states,
-      data: new Float32Array([1, 2, 3, 4, 5, 6]),
-      shape: [2, 1, 3],
-      positions: [9],
-      tokens: [25],
-    };
-    await saveCapture(path, one, { model, prompt: { text: 'Q:Peru\nA:', tokens: [1, 25] } });
+    const prompt = { text: 'Q:Peru\nA:', tokens: [1, 25] };
+    const places = { positions: [9], tokens: [25] };
+    await new HiddenStates({ ...at, ...places, prompt }, new Float32Array([1, 2, 3, 4, 5, 6])).save(path);
     const z = await TaskVector.load(path);
-    expect([...z.at(3)]).toEqual([4, 5, 6]);
+    expect([...z.state(3)]).toEqual([4, 5, 6]);
     expect(z.info).toEqual({
       model,
       hook: 'resid_post',
@@ -321,13 +310,14 @@ describe('captures as vectors', () => {
 
   test('of several positions need one named', async () => {
     const path = join(folder, 'two.safetensors');
-    await saveCapture(path, states, { model });
+    await states.save(path);
+    expect(await HiddenStates.load(path)).toEqual(states);
     await expectError(() => TaskVector.load(path), 'VECTOR_INVALID', /capture of 2 positions.*Name one.*4, 9/);
     await expectError(() => TaskVector.load(path, { position: 5 }), 'VECTOR_INVALID', /without position 5.*4, 9/);
     const z = await TaskVector.load(path, { position: 4 });
     expect([...z.toArray()]).toEqual([0, 1, 2, 6, 7, 8]);
     expect(z.info.origin).toEqual({ op: 'capture', position: 4, token: -1 });
-    expect([...(await TaskVector.load(path, { position: 9 })).at(1)]).toEqual([3, 4, 5]);
+    expect([...(await TaskVector.load(path, { position: 9 })).state(1)]).toEqual([3, 4, 5]);
   });
 
   test('without a model are foreign everywhere', async () => {

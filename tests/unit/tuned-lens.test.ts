@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { TunedLens } from '../../src/lens/tuned-lens.js';
 import type { Translator, TunedLensInfo } from '../../src/lens/tuned-lens-file.js';
-import type { HiddenStates } from '../../src/model/types.js';
+import { HiddenStates } from '../../src/model/hidden-states.js';
+import { Prompt } from '../../src/prompt/prompt.js';
 import { RidgeSums } from '../../src/stats/ridge.js';
 import { Pace } from '../../src/util/pace.js';
 import { Random } from '../../src/util/random.js';
-import { SafetensorsFile, writeSafetensors } from '../../src/vectors/safetensors.js';
+import { SafetensorsFile, writeSafetensors } from '../../src/util/safetensors.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
@@ -110,21 +111,17 @@ const TRANSLATORS: Translator[] = [
   { strength: 'plain' },
 ];
 const lens = new TunedLens(info, TRANSLATORS);
-const states: HiddenStates = {
-  hook: 'resid_post',
-  // Layers 3 (the last), 0, 1 and 2, two positions.
-  data: new Float32Array([1, 2, 3, 4, 1, 1, 0, -1, 5, 6, 7, 8, 9, 10, 11, 12]),
-  shape: [4, 2, 2],
-  layers: [3, 0, 1, 2],
-  positions: [4, 9],
-  tokens: [7, -1],
-};
+const states = new HiddenStates(
+  { hook: 'resid_post', model, layers: [3, 0, 1, 2], positions: [4, 9], tokens: [7, -1] },
+  new Float32Array([1, 2, 3, 4, 1, 1, 0, -1, 5, 6, 7, 8, 9, 10, 11, 12]),
+);
+const passed = { prompt: new Prompt([{ kind: 'tokens', tokens: Int32Array.of(7) }], {}, []), interventions: [] };
 
 describe('a tuned lens', () => {
   test('predicts h + matrix h + bias, layer by layer, and leaves the last layer and its input alone', async () => {
     const before = states.data.slice();
     const { data, ...rest } = await lens.apply(states);
-    expect(await lens.apply({ states, interventions: [] })).toEqual({ data, ...rest });
+    expect(await lens.apply({ ...passed, states })).toEqual({ data, ...rest });
     expect([...data]).toEqual([1, 2, 3, 4, 14, 28, 8, 15, 5.5, 5.5, 7.5, 7.5, 9, 10, 11, 12]);
     const { data: _, ...given } = states;
     expect(rest).toEqual(given);
@@ -143,9 +140,13 @@ describe('a tuned lens', () => {
   });
 
   test('refuses states of another width, and layers that it lacks', async () => {
-    const wide: HiddenStates = { ...states, data: new Float32Array(24), shape: [4, 2, 3] };
+    const places = { layers: states.layers, positions: states.positions, tokens: states.tokens };
+    const wide = new HiddenStates(
+      { hook: 'resid_post', model: { ...model, nEmbd: 3 }, ...places },
+      new Float32Array(24),
+    );
     await expectError(() => lens.apply(wide), 'LENS_MISMATCH', /width 3/);
-    await expectError(() => lens.apply({ interventions: [] }), 'INVALID_ARGUMENT', /read no states/);
+    await expectError(() => lens.apply(passed), 'INVALID_ARGUMENT', /read no states/);
     const partial = new TunedLens({ ...info, layers: [0, 2] }, [TRANSLATORS[0], TRANSLATORS[2]] as Translator[]);
     await expectError(() => partial.apply(states), 'LAYER_OUT_OF_RANGE', /no layer 1, only 0, 2/);
   });

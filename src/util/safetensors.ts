@@ -1,7 +1,7 @@
 import { constants } from 'node:buffer';
 import { type FileHandle, open } from 'node:fs/promises';
-import { XpatchError } from '../util/errors.js';
-import { writeFileAtomic } from '../util/files.js';
+import { XpatchError } from './errors.js';
+import { writeFileAtomic } from './files.js';
 import {
   checkMetadata,
   checkTensors,

@@ -1,4 +1,4 @@
-import { XpatchError } from '../util/errors.js';
+import { XpatchError } from './errors.js';
 
 /** Bytes of one element, for every type that is read. */
 const ELEMENT_BYTES = {

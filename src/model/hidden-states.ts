@@ -1,0 +1,176 @@
+import type { PromptRecord } from '../prompt/prompt-record.js';
+import type { PositionRef } from '../prompt/types.js';
+import { dot } from '../util/dot.js';
+import { XpatchError } from '../util/errors.js';
+import { readCapture, writeCapture } from './capture-file.js';
+import type { HiddenStatesInfo, HookName, LayerSelection, ModelIdentity } from './types.js';
+
+/** Which part of the states is wanted; what is left out stays whole. */
+export interface StatesSelection {
+  layers?: LayerSelection;
+  /** Positions in the prompt, or marks. */
+  positions?: readonly PositionRef[];
+}
+
+/**
+ * Hidden states of one prompt, read at one hook: layers x positions x width. They know where they were read, so that nobody
+ * counts offsets: `states.at(3, 'delimiter')`.
+ */
+export class HiddenStates {
+  readonly hook: HookName;
+  readonly layers: readonly number[];
+  readonly positions: readonly number[];
+  readonly tokens: readonly number[];
+  readonly marks: Readonly<Record<string, number>>;
+  readonly model: ModelIdentity;
+  readonly prompt: PromptRecord | undefined;
+  /** Sizes of `data`, row by row. */
+  readonly shape: readonly [layers: number, positions: number, nEmbd: number];
+
+  /**
+   * @param data [layers, positions, n_embd], row by row; not copied
+   * @throws {XpatchError} INVALID_ARGUMENT when the sizes do not agree
+   */
+  constructor(
+    info: HiddenStatesInfo,
+    readonly data: Float32Array,
+  ) {
+    const { hook, layers, positions, tokens, marks = {}, model, prompt } = info;
+    if (layers.length === 0 || positions.length === 0 || tokens.length !== positions.length) {
+      const found = `${layers.length} layers, ${positions.length} positions and ${tokens.length} tokens`;
+      throw new XpatchError('INVALID_ARGUMENT', `Not hidden states: they have ${found}. Give at least one of each.`);
+    }
+    if (data.length !== layers.length * positions.length * model.nEmbd) {
+      const wanted = `${layers.length} layers of ${positions.length} positions and width ${model.nEmbd}`;
+      throw new XpatchError('INVALID_ARGUMENT', `Not hidden states: ${data.length} numbers do not make ${wanted}.`);
+    }
+    this.hook = hook;
+    this.layers = [...layers];
+    this.positions = [...positions];
+    this.tokens = [...tokens];
+    this.marks = { ...marks };
+    this.model = model;
+    this.prompt = prompt;
+    this.shape = [layers.length, positions.length, model.nEmbd];
+  }
+
+  /**
+   * The state of one layer at one position, [n_embd]: a view of `data`, not a copy.
+   *
+   * @param layer 0-based block output
+   * @param position index in the prompt, a mark, or `last` for the last position that was read. Defaults to the only one
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE, POSITION_OUT_OF_RANGE for what was not read; INVALID_ARGUMENT when several
+   *   positions were read and none is named
+   */
+  at(layer: number, position?: PositionRef): Float32Array {
+    if (position === undefined && this.positions.length > 1) {
+      const wayOut = `Name one of them: states.at(${layer}, ${this.positions[0]}).`;
+      throw new XpatchError('INVALID_ARGUMENT', `The states have ${this.positions.length} positions. ${wayOut}`);
+    }
+    return this.row(this.layerIndex(layer), position === undefined ? 0 : this.positionIndex(position));
+  }
+
+  /** The state at indices of the two axes, not layer and position numbers: a view. @internal */
+  row(l: number, p: number): Float32Array {
+    const [, nPositions, width] = this.shape;
+    const from = (l * nPositions + p) * width;
+    return this.data.subarray(from, from + width);
+  }
+
+  /**
+   * A copy of some layers and positions, in the order asked for.
+   *
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE, POSITION_OUT_OF_RANGE
+   */
+  select({ layers = 'all', positions }: StatesSelection): HiddenStates {
+    const ls = layers === 'all' ? [...this.layers.keys()] : layers.map((layer) => this.layerIndex(layer));
+    const ps = positions ? positions.map((ref) => this.positionIndex(ref)) : [...this.positions.keys()];
+    const data = new Float32Array(ls.length * ps.length * this.shape[2]);
+    ls.forEach((l, i) => {
+      ps.forEach((p, j) => void data.set(this.row(l, p), (i * ps.length + j) * this.shape[2]));
+    });
+    const info = {
+      ...this.info,
+      layers: ls.map((l) => this.layers[l] as number),
+      positions: ps.map((p) => this.positions[p] as number),
+      tokens: ps.map((p) => this.tokens[p] as number),
+    };
+    return new HiddenStates(info, data);
+  }
+
+  /**
+   * Cosine similarity with states of the same layers and as many positions, [layers][positions]; NaN where one of both is
+   * zero throughout. The other ones may come from another prompt, or from another model of equal width.
+   *
+   * @throws {XpatchError} INVALID_ARGUMENT when layers, number of positions, hook or width differ
+   */
+  cosine(other: HiddenStates): number[][] {
+    const describe = ({ hook, layers, shape }: HiddenStates) =>
+      `${hook}, layers ${layers.join(', ')}, ${shape[1]} positions of width ${shape[2]}`;
+    if (describe(this) !== describe(other)) {
+      const problem = `Cosines need states of the same shape, not ${describe(this)} and ${describe(other)}`;
+      throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose with select().`);
+    }
+    return this.layers.map((_, l) =>
+      this.positions.map((_, p) => {
+        const a = this.row(l, p);
+        const b = other.row(l, p);
+        return dot(a, b) / (Math.sqrt(dot(a, a)) * Math.sqrt(dot(b, b)));
+      }),
+    );
+  }
+
+  /** The same places with other numbers. @internal */
+  withData(data: Float32Array): HiddenStates {
+    return new HiddenStates(this.info, data);
+  }
+
+  /**
+   * Saves as safetensors that Python reads unchanged: a tensor named after the hook, F32 [layers, positions, n_embd], and in
+   * the metadata JSON `layers`, `positions` (indices in the expanded prompt), `tokens` (-1 = row of a picture), `marks`,
+   * `model` and, where it is known, `prompt`.
+   *
+   * @throws {XpatchError} FILE_WRITE
+   */
+  async save(path: string): Promise<void> {
+    await writeCapture(path, this.info, this.data, this.shape);
+  }
+
+  /**
+   * Loads what `save` or `xpatch capture` wrote.
+   *
+   * @throws {XpatchError} FILE_NOT_FOUND, CAPTURE_INVALID
+   */
+  static async load(path: string): Promise<HiddenStates> {
+    const { info, data } = await readCapture(path);
+    return new HiddenStates(info, data);
+  }
+
+  private get info(): HiddenStatesInfo {
+    const { hook, layers, positions, tokens, marks, model, prompt } = this;
+    return { hook, layers, positions, tokens, marks, model, prompt };
+  }
+
+  private layerIndex(layer: number): number {
+    const index = this.layers.indexOf(layer);
+    if (index >= 0) return index;
+    throw new XpatchError(
+      'LAYER_OUT_OF_RANGE',
+      `The states have no layer ${layer}; they have ${this.layers.join(', ')}. Capture it too.`,
+    );
+  }
+
+  private positionIndex(ref: PositionRef): number {
+    if (ref === 'last') return this.positions.length - 1;
+    const position = typeof ref === 'string' ? (Object.hasOwn(this.marks, ref) ? this.marks[ref] : undefined) : ref;
+    const index = position === undefined ? -1 : this.positions.indexOf(position);
+    if (index >= 0) return index;
+    const shown = this.positions.slice(0, 10).join(', ');
+    const known = `positions ${shown}${this.positions.length > 10 ? `, … (${this.positions.length})` : ''}`;
+    const marks = Object.keys(this.marks).join(', ') || 'none';
+    throw new XpatchError(
+      'POSITION_OUT_OF_RANGE',
+      `The states have no position ${JSON.stringify(ref)}; they have ${known} and the marks ${marks}.`,
+    );
+  }
+}
