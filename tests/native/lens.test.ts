@@ -51,7 +51,7 @@ function expectCell(cell: LensCell, logits: readonly number[]) {
 describe.each([...TEXT.map((family) => [family, ''] as const), ...PICTURES])('%s', (family, file) => {
   let model: Model;
   let context: Context;
-  let pass: PassResult & { states: States };
+  let pass: PassResult & { states: HiddenStates };
   let lens: Lens;
 
   beforeAll(async () => {
