@@ -1,7 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import type { ChatSession } from '../chat/chat-session.js';
-import { readImage } from '../images/image.js';
+import { readImage, readPicture } from '../images/image.js';
 import { XpatchError } from '../util/errors.js';
 import { usageError } from './errors.js';
 import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
@@ -71,8 +70,9 @@ export class ChatState {
       const message = 'The model was loaded without a picture encoder. Start the chat with its mmproj GGUF (--mmproj).';
       throw new XpatchError('IMAGE_UNSUPPORTED', message);
     }
-    const { width, height } = await readImage(path);
-    this.pictures.push({ name: path, data: await readFile(path) });
+    const data = await readPicture(path);
+    const { width, height } = await readImage(data);
+    this.pictures.push({ name: path, data });
     return `${path} (${width} x ${height}) comes with the next message`;
   }
 

@@ -1,6 +1,7 @@
-import { readFile, stat } from 'node:fs/promises';
 import type { ChatTurn } from '../chat/chat-session.js';
 import { XpatchError } from '../util/errors.js';
+import { readWhole } from '../util/read-file.js';
+import { whatAre } from '../util/what-is.js';
 import { CHAT_HELP, ChatState } from './chat-commands.js';
 import { ChatInput } from './chat-input.js';
 import {
@@ -30,7 +31,7 @@ export interface ChatArguments extends ModelArguments, OutputArguments, PatchArg
 }
 
 /** Templates are a few thousand characters long. */
-const LARGEST_TEMPLATE = 1 << 20;
+const TEMPLATE = { what: 'the chat template', maxBytes: 1 << 20, pipe: true } as const;
 
 /** `xpatch run --chat`: a conversation, typed or through a pipe. */
 export async function chat(args: ChatArguments, terminal: Terminal): Promise<void> {
@@ -152,14 +153,10 @@ function notes({ finish, room }: ChatTurn): string[] {
 }
 
 async function readTemplate(path: string): Promise<string> {
-  const fail = (why: string, cause?: unknown) =>
-    new XpatchError('FILE_NOT_FOUND', `The chat template ${path} cannot be read: ${why}.`, { cause });
-  const info = await stat(path).catch((cause: Error) => {
-    throw fail(cause.message, cause);
-  });
-  if (!info.isFile()) throw fail('it is not a file');
-  if (info.size > LARGEST_TEMPLATE) throw fail('it is larger than a template can be');
-  return readFile(path, 'utf8');
+  const bytes = await readWhole(path, TEMPLATE);
+  const other = whatAre(bytes, 'text');
+  if (other === undefined) return bytes.toString('utf8');
+  throw new XpatchError('CHAT_TEMPLATE_INVALID', `${path} is no chat template: ${other}.`);
 }
 
 /** Checks what does not belong to a chat. */

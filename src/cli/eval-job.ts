@@ -108,13 +108,14 @@ function reporter(tell: Events['tell']) {
 /**
  * How many items at a time, and what of `--memory` is for the logits of each and for each context. Sizes do not depend on the
  * cores of the machine, and so no answer does: less memory than all of them would take makes their number smaller, and only where
- * it is too little for one item the contexts.
+ * it is too little for one item the contexts. After a crash, which may have been for memory, there are half as many.
  */
-function shareOut({ memory, model: args }: EvalJob, models: readonly Model[], longest: number) {
+function shareOut({ memory, model: args, crashes = 0 }: EvalJob, models: readonly Model[], longest: number) {
   const logits = Math.min(LOGITS_BYTES, (memory ?? LANES_BYTES) / 4);
   const bytes = models.map((model) => contextBytes(model, sizesOf(args, longest)) ?? Number.POSITIVE_INFINITY);
   const fitting = Math.floor((memory ?? LANES_BYTES) / bytes.reduce((sum, one) => sum + one, logits));
-  const parallel = Math.max(1, Math.min(fitting, ...models.map((model) => parallelism(model, args.threads))));
+  const suiting = Math.min(fitting, ...models.map((model) => parallelism(model, args.threads)));
+  const parallel = Math.max(1, Math.floor(suiting / 2 ** crashes));
   return { parallel, logits, context: memory === undefined ? undefined : (memory - logits) / models.length };
 }
 

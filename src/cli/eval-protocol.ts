@@ -17,6 +17,8 @@ export interface EvalJob {
   /** Command line, for the manifest. */
   readonly command: string;
   readonly shard?: Shard;
+  /** How many processes have crashed on it before. Defaults to none. */
+  readonly crashes?: number;
 }
 
 /** What a plan costs, measured on this machine in a few seconds. */

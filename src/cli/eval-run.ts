@@ -5,7 +5,7 @@ import type { ExperimentProgress } from '../experiment/types.js';
 import type { ModelArguments, OutputArguments } from './common.js';
 import type { ChildMessage, EvalResult } from './eval-protocol.js';
 import { duration, RunRate } from './run-rate.js';
-import { type EvalEvent, supervise } from './supervise.js';
+import { type EvalEvent, GRACE_MS, supervise } from './supervise.js';
 import type { Terminal } from './terminal.js';
 
 export interface EvalWork {
@@ -94,7 +94,7 @@ export async function runEval(
     if (folder === undefined) return;
     const begun = existsSync(folder);
     if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; go on with: ${resume}`);
-    line.note('finishing the batch in hand; Ctrl-C again stops at once');
+    line.note(`finishing the batch in hand, in ${GRACE_MS / 1000} s at most; Ctrl-C again stops at once`);
   });
   try {
     line.update('starting');

@@ -61,6 +61,7 @@ export async function startRun(
     async finish(report) {
       requireNotAborted(signal);
       progress.update('writing the report');
+      await run.requireWhole();
       await writeReport(run, report, { signal });
       await end('complete');
       finished = true;

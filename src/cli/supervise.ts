@@ -12,13 +12,15 @@ export interface Restart {
   readonly reason: string;
 }
 
+/** So long it may take to finish the batch in hand. What is then lost is asked again. */
+export const GRACE_MS = 6000;
 /** So much of what a process said last is kept for the report of a crash. */
 const LOG_CHARACTERS = 2000;
 
 /**
  * Does a job in a process of its own, which holds the model: an abort in native code, a driver that fails and the system's
  * out-of-memory killer end that process and not this one. It is then started again, once, and again as long as each
- * process saves something new.
+ * process saves something new, with half as many items at a time: memory may have been too little for all of them.
  *
  * @throws {XpatchError} MODEL_CRASHED; ABORTED; otherwise what the job fails with
  */
@@ -26,8 +28,8 @@ export async function supervise(
   job: EvalJob,
   { signal, onEvent }: { signal: AbortSignal; onEvent: (event: EvalEvent) => void },
 ): Promise<void> {
-  for (let fruitless = 0; ; ) {
-    const ended = await runChild(job, signal, onEvent);
+  for (let [fruitless, crashes] = [0, 0]; ; crashes++) {
+    const ended = await runChild({ ...job, crashes }, signal, onEvent);
     if (ended === undefined) return;
     if (signal.aborted) throw new XpatchError('ABORTED', 'The run was interrupted.', { cause: signal.reason });
     fruitless = ended.saved ? 1 : fruitless + 1;
@@ -56,8 +58,12 @@ async function runChild(
     serialization: 'advanced',
   });
   const tell = (message: ParentMessage) => child.connected && child.send(message, () => undefined);
-  const stop = () => tell({ type: 'stop' });
   const kill = () => child.kill('SIGKILL');
+  let killer: NodeJS.Timeout | undefined;
+  const stop = () => {
+    tell({ type: 'stop' });
+    killer ??= setTimeout(kill, GRACE_MS);
+  };
   signal.addEventListener('abort', stop);
   process.on('exit', kill);
   let log = '';
@@ -92,6 +98,7 @@ async function runChild(
         : `ended with code ${code}`;
     return { saved, how, doing, log: log.trim() };
   } finally {
+    clearTimeout(killer);
     signal.removeEventListener('abort', stop);
     process.off('exit', kill);
   }

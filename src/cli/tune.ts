@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { fitTunedLens } from '../lens/fit-tuned-lens.js';
 import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../studies/lens-prompts.js';
 import { evaluateLens } from '../studies/lens-quality.js';
-import { XpatchError } from '../util/errors.js';
+import { readWhole } from '../util/read-file.js';
 import { defineCommand } from './command.js';
 import {
   describeModel,
@@ -111,11 +110,12 @@ async function makePrompts(
   return taskLensPrompts(model, { prompts, seed, signal, onProgress: track('reading prompts') });
 }
 
+/** Far more than any lens is fitted on. */
+const TEXT = { what: 'the text', maxBytes: 256 << 20, pipe: true } as const;
+
 /** @throws XpatchError FILE_NOT_FOUND, INVALID_ARGUMENT */
 async function readText(path: string): Promise<string> {
-  const bytes = await readFile(path).catch((cause: Error) => {
-    throw new XpatchError('FILE_NOT_FOUND', `Cannot read ${path}: ${cause.message}. Check the path.`, { cause });
-  });
+  const bytes = await readWhole(path, TEXT);
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {

@@ -1,6 +1,8 @@
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
+import { parseJson } from '../util/json.js';
+import { readWhole } from '../util/read-file.js';
 import { SafetensorsFile, type TensorInfo } from '../util/safetensors.js';
 
 /** A tensor of a checkpoint, and the shard that holds it. */
@@ -13,7 +15,7 @@ const SINGLE = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
 
 /** JSON files of a checkpoint are small; tokenizer.json of a quarter of a million tokens has less than 20 MB. */
-const MAX_JSON_BYTES = 256 << 20;
+const FILE = { what: 'the file of the checkpoint', maxBytes: 256 << 20, code: 'CHECKPOINT_INVALID' } as const;
 
 /** The files of a Hugging Face checkpoint. Headers of all shards are read and checked; data only when asked for. */
 export class Checkpoint {
@@ -99,13 +101,11 @@ async function exists(path: string): Promise<boolean> {
 async function readOptional(folder: string, name: string): Promise<Buffer | undefined> {
   const path = join(folder, name);
   try {
-    const { size } = await stat(path);
-    if (size > MAX_JSON_BYTES) throw invalid(folder, `${name} has ${size} bytes, far more than such a file needs`);
-    return await readFile(path);
+    return await readWhole(path, FILE);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    if (error instanceof XpatchError) throw error;
-    throw invalid(folder, `${name} cannot be read (${(error as Error).message})`, error);
+    const { cause, message } = error as XpatchError;
+    if ((cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined;
+    throw invalid(folder, message.replace(/\.$/, ''), error);
   }
 }
 
@@ -114,9 +114,9 @@ async function readJson(folder: string, name: string): Promise<Record<string, un
   if (!bytes) return undefined;
   let value: unknown;
   try {
-    value = JSON.parse(bytes.toString('utf8'));
+    value = parseJson(bytes);
   } catch (cause) {
-    throw invalid(folder, `${name} is not JSON (${(cause as Error).message}); download it again`, cause);
+    throw invalid(folder, `${name} ${(cause as Error).message}; download it again`, cause);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid(folder, `${name} does not hold an object`);

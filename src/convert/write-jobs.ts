@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFile, rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises';
+import { rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
 import { checkModelFile } from '../gguf/gguf-check.js';
 import type { GgufLayout } from '../gguf/gguf-writer.js';
@@ -7,6 +7,8 @@ import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import type { Progress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../util/files.js';
+import { parseJson } from '../util/json.js';
+import { readWhole } from '../util/read-file.js';
 import { RunLock } from '../util/run-lock.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { FilePlan } from './plan.js';
@@ -75,10 +77,10 @@ async function fingerprintOf(checkpoint: Checkpoint, jobs: readonly Job[]): Prom
 
 /** What an earlier run left, if it was of the same conversion. */
 async function readState(path: string, fingerprint: string): Promise<State | undefined> {
-  const found = await readFile(path, 'utf8').catch(() => undefined);
+  const found = await readWhole(path, { what: 'the state', maxBytes: 64 << 20 }).catch(() => undefined);
   if (found === undefined) return undefined;
   try {
-    const state = JSON.parse(found) as State;
+    const state = parseJson(found) as State;
     return state.fingerprint === fingerprint && typeof state.written === 'object' ? state : undefined;
   } catch {
     return undefined; // not ours: it is written over

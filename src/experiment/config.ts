@@ -1,13 +1,15 @@
 import { readFileSync } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { parseDocument } from 'yaml';
 import { locateTask } from '../tasks/task.js';
 import { checkTemplate, placeholderProblems, type Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
+import { isShallow, MAX_DEPTH } from '../util/json.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { printable } from '../util/printable.js';
+import { readWhole } from '../util/read-file.js';
+import { whatAre } from '../util/what-is.js';
 import { PRESETS } from './presets.js';
 import type { Experiment } from './types.js';
 
@@ -18,7 +20,7 @@ type Raw = Record<string, unknown>;
 export const SCHEMA_FILE = join(PACKAGE_ROOT, 'schemas', 'experiment.schema.json');
 
 /** An experiment is a page of text; the largest file is far longer than any. */
-const MAX_FILE_BYTES = 1024 * 1024;
+const FILE = { what: 'the config', maxBytes: 1 << 20, code: 'CONFIG_INVALID', pipe: true } as const;
 /** Problems that one message lists. */
 const MAX_PROBLEMS = 5;
 /** What YAML may repeat by aliases: a short file must not grow without bound. */
@@ -80,14 +82,20 @@ export function experimentOf(config: object, about: { name: string; file?: strin
   const merged: Raw = { ...structuredClone(base), ...own };
   merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
   merged.title ??= merged.name;
-  const validate = validator();
-  if (!validate(merged)) throw invalid(describeErrors(validate.errors ?? []));
+  const wrong = schemaProblems(merged);
+  if (wrong.length > 0) throw invalid(wrong);
   merged.prompts ??= merged.validation;
   const experiment = merged as unknown as Experiment;
   const problems = crossChecks(experiment);
   if (problems.length > 0) throw invalid(problems);
   const spelt = own.query !== undefined || own.conditions !== undefined;
   return { experiment, textToo: known?.textToo === true && !spelt };
+}
+
+/** What is wrong with the types of an experiment, whose defaults are filled in. */
+export function schemaProblems(experiment: object): string[] {
+  const validate = validator();
+  return validate(experiment) ? [] : describeErrors(validate.errors ?? []);
 }
 
 /**
@@ -158,27 +166,26 @@ function inherited(config: Raw, key: string): unknown {
 }
 
 function readYaml(text: string, fail: (problem: string) => XpatchError): unknown {
-  const document = parseDocument(text, { strict: true, uniqueKeys: true, prettyErrors: true });
-  const [problem] = [...document.errors, ...document.warnings];
-  if (problem) throw fail(`is no valid YAML: ${problem.message.split(/:?\n/)[0]}`);
   try {
-    return document.toJS({ maxAliasCount: MAX_ALIASES });
+    const document = parseDocument(text, { strict: true, uniqueKeys: true, prettyErrors: true });
+    const [problem] = [...document.errors, ...document.warnings];
+    if (problem) throw new Error(problem.message.split(/:?\n/)[0]);
+    const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES });
+    if (!isShallow(value)) throw new RangeError();
+    return value;
   } catch (cause) {
-    throw fail(`is no valid YAML: ${(cause as Error).message}`);
+    // The parser calls itself for what is inside of what it reads.
+    const why = cause instanceof RangeError ? TOO_DEEP : (cause as Error).message;
+    throw fail(`is no valid YAML: ${why}`);
   }
 }
 
+const TOO_DEEP = `it is nested more than ${MAX_DEPTH} deep, or an alias stands inside of what it repeats`;
+
 async function readText(file: string): Promise<string> {
-  let bytes: Buffer;
-  try {
-    const { size } = await stat(file);
-    if (size > MAX_FILE_BYTES) throw configError(file, [`has ${size} bytes; a config has at most ${MAX_FILE_BYTES}`]);
-    bytes = await readFile(file);
-  } catch (cause) {
-    if (cause instanceof XpatchError) throw cause;
-    const message = `Cannot read the config ${file}: ${(cause as Error).message}. Check the path.`;
-    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
-  }
+  const bytes = await readWhole(file, FILE);
+  const other = whatAre(bytes, 'YAML');
+  if (other !== undefined) throw configError(file, [other]);
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
@@ -249,6 +256,8 @@ function describeError({ instancePath, keyword, params, data, parentSchema, mess
     case 'minItems':
     case 'minLength':
       return `${path()}: must not be empty${schema.$comment === undefined ? '' : `: ${schema.$comment}`}`;
+    case 'maxItems':
+      return `${path()}: has ${(data as unknown[]).length} entries, and may have ${params.limit}`;
     case 'uniqueItems':
       return `${path()}: entries ${params.i} and ${params.j} are the same; name each one once`;
     case 'pattern':

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
+import { isShallow } from '../util/json.js';
 import { type RawLine, rawLines } from './result-file.js';
 import { RESULTS_FILE } from './run-folder.js';
 import { keyOf, type ResultLine } from './types.js';
@@ -76,6 +77,7 @@ function parseLine(bytes: Buffer): ResultLine | string {
     return 'is not JSON in UTF-8';
   }
   if (typeof value !== 'object' || value === null) return 'is no object';
+  if (!isShallow(value)) return 'is nested too deeply';
   const { stage, seed, layer, lenient } = value;
   if (stage !== 'validation' && stage !== 'test') return 'has no stage';
   for (const field of ['condition', 'task', 'item', 'domain', 'expected', 'answer', 'firstToken'] as const) {

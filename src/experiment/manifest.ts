@@ -1,8 +1,11 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ModelIdentity } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
+import { parseJson } from '../util/json.js';
+import { readWhole } from '../util/read-file.js';
+import { whatAre } from '../util/what-is.js';
+import { schemaProblems } from './config.js';
 import { MANIFEST_FILE, type Manifest } from './run-folder.js';
 import type { Shard } from './shard.js';
 import type { Experiment, Plan } from './types.js';
@@ -105,35 +108,62 @@ export function requireSameRun(there: ExperimentManifest, here: ExperimentManife
   );
 }
 
+/** With as many conditions, tasks and sessions as anybody could want. */
+const FILE = { what: 'the manifest', maxBytes: 64 << 20 } as const;
+
+const isText = (value: unknown): value is string => typeof value === 'string';
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const isListOf = (value: unknown, test: (entry: Record<string, unknown>) => boolean): boolean =>
+  Array.isArray(value) && value.every((entry) => isRecord(entry) && test(entry));
+
+function isModelRecord(value: unknown): boolean {
+  if (!isRecord(value) || !isRecord(value.files)) return false;
+  const { hash, name, architecture, nLayers, files } = value;
+  return [hash, name, architecture, files.model].every(isText) && Number.isSafeInteger(nLayers);
+}
+
 /**
  * The manifest of a run of an experiment; undefined when the folder has none.
  * @throws {XpatchError} RUN_INVALID for a run of another kind, or a manifest that is damaged
  */
 export async function readManifest(folder: string): Promise<StoredManifest | undefined> {
   const path = join(folder, MANIFEST_FILE);
-  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === 'ENOENT' || cause.code === 'ENOTDIR') return undefined;
-    throw new XpatchError('RUN_INVALID', `${path} cannot be read: ${cause.message}.`, { cause });
+  const bytes = await readWhole(path, FILE).catch((error: XpatchError) => {
+    const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw new XpatchError('RUN_INVALID', error.message, { cause: error });
   });
-  if (text === undefined) return undefined;
+  if (bytes === undefined) return undefined;
   const invalid = (problem: string, cause?: unknown) =>
     new XpatchError('RUN_INVALID', `${path} ${problem}. Name the folder of a run of xpatch eval.`, { cause });
   let value: Partial<StoredManifest> | null;
   try {
-    value = JSON.parse(text);
+    value = parseJson(bytes) as typeof value;
   } catch (cause) {
-    throw invalid('is not JSON', cause);
+    throw invalid(whatAre(bytes, 'JSON') ?? (cause as Error).message, cause);
   }
-  const { status, options, model, tasks, plan, sessions, notes } = value ?? {};
+  const { status, options, model, vectorModel, tasks, plan, sessions, notes, shard } = value ?? {};
   if (options?.measure === 'compute') {
     const message = `${path} is of measure: compute, whose numbers are times of one machine: there is nothing in it to verify, merge or go on with`;
     throw new XpatchError('RUN_INVALID', `${message}. Name another folder; to check the times, measure again.`);
   }
   const whole =
     (status === 'running' || status === 'complete') &&
-    [options?.conditions, options?.tasks, options?.seeds, plan, sessions, notes].every(Array.isArray) &&
-    typeof model?.hash === 'string' &&
-    typeof tasks === 'object';
+    [options?.conditions, options?.tasks, options?.seeds].every(Array.isArray) &&
+    isListOf(
+      plan,
+      ({ stage, condition, count }) => isText(stage) && isText(condition) && Number.isSafeInteger(count),
+    ) &&
+    isListOf(sessions, () => true) &&
+    Array.isArray(notes) &&
+    notes.every(isText) &&
+    [model, ...(vectorModel === undefined ? [] : [vectorModel])].every(isModelRecord) &&
+    isRecord(tasks) &&
+    isListOf(Object.values(tasks), ({ sha256 }) => isText(sha256)) &&
+    (shard === undefined || (isRecord(shard) && [shard.index, shard.of].every(Number.isSafeInteger)));
   if (!whole) throw invalid('describes no run of scored queries');
+  const [problem] = schemaProblems(options as Experiment);
+  if (problem !== undefined) throw invalid(`describes no experiment (${problem})`);
   return value as StoredManifest;
 }

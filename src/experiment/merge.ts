@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
+import { readWhole } from '../util/read-file.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { differenceOfLines, differenceOfVectors } from './compare.js';
 import { readLines } from './lines.js';
@@ -116,11 +116,13 @@ function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
   return [...counts.values()];
 }
 
+const VECTOR = { what: 'the vector', maxBytes: 1 << 30, code: 'VECTOR_INVALID' } as const;
+
 async function copyVectors({ path }: ShardRun, run: ExperimentRun): Promise<void> {
   for (const name of Object.keys(await hashVectors(path))) {
     const file = vectorFile(name);
-    const bytes = await readFile(join(path, file));
-    const there = await readFile(join(run.path, file)).catch(() => undefined);
+    const bytes = await readWhole(join(path, file), VECTOR);
+    const there = await readWhole(join(run.path, file), VECTOR).catch(() => undefined);
     if (there === undefined) await run.write(file, bytes);
     else if (!there.equals(bytes)) {
       const vectors = [await TaskVector.load(join(run.path, file)), await TaskVector.load(join(path, file))] as const;

@@ -1,8 +1,9 @@
-import { createReadStream } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { syncFolder, writeError } from '../util/files.js';
+import { openRegular } from '../util/read-file.js';
 
 /** A line of a file, with what is needed to name it and to cut it off. */
 export interface RawLine {
@@ -16,16 +17,14 @@ export interface RawLine {
 }
 
 const NEWLINE = 0x0a;
+const FILE = { what: 'the lines', maxBytes: Number.MAX_SAFE_INTEGER } as const;
 
 /** The lines of a file, in little memory. A file that does not exist has none. @throws {XpatchError} RUN_INVALID */
 export async function* rawLines(path: string): AsyncGenerator<RawLine> {
-  const info = await stat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined;
-    throw new XpatchError('RUN_INVALID', `${path} cannot be read: ${error.message}.`, { cause: error });
+  if (!existsSync(path)) return;
+  const file = await openRegular(path, FILE).catch((cause: Error) => {
+    throw new XpatchError('RUN_INVALID', cause.message, { cause });
   });
-  if (info === undefined) return;
-  // A device or a pipe might never end.
-  if (!info.isFile()) throw new XpatchError('RUN_INVALID', `${path} is no file. Remove it, or name another run.`);
   let rest: Buffer[] = [];
   let offset = 0;
   let number = 1;
@@ -37,7 +36,7 @@ export async function* rawLines(path: string): AsyncGenerator<RawLine> {
     offset += bytes.length + 1;
     return made;
   };
-  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+  for await (const chunk of file.createReadStream() as AsyncIterable<Buffer>) {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       yield line(chunk.subarray(start, end), true);
@@ -48,6 +47,12 @@ export async function* rawLines(path: string): AsyncGenerator<RawLine> {
   if (rest.length > 0) yield line(Buffer.alloc(0), false);
 }
 
+/** What a run has written is no longer there. */
+export function lostError(path: string, problem: string): XpatchError {
+  const wayOut = 'Start the run again: what is missing is made anew.';
+  return new XpatchError('RUN_INVALID', `${path} ${problem} while the run was being written. ${wayOut}`);
+}
+
 /** A file that only grows, by whole lines that are on the disk when `append` returns. */
 export class LineFile {
   private turn: Promise<void> = Promise.resolve();
@@ -55,7 +60,8 @@ export class LineFile {
   private constructor(
     private readonly path: string,
     private readonly handle: FileHandle,
-    private size: number,
+    /** Bytes of it. */
+    public size: number,
   ) {}
 
   /**
@@ -79,7 +85,7 @@ export class LineFile {
 
   /**
    * Writes all lines with one write. When that fails (a full disk), what got through of them is cut off again.
-   * @throws {XpatchError} FILE_WRITE
+   * @throws {XpatchError} FILE_WRITE; RUN_INVALID as `requireWhole`
    */
   append(lines: readonly object[]): Promise<void> {
     const bytes = Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
@@ -88,8 +94,31 @@ export class LineFile {
     return written;
   }
 
+  /**
+   * Whether what was written is still where others will look for it: not deleted, replaced, cut off or written to meanwhile.
+   * @throws {XpatchError} RUN_INVALID
+   */
+  async requireWhole(): Promise<void> {
+    const own = await this.handle.stat().catch((cause) => {
+      throw writeError(this.path, cause); // closed, after a write that failed
+    });
+    const there = await stat(this.path).catch(() => undefined);
+    const problem =
+      there === undefined
+        ? 'was deleted'
+        : there.ino !== own.ino || there.dev !== own.dev
+          ? 'was replaced'
+          : there.size !== this.size
+            ? `has ${there.size} bytes, and ${this.size} were written: it was changed`
+            : undefined;
+    if (problem === undefined) return;
+    throw lostError(this.path, problem);
+  }
+
   private async write(bytes: Buffer): Promise<void> {
     if (bytes.length === 0) return;
+    // Before: behind half a line that somebody has left, new ones would be lost too.
+    await this.requireWhole();
     try {
       for (let at = 0; at < bytes.length; ) at += (await this.handle.write(bytes, at)).bytesWritten;
       await this.handle.sync();

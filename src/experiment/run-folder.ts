@@ -1,9 +1,10 @@
-import { readdir, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeError, writeFileAtomic } from '../util/files.js';
 import type { TaskVector } from '../vectors/task-vector.js';
-import { LineFile } from './result-file.js';
+import { LineFile, lostError } from './result-file.js';
 
 /** A killed run is left with `running`, as one of \`eval\` that can go on. */
 export const STATUSES = ['running', 'complete', 'interrupted', 'failed'] as const;
@@ -22,6 +23,9 @@ export const RESULTS_FILE = 'results.jsonl';
  * `report.html`. Whole files are written atomically; lines are appended as they come. Either is on the disk when the promise resolves.
  */
 export class RunFolder {
+  /** Bytes of its lines. */
+  private size = 0;
+
   protected constructor(readonly path: string) {}
 
   /**
@@ -57,19 +61,30 @@ export class RunFolder {
     await vector.save(await this.place(vectorFile(name)));
   }
 
-  /** Appends to `results.jsonl`. @throws {XpatchError} FILE_WRITE */
+  /** Appends to `results.jsonl`. @throws {XpatchError} FILE_WRITE; RUN_INVALID when what it wrote before has gone */
   async append(lines: readonly object[]): Promise<void> {
+    await this.requireWhole();
     const file = await LineFile.open(join(this.path, RESULTS_FILE));
     try {
       await file.append(lines);
+      this.size = file.size;
     } finally {
       await file.close();
     }
   }
 
+  /** Whether the run still stands where it was written; to be asked before it is called complete. @throws {XpatchError} RUN_INVALID */
+  async requireWhole(): Promise<void> {
+    if (!existsSync(join(this.path, MANIFEST_FILE))) throw lostError(join(this.path, MANIFEST_FILE), 'was deleted');
+    const file = join(this.path, RESULTS_FILE);
+    const size = (await stat(file).catch(() => undefined))?.size ?? 0;
+    if (size !== this.size) throw lostError(file, `has ${size} bytes, and ${this.size} were written: it was changed`);
+  }
+
   /** The path of a file of the run, whose folder then exists. */
   private async place(name: string): Promise<string> {
     const file = join(this.path, name);
+    if (!existsSync(this.path)) throw lostError(this.path, 'was deleted');
     await makeFolder(dirname(file));
     return file;
   }

@@ -93,7 +93,7 @@ class Runner {
   private readonly progress: Meter;
   /** Vectors that `progress` has counted. */
   private readonly counted = new Set<string>();
-  private pending: ResultLine[] = [];
+  private readonly pending: ResultLine[] = [];
   private appended = performance.now();
   private appending = Promise.resolve();
 
@@ -240,14 +240,16 @@ class Runner {
     }
   }
 
-  /** One after the other, whoever asks for it, and none after one that failed. */
+  /** One after the other, whoever asks for it. Lines that the store refused are handed over again with those that came after. */
   private append(): Promise<void> {
-    this.appending = this.appending.then(async () => {
-      const lines = this.pending;
-      this.pending = [];
-      this.appended = performance.now();
-      if (lines.length) await this.store.append(lines);
-    });
+    this.appending = this.appending
+      .catch(() => undefined)
+      .then(async () => {
+        const lines = [...this.pending];
+        this.appended = performance.now();
+        if (lines.length) await this.store.append(lines);
+        this.pending.splice(0, lines.length);
+      });
     return this.appending;
   }
 

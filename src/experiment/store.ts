@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { readdir, readFile, unlink } from 'node:fs/promises';
+import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { hashInto, makeFolder } from '../util/files.js';
@@ -8,8 +8,8 @@ import { LOCK_PREFIX, RunLock } from '../util/run-lock.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { noFindings, readLines } from './lines.js';
 import { configHash, type ExperimentManifest, readManifest, requireSameRun, type StoredManifest } from './manifest.js';
-import { LineFile } from './result-file.js';
-import { RESULTS_FILE, RunFolder, requireEmpty, vectorFile } from './run-folder.js';
+import { LineFile, lostError } from './result-file.js';
+import { MANIFEST_FILE, RESULTS_FILE, RunFolder, requireEmpty, vectorFile } from './run-folder.js';
 import { keyOf, type ResultLine, type RunStore } from './types.js';
 
 /** What `writeFileAtomic` and the lock leave behind when their process is killed. */
@@ -133,7 +133,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
   /**
    * The last step, after the report: writes down the hashes of lines and vectors and that the run is complete, and closes it.
    * @param more what else the manifest should say
-   * @throws {XpatchError} RUN_INVALID when it has another number of lines than was planned; FILE_WRITE
+   * @throws {XpatchError} RUN_INVALID when it has another number of lines than was planned, or as `requireWhole`; FILE_WRITE
    */
   async finish(more: Readonly<Record<string, unknown>> = {}): Promise<void> {
     const finished = new Date().toISOString();
@@ -143,6 +143,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
       const problem = `has ${lines} lines, and ${planned} were planned`;
       throw new XpatchError('RUN_INVALID', `${join(this.path, RESULTS_FILE)} ${problem}. ${DELETE_IT}`);
     }
+    await this.requireWhole();
     const vectors = await hashVectors(this.path);
     const results = await hashResults(this.path);
     this.stored = { ...this.stored, ...more, status: 'complete', finished, lines, results, vectors };
@@ -150,12 +151,36 @@ export class ExperimentRun extends RunFolder implements RunStore {
     await this.close();
   }
 
+  /**
+   * Whether the lines and vectors of the run stand on the disk as they were written: somebody may have deleted, replaced or cut them off.
+   * @throws {XpatchError} RUN_INVALID
+   */
+  override async requireWhole(): Promise<void> {
+    await this.file?.requireWhole();
+    const lines = new Set<string>();
+    const vectors = new Set<string>();
+    for await (const { key, line } of readLines(this.path)) {
+      lines.add(key);
+      if (line.vector !== undefined) vectors.add(line.vector);
+    }
+    const file = join(this.path, RESULTS_FILE);
+    const gone = [...this.known].filter((key) => !lines.has(key)).length;
+    if (gone > 0) throw lostError(file, `lost ${gone} of ${this.known.size} lines`);
+    for (const name of vectors) {
+      const vector = join(this.path, vectorFile(name));
+      if (!existsSync(vector)) throw lostError(vector, 'was deleted');
+    }
+  }
+
   /** Lets other processes at the run. Nothing is lost without it: the end of the process does the same. */
   async close(): Promise<void> {
     const { file, lock } = this;
     this.file = undefined;
     this.lock = undefined;
-    await file?.close();
+    // Without it nobody could go on with what is left of a run whose folder was cleared.
+    const cleared = lock && existsSync(this.path) && !existsSync(join(this.path, MANIFEST_FILE));
+    if (cleared) await this.writeManifest(this.stored).catch(() => undefined);
+    await file?.close().catch(() => undefined);
     lock?.release();
   }
 
@@ -233,7 +258,10 @@ export async function changedFiles(path: string, { results, vectors: recorded }:
 /** SHA-256 of the file of lines; undefined when there is none. */
 export async function hashResults(path: string): Promise<string | undefined> {
   const file = join(path, RESULTS_FILE);
-  if (!existsSync(file)) return undefined;
+  return existsSync(file) ? hashOf(file) : undefined;
+}
+
+async function hashOf(file: string): Promise<string> {
   const hash = createHash('sha256');
   await hashInto(hash, file);
   return hash.digest('hex');
@@ -246,10 +274,6 @@ export async function hashVectors(path: string): Promise<Record<string, string>>
     .map((name) => name.slice(0, -'.safetensors'.length))
     .sort();
   const hashes: Record<string, string> = {};
-  for (const name of names) {
-    hashes[name] = createHash('sha256')
-      .update(await readFile(join(path, vectorFile(name))))
-      .digest('hex');
-  }
+  for (const name of names) hashes[name] = await hashOf(join(path, vectorFile(name)));
   return hashes;
 }

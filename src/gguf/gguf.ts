@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { XpatchError } from '../util/errors.js';
+import { whatIs } from '../util/what-is.js';
 
 /**
  * A check of a GGUF file before llama.cpp sees it. llama.cpp refuses many broken files by itself, but asserts (and ends
@@ -99,7 +100,8 @@ export function readGgufHeader(path: string): GgufHeader {
   let file: number;
   try {
     // Before it is opened: opening a named pipe waits for its writer.
-    if (!statSync(path).isFile()) throw new XpatchError('GGUF_INVALID', `'${path}' is not a file.`);
+    if (!statSync(path).isFile())
+      throw new XpatchError('GGUF_INVALID', `'${path}' is not a usable GGUF file: ${whatIs(path)}.`);
     file = openSync(path, 'r');
   } catch (error) {
     if (error instanceof XpatchError) throw error;
@@ -132,13 +134,14 @@ class HeaderReader {
   ) {}
 
   read(): GgufHeader {
+    if (this.size < 4) throw this.invalid(whatIs(this.path, 'GGUF') ?? 'it ends inside magic');
     const magic = this.bytes(4, 'magic').toString('latin1');
     if (magic !== 'GGUF') {
-      const hint = magic.startsWith('{"') || magic.charCodeAt(0) < 32 ? ' Is it a safetensors file?' : '';
-      throw this.invalid(`it does not start with "GGUF".${hint} Models must be GGUF files`);
+      throw this.invalid(whatIs(this.path, 'GGUF') ?? 'it does not start with "GGUF"');
     }
     const version = this.u32('version');
-    if (version < 2 || version > 3) throw this.invalid(`GGUF version ${version} is not supported (2 and 3 are)`);
+    if (version < 2 || version > 3)
+      throw this.invalid(whatIs(this.path, 'GGUF') ?? `GGUF version ${version} is not supported (2 and 3 are)`);
     const nTensors = this.count('number of tensors');
     const nPairs = this.count('number of metadata pairs');
 

@@ -1,8 +1,10 @@
-import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { writeError, writeFileAtomic } from '../util/files.js';
+import { parseJson } from '../util/json.js';
+import { readWholeSync } from '../util/read-file.js';
 import { type HubFile, type HubSource, isDefaultRevision, isSafePath } from './hub-source.js';
 
 /**
@@ -33,6 +35,7 @@ export interface CacheRecord {
 }
 
 const RECORD = '.xpatch.json';
+const RECORD_FILE = { what: 'the record', maxBytes: 32 << 20 } as const;
 /** Folder of downloads that are not complete. */
 export const PARTIAL = '.partial';
 
@@ -50,13 +53,13 @@ function readRecordIn(folder: string): CacheRecord | undefined {
   const file = join(folder, RECORD);
   if (!existsSync(file)) return undefined;
   try {
-    const record = JSON.parse(readFileSync(file, 'utf8')) as CacheRecord;
+    const record = parseJson(readWholeSync(file, RECORD_FILE)) as CacheRecord;
     const texts = [record.user, record.repo, record.revision, record.commit];
     const good = texts.every((text) => typeof text === 'string') && record.files.every(({ path }) => isSafePath(path));
     if (good && typeof record.verified === 'object') return record;
     throw new Error('it is no record of a repository');
   } catch (cause) {
-    const message = `${file} is damaged: ${(cause as Error).message}. Delete the folder ${folder} and download the model again.`;
+    const message = `${file} is damaged: it ${(cause as Error).message.replace(/^it /, '')}. Delete the folder ${folder} and download the model again.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });
   }
 }

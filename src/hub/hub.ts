@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
+import { readWholeSync } from '../util/read-file.js';
 import type { CacheRecord } from './cache.js';
 import { formatHubSource, type HubFile, type HubSource, isSafePath } from './hub-source.js';
 
@@ -27,7 +28,8 @@ function hubToken(): string | undefined {
   if (HF_TOKEN?.trim()) return HF_TOKEN.trim();
   const home = HF_HOME || join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface');
   try {
-    return readFileSync(HF_TOKEN_PATH || join(home, 'token'), 'utf8').trim() || undefined;
+    const token = readWholeSync(HF_TOKEN_PATH || join(home, 'token'), { what: 'the token', maxBytes: 4096 });
+    return token.toString('utf8').trim() || undefined;
   } catch {
     return undefined;
   }

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import type { Segment } from '../prompt/prompt.js';
 import type { ImageSource, RgbImage } from '../prompt/types.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
+import { readWhole } from '../util/read-file.js';
 import type { ImageEncoder } from './encoders/encoder.js';
 import { readImage } from './image.js';
 
@@ -122,12 +123,14 @@ export class CachedImageEncoder implements ImageEncoder {
 /** Changes when a file does; undefined for what is no file. */
 async function stampOf(path: string): Promise<string | undefined> {
   const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found && `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
+  return found?.isFile() ? `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}` : undefined;
 }
+
+const FILE = { what: 'the encoded picture', maxBytes: 1 << 30 } as const;
 
 /** What a cache file holds; undefined for one that is missing, damaged or of another format, which is then simply written anew. */
 async function readSegments(file: string): Promise<Segment[] | undefined> {
-  const content = await readFile(file).catch(() => undefined);
+  const content = await readWhole(file, FILE).catch(() => undefined);
   if (!content || content.length < 32) return undefined;
   const body = content.subarray(32);
   if (!createHash('sha256').update(body).digest().equals(content.subarray(0, 32))) return undefined;

@@ -1,9 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { ImageSource, RgbImage } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
+import { readWhole } from '../util/read-file.js';
+import { whatAre } from '../util/what-is.js';
 
 /** Pictures above this many pixels are refused before they are decoded: they would take gigabytes. */
 const MAX_PIXELS = 64e6;
+/** Larger than so many pixels in any format. */
+const FILE = { what: 'the picture', maxBytes: 512 << 20, code: 'IMAGE_INVALID', pipe: true } as const;
 
 /**
  * Decodes a picture to RGB as a person would see it: EXIF orientation applied, transparency over white, CMYK and grey
@@ -34,10 +38,15 @@ export async function readImage(source: ImageSource, options: { width?: number }
     return rgb(data, info.width, info.height, info.channels);
   } catch (error) {
     if (error instanceof XpatchError) throw error;
-    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${(error as Error).message}`, {
-      cause: error,
-    });
+    const other = raw ? undefined : whatAre(input, 'picture');
+    const why = other ?? (error as Error).message;
+    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}`, { cause: error });
   }
+}
+
+/** The bytes of a picture's file. @throws {XpatchError} FILE_NOT_FOUND, IMAGE_INVALID */
+export function readPicture(path: string): Promise<Buffer> {
+  return readWhole(path, FILE);
 }
 
 async function open(source: ImageSource) {
@@ -54,15 +63,8 @@ async function open(source: ImageSource) {
       const body = source.slice(comma + 1);
       return { input: decodeBody(body, header.endsWith(';base64')), what: 'The data: URL' };
     }
-    const { readFile } = await import('node:fs/promises');
-    try {
-      // Read here and not by sharp, whose message for a missing file looks like one for a broken picture.
-      return { input: await readFile(source), what: `'${source}'` };
-    } catch (error) {
-      throw new XpatchError('FILE_NOT_FOUND', `The picture '${source}' cannot be read: ${(error as Error).message}`, {
-        cause: error,
-      });
-    }
+    // Read here and not by sharp, whose message for a missing file looks like one for a broken picture.
+    return { input: await readPicture(source), what: `'${source}'` };
   }
   if (ArrayBuffer.isView(source)) return { input: source as Uint8Array, what: 'The picture' };
   const { data, width, height } = source;

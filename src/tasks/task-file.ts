@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
 import { XpatchError } from '../util/errors.js';
+import { parseJson } from '../util/json.js';
+import { readWhole } from '../util/read-file.js';
+import { whatAre } from '../util/what-is.js';
 
 /** What a task file of the second form says about its items; each field may be left out. */
 export interface TaskFileFields {
@@ -27,7 +29,7 @@ export interface RawItem {
 }
 
 /** No task file has reason to be larger; the largest shipped one has less than 0.1 MB. */
-const MAX_FILE_BYTES = 64 * 1024 * 1024;
+const FILE = { what: 'the task file', maxBytes: 64 << 20, code: 'TASK_INVALID' } as const;
 const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
 
 /**
@@ -50,21 +52,12 @@ export async function readTaskFile(file: string): Promise<TaskFile> {
 
 /** @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is no JSON */
 export async function readJsonFile(file: string): Promise<{ json: unknown; hash: string }> {
-  let bytes: Buffer;
+  const bytes = await readWhole(file, FILE);
   try {
-    const { size } = await stat(file);
-    if (size > MAX_FILE_BYTES) throw taskError(file, `it has ${size} bytes, more than a task file may have (64 MiB)`);
-    bytes = await readFile(file);
+    return { json: parseJson(bytes), hash: createHash('sha256').update(bytes).digest('hex') };
   } catch (cause) {
-    if (cause instanceof XpatchError) throw cause;
-    const message = `Cannot read the task file ${file}: ${(cause as Error).message}. Check the path.`;
-    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
-  }
-  try {
-    const json: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-    return { json, hash: createHash('sha256').update(bytes).digest('hex') };
-  } catch (cause) {
-    throw taskError(file, `it is not JSON in UTF-8 (${(cause as Error).message})`, cause);
+    const problem = whatAre(bytes, 'JSON') ?? `it ${(cause as Error).message}`;
+    throw taskError(file, problem, cause);
   }
 }
 

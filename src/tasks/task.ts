@@ -57,7 +57,7 @@ const DEFAULT_STYLE = 'twemoji';
  * Loads a shipped task by name, or a JSON file: an array of `{ "input", "output", "image"? }`, as the paper's own files are,
  * or an object that has it as `items` beside any of `instruction`, `question`, `taskWord` and `domain`.
  *
- * @param source a name (see `listTasks`) or the path of a file (it contains a slash or ends in .json)
+ * @param source a name (see `listTasks`) or the path of a file (it contains a slash or a dot)
  * @throws {XpatchError} FILE_NOT_FOUND, for a picture too; TASK_INVALID, naming the file, the item and the field
  */
 export async function loadTask(source: string, options: LoadTaskOptions = {}): Promise<Task> {
@@ -120,7 +120,7 @@ async function readItems(file: string) {
 
 /** Whether a source is a file rather than the name of a shipped task. */
 export function isTaskFile(source: string): boolean {
-  return source.endsWith('.json') || source.includes('/') || source.includes('\\');
+  return /[./\\]/.test(source);
 }
 
 function freeze(task: Task): Task {

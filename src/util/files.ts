@@ -1,8 +1,8 @@
 import { type Hash, randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { XpatchError } from './errors.js';
+import { openRegular } from './read-file.js';
 
 const WAYS_OUT: Record<string, (path: string) => string> = {
   ENOENT: (path) => `The folder ${dirname(path)} does not exist: create it, or name another one.`,
@@ -87,7 +87,8 @@ export async function makeFolder(path: string): Promise<void> {
   });
 }
 
-/** Feeds a file to a hash, in pieces. */
+/** Feeds a file to a hash, in pieces. @throws {XpatchError} FILE_NOT_FOUND */
 export async function hashInto(hash: Hash, path: string, signal?: AbortSignal): Promise<void> {
-  for await (const chunk of createReadStream(path, { signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  const file = await openRegular(path, { what: 'the file', maxBytes: Number.MAX_SAFE_INTEGER });
+  for await (const chunk of file.createReadStream({ signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
 }

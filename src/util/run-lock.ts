@@ -1,12 +1,13 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { unlinkSync } from 'node:fs';
+import { existsSync, unlinkSync } from 'node:fs';
 import { readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { XpatchError } from './errors.js';
 import { writeError } from './files.js';
+import { readWhole } from './read-file.js';
 
 /** Who writes a run. A process is told from a later one of the same number by when it was started. */
 interface Owner {
@@ -108,9 +109,10 @@ async function liveRivals(folder: string, own: string): Promise<Rival[]> {
   const live: Rival[] = [];
   for (const name of names.sort()) {
     const file = join(folder, name);
-    const text = await readFile(file, 'utf8').catch(() => undefined);
-    if (text === undefined) continue; // released meanwhile
-    const owner = parseOwner(text);
+    if (!existsSync(file)) continue; // released meanwhile
+    const text = await readWhole(file, { what: 'the lock', maxBytes: 4096 }).catch(() => undefined);
+    if (text === undefined && !existsSync(file)) continue;
+    const owner = text && parseOwner(text.toString('utf8'));
     // What cannot be read was not made here: it counts as held, and the message says what to delete.
     if (owner === undefined || (await isLive(owner))) live.push({ name, ...owner });
     else await unlink(file).catch(() => undefined);

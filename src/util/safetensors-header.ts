@@ -1,4 +1,5 @@
 import { XpatchError } from './errors.js';
+import { parseJson } from './json.js';
 
 /** Bytes of one element, for every type that is read. */
 const ELEMENT_BYTES = {
@@ -46,38 +47,11 @@ export function invalidSafetensors(path: string, problem: string, cause?: unknow
 /** @throws {XpatchError} SAFETENSORS_INVALID */
 export function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
   if (bytes[0] !== 0x7b) throw invalidSafetensors(path, 'its header does not begin with {');
-  let header: unknown;
-  let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-    header = JSON.parse(text);
+    return parseJson(bytes) as Record<string, unknown>;
   } catch (cause) {
-    throw invalidSafetensors(path, `its header is not JSON (${(cause as Error).message})`, cause);
+    throw invalidSafetensors(path, `its header ${(cause as Error).message}`, cause);
   }
-  const duplicate = duplicateKey(text);
-  if (duplicate !== undefined) throw invalidSafetensors(path, `its header has the key ${duplicate} twice`);
-  return header as Record<string, unknown>;
-}
-
-/** The first key that an object of this (valid) JSON text has twice; `JSON.parse` would silently keep the last one. */
-function duplicateKey(json: string): string | undefined {
-  const open: Set<string>[] = [];
-  for (let i = 0; i < json.length; i++) {
-    const c = json[i];
-    if (c === '{') open.push(new Set());
-    else if (c === '}') open.pop();
-    if (c !== '"') continue;
-    const start = i++;
-    while (json[i] !== '"') i += json[i] === '\\' ? 2 : 1;
-    let next = i + 1;
-    while (json[next] === ' ' || json[next] === '\n' || json[next] === '\t' || json[next] === '\r') next++;
-    if (json[next] !== ':') continue;
-    const key = JSON.parse(json.slice(start, i + 1)) as string;
-    const keys = open.at(-1);
-    if (keys?.has(key)) return JSON.stringify(key);
-    keys?.add(key);
-  }
-  return undefined;
 }
 
 /** @throws {XpatchError} SAFETENSORS_INVALID */

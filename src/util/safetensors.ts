@@ -1,7 +1,8 @@
 import { constants } from 'node:buffer';
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { XpatchError } from './errors.js';
 import { writeFileAtomic } from './files.js';
+import { openRegular } from './read-file.js';
 import {
   checkMetadata,
   checkTensors,
@@ -12,6 +13,10 @@ import {
   type SafetensorsDtype,
   type TensorInfo,
 } from './safetensors-header.js';
+import { whatIs } from './what-is.js';
+
+/** Its data are read piece by piece, whatever they are. */
+const FILE = { what: 'the safetensors file', maxBytes: Number.MAX_SAFE_INTEGER, code: 'SAFETENSORS_INVALID' } as const;
 
 export type { SafetensorsDtype, TensorInfo } from './safetensors-header.js';
 
@@ -58,31 +63,17 @@ export class SafetensorsFile {
    * unknown types, or describes other bytes than the file has (gaps, overlaps, ends before or after the file's end)
    */
   static async open(path: string): Promise<SafetensorsFile> {
-    let handle: FileHandle;
-    try {
-      handle = await open(path, 'r');
-    } catch (cause) {
-      throw new XpatchError('FILE_NOT_FOUND', `Cannot open ${path}: ${(cause as Error).message}. Check the path.`, {
-        cause,
-      });
-    }
+    const handle = await openRegular(path, FILE);
     try {
       const stat = await handle.stat();
-      if (!stat.isFile()) throw invalidSafetensors(path, 'it is not a regular file');
-      if (stat.size < 8)
-        throw invalidSafetensors(path, `it has ${stat.size} bytes, and the length of the header alone takes 8`);
+      const notOne = (why: string) => invalidSafetensors(path, whatIs(path, 'safetensors') ?? why);
+      if (stat.size < 8) throw notOne(`it has ${stat.size} bytes, and the length of the header alone takes 8`);
       const headerBytes = Number((await readExactly(handle, path, 0, ownBuffer(8))).readBigUInt64LE());
       if (headerBytes > MAX_HEADER_BYTES) {
-        throw invalidSafetensors(
-          path,
-          `its first 8 bytes announce a header of ${headerBytes} bytes, over the format's limit of 100 MB`,
-        );
+        throw notOne(`its first 8 bytes announce a header of ${headerBytes} bytes, over the format's limit of 100 MB`);
       }
       if (8 + headerBytes > stat.size) {
-        throw invalidSafetensors(
-          path,
-          `its header should have ${headerBytes} bytes, but the file ends after ${stat.size}`,
-        );
+        throw notOne(`its header should have ${headerBytes} bytes, but the file ends after ${stat.size}`);
       }
       const header = parseHeader(path, await readExactly(handle, path, 8, ownBuffer(headerBytes)));
       const tensors = checkTensors(path, header, 8 + headerBytes, stat.size);

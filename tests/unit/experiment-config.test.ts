@@ -222,7 +222,7 @@ describe('files', () => {
     await writeFile(file, Buffer.from([0x74, 0xff, 0xfe]));
     await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: is no text in UTF-8/);
     await writeFile(file, `# ${'x'.repeat(1 << 20)}`);
-    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /a config has at most 1048576/);
+    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /1048578 bytes, and may have 1 MiB/);
     await expectError(() => loadExperiment(join(folder, 'nope.yaml')), 'FILE_NOT_FOUND', /nope\.yaml.*Check the path/);
     await mkdir(join(folder, 'dir.yaml'));
     await expectError(() => loadExperiment(join(folder, 'dir.yaml')), 'FILE_NOT_FOUND', /dir\.yaml/);

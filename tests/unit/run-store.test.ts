@@ -119,7 +119,7 @@ describe('lines', () => {
     const path = await brokenOff([]);
     await rm(results(path));
     await mkdir(results(path));
-    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', /is no file/);
+    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', /it is a folder/);
   });
 });
 

@@ -137,7 +137,7 @@ describe('task files', () => {
 
   test('that are not there', async () => {
     await expectError(() => loadTask(join(folder, 'no.json')), 'FILE_NOT_FOUND', /no\.json/);
-    await expectError(() => loadTask(`${folder}/`), 'FILE_NOT_FOUND', /EISDIR/);
+    await expectError(() => loadTask(`${folder}/`), 'TASK_INVALID', /it is a folder/);
   });
 });
 

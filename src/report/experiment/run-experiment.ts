@@ -61,6 +61,7 @@ export async function runInFolder(
   if (!run.complete && run.known.size + run.lost.size > 0) await mend(context, experiment, run, options);
   const store = announcing(run, onSaved);
   const { layers } = await runExperiment(context, experiment, store, { work: plan.work, ...options });
+  if (!run.complete) await run.requireWhole();
   onReport?.();
   const report = await writeRunReport(run, signal);
   if (!run.complete) await run.finish({ layers });

@@ -1,10 +1,11 @@
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ExperimentManifest } from '../../experiment/manifest.js';
 import { type ExperimentRun, loadRunVector } from '../../experiment/store.js';
 import type { ResultLine } from '../../experiment/types.js';
 import { type Check, type CheckedRun, check } from '../../experiment/verify.js';
+import { readWhole } from '../../util/read-file.js';
 import type { Block, Report } from '../report.js';
 import { provenanceOf, type RunManifest, tableFiles, writeReport } from '../write-report.js';
 import { experimentReport } from './report.js';
@@ -47,6 +48,8 @@ function filesOf(block: Block): string[] {
   return ['svg', 'png', 'csv', 'json'].map((ending) => `figures/${block.name}.${ending}`);
 }
 
+const TABLE = { what: 'the table', maxBytes: 64 << 20 } as const;
+
 /** Whether the tables of a run, in all formats, are what its lines give. @throws {XpatchError} as `reportOfRun` */
 export async function checkTables({ path, manifest, lines }: CheckedRun, signal?: AbortSignal): Promise<Check> {
   const loadVector = (name: string) => loadRunVector(path, name);
@@ -59,7 +62,7 @@ export async function checkTables({ path, manifest, lines }: CheckedRun, signal?
   const there = await readdir(join(path, 'tables')).catch(() => []);
   const problems: string[] = [];
   for (const name of new Set([...made.keys(), ...there])) {
-    const text = await readFile(join(path, 'tables', name), 'utf8').catch(() => undefined);
+    const text = (await readWhole(join(path, 'tables', name), TABLE).catch(() => undefined))?.toString('utf8');
     if (text === undefined) problems.push(`tables/${name} is missing`);
     else if (text !== made.get(name)) problems.push(`tables/${name} is not what the lines give`);
   }

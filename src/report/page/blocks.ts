@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readPicture } from '../../images/image.js';
 import type { Table } from '../../stats/tables.js';
 import { XpatchError } from '../../util/errors.js';
 import { figureToSvg } from '../figures/figure.js';
@@ -111,13 +111,7 @@ async function exampleToHtml(example: WorkedExample): Promise<string> {
 
 /** Re-encoded and at most 192 pixels wide: a report stays small, and nothing of the file but its pixels gets in. */
 async function pictureToDataUrl(path: string): Promise<string> {
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(path);
-  } catch (cause) {
-    const message = `Cannot read the picture ${path}: ${(cause as Error).message}. Check the path.`;
-    throw new XpatchError('FILE_NOT_FOUND', message, { cause });
-  }
+  const bytes = await readPicture(path);
   const { default: sharp } = await import('sharp');
   try {
     const png = await sharp(bytes).autoOrient().resize({ width: 192, withoutEnlargement: true }).png().toBuffer();

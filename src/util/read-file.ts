@@ -1,0 +1,170 @@
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { addAbortSignal } from 'node:stream';
+import { XpatchError, type XpatchErrorCode } from './errors.js';
+
+/** A kind of file that is read: how messages name it, and what is too much. */
+export interface FileKind {
+  /** With an article: `the task file`. */
+  readonly what: string;
+  /** A file that is longer is refused, and so is a pipe that says more. */
+  readonly maxBytes: number;
+  /** Of the error for a file that is too long, or no file at all. Defaults to FILE_NOT_FOUND. */
+  readonly code?: XpatchErrorCode;
+  /** Whether a pipe will do, such as `<(command)` of a shell: only for what is read once. Defaults to false. */
+  readonly pipe?: boolean;
+}
+
+/** A pipe without a writer must not hold up `open`; of a file it changes nothing. */
+const FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+const CHUNK_BYTES = 1 << 20;
+
+/**
+ * Reads a whole file; what has no end, such as a device, is refused before a byte of it is read.
+ *
+ * @param signal ends the wait for a pipe that says nothing
+ * @throws {XpatchError} FILE_NOT_FOUND when it cannot be read; `kind.code` for what is too long, or no file; ABORTED
+ */
+export async function readWhole(path: string, kind: FileKind, signal?: AbortSignal): Promise<Buffer> {
+  try {
+    const info = await stat(path);
+    requireKind(path, kind, info);
+    if (info.isFIFO()) return await readPipe(path, kind, signal);
+    const handle = await openFile(path, kind);
+    try {
+      return await readHandle(path, kind, handle, signal);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    throw readError(path, kind, cause, signal);
+  }
+}
+
+/** The same at once, for small files of ours; of no pipe. */
+export function readWholeSync(path: string, kind: FileKind): Buffer {
+  let file: number | undefined;
+  try {
+    requireKind(path, kind, statSync(path));
+    file = openSync(path, FLAGS);
+    const info = fstatSync(file);
+    requireKind(path, kind, info);
+    const collected = new Collected(path, kind);
+    for (let length = firstLength(info, kind); ; length = CHUNK_BYTES) {
+      const chunk = Buffer.allocUnsafeSlow(length);
+      const bytes = readSync(file, chunk, 0, length, null);
+      if (bytes === 0) return collected.all();
+      collected.add(chunk.subarray(0, bytes));
+    }
+  } catch (cause) {
+    throw readError(path, kind, cause);
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+/**
+ * Opens a file whose parts are read one by one, or in a stream; nothing else than a file.
+ * @throws {XpatchError} as `readWhole`
+ */
+export async function openRegular(path: string, kind: FileKind): Promise<FileHandle> {
+  try {
+    // Before it is opened: to open a device may already do something.
+    requireKind(path, kind, await stat(path));
+    return await openFile(path, kind);
+  } catch (cause) {
+    throw readError(path, kind, cause);
+  }
+}
+
+async function openFile(path: string, kind: FileKind): Promise<FileHandle> {
+  const handle = await open(path, FLAGS);
+  try {
+    requireKind(path, { ...kind, pipe: false }, await handle.stat());
+    return handle;
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function readHandle(path: string, kind: FileKind, handle: FileHandle, signal?: AbortSignal): Promise<Buffer> {
+  const collected = new Collected(path, kind);
+  for (let length = firstLength(await handle.stat(), kind); ; length = CHUNK_BYTES) {
+    signal?.throwIfAborted();
+    const chunk = Buffer.allocUnsafeSlow(length);
+    const { bytesRead } = await handle.read(chunk, 0, length, null);
+    if (bytesRead === 0) return collected.all();
+    collected.add(chunk.subarray(0, bytesRead));
+  }
+}
+
+/** Through the event loop: a read that waits in a thread would hold up the end of the process. */
+async function readPipe(path: string, kind: FileKind, signal: AbortSignal | undefined): Promise<Buffer> {
+  const pipe = new Socket({ fd: openSync(path, FLAGS), readable: true, writable: false });
+  if (signal) addAbortSignal(signal, pipe);
+  const collected = new Collected(path, kind);
+  for await (const chunk of pipe as AsyncIterable<Buffer>) collected.add(chunk);
+  return collected.all();
+}
+
+/** One byte more than the file has, so that one read shows that it has ended. */
+function firstLength({ size }: Stats, { maxBytes }: FileKind): number {
+  return Math.min(Math.max(size, 4096), maxBytes) + 1;
+}
+
+/** What has been read so far: some files grow, and those of /proc do not say how long they are. */
+class Collected {
+  private readonly chunks: Buffer[] = [];
+  private bytes = 0;
+
+  constructor(
+    private readonly path: string,
+    private readonly kind: FileKind,
+  ) {}
+
+  add(chunk: Buffer): void {
+    this.bytes += chunk.length;
+    if (this.bytes > this.kind.maxBytes) throw tooLong(this.path, this.kind);
+    this.chunks.push(chunk);
+  }
+
+  all(): Buffer {
+    const [only] = this.chunks;
+    return only !== undefined && this.chunks.length === 1 ? only : Buffer.concat(this.chunks);
+  }
+}
+
+function requireKind(path: string, kind: FileKind, info: Stats): void {
+  const { what, code = 'FILE_NOT_FOUND', pipe } = kind;
+  if (info.isFile()) {
+    if (info.size > kind.maxBytes) throw tooLong(path, kind, info.size);
+    return;
+  }
+  if (info.isFIFO() && pipe) return;
+  throw new XpatchError(code, `Cannot read ${what} ${path}: it is ${kindOf(info)}.`);
+}
+
+/** What stands at a path that is no file, with the way out. */
+export function kindOf(info: Pick<Stats, 'isDirectory' | 'isFIFO' | 'isSocket'>): string {
+  if (info.isDirectory()) return 'a folder. Name a file in it';
+  if (info.isFIFO()) return 'a pipe, and is read more than once. Write it to a file first, and name that';
+  return `a ${info.isSocket() ? 'socket' : 'device'}, which has no end. Name a file`;
+}
+
+function tooLong(path: string, { what, maxBytes, code = 'FILE_NOT_FOUND' }: FileKind, size?: number): XpatchError {
+  const found = size === undefined ? `more than ${bytes(maxBytes)}` : `${size} bytes, and may have ${bytes(maxBytes)}`;
+  return new XpatchError(code, `Cannot read ${what} ${path}: it has ${found}. Check the path.`);
+}
+
+function bytes(n: number): string {
+  return n >= 1 << 20 ? `${Math.floor(n / (1 << 20))} MiB` : `${n} bytes`;
+}
+
+function readError(path: string, { what }: FileKind, cause: unknown, signal?: AbortSignal): XpatchError {
+  if (cause instanceof XpatchError) return cause;
+  if (signal?.aborted) return new XpatchError('ABORTED', `${path} was not read to its end.`, { cause });
+  const message = `Cannot read ${what} ${path}: ${(cause as Error).message}. Check the path.`;
+  return new XpatchError('FILE_NOT_FOUND', message, { cause });
+}

@@ -1,0 +1,129 @@
+import { closeSync, constants, openSync, readSync, statSync } from 'node:fs';
+import { kindOf } from './read-file.js';
+
+/** What a reader expects; a file that is of this kind, if a broken one, is not explained. */
+export type Wanted = 'GGUF' | 'safetensors' | 'JSON' | 'YAML' | 'picture' | 'text';
+
+const HEAD_BYTES = 1024;
+
+/** How files of a kind begin, what a message calls them, and the way out. */
+const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, says: string, kind?: Wanted])[] = [
+  [
+    (_, text) => text.startsWith('version https://git-lfs'),
+    'a Git LFS pointer and not the file itself. Run `git lfs pull`, or download the file',
+  ],
+  [
+    (_, text) => /^\s*(<!doctype html|<html|<head)/i.test(text),
+    'a web page (HTML), as a failed download leaves behind. Download the file again, with your token where it needs one',
+  ],
+  [
+    (head) => isBigEndian(head),
+    'a big-endian GGUF file, and this machine is little-endian. Take the usual file, or convert it with gguf_convert_endian.py of llama.cpp',
+  ],
+  [(head) => begins(head, 'GGUF'), 'a GGUF file: a model, which -m takes', 'GGUF'],
+  [
+    (head) => ['lmgg', 'tjgg', 'fmgg', 'algg'].some((magic) => begins(head, magic)),
+    'a model in a format from before GGUF. Take a GGUF file of it',
+  ],
+  [
+    (head) => isSafetensors(head),
+    'a safetensors file. A checkpoint of a model becomes GGUF with `xpatch models convert FOLDER`; a vector is given with --patch or --vector',
+    'safetensors',
+  ],
+  [
+    (head, text) => begins(head, 'PK') && /data\.pkl/.test(text),
+    'a PyTorch file (pickle), which may run code and is not read. Save it as safetensors',
+  ],
+  [
+    (head) => begins(head, 'PK\x03\x04') || begins(head, 'PK\x05\x06'),
+    'a ZIP archive. Unpack it, and name the file in it',
+  ],
+  [(head) => begins(head, '\x1f\x8b'), 'a gzip archive. Unpack it (gunzip, or tar -xzf), and name the file in it'],
+  [
+    (head) =>
+      begins(head, 'BZh') || begins(head, '\xfd7zXZ') || begins(head, '\x28\xb5\x2f\xfd') || begins(head, '7z\xbc\xaf'),
+    'a compressed archive. Unpack it, and name the file in it',
+  ],
+  [
+    (head) => head.subarray(257, 262).toString('latin1') === 'ustar',
+    'a tar archive. Unpack it (tar -xf), and name the file in it',
+  ],
+  [
+    (head) => head[0] === 0x80 && head[1] !== undefined && head[1] >= 2 && head[1] <= 5,
+    'a Python pickle, which may run code and is not read. Save it as safetensors',
+  ],
+  [(head) => begins(head, '\x93NUMPY'), 'a NumPy array. Save it as safetensors'],
+  [(head) => begins(head, '%PDF'), 'a PDF'],
+  [(head) => begins(head, '\x7fELF') || begins(head, 'MZ'), 'a program'],
+  [
+    (head) =>
+      ['\x89PNG', '\xff\xd8\xff', 'GIF8', 'BM', 'II*\0', 'MM\0*'].some((magic) => begins(head, magic)) ||
+      head.subarray(8, 12).toString('latin1') === 'WEBP',
+    'a picture',
+    'picture',
+  ],
+  [(_, text) => isJsonLines(text), 'JSON Lines, one value a line. Make one array of them, such as with `jq -s .`'],
+  [(_, text) => /^\s*[[{]\s*["[{\d\]}]/.test(text), 'JSON', 'JSON'],
+];
+
+/**
+ * What a file is that is not what it should be, with a way out: `it is a web page (HTML), …`; undefined when nothing can be said, also
+ * when it looks like `wanted`. For messages: it never throws and reads a few bytes.
+ */
+export function whatIs(path: string, wanted?: Wanted): string | undefined {
+  let file: number | undefined;
+  try {
+    const info = statSync(path);
+    if (!info.isFile()) return `it is ${kindOf(info)}`;
+    file = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    const head = Buffer.alloc(HEAD_BYTES);
+    return whatAre(head.subarray(0, readSync(file, head, 0, HEAD_BYTES, 0)), wanted);
+  } catch {
+    return undefined;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+/** The same of bytes: a whole file, or how it begins. */
+export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined {
+  const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, HEAD_BYTES));
+  if (head.length === 0) return 'it is empty. Write or download it again';
+  const text = head.toString('utf8').replace(/^\uFEFF/, '');
+  const found = KINDS.find(([test]) => test(head, text));
+  const [, says, kind] = found ?? [];
+  // A config may be JSON too.
+  if (kind !== undefined && (kind === wanted || (kind === 'JSON' && wanted === 'YAML'))) return undefined;
+  if (says !== undefined) return `it is ${says}`;
+  if (head.length >= 64 && head.every((byte) => byte === 0)) {
+    return 'it begins with zeros, as a broken-off download leaves them. Download it again';
+  }
+  const isText = !/[^\P{Cc}\t\n\f\r]|\ufffd/u.test(text.slice(0, -3)); // a letter may be cut through at the end
+  if (wanted === 'JSON' || wanted === 'YAML' || wanted === 'text') return isText ? undefined : 'it is no text in UTF-8';
+  const markup = wanted === 'picture' && text.trimStart().startsWith('<'); // SVG, if a broken one
+  return isText && !markup ? 'it is a text' : undefined;
+}
+
+function begins(head: Buffer, magic: string): boolean {
+  return head.subarray(0, magic.length).toString('latin1') === magic;
+}
+
+function isBigEndian(head: Buffer): boolean {
+  const swapped =
+    begins(head, 'GGUF') && head.length >= 8 && head.readUInt32BE(4) < 100 && head.readUInt32LE(4) >= 1 << 16;
+  return swapped || begins(head, 'FUGG');
+}
+
+function isSafetensors(head: Buffer): boolean {
+  return head.length > 9 && head.readBigUInt64LE() <= 100_000_000n && /^\{\s*["}]/.test(head.toString('latin1', 8, 16));
+}
+
+function isJsonLines(text: string): boolean {
+  const [first = '', second = ''] = text.split(/\r?\n/);
+  try {
+    const value: unknown = JSON.parse(first);
+    return typeof value === 'object' && value !== null && /^\s*[[{]/.test(second);
+  } catch {
+    return false;
+  }
+}
