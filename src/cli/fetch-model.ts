@@ -1,4 +1,4 @@
-import { type CatalogueEntry, findEntry, listCatalogue } from '../hub/catalogue.js';
+import { type CatalogueEntry, catalogueNames, didYouMean, findEntry } from '../hub/catalogue.js';
 import { type DownloadEvents, type DownloadPlan, downloadModel } from '../hub/download.js';
 import type { ModelFiles } from '../hub/resolve.js';
 import { usageError } from './errors.js';
@@ -70,6 +70,6 @@ export function bytesText(bytes: number): string {
 export function requireEntry(name: string): CatalogueEntry {
   const entry = findEntry(name);
   if (entry) return entry;
-  const names = listCatalogue().map((known) => known.name);
-  throw usageError(`${JSON.stringify(name)} is no name of the catalogue. Names: ${names.join(', ')}; or hf:USER/REPO.`);
+  const names = `Names: ${catalogueNames().join(', ')}; or hf:USER/REPO.`;
+  throw usageError(`${JSON.stringify(name)} is no name of the catalogue. ${didYouMean(name)}${names}`);
 }

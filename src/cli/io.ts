@@ -27,7 +27,13 @@ export class Interrupted extends Error {
   }
 }
 
-/** That of this process: the first Ctrl-C (or SIGTERM) aborts the signal, the second one ends the process. */
+/** So long a command may take to end cleanly. */
+const GRACE_MS = 8000;
+
+/**
+ * That of this process: the first Ctrl-C (or SIGTERM) aborts the signal; the second one ends the process, and so does the clock when
+ * what is under way takes no notice, such as a picture that is being encoded.
+ */
 export function processIo(): Io {
   let controller: AbortController | undefined;
   const { stdin, stdout, stderr, env } = process;
@@ -39,19 +45,27 @@ export function processIo(): Io {
     env,
     exit,
     get signal() {
-      controller ??= listen(exit);
+      controller ??= listen();
       return controller.signal;
     },
   };
 }
 
-function listen(exit: Io['exit']): AbortController {
+function listen(): AbortController {
   const controller = new AbortController();
-  for (const [name, code] of Object.entries(SIGNALS)) {
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
-      if (controller.signal.aborted) exit(code);
-      controller.abort(new Interrupted(name, code));
+      if (controller.signal.aborted) endNow(name);
+      setTimeout(() => endNow(name), GRACE_MS).unref();
+      controller.abort(new Interrupted(name, SIGNALS[name]));
     });
   }
   return controller;
+}
+
+/** By the signal itself: `process.exit` would wait for the threads of native code. */
+function endNow(name: keyof typeof SIGNALS): void {
+  process.emit('exit', SIGNALS[name]); // ends the processes that were started
+  process.removeAllListeners(name);
+  process.kill(process.pid, name);
 }

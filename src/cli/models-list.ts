@@ -1,10 +1,12 @@
+import { existsSync } from 'node:fs';
 import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../hub/cache.js';
-import { type CatalogueEntry, listCatalogue, memoryOf } from '../hub/catalogue.js';
+import { type CatalogueEntry, findEntry, listCatalogue, memoryOf } from '../hub/catalogue.js';
 import { lookUpRepo } from '../hub/download.js';
 import { formatHubSource, HUB_PREFIX, parseHubSource } from '../hub/hub-source.js';
 import { defineCommand } from './command.js';
 import { fetchEvents, type OutputArguments, outputOptions } from './common.js';
 import { bytesText, licenceText, requireEntry } from './fetch-model.js';
+import { describeModelFile, modelFileInfo } from './model-file-info.js';
 import { type ModelState, type State, stateOf, unnamedFiles } from './models-state.js';
 import type { Terminal } from './terminal.js';
 
@@ -25,16 +27,18 @@ export const list = defineCommand<OutputArguments>({
     ['All of them', 'models list'],
     ['For a script', 'models list --json'],
   ],
-  run: ({ json }, terminal) => {
-    const repos = listCache();
+  run: ({ json, quiet }, terminal) => {
+    const damaged: string[] = [];
+    const repos = listCache(({ message }) => damaged.push(message));
     const entries = listCatalogue();
     const models = entries.map((entry) => ({ ...entry, ...stateOf(entry, repos), memory: memoryOf(entry) }));
     const others = repos.flatMap((repo) => unnamedFiles(repo, entries));
     const bytes = cacheBytes();
     if (json) {
-      terminal.printJson({ cache: cacheFolder(), bytes, models, others });
+      terminal.printJson({ cache: cacheFolder(), bytes, models, others, ...(damaged.length > 0 && { damaged }) });
       return;
     }
+    if (!quiet) for (const message of damaged) terminal.say(`xpatch: ${message}\n`);
     const rows = models.map((model) => [
       `${model.name}${model.paper ? ' *' : ''}`,
       model.kind,
@@ -76,16 +80,23 @@ export const info = defineCommand<InfoArguments>({
     outputOptions(yargs).positional('model', {
       type: 'string',
       demandOption: true,
-      describe: 'Name that models list shows; or hf:USER/REPO, for which the hub is asked',
+      describe: 'Name that models list shows, a GGUF file, or hf:USER/REPO, for which the hub is asked',
     }),
   examples: [
     ['A model of the paper', 'models info idefics2-8b'],
+    ['A file of yours', 'models info model.gguf'],
     ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
   ],
   run: async ({ model, ...output }, terminal) => {
     const source = String(model);
     if (source.startsWith(HUB_PREFIX)) {
       await showRepo(source, output, terminal);
+      return;
+    }
+    if (!findEntry(source) && existsSync(source)) {
+      const file = modelFileInfo(source);
+      if (output.json) terminal.printJson(file);
+      else terminal.print(describeModelFile(file));
       return;
     }
     const entry = requireEntry(source);

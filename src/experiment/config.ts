@@ -175,7 +175,7 @@ function readYaml(text: string, fail: (problem: string) => XpatchError): unknown
     return value;
   } catch (cause) {
     // The parser calls itself for what is inside of what it reads.
-    const why = cause instanceof RangeError ? TOO_DEEP : (cause as Error).message;
+    const why = cause instanceof RangeError || /call stack/.test(String(cause)) ? TOO_DEEP : (cause as Error).message;
     throw fail(`is no valid YAML: ${why}`);
   }
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
+import { join, parse, win32 } from 'node:path';
 import type { ModelIdentity } from '../model/types.js';
+import { isTaskFile } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
@@ -58,7 +59,12 @@ export function identityOf({ options, model, vectorModel, tasks, shard }: Experi
     'image width': record.imageWidth,
   });
   return {
-    experiment: options,
+    experiment: {
+      ...options,
+      // By name: which content that is stands below, and another machine has it at another path.
+      tasks: options.tasks.map((source) => (isTaskFile(source) ? parse(win32.basename(source)).name : source)),
+      ...(options.vectorModel?.match(/[\\/]/) && { vectorModel: 'a file' }),
+    },
     model: hashes(model),
     'vector model': vectorModel && hashes(vectorModel),
     tasks: Object.fromEntries(

@@ -8,12 +8,12 @@ import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 import { differenceOfLines } from './compare.js';
 import { LayerChoice } from './layer-choice.js';
+import { scoreProblem } from './line-check.js';
 import { noFindings, readLines } from './lines.js';
 import { configHash, readManifest, type StoredManifest } from './manifest.js';
 import { memoryStore } from './memory-store.js';
 import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
-import { lenientMatch, strictMatch } from './scoring.js';
 import { inShard } from './shard.js';
 import { hashResults, hashVectors, loadRunVector } from './store.js';
 import { loadCells, usesPictures } from './study.js';
@@ -158,12 +158,7 @@ async function checkQueries(
 }
 
 function checkScores({ options }: StoredManifest, lines: readonly ResultLine[]): Check {
-  const wrong = lines.filter(
-    ({ stage, answer, firstToken, expected, lenient, strict, cut }) =>
-      lenient !== lenientMatch(firstToken, expected, options) ||
-      strict !== (stage === 'test' ? !cut && strictMatch(answer, expected, options) : undefined),
-  );
-  const problems = wrong.map((line) => `${keyOf(line)} is not scored as its answer is`);
+  const problems = lines.flatMap((line) => scoreProblem(line, options) ?? []);
   return check('scores', problems, 'as the answers say');
 }
 

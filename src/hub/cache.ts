@@ -55,12 +55,23 @@ function readRecordIn(folder: string): CacheRecord | undefined {
   try {
     const record = parseJson(readWholeSync(file, RECORD_FILE)) as CacheRecord;
     const texts = [record.user, record.repo, record.revision, record.commit];
-    const good = texts.every((text) => typeof text === 'string') && record.files.every(({ path }) => isSafePath(path));
-    if (good && typeof record.verified === 'object') return record;
+    const isFile = ({ path, size, hash }: HubFile) =>
+      isSafePath(path) && Number.isSafeInteger(size) && typeof hash === 'string';
+    const good = texts.every((text) => typeof text === 'string') && record.files.every(isFile);
+    if (good && Object.values(record.verified).every((hash) => typeof hash === 'string')) return record;
     throw new Error('it is no record of a repository');
   } catch (cause) {
     const message = `${file} is damaged: it ${(cause as Error).message.replace(/^it /, '')}. Delete the folder ${folder} and download the model again.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });
+  }
+}
+
+function readRecordOr(folder: string, onDamaged?: (error: XpatchError) => void): CacheRecord | undefined {
+  try {
+    return readRecordIn(folder);
+  } catch (error) {
+    onDamaged?.(error as XpatchError);
+    return undefined;
   }
 }
 
@@ -108,12 +119,13 @@ export interface CachedRepo {
   readonly partial: number;
 }
 
-export function listCache(): CachedRepo[] {
+/** @param onDamaged told of a folder whose record cannot be read; it is left out. Defaults to nothing */
+export function listCache(onDamaged?: (error: XpatchError) => void): CachedRepo[] {
   const root = cacheFolder();
   return foldersIn(root).flatMap((user) =>
     foldersIn(join(root, user)).flatMap((name) => {
       const folder = join(root, user, name);
-      const record = readRecordIn(folder);
+      const record = readRecordOr(folder, onDamaged);
       if (!record || repoFolder(record) !== folder) return [];
       const files = record.files.filter((file) => cachedFile(record, file) !== undefined);
       const partial = bytesIn(join(folder, PARTIAL));

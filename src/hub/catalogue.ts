@@ -1,5 +1,6 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { closestTo } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 
 /** A published file. */
@@ -73,4 +74,14 @@ export function bytesOf(entry: CatalogueEntry): number {
 /** Bytes of memory that a run takes, an estimate: the files, a KV cache of 4096 positions, and 0.5 GB. */
 export function memoryOf(entry: CatalogueEntry): number {
   return bytesOf(entry) + POSITIONS * entry.kvBytes + (entry.shipped ? 0 : COMPUTE_BYTES);
+}
+
+export function catalogueNames(): string[] {
+  return listCatalogue().map(({ name }) => name);
+}
+
+/** `Did you mean llava-1.5-7b? ` for a name that is nearly one of the catalogue; else nothing. */
+export function didYouMean(name: string): string {
+  const closest = closestTo(name, catalogueNames());
+  return closest === undefined ? '' : `Did you mean ${closest}? `;
 }

@@ -2,7 +2,14 @@ import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { cachedFile, convertedFiles, convertedFolder, readRecord, repoFolder } from './cache.js';
-import { type CatalogueEntry, type CatalogueFile, findEntry, listCatalogue, shippedFiles } from './catalogue.js';
+import {
+  type CatalogueEntry,
+  type CatalogueFile,
+  catalogueNames,
+  didYouMean,
+  findEntry,
+  shippedFiles,
+} from './catalogue.js';
 import { chooseFiles, formatHubSource, HUB_PREFIX, parseHubSource } from './hub-source.js';
 
 /** A file on the hub, or with `encoder` a model and the picture encoder of its repository. */
@@ -35,7 +42,7 @@ export function resolveModel(source: string, mmproj?: string): ModelFiles {
   const command = missing.length === 1 && missing[0]?.uri !== source ? (missing[0]?.uri ?? source) : source;
   throw new XpatchError(
     'MODEL_NOT_DOWNLOADED',
-    `${what} ${missing.length > 1 ? 'are' : 'is'} not on this machine. Download with \`xpatch models pull ${command}\`, or downloadModel in the library.`,
+    `${what} ${missing.length > 1 ? 'are' : 'is'} not on this machine. Download with \`xpatch models pull ${command}\`.`,
   );
 }
 
@@ -125,10 +132,9 @@ function locate(place: Place, isEncoder = false): ModelFiles | undefined {
     const message = `There is no mmproj '${place}'. Give the path of a GGUF file, or a URI such as hf:USER/REPO/FILE.gguf.`;
     throw new XpatchError('FILE_NOT_FOUND', message);
   }
-  const names = listCatalogue().map(({ name }) => name);
   throw new XpatchError(
     'FILE_NOT_FOUND',
-    `There is no model '${place}'. Give the path of a GGUF file, a URI such as hf:USER/REPO:Q4_K_M, or one of: ${names.join(', ')}.`,
+    `There is no model '${place}'. ${didYouMean(place)}Give the path of a GGUF file, a URI such as hf:USER/REPO:Q4_K_M, or one of: ${catalogueNames().join(', ')}.`,
   );
 }
 

@@ -52,7 +52,7 @@ export async function logitLens(
   const { topK = 5, tokens = [], normalise = true } = options;
   const { nVocab } = context.model.info;
   if (!Number.isInteger(topK) || topK < 0 || topK > nVocab) {
-    throw new XpatchError('INVALID_ARGUMENT', `topK must be a whole number from 0 to ${nVocab}, not ${topK}.`);
+    throw new XpatchError('INVALID_ARGUMENT', `top-k must be a whole number from 0 to ${nVocab}, not ${topK}.`);
   }
   const bad = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= nVocab);
   if (bad !== undefined) {

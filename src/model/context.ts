@@ -355,14 +355,14 @@ export class Context implements AsyncDisposable {
     if (prompt.length + reserve > nCtx) {
       throw new XpatchError(
         'CONTEXT_OVERFLOW',
-        `A prompt of ${prompt.length} positions${reserve ? ` and ${reserve} new tokens` : ''} does not fit a context of ${nCtx}. Raise nCtx (--n-ctx).`,
+        `A prompt of ${prompt.length} positions${reserve ? ` and ${reserve} new tokens` : ''} does not fit a context of ${nCtx}. Make the context larger (--n-ctx).`,
       );
     }
     for (const segment of prompt.segments) {
       if (segment.kind === 'image' && segment.nonCausal && segment.nRows > nUbatch) {
         throw new XpatchError(
           'CONTEXT_OVERFLOW',
-          `A picture of ${segment.nRows} positions must be decoded at once by this model. Raise nUbatch (--n-ubatch) from ${nUbatch}.`,
+          `A picture of ${segment.nRows} positions must be decoded at once by this model. Decode more at once than ${nUbatch} (--n-ubatch).`,
         );
       }
     }

@@ -78,7 +78,7 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
   );
 
   if (maxTokens === 1 && rows.some(({ interventions = [] }) => interventions.some(editsGenerated))) {
-    const why = 'with maxTokens 1 no generated token is decoded that an intervention could edit';
+    const why = 'with one new token no generated token is decoded that an intervention could edit';
     throw new XpatchError('INTERVENTION_INVALID', `Steps of generated tokens: ${why}. Raise it.`);
   }
 

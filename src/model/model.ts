@@ -215,7 +215,7 @@ export class Model implements AsyncDisposable {
     if (!this.encoder) {
       throw new XpatchError(
         'IMAGE_UNSUPPORTED',
-        `'${this.identity.name || this.files.model}' was loaded without a picture encoder. Name its mmproj GGUF (--mmproj, or the mmproj option of loadModel).`,
+        `'${this.identity.name || this.files.model}' was loaded without a picture encoder. Load it with its mmproj GGUF (--mmproj).`,
       );
     }
     return this.encoder.encodeSource(source);

@@ -227,7 +227,7 @@ export function prepareRow(row: BuiltRow, limits: PassLimits): PreparedRow {
   if (!Number.isInteger(prepared.topK) || prepared.topK < 0 || prepared.topK > limits.nVocab) {
     throw new XpatchError(
       'INVALID_ARGUMENT',
-      `topK must be a whole number from 0 to ${limits.nVocab}, not ${row.topK}.`,
+      `top-k must be a whole number from 0 to ${limits.nVocab}, not ${row.topK}.`,
     );
   }
   return prepared;

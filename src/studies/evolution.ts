@@ -174,7 +174,7 @@ async function readCell(
   const tokens = taskTokens(context.model, task);
   const source = drawPrompts(plan);
   const first = take(source, count, () => true);
-  const read = await readStates(context, first, { signal, onProgress: (p) => report((0.7 * p.done) / p.total) });
+  const read = await readStates(context, task, first, { signal, onProgress: (p) => report((0.7 * p.done) / p.total) });
   const input = await inputToken(context, read, tokens, signal);
   const classes = resolveClasses(context.model, task, tokens, input.token, plan.classes);
 
@@ -183,7 +183,10 @@ async function readCell(
   const extra = take(source, count - clean, ({ query }) => classes.collisions(query.output).length === 0);
   if (extra.length) {
     read.push(
-      ...(await readStates(context, extra, { signal, onProgress: (p) => report(0.7 + (0.1 * p.done) / p.total) })),
+      ...(await readStates(context, task, extra, {
+        signal,
+        onProgress: (p) => report(0.7 + (0.1 * p.done) / p.total),
+      })),
     );
   }
   const readings: PromptReading[] = [];
@@ -235,7 +238,12 @@ function take(source: Generator<Drawn, never>, count: number, wanted: (prompt: D
   return taken;
 }
 
-async function readStates(context: Context, drawn: readonly Drawn[], how: PassOptions): Promise<Read[]> {
+async function readStates(
+  context: Context,
+  { pictures }: Task,
+  drawn: readonly Drawn[],
+  how: PassOptions,
+): Promise<Read[]> {
   const prompts: Prompt[] = [];
   for (const { parts } of drawn) prompts.push(await context.model.prompt(parts, how));
   const capture = { layers: 'all' as const, positions: [DELIMITER] };
@@ -245,7 +253,7 @@ async function readStates(context: Context, drawn: readonly Drawn[], how: PassOp
   );
   return drawn.map((prompt, i) => {
     const { states } = results[i] as (typeof results)[number];
-    return { ...prompt, states, record: (prompts[i] as Prompt).record() };
+    return { ...prompt, states, record: (prompts[i] as Prompt).record(pictures) };
   });
 }
 

@@ -68,7 +68,7 @@ describe.each(FAMILIES)('$name', ({ name, pictures, rows, nonCausal, dims }) => 
       await expectError(
         () => pieces.pass([{ prompt: one }]),
         'CONTEXT_OVERFLOW',
-        /must be decoded at once.*Raise nUbatch/,
+        /must be decoded at once.*Decode more at once/,
       );
     } else {
       const first = one.tokens.indexOf(-1);

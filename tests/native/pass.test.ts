@@ -289,7 +289,7 @@ describe('sizes', () => {
     await expectError(
       async () => context.pass([{ prompt: await tokenPrompt(model, 257) }]),
       'CONTEXT_OVERFLOW',
-      /257 positions does not fit a context of 256. Raise nCtx/,
+      /257 positions does not fit a context of 256. Make the context larger/,
     );
     const [row] = await context.pass([{ prompt: await tokenPrompt(model, 256), topK: 1 }]);
     expect(row?.top).toHaveLength(1);

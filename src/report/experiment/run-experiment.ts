@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { scoreProblem } from '../../experiment/line-check.js';
 import { readLines } from '../../experiment/lines.js';
 import type { ExperimentManifest, ModelRecord } from '../../experiment/manifest.js';
 import { planExperiment } from '../../experiment/plan.js';
@@ -74,7 +75,7 @@ async function mend(context: Context, experiment: Experiment, run: ExperimentRun
   const study = await prepareStudy(context.model, experiment, foreign?.model);
   const queries = new Queries(study, context.model.info.nLayers, shard);
   for await (const { line, number } of readLines(run.path)) {
-    const problem = queries.problemOf(line);
+    const problem = queries.problemOf(line) ?? scoreProblem(line, experiment);
     if (problem === undefined) continue;
     const where = `Line ${number} of ${join(run.path, RESULTS_FILE)} was changed: ${printable(problem)}`;
     const wayOut = 'Delete it, or the whole file, and start the run again: what is missing is asked again.';

@@ -80,7 +80,7 @@ export function requireLens({ title, lens, inputs }: LensView): void {
   if (whole) return;
   throw new XpatchError(
     'INVALID_ARGUMENT',
-    `The lens "${title}" needs a layer, a position, an input for every position, and in every cell a best token with its probability (topK of at least 1).`,
+    `The lens "${title}" needs a layer, a position, an input for every position, and in every cell a best token with its probability (top-k of at least 1).`,
   );
 }
 

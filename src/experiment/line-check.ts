@@ -1,0 +1,29 @@
+import { lenientMatch, strictMatch } from './scoring.js';
+import { type Experiment, keyOf, type ResultLine } from './types.js';
+
+const isRank = (value: number) => Number.isSafeInteger(value) && value >= 0;
+const isDistance = (value: number) => Number.isFinite(value) && value >= -ROUNDING;
+const ROUNDING = 1e-4;
+
+/** What the numbers of a line can be, whatever the model. */
+const RANGES: readonly (readonly [keyof ResultLine, (value: number) => boolean])[] = [
+  ['probability', (value) => value >= 0 && value <= 1 + ROUNDING],
+  ['logLikelihood', (value) => Number.isFinite(value) && value <= ROUNDING],
+  ['rank', isRank],
+  ['answerRank', isRank],
+  ['kl', isDistance],
+  ['delta', isDistance],
+];
+
+/** Why the scores of a line are not those of its answer, as far as it can be told without a model; undefined when they can be. */
+export function scoreProblem(line: ResultLine, options: Pick<Experiment, 'ignoreCase'>): string | undefined {
+  const { stage, answer, firstToken, expected, lenient, strict, cut } = line;
+  const right = stage === 'test' ? !cut && strictMatch(answer, expected, options) : undefined;
+  if (lenient !== lenientMatch(firstToken, expected, options) || strict !== right) {
+    return `${keyOf(line)} is not scored as its answer is`;
+  }
+  const [field] =
+    RANGES.find(([name, fits]) => line[name] !== undefined && !(typeof line[name] === 'number' && fits(line[name]))) ??
+    [];
+  return field && `${keyOf(line)} has a ${field} of ${JSON.stringify(line[field])}, which none can be`;
+}
