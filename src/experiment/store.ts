@@ -29,6 +29,8 @@ export class ExperimentRun extends RunFolder implements RunStore {
   readonly notes: string[] = [];
   /** Vectors that the run has had and lost. */
   readonly lost = new Set<string>();
+  /** Those that it has. */
+  private readonly vectors = new Set<string>();
   private lock: RunLock | undefined;
   private file: LineFile | undefined;
 
@@ -126,6 +128,11 @@ export class ExperimentRun extends RunFolder implements RunStore {
     for (const key of fresh.keys()) this.known.add(key);
   }
 
+  override async saveVector(name: string, vector: TaskVector): Promise<void> {
+    await super.saveVector(name, vector);
+    this.vectors.add(name);
+  }
+
   loadVector(name: string): Promise<TaskVector | undefined> {
     return loadRunVector(this.path, name);
   }
@@ -158,15 +165,11 @@ export class ExperimentRun extends RunFolder implements RunStore {
   override async requireWhole(): Promise<void> {
     await this.file?.requireWhole();
     const lines = new Set<string>();
-    const vectors = new Set<string>();
-    for await (const { key, line } of readLines(this.path)) {
-      lines.add(key);
-      if (line.vector !== undefined) vectors.add(line.vector);
-    }
+    for await (const { key } of readLines(this.path)) lines.add(key);
     const file = join(this.path, RESULTS_FILE);
     const gone = [...this.known].filter((key) => !lines.has(key)).length;
     if (gone > 0) throw lostError(file, `lost ${gone} of ${this.known.size} lines`);
-    for (const name of vectors) {
+    for (const name of this.vectors) {
       const vector = join(this.path, vectorFile(name));
       if (!existsSync(vector)) throw lostError(vector, 'was deleted');
     }
@@ -210,7 +213,10 @@ export class ExperimentRun extends RunFolder implements RunStore {
       this.known.add(key);
       if (line.vector !== undefined) vectors.add(line.vector);
     }
-    for (const name of vectors) if (!existsSync(join(this.path, vectorFile(name)))) this.lost.add(name);
+    for (const name of vectors) {
+      const there = existsSync(join(this.path, vectorFile(name)));
+      (there ? this.vectors : this.lost).add(name);
+    }
     const { size, torn, repeated } = findings;
     if (torn > 0)
       this.notes.push(`1 line (${torn} bytes) was torn when the run was stopped; its query is asked again.`);

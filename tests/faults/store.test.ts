@@ -1,6 +1,17 @@
 // The store of a run under SIGKILL, full disks and rivals, with a writer that does nothing else.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
@@ -97,6 +108,47 @@ describe.each(SMALL_DISKS)('$name', (disk) => {
       await finish(run);
     },
   );
+});
+
+describe('a run under which, while it is written,', () => {
+  const results = (run: string) => join(run, 'results.jsonl');
+  test.each<[string, (run: string) => void]>([
+    ['the lines are deleted', (run) => rmSync(results(run))],
+    [
+      'the lines are cut off behind one',
+      (run) => truncateSync(results(run), readFileSync(results(run)).indexOf(10) + 1),
+    ],
+    ['the lines are cut through', (run) => truncateSync(results(run), 100)],
+    ['a line of somebody else is put behind', (run) => appendFileSync(results(run), '{"half":')],
+    [
+      'the lines are replaced by a copy',
+      (run) => {
+        copyFileSync(results(run), `${run}.copy`);
+        renameSync(`${run}.copy`, results(run));
+      },
+    ],
+    [
+      'everything is deleted',
+      (run) => {
+        for (const name of readdirSync(run)) rmSync(join(run, name), { recursive: true });
+      },
+    ],
+    ['the folder is deleted', (run) => rmSync(run, { recursive: true })],
+    ['the folder is moved', (run) => renameSync(run, `${run}.away`)],
+  ])('%s ends with an error, and the same command mends it', async (_, damage) => {
+    const run = newRun();
+    const child = start(writer(run, 1));
+    const ended = ending(child);
+    while (!existsSync(results(run)) || readFileSync(results(run)).length < 2000) await delay(1);
+    process.kill(child.pid as number, 'SIGSTOP'); // it is in the middle however fast the disk is
+    damage(run);
+    process.kill(child.pid as number, 'SIGCONT');
+    const { code, stdout } = await ended;
+    expect(stdout).toMatch(/^open\n(RUN_INVALID|FILE_WRITE): .*again/);
+    expect(stdout).toContain(run);
+    expect(code).toBe(1);
+    await finish(run);
+  });
 });
 
 test('a folder that may not be written is refused with a way out, and left as it is', async () => {

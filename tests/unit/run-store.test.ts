@@ -138,6 +138,21 @@ describe('a run', () => {
     }
   });
 
+  test('that lost a vector while it was written does not become complete, and knows it when it goes on', async () => {
+    const path = newPath();
+    const named = LINES.map((line) => (line.vector === undefined ? line : { ...line, vector: 'v' }));
+    const run = await ExperimentRun.open(path, sampleManifest());
+    await run.append(named);
+    await run.saveVector('v', sampleVector(1));
+    await rm(join(path, 'vectors', 'v.safetensors'));
+    await expectError(() => run.finish(), 'RUN_INVALID', /v\.safetensors was deleted/);
+    await run.close();
+    const again = await ExperimentRun.open(path, sampleManifest());
+    expect([...again.lost]).toEqual(['v']);
+    await again.saveVector('v', sampleVector(1));
+    await again.finish();
+  });
+
   test('that is complete is not written again, not even locked', async () => {
     const path = newPath();
     const run = await ExperimentRun.open(path, sampleManifest());
