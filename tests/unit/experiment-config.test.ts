@@ -225,7 +225,7 @@ describe('files', () => {
     await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /1048578 bytes, and may have 1 MiB/);
     await expectError(() => loadExperiment(join(folder, 'nope.yaml')), 'FILE_NOT_FOUND', /nope\.yaml.*Check the path/);
     await mkdir(join(folder, 'dir.yaml'));
-    await expectError(() => loadExperiment(join(folder, 'dir.yaml')), 'FILE_NOT_FOUND', /dir\.yaml/);
+    await expectError(() => loadExperiment(join(folder, 'dir.yaml')), 'CONFIG_INVALID', /dir\.yaml: it is a folder/);
     await expectError(
       () => loadExperiment('mian'),
       'CONFIG_INVALID',
