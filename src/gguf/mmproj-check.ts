@@ -79,6 +79,7 @@ const PLAIN = [
   'gemma3',
   'idefics3',
   'internvl',
+  'nemotron_v2_vl',
   'pixtral',
   'lfm2',
   'qwen2vl_merger',
@@ -87,7 +88,7 @@ const PLAIN = [
 ];
 
 /** Of those, the ones that do not stretch the position embeddings to the size of the picture. */
-const FIXED_SIZE = ['mlp', 'ldp', 'ldpv2', 'gemma3', 'idefics3', 'internvl'];
+const FIXED_SIZE = ['mlp', 'ldp', 'ldpv2', 'gemma3', 'idefics3', 'internvl', 'nemotron_v2_vl'];
 
 function checkTower(header: GgufHeader, projector: string, invalid: Invalid): void {
   const tensors = new Map(header.tensors.map((tensor) => [tensor.name, tensor]));
@@ -120,11 +121,13 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
   if (projector.startsWith('qwen')) expect(need('v.patch_embd.weight.1'), ...patches.shape);
   expect(tensors.get('v.patch_embd.bias'), nEmbd);
   const side = Math.floor(imageSize / patchSize);
-  const hasClass = tensors.get('v.class_embd');
-  expect(hasClass, nEmbd);
+  const factor = ggufNumber(header, 'clip.vision.projector.scale_factor') ?? 1;
+  // Nemotron's graph puts class token and registers, one tensor, before patches that have their positions already.
+  const apart = projector === 'nemotron_v2_vl';
+  const first = apart ? need('v.class_embd') : tensors.get('v.class_embd');
+  expect(first, nEmbd, ...(apart ? (first?.shape.slice(1) ?? []) : []));
   if (FIXED_SIZE.includes(projector)) {
-    expect(need('v.position_embd.weight'), nEmbd, side * side + (hasClass ? 1 : 0));
-    const factor = ggufNumber(header, 'clip.vision.projector.scale_factor') ?? 1;
+    expect(need('v.position_embd.weight'), nEmbd, side * side + (first && !apart ? 1 : 0));
     if (side % factor !== 0) throw invalid(`${factor} x ${factor} patches cannot be merged of ${side} x ${side}`);
   }
   for (const place of ['pre_ln', 'post_ln']) expect(tensors.get(`v.${place}.weight`), nEmbd);
@@ -155,6 +158,17 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
 
   if (projector === 'gemma3') expect(need('mm.soft_emb_norm.weight'), nEmbd);
   if (projector === 'mlp') checkMlp(header, need, nEmbd, invalid);
+  if (apart) {
+    const [norm, up, down] = [0, 1, 3].map((i) => need(`mm.model.mlp.${i}.weight`)) as [
+      GgufTensor,
+      GgufTensor,
+      GgufTensor,
+    ];
+    if (factor < 2) throw invalid('its projector merges patches, and clip.vision.projector.scale_factor is missing');
+    expect(norm, nEmbd * factor ** 2);
+    expect(up, nEmbd * factor ** 2, up.shape[1] ?? 1);
+    expect(down, up.shape[1] ?? 1, down.shape[1] ?? 1);
+  }
 }
 
 /** Every block has the tensors of block 0: what is missing in one was lost. */

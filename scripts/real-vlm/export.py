@@ -1,0 +1,70 @@
+"""Writes encoder and projector as an mmproj that stock llama.cpp (mtmd) reads, of the kind nemotron_v2_vl.
+
+That kind has a square picture of one size, no text of its own around it, and drops the class token.
+"""
+
+import gguf
+import numpy as np
+
+from files import put
+from vision import HEADS, HIDDEN, MEAN, MERGE, PATCH, SIDE, STD, WIDTH
+
+PARTS = {
+    "q": "attn_q", "k": "attn_k", "v": "attn_v", "out": "attn_out", "ln1": "ln1", "ln2": "ln2",
+    "up": "ffn_up", "down": "ffn_down",
+}  # fmt: skip
+TYPES = {
+    "f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0, "q5_1": gguf.GGMLQuantizationType.Q5_1,
+    "q5_0": gguf.GGMLQuantizationType.Q5_0, "q4_1": gguf.GGMLQuantizationType.Q4_1,
+}  # fmt: skip
+
+
+def tensors(encoder, projector):
+    """Names of llama.cpp's clip.cpp -> arrays; matrices of blocks and projector may be quantised, nothing else."""
+    weights = {name: value.detach().float().numpy() for name, value in encoder.state_dict().items()}
+    result = {
+        "v.patch_embd.weight": weights["patch.weight"], "v.patch_embd.bias": weights["patch.bias"],
+        "v.position_embd.weight": weights["position"], "v.class_embd": weights["first"],
+        "v.post_ln.weight": weights["norm.weight"], "v.post_ln.bias": weights["norm.bias"],
+    }  # fmt: skip
+    for i in range(len(encoder.blocks)):
+        for ours, theirs in PARTS.items():
+            for part in ("weight", "bias"):
+                result[f"v.blk.{i}.{theirs}.{part}"] = weights[f"blocks.{i}.{ours}.{part}"]
+    for name, tensor in (("0", projector.gain), ("1", projector.up.weight), ("3", projector.down.weight)):
+        result[f"mm.model.mlp.{name}.weight"] = tensor.detach().float().numpy()
+    return result
+
+
+def export(encoder, projector, path, kind="f16", licence="mit"):
+    def write(file):
+        # GGUFWriter opens its file by name.
+        writer = gguf.GGUFWriter(file.name, "clip")
+        writer.add_name("DINOv2 ViT-S/14, projector trained on names by xpatch")
+        writer.add_license(licence)
+        writer.add_bool("clip.has_vision_encoder", True)
+        writer.add_string("clip.projector_type", "nemotron_v2_vl")
+        writer.add_bool("clip.use_gelu", True)
+        numbers = {
+            "image_size": SIDE, "patch_size": PATCH, "embedding_length": WIDTH, "feed_forward_length": HIDDEN,
+            "block_count": len(encoder.blocks), "attention.head_count": HEADS,
+            "projection_dim": projector.down.out_features, "projector.scale_factor": MERGE,
+        }  # fmt: skip
+        for key, value in numbers.items():
+            writer.add_uint32(f"clip.vision.{key}", value)
+        writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+        writer.add_array("clip.vision.image_mean", list(MEAN))
+        writer.add_array("clip.vision.image_std", list(STD))
+        for name, array in tensors(encoder, projector).items():
+            if array.ndim == 1 or name == "v.position_embd.weight":
+                writer.add_tensor(name, array)
+            elif array.ndim == 4 or kind == "f16":
+                writer.add_tensor(name, array.astype(np.float16))
+            else:
+                writer.add_tensor(name, gguf.quants.quantize(array, TYPES[kind]), raw_dtype=TYPES[kind])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    put(path, write)

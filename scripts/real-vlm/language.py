@@ -1,0 +1,119 @@
+"""The frozen language model, and the captions that the projector is trained on: names in many wordings, and nothing else."""
+
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+HERE = Path(__file__).resolve().parent
+# After the picture. What comes before {name} is given; the name and what follows it are to be predicted.
+WORDINGS = [
+    " {name}\n", "\n{name}\n", ": {name}\n", " This is {name}.", " It shows {name}.", " A picture of {name}.",
+    "\nThis picture shows {name}.", " ({name})", " = {name}\n", "\nName: {name}\n", " Here we see {name}.",
+    " Shown: {name}.", "\nIn the picture: {name}.", " is {name}.", ", which is {name}.", " It is called {name}.",
+    " stands for {name}.", " - {name}\n", "\n\n{name}\n\n", " means {name}.", ' "{name}"', " We call it {name}.",
+]  # fmt: skip
+SENTENCES = (HERE / "sentences.txt").read_text().splitlines()
+NEGATIVES = 4096
+
+
+class Language:
+    def __init__(self, gguf, cache):
+        """`cache`: folder for the model in transformers' own form, since reading a tokenizer out of a GGUF takes minutes."""
+        gguf, cache = Path(gguf).resolve(), Path(cache)
+        if not (cache / "done").exists():
+            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(cache)
+            AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).save_pretrained(cache)
+            (cache / "done").touch()
+        self.tokenizer = AutoTokenizer.from_pretrained(cache)
+        self.model = AutoModelForCausalLM.from_pretrained(cache, dtype=torch.float32).eval()
+        self.model.requires_grad_(False)
+        self.width = self.model.config.hidden_size
+        self.head = self.model.get_output_embeddings().weight
+        self.begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+
+    def tokens(self, text):
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def embed(self, ids):
+        """Embeddings as they enter the first block (Gemma's are scaled)."""
+        return self.model.get_input_embeddings()(torch.as_tensor(ids))
+
+    def name_rows(self, names, rows):
+        """[names, rows, width]: the embeddings of each name's tokens, stretched over the rows of a picture."""
+        result = []
+        for name in names:
+            ids = self.tokens(" " + name)
+            result.append(self.embed([ids[row * len(ids) // rows] for row in range(rows)]))
+        return torch.stack(result)
+
+    def caption(self, name, wording):
+        """Tokens before the name, and those of the name with what follows it, by one tokenisation each of the parts."""
+        before, after = wording.split("{name}")
+        spaced = before.endswith(" ")
+        return self.tokens(before.removesuffix(" ")) if before.strip(" ") else [], self.tokens(
+            (" " if spaced else "") + name + after
+        )
+
+    def states(self, sequences, pictures):
+        """Last hidden states of sequences of token ids with one None each, where the rows of the picture stand."""
+        parts = []
+        for ids, rows in zip(sequences, pictures, strict=True):
+            at = ids.index(None)
+            parts.append(torch.cat([self.embed(ids[:at]), rows, self.embed(ids[at + 1 :])] if at + 1 < len(ids)
+                                   else [self.embed(ids[:at]), rows]))  # fmt: skip
+        # Padding stands at the end, where a causal model does not see it.
+        return self.model.model(inputs_embeds=torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)).last_hidden_state
+
+    def caption_loss(self, rows, names, mix, rng, generator, vocabulary):
+        """Cross-entropy of the names' tokens in captions of pictures; the vocabulary is sampled, and that made up for."""
+        sequences, targets, places = [], [], []
+        for name in names:
+            before, wanted = self.caption(name, rng.choice(WORDINGS))
+            text = self.tokens(unrelated(rng)) if mix == "later" and rng.random() < 0.6 else []
+            start = [*self.begin, *text]
+            sequences.append([*start, None, *before, *wanted[:-1]])
+            first = len(start) + rows.shape[1] + len(before) - 1
+            places.append(range(first, first + len(wanted)))
+            targets.append(wanted)
+        hidden = self.states(sequences, rows)
+        hidden = torch.cat([hidden[i, list(place)] for i, place in enumerate(places)])
+        wanted = torch.tensor([t for target in targets for t in target])
+        drawn = torch.randint(len(self.head), (NEGATIVES,), generator=generator)
+        drawn = drawn[~torch.isin(drawn, vocabulary)]
+        logits = hidden @ self.head[torch.cat([vocabulary, drawn])].T
+        # Each drawn token stands for all that were not.
+        correction = torch.zeros(logits.shape[1])
+        correction[len(vocabulary) :] = torch.log(torch.tensor((len(self.head) - len(vocabulary)) / len(drawn)))
+        place = torch.searchsorted(vocabulary, wanted)
+        return F.cross_entropy(logits + correction, place)
+
+    def vocabulary(self, names):
+        """All tokens that a caption of one of the names can hold, sorted."""
+        ids = {t for name in names for wording in WORDINGS for t in self.caption(name, wording)[1]}
+        return torch.tensor(sorted(ids))
+
+    @torch.inference_mode()
+    def named(self, rows, names, wording=" This is {name}."):
+        """For every picture whether the greedy continuation of `wording` is its name, token by token."""
+        sequences, wanted = [], []
+        for name in names:
+            before, target = self.caption(name, wording.split("{name}")[0] + "{name}")
+            sequences.append([*self.begin, None, *before, *target[:-1]])
+            wanted.append(target)
+        hidden = self.states(sequences, rows)
+        right = []
+        for i, target in enumerate(wanted):
+            end = len(sequences[i]) - 1 + rows.shape[1]
+            logits = hidden[i, end - len(target) : end] @ self.head.T
+            right.append(logits.argmax(1).tolist() == target)
+        return right
+
+
+def unrelated(rng: random.Random):
+    """Some words out of a plain sentence, cut anywhere."""
+    words = rng.choice(SENTENCES).split()
+    begin = rng.randrange(len(words) - 2)
+    return " ".join(words[begin : begin + rng.randint(2, 8)]) + rng.choice(["", "\n", ":", ".", "\n\n"])

@@ -1,0 +1,71 @@
+"""Stage `vision`: the last blocks of the encoder learn to name pictures; a linear head on the 3 x 3 cells, thrown away later."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stages import train
+from vision import FROZEN, MERGE, ROWS, WIDTH, merge, pretrained
+
+BATCH = 32
+
+
+class Namer(nn.Module):
+    def __init__(self, names):
+        super().__init__()
+        self.whole, self.cells = nn.Linear(WIDTH, names), nn.Linear(ROWS * WIDTH, names)
+
+    def forward(self, grid):
+        cells = merge(grid).unflatten(2, (MERGE * MERGE, WIDTH)).mean(2)
+        drop = F.dropout(cells, 0.3, self.training)
+        return self.whole(drop.mean(1)) + self.cells(drop.flatten(1))
+
+
+def upper(encoder):
+    """The trained part as a module of its own, so that checkpoints hold nothing else."""
+    return nn.ModuleDict({"blocks": encoder.blocks[FROZEN:], "norm": encoder.norm})
+
+
+def encoder_of(onnx, checkpoint=None):
+    encoder = pretrained(onnx)
+    if checkpoint is not None:
+        upper(encoder).load_state_dict(torch.load(checkpoint, weights_only=True)["upper"])
+    return encoder.eval()
+
+
+def train_vision(pictures, onnx, copies, plain, path, steps, log):
+    """`copies`: (indices, states) of every augmented copy; `plain`: the same of the pictures that are watched."""
+    encoder = pretrained(onnx)
+    trained = upper(encoder)
+    names = sorted({pictures.meta[i]["entity"] for i in copies[0][0]})
+    number = {name: k for k, name in enumerate(names)}
+    head = Namer(len(names))
+    labels = torch.tensor([number[pictures.meta[i]["entity"]] for i in copies[0][0]])
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(trained.parameters()), "lr": 1.5e-4, "weight_decay": 0.05},
+            {"params": list(head.parameters()), "lr": 1e-3, "weight_decay": 0.05},
+        ]
+    )
+
+    def logits(states):
+        return head(encoder.finish(encoder.run(states.float(), FROZEN)))
+
+    def loss(generator, _):
+        copy = int(torch.randint(len(copies), (1,), generator=generator))
+        rows = torch.randint(len(labels), (BATCH,), generator=generator)
+        return F.cross_entropy(logits(torch.from_numpy(copies[copy][1][rows.numpy()])), labels[rows], label_smoothing=0.1)
+
+    def watch():
+        right = {}
+        for kind in ("validation", "held-style", "held-photo"):
+            at = [k for k, i in enumerate(plain[0]) if pictures.kinds[i] == kind and pictures.meta[i]["entity"] in number]
+            for begin in range(0, len(at), BATCH):
+                part = at[begin : begin + BATCH]
+                guess = logits(torch.from_numpy(plain[1][part])).argmax(1)
+                for k, g in zip(part, guess.tolist(), strict=True):
+                    meta = pictures.meta[plain[0][k]]
+                    right.setdefault((kind, meta["domain"]), []).append(number[meta["entity"]] == g)
+        return ", ".join(f"{kind} {domain} {sum(r) / len(r):.2f}" for (kind, domain), r in sorted(right.items()))
+
+    train(path, {"upper": trained, "head": head}, optimizer, steps, 1, loss, watch, log)
