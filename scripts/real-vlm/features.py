@@ -6,6 +6,7 @@ A copy of the training pictures is one augmentation of each; `plain` are all pic
 import torch
 
 from files import chunks
+from teacher import Teacher
 from vision import FROZEN, pretrained
 
 CHUNK, BATCH = 128, 16
@@ -34,6 +35,20 @@ def trunk(pictures, onnx, folder, copy, log):
         return in_batches(lambda batch: encoder.run(encoder.embed(batch)), images)
 
     return indices, chunks(folder / f"trunk-{copy}", indices, CHUNK, compute)
+
+
+def taught(pictures, path, folder, log):
+    """The teacher's features of every training picture, without augmentation."""
+    teacher = None
+    indices = pictures.of("train")
+
+    def compute(part, begin):
+        nonlocal teacher
+        teacher = teacher or Teacher(path)
+        log(f"teacher {begin} of {len(indices)}")
+        return in_batches(teacher.features, pictures.stored(part))
+
+    return chunks(folder / "teacher-features", indices, CHUNK, compute)
 
 
 def grid(encoder, states, folder, copy, log):

@@ -27,9 +27,10 @@ def arguments():
     parser.add_argument("--mix", choices=("first", "later"), default="first")
     parser.add_argument("--seed", type=int, default=1, help="of the projector")
     parser.add_argument("--copies", type=int, default=4, help="augmented copies of the training pictures")
-    parser.add_argument("--vision-steps", type=int, default=1200)
-    parser.add_argument("--warm-steps", type=int, default=1000)
-    parser.add_argument("--caption-steps", type=int, default=1000)
+    parser.add_argument("--vision-steps", type=int, default=1500)
+    parser.add_argument("--no-teacher", action="store_true", help="the encoder learns from names alone")
+    parser.add_argument("--warm-steps", type=int, default=1500)
+    parser.add_argument("--caption-steps", type=int, default=3000)
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -42,7 +43,7 @@ def main():
     import torch
 
     from export import export
-    from features import grid, trunk
+    from features import grid, taught, trunk
     from language import Language
     from parts import fetch, stamps
     from pictures import Pictures
@@ -70,8 +71,9 @@ def main():
     plain = trunk(pictures, onnx, cache, "plain", log)
     if over("vision"):
         return
-    checkpoint = cache / f"vision-{args.copies}-{args.vision_steps}.pt"
-    train_vision(pictures, onnx, copies, plain, checkpoint, args.vision_steps, log)
+    checkpoint = cache / f"vision-{args.copies}-{args.vision_steps}{'-names' if args.no_teacher else ''}.pt"
+    aims = None if args.no_teacher else taught(pictures, fetch(cache, "teacher/efficientnet-lite2.pth"), cache, log)
+    train_vision(pictures, onnx, copies, plain, checkpoint, args.vision_steps, log, aims)
     if over("grid"):
         return
     encoder = encoder_of(onnx, checkpoint)

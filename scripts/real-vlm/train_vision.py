@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from stages import train
+from teacher import FEATURES
 from vision import FROZEN, MERGE, ROWS, WIDTH, merge, pretrained
 
 BATCH = 32
@@ -33,13 +34,14 @@ def encoder_of(onnx, checkpoint=None):
     return encoder.eval()
 
 
-def train_vision(pictures, onnx, copies, plain, path, steps, log):
-    """`copies`: (indices, states) of every augmented copy; `plain`: the same of the pictures that are watched."""
+def train_vision(pictures, onnx, copies, plain, path, steps, log, taught=None):
+    """`copies`: (indices, states) of every augmented copy; `plain`: the same of the pictures that are watched; `taught`:
+    the teacher's features of the training pictures, whose directions a second head predicts."""
     encoder = pretrained(onnx)
     trained = upper(encoder)
     names = sorted({pictures.meta[i]["entity"] for i in copies[0][0]})
     number = {name: k for k, name in enumerate(names)}
-    head = Namer(len(names))
+    head = nn.ModuleDict({"names": Namer(len(names)), "teacher": nn.Linear(WIDTH, FEATURES)})
     labels = torch.tensor([number[pictures.meta[i]["entity"]] for i in copies[0][0]])
     optimizer = torch.optim.AdamW(
         [
@@ -48,13 +50,18 @@ def train_vision(pictures, onnx, copies, plain, path, steps, log):
         ]
     )
 
-    def logits(states):
-        return head(encoder.finish(encoder.run(states.float(), FROZEN)))
+    def grids(states):
+        return encoder.finish(encoder.run(torch.from_numpy(states).float(), FROZEN))
 
     def loss(generator, _):
         copy = int(torch.randint(len(copies), (1,), generator=generator))
         rows = torch.randint(len(labels), (BATCH,), generator=generator)
-        return F.cross_entropy(logits(torch.from_numpy(copies[copy][1][rows.numpy()])), labels[rows], label_smoothing=0.1)
+        grid = grids(copies[copy][1][rows.numpy()])
+        value = F.cross_entropy(head["names"](grid), labels[rows], label_smoothing=0.1)
+        if taught is None:
+            return value
+        aim = torch.from_numpy(taught[rows.numpy()]).float()
+        return value + 1 - F.cosine_similarity(head["teacher"](grid.mean(1)), aim).mean()
 
     def watch():
         right = {}
@@ -62,7 +69,7 @@ def train_vision(pictures, onnx, copies, plain, path, steps, log):
             at = [k for k, i in enumerate(plain[0]) if pictures.kinds[i] == kind and pictures.meta[i]["entity"] in number]
             for begin in range(0, len(at), BATCH):
                 part = at[begin : begin + BATCH]
-                guess = logits(torch.from_numpy(plain[1][part])).argmax(1)
+                guess = head["names"](grids(plain[1][part])).argmax(1)
                 for k, g in zip(part, guess.tolist(), strict=True):
                     meta = pictures.meta[plain[0][k]]
                     right.setdefault((kind, meta["domain"]), []).append(number[meta["entity"]] == g)

@@ -2,8 +2,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { readGgufHeader } from '../../src/model/gguf.js';
-import { checkProjectorFile } from '../../src/model/mmproj-check.js';
+import { readGgufHeader } from '../../src/gguf/gguf.js';
+import { checkProjectorFile } from '../../src/gguf/mmproj-check.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { writeTower } from './towers.js';
 
