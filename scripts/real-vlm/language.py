@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from files import save
 
 HERE = Path(__file__).resolve().parent
 # After the picture. What comes before {name} is given; the name and what follows it are to be predicted.
@@ -23,12 +25,16 @@ class Language:
     def __init__(self, gguf, cache):
         """`cache`: folder for the model in transformers' own form, since reading a tokenizer out of a GGUF takes minutes."""
         gguf, cache = Path(gguf).resolve(), Path(cache)
-        if not (cache / "done").exists():
-            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(cache)
-            AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).save_pretrained(cache)
-            (cache / "done").touch()
+        source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+        if not (cache / "tokenizer.json").exists():
+            AutoTokenizer.from_pretrained(**source).save_pretrained(cache)
         self.tokenizer = AutoTokenizer.from_pretrained(cache)
-        self.model = AutoModelForCausalLM.from_pretrained(cache, dtype=torch.float32).eval()
+        if not (cache / "model.pt").exists():
+            model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            model.config.save_pretrained(cache)
+            save(cache / "model.pt", model.state_dict())
+        self.model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(cache), dtype=torch.float32).eval()
+        self.model.load_state_dict(torch.load(cache / "model.pt", weights_only=True))
         self.model.requires_grad_(False)
         self.width = self.model.config.hidden_size
         self.head = self.model.get_output_embeddings().weight

@@ -116,7 +116,7 @@ function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): s
     ['kind', `${kind === 'vlm' ? 'vision-language model' : 'language model'}${paper ? ' of the paper' : ''}`],
     ['licence', licenceText(entry)],
     ['model', files && file(files.model)],
-    ['mmproj', files?.mmproj && file(files.mmproj)],
+    ['mmproj', typeof files?.mmproj === 'string' ? 'comes with xpatch' : files?.mmproj && file(files.mmproj)],
     ['convert from', convert?.source],
     ['size', `${files?.model.exact === false ? 'about ' : ''}${bytesText(bytes)}`],
     ['memory', `about ${bytesText(memoryOf(entry))}, with 4096 positions`],

@@ -8,7 +8,7 @@ import {
   removeConverted,
   removeFromCache,
 } from '../hub/cache.js';
-import { findEntry } from '../hub/catalogue.js';
+import { findEntry, publishedUris } from '../hub/catalogue.js';
 import { type DownloadPlan, downloadCheckpoint, downloadModel } from '../hub/download.js';
 import { chooseFiles, HUB_PREFIX, type HubSource, parseHubSource } from '../hub/hub-source.js';
 import { XpatchError } from '../util/errors.js';
@@ -134,7 +134,7 @@ function targetsOf(source: string): Target[] {
   if (entry?.shipped) {
     throw new XpatchError('INVALID_ARGUMENT', `${source} comes with xpatch: it goes when xpatch is removed.`);
   }
-  const uris = entry ? [entry.files?.model.uri, entry.files?.mmproj?.uri, entry.convert?.source] : [source];
+  const uris = entry ? [...publishedUris(entry), entry.convert?.source] : [source];
   const repos = listCache();
   const targets = uris.flatMap((uri): Target[] => {
     if (uri === undefined) return [];

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { modelParts } from '../gguf/gguf-check.js';
 import { type CachedRepo, convertedFiles } from '../hub/cache.js';
-import { bytesOf, type CatalogueEntry, shippedFiles } from '../hub/catalogue.js';
+import { bytesOf, type CatalogueEntry, publishedUris, shippedFiles } from '../hub/catalogue.js';
 import { chooseCheckpoint, parseHubSource } from '../hub/hub-source.js';
 import { locateModel, locateWanted } from '../hub/resolve.js';
 
@@ -27,7 +27,7 @@ export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): Mo
     return { state: shipped ? 'shipped' : 'downloaded', bytes: bytesIn(paths), paths };
   }
   const bytes = bytesOf(entry);
-  const uris = [files?.model.uri, files?.mmproj?.uri, convert?.source].filter((uri) => uri !== undefined);
+  const uris = [...publishedUris(entry), convert?.source].filter((uri) => uri !== undefined);
   const own = repos.filter((repo) => uris.some((uri) => isFrom(repo, uri)));
   const [repo] = own;
   if (convert && repo) {
@@ -44,9 +44,7 @@ export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): Mo
 
 /** Complete GGUF files of the cache that no name of the catalogue stands for. */
 export function unnamedFiles(repo: CachedRepo, entries: readonly CatalogueEntry[]): { path: string; size: number }[] {
-  const named = entries.flatMap(({ files }) =>
-    [files?.model.uri, files?.mmproj?.uri].filter((uri) => uri !== undefined),
-  );
+  const named = entries.flatMap(publishedUris);
   const own = named.filter((uri) => isFrom(repo, uri)).map((uri) => parseHubSource(uri).file);
   return repo.files
     .filter(({ path }) => path.endsWith('.gguf') && !own.includes(path))

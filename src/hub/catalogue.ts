@@ -23,7 +23,8 @@ export interface CatalogueEntry {
   readonly paper: boolean;
   /** Paths below `models/` of the package. */
   readonly shipped?: { readonly model: string; readonly mmproj?: string };
-  readonly files?: { readonly model: CatalogueFile; readonly mmproj?: CatalogueFile };
+  /** Of a published model whose picture encoder comes with xpatch, `mmproj` is a path below `models/`. */
+  readonly files?: { readonly model: CatalogueFile; readonly mmproj?: CatalogueFile | string };
   /** A checkpoint to convert, and the bytes of the result in 4 bits with an F16 picture encoder, an estimate. */
   readonly convert?: { readonly source: string; readonly model: number; readonly mmproj?: number };
   readonly layers: number;
@@ -63,10 +64,22 @@ export function shippedFiles({ shipped }: CatalogueEntry): { model: string; mmpr
   return { model: join(MODELS, shipped.model), ...(shipped.mmproj && { mmproj: join(MODELS, shipped.mmproj) }) };
 }
 
+/** The picture encoder that comes with xpatch for a published model, and the published one. */
+export function encoderSource({ files }: CatalogueEntry): { path?: string; published?: CatalogueFile } {
+  const mmproj = files?.mmproj;
+  return typeof mmproj === 'string' ? { path: join(MODELS, mmproj) } : { ...(mmproj && { published: mmproj }) };
+}
+
+/** URIs of the published files of an entry. */
+export function publishedUris(entry: CatalogueEntry): string[] {
+  return [entry.files?.model.uri, encoderSource(entry).published?.uri].filter((uri) => uri !== undefined);
+}
+
 /** Bytes of the files: of published ones as the catalogue says, of converted ones an estimate. */
 export function bytesOf(entry: CatalogueEntry): number {
   const { files, convert } = entry;
-  if (files) return files.model.bytes + (files.mmproj?.bytes ?? 0);
+  const { path, published } = encoderSource(entry);
+  if (files) return files.model.bytes + (path === undefined ? (published?.bytes ?? 0) : statSync(path).size);
   if (convert) return convert.model + (convert.mmproj ?? 0);
   return Object.values(shippedFiles(entry) ?? {}).reduce((sum, path) => sum + statSync(path).size, 0);
 }

@@ -7,6 +7,7 @@ import {
   type CatalogueFile,
   catalogueNames,
   didYouMean,
+  encoderSource,
   findEntry,
   shippedFiles,
 } from './catalogue.js';
@@ -75,19 +76,18 @@ function placesOf(source: string, mmproj: string | undefined): { model: Place; m
   const entry = findEntry(source);
   if (!entry) return { model: source, mmproj: given };
   const shipped = shippedFiles(entry);
-  if (shipped) {
-    for (const file of [shipped.model, shipped.mmproj]) {
-      if (file !== undefined && !existsSync(file)) {
-        throw new XpatchError(
-          'FILE_NOT_FOUND',
-          `The shipped model '${source}' is incomplete: ${file} is missing. Install xpatch again.`,
-        );
-      }
+  const { path, published } = encoderSource(entry);
+  for (const file of [shipped?.model, shipped?.mmproj, path]) {
+    if (file !== undefined && !existsSync(file)) {
+      throw new XpatchError(
+        'FILE_NOT_FOUND',
+        `What xpatch ships of '${source}' is incomplete: ${file} is missing. Install xpatch again.`,
+      );
     }
-    return { model: shipped.model, mmproj: given ?? shipped.mmproj };
   }
+  if (shipped) return { model: shipped.model, mmproj: given ?? shipped.mmproj };
   const { files } = entry;
-  if (files) return { model: wanted(files.model), mmproj: given ?? (files.mmproj && wanted(files.mmproj)) };
+  if (files) return { model: wanted(files.model), mmproj: given ?? path ?? (published && wanted(published)) };
   return placesOfConverted(entry, given);
 }
 

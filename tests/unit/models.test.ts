@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { splitPaths } from '../../src/gguf/split.js';
-import { bytesOf, findEntry, listCatalogue, memoryOf, shippedFiles } from '../../src/hub/catalogue.js';
+import { bytesOf, findEntry, listCatalogue, memoryOf, publishedUris, shippedFiles } from '../../src/hub/catalogue.js';
 import {
   chooseCheckpoint,
   chooseFiles,
@@ -165,8 +165,9 @@ describe('the catalogue', () => {
 
   test('has every name once, and every URI names a file', () => {
     expect(new Set(entries.map(({ name }) => name)).size).toBe(entries.length);
-    for (const { files: published, convert, shipped } of entries) {
-      for (const file of Object.values(published ?? {})) expect(parseHubSource(file.uri).file).toMatch(/\.gguf$/);
+    for (const entry of entries) {
+      const { files: published, convert, shipped } = entry;
+      for (const uri of publishedUris(entry)) expect(parseHubSource(uri).file).toMatch(/\.gguf$/);
       if (convert) expect(parseHubSource(convert.source).file).toBeUndefined();
       expect([published, convert, shipped].filter((one) => one !== undefined)).toHaveLength(1);
     }
