@@ -44,6 +44,20 @@ static Napi::Value llama_version_string(const Napi::CallbackInfo & info) {
     return Napi::String::New(info.Env(), llama_version());
 }
 
+// Triples: number of a tensor type, values a block, bytes a block.
+static Napi::Value tensor_types(const Napi::CallbackInfo & info) {
+    std::vector<int32_t> triples;
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (ggml_blck_size(type) > 0) { // 0: removed
+            triples.insert(triples.end(), { i, static_cast<int32_t>(ggml_blck_size(type)), static_cast<int32_t>(ggml_type_size(type)) });
+        }
+    }
+    auto array = Napi::Int32Array::New(info.Env(), triples.size());
+    std::copy(triples.begin(), triples.end(), array.Data());
+    return array;
+}
+
 // ---- model -----------------------------------------------------------------------------------------------------------
 
 // modelLoad(options, onProgress(fraction), abort: Int32Array of one element, set to 1 to abort) -> promise of a handle
@@ -384,6 +398,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("loadBackendLibrary", load_backend_library);
     add("listDevices", list_devices);
     add("llamaVersion", llama_version_string);
+    add("tensorTypes", tensor_types);
     add("modelLoad", model_load);
     add("modelInfo", model_info);
     add("modelTokenize", model_tokenize);

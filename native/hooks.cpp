@@ -5,17 +5,54 @@
 #include "ggml-backend.h"
 #include "ggml.h"
 
+#include <cfloat>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
+#include <cstdio>
+#include <string_view>
 
-static const char * const HOOK_NODES[] = { "l_out" };
+// Where a state stands, in the order of hook_point. `shift` is added to the layer: a node "in" belongs to the block before.
+struct node_kind {
+    hook_point   hook;
+    const char * name;
+    int32_t      shift;
+};
 
-const char * hook_table::node_name(hook_point hook) {
-    return HOOK_NODES[static_cast<int>(hook)];
+// Later ones win: the models with a deepstack (Qwen3-VL, Granite 4 Vision) add further rows of a picture's encoder to what a
+// block hands on, between l_out and what the next block reads.
+static const node_kind NODES[] = {
+    { hook_point::resid_post, "l_out",         0 },
+    { hook_point::resid_post, "deepstack_out", 0 },
+    { hook_point::resid_post, "deepstack_in", -1 },
+};
+
+hook_nodes find_hook_nodes(ggml_cgraph * graph, int32_t n_layer) {
+    hook_nodes found;
+    for (auto & names : found) {
+        names.resize(n_layer);
+    }
+    for (const auto & kind : NODES) {
+        const std::string format = std::string(kind.name) + "-%d%c"; // ggml derives names such as "l_out-3 (view)"
+        for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+            const char * name  = ggml_graph_node(graph, i)->name;
+            int          layer = -1;
+            char         rest  = 0;
+            if (std::sscanf(name, format.c_str(), &layer, &rest) == 1 && layer + kind.shift >= 0 && layer + kind.shift < n_layer) {
+                found[static_cast<size_t>(kind.hook)][layer + kind.shift] = name;
+            }
+        }
+    }
+    return found;
 }
 
-void hook_table::arm(int32_t n_embd, std::vector<int32_t> output_row, std::vector<capture> captures, std::vector<patch> patches) {
+hook_table::armed_node & hook_table::node_of(const hook_nodes & names, hook_point hook, int32_t layer) {
+    const std::string & name = names[static_cast<size_t>(hook)][layer];
+    if (name.empty()) {
+        throw coded_error("HOOK_UNSUPPORTED", "the graph of this model has no node for the output of layer " + std::to_string(layer));
+    }
+    return nodes[name];
+}
+
+void hook_table::arm(const hook_nodes & names, int32_t n_embd, std::vector<int32_t> output_row, std::vector<capture> captures, std::vector<patch> patches) {
     disarm();
     this->n_embd     = n_embd;
     this->output_row = std::move(output_row);
@@ -25,10 +62,10 @@ void hook_table::arm(int32_t n_embd, std::vector<int32_t> output_row, std::vecto
         n_output += row >= 0;
     }
     for (const auto & c : this->captures) {
-        nodes[{ c.hook, c.layer }].captures.push_back(&c);
+        node_of(names, c.hook, c.layer).captures.push_back(&c);
     }
     for (const auto & p : this->patches) {
-        nodes[{ p.hook, p.layer }].patches.push_back(&p);
+        node_of(names, p.hook, p.layer).patches.push_back(&p);
     }
 }
 
@@ -37,38 +74,21 @@ void hook_table::disarm() {
     captures.clear();
     patches.clear();
     output_row.clear();
+    failure_code = "NATIVE_FAILURE";
     failure.clear();
     n_output = 0;
 }
 
 void hook_table::check_fired() const {
     if (!failure.empty()) {
-        throw coded_error("NATIVE_FAILURE", failure);
+        throw coded_error(failure_code, failure);
     }
-    for (const auto & [key, node] : nodes) {
+    for (const auto & [name, node] : nodes) {
         if (node.fired != 1) {
             throw coded_error("HOOK_NOT_FIRED",
-                std::string("node ") + node_name(key.first) + "-" + std::to_string(key.second) + " fired " +
-                    std::to_string(node.fired) + " times in one decode instead of once");
+                "node " + name + " fired " + std::to_string(node.fired) + " times in one decode instead of once");
         }
     }
-}
-
-hook_table::armed_node * hook_table::find(const char * name) {
-    for (int i = 0; i < static_cast<int>(hook_point::count); ++i) {
-        const size_t n = std::strlen(HOOK_NODES[i]);
-        if (std::strncmp(name, HOOK_NODES[i], n) != 0 || name[n] != '-') {
-            continue;
-        }
-        char *     end   = nullptr;
-        const long layer = std::strtol(name + n + 1, &end, 10);
-        if (end == name + n + 1 || *end != '\0') {
-            continue; // ggml derives names such as "l_out-3 (view)"
-        }
-        const auto it = nodes.find({ static_cast<hook_point>(i), static_cast<int32_t>(layer) });
-        return it == nodes.end() ? nullptr : &it->second;
-    }
-    return nullptr;
 }
 
 int64_t hook_table::row_offset(const ggml_tensor * tensor, int32_t batch_row) {
@@ -106,7 +126,7 @@ void hook_table::apply(ggml_tensor * tensor, armed_node & node) {
             }
             ggml_backend_tensor_get(tensor, row.data(), offset, row_bytes);
             const float * value = p->values ? p->values + i * n_embd : nullptr;
-            double        delta = 0.0;
+            double        delta = 0.0, squares = 0.0;
             for (int32_t j = 0; j < n_embd; ++j) {
                 switch (p->op) {
                     case patch_op::replace: changed[j] = value[j];           break;
@@ -116,6 +136,15 @@ void hook_table::apply(ggml_tensor * tensor, armed_node & node) {
                 }
                 const double d = static_cast<double>(changed[j]) - row[j];
                 delta += d * d;
+                squares += static_cast<double>(changed[j]) * changed[j];
+            }
+            // Numbers whose squares overflow in the next norm come out of it as zeros. Unwritten, so that nothing of it gets
+            // into the cache.
+            if (!(squares <= FLT_MAX)) {
+                failure_code = "NOT_FINITE";
+                failure = "an intervention at layer " + std::to_string(p->layer) +
+                          " makes NaN, infinity or numbers outside the range of the model's arithmetic";
+                return;
             }
             ggml_backend_tensor_set(tensor, changed.data(), offset, row_bytes);
             p->deltas[i] = static_cast<float>(std::sqrt(delta));
@@ -143,9 +172,9 @@ void hook_table::apply(ggml_tensor * tensor, armed_node & node) {
 }
 
 bool hook_table::wants(const ggml_tensor * tensor) {
-    return !nodes.empty() && find(tensor->name) != nullptr;
+    return !nodes.empty() && nodes.contains(std::string_view(tensor->name));
 }
 
 void hook_table::apply(ggml_tensor * tensor) {
-    apply(tensor, *find(tensor->name));
+    apply(tensor, nodes.find(std::string_view(tensor->name))->second);
 }

@@ -1,14 +1,16 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 struct ggml_tensor;
 
-// Points of a decoder block that a hook can attach to. The order is the one of HOOK_NODES in hooks.cpp.
+struct ggml_cgraph;
+
+// Points of a decoder block that a hook can attach to. The order is the one of NODES in hooks.cpp.
 enum class hook_point : int32_t { resid_post, count };
 
 enum class patch_op : int32_t { replace, add, scale, zero, count };
@@ -34,23 +36,27 @@ struct patch {
     float *              deltas;
 };
 
+// Names of the nodes where hooks attach, by point and layer; empty where the graph has none.
+using hook_nodes = std::array<std::vector<std::string>, static_cast<size_t>(hook_point::count)>;
+
+// Looks for them in a graph of the model.
+hook_nodes find_hook_nodes(ggml_cgraph * graph, int32_t n_layer);
+
 // What the eval callback of a context reads and overwrites during one decode.
 class hook_table {
 public:
     // `n_rows` rows in the batch; output_row[i] is the index of batch row i among the rows with outputs, or -1:
     // the last block keeps only those rows.
-    void arm(int32_t n_embd, std::vector<int32_t> output_row, std::vector<capture> captures, std::vector<patch> patches);
+    void arm(const hook_nodes & names, int32_t n_embd, std::vector<int32_t> output_row, std::vector<capture> captures, std::vector<patch> patches);
     void disarm();
 
-    // Throws coded_error when an armed hook did not fire exactly once, or met a tensor that it cannot handle.
+    // Throws coded_error when an armed hook did not fire exactly once, met a tensor that it cannot handle, or had a state to
+    // write that the model cannot compute with, which it leaves unwritten.
     void check_fired() const;
 
     // The two halves of the eval callback: whether a node is to be computed and shown, and what is done with it then.
     bool wants(const ggml_tensor * tensor);
     void apply(ggml_tensor * tensor);
-
-    // Node name of llama.cpp for a hook point, e.g. "l_out".
-    static const char * node_name(hook_point hook);
 
 private:
     struct armed_node {
@@ -59,7 +65,7 @@ private:
         int32_t                      fired = 0;
     };
 
-    armed_node * find(const char * name);
+    armed_node & node_of(const hook_nodes & names, hook_point hook, int32_t layer);
     void         apply(ggml_tensor * tensor, armed_node & node);
     int64_t      row_offset(const ggml_tensor * tensor, int32_t batch_row);
 
@@ -68,7 +74,8 @@ private:
     std::vector<int32_t>                                  output_row;
     std::vector<capture>                                  captures;
     std::vector<patch>                                    patches;
-    std::map<std::pair<hook_point, int32_t>, armed_node>  nodes;
+    std::map<std::string, armed_node, std::less<>>        nodes; // by name
     std::vector<float>                                    row, changed;
+    const char *                                          failure_code = "NATIVE_FAILURE";
     std::string                                           failure;
 };

@@ -23,8 +23,9 @@ output_head::tail::~tail() {
     ggml_free(context);
 }
 
-output_head::output_head(std::shared_ptr<model> shared, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool)
-    : owner(std::move(shared)), context(context), n_threads(n_threads) {
+output_head::output_head(std::shared_ptr<model> shared, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool,
+    std::string last_block)
+    : owner(std::move(shared)), context(context), n_threads(n_threads), last_block(std::move(last_block)) {
     std::vector<ggml_backend_dev_t> devices;
     for (int i = 0; i < llama_model_n_devices(owner->handle); ++i) {
         devices.push_back(llama_model_get_device(owner->handle, i));
@@ -55,6 +56,14 @@ output_head::~output_head() {
 
 namespace {
 
+// Whether a node picks the rows with outputs among those of the batch. Most architectures do so inside their last block, some
+// behind it. llama.cpp gives their indices no name; nothing else indexes computed rows with an input of the graph.
+bool selects_outputs(const ggml_tensor * node, int64_t n_rows) {
+    const ggml_tensor * rows = node->src[1];
+    return node->op == GGML_OP_GET_ROWS && node->src[0]->op != GGML_OP_NONE && rows->op == GGML_OP_NONE && !rows->view_src &&
+           (rows->flags & GGML_TENSOR_FLAG_INPUT) && rows->type == GGML_TYPE_I32 && ggml_nelements(rows) == n_rows;
+}
+
 // Copies the tensors that lead from one node to another. Weights are shared, not copied.
 struct cloner {
     ggml_context *       context;
@@ -75,6 +84,9 @@ struct cloner {
                     std::string("behind its last block this architecture reads '") + source->name + "', which depends on the prompt");
             }
             return done[source] = source;
+        }
+        if (selects_outputs(source, input->ne[1])) {
+            return done[source] = clone(source->src[0]); // the states that are read are such rows already
         }
         if (done.size() + 1 >= MAX_NODES) {
             throw coded_error("ARCHITECTURE_UNSUPPORTED", "the logits of this architecture depend on more than its last block's output");
@@ -104,18 +116,16 @@ std::unique_ptr<output_head::tail> output_head::clone_tail(lens_job::part part, 
     if (!whole) {
         throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
     }
-    const std::string block = std::string(hook_table::node_name(hook_point::resid_post)) + "-" +
-        std::to_string(llama_model_n_layer(owner->handle) - 1);
     const auto find = [whole](const std::string & name, const char * code, const char * missing) {
-        for (int i = ggml_graph_n_nodes(whole) - 1; i >= 0; --i) {
+        for (int i = ggml_graph_n_nodes(whole) - 1; i >= 0 && !name.empty(); --i) {
             if (name == ggml_graph_node(whole, i)->name) {
                 return ggml_graph_node(whole, i);
             }
         }
-        throw coded_error(code, std::string("this architecture ") + missing + " in llama.cpp (node '" + name + "')");
+        throw coded_error(code, std::string("this architecture ") + missing + " in llama.cpp");
     };
-    const auto final_norm = [&] { return find("result_norm", "LENS_UNSUPPORTED", "has no final norm"); };
-    ggml_tensor * first = part == lens_job::part::head ? final_norm() : find(block, "HOOK_UNSUPPORTED", "does not name its last block's output");
+    const auto final_norm = [&] { return find("result_norm", "LENS_UNSUPPORTED", "has no node 'result_norm', its final norm,"); };
+    ggml_tensor * first = part == lens_job::part::head ? final_norm() : find(last_block, "HOOK_UNSUPPORTED", "does not name its last block's output");
     ggml_tensor * last  = part == lens_job::part::norm ? final_norm() : find("result_output", "LENS_UNSUPPORTED", "does not name its logits");
 
     auto t = std::make_unique<tail>();

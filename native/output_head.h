@@ -38,7 +38,8 @@ struct lens_job {
 // by itself on states of any layer. Exact for every architecture, because it is that graph and not a rebuilt one.
 class output_head {
 public:
-    output_head(std::shared_ptr<model> owner, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool);
+    output_head(std::shared_ptr<model> owner, llama_context * context, int32_t n_threads, ggml_threadpool * threadpool,
+        std::string last_block);
     ~output_head();
     output_head(const output_head &) = delete;
 
@@ -60,6 +61,7 @@ private:
     std::shared_ptr<model>      owner;
     llama_context *             context;
     int32_t                     n_threads;
+    std::string                 last_block; // name of the node with its output; empty: there is none
     std::unique_ptr<tail>       graph; // of the last job
     std::vector<float>          copied; // logits of a device
     std::vector<ggml_backend_t> backends;

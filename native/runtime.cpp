@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <future>
 #include <numeric>
 #include <system_error>
@@ -172,19 +171,23 @@ bool context::on_node(ggml_tensor * tensor, bool ask, void * data) {
     return true; // false would end only the current split of the graph
 }
 
+const hook_nodes & context::nodes() {
+    if (!found_nodes) {
+        ggml_cgraph * graph = llama_graph_reserve(handle, 1, 1, 1);
+        if (!graph) {
+            throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
+        }
+        found_nodes = find_hook_nodes(graph, llama_model_n_layer(owner->handle));
+    }
+    return *found_nodes;
+}
+
 std::vector<int32_t> context::hook_layers(hook_point hook) {
     std::vector<int32_t> layers;
-    ggml_cgraph * graph = llama_graph_reserve(handle, 1, 1, 1);
-    if (!graph) {
-        throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
-    }
-    const int32_t     n_layer = llama_model_n_layer(owner->handle);
-    const std::string format  = std::string(hook_table::node_name(hook)) + "-%d%c";
-    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-        int  layer = -1;
-        char rest  = 0;
-        if (std::sscanf(ggml_graph_node(graph, i)->name, format.c_str(), &layer, &rest) == 1 && layer < n_layer) {
-            layers.push_back(layer);
+    const auto & names = nodes()[static_cast<size_t>(hook)];
+    for (size_t layer = 0; layer < names.size(); ++layer) {
+        if (!names[layer].empty()) {
+            layers.push_back(static_cast<int32_t>(layer));
         }
     }
     return layers;
@@ -299,7 +302,9 @@ void context::decode(const decode_job & job) {
 
     log_take();
     norm.start();
-    hooks.arm(llama_model_n_embd(owner->handle), std::move(output_row), job.captures, job.patches);
+    if (!job.captures.empty() || !job.patches.empty()) {
+        hooks.arm(nodes(), llama_model_n_embd(owner->handle), std::move(output_row), job.captures, job.patches);
+    }
     llama_set_causal_attn(handle, !job.non_causal);
     struct restore_at_exit {
         context & self;
@@ -360,7 +365,7 @@ void context::decode(const decode_job & job) {
 
 void context::lens(const lens_job & job) {
     if (!head) {
-        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool);
+        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, nodes()[size_t(hook_point::resid_post)].back());
     }
     head->run(job);
 }

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -133,7 +134,10 @@ private:
     std::shared_ptr<model> owner;
     llama_context *        handle     = nullptr;
     ggml_threadpool *      threadpool = nullptr;
+    const hook_nodes & nodes();
+
     hook_table             hooks;
+    std::optional<hook_nodes> found_nodes; // by the first call of nodes()
     qk_norm                norm;
     bool                   poisoned   = false; // NaN was seen in what a decode returned
     std::unique_ptr<output_head> head;

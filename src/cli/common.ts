@@ -103,7 +103,7 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
   const { loadModel } = await import('../model/model.js');
   const { device, gpuLayers, threads, imageWidth, imageCache: imageCacheFolder } = args;
   const onProgress = (fraction: number) => onDoing(what, fraction);
-  return loadModel(files.model, {
+  const model = await loadModel(files.model, {
     mmproj: files.mmproj,
     device,
     gpuLayers,
@@ -113,6 +113,8 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
     signal,
     onProgress,
   });
+  for (const note of model.notes) events.onNote(note);
+  return model;
 }
 
 /** Shows a download and the loading of a model on a line of progress. */

@@ -23,7 +23,7 @@ export function differenceOfLines(a: ResultLine, b: ResultLine): string | undefi
   const fields = [...new Set([...Object.keys(a), ...Object.keys(b)])] as (keyof ResultLine)[];
   const field = fields.find((name) => {
     const [x, y] = [a[name], b[name]];
-    const tolerance = TOLERANCES[name];
+    const tolerance = Object.hasOwn(TOLERANCES, name) ? TOLERANCES[name] : undefined;
     if (tolerance === undefined || typeof x !== 'number' || typeof y !== 'number') return !isDeepStrictEqual(x, y);
     return Math.abs(x - y) > tolerance.absolute + tolerance.relative * Math.max(Math.abs(x), Math.abs(y));
   });

@@ -41,8 +41,12 @@ export interface GgufTensor {
   offset: number;
 }
 
-/** ggml type id -> [elements a block, bytes a block]; ids as in ggml.h. */
-const TENSOR_TYPES: Record<number, [number, number]> = {
+/**
+ * ggml type id -> [elements a block, bytes a block]. Kept here, as headers are read without the addon too; a test holds it to what
+ * the addon's ggml has.
+ * @internal
+ */
+export const TENSOR_TYPES: Readonly<Record<number, readonly [number, number]>> = {
   0: [1, 4], // F32
   1: [1, 2], // F16
   2: [32, 18], // Q4_0
@@ -75,6 +79,9 @@ const TENSOR_TYPES: Record<number, [number, number]> = {
   34: [256, 54], // TQ1_0
   35: [256, 66], // TQ2_0
   39: [32, 17], // MXFP4
+  40: [64, 36], // NVFP4
+  41: [128, 18], // Q1_0
+  42: [64, 18], // Q2_0
 };
 
 /** Bytes of a tensor, or undefined where its type is unknown or cannot have such rows. `shape`: the fastest axis first. */

@@ -5,6 +5,7 @@ import { hookRefusal } from '../gguf/architecture-check.js';
 import { readGgufHeader } from '../gguf/gguf.js';
 import { checkModelFile, modelParts } from '../gguf/gguf-check.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
+import { modelNotes, projectorNotes } from '../gguf/model-notes.js';
 import { resolveModel } from '../hub/resolve.js';
 import type { ImageEncoder } from '../images/encoders/encoder.js';
 import { openEncoder } from '../images/encoders/index.js';
@@ -106,6 +107,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     };
     const model = new Model(handle, identity, info, files, { ...options, threads, device }, tokenizer);
     model.hookRefusal = hookRefusal(header, info.recurrent);
+    model.notes.push(...modelNotes(header, info.slidingWindow));
     if (files.mmproj && projector) {
       const hash = await hashFiles([files.mmproj], options.signal);
       const settings = { projector, hash, device, threads };
@@ -113,6 +115,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
         throw nativeError(error, `'${files.mmproj}' cannot be used with '${files.model}'`);
       });
       model.useEncoder(encoder, hash);
+      model.notes.push(...projectorNotes(readGgufHeader(files.mmproj), projector));
     }
     return model;
   } catch (error) {
@@ -132,6 +135,9 @@ export class Model implements AsyncDisposable {
   private encoderHash: string | undefined;
   private handle: ModelHandle | undefined;
   private disposing: Promise<void> | undefined;
+
+  /** What to know of its numbers: where llama.cpp computes otherwise than the model was trained. A sentence or two each. */
+  readonly notes: string[] = [];
 
   /** Why no hook can be set on this model, if so. @internal */
   hookRefusal?: string;

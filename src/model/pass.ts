@@ -275,7 +275,11 @@ function place(intervention: Intervention, prompt: Prompt, limits: PassLimits) {
   return {
     placed: inPrompt.flatMap((position) =>
       edits.map(
-        (edit): PlacedIntervention => ({ ...edit, position, report: { ...edit.report, position, step: 0, delta: 0 } }),
+        (edit): PlacedIntervention => ({
+          ...edit,
+          position,
+          report: { ...edit.report, position, step: 0, delta: Number.NaN },
+        }),
       ),
     ),
     generated: every ? edits.map((edit): GeneratedEdit => ({ ...edit, every })) : [],
@@ -295,7 +299,8 @@ function valuesOf({ op, value }: Intervention, n: number, nEmbd: number, invalid
       throw invalid(`the value has ${numbers.length} numbers, this model's states have ${nEmbd}`);
     }
     const copy = Float32Array.from(numbers);
-    if (copy.some((x) => !Number.isFinite(x))) throw invalid('the value holds NaN or infinity');
+    if (copy.some((x) => !Number.isFinite(x)))
+      throw invalid('the value holds NaN, infinity or a number beyond float32');
     return copy;
   });
   return list.length === n ? list : Array.from({ length: n }, () => list[0] as Float32Array);
@@ -307,8 +312,9 @@ function factorsOf({ op, factor }: Intervention, n: number, invalid: Invalid): n
     return Array.from({ length: n }, () => 1);
   }
   const list = perLayer(factor, n, 'factors', invalid);
-  const bad = list.find((x) => !Number.isFinite(x) || op === 'replace' || op === 'zero');
-  if (bad !== undefined) throw invalid(`a factor of ${bad} does not belong to it`);
+  const beyond = list.find((x) => !Number.isFinite(Math.fround(x)));
+  if (beyond !== undefined) throw invalid(`a factor of ${beyond} is not a number that float32 can hold`);
+  if (op === 'replace' || op === 'zero') throw invalid(`a factor of ${list[0]} does not belong to it`);
   return list.length === n ? list : Array.from({ length: n }, () => list[0] as number);
 }
 
@@ -331,9 +337,15 @@ function everyOf(steps: Steps, invalid: Invalid): number {
 /** The result of a prepared row, once the addon has filled its buffers. */
 export function finishRow(row: PreparedRow, textOf: (token: number) => string): PassResult {
   const { prompt, states, logits, top, wantsTop } = row;
+  const interventions = row.interventions.map((i) => i.report);
+  const missed = interventions.find(({ delta }) => Number.isNaN(delta));
+  if (missed) {
+    const which = `${missed.op} at layer ${missed.layer}, position ${missed.position}`;
+    throw new XpatchError('HOOK_NOT_FIRED', `The intervention ${which} was not carried out. This is a bug of xpatch.`);
+  }
   return {
     prompt,
-    interventions: row.interventions.map((i) => i.report),
+    interventions,
     ...(states && { states }),
     ...(logits && { logits }),
     ...(wantsTop && { top: top ? topScores(top, textOf) : [] }),

@@ -5,7 +5,8 @@ import type { PositionSelection } from '../prompt/types.js';
  * A place in a decoder block where states can be read and overwritten.
  *
  * `resid_post` is the residual stream after a block: TransformerLens' `blocks.L.hook_resid_post`, llama.cpp's node
- * `l_out-L`, and transformers' `hidden_states[L + 1]` (whose last element is after the final norm, unlike here).
+ * `l_out-L`, and transformers' `hidden_states[L + 1]` (whose last element is after the final norm, unlike here). In models with a
+ * deepstack (Qwen3-VL) it holds the rows of pictures that are added behind the block, as the next block reads them.
  */
 export type HookName = 'resid_post';
 

@@ -8,6 +8,8 @@ export interface Addon {
   loadBackendLibrary(path: string): string;
   listDevices(): Device[];
   llamaVersion(): string;
+  /** What ggml can read: triples of a tensor type's number, values a block, bytes a block. */
+  tensorTypes(): Int32Array;
 
   modelLoad(
     options: NativeModelOptions,

@@ -28,7 +28,7 @@ export interface PromptTools {
  */
 export async function buildPrompt(parts: readonly PromptPart[], tools: PromptTools, source = parts): Promise<Prompt> {
   const segments: Segment[] = [];
-  const marks: Record<string, number> = {};
+  const marks = new Map<string, number>();
   let length = 0;
   let text: TextPart[] = [];
   let pending: { mark: string; before: TextPart[] }[] = [];
@@ -44,10 +44,10 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     length += segment.kind === 'tokens' ? segment.tokens.length : segment.nRows;
   };
   const place = (mark: string, position: number) => {
-    if (mark === 'last' || mark === 'all' || marks[mark] !== undefined) {
+    if (mark === 'last' || mark === 'all' || marks.has(mark)) {
       throw new XpatchError(
         'MARK_AMBIGUOUS',
-        `The mark '${mark}' ${marks[mark] === undefined ? 'is a reserved name' : 'stands twice in the prompt'}.`,
+        `The mark '${mark}' ${marks.has(mark) ? 'stands twice in the prompt' : 'is a reserved name'}.`,
       );
     }
     if (position < 0) {
@@ -56,7 +56,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
         `The mark '${mark}' stands before the first token. Put it after some text.`,
       );
     }
-    marks[mark] = position;
+    marks.set(mark, position);
   };
   const flush = () => {
     const tokens = text.length ? tools.tokenize(text) : new Int32Array(0);
@@ -105,7 +105,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     }
   }
   flush();
-  return new Prompt(segments, marks, source);
+  return new Prompt(segments, Object.fromEntries(marks), source);
 }
 
 function joined(a: Int32Array, b: Int32Array): Int32Array {

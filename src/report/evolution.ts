@@ -240,7 +240,7 @@ function curvesFigure(
     notes: [
       ...evolutionStatements(cells),
       `Softmax over ${names.map(labelOf).join(', ')} only; mean over n prompts with 95 % bootstrap bands.`,
-      ...names.flatMap((name) => DEFINITIONS[name] ?? []),
+      ...names.flatMap((name) => (Object.hasOwn(DEFINITIONS, name) ? (DEFINITIONS[name] as string) : [])),
       ...[
         ...new Set(curves.flatMap(({ without }) => without.map(({ name, reason }) => `${labelOf(name)}: ${reason}`))),
       ].map(

@@ -124,7 +124,8 @@ function assemble(
     rows: rows.map(({ label, cells }) => ({ label, cells })),
     notes: [
       ...notes,
-      SCORE_NOTES[score] ?? `Score ${score}: a function of the answer that is not part of xpatch.`,
+      (Object.hasOwn(SCORE_NOTES, score) && SCORE_NOTES[score]) ||
+        `Score ${score}: a function of the answer that is not part of xpatch.`,
       `Ranges: 95 % bootstrap intervals over items, seed${seeds.length === 1 ? '' : 's'} ${seeds.join(', ')} held fixed.`,
       ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
       countNote(rows, tasks),
@@ -152,7 +153,7 @@ function scoreOf(query: ScoredQuery, score: Score): boolean | number | undefined
     case 'likelihood':
       return query.answerRank === undefined ? undefined : query.answerRank === 0;
     default:
-      return query.own?.[score];
+      return query.own && Object.hasOwn(query.own, score) ? query.own[score] : undefined;
   }
 }
 

@@ -51,8 +51,8 @@ export async function classCurves(
     const reason =
       name === 'input' && names.includes('other') && cell.input.answer
         ? 'the token is itself an answer of the task'
-        : cell.missing[name];
-    return reason === undefined ? [] : [{ name, reason }];
+        : Object.hasOwn(cell.missing, name) && cell.missing[name];
+    return reason ? [{ name, reason }] : [];
   });
   const present = names.filter((name) => !without.some((entry) => entry.name === name));
   if (present.length < 2) {

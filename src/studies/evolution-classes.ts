@@ -78,7 +78,7 @@ export function resolveClasses(
     missing.other = 'some answer shares its first token with all others of the task';
   }
   const tokensFor = (name: string, expected: string) => {
-    if (name in missing || !names.includes(name)) return undefined;
+    if (Object.hasOwn(missing, name) || !names.includes(name)) return undefined;
     return name === 'answer' ? answersTo(expected) : name === 'other' ? others(expected) : fixed.get(name);
   };
   const collisions = (expected: string) => {

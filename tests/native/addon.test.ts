@@ -1,6 +1,7 @@
 // The addon against the interface that names it, and what it does with handles of a wrong kind.
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
+import { TENSOR_TYPES } from '../../src/gguf/gguf.js';
 import type { Addon, ContextHandle, ModelHandle, VisionHandle, WeightsHandle } from '../../src/native/addon.js';
 import { listDevices, native } from '../../src/native/index.js';
 import { fixture } from './helpers.js';
@@ -20,6 +21,13 @@ test('there is one CPU device, once, however often the backends are loaded', () 
   expect(listDevices().filter((device) => device.type === 'cpu')).toHaveLength(1);
   const names = listDevices().map((device) => device.name);
   expect(new Set(names).size).toBe(names.length);
+});
+
+test('headers are read with the tensor types that the addon has', () => {
+  const triples = addon.tensorTypes();
+  const types = Array.from({ length: triples.length / 3 }, (_, i) => Array.from(triples.subarray(3 * i, 3 * i + 3)));
+  expect(types.length).toBeGreaterThan(30);
+  expect(types).toEqual(Object.entries(TENSOR_TYPES).map(([id, layout]) => [Number(id), ...layout]));
 });
 
 const loadOptions = { path: fixture('llama.gguf'), device: 'cpu', gpuLayers: 0, useMmap: true };

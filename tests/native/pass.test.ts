@@ -400,10 +400,79 @@ describe('what is refused', () => {
       { ...at, op: 'scale', factor: 1000 },
     ];
     for (const wanted of [{ topK: 1 }, { logits: 'last' }, { capture: { layers: 'all', positions: [3] } }] as const) {
-      await expectError(() => context.pass([{ prompt, interventions, ...wanted }]), 'NOT_FINITE', /NaN or infinity/);
+      await expectError(() => context.pass([{ prompt, interventions, ...wanted }]), 'NOT_FINITE', /outside the range/);
     }
-    await expectError(() => context.generate([{ prompt, interventions }]), 'NOT_FINITE', /NaN or infinity/);
+    await expectError(() => context.generate([{ prompt, interventions }]), 'NOT_FINITE', /outside the range/);
     const [after] = await context.pass([{ prompt, logits: 'last' }]);
     expect(after).toEqual(before);
   });
+
+  // The last two are finite: their squares are not, and a norm would make zeros of them.
+  test.each([
+    ['add', { op: 'add', value: new Float32Array(64).fill(1), factor: 3e38 }],
+    ['add of 1e30', { op: 'add', value: new Float32Array(64).fill(1), factor: 1e30 }],
+    ['scale', { op: 'scale', factor: -3e38 }],
+    ['replace', { op: 'replace', value: new Float32Array(64).fill(1e25) }],
+  ] as const)(
+    '%s beyond the range is an error at every layer and position, also when nothing is returned',
+    async (_, edit) => {
+      const [before] = await context.pass([{ prompt, logits: 'all' }]);
+      for (const layer of [0, 1, 2]) {
+        for (const positions of [0, 3, 'last'] as const) {
+          const interventions = [{ hook: 'resid_post', layers: layer, positions, ...edit }] as const;
+          await expectError(
+            () => context.pass([{ prompt, interventions }]),
+            'NOT_FINITE',
+            new RegExp(`layer ${layer} `),
+          );
+          await expectError(() => context.pass([{ prompt, interventions }], { keep: true }), 'NOT_FINITE', /range/);
+          await expectError(
+            () => context.generate([{ prompt, interventions }], { maxTokens: 1 }),
+            'NOT_FINITE',
+            /range/,
+          );
+        }
+      }
+      const [after] = await context.pass([{ prompt, logits: 'all' }]);
+      expect(after).toEqual(before);
+    },
+  );
+
+  test('a large state that the model can compute with is none', async () => {
+    const interventions = [patch(0, 3, new Float32Array(64).fill(1e15))];
+    const [result] = await context.pass([{ prompt, interventions, topK: 1 }]);
+    expect(result?.interventions[0]?.delta).toBeCloseTo(8e15, -10);
+  });
+
+  test.each(['constructor', '__proto__', 'toString', 'hasOwnProperty', ''])(
+    'a place, hook or operation named %p',
+    async (name) => {
+      const edit = { hook: 'resid_post', layers: 0, positions: 3, op: 'zero' } as const;
+      const run = (changed: object) =>
+        context.pass([{ prompt, interventions: [{ ...edit, ...changed } as Intervention] }]);
+      await expectError(() => run({ positions: name }), 'POSITION_OUT_OF_RANGE', /no mark/);
+      await expectError(() => run({ positions: [name] }), 'POSITION_OUT_OF_RANGE', /no mark/);
+      await expectError(() => run({ op: name }), 'INTERVENTION_INVALID', /operation must be/);
+      await expectError(() => run({ hook: name }), 'HOOK_UNSUPPORTED', /no hook/);
+      await expectError(
+        () => context.pass([{ prompt, capture: { layers: 'all', positions: [name] } }]),
+        'POSITION_OUT_OF_RANGE',
+        /no mark/,
+      );
+      const marked = await model.prompt([{ tokens: [1, 2, 3] }, { mark: name }, { tokens: [4] }]);
+      const [result] = await context.pass([{ prompt: marked, interventions: [{ ...edit, positions: name }] }]);
+      expect(result?.interventions).toMatchObject([{ position: 2 }]);
+      expect(result?.interventions[0]?.delta).toBeGreaterThan(0);
+    },
+  );
+
+  test.each([1e39, -1e300, Number.NaN, Number.POSITIVE_INFINITY])(
+    'a factor of %d, which float32 has no room for',
+    async (factor) => {
+      for (const edit of [{ op: 'scale' }, { op: 'add', value }] as const) {
+        const interventions = [{ hook: 'resid_post', layers: 0, positions: 3, factor, ...edit }] as const;
+        await expectError(() => context.pass([{ prompt, interventions }]), 'INTERVENTION_INVALID', /float32/);
+      }
+    },
+  );
 });

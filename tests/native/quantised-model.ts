@@ -15,6 +15,9 @@ interface Quantisation {
   fill(block: Buffer, random: Random, deviation: number): number[];
 }
 
+/** Twice what three bits mean. */
+const E2M1 = [0, 1, 2, 3, 4, 6, 8, 12];
+
 const half = new Uint16Array(1);
 /** A half of a small positive power of two times 1 to 2: sign 0, exponent, ten bits. */
 function writeHalf(block: Buffer, at: number, value: number): number {
@@ -26,7 +29,7 @@ function writeHalf(block: Buffer, at: number, value: number): number {
 }
 
 /** Layouts as in ggml's quants: Q8_0 is a step and 32 signed bytes; Q4_K eight groups of 32 nibbles, each with a six-bit scale and minimum. */
-export const QUANTISATIONS: Record<'q8_0' | 'q4_k', Quantisation> = {
+export const QUANTISATIONS: Record<'q8_0' | 'q4_k' | 'nvfp4' | 'q1_0' | 'q2_0', Quantisation> = {
   q8_0: {
     code: 8,
     blockValues: 32,
@@ -61,6 +64,53 @@ export const QUANTISATIONS: Record<'q8_0' | 'q4_k', Quantisation> = {
         }
       }
       return values;
+    },
+  },
+  // Four scales without sign (four bits exponent, three fraction, halved) and 64 numbers of four bits.
+  nvfp4: {
+    code: 40,
+    blockValues: 64,
+    blockBytes: 36,
+    fill(block, random, deviation) {
+      for (let i = 4; i < 36; i++) block[i] = Math.floor(random.uniform() * 256);
+      const values: number[] = [];
+      for (let group = 0; group < 4; group++) {
+        const wanted = (2 * deviation * (0.8 + 0.4 * random.uniform())) / 5.85;
+        const exponent = Math.max(-6, Math.floor(Math.log2(wanted)));
+        const fraction = Math.min(7, Math.max(0, Math.round((wanted / 2 ** exponent - 1) * 8)));
+        block[group] = ((exponent + 7) << 3) | fraction;
+        const scale = (2 ** exponent * (1 + fraction / 8)) / 2;
+        const meaning = (q: number) => scale * (q & 8 ? -1 : 1) * (E2M1[q & 7] as number);
+        const bytes = block.subarray(4 + 8 * group, 12 + 8 * group);
+        values.push(
+          ...Array.from(bytes, (byte) => meaning(byte & 15)),
+          ...Array.from(bytes, (byte) => meaning(byte >> 4)),
+        );
+      }
+      return values;
+    },
+  },
+  q1_0: {
+    code: 41,
+    blockValues: 128,
+    blockBytes: 18,
+    fill(block, random, deviation) {
+      for (let i = 2; i < 18; i++) block[i] = Math.floor(random.uniform() * 256);
+      const scale = writeHalf(block, 0, deviation * (0.8 + 0.4 * random.uniform()));
+      return Array.from({ length: 128 }, (_, i) => (((block[2 + (i >> 3)] as number) >> (i & 7)) & 1 ? scale : -scale));
+    },
+  },
+  q2_0: {
+    code: 42,
+    blockValues: 64,
+    blockBytes: 18,
+    fill(block, random, deviation) {
+      for (let i = 2; i < 18; i++) block[i] = Math.floor(random.uniform() * 256);
+      const scale = writeHalf(block, 0, (deviation * (0.8 + 0.4 * random.uniform())) / 1.22);
+      return Array.from(
+        { length: 64 },
+        (_, i) => scale * ((((block[2 + (i >> 2)] as number) >> (2 * (i & 3))) & 3) - 1),
+      );
     },
   },
 };

@@ -13,7 +13,7 @@ import { writeTwins } from './quantised-model.js';
 
 const folder = await temporaryFolder();
 
-describe.each(['q8_0', 'q4_k'] as const)('%s', (kind) => {
+describe.each(['q8_0', 'q4_k', 'nvfp4', 'q1_0', 'q2_0'] as const)('%s', (kind) => {
   const models: Model[] = [];
   const contexts: Context[] = [];
   let prompt: Prompt;

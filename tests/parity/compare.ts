@@ -28,7 +28,7 @@ const CLOSE = { cosine: 0.9999, magnitude: 0.01, nmse: 1e-5 };
  * GELU comes from a table of 16-bit values on the CPU, in decoders that have it and in the picture encoders of mtmd, which convolve in
  * 16 bits too. What a picture brings along is larger than what the decoder adds.
  */
-const GELU = ['gemma2', 'gpt-neox'];
+const GELU = ['gemma2', 'gemma4', 'gpt-neox'];
 const OWN_ENCODERS = ['idefics2', 'mantis-fuyu'];
 const exact = ({ name, mmproj }: Family): Bounds => {
   const absolute = mmproj && !OWN_ENCODERS.includes(name) ? 0.05 : GELU.includes(name) ? 5e-3 : 2e-3;

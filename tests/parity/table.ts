@@ -14,7 +14,10 @@ const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
     'gemma-3-4b, -12b, -27b',
     'rows of a picture see each other; `--n-ubatch` at least the rows of one',
   ],
+  gemma4: ['Gemma 4, dense', 'gemma-4-31B', 'output rows selected behind the last block, as in gpt-oss and Hy3'],
   'gpt-neox': ['GPT-NeoX', 'Pythia, GPT-NeoX-20B'],
+  'gpt-oss': ['gpt-oss', 'gpt-oss-20b, -120b'],
+  'hy-v3': ['Hunyuan 3', 'Hy3'],
   idefics2: ['Idefics2', 'Idefics2-8B', 'own encoder; `xpatch models convert`'],
   internvl: ['InternVL', 'InternVL 2.5 and 3, up to 8B', 'class token corrected at build time; tiles of 448 pixels'],
   llama: ['Llama', 'Llama 1 to 3, Vicuna, SmolLM2, TinyLlama'],
@@ -23,7 +26,7 @@ const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
   'mantis-fuyu': ['Mantis-Fuyu', 'Mantis-8B-Fuyu', 'own encoder; `xpatch models convert`'],
   mistral: ['Mistral', 'Mistral-7B', 'no sliding window: exact up to 4096 tokens with v0.1'],
   persimmon: ['Persimmon', 'Persimmon-8B', 'q/k norm in the eval callback; `xpatch models convert`'],
-  phi3: ['Phi-3', 'Phi-3-mini, -medium'],
+  phi3: ['Phi-3', 'Phi-3-mini, -medium', 'no sliding window: exact up to 2047 tokens with Phi-3-mini-4k'],
   pixtral: [
     'Pixtral',
     'Pixtral-12B',
@@ -37,6 +40,7 @@ const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
   ],
   'qwen2.5-vl': ['Qwen2.5-VL', 'Qwen2.5-VL-3B, -7B', '`zero` as above'],
   qwen3: ['Qwen3', 'Qwen3, dense'],
+  'qwen3-vl': ['Qwen3-VL', 'Qwen3-VL, dense', 'a state is what the next block reads: with the rows of the deepstack'],
   smolvlm: ['SmolVLM (Idefics3)', 'SmolVLM, SmolVLM2, Idefics3-8B', 'tiles and the whole picture reduced'],
 };
 
@@ -124,6 +128,25 @@ ${[...head('family', 'architecture', 'models', 'verified', exact.name, fast.name
 
 Weights are of the tiny models; a real one is checked with \`xpatch verify-model\` (below). An architecture that is not in this table
 may run: its hooks are checked when they are set, its numbers are not known to be right.
+
+## Where llama.cpp computes otherwise
+
+What a loaded model is concerned by stands in \`model.notes\`, and the command line says it once on stderr (not with \`--quiet\`).
+
+- **Sliding windows.** llama.cpp v0.4.0 leaves Phi-3's off, and a Mistral converted as a Llama has none. Prompts within the window
+  (Phi-3-mini-4k: 2047 tokens) are exact; in longer ones tokens see further back than in training. A file that names no window, such
+  as a Mistral's, gets no note.
+- **Quantised weights.** ggml has other arithmetic for one row than for many, so that a row's state depends on which rows are
+  computed with it: 1 - cosine up to 5e-4 was seen. Compare small effects on F16 or F32 files.
+- **LLaVA-1.6.** mtmd cuts its pictures into tiles but leaves out the rows for line breaks and does not crop the padding, so that the
+  model reads other rows than in training. LLaVA-1.5 is not concerned.
+
+Qwen3-VL and Granite 4 Vision have a deepstack: their encoder gives further rows for each picture, which are added between one block and
+the next. \`resid_post\` is what the next block reads, these rows included; transformers' \`hidden_states\` has the same at the first
+layers only with them added.
+
+The lens runs llama.cpp's own graph behind the last block. Of the 78 tiny random models that llama.cpp's test generator makes and whose
+states can be hooked, it reads all 78; in each the last block's states give the very logits of the pass.
 
 ## What is refused
 

@@ -1,11 +1,19 @@
 """The text-only families. Sizes keep each GGUF near 400 KB; ff differs from n_embd, and key/value heads from heads."""
 
+import json
+
 import torch
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    HYV3Config,
+    HYV3ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -87,6 +95,59 @@ def qwen3():
     return randomise(Qwen3ForCausalLM(config), seed=17, embedding_std=0.3)
 
 
+# The three whose graphs select the rows with outputs behind their last block. Experts are few and small: one weight holds all
+# of them, hence its gain.
+
+
+def gpt_oss():
+    config = GptOssConfig(
+        **{**COMMON, 'num_hidden_layers': 4, 'intermediate_size': 32},
+        **GQA,
+        head_dim=16,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=8,
+        layer_types=['sliding_attention', 'full_attention'] * 2,
+        rms_norm_eps=1e-5,
+        rope_parameters={'rope_type': 'default', 'rope_theta': 150000.0},
+        tie_word_embeddings=False,
+    )
+    return randomise(GptOssForCausalLM(config), seed=18, gains={'experts': 12.0})
+
+
+def gemma4():
+    # The dense ones, without keys and values shared by layers and without an embedding a layer.
+    config = Gemma4TextConfig(
+        **{**COMMON, 'num_hidden_layers': 4, 'hidden_size': 48},
+        **GQA,
+        head_dim=16,
+        global_head_dim=32,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        hidden_size_per_layer_input=0,
+        vocab_size_per_layer_input=288,
+        sliding_window=8,
+        layer_types=['sliding_attention', 'full_attention'] * 2,
+        final_logit_softcapping=6.0,
+        rms_norm_eps=1e-6,
+    )
+    return randomise(Gemma4ForCausalLM(config), seed=19, embedding_std=0.5)
+
+
+def hy_v3():
+    config = HYV3Config(
+        **COMMON,
+        **GQA,
+        head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+    )
+    return randomise(HYV3ForCausalLM(config), seed=20, gains={'experts': 8.0})
+
+
 # name: (model maker, path to the decoder layers, pre-tokenizer of the GGUF or None for no tokenizer at all)
 FAMILIES = {
     'llama': (llama, 'model.layers', 'gpt-2'),
@@ -96,9 +157,12 @@ FAMILIES = {
     'phi3': (phi3, 'model.layers', None),
     'mistral': (mistral, 'model.layers', None),
     'qwen3': (qwen3, 'model.layers', None),
+    'gpt-oss': (gpt_oss, 'model.layers', None),
+    'gemma4': (gemma4, 'model.layers', None),
+    'hy-v3': (hy_v3, 'model.layers', None),
 }
 # llama.cpp's name of the architecture, where it is another one.
-ARCHITECTURES = {'gpt-neox': 'gptneox', 'mistral': 'llama'}
+ARCHITECTURES = {'gpt-neox': 'gptneox', 'mistral': 'llama', 'hy-v3': 'hy_v3'}
 # What the converter reads from a configuration of transformers 4 and does not find in one of transformers 5.
 RENAMED = {'gpt-neox': {'rotary_pct': 0.25}}
 TEXTS = ['Q:Sweden\nA:', 'The capital city of the country:', ' two  spaces, 3.14 and "åäö" 🙂\n\n']
@@ -110,6 +174,9 @@ def make(name, checkpoint, out, convert):
     model = build()
     model.save_pretrained(checkpoint)
     texts = []
+    if name == 'gemma4':  # the converter counts its tokens there
+        vocab = {str(i): i for i in range(COMMON['vocab_size'])}
+        (checkpoint / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': vocab}, 'added_tokens': []}))
     if pre_tokenizer is not None:
         tokenizer = save_tokenizer(checkpoint, COMMON['vocab_size'], ['<s>', '</s>'], add_bos=True)
         texts = [{'text': t, 'tokens': [0, *tokenizer.encode(t, add_special_tokens=False)]} for t in TEXTS]

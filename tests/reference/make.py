@@ -26,6 +26,7 @@ import llava
 import pictures
 import pixtral
 import qwen2_vl
+import qwen3_vl
 import smolvlm
 
 OUT = Path(__file__).resolve().parent.parent / 'fixtures' / 'models'
@@ -63,7 +64,7 @@ def main():
     transformers.logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True)
     OUT.mkdir(parents=True, exist_ok=True)
-    makers = {name: module for module in (decoders, llava, qwen2_vl, gemma3, pixtral, smolvlm, internvl, idefics2, fuyu) for name in module.FAMILIES}
+    makers = {name: module for module in (decoders, llava, qwen2_vl, qwen3_vl, gemma3, pixtral, smolvlm, internvl, idefics2, fuyu) for name in module.FAMILIES}
     unknown = set(args.only or ()) - set(makers)
     if unknown:
         raise SystemExit(f'unknown families {sorted(unknown)}; there are {sorted(makers)}')

@@ -84,8 +84,11 @@ def qwen2_5_vl():
 
 
 def patches(file):
+    return patches_of(load_pixels(file, MEAN, STD))
+
+
+def patches_of(pixels):
     """[patches, 3 * 2 * patch * patch] and the grid (t, h, w): merged patches stay together, a picture is two equal frames."""
-    pixels = load_pixels(file, MEAN, STD)
     height, width = (side // PATCH_SIZE for side in pixels.shape[1:])
     grid = pixels.reshape(3, height // MERGE, MERGE, PATCH_SIZE, width // MERGE, MERGE, PATCH_SIZE)
     flat = grid.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1)

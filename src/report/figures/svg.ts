@@ -26,7 +26,7 @@ export type ColourName = keyof typeof COLOURS | `series-${number}` | `#${string}
 /** A colour as the mode writes it; series repeat after the eighth, and a literal stays what it is. */
 export function colour(mode: TextMode, name: ColourName): string {
   if (name.startsWith('#')) return name;
-  if (name in COLOURS) return paint(mode, name, COLOURS[name as keyof typeof COLOURS]);
+  if (Object.hasOwn(COLOURS, name)) return paint(mode, name, COLOURS[name as keyof typeof COLOURS]);
   const index = Number(name.slice('series-'.length)) % SERIES.length;
   return paint(mode, `series-${index}`, SERIES[index] as string);
 }

@@ -174,7 +174,11 @@ export async function listRunFiles({ path }: RunEntry): Promise<string[]> {
 function isReadable(name: string): boolean {
   if (name === 'report.html' || name === 'manifest.json') return true;
   // A colon would name an alternate stream on Windows.
-  return /^(figures|tables)\/[^./\\:\0][^/\\:\0]*$/.test(name) && !/\.html?$/i.test(name) && extname(name) in TYPES;
+  return (
+    /^(figures|tables)\/[^./\\:\0][^/\\:\0]*$/.test(name) &&
+    !/\.html?$/i.test(name) &&
+    Object.hasOwn(TYPES, extname(name))
+  );
 }
 
 /** @throws {XpatchError} FILE_NOT_FOUND, RUN_INVALID when it is longer than `maxBytes` */
