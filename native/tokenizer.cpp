@@ -8,6 +8,13 @@
 #include <cstdio>
 #include <queue>
 
+// std::regex takes that much of the stack for each character of a match (measured: up to 400 bytes, by any pre-tokenizer).
+static constexpr size_t STACK_PER_CHARACTER = 1024;
+static constexpr size_t STACK_BASE = 1 << 20;
+static constexpr size_t SHALLOW = 500;       // any thread has room for these
+static constexpr size_t MOST_DIGITS = 3000;  // looked ahead over at every digit
+static constexpr size_t DEEPEST = 2'000'000; // 2 GB of addresses, of which only what is needed becomes memory
+
 static constexpr int CONTROL = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
 
 // llama.cpp makes plain tokens of some control tokens of gpt-oss, so that answers show them.
@@ -33,6 +40,9 @@ tokenizer::tokenizer(const llama_model * model)
     char value[8] = "";
     space_prefix = llama_model_meta_val_str(model, "tokenizer.ggml.add_space_prefix", value, sizeof(value)) < 0 ||
         std::string_view(value) == "true";
+    char pre[16] = "";
+    llama_model_meta_val_str(model, "tokenizer.ggml.pre", pre, sizeof(pre));
+    counts_digits = std::string_view(pre) == "superbpe";
 }
 
 std::vector<int32_t> tokenizer::control_tokens() const {
@@ -57,6 +67,39 @@ std::vector<int32_t> tokenizer::plain(std::string_view text, bool parse_special)
     return tokens;
 }
 
+// An upper bound of the characters that an expression of a pre-tokenizer takes in at once: none goes on behind a line break
+// but for blanks.
+static size_t longest_match(const std::string & text) {
+    size_t longest = 0, length = 0, blanks = 0;
+    bool   broken  = false; // a line break among the blanks in front
+    for (const char c : text) {
+        if ((c & 0xC0) == 0x80) {
+            continue;
+        }
+        if (std::isspace(static_cast<unsigned char>(c))) {
+            ++blanks;
+            broken = broken || c == '\n' || c == '\r';
+        } else if (broken) {
+            length = blanks;
+            blanks = 0;
+            broken = false;
+        } else {
+            blanks = 0;
+        }
+        longest = std::max(longest, ++length);
+    }
+    return longest;
+}
+
+static size_t longest_digits(const std::string & text) {
+    size_t longest = 0, length = 0;
+    for (const char c : text) {
+        length  = c >= '0' && c <= '9' ? length + 1 : 0;
+        longest = std::max(longest, length);
+    }
+    return longest;
+}
+
 std::vector<int32_t> tokenizer::tokenize(const std::vector<std::string> & parts) const {
     if (type == LLAMA_VOCAB_TYPE_NONE) {
         throw coded_error("TOKEN_INVALID", "this model has no tokenizer; give the prompt as token ids");
@@ -69,7 +112,21 @@ std::vector<int32_t> tokenizer::tokenize(const std::vector<std::string> & parts)
         }
         text += parts[i];
     }
-    return masked(text, literals);
+    const size_t depth = longest_match(text);
+    if (depth <= SHALLOW) {
+        return masked(text, literals);
+    }
+    if (depth > DEEPEST) {
+        throw coded_error("INVALID_ARGUMENT", "a line of the text has " + std::to_string(depth) + " characters, and at most " +
+            std::to_string(DEEPEST) + " can be tokenised: break it up");
+    }
+    if (counts_digits && longest_digits(text) > MOST_DIGITS) {
+        throw coded_error("INVALID_ARGUMENT", "the text has a number of more than " + std::to_string(MOST_DIGITS) +
+            " digits, for which this model's tokenizer takes minutes: break it up");
+    }
+    std::vector<int32_t> tokens;
+    run_on_deep_stack(STACK_BASE + depth * STACK_PER_CHARACTER, [&] { tokens = masked(text, literals); });
+    return tokens;
 }
 
 static bool overlaps(const auto & literals, size_t from, size_t to) {
@@ -77,25 +134,34 @@ static bool overlaps(const auto & literals, size_t from, size_t to) {
     return next != literals.end() && next->from < to;
 }
 
-std::vector<int32_t> tokenizer::masked(const std::string & text, const std::vector<range> & literals) const {
-    const bool hides = std::any_of(specials.begin(), specials.end(), [&](const special & s) {
-        return s.control && !s.text.empty() && std::any_of(literals.begin(), literals.end(), [&](const range & literal) {
-            const size_t reach = s.text.size() - 1;
-            const size_t from  = literal.from - std::min(literal.from, reach);
-            return std::string_view(text).substr(from, literal.to + reach - from).find(s.text) != std::string::npos;
-        });
+bool tokenizer::holds_control(std::string_view text) const {
+    return std::any_of(specials.begin(), specials.end(), [&](const special & s) {
+        return s.control && !s.text.empty() && text.find(s.text) != std::string::npos;
     });
-    if (!hides) {
+}
+
+std::vector<int32_t> tokenizer::masked(const std::string & text, const std::vector<range> & literals) const {
+    const size_t reach = specials.empty() ? 0 : specials.front().text.size();
+    const bool   hides = std::any_of(literals.begin(), literals.end(), [&](const range & literal) {
+        const size_t from = literal.from - std::min(literal.from, reach);
+        return holds_control(std::string_view(text).substr(from, literal.to + reach - from));
+    });
+    // llama.cpp's own way takes time with the square of the special tokens in a text.
+    if (!hides && text.size() < 10'000) {
         return plain(text, true);
     }
     std::vector<int32_t> tokens;
     for (const auto & [at, token] : partition(text, literals)) {
+        const auto piece = std::string_view(text).substr(at.from, at.to - at.from);
         if (token >= 0) {
             tokens.push_back(token);
+        } else if (!holds_control(piece)) {
+            const auto found = plain(piece, false);
+            tokens.insert(tokens.end(), found.begin(), found.end());
         } else if (type == LLAMA_VOCAB_TYPE_SPM) {
-            spell_spm(std::string_view(text).substr(at.from, at.to - at.from), tokens);
+            spell_spm(piece, tokens);
         } else {
-            spell(std::string_view(text).substr(at.from, at.to - at.from), tokens);
+            spell(piece, tokens);
         }
     }
     return tokens;

@@ -36,12 +36,14 @@ private:
     std::vector<int32_t>  masked(const std::string & text, const std::vector<range> & literals) const;
     std::vector<fragment> partition(const std::string & text, const std::vector<range> & literals) const;
     bool                  is_control(int32_t token) const;
+    bool                  holds_control(std::string_view text) const;
     void spell(std::string_view text, std::vector<int32_t> & output) const;
     void spell_spm(std::string_view text, std::vector<int32_t> & output) const;
 
     const llama_vocab *   vocab;
     enum llama_vocab_type type;
-    bool                  space_prefix; // SentencePiece only
+    bool                  space_prefix  = false; // SentencePiece only
+    bool                  counts_digits = false; // an expression that takes time with the square of a number's digits
     std::vector<special>  specials;     // in the order in which llama.cpp looks for them
     // SentencePiece only, made when first needed: tokens by their text, without control tokens.
     mutable std::unordered_map<std::string, int32_t> pieces;

@@ -105,7 +105,8 @@ export class ChatSession {
       if (this.patch) edits.push({ ...this.patch, positions: prompt.length - 1 });
 
       const { maxTokens = 1024, seed = 1, temperature, sampleFrom, topP, stop } = this.options;
-      const room = this.context.options.nCtx - prompt.length;
+      const { maxPositions = Number.POSITIVE_INFINITY } = this.context.model.info;
+      const room = Math.min(this.context.options.nCtx, maxPositions) - prompt.length;
       if (room < 1) throw this.overflow(prompt);
       const [generation] = await this.context.generate([{ prompt, interventions: edits }], {
         maxTokens: Math.min(maxTokens, room),

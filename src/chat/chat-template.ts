@@ -117,7 +117,7 @@ export class ChatTemplate {
     const parts: PromptPart[] = [{ tokens: [] }]; // so that nothing is added in front
     for (const [i, piece] of text.split(PICTURE).entries()) {
       if (i > 0) parts.push(pictures[i - 1] as PromptPart);
-      parts.push(...this.pieces(piece));
+      for (const part of this.pieces(piece)) parts.push(part);
     }
     return parts;
   }

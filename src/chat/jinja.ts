@@ -98,6 +98,9 @@ function start(): Thread {
     eval: true,
     workerData: { port: port2, state, jinja, longest: LONGEST_TEXT },
     transferList: [port2],
+    // What node itself was started with may be meant for another script: `-e`, `--input-type`, `--import`.
+    execArgv: [],
+    env: Object.fromEntries(Object.entries(process.env).filter(([name]) => name !== 'NODE_OPTIONS')),
     resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB, maxYoungGenerationSizeMb: 16 },
   });
   worker.on('error', () => {}); // out of memory: noticed by the missing answer

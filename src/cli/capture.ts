@@ -11,7 +11,7 @@ import {
 } from './common.js';
 import { parseLayers, parsePositions, textOption } from './options.js';
 import { requireWritable } from './output-file.js';
-import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 
 interface CaptureArguments extends ModelArguments, OutputArguments, PromptArguments {
   layers: string;
@@ -44,10 +44,11 @@ export const capture = defineCommand<CaptureArguments>({
     const layers = parseLayers(args.layers);
     const positions = parsePositions(args.positions);
     await requireWritable(args.output, [args.model, args.mmproj, ...(args.image ?? [])]);
-    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
-      progress.update('reading the prompt');
-      const row = { prompt: parts, capture: { hook: args.hook, layers, positions } };
-      const { prompt, states } = await context.run(row, { signal, onProgress: track('decoding') });
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal, progress, track } = session;
+      const prompt = await readPrompt(session, args, parts);
+      const row = { prompt, capture: { hook: args.hook, layers, positions } };
+      const { states } = await context.run(row, { signal, onProgress: track('decoding') });
       requireNotAborted(signal);
       progress.update('writing');
       await states.save(args.output);

@@ -1,8 +1,27 @@
 import { createInterface, type Interface } from 'node:readline';
+import { Transform } from 'node:stream';
+import { StringDecoder } from 'node:string_decoder';
 import type { Terminal } from './terminal.js';
 
 const PROMPT = '> ';
 const MORE = '. ';
+
+// Newer versions of Node.js end a line at Unicode's separators of lines and paragraphs too. Here they are parts of a message:
+// noncharacters, which no text holds, take them past the reader.
+const SEPARATORS = '\u2028\u2029';
+const HIDDEN = '\uFDD5\uFDD6';
+
+function hideSeparators(): Transform {
+  const decoder = new StringDecoder('utf8');
+  const hide = (text: string) => text.replace(/[\u2028\u2029]/g, (c) => HIDDEN[SEPARATORS.indexOf(c)] as string);
+  return new Transform({
+    transform: (chunk, _, done) => done(null, hide(decoder.write(chunk))),
+    flush: (done) => done(null, hide(decoder.end())),
+  });
+}
+
+const showSeparators = (text: string): string =>
+  text.replace(/[\uFDD5\uFDD6]/g, (c) => SEPARATORS[HIDDEN.indexOf(c)] as string);
 
 /**
  * What is typed, or comes through a pipe: one message a line, a `\` at the end of a line takes the next one in.
@@ -24,8 +43,14 @@ export class ChatInput {
   ) {
     const { stdin: input, stdout } = terminal.io;
     const output = typed ? stdout : undefined;
-    this.reader = createInterface({ input, output, terminal: typed, removeHistoryDuplicates: true });
-    this.reader.on('line', (line) => {
+    this.reader = createInterface({
+      input: typed ? input : input.pipe(hideSeparators()),
+      output,
+      terminal: typed,
+      removeHistoryDuplicates: true,
+    });
+    this.reader.on('line', (read) => {
+      const line = showSeparators(read);
       this.warned = false;
       if (this.waiting) this.take(line);
       else this.lines.push(line);
@@ -60,6 +85,9 @@ export class ChatInput {
 
   close(): void {
     this.reader.close();
+    if (this.typed) return;
+    this.terminal.io.stdin.unpipe();
+    this.terminal.io.stdin.pause();
   }
 
   private line(prompt: string): Promise<string | undefined> {

@@ -16,7 +16,7 @@ import {
 } from './common.js';
 import { usageError } from './errors.js';
 import { parseLayers, parsePositions, repeatedOption, textOption, unescapeText, wholeOption } from './options.js';
-import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 import { type ReportArguments, reportOptions, startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 
@@ -69,8 +69,7 @@ export const lens = defineCommand<LensArguments>({
       const read = [...new Set([...resolveLayers(layers, model.info.nLayers), last])];
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
       const tracked = [...new Set((args.track ?? []).map((text) => oneToken(model, text, args.escape)))];
-      progress.update('reading the prompt');
-      const prompt = await model.prompt(parts, { signal });
+      const prompt = await readPrompt(session, args, parts);
       prompt.positions(positions); // a wrong one is found before a folder is made
       const record = prompt.record();
       await using run = await startRun(session, args, {

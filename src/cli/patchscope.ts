@@ -16,7 +16,7 @@ import {
 } from './common.js';
 import { usageError } from './errors.js';
 import { parseLayers, parsePosition, textOption, unescapeText, wholeOption } from './options.js';
-import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 interface PatchscopeArguments extends ModelArguments, OutputArguments, PromptArguments {
@@ -99,9 +99,9 @@ export const patchscope = defineCommand<PatchscopeArguments>({
       progress.done();
       report(args, session, source, result, prompt.record());
     };
-    const fromPrompt = async ({ model, context, signal, progress }: Session): Promise<Source> => {
-      progress.update('reading the prompt');
-      const prompt: Prompt = await model.prompt(parts as PromptPart[], { signal });
+    const fromPrompt = async (session: Session): Promise<Source> => {
+      const { model, context, signal } = session;
+      const prompt: Prompt = await readPrompt(session, args, parts as PromptPart[]);
       const position = prompt.position(parsePosition(args.position ?? 'last'));
       const [result] = await context.pass([{ prompt, capture: { layers, positions: [position] } }], { signal });
       return {

@@ -1,5 +1,7 @@
 import type { Argv } from 'yargs';
+import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
+import type { Session } from './common.js';
 import { usageError } from './errors.js';
 import { parseTokens, repeatedOption, textOption, unescapeText } from './options.js';
 
@@ -8,6 +10,8 @@ export interface PromptArguments {
   tokens?: string;
   image?: string[];
   escape: boolean;
+  literal?: boolean;
+  bos: boolean;
 }
 
 const IMAGE = '<image>';
@@ -22,7 +26,17 @@ export function promptOptions<T>(yargs: Argv<T>): Argv<T & PromptArguments> {
       default: true,
       describe: 'Read \\n, \\t, \\r and \\\\ in texts as escapes; --no-escape leaves them',
     })
-    .group(['prompt', 'tokens', 'image', 'escape'], 'Prompt:') as Argv<T & PromptArguments>;
+    .option('literal', {
+      type: 'boolean',
+      default: false,
+      describe: `Take control tokens in --prompt, such as <s>, as text; without --image ${IMAGE} too`,
+    })
+    .option('bos', {
+      type: 'boolean',
+      default: true,
+      describe: 'Begin with BOS where the tokenizer does; --no-bos leaves it out',
+    })
+    .group(['prompt', 'tokens', 'image', 'escape', 'literal', 'bos'], 'Prompt:') as Argv<T & PromptArguments>;
 }
 
 /** The parts of the prompt that the arguments describe. */
@@ -34,12 +48,30 @@ export function promptParts(args: PromptArguments): PromptPart[] {
   if (tokens !== undefined) {
     if (images.length > 0)
       throw usageError(`--image needs --prompt, where ${IMAGE} marks its place; --tokens has none.`);
+    if (args.literal) throw usageError('--literal belongs to --prompt: token ids are what they are.');
     return [{ tokens: parseTokens(tokens) }];
   }
-  const texts = (args.escape ? unescapeText(prompt as string) : (prompt as string)).split(IMAGE);
+  const whole = args.escape ? unescapeText(prompt as string) : (prompt as string);
+  const texts = args.literal && images.length === 0 ? [whole] : whole.split(IMAGE);
   if (texts.length - 1 !== images.length) {
     const problem = `The prompt has ${texts.length - 1} ${IMAGE} and ${images.length} --image were given`;
     throw usageError(`${problem}. Give one picture for each mark, in their order.`);
   }
-  return texts.flatMap((text, i) => (i === 0 ? [text] : [{ image: images[i - 1] as string }, text]));
+  return texts.flatMap((text, i) => {
+    const part = args.literal ? { literal: text } : text;
+    return i === 0 ? [part] : [{ image: images[i - 1] as string }, part];
+  });
+}
+
+/** The prompt of these parts, with notes of what may not have been meant. */
+export async function readPrompt(
+  { model, signal, progress }: Session,
+  args: PromptArguments,
+  parts: readonly PromptPart[],
+): Promise<Prompt> {
+  progress.update('reading the prompt');
+  const prompt = await model.prompt(parts, { signal, bos: args.bos });
+  const { promptNotes } = await import('../model/prompt-notes.js');
+  for (const note of promptNotes(model, parts, prompt)) progress.note(note);
+  return prompt;
 }

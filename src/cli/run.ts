@@ -10,7 +10,7 @@ import { usageError } from './errors.js';
 import { parsePosition, repeatedOption, single, textOption, unescapeText, wholeOption } from './options.js';
 import { requireWritable } from './output-file.js';
 import { patchOptions } from './patch-options.js';
-import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 interface RunArguments extends PromptArguments, Omit<ChatArguments, 'image' | 'escape'> {
@@ -94,11 +94,11 @@ export const run = defineCommand<RunArguments>({
       steps: args.everyStep ? 'all' : 'prompt',
     });
 
-    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal, progress, track } = session;
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.note(note);
-      progress.update('reading the prompt');
-      const prompt = await model.prompt(parts);
+      const prompt = await readPrompt(session, args, parts);
       progress.update('decoding');
       const streaming = !args.json && model.info.hasTokenizer;
       const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));

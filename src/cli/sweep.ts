@@ -15,7 +15,7 @@ import {
 import { parseLayers, parsePosition, textOption, wholeOption } from './options.js';
 import { requireWritable } from './output-file.js';
 import { type PatchArguments, patchOptions } from './patch-options.js';
-import { type PromptArguments, promptOptions, promptParts } from './prompt-options.js';
+import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
@@ -68,8 +68,7 @@ export const sweep = defineCommand<SweepArguments>({
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);
       for (const note of loaded.notes) progress.note(note);
-      progress.update('reading the prompt');
-      const prompt = await model.prompt(parts);
+      const prompt = await readPrompt(session, args, parts);
       const record = prompt.record();
       const { naive, op = 'replace' } = args;
       const title = `Layer sweep of ${describeModel(model.identity)}`;

@@ -20,7 +20,8 @@ export function parseSentencePiece(bytes: Uint8Array): Piece[] {
     if (field !== 1 || !(value instanceof Uint8Array)) continue;
     const piece: Piece = { text: '', score: 0, type: PIECE_TYPE.normal };
     for (const part of fields(value)) {
-      if (part.field === 1 && part.value instanceof Uint8Array) piece.text = new TextDecoder().decode(part.value);
+      if (part.field === 1 && part.value instanceof Uint8Array)
+        piece.text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(part.value);
       else if (part.field === 2 && part.bits !== undefined) piece.score = part.bits;
       else if (part.field === 3 && typeof part.value === 'number') piece.type = part.value;
     }

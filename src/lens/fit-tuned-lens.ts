@@ -103,7 +103,7 @@ export async function fitTunedLens(
     );
     const held: Float32Array[][] = [...group, 0].map(() => []);
     await readStates(context, group, validation, { signal }, async (rows) => {
-      for (const [l, states] of rows.entries()) held[l]?.push(...states);
+      for (const [l, states] of rows.entries()) for (const state of states) held[l]?.push(state);
     });
     const final = held[group.length] as Float32Array[];
     for (const [i, sum] of sums.entries()) {

@@ -36,7 +36,7 @@ export interface GenerateOptions {
 export type Generation<Row = PassRow> = PassResult<Row> & {
   text: string;
   tokens: number[];
-  /** `end`: a token of the model that ends an answer or a turn; `stop`: a stop text; `length`: maxTokens; `aborted`: with `keep` only. */
+  /** `end`: a token of the model that ends an answer or a turn; `stop`: a stop text; `length`: maxTokens, or the positions that the model has; `aborted`: with `keep` only. */
   finish: 'end' | 'stop' | 'length' | 'aborted';
   /** With `keep`: positions of the prompt that were in the cache already. */
   reused?: number;
@@ -47,6 +47,8 @@ interface Stream {
   tokens: number[];
   bytes: number[];
   text: string;
+  /** Control tokens that the text does not show, and where in it they stood. */
+  hidden: { at: number; control: string }[];
   shown: number;
   finish?: Generation['finish'];
   random: Random;
@@ -97,7 +99,7 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
     ): Promise<void> {
       const wave = members.map(({ row, index, end }): Stream => {
         const random = new Random(seed, 'generate', index);
-        const empty = { tokens: [], bytes: [], text: '', shown: 0, reports: [] };
+        const empty = { tokens: [], bytes: [], text: '', hidden: [], shown: 0, reports: [] };
         const { generated: edits, top } = row as PreparedRow & Pick<Stream, 'top'>;
         return { ...empty, index, random, edits, top, end, start: end.counter, behind: row.prompt.length };
       });
@@ -148,15 +150,18 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
       stream.finish = 'end';
     } else {
       stream.tokens.push(token);
-      stream.bytes.push(...model.tokenBytes([token]));
-      stream.text = new TextDecoder().decode(Uint8Array.from(stream.bytes));
-      const cuts = stop.map((s) => stream.text.indexOf(s)).filter((at) => at >= 0);
-      if (cuts.length) {
-        stream.text = stream.text.slice(0, Math.min(...cuts));
+      const bytes = model.tokenBytes([token]);
+      stream.bytes.push(...bytes);
+      stream.text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(Uint8Array.from(stream.bytes));
+      if (bytes.length === 0) stream.hidden.push({ at: stream.text.length, control: model.detokenize([token]) });
+      const end = firstStop(stream, stop);
+      if (end !== undefined) {
+        stream.text = stream.text.slice(0, end);
         stream.finish = 'stop';
       }
     }
-    if (step === maxTokens - 1) stream.finish ??= 'length';
+    const full = stream.end.counter >= (model.info.maxPositions ?? Number.POSITIVE_INFINITY);
+    if (step === maxTokens - 1 || full) stream.finish ??= 'length';
     show(stream, stream.finish ? stream.text.length : safeLength(stream.text, stop));
   }
 
@@ -165,6 +170,23 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
     options.onText?.(stream.index, stream.text.slice(stream.shown, ready));
     stream.shown = ready;
   }
+}
+
+/** Where in an answer's text the first of the stop texts begins; these may hold control tokens, which the text does not show. */
+function firstStop({ text, hidden }: Pick<Stream, 'text' | 'hidden'>, stop: readonly string[]): number | undefined {
+  let written = '';
+  let from = 0;
+  const places = hidden.map(({ at, control }) => {
+    written += text.slice(from, at);
+    from = at;
+    written += control;
+    return { end: written.length, length: control.length };
+  });
+  written += text.slice(from);
+  const cuts = stop.map((s) => written.indexOf(s)).filter((at) => at >= 0);
+  if (cuts.length === 0) return undefined;
+  const first = Math.min(...cuts);
+  return places.reduce((n, { end, length }) => n - Math.min(length, Math.max(0, first - end + length)), first);
 }
 
 /** How much of a text can be shown: not an unfinished character at its end, nor a part that may become a stop text. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { hookRefusal } from '../gguf/architecture-check.js';
-import { readGgufHeader } from '../gguf/gguf.js';
+import { type GgufHeader, ggufNumber, readGgufHeader } from '../gguf/gguf.js';
 import { checkModelFile, modelParts } from '../gguf/gguf-check.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import { modelNotes, projectorNotes } from '../gguf/model-notes.js';
@@ -93,7 +93,15 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
     handle = await addon.modelLoad({ path: files.model, device, gpuLayers, useMmap: true, qkNorm }, onProgress, abort);
     if (thrown) throw thrown.error;
-    const info = addon.modelInfo(handle);
+    const info: ModelInfo = { ...addon.modelInfo(handle), maxPositions: learnedPositions(header) };
+    const bos = ggufNumber(header, 'tokenizer.ggml.bos_token_id') ?? info.bosToken;
+    if (bos < 0 || bos >= info.nVocab) {
+      if (info.addsBos && info.hasTokenizer) {
+        const message = `'${files.model}' is not a usable model: its tokenizer begins prompts with token ${bos}, of ${info.nVocab} tokens.`;
+        throw new XpatchError('GGUF_INVALID', message);
+      }
+      info.bosToken = -1; // llama.cpp goes on with a token that the file does not mean
+    }
     if (info.hasEncoder || !info.hasDecoder) {
       throw new XpatchError('ARCHITECTURE_UNSUPPORTED', `'${info.architecture}' is no decoder-only language model.`);
     }
@@ -128,11 +136,18 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
 }
 
+/** What a model is. */
+export interface ModelInfo extends NativeModelInfo {
+  /** Positions that the model has embeddings for, if it learned them: no prompt with its answer is longer. */
+  maxPositions?: number;
+}
+
 /** A loaded model: tokenizer, prompt builder and picture encoder. Contexts made from it share its weights. */
 export class Model implements AsyncDisposable {
   private readonly contexts = new Set<Context>();
   private encoder: CachedImageEncoder | undefined;
   private encoderHash: string | undefined;
+  private control: ReadonlySet<number> | undefined;
   private handle: ModelHandle | undefined;
   private disposing: Promise<void> | undefined;
 
@@ -147,7 +162,7 @@ export class Model implements AsyncDisposable {
     handle: ModelHandle,
     /** Which model this is; recorded with everything read from it. */
     readonly identity: ModelIdentity,
-    readonly info: Readonly<NativeModelInfo>,
+    readonly info: Readonly<ModelInfo>,
     readonly files: Readonly<{ model: string; mmproj?: string }>,
     readonly options: Readonly<LoadOptions & { threads: number; device: string }>,
     private readonly tokenizer?: JsonTokenizer,
@@ -191,11 +206,16 @@ export class Model implements AsyncDisposable {
 
   /**
    * Tokenises parts, encodes their pictures (each distinct one once) and finds the positions of the marks.
-   * BOS is added when the model's tokenizer adds it, unless the prompt starts with token ids.
+   * BOS is added when the model's tokenizer adds it, unless the prompt starts with token ids. Control tokens (`<s>`, `<|im_end|>`)
+   * that are written in a text are read as such; a `{ literal }` has none.
    *
+   * @param options.bos `false` adds no BOS. Defaults to what the tokenizer does.
    * @throws XpatchError PROMPT_EMPTY, MARK_AMBIGUOUS, TOKEN_INVALID, IMAGE_INVALID, IMAGE_UNSUPPORTED, ABORTED.
    */
-  async prompt(source: PromptInput, { signal }: { signal?: AbortSignal } = {}): Promise<Prompt> {
+  async prompt(
+    source: PromptInput,
+    { signal, bos = true }: { signal?: AbortSignal; bos?: boolean } = {},
+  ): Promise<Prompt> {
     this.native; // throws when disposed
     const checkAborted = () => {
       if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
@@ -204,17 +224,19 @@ export class Model implements AsyncDisposable {
     const { frame } = this.encoder ?? {};
     if (source instanceof Prompt) return source;
     const parts = Array.isArray(source) ? source : [source as PromptPart];
+    const { bosToken } = this.info;
+    const addsBos = bos && this.info.hasTokenizer && this.info.addsBos && bosToken >= 0;
     const tools = {
       tokenize: (parts: readonly TextPart[]) => this.tokenize(parts),
       describe: (token: number) => this.detokenize([token]),
-      bos: this.info.hasTokenizer && this.info.addsBos ? this.info.bosToken : undefined,
+      bos: addsBos ? bosToken : undefined,
       nVocab: this.info.nVocab,
       encodeImage: (image: ImageSource) => {
         checkAborted(); // an encode takes seconds with large models
         return this.encodeImage(image);
       },
     };
-    return buildPrompt(frame ? frameParts(parts, frame, this.info) : parts, tools, parts);
+    return buildPrompt(frame ? frameParts(parts, frame, { bosToken, addsBos }) : parts, tools, parts);
   }
 
   private async encodeImage(source: ImageSource): Promise<Segment[]> {
@@ -240,6 +262,12 @@ export class Model implements AsyncDisposable {
     } catch (error) {
       throw nativeError(error, 'The text cannot be tokenised');
     }
+  }
+
+  /** The control tokens that a text is read as, in their order. @internal */
+  controlTokens(text: string): number[] {
+    this.control ??= new Set(native().addon.modelControlTokens(this.native));
+    return Array.from(this.tokenize(text)).filter((token) => this.control?.has(token));
   }
 
   /** Bytes of tokens: a token may be a part of a UTF-8 character. Special tokens are left out unless `special`. */
@@ -294,6 +322,11 @@ export class Model implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
+}
+
+/** llama.cpp ends the process at a position behind the table's end. */
+function learnedPositions({ tensors }: GgufHeader): number | undefined {
+  return tensors.find(({ name }) => name === 'position_embd.weight')?.shape[1];
 }
 
 function defaultThreads(path: string): number {

@@ -82,6 +82,8 @@ export interface PassLimits {
   nEmbd: number;
   nVocab: number;
   identity: ModelIdentity;
+  /** Positions that the model has embeddings for, if it learned them. */
+  maxPositions?: number;
 }
 
 /** An intervention at one position, checked. */
@@ -172,6 +174,12 @@ export function asRow<Row extends PassRow>(input: Row | PromptInput): Row | Pass
 /** Checks a row and makes the buffers that the addon writes into. */
 export function prepareRow(row: BuiltRow, limits: PassLimits): PreparedRow {
   const { prompt } = row;
+  if (prompt.length > (limits.maxPositions ?? Number.POSITIVE_INFINITY)) {
+    throw new XpatchError(
+      'CONTEXT_OVERFLOW',
+      `The prompt has ${prompt.length} positions, and the model learned ${limits.maxPositions}, with none behind them. Shorten the prompt.`,
+    );
+  }
   const edits = (row.interventions ?? []).map((intervention) => place(intervention, prompt, limits));
   const prepared: PreparedRow = {
     id: nextRowId++,

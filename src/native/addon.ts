@@ -112,6 +112,7 @@ export interface NativeModelInfo {
   hasEncoder: boolean;
   hasDecoder: boolean;
   hasTokenizer: boolean;
+  /** Negative for none. */
   bosToken: number;
   addsBos: boolean;
   sizeBytes: number;

@@ -34,7 +34,7 @@ export function frameParts(
       // A mark right after a picture is the token that closes the picture, not the BOS behind it.
       text.splice(pictures ? first : 0, 0, bos);
     }
-    result.push(...text);
+    for (const part of text) result.push(part);
     text = [];
   };
   for (const part of parts) {

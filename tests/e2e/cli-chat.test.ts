@@ -49,6 +49,13 @@ describe('through a pipe', () => {
     expect(stdout).toBe([first, second].map(({ text }) => (text.endsWith('\n') ? text : `${text}\n`)).join(''));
   });
 
+  test("Unicode's separators are no ends of lines", async () => {
+    const lines = await turns('one\u2028and\u2029the same\r\nanother\n');
+    expect(lines).toHaveLength(2);
+    const [separate] = await turns('one and the same\n');
+    expect(lines[0].positions).toBeGreaterThan(separate.positions); // each is three bytes, and tokens of its own
+  });
+
   test('--json gives a line a turn, which says what was computed', async () => {
     const [first, second] = await turns('Hello\nAnd\\\nthen?\n');
     expect(first).toMatchObject({ turn: 1, reused: 0, temperature: 0, model: { architecture: 'qwen2vl' } });
@@ -244,4 +251,15 @@ describe('on a terminal', () => {
     const own = answer.split(escapeKey).map((piece, i) => (i > 0 ? piece.replace(/^\[\d*[A-GJK]/, '') : piece));
     expect(own.join('').replaceAll('\r', '')).not.toMatch(/[^\P{Cc}\n\t]/u);
   });
+});
+
+test('templates are rendered whatever node was started with', async () => {
+  const script = `
+    import { ChatTemplate } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)};
+    const template = new ChatTemplate('{{ messages[0].content }}', { names: {}, control: [] });
+    console.log(JSON.stringify(template.render([{ role: 'user', content: 'Hi' }])));`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    env: { ...process.env, NODE_OPTIONS: '--input-type=module' },
+  });
+  expect(await finish(child)).toMatchObject({ code: 0, stdout: '[{"tokens":[]},"Hi"]\n' });
 });

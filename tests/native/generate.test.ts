@@ -1,16 +1,20 @@
 // Generation against passes over the same tokens; the tiny model's text is full of broken UTF-8, which streaming must survive.
 
+import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import type { Context } from '../../src/model/context.js';
-import type { Model } from '../../src/model/model.js';
+import type { Generation } from '../../src/model/generate.js';
+import { loadModel, type Model } from '../../src/model/model.js';
 import type { PassRow } from '../../src/model/pass.js';
 import type { Intervention } from '../../src/model/types.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
-import { expectError } from '../unit/helpers.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { load, randomVector, tokenPrompt } from './helpers.js';
+import { BPE, writeVocabulary } from './vocabulary.js';
 
 let model: Model;
 let context: Context;
+const folder = await temporaryFolder();
 let prompts: Prompt[];
 let edit: Intervention;
 
@@ -239,4 +243,37 @@ describe('sampling', () => {
   ])('a wrong %s is refused', async (name, options) => {
     await expectError(() => context.generate([{ prompt: first() }], options), 'INVALID_ARGUMENT', new RegExp(name));
   });
+});
+
+test('a stop text may hold control tokens, which the answer does not show', async () => {
+  const model = await loadModel(writeVocabulary(join(folder, 'stop.gguf'), BPE), { device: 'cpu', threads: 1 });
+  try {
+    const context = await model.createContext({ nCtx: 128 });
+    const [image] = model.tokenize('<image>');
+    const row = { prompt: await model.prompt('Peru') };
+    let seed = 0;
+    let at = -1;
+    let free: Generation | undefined;
+    while (at < 1) {
+      // A model of random weights says anything when it is hot enough.
+      [free] = await context.generate([row], { maxTokens: 60, temperature: 50, sampleFrom: 300, seed: ++seed });
+      at = free.tokens.indexOf(image as number);
+      const shown = model.tokenBytes(free.tokens.slice(at - 1, at))[0] ?? 255;
+      if (shown > 126 || shown < 32) at = -1;
+    }
+    const tokens = free?.tokens.slice(0, at + 1) as number[];
+    const text = new TextDecoder().decode(model.tokenBytes(tokens));
+    const options = { maxTokens: 60, temperature: 50, sampleFrom: 300, seed };
+    const [stopped] = await context.generate([row], { ...options, stop: ['<image>'] });
+    expect(stopped).toMatchObject({ finish: 'stop', text, tokens });
+    const [before] = await context.generate([row], { ...options, stop: [`${text.at(-1)}<image>`] });
+    expect(before).toMatchObject({ finish: 'stop', text: text.slice(0, -1), tokens });
+  } finally {
+    await model.dispose();
+  }
+});
+
+test('a mark of byte order at the start of an answer or a text of tokens stays', async () => {
+  const model = await load('qwen2-vl');
+  expect(model.detokenize(model.tokenize('\uFEFFa'))).toBe('\uFEFFa');
 });

@@ -1,5 +1,8 @@
 // Literal parts of texts, against llama.cpp itself: a literal is read as by a model whose control tokens are spelled otherwise.
+import { once } from 'node:events';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { loadModel, type Model } from '../../src/model/model.js';
 import type { TextPart } from '../../src/prompt/types.js';
@@ -112,7 +115,7 @@ describe.each(KINDS)('%s', (_, vocabulary, { exact = true } = {}) => {
     const ids = new Set(
       vocabulary.tokens.flatMap(([text, type], id) => (control.includes(text) && type !== UNKNOWN ? [id] : [])),
     );
-    for (let i = 0; i < (vocabulary.pre === 'gpt-4o' ? 40 : 200); i++) {
+    for (let i = 0; i < (vocabulary.pre === 'gpt-4o' ? 12 : 200); i++) {
       // its expressions take long to compile
       const parts: TextPart[] = Array.from({ length: 1 + (i % 6) }, (_, k) =>
         k % 2 === i % 2 ? some() : { literal: some() },
@@ -162,4 +165,45 @@ test('special tokens that take blanks behind them take those of a literal', asyn
   const expected = [end, ...model.tokenize({ literal: '<s>' })];
   expect([...model.tokenize(['</s> ', { literal: ' <s>' }])]).toEqual(expected);
   expect(expected.slice(1)).not.toContain(model.tokenize('<s>')[0]);
+});
+
+describe('long runs of one kind of character', () => {
+  // Expressions of which std::regex would need more stack than threads have.
+  const PRES = ['tekken', 'gpt-4o', 'deepseek-v3', 'default', 'falcon', 'viking'];
+
+  test.each(PRES)('%s', async (pre) => {
+    const model = await open({ ...BPE, pre });
+    const byte = (character: string) => model.tokenize(character)[0] as number;
+    for (const character of ['a', 'A', '.']) {
+      expect(model.tokenize(character.repeat(26_000))).toEqual(new Int32Array(26_000).fill(byte(character)));
+    }
+    expect(model.tokenize({ literal: `<s>${'a'.repeat(26_000)}` }).length).toBeGreaterThan(26_000);
+    expect(model.tokenize('<s>'.repeat(9000))).toEqual(new Int32Array(9000).fill(0));
+  });
+
+  test('a million characters are tokens, and what is too much is an error', async () => {
+    const model = await open({ ...BPE, pre: 'falcon' });
+    expect(model.tokenize('a'.repeat(1_000_000))).toHaveLength(1_000_000);
+    expect(model.tokenize('some words in lines\n'.repeat(150_000)).length).toBeGreaterThan(1_000_000);
+    expect(() => model.tokenize('a'.repeat(2_000_001))).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    const slow = await open({ ...BPE, pre: 'superbpe' });
+    expect(slow.tokenize('1'.repeat(1000))).toHaveLength(1000);
+    expect(() => slow.tokenize('1'.repeat(30_000))).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+  });
+
+  test('in a worker thread', async () => {
+    const path = writeVocabulary(join(folder, 'worker.gguf'), { ...BPE, pre: 'tekken' });
+    const script = fileURLToPath(new URL('tokenize-worker.mjs', import.meta.url));
+    const worker = new Worker(script, { workerData: { path, text: 'a'.repeat(26_000) } });
+    const [tokens] = await once(worker, 'message');
+    expect(tokens).toBe(26_000);
+    await once(worker, 'exit');
+  });
+
+  test('prompts of more tokens than a call takes arguments', async () => {
+    const model = await open(BPE);
+    const prompt = await model.prompt(['a'.repeat(130_000), { tokens: [7] }, 'a'.repeat(130_000), { mark: 'end' }]);
+    expect(prompt.length).toBe(260_001);
+    expect(prompt.marks).toEqual({ end: 260_000 });
+  });
 });

@@ -18,33 +18,56 @@ export interface Vocabulary {
   tokens: readonly (readonly [text: string, type?: number, score?: number])[];
   merges?: readonly string[];
   bos?: number;
+  /** Of a model that learned its positions, so many. */
+  positions?: number;
   fields?: Record<string, GgufField>;
 }
 
 /** Writes a model with one block and random weights. */
 export function writeVocabulary(
   path: string,
-  { model, pre, name, tokens, merges, bos = 1, fields }: Vocabulary,
+  { model, pre, name, tokens, merges, bos = 1, positions, fields }: Vocabulary,
 ): string {
   const [nEmbd, nFf] = [8, 16];
-  const tensors = [
-    { name: 'token_embd.weight', shape: [nEmbd, tokens.length] },
-    { name: 'output_norm.weight', shape: [nEmbd] },
-    ...['attn_norm', 'ffn_norm'].map((part) => ({ name: `blk.0.${part}.weight`, shape: [nEmbd] })),
-    ...['q', 'k', 'v', 'output'].map((part) => ({ name: `blk.0.attn_${part}.weight`, shape: [nEmbd, nEmbd] })),
-    ...['gate', 'up'].map((part) => ({ name: `blk.0.ffn_${part}.weight`, shape: [nEmbd, nFf] })),
-    { name: 'blk.0.ffn_down.weight', shape: [nFf, nEmbd] },
-  ].map((tensor) => ({ ...tensor, type: 0 }));
-  const ids: GgufField = u32(bos);
+  const matrix = (part: string, shape: number[]) => ({ name: `blk.0.${part}.weight`, shape });
+  const withBias = (name: string, shape: number[]) => [
+    { name: `${name}.weight`, shape },
+    { name: `${name}.bias`, shape: shape.slice(-1) },
+  ];
+  const block =
+    positions === undefined
+      ? [
+          { name: 'output_norm.weight', shape: [nEmbd] },
+          ...['attn_norm', 'ffn_norm'].map((part) => matrix(part, [nEmbd])),
+          ...['q', 'k', 'v', 'output'].map((part) => matrix(`attn_${part}`, [nEmbd, nEmbd])),
+          ...['gate', 'up'].map((part) => matrix(`ffn_${part}`, [nEmbd, nFf])),
+          matrix('ffn_down', [nFf, nEmbd]),
+        ]
+      : [
+          { name: 'position_embd.weight', shape: [nEmbd, positions] },
+          ...['output_norm', 'blk.0.attn_norm', 'blk.0.ffn_norm'].flatMap((part) => withBias(part, [nEmbd])),
+          ...withBias('blk.0.attn_qkv', [nEmbd, 3 * nEmbd]),
+          ...withBias('blk.0.attn_output', [nEmbd, nEmbd]),
+          ...withBias('blk.0.ffn_up', [nEmbd, nFf]),
+          ...withBias('blk.0.ffn_down', [nFf, nEmbd]),
+        ];
+  const tensors = [{ name: 'token_embd.weight', shape: [nEmbd, tokens.length] }, ...block].map((tensor) => ({
+    ...tensor,
+    type: 0,
+  }));
+  const architecture = positions === undefined ? 'llama' : 'gpt2';
   const metadata: Record<string, GgufField> = {
-    'general.architecture': text('llama'),
+    'general.architecture': text(architecture),
     'general.name': text(name ?? 'vocabulary'),
-    'llama.block_count': u32(1),
-    'llama.context_length': u32(64),
-    'llama.embedding_length': u32(nEmbd),
-    'llama.feed_forward_length': u32(nFf),
-    'llama.attention.head_count': u32(2),
-    'llama.attention.layer_norm_rms_epsilon': { type: 'f32', value: 1e-5 },
+    [`${architecture}.block_count`]: u32(1),
+    [`${architecture}.context_length`]: u32(positions ?? 64),
+    [`${architecture}.embedding_length`]: u32(nEmbd),
+    [`${architecture}.feed_forward_length`]: u32(nFf),
+    [`${architecture}.attention.head_count`]: u32(2),
+    [`${architecture}.attention.layer_norm_${positions === undefined ? 'rms_' : ''}epsilon`]: {
+      type: 'f32',
+      value: 1e-5,
+    },
     'llama.rope.dimension_count': u32(4),
     'tokenizer.ggml.model': text(model),
     ...(pre === undefined ? {} : { 'tokenizer.ggml.pre': text(pre) }),
@@ -52,7 +75,7 @@ export function writeVocabulary(
     'tokenizer.ggml.token_type': { type: 'i32', list: tokens.map(([, type]) => type ?? NORMAL) },
     'tokenizer.ggml.scores': { type: 'f32', list: tokens.map(([, , score]) => score ?? 0) },
     ...(merges === undefined ? {} : { 'tokenizer.ggml.merges': { type: 'string', list: merges } as const }),
-    'tokenizer.ggml.bos_token_id': ids,
+    'tokenizer.ggml.bos_token_id': u32(bos),
     'tokenizer.ggml.eos_token_id': u32(bos),
     'tokenizer.ggml.add_bos_token': { type: 'bool', value: false },
     ...fields,
