@@ -4,7 +4,9 @@
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadExperiment, loadModel, parallelism, runInFolder, tableToText } from 'xpatch';
+import { loadModel } from 'xpatch';
+import { loadExperiment, parallelism, runInFolder } from 'xpatch/experiment';
+import { tableToText } from 'xpatch/report';
 
 await using model = await loadModel('demo');
 await using context = await model.createContext();

@@ -1,27 +1,35 @@
-// Writes dist/checked.js, the module behind the package's name: what dist/index.js exports, with every function's arguments
-// compared with the types that its declaration gives them (src/util/arguments.ts), and those types in dist/signatures.js.
+// Writes dist/checked/, the modules behind the package's entry points: what dist/index.js and the others export, with every
+// function's arguments compared with the types that its declaration gives them (src/util/arguments.ts), and those types in
+// dist/checked/signatures.js.
 // Part of `npm run build`.
 //
 // The compiler that builds xpatch has no interface for programs; the oldest one that xpatch's types must work with has.
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript-5.4';
 
 const dist = fileURLToPath(new URL('../dist/', import.meta.url));
-const program = ts.createProgram([`${dist}index.d.ts`], {
-  module: ts.ModuleKind.NodeNext,
-  moduleResolution: ts.ModuleResolutionKind.NodeNext,
-  target: ts.ScriptTarget.ES2022,
-  lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
-  strict: true,
-  types: ['node'],
-});
+const ENTRIES = ['index', 'experiment', 'report', 'convert'];
+const program = ts.createProgram(
+  ENTRIES.map((entry) => `${dist}${entry}.d.ts`),
+  {
+    module: ts.ModuleKind.NodeNext,
+    moduleResolution: ts.ModuleResolutionKind.NodeNext,
+    target: ts.ScriptTarget.ES2022,
+    lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
+    strict: true,
+    types: ['node'],
+  },
+);
 const checker = program.getTypeChecker();
-const index = program.getSourceFile(`${dist}index.d.ts`);
-const exported = checker.getExportsOfModule(checker.getSymbolAtLocation(index)).map((symbol) => ({
-  name: symbol.name,
-  symbol: symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol,
-}));
+const exportsOf = (entry) =>
+  checker
+    .getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(`${dist}${entry}.d.ts`)))
+    .map((symbol) => ({
+      name: symbol.name,
+      symbol: symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol,
+    }));
+const exported = ENTRIES.flatMap(exportsOf);
 const classes = new Map(
   exported.filter(({ symbol }) => symbol.flags & ts.SymbolFlags.Class).map(({ name, symbol }) => [symbol, name]),
 );
@@ -33,7 +41,7 @@ const ALIASES = { ReadonlyMap: 'Map', ReadonlySet: 'Set', Buffer: 'Uint8Array', 
 /** Fields whose unknown words the function itself refuses, with a code of their own. */
 const CHECKED_LATER = new Set(['hook', 'op']);
 /** Names whose fields are settings: an unknown one is a slip that would change nothing in silence. */
-const SETTINGS = /(Options|Events|Row|^Intervention)$/;
+const SETTINGS = /(Options|Events|Row|Selection|Capture|^Intervention)$/;
 
 const shapes = {};
 const named = new Map();
@@ -183,7 +191,7 @@ function methodsOf(symbol) {
 
 const functions = {};
 const methods = {};
-const plain = [];
+const plain = new Set();
 for (const { name, symbol } of exported) {
   if (!(symbol.flags & ts.SymbolFlags.Value)) continue;
   if (symbol.flags & ts.SymbolFlags.Function) {
@@ -191,29 +199,40 @@ for (const { name, symbol } of exported) {
   } else if (symbol.flags & ts.SymbolFlags.Class && name !== 'XpatchError') {
     methods[name] = methodsOf(symbol);
   } else {
-    plain.push(name);
+    plain.add(name);
   }
 }
-const made = '// Made by scripts/checked-interface.mjs out of the types of index.d.ts.';
-const tables = Object.entries({ shapes, functions, methods });
+const made = '// Made by scripts/checked-interface.mjs out of the types of the entry points.';
+mkdirSync(`${dist}checked`, { recursive: true });
+const tables = Object.entries({ shapes, functions, methods })
+  .map(([name, table]) => `export const ${name} = ${JSON.stringify(table)};`)
+  .join('\n');
+const libraries = ENTRIES.map((entry) => `...${entry}`).join(', ');
 writeFileSync(
-  `${dist}signatures.js`,
-  `${made}\n${tables.map(([name, table]) => `export const ${name} = ${JSON.stringify(table)};\n`).join('')}`,
-);
-writeFileSync(
-  `${dist}checked.js`,
+  `${dist}checked/signatures.js`,
   `${made}
-import * as library from './index.js';
-import { functions, methods, shapes } from './signatures.js';
-import { checked, checkedClass } from './util/arguments.js';
+${ENTRIES.map((entry) => `import * as ${entry} from '../${entry}.js';`).join('\n')}
+${tables}
+export const all = { shapes, classes: { ${libraries} } };
+`,
+);
+for (const entry of ENTRIES) {
+  const names = exportsOf(entry).map(({ name }) => name);
+  const of = (table) => names.filter((name) => Object.hasOwn(table, name));
+  writeFileSync(
+    `${dist}checked/${entry}.js`,
+    `${made}
+import { checked, checkedClass } from '../util/arguments.js';
+import * as library from '../${entry}.js';
+import { all, functions, methods } from './signatures.js';
 
-const all = { shapes, classes: library };
-export { ${plain.join(', ')} } from './index.js';
-${Object.keys(functions)
+export { ${names.filter((name) => plain.has(name)).join(', ')} } from '../${entry}.js';
+${of(functions)
   .map((name) => `export const ${name} = checked(all, '${name}', functions.${name}, library.${name});`)
   .join('\n')}
-${Object.keys(methods)
+${of(methods)
   .map((name) => `export const ${name} = checkedClass(all, '${name}', methods.${name}, library.${name});`)
   .join('\n')}
 `,
-);
+  );
+}

@@ -1,43 +1,6 @@
-// The public interface: what is not exported here may change without notice.
-
+// The public interface: what is not exported here, or by ./experiment, ./report and ./convert, may change without notice.
 export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
 export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
-export {
-  CONVERTED_ARCHITECTURES,
-  type Conversion,
-  type ConvertedFamily,
-  type ConvertedFile,
-  type ConvertOptions,
-  convertCheckpoint,
-} from './convert/convert.js';
-export { type Comparison, compareConditions, pairsOf } from './experiment/comparisons.js';
-export { experimentOf, type LoadedExperiment, loadExperiment } from './experiment/config.js';
-export { fitToModel } from './experiment/fit.js';
-export { memoryStore } from './experiment/memory-store.js';
-export { mergeShards } from './experiment/merge.js';
-export { type PlanOptions, planExperiment } from './experiment/plan.js';
-export { PRESETS, type Preset } from './experiment/presets.js';
-export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './experiment/run.js';
-export { type Manifest, RunFolder } from './experiment/run-folder.js';
-export { type Scorer, scoreLines } from './experiment/scorers.js';
-export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './experiment/scoring.js';
-export { parseShard, type Shard } from './experiment/shard.js';
-export { ExperimentRun } from './experiment/store.js';
-export {
-  CONTROLS,
-  type Condition,
-  type Control,
-  type Experiment,
-  type ExperimentProgress,
-  keyOf,
-  type Plan,
-  type QueryKey,
-  type ResultLine,
-  type RunStore,
-  type VectorSpec,
-} from './experiment/types.js';
-export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
-export { CONVERSION_TYPES, type ConversionType } from './gguf/tensor-types.js';
 export { cacheFolder } from './hub/cache.js';
 export { type CatalogueEntry, listCatalogue, memoryOf } from './hub/catalogue.js';
 export {
@@ -45,7 +8,6 @@ export {
   type DownloadOptions,
   type DownloadPlan,
   type DownloadProgress,
-  downloadCheckpoint,
   downloadModel,
 } from './hub/download.js';
 export { type ModelFiles, resolveModel } from './hub/resolve.js';
@@ -61,6 +23,7 @@ export {
   type PatchscopeOptions,
   patchscope,
 } from './lens/patchscope.js';
+export { type PromptLens, type PromptLensOptions, readPromptLens } from './lens/prompt-lens.js';
 export { TunedLens } from './lens/tuned-lens.js';
 export type { LensStrength, Translator, TunedLensInfo } from './lens/tuned-lens-file.js';
 export { Context, type ContextOptions, type Generations, type PassOptions, type PassResults } from './model/context.js';
@@ -86,115 +49,6 @@ export type {
   PromptPart,
   RgbImage,
 } from './prompt/types.js';
-export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
-export { checkTables, writeRunReport } from './report/experiment/run.js';
-export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';
-export { type Figure, figureToSvg, type Panel, type Series } from './report/figures/figure.js';
-export { heatmapToSvg } from './report/figures/heatmap.js';
-export { pictureToSvg } from './report/figures/picture.js';
-export { piesToSvg } from './report/figures/pies.js';
-export { figureToPng, svgToPng } from './report/figures/png.js';
-export { scatterToSvg } from './report/figures/scatter.js';
-export { reportToHtml } from './report/page/page.js';
-export type {
-  Block,
-  LensPicture,
-  LensView,
-  Pies,
-  Report,
-  Scatter,
-  TextTable,
-  WorkedExample,
-} from './report/report.js';
-export { sweepReport } from './report/sweep.js';
-export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
-export { type RunServer, serveRuns } from './report/view/server.js';
-export {
-  describeRun,
-  provenanceOf,
-  type RunDescription,
-  type RunManifest,
-  writeReport,
-} from './report/write-report.js';
-export {
-  type ClusterScore,
-  type Distances,
-  distancesBetween,
-  nearest,
-  purities,
-  silhouettes,
-} from './stats/clusters.js';
-export {
-  compareFamily,
-  type FamilyTest,
-  holm,
-  type PermutationTest,
-  permutationTest,
-} from './stats/permutation.js';
-export { principalComponents, type TsneOptions, tsne } from './stats/projection.js';
-export {
-  bootstrapInterval,
-  differenceInterval,
-  type Estimate,
-  type Interval,
-  type Observation,
-  type SeedSpread,
-  spreadOverSeeds,
-  wilsonInterval,
-} from './stats/statistics.js';
-export {
-  type AccuracyTableOptions,
-  accuracyTable,
-  type Cell,
-  observationsOf,
-  type Score,
-  type ScoredQuery,
-  type Table,
-} from './stats/tables.js';
-export {
-  type ClassCurve,
-  type ClassCurves,
-  classCurves,
-  crossing,
-  leadingShares,
-  topClasses,
-} from './studies/class-curves.js';
-export { type ComputeOptions, type ComputeResult, runCompute, type WayCost } from './studies/compute.js';
-export {
-  type DecodedLayer,
-  type Decoding,
-  type DecodingEvents,
-  type DecodingOptions,
-  decodeVector,
-  runDecodings,
-} from './studies/decodings.js';
-export {
-  type EmbeddedPrompt,
-  type EmbeddingEvents,
-  type EmbeddingOptions,
-  type EmbeddingResult,
-  type EmbeddingSpace,
-  type Measure,
-  runEmbedding,
-} from './studies/embedding.js';
-export {
-  type EvolutionCell,
-  type EvolutionEvents,
-  type EvolutionOptions,
-  type PromptReading,
-  runEvolution,
-} from './studies/evolution.js';
-export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './studies/evolution-classes.js';
-export {
-  type LensPromptOptions,
-  type LensPrompts,
-  taskLensPrompts,
-  textLensPrompts,
-} from './studies/lens-prompts.js';
-export { evaluateLens, type LensQuality, type LensQualityOptions } from './studies/lens-quality.js';
-export { answersCollide } from './tasks/answers.js';
-export { rivalAnswers, rivalTask } from './tasks/conflict.js';
-export { swapLetters } from './tasks/noise.js';
 export {
   baselineShots,
   DELIMITER,
@@ -209,7 +63,6 @@ export {
 } from './tasks/prompts.js';
 export { type SplitOptions, splitTask, type TaskSplit } from './tasks/split.js';
 export { type LoadTaskOptions, listTasks, loadTask, type Task, type TaskItem } from './tasks/task.js';
-export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './tasks/token-classes.js';
 export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './util/errors.js';
 export {
   type SafetensorsDtype,
@@ -220,6 +73,14 @@ export {
   writeSafetensors,
 } from './util/safetensors.js';
 export { type ExtractOptions, extractTaskVector } from './vectors/extract.js';
+export {
+  logitDifference,
+  type Metric,
+  type PatchLayersOptions,
+  PatchMap,
+  patchLayers,
+  tokenProbability,
+} from './vectors/patch-layers.js';
 export { type Said, type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';
 export { TaskVector } from './vectors/task-vector.js';
 export type { TaskVectorInfo, VectorOrigin } from './vectors/vector-origin.js';

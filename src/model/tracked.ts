@@ -11,7 +11,7 @@ export interface RankedToken extends TokenScore {
 /**
  * Ids of tokens that are given as ids or as texts. A text of several tokens has no one probability, so it is refused.
  *
- * @throws XpatchError TOKEN_INVALID
+ * @throws XpatchError INVALID_ARGUMENT
  */
 export function trackedTokens(model: Model, track: readonly (string | number)[]): number[] {
   return track.map((item) => (typeof item === 'string' ? oneToken(model, item) : item));
@@ -23,7 +23,7 @@ function oneToken(model: Model, text: string): number {
   const pieces = Array.from(tokens, (token) => JSON.stringify(model.detokenize([token]))).join(' ');
   const spaced = model.tokenize(` ${text}`).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
   const wayOut = tokens.length ? `It is ${pieces}; take the first of them${spaced}.` : 'Give it some text.';
-  throw new XpatchError('TOKEN_INVALID', `${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
+  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
 }
 
 /** What the logits over a whole vocabulary say about some tokens. */

@@ -1,26 +1,10 @@
-import type { Lens } from '../lens/logit-lens.js';
-import type { Model } from '../model/model.js';
-import type { Prompt } from '../prompt/prompt.js';
+import type { PromptLens } from '../lens/prompt-lens.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
-/** What `xpatch lens` found out about a prompt. */
-export interface PromptLens {
-  model: Model;
-  prompt: Prompt;
-  /** Of all positions asked for. */
-  lens: Lens;
-  /** The same at the last of these positions, with the tokens to be followed through the layers. */
-  last: Lens;
-  /** How many of the tokens in `lens` were asked for; the others are there to be pinned in the page. */
-  asked: number;
-  /** Whether the states went through a tuned lens. */
-  tuned: boolean;
-}
-
 /** The blocks of a lens report: the grid, how the answer rises, and the numbers at the last position. */
-export function lensReport(
+export function reportOfLens(
   found: PromptLens,
   { notes, provenance }: { notes: readonly string[]; provenance: Report['provenance'] },
 ): Report {

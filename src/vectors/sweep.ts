@@ -56,7 +56,7 @@ export interface Sweep {
  *
  * @param query a prompt, or a row with interventions of its own, which come first
  * @throws {XpatchError} VECTOR_MISMATCH when the widths differ, LAYER_OUT_OF_RANGE when the model or the vector lacks a
- *   layer, TOKEN_INVALID for a tracked text that is not one token, and as `Context.pass`.
+ *   layer, INVALID_ARGUMENT for a tracked text that is not one token, and as `Context.pass`.
  */
 export async function sweepLayers(
   context: Context,

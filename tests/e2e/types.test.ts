@@ -17,28 +17,50 @@ const packageFolder = (name: string) => dirname(require.resolve(`${name}/package
 
 /** Names everything that there is, and uses what most people use. */
 const CONSUMER = `
-import * as everything from 'xpatch';
-import { type Context, type Intervention, loadModel, type PassRow, TaskVector } from 'xpatch';
+import * as core from 'xpatch';
+import * as convert from 'xpatch/convert';
+import * as experiment from 'xpatch/experiment';
+import * as report from 'xpatch/report';
+import { type Context, type Intervention, loadModel, logitDifference, mark, type PassRow, patchLayers, sweepLayers, TaskVector } from 'xpatch';
+import { lensReport } from 'xpatch/report';
 
-export async function patch(): Promise<number | undefined> {
+export async function patch(): Promise<number> {
   const model = await loadModel('demo', { threads: 1, onProgress: (fraction) => void fraction.toFixed() });
   const context: Context = await model.createContext({ nCtx: 256 });
   try {
-    const prompt = await model.prompt(['Q: ', { image: new Uint8Array(3) }, 'A:', { mark: 'here' }]);
-    const row: PassRow = { prompt, capture: { layers: 'all', positions: ['here', -1] }, topK: 1 };
-    const [first] = await context.pass([row]);
-    const edit: Intervention = { hook: 'resid_post', layer: 0, positions: 'last', op: 'zero' };
-    const [second] = await context.generate([{ prompt, interventions: [edit] }], { maxTokens: 3 });
+    const { states } = await context.run({ prompt: ['Q:Peru\\nA:', mark('delimiter')], capture: 'all' });
+    const one: Float32Array = states.at(3, 'delimiter');
+    const other = states.select({ layers: [3, 4] });
+    const cosines: number[][] = states.cosine(other);
+    await states.save('peru.safetensors');
     const vector: TaskVector = await TaskVector.load('x');
+    const q = { prompt: ['Q:', { image: new Uint8Array(3) }, '\\nA:'] };
+    const [bare, patched] = await context.generate([q, { ...q, interventions: [vector.at(2)] }]);
+    const sweep = await sweepLayers(context, q, vector, { track: ['Lima'] });
+    const probability = sweep.layers[3]?.tracked[0]?.probability;
+    const map = await patchLayers(context, { from: 'Q:Peru', into: 'Q:Cuba', metric: logitDifference('Lima', 'Tokyo') });
+    const steer: Intervention = { layers: [3, 4], positions: 'all', steps: 'generated', op: 'add', value: one, factor: 4 };
+    const page = await lensReport(context, q);
+    await page.save('lens');
+
+    // Rows made apart from their call: what they ask for is there, what they do not ask for may be missing.
+    const rows = ['Peru', 'Cuba'].map((country) => ({ prompt: country, capture: { layers: [1] }, topK: 2 }));
+    const widths: number[] = (await context.pass(rows)).map(({ states, top }) => states.shape[2] + top.length);
+    const row: PassRow = { prompt: 'x', interventions: [steer] };
+    const result = await context.run(row);
+    // @ts-expect-error a row of no known request may have no states
+    result.states.at(0);
     // @ts-expect-error there is no such option
     await model.createContext({ nCtxx: 1 });
-    return (first.top?.[0]?.token ?? 0) + second.tokens.length + vector.info.layers.length;
+    // @ts-expect-error nobody asked for logits
+    bare.logits.data;
+    return bare.tokens.length + patched.text.length + (probability ?? 0) + map.at(0, 0) + widths.length + cosines.length;
   } finally {
     await context.dispose();
     await model.dispose();
   }
 }
-export { everything };
+export { convert, core, experiment, report };
 `;
 
 mkdirSync(join(folder, 'node_modules', '@types'), { recursive: true });

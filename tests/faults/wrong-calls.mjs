@@ -5,11 +5,14 @@
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import vm from 'node:vm';
-import * as checked from '../../dist/checked.js';
-import { functions, methods, shapes } from '../../dist/signatures.js';
+import * as convert from '../../dist/checked/convert.js';
+import * as experiment from '../../dist/checked/experiment.js';
+import * as core from '../../dist/checked/index.js';
+import * as report from '../../dist/checked/report.js';
+import { functions, methods, shapes } from '../../dist/checked/signatures.js';
 
 /** By name: which are there is what this is about. */
-const xpatch = { ...checked };
+const xpatch = { ...core, ...experiment, ...report, ...convert };
 const [count, seed, file] = process.argv.slice(2);
 const fixture = (name) => fileURLToPath(new URL(`../fixtures/models/${name}`, import.meta.url));
 const path = fixture('llava.gguf');
@@ -30,6 +33,7 @@ const INSTANCES = {
   Model: () => model,
   Context: () => context,
   Prompt: () => prompt,
+  HiddenStates: () => states,
   TaskVector: () => vector,
   TunedLens: () => lens,
   ChatSession: chat,

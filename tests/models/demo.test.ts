@@ -1,24 +1,20 @@
 // The main job on the shipped model: vectors of text examples make it do the task on pictures of a style it never saw.
+
 import { existsSync } from 'node:fs';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import {
-  type Context,
   checkRun,
   compareConditions,
   type Experiment,
   type FolderRun,
   loadExperiment,
-  loadModel,
-  loadTask,
-  type Model,
   pairsOf,
   type ResultLine,
   runInFolder,
-  SafetensorsFile,
-  TaskVector,
-} from '../../src/index.js';
+} from '../../src/experiment.js';
+import { type Context, loadModel, loadTask, type Model, SafetensorsFile, TaskVector } from '../../src/index.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 
 const parent = await temporaryFolder();

@@ -1,12 +1,19 @@
 // Evolution, decodings and embeddings of the demo model against arithmetic on the model's own logits and states.
+
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import {
-  type Context,
   decodeVector,
   distancesBetween,
   type EvolutionCell,
+  runDecodings,
+  runEmbedding,
+  runEvolution,
+  silhouettes,
+} from '../../src/experiment.js';
+import {
+  type Context,
   extractTaskVector,
   finalNorm,
   type HiddenStates,
@@ -14,10 +21,6 @@ import {
   loadTask,
   logitLens,
   type Model,
-  runDecodings,
-  runEmbedding,
-  runEvolution,
-  silhouettes,
   splitTask,
   vectorPrompts,
 } from '../../src/index.js';

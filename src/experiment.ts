@@ -1,0 +1,111 @@
+// `xpatch/experiment`: experiments with run folders, the studies of the paper, and the statistics behind them.
+export { type Comparison, compareConditions, pairsOf } from './experiment/comparisons.js';
+export { experimentOf, type LoadedExperiment, loadExperiment } from './experiment/config.js';
+export { fitToModel } from './experiment/fit.js';
+export { memoryStore } from './experiment/memory-store.js';
+export { mergeShards } from './experiment/merge.js';
+export { type PlanOptions, planExperiment } from './experiment/plan.js';
+export { PRESETS, type Preset } from './experiment/presets.js';
+export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './experiment/run.js';
+export { type Manifest, RunFolder } from './experiment/run-folder.js';
+export { type Scorer, scoreLines } from './experiment/scorers.js';
+export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './experiment/scoring.js';
+export { parseShard, type Shard } from './experiment/shard.js';
+export { ExperimentRun } from './experiment/store.js';
+export {
+  CONTROLS,
+  type Condition,
+  type Control,
+  type Experiment,
+  type ExperimentProgress,
+  keyOf,
+  type Plan,
+  type QueryKey,
+  type ResultLine,
+  type RunStore,
+  type VectorSpec,
+} from './experiment/types.js';
+export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
+export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
+export { checkTables, writeRunReport } from './report/experiment/run.js';
+export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';
+export {
+  type ClusterScore,
+  type Distances,
+  distancesBetween,
+  nearest,
+  purities,
+  silhouettes,
+} from './stats/clusters.js';
+export {
+  compareFamily,
+  type FamilyTest,
+  holm,
+  type PermutationTest,
+  permutationTest,
+} from './stats/permutation.js';
+export { principalComponents, type TsneOptions, tsne } from './stats/projection.js';
+export {
+  bootstrapInterval,
+  differenceInterval,
+  type Estimate,
+  type Interval,
+  type Observation,
+  type SeedSpread,
+  spreadOverSeeds,
+  wilsonInterval,
+} from './stats/statistics.js';
+export {
+  type AccuracyTableOptions,
+  accuracyTable,
+  type Cell,
+  observationsOf,
+  type Score,
+  type ScoredQuery,
+  type Table,
+} from './stats/tables.js';
+export {
+  type ClassCurve,
+  type ClassCurves,
+  classCurves,
+  crossing,
+  leadingShares,
+  topClasses,
+} from './studies/class-curves.js';
+export { type ComputeOptions, type ComputeResult, runCompute, type WayCost } from './studies/compute.js';
+export {
+  type DecodedLayer,
+  type Decoding,
+  type DecodingEvents,
+  type DecodingOptions,
+  decodeVector,
+  runDecodings,
+} from './studies/decodings.js';
+export {
+  type EmbeddedPrompt,
+  type EmbeddingEvents,
+  type EmbeddingOptions,
+  type EmbeddingResult,
+  type EmbeddingSpace,
+  type Measure,
+  runEmbedding,
+} from './studies/embedding.js';
+export {
+  type EvolutionCell,
+  type EvolutionEvents,
+  type EvolutionOptions,
+  type PromptReading,
+  runEvolution,
+} from './studies/evolution.js';
+export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './studies/evolution-classes.js';
+export {
+  type LensPromptOptions,
+  type LensPrompts,
+  taskLensPrompts,
+  textLensPrompts,
+} from './studies/lens-prompts.js';
+export { evaluateLens, type LensQuality, type LensQualityOptions } from './studies/lens-quality.js';
+export { answersCollide } from './tasks/answers.js';
+export { rivalAnswers, rivalTask } from './tasks/conflict.js';
+export { swapLetters } from './tasks/noise.js';
+export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './tasks/token-classes.js';

@@ -1,0 +1,29 @@
+// `xpatch/report`: pages, figures and tables.
+export { type Figure, figureToSvg, type Panel, type Series } from './report/figures/figure.js';
+export { heatmapToSvg } from './report/figures/heatmap.js';
+export { pictureToSvg } from './report/figures/picture.js';
+export { piesToSvg } from './report/figures/pies.js';
+export { figureToPng, svgToPng } from './report/figures/png.js';
+export { scatterToSvg } from './report/figures/scatter.js';
+export { lensReport, ReportPage } from './report/lens-report.js';
+export { reportToHtml } from './report/page/page.js';
+export type {
+  Block,
+  LensPicture,
+  LensView,
+  Pies,
+  Report,
+  Scatter,
+  TextTable,
+  WorkedExample,
+} from './report/report.js';
+export { sweepReport } from './report/sweep.js';
+export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
+export { type RunServer, serveRuns } from './report/view/server.js';
+export {
+  describeRun,
+  provenanceOf,
+  type RunDescription,
+  type RunManifest,
+  writeReport,
+} from './report/write-report.js';

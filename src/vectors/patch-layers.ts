@@ -1,0 +1,146 @@
+import type { Context } from '../model/context.js';
+import type { Model } from '../model/model.js';
+import { asRow, type RowInput, resolveLayers } from '../model/pass.js';
+import { logSumExp, trackedTokens } from '../model/tracked.js';
+import type { HookName, LayerSelection, OnProgress } from '../model/types.js';
+import type { PositionSelection } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
+
+/** One number that says how the model answers, out of the logits of the last position, [n_vocab]. */
+export type Metric = (logits: Float32Array, model: Model) => number;
+
+/**
+ * By how much the logit of one token is above that of another.
+ *
+ * @param right token id, or a text of one token; so `wrong`
+ * @throws {XpatchError} INVALID_ARGUMENT when the metric is taken and a text is not one token
+ */
+export function logitDifference(right: string | number, wrong: string | number): Metric {
+  return (logits, model) => {
+    const [a, b] = trackedTokens(model, [right, wrong]) as [number, number];
+    return (logits[a] as number) - (logits[b] as number);
+  };
+}
+
+/**
+ * Probability of a token under the softmax over the whole vocabulary.
+ *
+ * @param token token id, or a text of one token
+ * @throws {XpatchError} INVALID_ARGUMENT when the metric is taken and a text is not one token
+ */
+export function tokenProbability(token: string | number): Metric {
+  return (logits, model) => {
+    const [id] = trackedTokens(model, [token]) as [number];
+    return Math.exp((logits[id] as number) - logSumExp(logits));
+  };
+}
+
+export interface PatchLayersOptions {
+  /** Where states are read: usually the clean prompt. */
+  from: RowInput;
+  /** Where they are written, one at a time: usually the corrupt prompt. It has as many positions as `from`. */
+  into: RowInput;
+  metric: Metric;
+  /** Defaults to `resid_post`. */
+  hook?: HookName;
+  /** Defaults to `all`. */
+  layers?: LayerSelection;
+  /** Defaults to `all`. */
+  positions?: PositionSelection;
+  signal?: AbortSignal;
+  /** Positions decoded of all. */
+  onProgress?: OnProgress;
+}
+
+/** What patching each state alone does to a metric: layers x positions. */
+export class PatchMap {
+  /** @internal Use `patchLayers`. */
+  constructor(
+    readonly layers: readonly number[],
+    /** Positions in both prompts. */
+    readonly positions: readonly number[],
+    /** Token ids of `into` at these positions, -1 for a row of a picture. */
+    readonly tokens: readonly number[],
+    /** The metric after each patch, [layers, positions], row by row. */
+    readonly values: Float64Array,
+    /** The metric of `from`, and of `into` without a patch. */
+    readonly clean: number,
+    readonly corrupt: number,
+  ) {}
+
+  /**
+   * The metric with one state patched.
+   *
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE, POSITION_OUT_OF_RANGE for what was not patched
+   */
+  at(layer: number, position: number): number {
+    const [l, p] = [this.layers.indexOf(layer), this.positions.indexOf(position)];
+    if (l < 0) throw new XpatchError('LAYER_OUT_OF_RANGE', `Layer ${layer} was not patched.`);
+    if (p < 0) throw new XpatchError('POSITION_OUT_OF_RANGE', `Position ${position} was not patched.`);
+    return this.values[l * this.positions.length + p] as number;
+  }
+
+  /** The same as a share of the way from `corrupt` (0) to `clean` (1). */
+  recovered(layer: number, position: number): number {
+    return (this.at(layer, position) - this.corrupt) / (this.clean - this.corrupt);
+  }
+}
+
+/** Logits that are held at a time. */
+const MAX_BYTES = 64e6;
+
+/**
+ * Activation patching (Meng et al. 2022; Wang et al. 2023): each state of one prompt is written, alone, at its place into
+ * another one, and a metric of the answer is taken. What the patched prompts have in common is decoded once.
+ *
+ * @throws {XpatchError} INVALID_ARGUMENT when the prompts differ in length, and as `Context.pass`.
+ */
+export async function patchLayers(context: Context, options: PatchLayersOptions): Promise<PatchMap> {
+  const { metric, hook = 'resid_post', signal, onProgress } = options;
+  const { model } = context;
+  const [from, into] = [asRow(options.from), asRow(options.into)];
+  const [clean, corrupt] = [await model.prompt(from.prompt, { signal }), await model.prompt(into.prompt, { signal })];
+  if (clean.length !== corrupt.length) {
+    const problem = `The prompts have ${clean.length} and ${corrupt.length} positions, so their states have no common places`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose texts of as many tokens.`);
+  }
+  const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
+  const positions = corrupt.positions(options.positions ?? 'all');
+  const { interventions = [] } = into;
+  const [read, plain] = await context.pass(
+    [
+      { ...from, prompt: clean, capture: { hook, layers, positions }, logits: 'last' },
+      { ...into, prompt: corrupt, logits: 'last' },
+    ] as const,
+    { signal },
+  );
+  // Positions outside: what stands before one is shared by the patches of all its layers.
+  const places = positions.flatMap((position, p) => layers.map((layer, l) => ({ layer, l, position, p })));
+  const values = new Float64Array(places.length);
+  const held = Math.max(1, Math.floor(MAX_BYTES / (Float32Array.BYTES_PER_ELEMENT * model.info.nVocab)));
+  for (let first = 0; first < places.length; first += held) {
+    const some = places.slice(first, first + held);
+    const rows = some.map(({ layer, position }) => {
+      const value = read.states.at(layer, position);
+      const patch = { hook, layers: layer, positions: position, op: 'replace' as const, value };
+      return { prompt: corrupt, interventions: [...interventions, patch], logits: 'last' };
+    });
+    const results = await context.pass(rows, {
+      signal,
+      onProgress: ({ done, total }) =>
+        onProgress?.({ done: first + (some.length * done) / total, total: places.length }),
+    });
+    for (const [i, { l, p }] of some.entries()) {
+      values[l * positions.length + p] = metric((results[i] as (typeof results)[number]).logits.data, model);
+    }
+  }
+  const tokens = positions.map((position) => corrupt.tokens[position] as number);
+  return new PatchMap(
+    layers,
+    positions,
+    tokens,
+    values,
+    metric(read.logits.data, model),
+    metric(plain.logits.data, model),
+  );
+}
