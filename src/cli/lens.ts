@@ -53,7 +53,7 @@ export const lens = defineCommand<LensArguments>({
     const layers = parseLayers(args.layers);
     const positions = parsePositions(args.positions);
     await withSession(args, terminal, async (session) => {
-      const { model, context, signal, progress } = session;
+      const { model, context, signal } = session;
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
       const track = (args.track ?? []).map((text) => (args.escape ? unescapeText(text) : text));
       resolveLayers(layers, model.info.nLayers); // what is wrong is found before a folder is made

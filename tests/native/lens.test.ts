@@ -181,7 +181,7 @@ describe('what cannot be read', () => {
     );
     await expectError(() => logitLens(context, narrow), 'VECTOR_MISMATCH', /width/);
     for (const topK of [-1, 1.5, 289]) {
-      await expectError(() => logitLens(context, grid([0], 1), { topK }), 'INVALID_ARGUMENT', /topK/);
+      await expectError(() => logitLens(context, grid([0], 1), { topK }), 'INVALID_ARGUMENT', /top-k/);
     }
     for (const token of [-1, 0.5, 288]) {
       await expectError(
