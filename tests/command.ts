@@ -17,8 +17,12 @@ export interface World {
   signal?: AbortSignal;
 }
 
-/** Runs the command line in this process: what it prints, and its exit code. */
-export async function xpatch(args: readonly string[], world: World = {}): Promise<Outcome> {
+/** Runs the command line of the sources in this process: what it prints, and its exit code. */
+export function xpatch(args: readonly string[], world?: World): Promise<Outcome> {
+  return runMain(main, args, world);
+}
+
+export async function runMain(run: typeof main, args: readonly string[], world: World = {}): Promise<Outcome> {
   const { isTTY = false, columns, env = {}, signal = new AbortController().signal } = world;
   const [stdout, stderr] = [new Collected(), new Collected()];
   const stdin = world.stdin === undefined ? new PassThrough() : Readable.from([world.stdin]);
@@ -27,7 +31,7 @@ export async function xpatch(args: readonly string[], world: World = {}): Promis
   };
   const output = (stream: Collected) => Object.assign(stream, { isTTY, columns });
   const io: Io = { stdin, stdout: output(stdout), stderr: output(stderr), env, signal, exit };
-  return { code: await main(args, io), stdout: stdout.text, stderr: stderr.text };
+  return { code: await run(args, io), stdout: stdout.text, stderr: stderr.text };
 }
 
 /** A stream that keeps what is written to it. */

@@ -162,7 +162,7 @@ describe('what cannot be done ends with code 1', () => {
 });
 
 test('an error is one line on stderr, and stdout stays empty', async () => {
-  const { code, stdout, stderr } = await cli.run(['run', '-m', 'nope.gguf', '--tokens', '1']);
+  const { code, stdout, stderr } = await cli.spawned(['run', '-m', 'nope.gguf', '--tokens', '1']);
   expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
   expect(stderr).toMatch(/^xpatch: FILE_NOT_FOUND: [^\n]*\n$/);
   const verbose = await cli.run(['run', '-m', 'nope.gguf', '--tokens', '1', '--verbose']);
