@@ -10,7 +10,7 @@ import {
   withSession,
 } from './common.js';
 import { parseLayers, parsePositions, textOption } from './options.js';
-import { requireWritable } from './output-file.js';
+import { openOutput } from './output-file.js';
 import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 
 interface CaptureArguments extends ModelArguments, OutputArguments, PromptArguments {
@@ -43,7 +43,8 @@ export const capture = defineCommand<CaptureArguments>({
     const parts = promptParts(args);
     const layers = parseLayers(args.layers);
     const positions = parsePositions(args.positions);
-    await requireWritable(args.output, [args.model, args.mmproj, ...(args.image ?? [])]);
+    const { json, image = [] } = args;
+    await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const prompt = await readPrompt(session, args, parts);
@@ -51,7 +52,8 @@ export const capture = defineCommand<CaptureArguments>({
       const { states } = await context.run(row, { signal, onProgress: track('decoding') });
       requireNotAborted(signal);
       progress.update('writing');
-      await states.save(args.output);
+      await states.save(output.path);
+      await output.deliver();
       progress.done();
       const { hook, shape } = states;
       if (args.json) {
@@ -68,7 +70,7 @@ export const capture = defineCommand<CaptureArguments>({
         });
       } else {
         const where = `${shape[0]} layers, ${shape[1]} of ${prompt.length} positions of ${describeModel(model.identity)}`;
-        terminal.print(`${args.output}: ${hook} [${shape.join(', ')}] (${where})\n`);
+        terminal.print(`${output.name}: ${hook} [${shape.join(', ')}] (${where})\n`);
       }
     });
   },

@@ -6,7 +6,7 @@ import { defineCommand, defineGroup } from './command.js';
 import { fetchEvents, type OutputArguments, openModel, outputOptions } from './common.js';
 import { EXIT, usageError } from './errors.js';
 import { textOption } from './options.js';
-import { requireWritable } from './output-file.js';
+import { openOutput } from './output-file.js';
 import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
 
@@ -100,7 +100,7 @@ const importCommand = defineCommand<ImportArguments>({
   ],
   run: async (args, terminal) => {
     const { file, images, output, instruction, question, domain } = args;
-    await requireWritable(output, [String(file)]);
+    await using written = await openOutput(output, terminal, { json: args.json, inputs: [String(file)] });
     const result = await withTokens(args, terminal, async (options, progress) => {
       const { importTask } = await import('../tasks/import.js');
       const fields = { ...(domain !== undefined && { domain }), ...(instruction !== undefined && { instruction }) };
@@ -109,12 +109,14 @@ const importCommand = defineCommand<ImportArguments>({
         ...fields,
         ...(question !== undefined && { question }),
         images,
-        output,
+        output: written.path,
+        folder: written.folder,
         onProgress: (p) => progress.update('checking pictures', p.done / p.total),
       });
     });
+    await written.deliver();
     if (args.json) terminal.printJson({ ok: isGood(result), ...result });
-    else terminal.print(`${await describe(result)}\nWritten to ${output}\n`);
+    else terminal.print(`${await describe(result)}\nWritten to ${written.name}\n`);
     if (!isGood(result)) terminal.exitCode = EXIT.failed;
   },
 });

@@ -11,7 +11,7 @@ import { commandWith } from './eval.js';
 import type { EvalResult } from './eval-protocol.js';
 import { runEval } from './eval-run.js';
 import { parseTasks } from './experiment.js';
-import { textOption, wholeOption } from './options.js';
+import { folderOption, textOption, wholeOption } from './options.js';
 import { timestamp } from './report-run.js';
 
 interface DemoArguments extends ModelArguments, OutputArguments {
@@ -39,7 +39,7 @@ export const demo = defineCommand<DemoArguments>({
       .option('test', wholeOption('test', 1, 'Most test queries a task and seed', { default: 100 }))
       .option(
         'output',
-        textOption('output', 'Folder of the run. Defaults to xpatch-demo-DATE-TIME here', { alias: 'o' }),
+        folderOption('output', 'Folder of the run. Defaults to xpatch-demo-DATE-TIME here', { alias: 'o' }),
       )
       .group(['queries', 'tasks', 'seeds', 'style', 'test', 'output'], 'Experiment:'),
   examples: [

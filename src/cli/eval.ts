@@ -12,7 +12,7 @@ import { type ModelArguments, modelOptions, type OutputArguments, outputOptions 
 import { usageError } from './errors.js';
 import type { EvalResult } from './eval-protocol.js';
 import { type PlanResult, runEval } from './eval-run.js';
-import { repeatedOption, textOption } from './options.js';
+import { folderOption, repeatedOption, textOption } from './options.js';
 import { timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
 import type { Terminal } from './terminal.js';
@@ -45,7 +45,7 @@ export const evaluate = defineCommand<EvalArguments>({
       .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
       .option(
         'output',
-        textOption(
+        folderOption(
           'output',
           'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
           {

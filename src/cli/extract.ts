@@ -14,7 +14,7 @@ import {
 } from './common.js';
 import { usageError } from './errors.js';
 import { textOption, wholeOption } from './options.js';
-import { requireWritable } from './output-file.js';
+import { openOutput } from './output-file.js';
 
 interface ExtractArguments extends ModelArguments, OutputArguments {
   task: string;
@@ -63,7 +63,8 @@ export const extract = defineCommand<ExtractArguments>({
   ],
   run: async (args, terminal) => {
     checkTaskArguments(args);
-    await requireWritable(args.output, [args.model, args.mmproj, args.task]);
+    const inputs = [args.model, args.mmproj, args.task];
+    await using output = await openOutput(args.output, terminal, { json: args.json, inputs });
     const { spec, seed, prompts = VALIDATION_ITEMS } = args;
     const pictures = spec === 'image';
     const task = await loadTask(args.task, { pictures, imagesRoot: args.imagesRoot, instruction: args.instruction });
@@ -83,7 +84,8 @@ export const extract = defineCommand<ExtractArguments>({
         onProgress: (p) => (p.stage === 'prompts' ? readingPrompts(p) : decoding(p)),
       });
       requireNotAborted(signal);
-      await vector.save(args.output);
+      await vector.save(output.path);
+      await output.deliver();
       progress.done();
       const { layers, readPosition, origin } = vector.info;
       const { shots, prompts: records } = origin as Extract<typeof origin, { op: 'prompts' }>;
@@ -107,7 +109,7 @@ export const extract = defineCommand<ExtractArguments>({
             ? 'the instruction'
             : `${records.length} ${spec} prompts of ${shots} shots, seed ${seed}`;
         const what = `${task.name} from ${source}, read at ${readPosition}, of ${describeModel(model.identity)}`;
-        terminal.print(`${args.output}: task_vector [${shape.join(', ')}] (${what})\n`);
+        terminal.print(`${output.name}: task_vector [${shape.join(', ')}] (${what})\n`);
       }
     });
   },

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { mergeShards } from '../experiment/merge.js';
 import { defineCommand } from './command.js';
 import { type OutputArguments, outputOptions } from './common.js';
-import { textOption } from './options.js';
+import { folderOption } from './options.js';
 
 interface MergeArguments extends OutputArguments {
   runs: string[];
@@ -16,7 +16,7 @@ export const merge = defineCommand<MergeArguments>({
   options: (yargs) =>
     outputOptions(yargs)
       .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Folders of all shards' })
-      .option('output', textOption('output', 'Folder of the whole run', { alias: 'o', demandOption: true })),
+      .option('output', folderOption('output', 'Folder of the whole run', { alias: 'o', demandOption: true })),
   examples: [
     ['One half, on one machine', 'eval main -m demo --shard 1/2 -o one'],
     ['The other half, on another', 'eval main -m demo --shard 2/2 -o two'],

@@ -1,7 +1,7 @@
 import { CONVERSION_TYPES, type ConversionType } from '../gguf/tensor-types.js';
 import { defineCommand } from './command.js';
 import { type OutputArguments, outputOptions } from './common.js';
-import { textOption, wholeOption } from './options.js';
+import { folderOption, textOption, wholeOption } from './options.js';
 
 interface ConvertArguments extends OutputArguments {
   folder: string;
@@ -23,7 +23,7 @@ export const modelsConvert = defineCommand<ConvertArguments>({
       })
       .option(
         'output',
-        textOption('output', 'Folder to write to; made if it is missing', { alias: 'o', demandOption: true }),
+        folderOption('output', 'Folder to write to; made if it is missing', { alias: 'o', demandOption: true }),
       )
       .option('type', {
         ...textOption('type', 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),

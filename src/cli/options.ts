@@ -6,6 +6,16 @@ export function textOption(name: string, describe: string, more: Options = {}) {
   return { ...more, type: 'string', nargs: 1, describe, coerce: (value: unknown) => single(name, value) } as const;
 }
 
+/** An option that names a folder to write to: it is no stream. */
+export function folderOption(name: string, describe: string, more: Options = {}) {
+  const coerce = (value: unknown) => {
+    const folder = single(name, value);
+    if (folder === '-') throw usageError(`--${name} is a folder, which - is not: name one.`);
+    return folder;
+  };
+  return { ...more, type: 'string', nargs: 1, describe, coerce } as const;
+}
+
 /** An option with a whole number. */
 export function wholeOption(name: string, min: number, describe: string, more: Options = {}) {
   const coerce = (value: unknown) => {

@@ -1,19 +1,99 @@
-import { constants } from 'node:fs';
-import { access, realpath, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { constants, createReadStream, fstatSync, statSync } from 'node:fs';
+import { access, type FileHandle, mkdtemp, open, realpath, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { XpatchError } from '../util/errors.js';
+import { findTarget, type WriteTarget, writeError } from '../util/files.js';
 import { usageError } from './errors.js';
+import type { Terminal } from './terminal.js';
+
+/** Where a command writes its file, from before the work to after it. */
+export interface OutputFile extends AsyncDisposable {
+  /** What to write. */
+  readonly path: string;
+  /** How it is named to the reader. */
+  readonly name: string;
+  /** Where relative paths in it start. */
+  readonly folder: string;
+  /** Called when the file has been written. */
+  deliver(): Promise<void>;
+}
+
+/** Between two looks whether a pipe has a reader. */
+const LOOK_MS = 100;
 
 /**
  * Checks, before the long work, that a result can be written to `path` and would not replace something it is made from.
+ * `-`, or whatever the standard output goes to, is the standard output: what the command has to say then goes to stderr.
+ * A pipe is waited for until somebody reads it.
  * @param inputs files that the command reads
- * @throws {XpatchError} FILE_WRITE, INVALID_ARGUMENT
+ * @throws {XpatchError} FILE_WRITE, INVALID_ARGUMENT, ABORTED
  */
-export async function requireWritable(path: string, inputs: readonly (string | undefined)[]): Promise<void> {
+export async function openOutput(
+  path: string,
+  terminal: Terminal,
+  { json, inputs }: { json: boolean; inputs: readonly (string | undefined)[] },
+): Promise<OutputFile> {
+  if (path === '-' || isStdout(path, terminal)) return toStdout(terminal, json);
+  const { kind } = await requireWritable(path, inputs);
+  const reader = await (kind === 'pipe' ? waitForReader(path, terminal) : undefined);
+  return {
+    path,
+    name: path,
+    folder: kind === 'file' ? dirname(resolve(path)) : process.cwd(),
+    deliver: async () => undefined,
+    // What is read by others ends for them when the last writer closes it.
+    [Symbol.asyncDispose]: async () => reader?.close(),
+  };
+}
+
+function isStdout(path: string, { io }: Terminal): boolean {
+  const { fd } = io.stdout as { fd?: number };
+  if (fd === undefined || path === '') return false;
+  const [out, named] = [fstatSync(fd), statSync(path, { throwIfNoEntry: false })];
+  return named !== undefined && named.ino === out.ino && named.dev === out.dev;
+}
+
+async function toStdout(terminal: Terminal, json: boolean): Promise<OutputFile> {
+  if (json) throw usageError('--json prints to the standard output, where the file would go: name a file.');
+  if (terminal.out.isTTY)
+    throw usageError('The file would go to the terminal. Send it to a program or a file: ... | or >');
+  terminal.resultsToStderr();
+  const folder = await mkdtemp(join(tmpdir(), 'xpatch-'));
+  const path = join(folder, 'output');
+  return {
+    path,
+    name: 'the standard output',
+    folder: process.cwd(),
+    deliver: () => terminal.out.file(createReadStream(path)),
+    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
+  };
+}
+
+/** Keeps a pipe open that somebody reads. */
+async function waitForReader(path: string, { signal }: Terminal): Promise<FileHandle> {
+  for (;;) {
+    try {
+      return await open(path, constants.O_WRONLY | constants.O_NONBLOCK);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw writeError(path, error);
+    }
+    await sleep(LOOK_MS, undefined, { signal });
+  }
+}
+
+async function requireWritable(path: string, inputs: readonly (string | undefined)[]): Promise<WriteTarget> {
   const fail = (why: string, cause?: unknown) =>
     new XpatchError('FILE_WRITE', `Cannot write ${path}. ${why}`, { cause });
   if (path === '') throw usageError('The file to write has no name.');
-  const folder = dirname(resolve(path));
+  const existing = await stat(path).catch(() => undefined);
+  if (existing?.isDirectory()) throw fail('It is a folder: name a file inside it.');
+  const target = await findTarget(path).catch((cause: unknown) => {
+    throw writeError(path, cause);
+  });
+  if (target.kind !== 'file') return target;
+  const folder = dirname(resolve(target.path));
   const folderStat = await stat(folder).catch((cause: unknown) => {
     throw fail(`The folder ${folder} does not exist: create it, or name another one.`, cause);
   });
@@ -21,12 +101,9 @@ export async function requireWritable(path: string, inputs: readonly (string | u
   await access(folder, constants.W_OK | constants.X_OK).catch((cause: unknown) => {
     throw fail(`No permission to write in ${folder}: name a folder you may write to.`, cause);
   });
-  const existing = await stat(path).catch(() => undefined);
-  if (existing === undefined) return;
-  if (existing.isDirectory()) throw fail('It is a folder: name a file inside it.');
-  const target = await realpath(path);
   for (const input of inputs) {
-    const same = input !== undefined && (await realpath(input).catch(() => undefined)) === target;
+    const same = input !== undefined && existing && (await realpath(input).catch(() => undefined)) === target.path;
     if (same) throw fail('The command reads this file: name another one for the result.');
   }
+  return target;
 }

@@ -38,6 +38,14 @@ export class Output {
     this.send(`${escapeJson(JSON.stringify(value))}\n`);
   }
 
+  /** A whole file, as it is: for a program behind the output, never for a terminal. */
+  async file(content: AsyncIterable<Buffer>): Promise<void> {
+    for await (const chunk of content) {
+      if (this.broken) return;
+      await new Promise<void>((resolve) => this.stream.write(chunk, () => resolve()));
+    }
+  }
+
   /** Our own codes, such as those of a line that is rewritten. */
   control(code: string): void {
     this.send(code);

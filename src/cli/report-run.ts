@@ -3,7 +3,7 @@ import type { Argv } from 'yargs';
 import { type Manifest, RunFolder } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import { requireNotAborted, type Session } from './common.js';
-import { textOption } from './options.js';
+import { folderOption } from './options.js';
 
 /** What every command that writes a report takes. */
 export interface ReportArguments {
@@ -13,7 +13,7 @@ export interface ReportArguments {
 export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & ReportArguments> {
   return yargs.option(
     'output',
-    textOption('output', `Folder of the report. Defaults to xpatch-${command}-DATE-TIME here`, { alias: 'o' }),
+    folderOption('output', `Folder of the report. Defaults to xpatch-${command}-DATE-TIME here`, { alias: 'o' }),
   ) as Argv<T & ReportArguments>;
 }
 

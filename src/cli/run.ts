@@ -8,7 +8,7 @@ import { defineCommand } from './command.js';
 import { modelOptions, outputOptions, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { parsePosition, repeatedOption, single, textOption, unescapeText, wholeOption } from './options.js';
-import { requireWritable } from './output-file.js';
+import { openOutput } from './output-file.js';
 import { patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
@@ -86,7 +86,10 @@ export const run = defineCommand<RunArguments>({
     if (maxTokens === 0 && args.everyStep) throw usageError('--every-step needs new tokens, and -n 0 allows none.');
     const position = parsePosition(args.position ?? 'last');
     const inputs = [args.model, args.mmproj, args.patch, ...(args.image ?? [])];
-    if (args.saveLogits !== undefined) await requireWritable(args.saveLogits, inputs);
+    await using file =
+      args.saveLogits === undefined
+        ? undefined
+        : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
     const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
     const intervention = patch?.vector.at(args.layer as number, {
       op: args.op,
@@ -133,14 +136,15 @@ export const run = defineCommand<RunArguments>({
         ...(interventions[0] as InterventionReport),
         everyStep: args.everyStep,
       };
-      if (args.saveLogits !== undefined && logits) {
+      if (file && logits) {
         requireNotAborted(signal);
         const metadata = { model: JSON.stringify(model.identity), prompt: JSON.stringify(record) };
         await writeSafetensors(
-          args.saveLogits,
+          file.path,
           { logits: { data: logits.data, shape: logits.shape } },
           done ? { ...metadata, patch: JSON.stringify(done) } : metadata,
         );
+        await file.deliver();
       }
       if (args.json) {
         const { temperature, seed } = args;

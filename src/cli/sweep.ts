@@ -12,8 +12,8 @@ import {
   requireNotAborted,
   withSession,
 } from './common.js';
-import { parseLayers, parsePosition, textOption, wholeOption } from './options.js';
-import { requireWritable } from './output-file.js';
+import { folderOption, parseLayers, parsePosition, textOption, wholeOption } from './options.js';
+import { openOutput } from './output-file.js';
 import { type PatchArguments, patchOptions } from './patch-options.js';
 import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
@@ -47,7 +47,7 @@ export const sweep = defineCommand<SweepArguments>({
         describe: 'Decode the whole prompt again for every layer: the slow reference',
       })
       .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
-      .option('report', textOption('report', 'Write a report with the curves into this folder'))
+      .option('report', folderOption('report', 'Write a report with the curves into this folder'))
       .group(['vector', 'layers', 'position', 'op', 'vector-position'], 'Patch:'),
   examples: [
     ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
@@ -60,9 +60,11 @@ export const sweep = defineCommand<SweepArguments>({
     const parts = promptParts(args);
     const layers = parseLayers(args.layers);
     const position = parsePosition(args.position ?? 'last');
-    if (args.saveLogits !== undefined) {
-      await requireWritable(args.saveLogits, [args.model, args.mmproj, args.vector, ...(args.image ?? [])]);
-    }
+    const inputs = [args.model, args.mmproj, args.vector, ...(args.image ?? [])];
+    await using file =
+      args.saveLogits === undefined
+        ? undefined
+        : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
     const loaded = await loadVector(args.vector, args.vectorPosition);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
@@ -101,10 +103,10 @@ export const sweep = defineCommand<SweepArguments>({
         op,
         layers: result.layers.map(({ layer }) => layer),
       };
-      if (args.saveLogits !== undefined && result.logits) {
+      if (file && result.logits) {
         requireNotAborted(signal);
         await writeSafetensors(
-          args.saveLogits,
+          file.path,
           { logits: result.logits },
           {
             model: JSON.stringify(model.identity),
@@ -113,6 +115,7 @@ export const sweep = defineCommand<SweepArguments>({
             patch: JSON.stringify(patch),
           },
         );
+        await file.deliver();
       }
       if (run) {
         const { sweepReport } = await import('../report/sweep.js');

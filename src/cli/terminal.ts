@@ -16,6 +16,7 @@ export class Terminal {
   readonly err: Output;
   /** What the command ends with when it throws nothing. */
   exitCode = 0;
+  private results: Output;
   private wayOn = '';
   private asked: AbortSignal | undefined;
 
@@ -26,6 +27,7 @@ export class Terminal {
   ) {
     this.out = new Output(io.stdout);
     this.err = new Output(io.stderr);
+    this.results = this.out;
   }
 
   /** Aborted by the first Ctrl-C, so that a command can end cleanly. */
@@ -36,7 +38,12 @@ export class Terminal {
 
   /** Prints a result. */
   print(text: string): void {
-    this.out.write(text);
+    this.results.write(text);
+  }
+
+  /** For a command whose file goes to stdout. */
+  resultsToStderr(): void {
+    this.results = this.err;
   }
 
   printJson(value: unknown): void {

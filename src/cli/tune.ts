@@ -14,8 +14,8 @@ import {
   withSession,
 } from './common.js';
 import { usageError } from './errors.js';
-import { textOption, wholeOption } from './options.js';
-import { requireWritable } from './output-file.js';
+import { folderOption, textOption, wholeOption } from './options.js';
+import { openOutput } from './output-file.js';
 import { startRun } from './report-run.js';
 
 interface TuneArguments extends ModelArguments, OutputArguments {
@@ -36,14 +36,15 @@ export const tune = defineCommand<TuneArguments>({
       .option('text', textOption('text', 'Fit on this text file. Defaults to prompts of the shipped tasks'))
       .option('prompts', wholeOption('prompts', 5, 'Most prompts to fit on', { default: 120 }))
       .option('seed', wholeOption('seed', 0, 'Seed of every draw', { default: 1 }))
-      .option('report', textOption('report', 'Write a report with table and figure into this folder'))
+      .option('report', folderOption('report', 'Write a report with table and figure into this folder'))
       .group(['output', 'text', 'prompts', 'seed', 'report'], 'Lens:'),
   examples: [
     ['For prompts like those of the shipped tasks', 'tune -m demo -o demo-lens.safetensors'],
     ['For a text of yours', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
   ],
   run: async (args, terminal) => {
-    await requireWritable(args.output, [args.model, args.mmproj, args.text]);
+    const inputs = [args.model, args.mmproj, args.text];
+    await using file = await openOutput(args.output, terminal, { json: args.json, inputs });
     const text = args.text === undefined ? undefined : await readText(args.text);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
@@ -68,7 +69,8 @@ export const tune = defineCommand<TuneArguments>({
       });
       requireNotAborted(signal);
       progress.update('writing');
-      await lens.save(args.output);
+      await lens.save(file.path);
+      await file.deliver();
       const { tunedLensFigure, tunedLensTable } = await import('../report/tuned-lens.js');
       const table = tunedLensTable(quality, lens, title);
       await run?.finish({
@@ -94,7 +96,7 @@ export const tune = defineCommand<TuneArguments>({
         terminal.printJson({ output, ...(report !== undefined && { report }), ...lens.info, strengths, quality });
       } else {
         const { tableToText } = await import('../report/tables.js');
-        terminal.print(`${tableToText(table)}\n${args.output}\n${run?.summary() ?? ''}`);
+        terminal.print(`${tableToText(table)}\n${file.name}\n${run?.summary() ?? ''}`);
       }
     });
   },

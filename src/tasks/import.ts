@@ -11,6 +11,8 @@ export interface ImportOptions extends TaskFileFields, Pick<CheckOptions, 'first
   readonly images: string;
   /** Task file to write. */
   readonly output: string;
+  /** Folder that the paths in it start from. Defaults to its own. */
+  readonly folder?: string;
 }
 
 interface Entry {
@@ -40,10 +42,18 @@ const FORMS = [
  * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID, naming the entries that are wrong; FILE_WRITE; ABORTED
  */
 export async function importTask(file: string, options: ImportOptions): Promise<TaskCheck> {
-  const { images, output, firstToken, signal, onProgress, question, ...given } = options;
+  const {
+    images,
+    output,
+    folder = dirname(resolve(output)),
+    firstToken,
+    signal,
+    onProgress,
+    question,
+    ...given
+  } = options;
   const { json } = await readJsonFile(file);
   const entries = chooseQuestion(file, readEntries(file, json, resolve(images)), question);
-  const folder = dirname(resolve(output));
   const items = entries.map(({ input, output, image }) => ({
     input,
     output,

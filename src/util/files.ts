@@ -1,6 +1,10 @@
 import { type Hash, randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { constants, createWriteStream, openSync } from 'node:fs';
+import { type FileHandle, mkdir, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { basename, dirname, join, resolve } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { XpatchError } from './errors.js';
 import { openRegular } from './read-file.js';
 
@@ -14,11 +18,16 @@ const WAYS_OUT: Record<string, (path: string) => string> = {
   EROFS: () => 'The file system is read-only: name a folder on another one.',
   ENOSPC: () => 'The disk is full: free some space, or name a folder on another disk.',
   EDQUOT: () => 'Your disk quota is used up: free some space, or name a folder on another disk.',
+  ENXIO: () => 'Nobody reads from it: start its reader first, or name a file.',
+  EPIPE: () => 'Its reader has left before the end.',
+  EINTR: () => 'The call was interrupted: try again.',
+  ELOOP: () => 'Its symbolic links lead in a circle: name another one.',
   EFBIG: () => 'The file would grow beyond what this system allows: raise the limit (ulimit -f), or split the work.',
 };
 
 /** FILE_WRITE with a way out of what the system said. */
 export function writeError(path: string, cause: unknown): XpatchError {
+  if (cause instanceof XpatchError) return cause;
   const wayOut = WAYS_OUT[(cause as NodeJS.ErrnoException).code ?? '']?.(path) ?? (cause as Error).message;
   return new XpatchError('FILE_WRITE', `Could not write ${path}. ${wayOut}`, { cause });
 }
@@ -26,7 +35,8 @@ export function writeError(path: string, cause: unknown): XpatchError {
 /**
  * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
  * file beside it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
- * and a file that stood there before is untouched.
+ * and a file that stood there before is untouched. A symbolic link stays, and the file that it names is written. A pipe or
+ * a device stays too and is written to; a disk is refused.
  *
  * @param content text (UTF-8), bytes, or byte chunks written one after the other
  * @throws {XpatchError} FILE_WRITE
@@ -35,13 +45,25 @@ export async function writeFileAtomic(
   path: string,
   content: string | Uint8Array | Iterable<Uint8Array>,
 ): Promise<void> {
+  const chunks = typeof content === 'string' || content instanceof Uint8Array ? [content] : content;
+  try {
+    const target = await findTarget(path);
+    if (target.kind === 'file') await replaceFile(target.path, chunks);
+    else await writeThrough(target, chunks);
+  } catch (cause) {
+    throw writeError(path, cause);
+  }
+}
+
+async function replaceFile(path: string, chunks: Iterable<string | Uint8Array>): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
   let handle: FileHandle | undefined;
   let created = false;
   try {
     handle = await open(temporary, 'wx');
     created = true;
-    const chunks = typeof content === 'string' || content instanceof Uint8Array ? [content] : content;
+    const before = await stat(path).catch(() => undefined);
+    if (before) await handle.chmod(before.mode & 0o777);
     for (const chunk of chunks) await handle.writeFile(chunk);
     await handle.sync();
     await handle.close();
@@ -49,11 +71,48 @@ export async function writeFileAtomic(
     await rename(temporary, path);
     created = false;
     await syncFolder(dirname(path));
-  } catch (cause) {
+  } finally {
     await handle?.close().catch(() => undefined);
     if (created) await unlink(temporary).catch(() => undefined);
-    throw writeError(path, cause);
   }
+}
+
+/** Where a file is to be written, behind symbolic links. Only what is a file, or nothing yet, can be replaced. */
+export interface WriteTarget {
+  readonly path: string;
+  readonly kind: 'file' | 'pipe' | 'device';
+}
+
+/** @throws what the system says, EISDIR for a folder; {XpatchError} FILE_WRITE for a disk */
+export async function findTarget(path: string): Promise<WriteTarget> {
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+  });
+  if (found === undefined) return { path: await endOfLinks(path), kind: 'file' };
+  if (found.isDirectory()) throw Object.assign(new Error(`${path} is a folder`), { code: 'EISDIR' });
+  if (found.isBlockDevice()) {
+    throw new XpatchError('FILE_WRITE', `Cannot write ${path}. It is a disk: name a file on it.`);
+  }
+  if (found.isCharacterDevice()) return { path, kind: 'device' };
+  if (!found.isFile()) return { path, kind: 'pipe' };
+  // A file that was deleted while it is open, as /dev/fd/3 may be, has no path to replace.
+  const real = await realpath(path);
+  const same = await stat(real).catch(() => undefined);
+  return same?.ino === found.ino && same.dev === found.dev ? { path: real, kind: 'file' } : { path, kind: 'device' };
+}
+
+/** The name that links to nothing lead to. */
+async function endOfLinks(path: string): Promise<string> {
+  const linked = await readlink(path).catch(() => undefined);
+  return linked === undefined ? path : endOfLinks(resolve(dirname(path), linked));
+}
+
+/** To a pipe, a terminal or another device, where nothing can be taken back. One without a reader is refused: it could block. */
+async function writeThrough({ path, kind }: WriteTarget, chunks: Iterable<string | Uint8Array>): Promise<void> {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
+  // A file system call on a full pipe would hold a thread, and with it the end of the process.
+  const stream = kind === 'pipe' ? new Socket({ fd, readable: false }) : createWriteStream(path, { fd });
+  await pipeline(Readable.from(chunks, { objectMode: false }), stream);
 }
 
 /** Makes the entries of a folder last through a power cut, on systems where a folder can be opened. */

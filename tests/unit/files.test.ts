@@ -1,5 +1,8 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { constants, createReadStream } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from '@jest/globals';
 import { makeFolder, writeFileAtomic } from '../../src/util/files.js';
 import { expectError, temporaryFolder } from './helpers.js';
@@ -37,6 +40,67 @@ describe('writeFileAtomic', () => {
     await expectError(() => writeFileAtomic(join(folder, 'directory'), ''), 'FILE_WRITE', /name a file inside/);
     expect((await readdir(folder)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
   });
+});
+
+describe('what is no file', () => {
+  const make = (name: string, command: string, ...args: string[]) => {
+    const path = join(folder, name);
+    execFileSync(command, [...(command === 'mknod' ? [path] : []), ...args, ...(command === 'mknod' ? [] : [path])]);
+    return path;
+  };
+
+  test('a symbolic link stays, and the file that it names is written, with its permissions', async () => {
+    await mkdir(join(folder, 'links'));
+    const file = join(folder, 'links', 'target');
+    await writeFile(file, 'old', { mode: 0o640 });
+    await symlink('target', join(folder, 'links', 'link'));
+    await symlink('link', join(folder, 'links', 'chain'));
+    await symlink(join('links', 'new'), join(folder, 'dangling'));
+    await symlink('circle', join(folder, 'circle'));
+    await writeFileAtomic(join(folder, 'links', 'chain'), 'new');
+    expect(await readFile(file, 'utf8')).toBe('new');
+    expect((await lstat(file)).mode & 0o777).toBe(0o640);
+    await writeFileAtomic(join(folder, 'dangling'), 'made');
+    expect(await readFile(join(folder, 'links', 'new'), 'utf8')).toBe('made');
+    for (const name of ['links/link', 'links/chain', 'dangling']) {
+      expect((await lstat(join(folder, name))).isSymbolicLink()).toBe(true);
+    }
+    await expectError(() => writeFileAtomic(join(folder, 'circle'), ''), 'FILE_WRITE', /in a circle/);
+    expect((await readdir(join(folder, 'links'))).sort()).toEqual(['chain', 'link', 'new', 'target']);
+  });
+
+  test('a pipe is written through, more than it holds too; one that nobody reads is refused at once', async () => {
+    const pipe = make('pipe', 'mkfifo');
+    await expectError(() => writeFileAtomic(pipe, 'x'), 'FILE_WRITE', /Nobody reads from it/);
+    const large = Buffer.alloc(1 << 20, 'pipe');
+    const read = readFile(pipe);
+    const kept = await openRead(pipe);
+    await writeFileAtomic(pipe, [large, new Uint8Array([1])]);
+    await kept.close();
+    expect(Buffer.compare(await read, Buffer.concat([large, new Uint8Array([1])]))).toBe(0);
+    const leaving = createReadStream(pipe, { highWaterMark: 100 });
+    leaving.once('data', () => leaving.destroy());
+    const other = await openRead(pipe);
+    await expectError(() => writeFileAtomic(pipe, large), 'FILE_WRITE', /reader has left/);
+    await other.close();
+    expect((await lstat(pipe)).isFIFO()).toBe(true);
+  });
+
+  test('a device stays and is written to, a disk is refused', async () => {
+    if (process.getuid?.() !== 0) return; // only root makes nodes
+    const sink = make('sink', 'mknod', 'c', '1', '3');
+    const disk = make('disk', 'mknod', 'b', '240', '77');
+    await writeFileAtomic(sink, new Uint8Array(100_000));
+    expect((await lstat(sink)).isCharacterDevice()).toBe(true);
+    await expectError(() => writeFileAtomic(disk, 'x'), 'FILE_WRITE', /It is a disk/);
+    expect((await lstat(disk)).isBlockDevice()).toBe(true);
+  });
+
+  /** Open as soon as somebody reads; the reader sees the end when this and the writer are closed. */
+  async function openRead(pipe: string): Promise<FileHandle> {
+    const handle = await open(pipe, constants.O_WRONLY | constants.O_NONBLOCK).catch(() => undefined);
+    return handle ?? sleep(10).then(() => openRead(pipe));
+  }
 });
 
 describe('makeFolder', () => {

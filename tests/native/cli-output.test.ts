@@ -1,0 +1,95 @@
+// Where a command's file goes, and what becomes of a broken output.
+import { execFileSync } from 'node:child_process';
+import { lstatSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { afterAll, describe, expect, test } from '@jest/globals';
+import { main } from '../../src/cli/cli.js';
+import { Collected, xpatch } from '../command.js';
+import { fixture } from './helpers.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'xpatch-output-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const at = (name: string) => join(folder, name);
+const LLAMA = ['-m', fixture('llama.gguf'), '--tokens', '1,2,3'];
+const capture = (output: string, ...more: string[]) => xpatch(['capture', ...LLAMA, '-o', output, ...more]);
+
+test.each<[string, string[]]>([
+  ['capture', ['capture', ...LLAMA, '-o']],
+  ['run', ['run', ...LLAMA, '-n', '2', '--save-logits']],
+  ['extract', ['extract', ...LLAMA.slice(0, 2), '--task', 'food-color', '--spec', 'instruction', '-o']],
+])('-o - of %s sends the file to stdout, and what it says to stderr', async (name, args) => {
+  const file = await xpatch([...args, at(name)]);
+  const stdout = new Collected();
+  const stderr = new Collected();
+  const io = { stdin: process.stdin, stdout, stderr, env: {}, signal: new AbortController().signal };
+  const code = await main([...args, '-'], { ...io, exit: () => process.exit() });
+  expect({ code, same: stdout.bytes.equals(readFileSync(at(name))) }).toEqual({ code: 0, same: true });
+  expect(stderr.text).toBe(file.stdout.replace(at(name), 'the standard output'));
+});
+
+test('-o - is refused beside --json and on a terminal', async () => {
+  for (const [more, world] of [[['--json'], {}] as const, [[], { isTTY: true }] as const]) {
+    const { code, stdout, stderr } = await xpatch(['capture', ...LLAMA, '-o', '-', ...more], world);
+    expect([code, `${stdout}${stderr}`]).toEqual([2, expect.stringMatching(/INVALID_ARGUMENT/)]);
+  }
+});
+
+describe('an output that is no file', () => {
+  test('a pipe is waited for and gets the file', async () => {
+    execFileSync('mkfifo', [at('pipe')]);
+    const writing = capture(at('pipe'));
+    const read = await readFile(at('pipe'));
+    expect(await writing).toMatchObject({ code: 0, stderr: '' });
+    await capture(at('file'));
+    expect(read.equals(readFileSync(at('file')))).toBe(true);
+    expect(lstatSync(at('pipe')).isFIFO()).toBe(true);
+  });
+
+  test('waiting for a reader ends by an interrupt', async () => {
+    execFileSync('mkfifo', [at('unread')]);
+    const controller = new AbortController();
+    const waiting = xpatch(['capture', ...LLAMA, '-o', at('unread')], { signal: controller.signal });
+    setTimeout(() => controller.abort(), 300);
+    expect(await waiting).toEqual({ code: 130, stdout: '', stderr: 'xpatch: ABORTED: Interrupted.\n' });
+  });
+
+  test('a link stays; a folder of a report is no pipe, device or -', async () => {
+    symlinkSync('behind', at('link'));
+    expect(await capture(at('link'))).toMatchObject({ code: 0 });
+    expect(lstatSync(at('link')).isSymbolicLink()).toBe(true);
+    expect(lstatSync(at('behind')).isFile()).toBe(true);
+    const report = (output: string) => xpatch(['lens', ...LLAMA, '-o', output]);
+    for (const output of ['pipe', 'unread', 'behind']) {
+      expect(await report(at(output))).toMatchObject({ code: 1, stderr: expect.stringMatching(/FILE_WRITE/) });
+    }
+    expect(await report('-')).toMatchObject({ code: 2, stderr: expect.stringMatching(/is a folder/) });
+  });
+});
+
+describe('a standard output that takes no more', () => {
+  const broken = async (code: string, args: readonly string[]) => {
+    const stderr = new Collected();
+    const stdout = new Writable({
+      write: (_chunk, _encoding, done) => done(Object.assign(new Error(`write ${code}`), { code })),
+    });
+    const io = { stdin: process.stdin, stderr, env: {}, signal: new AbortController().signal };
+    return { code: await main(args, { ...io, stdout, exit: () => process.exit() }), stderr: stderr.text };
+  };
+
+  test.each([[[]], [['--json']]])('is one error where the disk is full: %j', async (more) => {
+    const ended = await broken('ENOSPC', ['capture', ...LLAMA, '-o', at('full'), ...more]);
+    expect(ended.code).toBe(1);
+    expect(ended.stderr).toMatch(
+      /^xpatch: FILE_WRITE: Could not write the standard output\. The disk is full[^\n]*\n$/,
+    );
+    expect(lstatSync(at('full')).isFile()).toBe(true);
+  });
+
+  test('is no error where the reader has left', async () => {
+    expect(await broken('EPIPE', ['run', ...LLAMA, '-n', '4'])).toEqual({ code: 0, stderr: '' });
+    expect(await broken('EPIPE', ['run', '--nonsense'])).toMatchObject({ code: 2 });
+  });
+});
