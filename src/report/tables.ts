@@ -1,5 +1,6 @@
 import type { Cell, Table } from '../stats/tables.js';
 import { XpatchError } from '../util/errors.js';
+import { printable } from '../util/printable.js';
 import type { TextTable } from './report.js';
 
 const MISSING = '–';
@@ -103,7 +104,10 @@ export function tableToCsv(table: Table | TextTable): string {
   return out.map(csvLine).join('');
 }
 
-/** One record after RFC 4180, with its line end. */
+/**
+ * One record after RFC 4180, with its line end. Texts may be anybody's: one that a spreadsheet would compute gets an apostrophe in
+ * front, and what steers a terminal is written out. Numbers stay numbers.
+ */
 export const csvLine = (fields: readonly (string | number)[]): string =>
   `${fields.map((field) => csv(String(field))).join(',')}\r\n`;
 
@@ -227,7 +231,16 @@ const markdown = (text: string): string =>
     .replace(/&/g, '&amp;')
     .replace(/</g, '&lt;')
     .replace(/ (?= )/g, '&nbsp;');
-const csv = (field: string): string => (/[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field);
+const NUMBER = /^[+-]?(\d+\.?\d*(e[+-]?\d+)?|Infinity)$/i;
+/** Also behind blanks, and as wide letters of East Asian fonts. */
+const FORMULA = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/;
+
+function csv(field: string): string {
+  if (NUMBER.test(field)) return field;
+  const text = field.replace(/[^\n]+/g, printable);
+  const guarded = FORMULA.test(text) ? `'${text}` : text;
+  return /[",\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
+}
 
 const LATEX: Record<string, string> = {
   '\\': '\\textbackslash{}',

@@ -10,6 +10,8 @@ import { expectError, temporaryFolder } from './helpers.js';
 
 const parent = await temporaryFolder();
 const EVIL = '<script>alert(1)</script>"\u0000,\r\nשלום\u202e中';
+/** As a CSV file has it. */
+const SHOWN = EVIL.replace('\0', '\\u{0}').replace('\r', '\\u{d}').replace('\u202e', '\\u{202e}');
 
 const score = (text: string, probability: number) => ({
   token: text.charCodeAt(text.length - 1),
@@ -141,17 +143,23 @@ test('every block becomes its files, pictures that show something and numbers th
   const third = String(1 / 3);
   expect(parseCsv(await read('figures/curves.csv'))).toEqual([
     ['panel', 'kind', 'label', 'x', 'y', 'low', 'high'],
-    [EVIL, 'curve', 's', '0', '0.1', '0', '0.2'],
-    [EVIL, 'curve', 's', '1', third, '', ''],
-    [EVIL, 'baseline', 'b', '', '0.5', '', ''],
-    [EVIL, 'vertical', 'v', '0.5', '', '', ''],
+    [SHOWN, 'curve', 's', '0', '0.1', '0', '0.2'],
+    [SHOWN, 'curve', 's', '1', third, '', ''],
+    [SHOWN, 'baseline', 'b', '', '0.5', '', ''],
+    [SHOWN, 'vertical', 'v', '0.5', '', '', ''],
   ]);
   expect(JSON.parse(await read('figures/curves.json')).panels).toEqual([panel]);
-  expect(parseCsv(await read('figures/pies.csv'))[1]).toEqual(['early', 'a,b', '3', '3', JSON.stringify(['x"', EVIL])]);
-  expect(parseCsv(await read('figures/scatter.csv'))[1]).toEqual(['p', '0.5', '-2', 'c', 's', EVIL]);
+  expect(parseCsv(await read('figures/pies.csv'))[1]).toEqual([
+    'early',
+    'a,b',
+    '3',
+    '3',
+    JSON.stringify(['x"', EVIL]).replace('\u202e', '\\u{202e}'),
+  ]);
+  expect(parseCsv(await read('figures/scatter.csv'))[1]).toEqual(['p', '0.5', '-2', 'c', 's', SHOWN]);
   const lens = parseCsv(await read('figures/lens.csv'));
   expect(lens).toHaveLength(1 + 2 * 3);
-  expect(lens[1]).toEqual(['0', '4', 'token', 'Q', String('中'.charCodeAt(0)), EVIL, '0.1', '0.5', '1.5', '0.5']);
+  expect(lens[1]).toEqual(['0', '4', 'token', 'Q', String('中'.charCodeAt(0)), SHOWN, '0.1', '0.5', '1.5', '0.5']);
   expect(lens[6]?.slice(0, 3)).toEqual(['3', '6', 'image']);
   const { cells, positions, settled, pictures } = JSON.parse(await read('figures/lens.json'));
   expect({ cells, positions, settled }).toEqual({
@@ -160,7 +168,7 @@ test('every block becomes its files, pictures that show something and numbers th
     settled: [3, 3, 0],
   });
   expect(pictures).toEqual([{ width: 20, height: 10, hash: 'ab', first: 5, grid: view.pictures[0]?.grid }]);
-  expect(parseCsv(await read('tables/examples.csv'))[1]).toEqual(['t', 'q', 'e', 'c', EVIL, 'yes']);
+  expect(parseCsv(await read('tables/examples.csv'))[1]).toEqual(['t', 'q', 'e', 'c', SHOWN, 'yes']);
 });
 
 test('the same report gives the same bytes', async () => {

@@ -1,6 +1,14 @@
 import { describe, expect, test } from '@jest/globals';
 import type { TextTable } from '../../src/report/report.js';
-import { displayWidth, tableToCsv, tableToLatex, tableToMarkdown, tableToText } from '../../src/report/tables.js';
+import {
+  csvLine,
+  displayWidth,
+  tableToCsv,
+  tableToLatex,
+  tableToMarkdown,
+  tableToText,
+} from '../../src/report/tables.js';
+import { parseCsv } from '../../src/report/view/compare.js';
 import type { Cell, Table } from '../../src/stats/tables.js';
 import { expectError } from './helpers.js';
 
@@ -81,7 +89,7 @@ describe('tables', () => {
         '',
       ].join('\r\n'),
     );
-    expect(tableToCsv(hostile)).toContain('"=1|2\n`c`","x""y,z",1,1,1,300,151\r\n');
+    expect(tableToCsv(hostile)).toContain('"\'=1|2\n`c`","x""y,z",1,1,1,300,151\r\n');
   });
 });
 
@@ -159,8 +167,41 @@ describe('tables of texts', () => {
     // After a line break LaTeX would take a bracket for its option.
     expect(latex).toContain('    {[}a] \\\\\n');
     expect(tableToCsv({ ...hostile, rows: [['a"b'], ['c\r\nd'], ['e,f']] })).toMatch(
-      /\r\n"a""b"\r\n"c\r\nd"\r\n"e,f"\r\n$/,
+      /\r\n"a""b"\r\n"c\\u\{d\}\nd"\r\n"e,f"\r\n$/,
     );
+  });
+
+  test('as CSV are texts in a spreadsheet and on a terminal, and numbers stay numbers', () => {
+    const formulas = [
+      '=1+1',
+      '+1-1',
+      '-x',
+      '@SUM(A1)',
+      ' =1',
+      '\t=1',
+      '\r=1',
+      '\uff1d1',
+      '-1,5',
+      '+',
+      '-',
+      '--1',
+      '-1.5.2',
+    ];
+    const numbers = ['-1.5', '+2', '1e-7', '-3E+10', '-Infinity', '0', ''];
+    const lines = csvLine([...formulas, ...numbers, -0.25, 'a\tb\x1b[2J\u202e', 'x=1', "it's"]);
+    expect(parseCsv(lines)[0]).toEqual([
+      ..."'=1+1 '+1-1 '-x '@SUM(A1)".split(' '),
+      "' =1",
+      '\\u{9}=1',
+      '\\u{d}=1',
+      "'\uff1d1",
+      ..."'-1,5 '+ '- '--1 '-1.5.2".split(' '),
+      ...numbers,
+      '-0.25',
+      'a\\u{9}b\\u{1b}[2J\\u{202e}',
+      'x=1',
+      "it's",
+    ]);
   });
 
   test('keep the room between words', () => {
