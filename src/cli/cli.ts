@@ -14,6 +14,7 @@ import { usageError } from './errors.js';
 import { evaluate } from './eval.js';
 import { evolution } from './evolution.js';
 import { extract } from './extract.js';
+import { wrapHelp } from './help.js';
 import type { Io } from './io.js';
 import { lens } from './lens.js';
 import { merge } from './merge.js';
@@ -60,7 +61,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
   const terminal = new Terminal(args, io);
   let code: number;
   try {
-    const chosen = await parse(args, terminal);
+    const chosen = await parse(asked(args), terminal);
     await chosen(terminal);
     code = terminal.exitCode;
   } catch (error) {
@@ -70,11 +71,18 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
   return terminal.close(code);
 }
 
+/** `xpatch` alone and `xpatch help COMMAND` ask for help. */
+function asked(args: readonly string[]): readonly string[] {
+  if (args.length === 0) return ['--help'];
+  return args[0] === 'help' ? [...args.slice(1), '--help'] : args;
+}
+
 /** What the arguments ask for. @throws {XpatchError} INVALID_ARGUMENT */
-async function parse(args: readonly string[], { out }: Terminal): Promise<Chosen> {
+async function parse(args: readonly string[], { out, io }: Terminal): Promise<Chosen> {
   const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
   let chosen: Chosen | undefined;
   let help = '';
+  const width = Math.max(60, Math.min(120, out.columns ?? 80));
   const choose = (next: Chosen) => {
     chosen = next;
   };
@@ -94,16 +102,20 @@ async function parse(args: readonly string[], { out }: Terminal): Promise<Chosen
     .option('verbose', { type: 'boolean', default: false, global: true, describe: 'Print the stack of an error' })
     .version(version)
     .alias('help', 'h')
-    .wrap(Math.max(110, Math.min(120, out.columns ?? 110)))
+    .wrap(null)
     // Called with a message for wrong arguments, with an error when one of ours found them wrong.
     .fail((message: string | null, error: Error | undefined) => {
       if (error && !message) throw error;
       throw usageError(`${tidy(message ?? '', args)} See \`${['xpatch', ...commandName(args)].join(' ')} --help\`.`);
     });
-  await addCommands(cli, COMMANDS, choose).parseAsync([...args], {}, (_error, _argv, output) => {
-    help = output;
-  });
-  return help === '' && chosen ? chosen : (terminal) => terminal.print(`${help}\n`);
+  await addCommands(cli, COMMANDS, { choose, model: io.env.XPATCH_MODEL }).parseAsync(
+    [...args],
+    {},
+    (_error, _argv, output) => {
+      help = output;
+    },
+  );
+  return help === '' && chosen ? chosen : (terminal) => terminal.print(`${wrapHelp(help, width)}\n`);
 }
 
 function commandName(args: readonly string[]): string[] {

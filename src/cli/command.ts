@@ -1,4 +1,5 @@
 import type { Argv } from 'yargs';
+import { usageError } from './errors.js';
 import { withExamples } from './options.js';
 import type { Terminal } from './terminal.js';
 
@@ -37,22 +38,44 @@ export function defineGroup(
 /** Runs a command whose arguments have been read. */
 export type Chosen = (terminal: Terminal) => Promise<void> | void;
 
-/** Tells yargs of commands; what the user chose is handed to `choose`, and not run before everything has been parsed. */
-export function addCommands<T>(
-  yargs: Argv<T>,
-  commands: readonly Command[],
-  choose: (chosen: Chosen) => void,
-): Argv<T> {
+export interface Parsing {
+  /** Told what the user chose; it is not run before everything has been parsed. */
+  readonly choose: (chosen: Chosen) => void;
+  /** The model of commands that need one, where none is named. */
+  readonly model?: string;
+}
+
+/** Tells yargs of commands. */
+export function addCommands<T>(yargs: Argv<T>, commands: readonly Command[], parsing: Parsing): Argv<T> {
   for (const { command, describe, options, examples, subcommands, run } of commands) {
     const build = (argv: Argv) => {
       const built = withExamples(options(argv), examples);
+      if (parsing.model !== undefined && needsModel(built)) built.default('model', parsing.model);
       return subcommands
-        ? addCommands(built, subcommands, choose).demandCommand(1, `Name a command: ${listOf(subcommands)}.`)
+        ? addCommands(built, subcommands, parsing).demandCommand(1, `Name a command: ${listOf(subcommands)}.`)
         : built;
     };
-    yargs.command(command, describe, build, (args) => choose((terminal) => run(args as never, terminal)));
+    const chosen = (args: object) => async (terminal: Terminal) =>
+      run((await withStdin(args, terminal)) as never, terminal);
+    yargs.command(command, describe, build, (args) => parsing.choose(chosen(args)));
   }
   return yargs;
+}
+
+function needsModel(yargs: Argv): boolean {
+  return 'model' in (yargs as Argv & { getDemandedOptions(): object }).getDemandedOptions();
+}
+
+/** `--prompt -` is what comes on the standard input, to the letter but for its last line end. */
+async function withStdin(args: { prompt?: unknown; escape?: boolean }, { io }: Terminal): Promise<object> {
+  if (args.prompt !== '-') return args;
+  if (io.stdin.isTTY) throw usageError('--prompt - reads the standard input: pipe a text into it, or give < FILE.');
+  const chunks: Buffer[] = [];
+  for await (const chunk of io.stdin) chunks.push(Buffer.from(chunk as Buffer));
+  const text = Buffer.concat(chunks)
+    .toString('utf8')
+    .replace(/\r?\n$/, '');
+  return { ...args, prompt: args.escape ? text.replaceAll('\\', '\\\\') : text };
 }
 
 export const nameOf = ({ command }: Pick<Command, 'command'>): string => command.split(' ')[0] as string;

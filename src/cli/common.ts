@@ -33,7 +33,7 @@ export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelA
   return yargs
     .option(
       'model',
-      textOption('model', 'GGUF file, a name as models list shows, or hf:USER/REPO[:Q4_K_M]', {
+      textOption('model', 'GGUF file, a name as models list shows, or hf:USER/REPO[:Q4_K_M]; also $XPATCH_MODEL', {
         alias: 'm',
         demandOption: model === undefined,
         default: model,

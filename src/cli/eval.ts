@@ -66,7 +66,8 @@ export const evaluate = defineCommand<EvalArguments>({
     ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
     ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
   ],
-  run: async (args, terminal) => {
+  run: async (given, terminal) => {
+    const args = { ...given, model: given.model || (terminal.io.env.XPATCH_MODEL ?? '') };
     const { experiment: source, json } = args;
     if (source === undefined) {
       listPresets(terminal, json);

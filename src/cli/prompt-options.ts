@@ -18,7 +18,10 @@ const IMAGE = '<image>';
 
 export function promptOptions<T>(yargs: Argv<T>): Argv<T & PromptArguments> {
   return yargs
-    .option('prompt', textOption('prompt', `Text of the prompt; ${IMAGE} marks where a picture goes`))
+    .option(
+      'prompt',
+      textOption('prompt', `Text of the prompt, or - for stdin; ${IMAGE} marks where a picture goes`, { alias: 'p' }),
+    )
     .option('tokens', textOption('tokens', 'Token ids instead of a text, such as 1,2,3; nothing is added in front'))
     .option('image', repeatedOption(`Picture file, one for each ${IMAGE}, in order; repeat for more`))
     .option('escape', {

@@ -1,5 +1,5 @@
 import { type Hash, randomBytes } from 'node:crypto';
-import { constants, createWriteStream, openSync } from 'node:fs';
+import { constants, createWriteStream, existsSync, openSync } from 'node:fs';
 import { type FileHandle, mkdir, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -9,7 +9,10 @@ import { XpatchError } from './errors.js';
 import { openRegular } from './read-file.js';
 
 const WAYS_OUT: Record<string, (path: string) => string> = {
-  ENOENT: (path) => `The folder ${dirname(path)} does not exist: create it, or name another one.`,
+  ENOENT: (path) =>
+    existsSync(dirname(path))
+      ? 'There is nothing behind this name: give another one.'
+      : `The folder ${dirname(path)} does not exist: create it, or name another one.`,
   ENOTDIR: (path) => `${dirname(path)} is not a folder: name another one.`,
   EEXIST: () => 'There is a file of that name: name another one.',
   EISDIR: () => 'It is a folder: name a file inside it.',

@@ -74,7 +74,7 @@ describe('data import', () => {
 
 describe('data check', () => {
   test('ends with 0 after warnings, and says which answers a tokenizer begins alike', async () => {
-    const { code, stdout, stderr } = await cli.run(['data', 'check', 'animal-latin', '-m', 'demo']);
+    const { code, stdout, stderr } = await cli.run(['data', 'check', 'animal-latin', '-m', 'demo', '--quiet']);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(/^animal-latin: 168 items, 168 inputs \(97 with a picture\), 168 answers\n/);
     expect(stdout).toMatch(/warning: shared-first-token: .*"Canis lupus" begin with the same token "Canis"/);

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 import { xpatch } from '../command.js';
 
@@ -31,4 +31,43 @@ test('commands reach the process only through what main is handed', () => {
     const text = readFileSync(join(folder, file), 'utf8');
     expect([file, text.match(/process\.(std\w+|exit\w*|argv|env)|console\.\w+/)?.[0]]).toEqual([file, undefined]);
   }
+});
+
+describe('help', () => {
+  test('is what `xpatch` alone, `help` and --help print', async () => {
+    const all = await xpatch(['--help']);
+    expect(await xpatch([])).toEqual(all);
+    expect(await xpatch(['help'])).toEqual(all);
+    const one = await xpatch(['run', '--help']);
+    expect(one.stdout).toContain('--max-tokens');
+    expect(await xpatch(['help', 'run'])).toEqual(one);
+    expect((await xpatch(['help', 'models', 'pull'])).stdout).toMatch(/^xpatch models pull <models\.\.>\n/);
+  });
+
+  test.each([60, 80, 100, 200])('fits %i columns, between words', async (columns) => {
+    for (const command of ['', 'run', 'eval', 'models convert', 'data import']) {
+      const args = [...command.split(' ').filter(Boolean), '--help'];
+      const wide = (await xpatch(args, { columns: 120 })).stdout;
+      const { stdout } = await xpatch(args, { columns });
+      const [help = '', examples = ''] = stdout.split('Examples:');
+      for (const line of help.split('\n')) expect(line.length).toBeLessThanOrEqual(Math.min(columns, 120));
+      expect(stdout.split(/\s+/)).toEqual(wide.split(/\s+/));
+      if (command === '')
+        expect(examples).toContain('  xpatch sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors\n');
+    }
+  });
+});
+
+test('the model comes from XPATCH_MODEL where none is named, the prompt from stdin with -p -', async () => {
+  const env = { XPATCH_MODEL: 'none-such.gguf' };
+  const named = { code: 1, stderr: expect.stringMatching(/FILE_NOT_FOUND: .*none-such\.gguf/) };
+  expect(await xpatch(['run', '-p', 'Q'], { env })).toMatchObject(named);
+  expect(await xpatch(['run', '-p', '-'], { env, stdin: 'Q\n' })).toMatchObject(named);
+  expect(await xpatch(['run', '-m', 'other.gguf', '-p', 'Q'], { env })).toMatchObject({
+    stderr: expect.stringMatching(/other\.gguf/),
+  });
+  expect(await xpatch(['run', '-p', 'Q'])).toMatchObject({ code: 2, stderr: expect.stringMatching(/argument: model/) });
+  // a mark without its picture: the text of stdin is what is looked at
+  const marks = await xpatch(['run', '-p', '-'], { env, stdin: 'Q:<image>\\n<image>' });
+  expect(marks.stderr).toMatch(/The prompt has 2 <image> and 0 --image/);
 });
