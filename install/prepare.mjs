@@ -13,7 +13,7 @@ const steps = [
   [at('scripts', 'checked-interface.mjs')],
 ];
 /** What the last step writes: it is there when all of them went well. */
-const last = at('dist', 'checked.js');
+const last = at('dist', 'checked', 'index.js');
 
 /** A folder changes with the names in it, so that a source that was removed counts too. */
 function newest(path) {
