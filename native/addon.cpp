@@ -231,8 +231,9 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
     const uint32_t width  = info[2].As<Napi::Number>().Uint32Value();
     const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
     const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
+    const bool layout_only = info[4].IsBoolean() && info[4].As<Napi::Boolean>().Value();
     return run_async<vision, std::vector<image_chunk>>(info[0], info[1],
-        [shared, rgb, width, height] { return shared->encode(rgb, width, height); },
+        [shared, rgb, width, height, layout_only] { return shared->encode(rgb, width, height, layout_only); },
         [](Napi::Env env, std::vector<image_chunk> & chunks) -> Napi::Value {
             auto list = Napi::Array::New(env, chunks.size());
             for (size_t i = 0; i < chunks.size(); ++i) {

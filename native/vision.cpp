@@ -77,7 +77,7 @@ static void read_seen(image_chunk & result, mtmd_context * handle, const mtmd_im
 }
 
 // One chunk of mtmd's list, which is either text or a picture.
-static image_chunk read_chunk(mtmd_context * handle, const model & owner, const mtmd_input_chunk * chunk) {
+static image_chunk read_chunk(mtmd_context * handle, const model & owner, const mtmd_input_chunk * chunk, bool layout_only) {
     image_chunk result;
     result.n_rows      = mtmd_input_chunk_get_n_tokens(chunk);
     result.n_positions = mtmd_input_chunk_get_n_pos(chunk);
@@ -88,13 +88,15 @@ static image_chunk read_chunk(mtmd_context * handle, const model & owner, const 
         return result;
     }
 
-    if (mtmd_encode_chunk(handle, chunk) != 0) {
-        throw coded_error("NATIVE_FAILURE", "the picture could not be encoded: " + log_take());
-    }
     const auto * image = mtmd_input_chunk_get_tokens_image(chunk);
-    read_seen(result, handle, image);
-    const float * embeddings = mtmd_get_output_embd(handle);
-    result.embeddings.assign(embeddings, embeddings + static_cast<size_t>(result.n_rows) * llama_model_n_embd_inp(owner.handle));
+    if (!layout_only) {
+        if (mtmd_encode_chunk(handle, chunk) != 0) {
+            throw coded_error("NATIVE_FAILURE", "the picture could not be encoded: " + log_take());
+        }
+        read_seen(result, handle, image);
+        const float * embeddings = mtmd_get_output_embd(handle);
+        result.embeddings.assign(embeddings, embeddings + static_cast<size_t>(result.n_rows) * llama_model_n_embd_inp(owner.handle));
+    }
     result.non_causal = mtmd_decode_use_non_causal(handle, chunk);
 
     if (mtmd_decode_use_mrope(handle)) {
@@ -116,7 +118,7 @@ static image_chunk read_chunk(mtmd_context * handle, const model & owner, const 
     return result;
 }
 
-std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uint32_t height) {
+std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uint32_t height, bool layout_only) {
     require_threads(n_threads); // mtmd starts them anew for each picture
     struct free_at_exit {
         mtmd_bitmap *       bitmap;
@@ -140,7 +142,7 @@ std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uin
     }
     std::vector<image_chunk> chunks;
     for (size_t i = 0; i < mtmd_input_chunks_size(owned.chunks); ++i) {
-        chunks.push_back(read_chunk(handle, *owner, mtmd_input_chunks_get(owned.chunks, i)));
+        chunks.push_back(read_chunk(handle, *owner, mtmd_input_chunks_get(owned.chunks, i), layout_only));
     }
     return chunks;
 }

@@ -41,8 +41,9 @@ public:
     ~vision();
     vision(const vision &) = delete;
 
-    // `rgb` holds width * height * 3 bytes. Not thread-safe.
-    std::vector<image_chunk> encode(const uint8_t * rgb, uint32_t width, uint32_t height);
+    // `rgb` holds width * height * 3 bytes. With `layout_only` nothing is computed: chunks lack embeddings and what was seen.
+    // Not thread-safe.
+    std::vector<image_chunk> encode(const uint8_t * rgb, uint32_t width, uint32_t height, bool layout_only);
 
 private:
     std::shared_ptr<model> owner;

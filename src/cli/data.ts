@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import type { AnswerTokens } from '../tasks/answer-tokens.js';
 import type { CheckOptions, TaskCheck } from '../tasks/check.js';
 import type { FirstToken } from '../tasks/findings.js';
 import { isTaskFile } from '../tasks/task.js';
@@ -142,11 +143,11 @@ async function withTokens<T>(
   const progress = terminal.progress(output);
   try {
     if (source === undefined) return await work({ signal }, progress);
-    const { tokensAfterDelimiter } = await import('../tasks/token-classes.js');
+    const { behindDelimiter } = await import('../tasks/token-classes.js');
     await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(terminal, progress));
-    const firstToken: FirstToken = (answer) => {
-      const [first] = tokensAfterDelimiter(model, answer);
-      return first === undefined ? undefined : model.detokenize([first]);
+    const firstToken: FirstToken = async (answer) => {
+      const [{ tokens, first, merged }] = (await behindDelimiter(model, [answer])) as [AnswerTokens];
+      return merged ? undefined : model.detokenize(tokens.slice(first, first + 1));
     };
     return await work({ signal, firstToken }, progress);
   } finally {

@@ -4,6 +4,7 @@ import type { Intervention } from '../model/types.js';
 import { queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
+import { firstTokens } from '../tasks/token-classes.js';
 import { extractTaskVector } from '../vectors/extract.js';
 
 export interface SelfTestOptions {
@@ -70,7 +71,7 @@ async function taskPatch(model: Model, context: Context): Promise<Outcome> {
   const vector = await extractTaskVector(context, split, { spec: 'text', prompts: PROMPTS });
   const queries = await Promise.all(
     split.test.map(async (item) => ({
-      firstToken: model.tokenize(item.output)[0],
+      firstTokens: await firstTokens(model, item.output),
       prompt: await model.prompt(queryPrompt(item, pictures ? 'image' : 'text')),
     })),
   );
@@ -79,7 +80,7 @@ async function taskPatch(model: Model, context: Context): Promise<Outcome> {
   const results = await context.pass(rows);
   const [without = 0, ...patched] = edits.map((_, row) => {
     const tops = results.slice(row * queries.length, (row + 1) * queries.length);
-    return tops.filter(({ top }, i) => top?.[0]?.token === queries[i]?.firstToken).length;
+    return tops.filter(({ top }, i) => queries[i]?.firstTokens.includes(top?.[0]?.token as number)).length;
   });
   const best = Math.max(...patched);
   const detail =

@@ -1,14 +1,16 @@
 import type { Context } from '../model/context.js';
+import type { Generation } from '../model/generate.js';
 import type { PassRow } from '../model/pass.js';
 import type { Intervention, OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
+import { type AnswerTokens, answerTokens, firstPiece, requireApart } from '../tasks/answer-tokens.js';
 import { DELIMITER } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { Divergences } from './divergence.js';
-import { type AskedRow, answerTokens, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
+import { type AskedRow, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
 import { lenientMatch, majorityAnswer, strictMatch } from './scoring.js';
 import { type Cell, groupByPrompt, type Study } from './study.js';
 import type { Condition, QueryKey, ResultLine } from './types.js';
@@ -56,7 +58,7 @@ export async function answerBatch(context: Context, batch: Batch, onProgress?: O
   const rows = await buildRows(context, batch);
   const given =
     stage === 'validation'
-      ? await firstTokens(context, rows, onProgress)
+      ? await firstPieces(context, batch, rows, onProgress)
       : await answers(context, batch, rows, onProgress);
   const lines = rows.map((row, i) => lineOf(batch, row, given[i] as Given));
   const majority = majorityAnswer(cell.split.validation) ?? '';
@@ -115,17 +117,41 @@ async function ownStates(context: Context, prompt: Prompt, layers: readonly numb
   };
 }
 
-async function firstTokens(context: Context, rows: readonly Asked[], onProgress?: OnProgress): Promise<Given[]> {
-  if (rows.length === 0) return [];
-  const results = await context.pass(
-    rows.map(({ prompt, interventions }) => ({ prompt, interventions, topK: 1 })),
-    { onProgress },
-  );
-  return results.map(({ top, interventions }) => {
-    const text = top?.[0]?.text ?? '';
-    const delta = interventions[0]?.delta;
+/** First pieces of answers: nearly always what one pass says next. Only rows whose tokens show nothing yet go on. */
+async function firstPieces(
+  context: Context,
+  { study: { experiment, format } }: Batch,
+  rows: readonly Asked[],
+  onProgress?: OnProgress,
+): Promise<Given[]> {
+  const { model } = context;
+  const said = rows.map((row): { row: Asked; tokens: number[]; delta?: number } => ({ row, tokens: [] }));
+  const goesOn = ({ tokens }: { tokens: readonly number[] }) =>
+    !firstPiece(model, tokens).shows && !stopsOf(format).some((stop) => model.detokenize(tokens).includes(stop));
+  for (let live = said, n = 0; live.length > 0 && n < experiment.maxTokens; live = live.filter(goesOn), n++) {
+    const results = await context.pass(
+      live.map(({ row: { prompt, interventions }, tokens }) => ({
+        prompt: prompt.append(tokens),
+        interventions,
+        topK: 1,
+      })),
+      n === 0 ? { onProgress } : {},
+    );
+    for (const [i, { top, interventions }] of results.entries()) {
+      const one = live[i] as (typeof said)[number];
+      one.tokens.push(top?.[0]?.token as number);
+      one.delta ??= interventions[0]?.delta;
+    }
+  }
+  return said.map(({ tokens, delta }) => {
+    const { text } = firstPiece(model, tokens);
     return { answer: text, firstToken: text, ...(delta !== undefined && { delta }) };
   });
+}
+
+/** Where examples have the stop text before their answers, an answer may begin with it: what ends it is looked for behind that. */
+function stopsOf({ stop, lead }: Batch['study']['format']): string[] {
+  return lead.includes(stop) ? [] : [stop];
 }
 
 async function answers(
@@ -137,10 +163,10 @@ async function answers(
   const { model } = context;
   const { experiment, format } = batch.study;
   const { maxTokens, scores } = experiment;
-  const likely = scores.includes('likelihood');
-  const ranks = likely && rows.length > 0 ? await answerRanks(context, batch, rows) : undefined;
+  const ranks = scores.includes('likelihood') ? await answerRanks(context, batch, rows) : [];
+  const likely = scores.includes('probability');
   // Logits of the whole vocabulary come back for every row: only so many at a time.
-  const held = scores.includes('probability') ? rowsWithin(batch.maxBytes, model) : Number.POSITIVE_INFINITY;
+  const held = likely ? rowsWithin(batch.maxBytes, model) : Number.POSITIVE_INFINITY;
   const given: Given[] = [];
   const divergences = new Divergences(experiment.conditions);
   while (given.length < rows.length) {
@@ -150,29 +176,37 @@ async function answers(
         ({ prompt, interventions, own }): PassRow => ({
           prompt,
           interventions,
-          ...(scores.includes('probability') && { logits: 'last' }),
+          ...(likely && { logits: 'last' }),
           ...(own && { topK: 1 }),
         }),
       ),
       {
         maxTokens,
-        stop: [format.stop],
+        stop: stopsOf(format),
         onProgress: (p) => onProgress?.({ done: given.length + (some.length * p.done) / p.total, total: rows.length }),
       },
     );
-    const scored = generations.map(({ text, tokens, finish, logits, top, interventions }, i): Given => {
+    const probabilities = likely
+      ? await firstScores(
+          context,
+          batch,
+          some.map((row, i) => ({ ...row, logits: generations[i]?.logits?.data as Float32Array })),
+        )
+      : [];
+    const scored = generations.map(({ tokens, logits, top, interventions, ...said }, i): Given => {
       const { item, own, parts, prompt } = some[i] as Asked;
       const delta = interventions[0]?.delta;
       if (own) requireUnchanged(own, delta as number, top?.[0] as TokenScore);
       if (logits) divergences.add(given.length + i, some[i] as Asked, logits.data);
+      const { text, finish } = endOf(said, format);
       return {
         answer: text,
-        firstToken: tokens.length ? model.detokenize(tokens.slice(0, 1)) : '',
+        firstToken: firstPiece(model, tokens).text,
         // An answer that was cut off is not a whole one.
         strict: finish !== 'length' && strictMatch(text, item.output, experiment),
         ...(finish === 'length' && { cut: true as const }),
-        ...(logits && tokenScore(logits.data, answerTokens(model, parts, item.output)[0] as number)),
-        ...ranks?.[given.length + i],
+        ...probabilities[i],
+        ...ranks[given.length + i],
         ...(delta !== undefined && { delta }),
         prompt: prompt.record(batch.cell.split.task.pictures),
       };
@@ -183,12 +217,61 @@ async function answers(
   return given;
 }
 
+/** The answer up to its stop, where that was not looked for while it was generated. */
+function endOf({ text, finish }: Pick<Generation, 'text' | 'finish'>, { stop, lead }: Batch['study']['format']) {
+  if (!lead.includes(stop)) return { text, finish };
+  const begun = text.trimStart();
+  const at = begun.indexOf(stop);
+  return at < 0 ? { text: begun, finish } : { text: begun.slice(0, at), finish: 'stop' };
+}
+
+/** The tokens of answers behind the query of a row, in their order. */
+async function tokensBehind(context: Context, { study }: Batch, { parts }: Asked, outputs: readonly string[]) {
+  const found = await answerTokens(context.model, parts, study.format, outputs);
+  for (const [i, tokens] of found.entries()) requireApart(tokens, parts, outputs[i] as string);
+  return found;
+}
+
+/** Probability and rank of the first token of the expected answers: where tokens stand before it, after these. */
+async function firstScores(context: Context, batch: Batch, rows: readonly (Asked & { logits: Float32Array })[]) {
+  const known = new Map<unknown, AnswerTokens>();
+  for (const row of rows) {
+    const { parts, item } = row;
+    if (!known.has(parts))
+      known.set(parts, (await tokensBehind(context, batch, row, [item.output]))[0] as AnswerTokens);
+  }
+  const asked = rows.map(({ parts, prompt, interventions, logits }) => {
+    const { tokens, first } = known.get(parts) as AnswerTokens;
+    return {
+      prompt: prompt.append(tokens.slice(0, first)),
+      interventions,
+      logits,
+      token: tokens[first] as number,
+      first,
+    };
+  });
+  const later = asked.filter(({ first }) => first > 0);
+  const results = later.length > 0 ? await context.pass(later.map((row) => ({ ...row, logits: 'last' as const }))) : [];
+  return asked.map((row) => {
+    const after = row.first > 0 ? results[later.indexOf(row)]?.logits?.data : undefined;
+    return tokenScore(after ?? row.logits, row.token);
+  });
+}
+
 /** Where the expected answer stands among all answers of the task. */
-async function answerRanks(context: Context, { cell, maxBytes }: Batch, rows: readonly Asked[]) {
+async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[]) {
+  const { cell, maxBytes } = batch;
   const known = [...new Set(cell.split.task.items.map(({ output }) => output))];
-  // All templates end alike, so an answer has the same tokens after every query: one pass for all of them.
-  const tokens = known.map((answer) => answerTokens(context.model, (rows[0] as Asked).parts, answer));
-  const scores = await logLikelihoods(context, rows, tokens, { maxBytes });
+  const tokens = new Map<unknown, number[][]>();
+  for (const row of rows) {
+    if (tokens.has(row.parts)) continue;
+    const found = await tokensBehind(context, batch, row, known);
+    tokens.set(
+      row.parts,
+      found.map((answer) => [...answer.tokens]),
+    );
+  }
+  const scores = await logLikelihoods(context, rows, ({ parts }) => tokens.get(parts) as number[][], { maxBytes });
   return scores.map((row, i): Pick<ResultLine, 'answerRank' | 'logLikelihood'> => {
     const own = row[known.indexOf((rows[i] as Asked).item.output)] as number;
     return { answerRank: row.filter((score) => score > own).length, logLikelihood: own };

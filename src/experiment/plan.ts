@@ -4,12 +4,12 @@ import { prepareRow } from '../model/pass.js';
 import { PrefixTree } from '../model/prefix-tree.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt, Segment } from '../prompt/prompt.js';
-import { buildPrompt } from '../prompt/prompt-builder.js';
 import type { PromptPart } from '../prompt/types.js';
+import { answerTokens, requireApart } from '../tasks/answer-tokens.js';
 import { checkTask } from '../tasks/check.js';
-import type { TaskItem } from '../tasks/task.js';
+import type { Modality } from '../tasks/prompts.js';
+import type { Task, TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
-import { answerTokens } from './scores.js';
 import { inShard, type Shard } from './shard.js';
 import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
@@ -28,8 +28,8 @@ export interface PlanOptions {
 }
 
 /**
- * What an experiment would do, and whether it can: every prompt is built and counted, and nothing is decoded. One picture is
- * encoded to learn how many positions pictures take; models whose pictures differ in that are estimated.
+ * What an experiment would do, and whether it can: every prompt is built as the run builds it and counted, and nothing is encoded or
+ * decoded.
  *
  * @throws {XpatchError} what `prepareStudy` throws; TASK_INVALID for a task with errors that `checkTask` finds in the splits of the
  *   experiment, and when all answers of a task begin with the same token; MARK_AMBIGUOUS when the tokenizer merges what a template keeps apart; CONTEXT_OVERFLOW for a prompt longer than `nCtx`;
@@ -38,7 +38,7 @@ export interface PlanOptions {
 export async function planExperiment(model: Model, experiment: Experiment, options: PlanOptions = {}): Promise<Plan> {
   const study = await prepareStudy(model, experiment, options.foreign);
   await checkData(experiment, options);
-  const warnings = checkAnswers(model, study);
+  const { warnings, laterFirst } = await checkAnswers(model, study, options.signal);
   const counter = new Counter(model, options.signal);
   const vectors = await countVectors(study, counter);
   const work = { vectors: counter.tokens, validation: 0, test: 0 };
@@ -56,7 +56,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
         ({ input }) => !options.shard || inShard(options.shard, { stage, item: input }),
       );
       nItems += items.length;
-      for (const item of items) await countItem(study, { cell, stage, conditions, nLayers, item }, counter);
+      for (const item of items) await countItem(study, { cell, stage, conditions, nLayers, item }, counter, laterFirst);
     }
     for (const { name, kind } of conditions) {
       const count = nItems * (kind === 'patch' ? nLayers : 1);
@@ -105,11 +105,13 @@ interface AskedItem {
 }
 
 /** Distinct prompts once, and a last token more for every patch of one. */
-async function countItem(study: Study, asked: AskedItem, counter: Counter): Promise<void> {
+async function countItem(study: Study, asked: AskedItem, counter: Counter, laterFirst: LaterFirst): Promise<void> {
   const { cell, stage, conditions, nLayers, item } = asked;
   const groups = groupByPrompt(study, cell, stage, conditions, item);
   const prompts = await counter.add(groups.map(({ parts }) => parts));
-  if (stage === 'test' && groups.length > 0 && study.experiment.scores.includes('likelihood')) counter.passes += 1;
+  const scores = stage === 'test' ? study.experiment.scores : [];
+  const led = scores.includes('probability') ? (laterFirst.get(item.output) ?? 0) : 0;
+  if (groups.length > 0) counter.passes += (scores.includes('likelihood') ? 1 : 0) + (led > 0 ? 1 : 0);
   for (const [i, { conditions: members }] of groups.entries()) {
     const { length } = prompts[i] as Prompt;
     const patches = members.filter(({ kind }) => kind === 'patch');
@@ -120,7 +122,9 @@ async function countItem(study: Study, asked: AskedItem, counter: Counter): Prom
       counter.tokens += 1;
       counter.passes += 1;
     }
-    if (stage === 'test' && study.experiment.scores.includes('likelihood')) {
+    // What stands before the first token of an answer is read in a pass of its own.
+    if (led > 0) counter.tokens += length + (rows + members.length - patches.length) * led;
+    if (scores.includes('likelihood')) {
       // Beginnings of answers branch off the query: at least that much more.
       const answers = new Set(cell.split.task.items.map(({ output }) => output)).size;
       counter.tokens += length + (rows + members.length - patches.length) * answers;
@@ -133,9 +137,8 @@ class Counter {
   passes = 0;
   tokens = 0;
   longest = 0;
-  readonly pictures = new Set<string>();
-  /** What a picture becomes in a prompt. */
-  private sample: Segment[] | undefined;
+  /** How each picture lies in a prompt. */
+  readonly pictures = new Map<string, Segment[]>();
 
   constructor(
     private readonly model: Model,
@@ -160,27 +163,14 @@ class Counter {
   }
 
   private build(parts: readonly PromptPart[]): Promise<Prompt> {
-    const { model } = this;
-    const { hasTokenizer, addsBos, bosToken, nVocab } = model.info;
-    return buildPrompt(parts, {
-      tokenize: (text) => model.tokenize(text),
-      describe: (token) => model.detokenize([token]),
-      bos: hasTokenizer && addsBos ? bosToken : undefined,
-      nVocab,
-      encodeImage: (image) => this.stand(String(image)),
-    });
+    return this.model.assemble(parts, (image) => this.stand(String(image)));
   }
 
   /** Segments as long as those of a picture. Keys say which picture it is, so equal ones are shared. */
   private async stand(path: string): Promise<Segment[]> {
-    this.pictures.add(path);
-    this.sample ??= await this.encode(path);
-    return this.sample.map((part) => (part.kind === 'image' ? { ...part, key: `${path}\n${part.key}` } : part));
-  }
-
-  private async encode(path: string): Promise<Segment[]> {
-    const { segments } = await this.model.prompt([{ tokens: [] }, { image: path }], { signal: this.signal });
-    return segments.filter((segment) => segment.kind === 'image' || segment.tokens.length > 0);
+    const layout = this.pictures.get(path) ?? (await this.model.layoutOf(path));
+    this.pictures.set(path, layout);
+    return layout.map((part) => (part.kind === 'image' ? { ...part, key: `${path}\n${part.key}` } : part));
   }
 }
 
@@ -204,44 +194,89 @@ async function checkData(experiment: Experiment, { signal, onProgress }: PlanOpt
   }
 }
 
+/** By answer, how many tokens of the template or the tokenizer stand before its first one, where there are any. */
+type LaterFirst = ReadonlyMap<string, number>;
+
 /**
- * @returns a warning for each task some of whose answers begin alike
- * @throws {XpatchError} TASK_INVALID when all of them do: the lenient score could not tell right from wrong
+ * @returns warnings: of a template whose queries and examples do not fit together, and of each task some of whose answers begin alike
+ * @throws {XpatchError} TASK_INVALID when all of them do: the lenient score could not tell right from wrong; MARK_AMBIGUOUS when
+ *   answers are to be scored whose tokens cannot be told from the query's; ABORTED
  */
-function checkAnswers(model: Model, { cells, experiment, format }: Study): string[] {
+async function checkAnswers(model: Model, study: Study, signal?: AbortSignal) {
+  const { cells, experiment, format } = study;
   const warnings: string[] = [];
-  const tasks = new Map(cells.map(({ split }) => [split.task.name, split]));
-  // A tokenizer may put a token of blanks in front of a text that stands alone.
-  const firstAlone = (text: string) =>
-    model.tokenize(text).find((token) => model.detokenize([token]).trim() !== '') as number;
-  for (const { task, test } of tasks.values()) {
-    const [query] = test;
-    if (!query) continue;
-    // How an answer is cut into tokens depends on what is right before it, which is the same after every query.
-    const parts = format.write({ query: { ...query, input: 'x' }, queryModality: 'text' });
-    const byToken = new Map<number, Set<string>>();
-    for (const { output } of task.items) {
-      const scored = experiment.scores.length > 0;
-      const first = scored ? (answerTokens(model, parts, output)[0] as number) : firstAlone(output);
-      byToken.set(first, (byToken.get(first) ?? new Set()).add(output));
-    }
-    const alike = [...byToken].filter(([, answers]) => answers.size > 1);
-    const count = alike.reduce((n, [, answers]) => n + answers.size, 0);
-    if (byToken.size === 1) {
-      const token = JSON.stringify(model.detokenize([...byToken.keys()]));
-      const message = `All answers of task ${task.name} begin with the token ${token}, so the lenient score cannot tell them apart`;
-      throw new XpatchError('TASK_INVALID', `${message}. Change the answers, or leave the task out.`);
-    }
-    if (count > 0) {
-      const [token, answers] = alike.sort(([, a], [, b]) => b.size - a.size)[0] as [number, Set<string>];
-      const shown = [...answers].slice(0, 3).join(', ');
-      warnings.push(
-        `${count} answers of task ${task.name} share their first token with another one, such as ${JSON.stringify(model.detokenize([token]))} of ${shown}: the lenient score may take one for the other.`,
-      );
+  const laterFirst = new Map<string, number>();
+  const modalities = modalitiesOf(experiment);
+  if (!format.continues && modalities.length > 0) warnings.push(NO_CONTINUATION);
+  for (const { task, test } of new Map(cells.map(({ split }) => [split.task.name, split])).values()) {
+    if (modalities.length > 0) {
+      const found = await beginnings(model, study, task, modalities, signal);
+      warnings.push(...found.warnings);
+      for (const [output, first] of found.laterFirst) laterFirst.set(output, first);
     }
     if (test.length < experiment.test) {
       warnings.push(`Task ${task.name} has ${test.length} test items, fewer than the ${experiment.test} asked for.`);
     }
   }
-  return warnings;
+  return { warnings, laterFirst };
+}
+
+const NO_CONTINUATION =
+  'The template: its examples do not go on from where its query ends, so queries ask for what no example shows. Let both have the same text between {input} and {output}, as far as the query goes.';
+
+/** What the queries of the model are; none where it answers none. */
+function modalitiesOf({ conditions, query }: Experiment): Modality[] {
+  const asked = conditions.filter(({ kind }) => kind !== 'majority');
+  return [...new Set(asked.map((condition) => condition.query ?? query))];
+}
+
+/** How the answers of a task begin behind its queries, and what is to be said about it. @throws {XpatchError} as `checkAnswers` */
+async function beginnings(
+  model: Model,
+  { format, experiment }: Study,
+  task: Task,
+  modalities: readonly Modality[],
+  signal?: AbortSignal,
+) {
+  const warnings: string[] = [];
+  const laterFirst = new Map<string, number>();
+  const byToken = new Map<number, Set<string>>();
+  const joined: string[] = [];
+  let asked = 0;
+  for (const queryModality of modalities) {
+    for (const item of task.items.filter(({ image }) => queryModality === 'text' || image !== undefined)) {
+      await setImmediate(); // hundreds of them
+      if (signal?.aborted) throw new XpatchError('ABORTED', 'Planning was aborted.', { cause: signal.reason });
+      const { output } = item;
+      const query = format.write({ query: item, queryModality });
+      const [answer] = await answerTokens(model, query, format, [output]);
+      if (!answer) continue;
+      asked += 1;
+      if (experiment.scores.length > 0) requireApart(answer, query, output);
+      if (answer.merged) joined.push(output);
+      if (answer.first > 0) laterFirst.set(output, answer.first);
+      const first = answer.tokens[answer.first];
+      if (first !== undefined) byToken.set(first, (byToken.get(first) ?? new Set()).add(output));
+    }
+  }
+  if (byToken.size === 1) {
+    const token = JSON.stringify(model.detokenize([...byToken.keys()]));
+    const message = `All answers of task ${task.name} begin with the token ${token}, so the lenient score cannot tell them apart`;
+    throw new XpatchError('TASK_INVALID', `${message}. Change the answers, or leave the task out.`);
+  }
+  if (joined.length > 0) {
+    warnings.push(
+      `The tokenizer joins the end of ${joined.length} of ${asked} queries of task ${task.name} with the answer, such as ${JSON.stringify(joined[0])}: examples show a token there that no answer can begin with. Let the query end before the blank, if it ends in one.`,
+    );
+  }
+  const alike = [...byToken].filter(([, answers]) => answers.size > 1);
+  const count = alike.reduce((n, [, answers]) => n + answers.size, 0);
+  if (count > 0) {
+    const [token, answers] = alike.sort(([, a], [, b]) => b.size - a.size)[0] as [number, Set<string>];
+    const shown = [...answers].slice(0, 3).join(', ');
+    warnings.push(
+      `${count} answers of task ${task.name} share their first token with another one, such as ${JSON.stringify(model.detokenize([token]))} of ${shown}: the lenient score may take one for the other.`,
+    );
+  }
+  return { warnings, laterFirst };
 }

@@ -3,28 +3,6 @@ import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { Intervention } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
-import { isText, textOf } from '../prompt/text-parts.js';
-import type { PromptPart } from '../prompt/types.js';
-import { XpatchError } from '../util/errors.js';
-
-/**
- * Tokens of an answer where it follows a prompt, as a template writes it: right after the last text. `:` and the answer may
- * make other tokens than each alone, so both are tokenised together.
- *
- * @throws {XpatchError} MARK_AMBIGUOUS when the tokenizer merges the end of the prompt with the answer
- */
-export function answerTokens(model: Model, parts: readonly PromptPart[], answer: string): number[] {
-  const shown = parts.filter((part) => isText(part) || !('mark' in part));
-  const tail = shown.slice(shown.findLastIndex((part) => !isText(part)) + 1).filter(isText);
-  const before = model.tokenize(tail);
-  const whole = model.tokenize([...tail, { literal: answer }]);
-  if (before.some((token, i) => token !== whole[i]) || whole.length === before.length) {
-    const end = tail.map(textOf).join('').split('\n').at(-1);
-    const message = `The tokenizer merges the end of the prompt, ${JSON.stringify(end)}, with the answer ${JSON.stringify(answer)}`;
-    throw new XpatchError('MARK_AMBIGUOUS', `${message}: leave scores out, or use a template that ends otherwise.`);
-  }
-  return [...whole.slice(before.length)];
-}
 
 /** Log of the sum of the exponentials of logits, in nats. */
 export function logSumExp(logits: Float32Array): number {
@@ -54,32 +32,33 @@ export interface AskedRow {
   readonly interventions: readonly Intervention[];
 }
 
+/** What has to be read to know the next tokens of some answers: every proper beginning of one, once. */
+interface Beginning {
+  readonly tokens: readonly number[];
+  readonly next: { readonly answer: number; readonly token: number }[];
+}
+
 /**
- * Log-likelihood, in nats, of every answer as the continuation of every row: [rows][answers]. What an answer is summed over
- * are its own tokens, not what ends it. Answers branch off the row's prompt, which is decoded once a pass, and what
- * they have in common from their start is decoded once too.
+ * Log-likelihood, in nats, of every answer as the continuation of every row: [rows][answers]. Answers branch off the row's prompt,
+ * which is decoded once a pass, and what they have in common from their start is decoded once too.
  *
- * @param answers token ids of each
+ * @param answersOf token ids of each answer behind a row: as many for all rows, and the same list where the prompt is the same
  * @param maxBytes bound of the logits held at a time; at least one row of the vocabulary is
  */
-export async function logLikelihoods(
+export async function logLikelihoods<Row extends AskedRow>(
   context: Context,
-  rows: readonly AskedRow[],
-  answers: readonly (readonly number[])[],
+  rows: readonly Row[],
+  answersOf: (row: Row) => readonly (readonly number[])[],
   { maxBytes }: { maxBytes: number },
 ): Promise<number[][]> {
-  // What has to be read to know the next tokens: every proper beginning of an answer, once.
-  const beginnings = new Map<string, { tokens: readonly number[]; next: { answer: number; token: number }[] }>();
-  for (const [a, answer] of answers.entries()) {
-    for (const [n, token] of answer.entries()) {
-      const tokens = answer.slice(0, n);
-      const beginning = beginnings.get(tokens.join()) ?? { tokens, next: [] };
-      beginning.next.push({ answer: a, token });
-      beginnings.set(tokens.join(), beginning);
-    }
-  }
-  const jobs = rows.flatMap((row, r) => [...beginnings.values()].map(({ tokens, next }) => ({ r, row, tokens, next })));
-  const scores = rows.map(() => new Array<number>(answers.length).fill(0));
+  const known = new Map<unknown, readonly Beginning[]>();
+  const jobs = rows.flatMap((row, r) => {
+    const answers = answersOf(row);
+    const beginnings = known.get(answers) ?? beginningsOf(answers);
+    known.set(answers, beginnings);
+    return beginnings.map(({ tokens, next }) => ({ r, row, tokens, next }));
+  });
+  const scores = rows.map((row) => new Array<number>(answersOf(row).length).fill(0));
   const held = rowsWithin(maxBytes, context.model);
   for (let from = 0; from < jobs.length; from += held) {
     const some = jobs.slice(from, from + held);
@@ -99,4 +78,17 @@ export async function logLikelihoods(
     }
   }
   return scores;
+}
+
+function beginningsOf(answers: readonly (readonly number[])[]): Beginning[] {
+  const beginnings = new Map<string, Beginning>();
+  for (const [a, answer] of answers.entries()) {
+    for (const [n, token] of answer.entries()) {
+      const tokens = answer.slice(0, n);
+      const beginning = beginnings.get(tokens.join()) ?? { tokens, next: [] };
+      beginning.next.push({ answer: a, token });
+      beginnings.set(tokens.join(), beginning);
+    }
+  }
+  return [...beginnings.values()];
 }

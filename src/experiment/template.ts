@@ -1,6 +1,7 @@
 import { type ChatMessage, ChatTemplate } from '../chat/chat-template.js';
 import type { Model } from '../model/model.js';
 import type { PromptPart } from '../prompt/types.js';
+import { type AnswerFormat, answersBehind, plainAnswers } from '../tasks/answer-tokens.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { checkTemplate, DELIMITER, PAPER_TEMPLATE, PartList, type Template } from '../tasks/template.js';
@@ -21,8 +22,8 @@ export interface PromptContent {
   readonly question?: string;
 }
 
-/** Writes prompts in one template. Each ends with the mark `DELIMITER`, and the answer follows it. */
-export interface PromptFormat {
+/** Writes prompts in one template. Each ends with the mark `DELIMITER`, and `answer` follows it. */
+export interface PromptFormat extends AnswerFormat {
   /** Text that ends an answer. */
   readonly stop: string;
   write(content: PromptContent): PromptPart[];
@@ -41,6 +42,7 @@ export function plainFormat(template: Template): PromptFormat {
   checkTemplate(template);
   return {
     stop: template.stop,
+    ...plainAnswers(template),
     write({ before, instruction, shots = [], shotModality = 'text', query, queryModality = 'text', question }) {
       const parts = new PartList();
       if (before !== undefined) parts.text(before);
@@ -58,7 +60,27 @@ const DAY = new Date(2024, 0, 1);
 /** The template that the GGUF carries. Examples are turns of user and assistant, `before` is the system message. */
 function chatFormat(model: Model): PromptFormat {
   const template = refusing(() => ChatTemplate.of(model));
-  return { stop: '\n', write: (content) => refusing(() => writeChat(content, template)) };
+  return { stop: '\n', ...chatAnswers(template), write: (content) => refusing(() => writeChat(content, template)) };
+}
+
+/** An answer that no template has in its own text. */
+const ANSWER = 'XyZAnswerZyX';
+
+/** How answers stand in a chat: as one does that another turn follows, as examples do. */
+export function chatAnswers(template: Pick<ChatTemplate, 'render'>): AnswerFormat {
+  const item: TaskItem = { input: 'x', output: ANSWER };
+  const textOf = (content: PromptContent) =>
+    writeChat(content, template)
+      .map((part) => (typeof part === 'string' ? part : 'literal' in part ? part.literal : ''))
+      .join('');
+  try {
+    const query = textOf({ query: item });
+    const example = textOf({ shots: [item], query: item }).split(ANSWER, 1)[0] as string;
+    return answersBehind(query, example, example);
+  } catch (error) {
+    if (!(error instanceof XpatchError)) throw error;
+    return answersBehind('', '', ''); // a template without earlier turns has no examples
+  }
 }
 
 /** The parts of a chat; the mark is the last token of what opens the assistant's turn. */

@@ -106,8 +106,9 @@ export interface QueryKey {
 export interface ResultLine extends QueryKey {
   readonly domain: string;
   readonly expected: string;
-  /** Greedy answer up to the stop; of a validation query its first token only. */
+  /** Greedy answer up to the stop; of a validation query its first piece only. */
   readonly answer: string;
+  /** The first piece of the answer with something to see in it: nearly always its first token. What the lenient score looks at. */
   readonly firstToken: string;
   readonly lenient: boolean;
   /** The answer to the question of the rival task (`rivalAnswers`), where one was asked and its answer is known. */
@@ -116,10 +117,16 @@ export interface ResultLine extends QueryKey {
   readonly strict?: boolean;
   /** The answer was cut off by `maxTokens`, so it is not strictly right; absent of all others. */
   readonly cut?: true;
-  /** Probability of the first token of the expected answer after the prompt, and its rank from 0. */
+  /**
+   * Probability of the first token of the expected answer that shows something of it, and its rank from 0. Where the template, or the
+   * tokenizer, has tokens between the query and that one (a lone blank, a line break), it is the one after them.
+   */
   readonly probability?: number;
   readonly rank?: number;
-  /** Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats. */
+  /**
+   * Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats: over all tokens
+   * from the end of the query to the end of the answer, those that the template has in between too; not what ends the answer.
+   */
   readonly answerRank?: number;
   readonly logLikelihood?: number;
   /**

@@ -34,6 +34,7 @@ export class CachedImageEncoder implements ImageEncoder {
   private readonly sizes = new Map<string, number>();
   /** Hashes of the pictures of files, by the file's stamp. */
   private readonly files = new Map<string, string>();
+  private readonly layouts = new Map<string, Promise<Segment[]>>();
   private readonly maxBytes: number;
   private bytes = 0;
 
@@ -59,6 +60,24 @@ export class CachedImageEncoder implements ImageEncoder {
     const image = await readImage(source, { width: this.options.width });
     if (stamp) this.files.set(stamp, image.hash);
     return this.encode(image);
+  }
+
+  /**
+   * How a picture lies in a prompt, without encoding it.
+   *
+   * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
+   */
+  async layoutOf(source: ImageSource): Promise<Segment[]> {
+    const { width, height } = await readImage(source, { width: this.options.width });
+    return this.layout(width, height);
+  }
+
+  /** Sizes and not pictures decide it, and most pictures of a task have one size. */
+  layout(width: number, height: number): Promise<Segment[]> {
+    const size = `${width}x${height}`;
+    const known = this.layouts.get(size) ?? this.inner.layout(width, height);
+    this.layouts.set(size, known);
+    return known;
   }
 
   encode(image: RgbImage): Promise<Segment[]> {

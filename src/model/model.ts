@@ -7,14 +7,14 @@ import { checkModelFile, modelParts } from '../gguf/gguf-check.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import { modelNotes, projectorNotes } from '../gguf/model-notes.js';
 import { resolveModel } from '../hub/resolve.js';
-import type { ImageEncoder } from '../images/encoders/encoder.js';
+import { blankRows, type ImageEncoder } from '../images/encoders/encoder.js';
 import { openEncoder } from '../images/encoders/index.js';
 import { CachedImageEncoder } from '../images/image-cache.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { frameParts } from '../prompt/framing.js';
 import { Prompt, type PromptInput, type Segment } from '../prompt/prompt.js';
-import { buildPrompt } from '../prompt/prompt-builder.js';
+import { buildPrompt, type PromptTools } from '../prompt/prompt-builder.js';
 import { textRuns } from '../prompt/text-parts.js';
 import { JsonTokenizer } from '../prompt/tokenizer.js';
 import type { ImageSource, PromptPart, TextPart } from '../prompt/types.js';
@@ -221,32 +221,53 @@ export class Model implements AsyncDisposable {
       if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
     };
     checkAborted();
-    const { frame } = this.encoder ?? {};
     if (source instanceof Prompt) return source;
-    const parts = Array.isArray(source) ? source : [source as PromptPart];
-    const { bosToken } = this.info;
-    const addsBos = bos && this.info.hasTokenizer && this.info.addsBos && bosToken >= 0;
-    const tools = {
-      tokenize: (parts: readonly TextPart[]) => this.tokenize(parts),
-      describe: (token: number) => this.detokenize([token]),
-      bos: addsBos ? bosToken : undefined,
-      nVocab: this.info.nVocab,
-      encodeImage: (image: ImageSource) => {
+    return this.assemble(
+      Array.isArray(source) ? source : [source as PromptPart],
+      async (image) => {
         checkAborted(); // an encode takes seconds with large models
         return this.encodeImage(image);
       },
+      { bos },
+    );
+  }
+
+  /** A prompt with whatever `pictureOf` gives for its pictures, where they need not be encoded to know its tokens. @internal */
+  assemble(
+    parts: readonly PromptPart[],
+    pictureOf: PromptTools['encodeImage'] = standIn,
+    { bos = true }: { bos?: boolean } = {},
+  ): Promise<Prompt> {
+    const { frame } = this.encoder ?? {};
+    const { bosToken } = this.info;
+    const addsBos = bos && this.info.hasTokenizer && this.info.addsBos && bosToken >= 0;
+    const tools: PromptTools = {
+      tokenize: (some) => this.tokenize(some),
+      describe: (token) => this.detokenize([token]),
+      bos: addsBos ? bosToken : undefined,
+      nVocab: this.info.nVocab,
+      encodeImage: pictureOf,
     };
     return buildPrompt(frame ? frameParts(parts, frame, { bosToken, addsBos }) : parts, tools, parts);
   }
 
-  private async encodeImage(source: ImageSource): Promise<Segment[]> {
+  /** How a picture lies in a prompt, for `assemble`: as `prompt` has it, without encoding it. @internal */
+  layoutOf(source: ImageSource): Promise<Segment[]> {
+    return this.requireEncoder().layoutOf(source);
+  }
+
+  private encodeImage(source: ImageSource): Promise<Segment[]> {
+    return this.requireEncoder().encodeSource(source);
+  }
+
+  private requireEncoder(): CachedImageEncoder {
     if (!this.encoder) {
       throw new XpatchError(
         'IMAGE_UNSUPPORTED',
         `'${this.identity.name || this.files.model}' was loaded without a picture encoder. Load it with its mmproj GGUF (--mmproj).`,
       );
     }
-    return this.encoder.encodeSource(source);
+    return this.encoder;
   }
 
   /**
@@ -328,6 +349,9 @@ export class Model implements AsyncDisposable {
 function learnedPositions({ tensors }: GgufHeader): number | undefined {
   return tensors.find(({ name }) => name === 'position_embd.weight')?.shape[1];
 }
+
+/** One row in place of a picture. */
+const standIn: PromptTools['encodeImage'] = async () => [blankRows(1)];
 
 function defaultThreads(path: string): number {
   const bytes = modelParts(path).reduce((sum, part) => sum + statSync(part).size, 0);

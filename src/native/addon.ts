@@ -45,7 +45,14 @@ export interface Addon {
   contextDispose(context: ContextHandle): Promise<void>;
 
   visionCreate(model: ModelHandle, options: { path: string; device: string; threads: number }): Promise<VisionHandle>;
-  visionEncode(vision: VisionHandle, rgb: Uint8Array, width: number, height: number): Promise<NativeImageChunk[]>;
+  /** With `layoutOnly` nothing is computed: chunks lack embeddings and what was seen. */
+  visionEncode(
+    vision: VisionHandle,
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    layoutOnly?: boolean,
+  ): Promise<NativeImageChunk[]>;
   visionDispose(vision: VisionHandle): Promise<void>;
 
   /** The tensors of a GGUF file on a device, for picture encoders that mtmd does not have. */

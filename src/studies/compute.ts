@@ -1,5 +1,5 @@
-import { readGgufHeader } from '../gguf/gguf.js';
 import type { Context } from '../model/context.js';
+import { bytesPerPosition } from '../model/context-size.js';
 import type { BuiltRow } from '../model/pass.js';
 import { fewShotPrompt, type Modality, queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
@@ -105,27 +105,7 @@ export async function runCompute(context: Context, options: ComputeOptions): Pro
     repetitions,
     ways: WAYS.map((way) => ({ way, positions: asked.map((rows) => rows[way].prompt.length), seconds: seconds[way] })),
     vectorSeconds,
-    bytesPerPosition: bytesPerPosition(context),
+    bytesPerPosition: bytesPerPosition(context.model, context.options.kvType),
     weightBytes: context.model.info.sizeBytes,
   };
-}
-
-/** Keys and values of one position in all layers, by the file's metadata. */
-function bytesPerPosition({ model, options }: Context): number | undefined {
-  const { metadata } = readGgufHeader(model.files.model);
-  const { architecture, nEmbd, nLayers } = model.info;
-  const numberOf = (key: string) => {
-    const value = metadata.get(`${architecture}.${key}`);
-    return typeof value === 'number' ? value : undefined;
-  };
-  const heads = numberOf('attention.head_count');
-  if (heads === undefined || model.info.recurrent) return undefined;
-  const width = numberOf('attention.key_length') ?? nEmbd / heads;
-  const valueWidth = numberOf('attention.value_length') ?? nEmbd / heads;
-  // Some models have as many heads of keys as a list says, one number a layer: not worth the trouble.
-  if (metadata.has(`${architecture}.attention.head_count_kv`) && numberOf('attention.head_count_kv') === undefined) {
-    return undefined;
-  }
-  const shared = numberOf('attention.head_count_kv') ?? heads;
-  return nLayers * shared * (width + valueWidth) * (options.kvType === 'f16' ? 2 : 4);
 }

@@ -119,7 +119,7 @@ export async function decodeVector(
   options: { topK?: number; task?: Task; signal?: AbortSignal } = {},
 ): Promise<Decoding> {
   const { topK = 5, task, signal } = options;
-  const tokens = task && taskTokens(context.model, task);
+  const tokens = task && (await taskTokens(context.model, task));
   const answers = [...(tokens?.anyAnswer ?? [])];
   const asked = [...(tokens?.word ?? []), ...answers];
   const { layers, cells } = await logitLens(context, vector, { topK, tokens: asked, signal });

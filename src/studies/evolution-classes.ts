@@ -33,7 +33,7 @@ export interface Classes {
  *
  * @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes, equal names and odd ones, TOKEN_INVALID for words of several tokens
  */
-export function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass | WordClass)[]) {
+export async function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass | WordClass)[]) {
   const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
   if (names.length < 2 || new Set(names).size < names.length) {
     const message = `Curves compare at least two classes with different names, not ${names.join(', ') || 'none'}.`;
@@ -45,19 +45,19 @@ export function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   const own = new Map<string, readonly number[]>();
-  for (const entry of classes) if (typeof entry !== 'string') own.set(entry.name, ownTokens(model, entry));
+  for (const entry of classes) if (typeof entry !== 'string') own.set(entry.name, await ownTokens(model, entry));
   return { names, own };
 }
 
 /** @throws {XpatchError} as `checkClasses` */
-export function resolveClasses(
+export async function resolveClasses(
   model: Tokenizer,
   task: Pick<Task, 'taskWord'>,
   tokens: TaskTokens,
   input: number,
   classes: readonly (EvolutionClass | WordClass)[] = EVOLUTION_CLASSES,
-): Classes {
-  const { names, own: words } = checkClasses(model, classes);
+): Promise<Classes> {
+  const { names, own: words } = await checkClasses(model, classes);
   const fixed = new Map<string, readonly number[]>([['input', [input]], ['task', tokens.word], ...words]);
   const missing: Record<string, string> = {};
   if (names.includes('task') && tokens.word.length === 0) {
@@ -93,11 +93,15 @@ export function resolveClasses(
   return { names, missing, tokensFor, collisions };
 }
 
-function ownTokens(model: Tokenizer, { name, words }: WordClass): number[] {
-  return words.flatMap((word) => {
-    const found = wordTokens(model, word);
-    if (found.length) return found;
-    const problem = `The class ${JSON.stringify(name)} has ${JSON.stringify(word)}, which this model spells in several tokens`;
-    throw new XpatchError('TOKEN_INVALID', `${problem}. Choose a word that is one token.`);
-  });
+async function ownTokens(model: Tokenizer, { name, words }: WordClass): Promise<number[]> {
+  const tokens: number[] = [];
+  for (const word of words) {
+    const found = await wordTokens(model, word);
+    if (found.length === 0) {
+      const problem = `The class ${JSON.stringify(name)} has ${JSON.stringify(word)}, which this model spells in several tokens`;
+      throw new XpatchError('TOKEN_INVALID', `${problem}. Choose a word that is one token.`);
+    }
+    tokens.push(...found);
+  }
+  return tokens;
 }

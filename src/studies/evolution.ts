@@ -114,11 +114,11 @@ export async function runEvolution(
   if (!Number.isSafeInteger(prompts) || prompts < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
   }
-  const { names } = checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
+  const { names } = await checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
   const loaded: Task[] = [];
   for (const name of tasks) {
     const task = await loadTask(name, { pictures, style });
-    if (names.length === 2 && names.includes('task')) requireTaskWord(context.model, task);
+    if (names.length === 2 && names.includes('task')) await requireTaskWord(context.model, task);
     loaded.push(task);
   }
   const plan = loaded.flatMap((task) => modalities.map((modality) => ({ task, modality })));
@@ -136,8 +136,8 @@ export async function runEvolution(
 }
 
 /** Curves compare two classes at least, and one of two is the task word. */
-function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): void {
-  if (taskWord !== undefined && wordTokens(model, taskWord).length > 0) return;
+async function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): Promise<void> {
+  if (taskWord !== undefined && (await wordTokens(model, taskWord)).length > 0) return;
   const why =
     taskWord === undefined ? 'has none' : `has ${JSON.stringify(taskWord)}, which this model spells in pieces`;
   throw new XpatchError(
@@ -171,12 +171,12 @@ async function readCell(
   report: (share: number) => void,
 ): Promise<EvolutionCell> {
   const { task, modality, prompts: count } = plan;
-  const tokens = taskTokens(context.model, task);
+  const tokens = await taskTokens(context.model, task);
   const source = drawPrompts(plan);
   const first = take(source, count, () => true);
   const read = await readStates(context, task, first, { signal, onProgress: (p) => report((0.7 * p.done) / p.total) });
   const input = await inputToken(context, read, tokens, signal);
-  const classes = resolveClasses(context.model, task, tokens, input.token, plan.classes);
+  const classes = await resolveClasses(context.model, task, tokens, input.token, plan.classes);
 
   // Enough prompts that tell the classes apart, where some of the first ones do not.
   const clean = first.filter(({ query }) => classes.collisions(query.output).length === 0).length;

@@ -8,7 +8,10 @@ interface Entry {
 }
 
 /** What is wrong with answers: how they are written, and which of them a score cannot tell apart. */
-export function answerFindings(entries: readonly Entry[], firstToken: FirstToken | undefined): Finding[] {
+export async function answerFindings(
+  entries: readonly Entry[],
+  firstToken: FirstToken | undefined,
+): Promise<Finding[]> {
   const answers = [...new Set(entries.map(({ output }) => normaliseAnswer(output)))].sort();
   const having = (some: readonly string[]) =>
     entries.filter(({ output }) => some.includes(normaliseAnswer(output))).map(({ index }) => index);
@@ -22,7 +25,7 @@ export function answerFindings(entries: readonly Entry[], firstToken: FirstToken
         `the answer ${quote(short as string)} begins ${quoteSome(longer)}: the lenient score takes one for the other`,
       ),
     ),
-    ...(firstToken ? tokenFindings(answers, firstToken, having) : []),
+    ...(firstToken ? await tokenFindings(answers, firstToken, having) : []),
   ];
 }
 
@@ -51,12 +54,13 @@ function prefixes(sorted: readonly string[]): string[][] {
   });
 }
 
-function tokenFindings(
+async function tokenFindings(
   answers: readonly string[],
   firstToken: FirstToken,
   having: (some: readonly string[]) => number[],
-): Finding[] {
-  const tokens = answers.map((answer) => ({ answer, token: firstToken(answer) }));
+): Promise<Finding[]> {
+  const tokens: { answer: string; token: string | undefined }[] = [];
+  for (const answer of answers) tokens.push({ answer, token: await firstToken(answer) });
   const without = tokens.filter(({ token }) => token === undefined).map(({ answer }) => answer);
   const owned = tokens.flatMap(({ answer, token }) => (token === undefined ? [] : [{ answer, token }]));
   const findings = groupBy(owned, ({ token }) => token).map((group) => {

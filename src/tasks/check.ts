@@ -86,7 +86,7 @@ export async function checkItems(
   const entries = await lookAtPictures(good, place.imagesRoot, findings, options);
   findings.push(...sameInputs(entries));
   findings.push(...alike(entries, place, { ...options, seeds }));
-  findings.push(...answerFindings(entries, options.firstToken));
+  findings.push(...(await answerFindings(entries, options.firstToken)));
   const inputs = new Set(entries.map(({ input }) => input)).size;
   const inputsWithPicture = new Set(entries.filter(({ image }) => image).map(({ input }) => input)).size;
   findings.push(...tooFew(inputs, inputsWithPicture));

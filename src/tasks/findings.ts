@@ -24,8 +24,8 @@ export interface Finding {
   readonly items: readonly number[];
 }
 
-/** The first token of an answer after `A:`, as text, undefined when it has none of its own. */
-export type FirstToken = (answer: string) => string | undefined;
+/** The first token of an answer after `A:` that shows something, as text; undefined when it has none of its own. */
+export type FirstToken = (answer: string) => Promise<string | undefined>;
 
 export function finding(
   level: Finding['level'],

@@ -1,12 +1,10 @@
-import type { Model } from '../model/model.js';
 import { XpatchError } from '../util/errors.js';
+import { type AnswerTokens, answerTokens, plainAnswers, type Tokenizer } from './answer-tokens.js';
+import { queryPrompt } from './prompts.js';
 import type { Task } from './task.js';
+import { PAPER_TEMPLATE } from './template.js';
 
-/** What of a model token classes are made with. */
-export type Tokenizer = Pick<Model, 'tokenize' | 'detokenize'>;
-
-/** The delimiter that answers come after, as prompts have it. */
-const BEFORE_ANSWER = '\nA:';
+export type { Tokenizer } from './answer-tokens.js';
 
 /**
  * The tokens that a text may begin with when a model says it after `A:`: the first token of the text as it stands there, and
@@ -14,11 +12,11 @@ const BEFORE_ANSWER = '\nA:';
  *
  * @throws {XpatchError} TOKEN_INVALID when there is none
  */
-export function firstTokens(model: Tokenizer, text: string): number[] {
+export async function firstTokens(model: Tokenizer, text: string): Promise<number[]> {
   const found = new Set<number>();
-  for (const variant of [text, ` ${text}`]) {
-    const [first] = tokensAfterDelimiter(model, variant);
-    if (first !== undefined && model.detokenize([first]).trim() !== '') found.add(first);
+  for (const { tokens, first, merged } of await behindDelimiter(model, [text, ` ${text}`])) {
+    const token = tokens[first];
+    if (!merged && token !== undefined && model.detokenize([token]).trim() !== '') found.add(token);
   }
   if (found.size === 0) {
     const problem = `${JSON.stringify(text)} begins with no token of its own after "A:" in this model's vocabulary`;
@@ -31,21 +29,15 @@ export function firstTokens(model: Tokenizer, text: string): number[] {
  * The tokens that are a word as a whole: as it stands, with a capital letter, and both after a space. Empty when the
  * vocabulary spells the word in pieces; then a lens can never show it.
  */
-export function wordTokens(model: Tokenizer, word: string): number[] {
+export async function wordTokens(model: Tokenizer, word: string): Promise<number[]> {
   const capital = word.charAt(0).toUpperCase() + word.slice(1);
-  const found = new Set<number>();
-  for (const variant of [word, capital, ` ${word}`, ` ${capital}`]) {
-    const tokens = tokensAfterDelimiter(model, variant);
-    if (tokens.length === 1) found.add(tokens[0] as number);
-  }
-  return [...found];
+  const found = await behindDelimiter(model, [word, capital, ` ${word}`, ` ${capital}`]);
+  return [...new Set(found.flatMap(({ tokens, merged }) => (merged || tokens.length > 1 ? [] : tokens)))];
 }
 
-/** Tokens of a text that follows the delimiter; none when the tokenizer merges the two. */
-export function tokensAfterDelimiter(model: Tokenizer, text: string): number[] {
-  const before = model.tokenize(BEFORE_ANSWER);
-  const whole = model.tokenize(BEFORE_ANSWER + text);
-  return before.every((token, i) => whole[i] === token) ? [...whole.subarray(before.length)] : [];
+/** Tokens of texts where answers stand in the paper's template. */
+export function behindDelimiter(model: Tokenizer, texts: readonly string[]): Promise<AnswerTokens[]> {
+  return answerTokens(model, queryPrompt({ input: 'x', output: '' }, 'text'), plainAnswers(PAPER_TEMPLATE), texts);
 }
 
 /** The tokens that name a task and its answers in one model. */
@@ -61,19 +53,19 @@ export interface TaskTokens {
 }
 
 /** @throws {XpatchError} TOKEN_INVALID */
-export function taskTokens(model: Tokenizer, task: Pick<Task, 'taskWord' | 'items'>): TaskTokens {
+export async function taskTokens(model: Tokenizer, task: Pick<Task, 'taskWord' | 'items'>): Promise<TaskTokens> {
   const answers = new Map<string, readonly number[]>();
   const owners = new Map<number, Set<string>>();
   for (const { output } of task.items) {
     const answer = output.trim();
     if (answers.has(answer)) continue;
-    const tokens = firstTokens(model, answer);
+    const tokens = await firstTokens(model, answer);
     answers.set(answer, tokens);
     for (const token of tokens) owners.set(token, (owners.get(token) ?? new Set()).add(answer));
   }
   const shared = [...owners.values()].filter((names) => names.size > 1);
   return {
-    word: task.taskWord === undefined ? [] : wordTokens(model, task.taskWord),
+    word: task.taskWord === undefined ? [] : await wordTokens(model, task.taskWord),
     answers,
     anyAnswer: new Set(owners.keys()),
     ambiguous: new Set(shared.flatMap((names) => [...names])),

@@ -8,7 +8,6 @@ import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
 import { parallelism, type RunOptions, runExperiment } from '../../src/experiment/run.js';
-import { answerTokens } from '../../src/experiment/scores.js';
 import { type Cell, prepareStudy } from '../../src/experiment/study.js';
 import { promptFormat } from '../../src/experiment/template.js';
 import {
@@ -29,6 +28,7 @@ import {
   splitTask,
   type TaskItem,
 } from '../../src/index.js';
+import { answerTokens } from '../../src/tasks/answer-tokens.js';
 import { checkTask } from '../../src/tasks/check.js';
 import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
@@ -503,11 +503,12 @@ describe('what cannot run is refused before any pass', () => {
 test("an answer's tokens are those that follow the prompt", async () => {
   const { items, ...rest } = await loadTask('country-capital');
   const [item] = splitTask({ items, ...rest }, 1).test;
-  const { write } = await promptFormat(model, 'paper');
-  const parts = write({ query: item as TaskItem, queryModality: 'text' });
+  const format = await promptFormat(model, 'paper');
+  const parts = format.write({ query: item as TaskItem, queryModality: 'text' });
   const prompt = await model.prompt(parts);
-  for (const { output } of items) {
-    const whole = await model.prompt([...parts, output]);
-    expect(answerTokens(model, parts, output)).toEqual([...whole.tokens.slice(prompt.length)]);
+  const outputs = items.map(({ output }) => output);
+  for (const [i, { tokens, first }] of (await answerTokens(model, parts, format, outputs)).entries()) {
+    const whole = await model.prompt([...parts, outputs[i] as string]);
+    expect({ tokens, first }).toEqual({ tokens: [...whole.tokens.slice(prompt.length)], first: 0 });
   }
 });

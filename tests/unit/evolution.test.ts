@@ -11,16 +11,19 @@ import {
   softmaxByLayer,
   topClasses,
 } from '../../src/studies/class-curves.js';
+import { buildPrompt } from '../../src/prompt/prompt-builder.js';
 import { bestWordLayer, type Decoding } from '../../src/studies/decodings.js';
 import type { EvolutionCell, PromptReading } from '../../src/studies/evolution.js';
 import { resolveClasses } from '../../src/studies/evolution-classes.js';
 import { requireModalities } from '../../src/studies/modalities.js';
-import { classOf, firstTokens, taskTokens, wordTokens } from '../../src/tasks/token-classes.js';
+import { classOf, firstTokens, type Tokenizer, taskTokens, wordTokens } from '../../src/tasks/token-classes.js';
 import { expectError } from './helpers.js';
 
 /** Splits at its longest known pieces, as BPE does for these. */
 const VOCABULARY = [
   '\n',
+  'Q',
+  'x',
   'A',
   ':',
   ' ',
@@ -40,16 +43,18 @@ const VOCABULARY = [
   'n',
   'B',
 ];
-const model = {
-  tokenize(text: string): Int32Array {
-    const tokens: number[] = [];
-    for (let rest = text; rest !== ''; ) {
-      const piece = VOCABULARY.filter((one) => rest.startsWith(one)).reduce((a, b) => (b.length > a.length ? b : a));
-      tokens.push(VOCABULARY.indexOf(piece));
-      rest = rest.slice(piece.length);
-    }
-    return Int32Array.from(tokens);
-  },
+function tokenize(text: string): Int32Array {
+  const tokens: number[] = [];
+  for (let rest = text; rest !== ''; ) {
+    const piece = VOCABULARY.filter((one) => rest.startsWith(one)).reduce((a, b) => (b.length > a.length ? b : a));
+    tokens.push(VOCABULARY.indexOf(piece));
+    rest = rest.slice(piece.length);
+  }
+  return Int32Array.from(tokens);
+}
+const model: Tokenizer = {
+  assemble: (parts, encodeImage = () => Promise.resolve([])) =>
+    buildPrompt(parts, { tokenize, describe: String, bos: undefined, nVocab: VOCABULARY.length, encodeImage }),
   detokenize: (tokens: ArrayLike<number>) => Array.from(tokens, (token) => VOCABULARY[token]).join(''),
 };
 const id = (text: string) => VOCABULARY.indexOf(text);
@@ -64,28 +69,29 @@ const task = {
   ],
 };
 
+const tokens = await taskTokens(model, task);
+
 describe('tokens of words', () => {
-  test('an answer begins with its first token after the delimiter, or after a space, never with a blank alone', () => {
-    expect(firstTokens(model, 'Lima')).toEqual([id('Lima'), id(' Lima')]);
-    expect(firstTokens(model, 'Paris')).toEqual([id('Paris')]); // " Paris" begins with a blank here
-    expect(firstTokens(model, 'Panthera')).toEqual([id('Pan')]);
+  test('an answer begins with its first token after the delimiter, or after a space, never with a blank alone', async () => {
+    expect(await firstTokens(model, 'Lima')).toEqual([id('Lima'), id(' Lima')]);
+    expect(await firstTokens(model, 'Paris')).toEqual([id('Paris')]); // " Paris" begins with a blank here
+    expect(await firstTokens(model, 'Panthera')).toEqual([id('Pan')]);
   });
 
-  test('a task word is each of its spellings that is one token', () => {
-    expect(wordTokens(model, 'capital')).toEqual([id('capital'), id('Capital'), id(' capital')]);
-    expect(wordTokens(model, 'baby')).toEqual([id(' baby')]);
-    expect(wordTokens(model, 'bay')).toEqual([]);
+  test('a task word is each of its spellings that is one token', async () => {
+    expect(await wordTokens(model, 'capital')).toEqual([id('capital'), id('Capital'), id(' capital')]);
+    expect(await wordTokens(model, 'baby')).toEqual([id(' baby')]);
+    expect(await wordTokens(model, 'bay')).toEqual([]);
   });
 
-  test('answers that begin alike are named', () => {
-    const { answers, ambiguous, anyAnswer } = taskTokens(model, task);
+  test('answers that begin alike are named', async () => {
+    const { answers, ambiguous, anyAnswer } = await taskTokens(model, task);
     expect([...answers.keys()]).toEqual(['Lima', 'Paris', 'Panthera', 'Pan']);
     expect([...ambiguous]).toEqual(['Panthera', 'Pan']);
     expect([...anyAnswer]).toEqual([id('Lima'), id(' Lima'), id('Paris'), id('Pan')]);
   });
 
-  test('a best token is the first of its classes', () => {
-    const tokens = taskTokens(model, task);
+  test('a best token is the first of its classes', async () => {
     const is = (text: string, expected: string) => classOf(id(text), expected, tokens, id('Paris'));
     expect(is(' Lima', 'Lima')).toBe('right answer');
     expect(is('Lima', 'Paris')).toBe('another answer');
@@ -97,18 +103,20 @@ describe('tokens of words', () => {
 });
 
 describe('classes of a prompt', () => {
-  const tokens = taskTokens(model, task);
-
-  test('another answer is every other first token; collisions are named', () => {
-    const classes = resolveClasses(model, task, tokens, id('Paris'));
+  test('another answer is every other first token; collisions are named', async () => {
+    const classes = await resolveClasses(model, task, tokens, id('Paris'));
     expect(classes.tokensFor('other', 'Lima')).toEqual([id('Paris'), id('Pan')]);
     expect(classes.tokensFor('input', 'Lima')).toEqual([id('Paris')]);
     expect(classes.collisions('Lima')).toEqual([]);
     expect(classes.collisions('Paris')).toEqual([['input', 'answer']]);
   });
 
-  test('a class of words of your own is taken out of the other answers', () => {
-    const classes = resolveClasses(model, task, tokens, id(':'), ['answer', 'other', { name: 'mine', words: ['Pan'] }]);
+  test('a class of words of your own is taken out of the other answers', async () => {
+    const classes = await resolveClasses(model, task, tokens, id(':'), [
+      'answer',
+      'other',
+      { name: 'mine', words: ['Pan'] },
+    ]);
     expect(classes.tokensFor('mine', 'Lima')).toEqual([id('Pan')]);
     expect(classes.tokensFor('other', 'Lima')).toEqual([id('Paris')]);
     expect(classes.collisions('Panthera')).toEqual([['answer', 'mine']]);
@@ -116,7 +124,7 @@ describe('classes of a prompt', () => {
 
   test('what has no tokens is missing with a reason, what cannot be is refused', async () => {
     const odd = { taskWord: 'bay', items: [{ input: 'a', output: 'Lima' }] };
-    const { missing, tokensFor } = resolveClasses(model, odd, taskTokens(model, odd), id(':'));
+    const { missing, tokensFor } = await resolveClasses(model, odd, await taskTokens(model, odd), id(':'));
     expect(missing).toEqual({
       task: 'the vocabulary has no token for "bay"',
       other: expect.stringMatching(/shares its first token/),

@@ -25,6 +25,7 @@ const encoder = (): ImageEncoder => ({
       grid: [{ x: 0, y: 0, width: 1, height: 1 }],
     },
   ],
+  layout: async () => [],
   dispose: async () => {},
 });
 const parent = await temporaryFolder();

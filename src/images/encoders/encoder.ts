@@ -20,7 +20,32 @@ export interface ImageEncoder {
   readonly frame?: Framing;
   /** @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED, NOT_FINITE, NATIVE_FAILURE. */
   encode(image: RgbImage): Promise<Segment[]>;
+  /**
+   * How a picture of this size lies in a prompt: as `encode` gives it, without computing what is in it (see `blankRows`).
+   *
+   * @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED.
+   */
+  layout(width: number, height: number): Promise<Segment[]>;
   dispose(): Promise<void>;
+}
+
+/** A segment of a picture that was not encoded. */
+export function blankRows(
+  nRows: number,
+  more: Partial<Extract<Segment, { kind: 'image' }>> = {},
+): Extract<Segment, { kind: 'image' }> {
+  return {
+    kind: 'image',
+    key: '',
+    embeddings: new Float32Array(0),
+    nRows,
+    nPositions: nRows,
+    nonCausal: false,
+    positions: new Int32Array(0),
+    seen: { data: new Uint8Array(0), width: 0, height: 0, hash: '' },
+    grid: { reason: 'The picture was not encoded.' },
+    ...more,
+  };
 }
 
 /** The segment of an encoder of our own: its rows in the order of the text, one a position, each seeing those before it. */

@@ -17,7 +17,7 @@ import type { RgbImage } from '../../prompt/types.js';
 import { dot } from '../../util/dot.js';
 import { XpatchError } from '../../util/errors.js';
 import { resizeBilinear } from '../resize.js';
-import { causalRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
+import { blankRows, causalRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
 
 /** Milliseconds before others on the event loop get their turn. */
 const SLICE = 30;
@@ -75,12 +75,12 @@ class FuyuEncoder implements ImageEncoder {
 
   async encode(image: RgbImage): Promise<Segment[]> {
     const { weights } = this;
-    if (!weights) throw new XpatchError('DISPOSED', 'The model was disposed. Load it again to use it.');
+    if (!weights) throw disposed();
     const { patchSize, nEmbd, newline } = weights;
-    const seen = await this.fit(image, weights);
-    const columns = Math.ceil(seen.width / patchSize);
-    const lines = Math.ceil(seen.height / patchSize);
-    const nRows = lines * (columns + 1);
+    const size = fitInto(weights, image.width, image.height);
+    const scaled = size.width !== image.width || size.height !== image.height;
+    const seen = scaled ? await resizeBilinear(image, size.width, size.height) : image;
+    const { columns, lines, nRows } = rowsOf(weights, size);
     const embeddings = new Float32Array(nRows * nEmbd);
     const rowOf = (patch: number) => patch + Math.floor(patch / columns);
     for (let line = 0; line < lines; line++) embeddings.set(newline, (line * (columns + 1) + columns) * nEmbd);
@@ -114,23 +114,34 @@ class FuyuEncoder implements ImageEncoder {
     return [causalRows(embeddings, { id: this.id, projector: 'fuyu', image, seen, patchSize, nRows })];
   }
 
-  /** Only a picture above the bounds is scaled, with its aspect. */
-  private async fit(image: RgbImage, { maxWidth, maxHeight }: Weights): Promise<RgbImage> {
-    if (image.width <= maxWidth && image.height <= maxHeight) return image;
-    const scale = Math.min(maxHeight / image.height, maxWidth / image.width);
-    const [width, height] = [Math.trunc(image.width * scale), Math.trunc(image.height * scale)];
-    if (width < 1 || height < 1) {
-      throw new XpatchError(
-        'IMAGE_INVALID',
-        `A picture of ${image.width} x ${image.height} pixels vanishes when it is scaled to at most ${maxWidth} x ${maxHeight}. Crop it.`,
-      );
-    }
-    return resizeBilinear(image, width, height);
+  async layout(width: number, height: number): Promise<Segment[]> {
+    const { weights } = this;
+    if (!weights) throw disposed();
+    return [blankRows(rowsOf(weights, fitInto(weights, width, height)).nRows)];
   }
 
   async dispose(): Promise<void> {
     this.weights = undefined;
   }
+}
+
+const disposed = () => new XpatchError('DISPOSED', 'The model was disposed. Load it again to use it.');
+
+/** The size that a picture is read in: only one above the bounds is scaled, with its aspect. */
+function fitInto({ maxWidth, maxHeight }: Weights, width: number, height: number): { width: number; height: number } {
+  if (width <= maxWidth && height <= maxHeight) return { width, height };
+  const scale = Math.min(maxHeight / height, maxWidth / width);
+  const fitted = { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
+  if (fitted.width >= 1 && fitted.height >= 1) return fitted;
+  throw new XpatchError(
+    'IMAGE_INVALID',
+    `A picture of ${width} x ${height} pixels vanishes when it is scaled to at most ${maxWidth} x ${maxHeight}. Crop it.`,
+  );
+}
+
+function rowsOf({ patchSize }: Weights, { width, height }: { width: number; height: number }) {
+  const [columns, lines] = [Math.ceil(width / patchSize), Math.ceil(height / patchSize)];
+  return { columns, lines, nRows: lines * (columns + 1) };
 }
 
 /** The numbers of one patch, the fastest axis colours. */

@@ -7,7 +7,7 @@ import type { Segment } from '../../prompt/prompt.js';
 import type { RgbImage } from '../../prompt/types.js';
 import { XpatchError } from '../../util/errors.js';
 import { resizeBilinear } from '../resize.js';
-import { causalRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
+import { blankRows, causalRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
 
 /**
  * Bytes of attention scores above which flash attention is used: on the CPU it takes more time for pictures of 378 x 378
@@ -70,6 +70,10 @@ class Idefics2Encoder implements ImageEncoder {
       );
     }
     return [causalRows(embeddings, { id: this.id, projector: 'idefics2', image, seen, patchSize, nRows })];
+  }
+
+  async layout(): Promise<Segment[]> {
+    return [blankRows(this.shape.nRows)];
   }
 
   dispose(): Promise<void> {

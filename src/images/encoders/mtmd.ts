@@ -6,7 +6,7 @@ import type { RgbImage } from '../../prompt/types.js';
 import { XpatchError } from '../../util/errors.js';
 import { rgbImage } from '../image.js';
 import { patchGrid } from '../patch-grid.js';
-import type { EncoderOptions, ImageEncoder } from './encoder.js';
+import { blankRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
 
 /** Encoders that scale every picture to one square, or to whole squares: they take any shape. */
 const ANY_SHAPE = ['mlp', 'ldp', 'ldpv2', 'gemma3', 'internvl'];
@@ -42,27 +42,9 @@ class MtmdEncoder implements ImageEncoder {
   ) {}
 
   async encode(image: RgbImage): Promise<Segment[]> {
-    const { width, height } = image;
-    if (Math.max(width, height) > this.maxAspect * Math.min(width, height)) {
-      throw new XpatchError(
-        'IMAGE_INVALID',
-        `A picture of ${width} x ${height} pixels is too narrow: this encoder takes up to ${this.maxAspect} times as long as wide. Crop it.`,
-      );
-    }
-    let chunks: NativeImageChunk[];
-    try {
-      chunks = await native().addon.visionEncode(this.handle, image.data, image.width, image.height);
-    } catch (error) {
-      throw nativeError(error, 'The picture cannot be encoded');
-    }
+    const chunks = await this.chunksOf(image.data, image, false);
     return chunks.map((chunk, i) => {
       if (chunk.tokens.length) return { kind: 'tokens', tokens: chunk.tokens };
-      if (this.positionsPerEmbedding !== (chunk.positions.length / chunk.nRows || 1)) {
-        throw new XpatchError(
-          'IMAGE_UNSUPPORTED',
-          'The position layout of this projector is not supported by the runtime.',
-        );
-      }
       const { tokens, seen, seenWidth: width, seenHeight: height, projector, patchSize, merge, ...rows } = chunk;
       return {
         kind: 'image',
@@ -72,6 +54,41 @@ class MtmdEncoder implements ImageEncoder {
         grid: patchGrid({ projector, patchSize, merge, nRows: rows.nRows, width, height }),
       };
     });
+  }
+
+  async layout(width: number, height: number): Promise<Segment[]> {
+    const chunks = await this.chunksOf(new Uint8Array(width * height * 3), { width, height }, true);
+    return chunks.map(({ tokens, nRows, nPositions, nonCausal, positions }, i) =>
+      tokens.length
+        ? { kind: 'tokens', tokens }
+        : blankRows(nRows, { key: String(i), nPositions, nonCausal, positions }),
+    );
+  }
+
+  private async chunksOf(
+    data: Uint8Array,
+    { width, height }: { width: number; height: number },
+    layoutOnly: boolean,
+  ): Promise<NativeImageChunk[]> {
+    if (Math.max(width, height) > this.maxAspect * Math.min(width, height)) {
+      throw new XpatchError(
+        'IMAGE_INVALID',
+        `A picture of ${width} x ${height} pixels is too narrow: this encoder takes up to ${this.maxAspect} times as long as wide. Crop it.`,
+      );
+    }
+    let chunks: NativeImageChunk[];
+    try {
+      chunks = await native().addon.visionEncode(this.handle, data, width, height, layoutOnly);
+    } catch (error) {
+      throw nativeError(error, 'The picture cannot be encoded');
+    }
+    const fits = ({ tokens, positions, nRows }: NativeImageChunk) =>
+      tokens.length > 0 || this.positionsPerEmbedding === (positions.length / nRows || 1);
+    if (chunks.every(fits)) return chunks;
+    throw new XpatchError(
+      'IMAGE_UNSUPPORTED',
+      'The position layout of this projector is not supported by the runtime.',
+    );
   }
 
   dispose(): Promise<void> {
