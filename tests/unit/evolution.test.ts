@@ -1,5 +1,6 @@
 // Token classes, curves over them, where they cross, and what is said about them.
 import { describe, expect, test } from '@jest/globals';
+import { buildPrompt } from '../../src/prompt/prompt-builder.js';
 import { decodingStatements, decodingTable } from '../../src/report/decodings.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../../src/report/evolution.js';
 import {
@@ -11,7 +12,6 @@ import {
   softmaxByLayer,
   topClasses,
 } from '../../src/studies/class-curves.js';
-import { buildPrompt } from '../../src/prompt/prompt-builder.js';
 import { bestWordLayer, type Decoding } from '../../src/studies/decodings.js';
 import type { EvolutionCell, PromptReading } from '../../src/studies/evolution.js';
 import { resolveClasses } from '../../src/studies/evolution-classes.js';
