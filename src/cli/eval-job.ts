@@ -85,6 +85,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     },
     onSaved: (lines) => void tell({ type: 'saved', lines }),
     onReport: () => void tell({ type: 'doing', what: 'writing the report' }),
+    onNote: (text) => void tell({ type: 'note', text }),
     onProgress: reporter(tell),
   });
   return { type: 'done', result: resultOf(job.folder, model, experiment, report, layers) };

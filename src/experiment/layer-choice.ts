@@ -27,12 +27,33 @@ export class LayerChoice {
 
   /** @throws {XpatchError} RUN_INVALID without validation lines of such a condition */
   best(): number {
-    let best: { layer: number; mean: number } | undefined;
-    for (const [layer, cells] of [...this.layers].sort(([a], [b]) => a - b)) {
-      const mean = [...cells.values()].reduce((sum, { right, n }) => sum + right / n, 0) / cells.size;
-      if (best === undefined || mean > best.mean) best = { layer, mean };
-    }
+    const [best] = this.ranked();
     if (best) return best.layer;
     throw new XpatchError('RUN_INVALID', 'The run has no validation answers to choose a layer from. Start it anew.');
+  }
+
+  /** What to say where validation cannot tell the layers apart; undefined where it can, or chooses none. */
+  doubt(): string | undefined {
+    const ranked = this.ranked();
+    const [best] = ranked;
+    if (best === undefined || ranked.length < 2) return undefined;
+    // As exact as sums of the same numbers in another order are.
+    const tied = ranked.filter(({ mean }) => best.mean - mean < 1e-9).length;
+    if (best.mean > 0 && tied <= ranked.length / 3) return undefined;
+    const what =
+      best.mean > 0
+        ? `${tied} of ${ranked.length} layers tie at the best lenient accuracy, ${best.mean.toFixed(2)}`
+        : `no patch at any of the ${ranked.length} layers gives a right answer by the lenient score`;
+    const wayOut = 'Look at the sweep over layers, ask more validation items, or name the layers.';
+    return `Validation cannot tell layers apart: ${what}. Layer ${best.layer} was taken as the lowest of them. ${wayOut}`;
+  }
+
+  /** Layers by their accuracy, the best first; the lowest of those that tie. */
+  private ranked(): { layer: number; mean: number }[] {
+    const means = [...this.layers].map(([layer, cells]) => {
+      const mean = [...cells.values()].reduce((sum, { right, n }) => sum + right / n, 0) / cells.size;
+      return { layer, mean };
+    });
+    return means.sort((a, b) => b.mean - a.mean || a.layer - b.layer);
   }
 }

@@ -43,6 +43,8 @@ export interface RunOptions {
   /** How the work divides (`Plan.work`), for the progress. Defaults to alike for all that is counted. */
   work?: ExperimentWork;
   onProgress?: (progress: ExperimentProgress) => void;
+  /** Told before the test when validation cannot tell the layers apart among which it has to choose. */
+  onNote?: (text: string) => void;
 }
 
 export interface ExperimentResult {
@@ -79,6 +81,8 @@ export async function runExperiment(
   const runner = new Runner(context.model, lanes, study, store, options, (line) => choice.add(line));
   await runner.stage('validation', allLayers(context.model));
   const layers = study.layers ?? [choice.best()];
+  const doubt = study.layers ? undefined : choice.doubt();
+  if (doubt !== undefined) options.onNote?.(doubt);
   await runner.stage('test', layers);
   return { layers };
 }

@@ -24,8 +24,12 @@ afterAll(async () => {
 /** A fixture on the CPU, disposed after the file's tests. `vision` adds the mmproj beside it. */
 export async function load(name: string, options: LoadOptions & { vision?: boolean } = {}): Promise<Model> {
   const { vision, ...rest } = options;
-  const mmproj = vision ? fixture(`${name}.mmproj.gguf`) : undefined;
-  const model = await loadModel(fixture(`${name}.gguf`), { device: 'cpu', threads: 1, mmproj, ...rest });
+  return openModel(fixture(`${name}.gguf`), { mmproj: vision ? fixture(`${name}.mmproj.gguf`) : undefined, ...rest });
+}
+
+/** The same for a file of the test's own. */
+export async function openModel(path: string, options: LoadOptions = {}): Promise<Model> {
+  const model = await loadModel(path, { device: 'cpu', threads: 1, ...options });
   opened.push(model);
   return model;
 }

@@ -3,7 +3,7 @@ import { ChatTemplate } from '../../src/chat/chat-template.js';
 import { LayerChoice } from '../../src/experiment/layer-choice.js';
 import { scoreLines } from '../../src/experiment/scorers.js';
 import { tokenScore } from '../../src/experiment/scores.js';
-import { type PromptContent, plainFormat, writeChat } from '../../src/experiment/template.js';
+import { chatAnswers, type PromptContent, plainFormat, writeChat } from '../../src/experiment/template.js';
 import type { Condition, ResultLine } from '../../src/experiment/types.js';
 import { shuffleLabels } from '../../src/experiment/vectors.js';
 import { fewShotPrompt, instructionPrompt, queryPrompt } from '../../src/tasks/prompts.js';
@@ -59,6 +59,53 @@ describe('written-out templates', () => {
     await refused({ query: 'Q:{output}' }, /query needs/);
     await refused({ query: 'Q:{input}{input}' }, /query needs/);
     await refused({ stop: '' }, /stop is empty/);
+  });
+});
+
+describe('what stands between a query and its answer', () => {
+  test.each<[string, string, string, string, boolean]>([
+    ['nothing', 'Q:{input}\nA:{output}\n\n', 'Q:{input}\nA:', '', true],
+    ['a blank', 'Q: {input}\nA: {output}\n\n', 'Q: {input}\nA:', ' ', true],
+    ['a line break', '{input} is:\n{output};', '{input} is:', '\n', true],
+    ['words', '{input}: the answer is {output}.', '{input}:', ' the answer is ', true],
+    ['what the query has too', 'Q: {input}\nA: {output}\n', 'Q: {input}\nA: ', '', true],
+    ['whatever stands before the input', '{input} -> {output}\n', 'And now {input} ->', ' ', true],
+    ['other words than in the query', 'Q: {input}\nA: {output}\n', 'Q: {input}\nAnswer:', ' ', false],
+    ['no blank, where the query ends in one', 'Q:{input}\nA:{output}\n', 'Q:{input}\nA: ', '', false],
+    ['the input, after the output', '{output} is of {input}\n', '{input} has', '', false],
+  ])('%s', (_, example, query, lead, continues) => {
+    const format = plainFormat({ example, query, stop: ';' });
+    expect({ lead: format.lead, continues: format.continues }).toEqual({ lead, continues });
+  });
+
+  test.each<[string, string, string, boolean]>([
+    [
+      'a blank',
+      "{% for m in messages %}{{ (m.role == 'user') and 'U: ' ~ m.content ~ ' A:' or ' ' ~ m.content ~ '</s>' }}{% endfor %}",
+      ' ',
+      true,
+    ],
+    [
+      'nothing',
+      '{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}',
+      '',
+      true,
+    ],
+    [
+      'thoughts only in queries',
+      '{% for m in messages %}<{{ m.role }}>\n{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>\n<think>\n{% endif %}',
+      '',
+      false,
+    ],
+    [
+      'no examples',
+      "{% if messages|length > 1 %}{{ raise_exception('one turn') }}{% endif %}<{{ messages[0].content }}>",
+      '',
+      true,
+    ],
+  ])('in a chat: %s', (_, source, lead, continues) => {
+    const format = chatAnswers(new ChatTemplate(source, { names: {}, control: [] }));
+    expect({ lead: format.lead, continues: format.continues }).toEqual({ lead, continues });
   });
 });
 
@@ -165,6 +212,43 @@ describe('the layer', () => {
     const lines = ['control', 'other model', 'prompt'].map((name) => line(name, 0, true));
     const test: ResultLine = { ...line('own', 0, true), stage: 'test' };
     expect(chosen([...lines, test, line('own', 0, false), line('own', 1, true)])).toBe(1);
+  });
+
+  const doubtOf = (lines: ResultLine[]) => {
+    const choice = new LayerChoice({ conditions });
+    for (const one of lines) choice.add(one);
+    return choice.doubt();
+  };
+
+  test.each<[string, boolean[], RegExp | undefined]>([
+    ['one layer is best', [false, true, false, false, false, false], undefined],
+    ['a third of the layers are best', [false, true, true, false, false, false], undefined],
+    [
+      'more than a third are best',
+      [false, true, true, true, false, false],
+      /3 of 6 layers tie .* 1\.00\. Layer 1 was taken/,
+    ],
+    [
+      'no layer gives a right answer',
+      [false, false, false, false, false, false],
+      /any of the 6 layers gives .* Layer 0 was taken/,
+    ],
+    ['there is one layer only', [false], undefined],
+  ])('is doubted only where validation cannot tell: %s', (_, right, message) => {
+    const doubt = doubtOf(right.map((lenient, layer) => line('own', layer, lenient)));
+    if (message) expect(doubt).toMatch(message);
+    else expect(doubt).toBeUndefined();
+  });
+
+  test('is not doubted because of sums in another order', () => {
+    const lines = ['t', 'u', 'v'].flatMap((task, t) => [
+      ...[0, 1, 2].flatMap((layer) => [
+        line('own', layer, true, task),
+        ...Array.from({ length: (t + layer) % 3 }, () => line('own', layer, false, task)),
+      ]),
+      line('own', 3, false, task),
+    ]);
+    expect(doubtOf(lines)).toMatch(/3 of 4 layers tie/);
   });
 
   test('cannot be chosen from nothing', () => expectError(() => chosen([]), 'RUN_INVALID', /no validation answers/));

@@ -1,3 +1,4 @@
+import { LayerChoice } from '../../experiment/layer-choice.js';
 import type { Experiment, ResultLine, RunStore } from '../../experiment/types.js';
 import { SCORES, type Score, type Table } from '../../stats/tables.js';
 import { Pace } from '../../util/pace.js';
@@ -37,9 +38,10 @@ export interface ExperimentReportOptions {
 export async function experimentReport(
   experiment: Experiment,
   lines: readonly ResultLine[],
-  { notes, provenance, title = experiment.title, loadVector, signal }: ExperimentReportOptions,
+  { notes: given, provenance, title = experiment.title, loadVector, signal }: ExperimentReportOptions,
 ): Promise<Report> {
   const arranged = arrange(experiment, lines);
+  const notes = [...given, ...layerDoubts(experiment, arranged.validation)];
   // Resampling takes a while: whoever waits gets a turn in between.
   const pace = new Pace(signal);
   const scores = scoresOf(arranged.test);
@@ -71,4 +73,12 @@ export async function experimentReport(
   const examples = workedExamples(experiment, arranged);
   if (examples.length > 0) blocks.push({ kind: 'examples', name: 'examples', heading: 'Worked examples', examples });
   return { title, introduction: notes, blocks, provenance };
+}
+
+function layerDoubts(experiment: Experiment, validation: readonly ResultLine[]): string[] {
+  if (experiment.layers !== 'validation') return [];
+  const choice = new LayerChoice(experiment);
+  for (const line of validation) choice.add(line);
+  const doubt = choice.doubt();
+  return doubt === undefined ? [] : [doubt];
 }

@@ -1,0 +1,136 @@
+// Tokens, probabilities and likelihoods of answers behind queries, against transformers (tests/reference/answers.py).
+import { readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { experimentOf } from '../../src/experiment/config.js';
+import { memoryStore } from '../../src/experiment/memory-store.js';
+import { planExperiment } from '../../src/experiment/plan.js';
+import { runExperiment } from '../../src/experiment/run.js';
+import { promptFormat } from '../../src/experiment/template.js';
+import type { ResultLine, Template } from '../../src/experiment/types.js';
+import type { Model } from '../../src/model/model.js';
+import { answerTokens, firstPiece } from '../../src/tasks/answer-tokens.js';
+import type { TaskItem } from '../../src/tasks/task.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
+import { writeChatModel } from './chat-model.js';
+import { fixture, load, openModel } from './helpers.js';
+
+interface Answer {
+  query: string;
+  lead: string;
+  merged?: true;
+  tokens: number[];
+  first: number;
+  logLikelihood: number;
+  probability: number;
+  rank: number;
+  answerRank?: number;
+}
+interface Case {
+  name: string;
+  /** Written out, or a chat template in Jinja. */
+  template: Template | string;
+  answers: Answer[];
+}
+const { items, models } = JSON.parse(readFileSync(new URL('../fixtures/answers.json', import.meta.url), 'utf8')) as {
+  items: TaskItem[];
+  models: Record<string, Case[]>;
+};
+
+const folder = await temporaryFolder();
+const task = join(folder, 'words.json');
+await writeFile(task, JSON.stringify(items));
+
+async function open(name: string, { name: of, template }: Case): Promise<Model> {
+  if (typeof template !== 'string') return load(name);
+  const path = join(folder, `${name}-${of.replaceAll(' ', '-')}.gguf`);
+  writeChatModel(fixture(`${name}.gguf`), path, template);
+  return openModel(path);
+}
+
+const config = ({ template }: Case) =>
+  experimentOf(
+    {
+      tasks: [task],
+      seeds: [1],
+      query: 'text',
+      validation: 1,
+      test: items.length,
+      maxTokens: 2,
+      scores: ['probability', 'likelihood'],
+      template: typeof template === 'string' ? 'chat' : template,
+      conditions: [{ name: 'bare', kind: 'bare' }],
+    },
+    { name: 'answers' },
+  ).experiment;
+
+describe.each(Object.entries(models))('%s', (name, cases) => {
+  test.each(cases.map((one) => [one.name, one] as const))(
+    '%s: answers are the tokens that transformers has there',
+    async (_, one) => {
+      const model = await open(name, one);
+      const format = await promptFormat(model, typeof one.template === 'string' ? 'chat' : one.template);
+      for (const [i, expected] of one.answers.entries()) {
+        const item = items[i] as TaskItem;
+        const [found] = await answerTokens(model, format.write({ query: item }), format, [item.output]);
+        if (expected.merged) expect({ item, merged: found?.merged }).toEqual({ item, merged: true });
+        else
+          expect({ item, ...found }).toEqual({ item, tokens: expected.tokens, first: expected.first, merged: false });
+      }
+    },
+  );
+
+  test.each(cases.map((one) => [one.name, one] as const))(
+    '%s: scores of a run are those of transformers',
+    async (_, one) => {
+      const model = await open(name, one);
+      const merged = one.answers.some((answer) => answer.merged);
+      if (merged) {
+        await expectError(
+          () => planExperiment(model, config(one)),
+          'MARK_AMBIGUOUS',
+          /leave scores out, or use a template/,
+        );
+        const { warnings } = await planExperiment(model, { ...config(one), scores: [] });
+        expect(warnings).toContainEqual(
+          expect.stringMatching(/The tokenizer joins the end of \d+ of \d+ queries of task words/),
+        );
+        return;
+      }
+      const context = await model.createContext({ nCtx: 512, kvType: 'f32' });
+      const plan = await planExperiment(model, config(one));
+      expect(plan.warnings.filter((text) => /template|joins/.test(text))).toEqual([]);
+      const store = memoryStore();
+      await runExperiment(context, config(one), store);
+      let compared = 0;
+      for await (const line of store.lines() as AsyncIterable<ResultLine>) {
+        const expected = one.answers[items.findIndex(({ input }) => input === line.item)] as Answer;
+        expect({ item: line.item, rank: line.rank, answerRank: line.answerRank }).toEqual({
+          item: line.item,
+          rank: expected.rank,
+          answerRank: expected.answerRank,
+        });
+        expect(Math.abs((line.logLikelihood as number) - expected.logLikelihood)).toBeLessThan(1e-3);
+        expect((line.probability as number) / expected.probability).toBeCloseTo(1, 3);
+        compared++;
+      }
+      expect(compared).toBe(items.length - 1); // one of them is for validation
+      await context.dispose();
+    },
+  );
+});
+
+test('the first piece of an answer is the first text that shows something, whole characters only', async () => {
+  for (const name of Object.keys(models)) {
+    const model = await load(name);
+    const piece = (text: string) => firstPiece(model, [...model.tokenize(text)]);
+    expect(piece('東京').text.trim()).toBe('東');
+    expect(piece(' 5').text.trim()).toBe('5');
+    expect(piece('\n\n 42').text.trim()).toBe('4');
+    expect(piece(' \n')).toMatchObject({ shows: false });
+    expect(firstPiece(model, [])).toEqual({ text: '', shows: false });
+    const [half] = model.tokenize('東').slice(-3);
+    expect(firstPiece(model, [half as number]).shows).toBe(false);
+  }
+});
