@@ -1,4 +1,5 @@
 import type { Model } from '../model/model.js';
+import { isText, textOf } from '../prompt/text-parts.js';
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { PartList, type Template } from './template.js';
@@ -89,8 +90,8 @@ export async function answerTokens(
 /** @throws {XpatchError} MARK_AMBIGUOUS when the tokenizer merges the end of the query with the answer */
 export function requireApart({ merged }: AnswerTokens, query: readonly PromptPart[], output: string): void {
   if (!merged) return;
-  const last = query.findLast((part) => typeof part === 'string') ?? '';
-  const tail = JSON.stringify(last.slice(last.lastIndexOf('\n') + 1) || last.slice(-1));
+  const shown = query.filter(isText).map(textOf).join('');
+  const tail = JSON.stringify(shown.split('\n').at(-1) || shown.slice(-1));
   const message = `The tokenizer merges the end of the query, ${tail}, with the answer ${JSON.stringify(output)}`;
   throw new XpatchError(
     'MARK_AMBIGUOUS',

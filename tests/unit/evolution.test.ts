@@ -1,6 +1,8 @@
 // Token classes, curves over them, where they cross, and what is said about them.
 import { describe, expect, test } from '@jest/globals';
 import { buildPrompt } from '../../src/prompt/prompt-builder.js';
+import { textOf } from '../../src/prompt/text-parts.js';
+import type { TextPart } from '../../src/prompt/types.js';
 import { decodingStatements, decodingTable } from '../../src/report/decodings.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../../src/report/evolution.js';
 import {
@@ -43,9 +45,9 @@ const VOCABULARY = [
   'n',
   'B',
 ];
-function tokenize(text: string): Int32Array {
+function tokenize(parts: readonly TextPart[]): Int32Array {
   const tokens: number[] = [];
-  for (let rest = text; rest !== ''; ) {
+  for (let rest = parts.map(textOf).join(''); rest !== ''; ) {
     const piece = VOCABULARY.filter((one) => rest.startsWith(one)).reduce((a, b) => (b.length > a.length ? b : a));
     tokens.push(VOCABULARY.indexOf(piece));
     rest = rest.slice(piece.length);
