@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
@@ -10,6 +10,7 @@ import { runExperiment } from '../../src/experiment/run.js';
 import { promptFormat } from '../../src/experiment/template.js';
 import type { ResultLine, Template } from '../../src/experiment/types.js';
 import type { Model } from '../../src/model/model.js';
+import type { PassResult, PassRow } from '../../src/model/pass.js';
 import { answerTokens, firstPiece } from '../../src/tasks/answer-tokens.js';
 import type { TaskItem } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
@@ -133,4 +134,58 @@ test('the first piece of an answer is the first text that shows something, whole
     const [half] = model.tokenize('東').slice(-3);
     expect(firstPiece(model, [half as number]).shows).toBe(false);
   }
+});
+
+test('validation looks at the first piece too, and only rows that show nothing yet take a second pass', async () => {
+  const model = await load('idefics2');
+  const tokenOf = (text: string) => model.tokenize([{ literal: text }]).at(-1) as number;
+  const [blank, five, six] = [tokenOf(' '), tokenOf('5'), tokenOf('6')] as [number, number, number];
+  const file = join(folder, 'numerals.json');
+  await writeFile(
+    file,
+    JSON.stringify(Array.from({ length: 8 }, (_, i) => ({ input: `thing ${i}`, output: `${i + 5}` }))),
+  );
+  const { experiment } = experimentOf(
+    {
+      tasks: [file],
+      seeds: [1],
+      shots: 2,
+      validation: 4,
+      prompts: 2,
+      test: 4,
+      maxTokens: 3,
+      template: { example: 'Q: {input}\nA: {output}\n', query: 'Q: {input}\nA:', stop: '\n' },
+      conditions: [{ name: 'patch', kind: 'patch', spec: 'text' }],
+    },
+    { name: 'numerals' },
+  );
+  const context = await model.createContext({ nCtx: 512 });
+  const pass = context.pass.bind(context) as (rows: PassRow[]) => Promise<PassResult[]>;
+  const second: number[] = [];
+  // Patched at layer 0 the model says a blank and then 5, elsewhere 6 at once.
+  jest.spyOn(context, 'pass').mockImplementation((async (rows: PassRow[]) => {
+    const results = await pass(rows);
+    return results.map((result, i) => {
+      const { capture, interventions, prompt } = rows[i] as PassRow;
+      if (capture) return result;
+      const layer = interventions?.[0]?.layer as number;
+      const led = prompt.tokens.at(-1) === blank;
+      if (led) second.push(layer);
+      const token = layer > 0 ? six : led ? five : blank;
+      return { ...result, top: [{ ...result.top?.[0], token }] };
+    });
+  }) as never);
+  const store = memoryStore();
+  const notes: string[] = [];
+  await runExperiment(context, experiment, store, { onNote: (text) => notes.push(text) });
+  const found: ResultLine[] = [];
+  for await (const line of store.lines()) if (line.stage === 'validation') found.push(line);
+  expect(found).toHaveLength(4 * model.info.nLayers);
+  for (const { layer, firstToken, expected, lenient } of found) {
+    expect(firstToken.trim()).toBe(layer === 0 ? '5' : '6');
+    expect(lenient).toBe(expected === firstToken.trim());
+  }
+  expect(second).toEqual([0, 0, 0, 0]);
+  expect(notes.every((text) => /^Validation cannot tell layers apart/.test(text))).toBe(true);
+  await context.dispose();
 });

@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
+import sharp from 'sharp';
 import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
@@ -38,12 +39,19 @@ test('what a plan calls fitting fits, with pictures of several sizes in the prom
   const model = await load('mantis-fuyu', { vision: true });
   const file = join(folder, 'colours.json');
   const answers = ['red', 'the food', 'Oslo', 'a horse', 'Paris', 'sweet', 'small', 'animal'];
-  // The first ones are the smallest.
-  const shown = [...PICTURES].reverse();
-  await writeFile(
-    file,
-    JSON.stringify(answers.map((output, i) => ({ input: `thing ${i}`, output, image: shown[i % shown.length] }))),
+  const items = await Promise.all(
+    answers.map(async (output, i) => {
+      const image = join(folder, `${i}.png`);
+      // The first ones are the smallest.
+      await sharp({
+        create: { width: 20 + 12 * i, height: 16 + 9 * i, channels: 3, background: { r: 30 * i, g: 9, b: 99 } },
+      })
+        .png()
+        .toFile(image);
+      return { input: `thing ${i}`, output, image };
+    }),
   );
+  await writeFile(file, JSON.stringify(items));
   const { experiment } = experimentOf(
     {
       tasks: [file],
@@ -64,12 +72,13 @@ test('what a plan calls fitting fits, with pictures of several sizes in the prom
   );
   const plan = await planExperiment(model, experiment);
   expect(model.imageEncodes).toBe(0);
-  expect(plan.pictures).toBe(PICTURES.length);
+  expect(plan.pictures).toBe(items.length);
   await expectError(() => planExperiment(model, experiment, { nCtx: plan.longest - 1 }), 'CONTEXT_OVERFLOW', /longest/);
   const context = await model.createContext({ nCtx: plan.longest });
   const store = memoryStore();
   await runExperiment(context, experiment, store);
   const lengths: number[] = [];
-  for await (const { prompt } of store.lines()) lengths.push((prompt?.tokens ?? []).reduce((n, token) => n + Math.max(1, -token), 0));
+  for await (const { prompt } of store.lines())
+    lengths.push((prompt?.tokens ?? []).reduce((n, token) => n + Math.max(1, -token), 0));
   expect(Math.max(...lengths) + experiment.maxTokens).toBe(plan.longest);
 });
