@@ -194,7 +194,7 @@ async function answers(
         )
       : [];
     const scored = generations.map(({ tokens, logits, top, interventions, ...said }, i): Given => {
-      const { item, own, parts, prompt } = some[i] as Asked;
+      const { item, own, prompt } = some[i] as Asked;
       const delta = interventions[0]?.delta;
       if (own) requireUnchanged(own, delta as number, top?.[0] as TokenScore);
       if (logits) divergences.add(given.length + i, some[i] as Asked, logits.data);

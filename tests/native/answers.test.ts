@@ -11,6 +11,7 @@ import { promptFormat } from '../../src/experiment/template.js';
 import type { ResultLine, Template } from '../../src/experiment/types.js';
 import type { Model } from '../../src/model/model.js';
 import type { PassResult, PassRow } from '../../src/model/pass.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
 import { answerTokens, firstPiece } from '../../src/tasks/answer-tokens.js';
 import type { TaskItem } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
@@ -168,8 +169,8 @@ test('validation looks at the first piece too, and only rows that show nothing y
     return results.map((result, i) => {
       const { capture, interventions, prompt } = rows[i] as PassRow;
       if (capture) return result;
-      const layer = interventions?.[0]?.layer as number;
-      const led = prompt.tokens.at(-1) === blank;
+      const layer = interventions?.[0]?.layers as number;
+      const led = (prompt as Prompt).tokens.at(-1) === blank;
       if (led) second.push(layer);
       const token = layer > 0 ? six : led ? five : blank;
       return { ...result, top: [{ ...result.top?.[0], token }] };
