@@ -140,7 +140,7 @@ describe('a run', () => {
 
   test('that lost a vector while it was written does not become complete, and knows it when it goes on', async () => {
     const path = newPath();
-    const named = LINES.map((line) => (line.vector === undefined ? line : { ...line, vector: 'v' }));
+    const named = LINES.map((line) => ({ ...line, vector: 'v' }));
     const run = await ExperimentRun.open(path, sampleManifest());
     await run.append(named);
     await run.saveVector('v', sampleVector(1));
