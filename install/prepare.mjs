@@ -1,8 +1,8 @@
 // npm's prepare step: in a clone it compiles src/ to dist/, so that `npx xpatch` works right after `npm ci`. Nothing is done when
 // dist/ is newer than all that it is made of; `npm run build` compiles it whatever there is.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { join, relative, sep } from 'node:path';
 import { PACKAGE_ROOT } from './layout.mjs';
 
 const at = (...path) => join(PACKAGE_ROOT, ...path);
@@ -36,12 +36,27 @@ function isFresh() {
   return built !== undefined && sources.every((name) => newest(at(name)) < built.mtimeMs);
 }
 
+/** Files of dist/ whose source is gone: they would be published with the others. */
+function removeStale() {
+  const dist = at('dist');
+  for (const entry of readdirSync(dist, { withFileTypes: true, recursive: true })) {
+    const path = join(entry.parentPath ?? entry.path, entry.name);
+    const file = relative(dist, path).replaceAll(sep, '/');
+    const made = /^(checked\/signatures\.js|report\/page\/client\.(js|css))$/.test(file);
+    const module = file.replace(/^checked\//, '').replace(/\.(js|js\.map|d\.ts)$/, '.ts');
+    if (entry.isFile() && !made && !existsSync(at('src', module))) rmSync(path, { force: true });
+    else if (entry.isDirectory() && !existsSync(at('src', file)) && file !== 'checked')
+      rmSync(path, { recursive: true, force: true });
+  }
+}
+
 if (!process.argv.includes('--force') && isFresh()) process.exit(0);
 if (existsSync(compiler)) {
   for (const step of steps) {
     const { status } = spawnSync(process.execPath, step, { cwd: PACKAGE_ROOT, stdio: 'inherit' });
     if (status !== 0) process.exit(status ?? 1);
   }
+  removeStale();
 } else {
   console.error(
     'xpatch: dist/ was not compiled, because development packages were left out. Run `npm ci` without --omit=dev.',
