@@ -8,6 +8,7 @@ import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { readWhole } from '../util/read-file.js';
 import type { ImageEncoder } from './encoders/encoder.js';
 import { readImage } from './image.js';
+import { plainSource } from './sources.js';
 
 export interface ImageCacheOptions {
   /** Bound of the memory cache, bytes. Defaults to 256 MiB. */
@@ -52,7 +53,8 @@ export class CachedImageEncoder implements ImageEncoder {
    *
    * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
    */
-  async encodeSource(source: ImageSource): Promise<Segment[]> {
+  async encodeSource(given: ImageSource): Promise<Segment[]> {
+    const source = await plainSource(given);
     const stamp = typeof source === 'string' ? await stampOf(source) : undefined;
     const hash = stamp && this.files.get(stamp);
     const known = hash && this.recall(hash);

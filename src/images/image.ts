@@ -3,6 +3,8 @@ import type { ImageSource, RgbImage } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
+import { drawSvg, isSvg } from './draw-svg.js';
+import { type PlainSource, plainSource, unreadableFormat } from './sources.js';
 
 /** Pictures above this many pixels are refused before they are decoded: they would take gigabytes. */
 const MAX_PIXELS = 64e6;
@@ -11,21 +13,32 @@ const FILE = { what: 'the picture', maxBytes: 512 << 20, code: 'IMAGE_INVALID', 
 
 /**
  * Decodes a picture to RGB as a person would see it: EXIF orientation applied, transparency over white, CMYK and grey
- * converted to sRGB, SVG rendered, the first frame of an animation.
+ * converted to sRGB, SVG rendered, the first frame of an animation. An SVG is drawn in a process of its own, for at most 20 seconds.
  *
- * @param source A path, a `data:` URL, an encoded file, or raw RGB.
+ * @param source A path, a `data:` or `file:` URL, an encoded file, or raw RGB.
  * @param options.width Scales to this width, aspect kept (the paper uses 224). Defaults to the picture's own size.
  * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
  */
 export async function readImage(source: ImageSource, options: { width?: number } = {}): Promise<RgbImage> {
-  const { input, raw, what } = await open(source);
+  const { input, raw, what } = await open(await plainSource(source));
+  const format = raw ? undefined : unreadableFormat(input);
+  if (format) {
+    const why = `it is ${/^[AEIOU]/.test(format) ? 'an' : 'a'} ${format} file. Convert it to PNG`;
+    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}.`);
+  }
   // Not imported at the top: doctor must start, and text models run, where sharp does not load.
   const { default: sharp } = await import('sharp');
   try {
-    let image = sharp(input, { ...(raw && { raw }), limitInputPixels: MAX_PIXELS, failOn: 'error' })
+    const pixels = !raw && isSvg(input) ? await drawSvg(input, { maxPixels: MAX_PIXELS, width: options.width }) : input;
+    let image = sharp(pixels, { ...(raw && { raw }), limitInputPixels: MAX_PIXELS, failOn: 'error' })
       .autoOrient()
       .flatten({ background: '#ffffff' })
       .toColourspace('srgb');
+    // Of 32-bit numbers no format says which one is white: those of most writers, 0 to 1, would be black as bytes.
+    const depth = raw ? 'uchar' : (await image.metadata()).depth;
+    if (depth !== 'uchar' && depth !== 'ushort') {
+      throw new Error(`its pixels are of type ${depth}, not of 8 or 16 bits. Convert it to PNG`);
+    }
     if (options.width) {
       const { width, height } = (await image.metadata()).autoOrient;
       if ((options.width * options.width * height) / width > MAX_PIXELS) {
@@ -49,7 +62,7 @@ export function readPicture(path: string): Promise<Buffer> {
   return readWhole(path, FILE);
 }
 
-async function open(source: ImageSource) {
+async function open(source: PlainSource) {
   if (typeof source === 'string') {
     if (source.startsWith('data:')) {
       const comma = source.indexOf(',');
@@ -66,7 +79,7 @@ async function open(source: ImageSource) {
     // Read here and not by sharp, whose message for a missing file looks like one for a broken picture.
     return { input: await readPicture(source), what: `'${source}'` };
   }
-  if (ArrayBuffer.isView(source)) return { input: source as Uint8Array, what: 'The picture' };
+  if (ArrayBuffer.isView(source)) return { input: source, what: 'The picture' };
   const { data, width, height } = source;
   const whole = Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0;
   if (!whole || width * height > MAX_PIXELS || data?.length !== width * height * 3) {

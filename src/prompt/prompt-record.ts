@@ -1,7 +1,7 @@
 import { isAbsolute, relative, resolve } from 'node:path';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { isText, textOf } from './text-parts.js';
-import type { PromptPart } from './types.js';
+import type { ImageSource, PromptPart } from './types.js';
 
 /** What a prompt was, written into results and vector files so that it can be built again. */
 export interface PromptRecord {
@@ -40,13 +40,11 @@ export function recordPrompt(
   return images.length > 0 ? { ...record, images } : record;
 }
 
-function nameOfImage(
-  image: Extract<PromptPart, { image: unknown }>['image'],
-  names: ReadonlyMap<string, string> | undefined,
-): string {
+function nameOfImage(image: ImageSource, names: ReadonlyMap<string, string> | undefined): string {
   if (typeof image === 'string')
     return image.startsWith('data:') ? 'data URL' : (names?.get(image) ?? nameOfFile(image));
-  return image instanceof Uint8Array ? 'encoded image in memory' : `raw image ${image.width}x${image.height}`;
+  if (image instanceof URL) return image.protocol === 'data:' ? 'data URL' : image.href;
+  return 'width' in image ? `raw image ${image.width}x${image.height}` : 'encoded image in memory';
 }
 
 /** A shipped file is named from the package's folder, alike on every machine; others as given. */

@@ -1,5 +1,14 @@
-/** A picture: a path, a `data:` URL, an encoded file, or raw 8-bit RGB (width * height * 3 bytes, row by row). */
-export type ImageSource = string | Uint8Array | { data: Uint8Array; width: number; height: number };
+/**
+ * A picture: a path, a `data:` or `file:` URL, an encoded file (PNG, JPEG, WebP, GIF, AVIF, TIFF or SVG), or raw 8-bit RGB
+ * (width * height * 3 bytes, row by row).
+ */
+export type ImageSource =
+  | string
+  | URL
+  | Uint8Array
+  | ArrayBuffer
+  | Blob
+  | { data: Uint8Array | Uint8ClampedArray; width: number; height: number };
 
 /** 8-bit RGB, row by row: what an encoder gets. */
 export interface RgbImage {

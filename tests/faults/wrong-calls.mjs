@@ -49,6 +49,7 @@ const INSTANCES = {
   ArrayBuffer: () => new ArrayBuffer(8),
 };
 const NAMED = {
+  Tokenizer: () => model,
   ModelIdentity: () => model.identity,
   HiddenStates: () => states,
   LayerSelection: () => 'all',
