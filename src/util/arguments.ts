@@ -152,7 +152,10 @@ function isPrimitive(type: string, value: unknown, own: boolean): boolean {
       return typeof value === 'object' && value !== null;
     case 'number':
       return typeof value === 'number' && !(own && Number.isNaN(value));
+    case 'function':
+      return typeof value === 'function' && !/^class\b/.test(Function.prototype.toString.call(value)); // needs `new`
     case 'numbers':
+      requireMemory(value);
       if (ArrayBuffer.isView(value))
         return !types.isDataView(value) && !types.isBigInt64Array(value) && !types.isBigUint64Array(value);
       // By index: a list with holes has undefined where it has none.
@@ -163,6 +166,11 @@ function isPrimitive(type: string, value: unknown, own: boolean): boolean {
     default:
       return typeof value === type;
   }
+}
+
+/** Throws where an array's memory was transferred to another thread: it looks empty, and fails where it is used. */
+function requireMemory(value: unknown): void {
+  if (ArrayBuffer.isView(value)) new Uint8Array(value.buffer, 0, 0);
 }
 
 /** Also those of another realm, such as a `vm` context, for the platform's own. */
@@ -188,6 +196,7 @@ function isInstance(of: Interface, name: string, value: unknown): boolean {
         typeof (value as AsyncIterable<unknown>)[Symbol.asyncIterator] === 'function'
       );
     default:
+      requireMemory(value);
       return (
         Object.prototype.toString.call(value) === `[object ${name}]` ||
         (name === 'Uint8Array' && types.isUint8Array(value))

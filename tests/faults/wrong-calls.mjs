@@ -10,6 +10,7 @@ import * as experiment from '../../dist/checked/experiment.js';
 import * as core from '../../dist/checked/index.js';
 import * as report from '../../dist/checked/report.js';
 import { functions, methods, shapes } from '../../dist/checked/signatures.js';
+import { Pace } from '../../dist/util/pace.js';
 
 /** By name: which are there is what this is about. */
 const xpatch = { ...core, ...experiment, ...report, ...convert };
@@ -50,6 +51,7 @@ const INSTANCES = {
 };
 const NAMED = {
   Tokenizer: () => model,
+  Pace: () => new Pace(),
   ModelIdentity: () => model.identity,
   HiddenStates: () => states,
   LayerSelection: () => 'all',

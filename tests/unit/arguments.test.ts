@@ -65,6 +65,14 @@ describe('data', () => {
     await refused({ is: 'Float32Array' }, new Float64Array(1), /a Float32Array/);
     expect(call('numbers', Int32Array.of(1))).toHaveLength(1);
   });
+  test("whose memory is another thread's by now, and classes as callbacks, are refused", async () => {
+    const gone = new Float32Array(4);
+    structuredClone(gone, { transfer: [gone.buffer] });
+    await refused('numbers', gone, /cannot be read.*detached/);
+    await refused({ is: 'Float32Array' }, gone, /cannot be read.*detached/);
+    expect(call('numbers', new Float32Array(0))).toHaveLength(0);
+    await refused('function', class {}, /a function/);
+  });
   test('that holds itself ends', async () => {
     const tree: { of: unknown[] } = { of: [] };
     tree.of.push(tree);
