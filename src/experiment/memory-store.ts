@@ -13,8 +13,10 @@ export function memoryStore(): RunStore {
     },
     append: async (lines) => {
       for (const line of lines) {
+        const key = keyOf(line);
+        if (known.has(key)) continue; // handed over again after a failure
         all.push(line);
-        known.add(keyOf(line));
+        known.add(key);
       }
     },
     saveVector: async (name, vector) => void vectors.set(name, vector),
