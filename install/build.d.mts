@@ -27,6 +27,7 @@ export interface BuildOptions {
 
 export const MODES: readonly BuildMode[];
 export function buildAddon(options?: BuildOptions): Promise<BuildResult>;
+export function clearCache(cache: string): void;
 export function parseCmakeArgs(text?: string): Record<string, string>;
 export function refuseHybrid(
   llama: { platformPackage: string | undefined; libraries: object | undefined },

@@ -1,6 +1,15 @@
 // Makes the addon: prebuilt, hybrid or source. See CMakeLists.txt for what the modes mean.
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, relative, sep } from 'node:path';
 import { runCmake } from './cmake.mjs';
 import { BuildError } from './errors.mjs';
@@ -146,6 +155,13 @@ async function compile(mode, { folders, llama, sourceHash, clean, onProgress }) 
   return { ...info, upToDate: false };
 }
 
+/** Frees the 50 to 90 MB that a build leaves: only who changes the sources, which a package lacks, builds again. */
+export function clearCache(cache) {
+  for (const name of readdirSync(cache)) {
+    if (name !== 'lock') rmSync(join(cache, name), { recursive: true, force: true });
+  }
+}
+
 /**
  * Builds the addon and returns { mode, path, info, attempts }. `mode`: auto (prebuilt, then hybrid, then source), hybrid or source.
  * Throws BuildError. Either way, native/bin/<platform>/build-report.json says what was tried; the loader quotes it.
@@ -164,7 +180,11 @@ export async function buildAddon({
   let error;
   let result;
   try {
-    result = await withLock(join(folders.cache, 'lock'), () => attempt(mode, { folders, clean, onProgress, attempts }));
+    result = await withLock(join(folders.cache, 'lock'), async () => {
+      const made = await attempt(mode, { folders, clean, onProgress, attempts });
+      if (!existsSync(join(root, 'src'))) clearCache(folders.cache);
+      return made;
+    });
   } catch (caught) {
     error = caught;
   }

@@ -1,8 +1,8 @@
 // npm's install step. It never fails an install: without an addon the package still loads, and says what to run.
 import { buildAddon } from './build.mjs';
-import { describeFailure, describeResult, progressPrinter } from './print.mjs';
+import { describeFailure, describeResult, progressPrinter, terminalOf } from './print.mjs';
 
-const progress = progressPrinter(process.stderr);
+const progress = progressPrinter(terminalOf(process.stderr));
 try {
   const result = await buildAddon({ onProgress: progress.update });
   progress.done();

@@ -14,8 +14,8 @@ function isAlive(pid) {
 
 /** Runs `action` while holding the lock file; waits for a live holder, takes over from a dead one. */
 export async function withLock(path, action) {
-  mkdirSync(dirname(path), { recursive: true });
   for (;;) {
+    mkdirSync(dirname(path), { recursive: true }); // a holder may clear the folder away when it is done
     try {
       writeFileSync(path, String(process.pid), { flag: 'wx' });
       break;

@@ -1,6 +1,15 @@
 import type { BuildResult } from './build.mjs';
 
-export function progressPrinter(stream: NodeJS.WriteStream): {
+export interface ProgressStream {
+  isTTY?: boolean;
+  write(text: string): unknown;
+}
+
+export function terminalOf(
+  stream: ProgressStream,
+  options?: { env?: NodeJS.ProcessEnv; path?: string },
+): ProgressStream;
+export function progressPrinter(stream: ProgressStream): {
   update(progress: { step: string; percent: number }): void;
   done(): void;
 };

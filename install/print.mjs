@@ -1,6 +1,22 @@
 // What a build says on a terminal.
 
+import { openSync, writeSync } from 'node:fs';
+
 const QUIET_MS = 2000;
+
+/**
+ * Where a person sees progress. npm keeps what the scripts of dependencies print to itself, so that minutes would pass in silence:
+ * the terminal itself is written to then, a line at a time beside npm's own, unless npm is told to be silent.
+ */
+export function terminalOf(stream, { env = process.env, path = '/dev/tty' } = {}) {
+  if (stream.isTTY || env.CI || env.npm_command === undefined || env.npm_config_loglevel === 'silent') return stream;
+  try {
+    const terminal = openSync(path, 'w');
+    return { isTTY: false, write: (text) => writeSync(terminal, `\r\x1b[K${text}`) };
+  } catch {
+    return stream; // no terminal: a service, Windows
+  }
+}
 
 /** Shows nothing for two seconds, then one line that is rewritten (terminal) or a line every ten percent (log). */
 export function progressPrinter(stream) {

@@ -11,9 +11,9 @@ const COMMON = '-m llava-1.5-7b --image-width 224 --image-cache pictures';
 
 /** What the document says to type, with what it says that commands of its table take too. */
 const LINES = [
-  ...[...text.matchAll(/^npx xpatch (eval .*)$/gm)].map(([, line = '']) => line),
-  ...[...text.matchAll(/^\| .*`npx xpatch (?:eval|evolution|decode|embed).*$/gm)].flatMap(([row]) => {
-    const [, line = ''] = /npx xpatch ((?:eval|evolution|decode|embed)[^`]*)`/.exec(row) ?? [];
+  ...[...text.matchAll(/^xpatch (eval .*)$/gm)].map(([, line = '']) => line),
+  ...[...text.matchAll(/^\| .*`xpatch (?:eval|evolution|decode|embed).*$/gm)].flatMap(([row]) => {
+    const [, line = ''] = /xpatch ((?:eval|evolution|decode|embed)[^`]*)`/.exec(row) ?? [];
     const hasPlan = line.startsWith('eval ') && line !== 'eval compute';
     return [`${line} ${COMMON} -o FOLDER`, ...(hasPlan ? [`${line} ${COMMON} --plan`] : [])];
   }),

@@ -1,7 +1,10 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { parseCmakeArgs, refuseHybrid } from '../../../install/build.mjs';
+import { clearCache, parseCmakeArgs, refuseHybrid } from '../../../install/build.mjs';
 import { failureExcerpt, parseProgress } from '../../../install/cmake.mjs';
-import { progressPrinter } from '../../../install/print.mjs';
+import { progressPrinter, terminalOf } from '../../../install/print.mjs';
 import { checkTools } from '../../../install/tools.mjs';
 
 describe('progress of a compilation', () => {
@@ -27,6 +30,39 @@ describe('progress of a compilation', () => {
     progress.done();
     expect(written).toEqual([]);
   });
+});
+
+describe('where progress is shown', () => {
+  const stream = { isTTY: false, write: () => true };
+
+  test('npm keeps the output of dependencies to itself: the terminal, line by line', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'xpatch-terminal-'));
+    const path = join(folder, 'terminal');
+    const terminal = terminalOf(stream, { env: { npm_command: 'install' }, path });
+    terminal.write('compile 10 %\n');
+    expect(terminal.isTTY).toBe(false);
+    expect(readFileSync(path, 'utf8')).toBe('\r\x1b[Kcompile 10 %\n');
+    rmSync(folder, { recursive: true });
+  });
+
+  test.each([
+    ['it is a terminal already', { ...stream, isTTY: true }, { npm_command: 'install' }],
+    ['npm is told to be silent', stream, { npm_command: 'install', npm_config_loglevel: 'silent' }],
+    ['nobody watches', stream, { npm_command: 'ci', CI: 'true' }],
+    ['npm has no part in it', stream, {}],
+    ['there is no terminal', stream, { npm_command: 'install' }],
+  ])('its own stream when %s', (_, own, env) => {
+    expect(terminalOf(own, { env, path: join(tmpdir(), 'no-such-folder', 'terminal') })).toBe(own);
+  });
+});
+
+test('what a build leaves is cleared away, but for the lock that another may wait for', () => {
+  const cache = mkdtempSync(join(tmpdir(), 'xpatch-cache-'));
+  mkdirSync(join(cache, 'hybrid'));
+  for (const file of ['lock', join('hybrid', 'build.log')]) writeFileSync(join(cache, file), '');
+  clearCache(cache);
+  expect(readdirSync(cache)).toEqual(['lock']);
+  rmSync(cache, { recursive: true });
 });
 
 describe('what is shown of a failed build', () => {
