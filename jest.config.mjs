@@ -1,4 +1,7 @@
 // Projects: unit needs no addon, native loads it with tiny models, parity compares these with transformers, models runs the demo models, e2e starts the built command line, faults kills it.
+// The project's own fixtures are not tried in another process first; what tests that sets it back.
+process.env.XPATCH_TRUST ??= '1';
+
 const common = {
   globalSetup: '<rootDir>/scripts/bundle-client.mjs', // no test sees an old script of the report's page
   testEnvironment: 'node',

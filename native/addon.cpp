@@ -68,7 +68,7 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
     options.path         = string_of(o, "path");
     options.device       = string_of(o, "device");
     options.n_gpu_layers = int_of(o, "gpuLayers");
-    options.use_mmap     = o.Get("useMmap").As<Napi::Boolean>();
+    options.weightless   = has(o, "weightless") && o.Get("weightless").As<Napi::Boolean>();
 
     if (has(o, "qkNorm")) {
         options.qk_norm = read_qk_norm(o.Get("qkNorm").As<Napi::Object>());

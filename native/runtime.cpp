@@ -40,7 +40,8 @@ model::model(const options & o) : qk_norm(o.qk_norm) {
     auto devices = backends_select(o.device);
     params.devices      = devices.data();
     params.n_gpu_layers = o.n_gpu_layers;
-    params.load_mode    = o.use_mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+    params.load_mode    = o.weightless ? LLAMA_LOAD_MODE_NONE : LLAMA_LOAD_MODE_MMAP;
+    params.no_alloc     = o.weightless;
     bool aborted = false;
     std::pair<const std::function<bool(float)> *, bool *> progress { &o.progress, &aborted };
     params.progress_callback = [](float fraction, void * data) {
@@ -61,6 +62,14 @@ model::model(const options & o) : qk_norm(o.qk_norm) {
                     qk_norm->head_dim * llama_model_n_head(handle) != llama_model_n_embd(handle))) {
         llama_model_free(handle);
         throw coded_error("GGUF_INVALID", "the norms of its queries and keys do not fit its layers and heads");
+    }
+    if (o.weightless) {
+        try {
+            stand_ins = give_weightless_memory(handle, o.path);
+        } catch (...) {
+            llama_model_free(handle);
+            throw;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #include "hooks.h"
 #include "qk_norm.h"
 #include "tokenizer.h"
+#include "weightless.h"
 
 #include "ggml-cpu.h"
 #include "llama.h"
@@ -36,12 +37,13 @@ struct model {
     const llama_vocab * vocab  = nullptr;
     std::unique_ptr<const tokenizer> text;
     std::shared_ptr<const qk_norm_weights> qk_norm;
+    backend_buffers                        stand_ins; // weightless: the memory of its tensors
 
     struct options {
         std::string                  path;
         std::string                  device;       // see backends_select
         int32_t                      n_gpu_layers; // negative = all
-        bool                         use_mmap;
+        bool                         weightless;   // see weightless.h
         std::function<bool(float)>   progress;     // false = abort
         std::shared_ptr<const qk_norm_weights> qk_norm; // null: none
     };

@@ -112,6 +112,7 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
     imageCacheFolder,
     signal,
     onProgress,
+    onTrial: () => onDoing('checking the model file'),
   });
   for (const note of model.notes) events.onNote(note);
   return model;

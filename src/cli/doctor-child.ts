@@ -52,7 +52,8 @@ if (loads) {
   await attempt('the self-test runs', async () => {
     const { selfTest } = await import('./self-test.js');
     const checks: Promise<void>[] = [];
-    await selfTest(options, (check) => checks.push(tell({ type: 'check', check })));
+    const onTrial = () => void tell({ type: 'stage', stage: 'the model file can be used' });
+    await selfTest(options, (check) => checks.push(tell({ type: 'check', check })), onTrial);
     await Promise.all(checks);
   });
 }

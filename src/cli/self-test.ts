@@ -33,9 +33,13 @@ const GAIN = 3;
  * Loads a model, patches it and looks whether that did what it must: a state patched onto itself changes no bit, and a
  * task vector from text examples makes the model do the task on picture queries (on text queries without an mmproj).
  */
-export async function selfTest(options: SelfTestOptions, onCheck: (check: Check) => void): Promise<void> {
+export async function selfTest(
+  options: SelfTestOptions,
+  onCheck: (check: Check) => void,
+  onTrial?: () => void,
+): Promise<void> {
   const { model: source, mmproj, device } = options;
-  await using model = await loadModel(source, { mmproj, device });
+  await using model = await loadModel(source, { mmproj, device, onTrial });
   const context = await model.createContext();
   const { name, architecture, nLayers, nEmbd } = model.identity;
   const detail = `${name || source}: ${architecture}, ${nLayers} layers of width ${nEmbd}, ${model.hasVision ? 'with' : 'without'} pictures`;

@@ -12,10 +12,18 @@ import { type HubFile, type HubSource, isDefaultRevision, isSafePath } from './h
  * Windows, or in `~/.cache`.
  */
 export function cacheFolder(): string {
-  const { XPATCH_MODELS, XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
-  if (XPATCH_MODELS) return XPATCH_MODELS;
+  return process.env.XPATCH_MODELS || join(ownFolder(), 'models');
+}
+
+/** Where it is remembered which files were loaded on this machine; not with the models, which several users may share. */
+export function trialFolder(): string {
+  return join(ownFolder(), 'trials');
+}
+
+function ownFolder(): string {
+  const { XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
   const base = XDG_CACHE_HOME || (process.platform === 'win32' && LOCALAPPDATA) || join(homedir(), '.cache');
-  return join(base, 'xpatch', 'models');
+  return join(base, 'xpatch');
 }
 
 /** What is known of a repository: how the hub listed it, and which files were downloaded and had the right hash. */

@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import { closestTo } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 
@@ -73,6 +73,11 @@ export function encoderSource({ files }: CatalogueEntry): { path?: string; publi
 /** URIs of the published files of an entry. */
 export function publishedUris(entry: CatalogueEntry): string[] {
   return [entry.files?.model.uri, encoderSource(entry).published?.uri].filter((uri) => uri !== undefined);
+}
+
+/** Whether a file came with the package. */
+export function isShipped(path: string): boolean {
+  return resolve(path).startsWith(`${MODELS}${sep}`);
 }
 
 /** Bytes of the files: of published ones as the catalogue says, of converted ones an estimate. */

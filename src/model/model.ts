@@ -22,6 +22,7 @@ import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
 import { Context, type ContextOptions } from './context.js';
 import { readQkNorm } from './qk-norm.js';
+import { tryFiles } from './trial.js';
 import type { ModelIdentity } from './types.js';
 
 /** In a model smaller than this threads wait for each other longer than they compute. */
@@ -42,9 +43,18 @@ export interface LoadOptions {
   imageCacheBytes?: number;
   /** Folder that keeps encoded pictures between runs. Defaults to none. */
   imageCacheFolder?: string;
+  /**
+   * Loads files that were never loaded on this machine without trying them in another process first (see docs/reliability.md).
+   * Defaults to false, or to true with XPATCH_TRUST=1 in the environment.
+   */
+  trust?: boolean;
   signal?: AbortSignal;
   /** Fraction of the weights that are loaded, 0 to 1. */
   onProgress?: (fraction: number) => void;
+  /** Called when files are tried in another process first. */
+  onTrial?: () => void;
+  /** Large tensors are zeros: see native/weightless.h. @internal */
+  weightless?: boolean;
 }
 
 /**
@@ -52,7 +62,7 @@ export interface LoadOptions {
  *
  * @param source Name of the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
  *   here: see `downloadModel`.
- * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, ABORTED.
+ * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, MODEL_UNUSABLE, ABORTED.
  */
 export async function loadModel(source: string, options: LoadOptions = {}): Promise<Model> {
   const files = resolveModel(source, options.mmproj);
@@ -89,9 +99,11 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   options.signal?.addEventListener('abort', onAbort);
   let handle: ModelHandle | undefined;
   try {
-    const hashing = hashFiles(modelParts(files.model), options.signal);
-    hashing.catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
-    handle = await addon.modelLoad({ path: files.model, device, gpuLayers, useMmap: true, qkNorm }, onProgress, abort);
+    await tryFiles(files, header, { ...options, device, gpuLayers, threads });
+    const hashing = options.weightless ? '' : hashFiles(modelParts(files.model), options.signal);
+    Promise.resolve(hashing).catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
+    const { weightless } = options;
+    handle = await addon.modelLoad({ path: files.model, device, gpuLayers, qkNorm, weightless }, onProgress, abort);
     if (thrown) throw thrown.error;
     const info: ModelInfo = { ...addon.modelInfo(handle), maxPositions: learnedPositions(header) };
     const bos = ggufNumber(header, 'tokenizer.ggml.bos_token_id') ?? info.bosToken;

@@ -88,7 +88,8 @@ export interface NativeModelOptions {
   path: string;
   device: string;
   gpuLayers: number;
-  useMmap: boolean;
+  /** Small tensors as in the file, zeros for the others; see native/weightless.h. Absent: all of them, mapped from the file. */
+  weightless?: boolean;
   /** Absent: the model has none. */
   qkNorm?: NativeQkNorm;
 }

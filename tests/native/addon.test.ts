@@ -30,7 +30,7 @@ test('headers are read with the tensor types that the addon has', () => {
   expect(types).toEqual(Object.entries(TENSOR_TYPES).map(([id, layout]) => [Number(id), ...layout]));
 });
 
-const loadOptions = { path: fixture('llama.gguf'), device: 'cpu', gpuLayers: 0, useMmap: true };
+const loadOptions = { path: fixture('llama.gguf'), device: 'cpu', gpuLayers: 0 };
 const load = () => addon.modelLoad(loadOptions, () => {}, new Int32Array(1));
 const contextOptions = {
   nCtx: 64,

@@ -92,6 +92,8 @@ export interface Outcome {
   /** `loaded`, an error code, `uncoded` for an error that is no XpatchError, or how the process died. */
   outcome: string;
   message?: string;
+  /** How often the files were tried in another process; absent where they were not. */
+  trials?: number;
 }
 
 const CHILD = fileURLToPath(new URL('./load-child.mjs', import.meta.url));
@@ -100,8 +102,20 @@ const CHILD = fileURLToPath(new URL('./load-child.mjs', import.meta.url));
 export class Attempts {
   private child: ChildProcess | undefined;
 
+  /**
+   * @param env variables beside those of this process
+   * @param script what makes the attempts
+   */
+  constructor(
+    private readonly env: NodeJS.ProcessEnv = {},
+    private readonly script = CHILD,
+  ) {}
+
   run(attempt: Attempt, timeoutMs = 20_000): Promise<Outcome> {
-    this.child ??= fork(CHILD, { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+    this.child ??= fork(this.script, {
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+      env: { ...process.env, ...this.env },
+    });
     const child = this.child;
     return new Promise((resolve) => {
       const finish = (outcome: Outcome) => {

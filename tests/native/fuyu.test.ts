@@ -92,7 +92,7 @@ describe('norms of queries and keys', () => {
     const { addon } = native();
     const list = new Float32Array(3 * 16).fill(1);
     const qkNorm = { nLayers: 3, headSize: 16, epsilon: 1e-5, qWeight: list, qBias: list, kWeight: list, kBias: list };
-    const from = { path: fixture('llama.gguf'), device: 'cpu', gpuLayers: 0, useMmap: true };
+    const from = { path: fixture('llama.gguf'), device: 'cpu', gpuLayers: 0 };
     // Llama's projections have no bias: there is no node that the norm could belong to.
     const model = await addon.modelLoad({ ...from, qkNorm }, () => {}, new Int32Array(1));
     const sizes = { nCtx: 64, nUbatch: 64, nSeq: 1, threads: 1, flashAttention: 'off', kvType: 'f32' } as const;
