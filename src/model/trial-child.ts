@@ -1,18 +1,8 @@
 // Tries files that were never loaded here, which may end this process: trial.ts starts it and reports how it ended.
 import { writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { runTrial, type TrialJob } from './trial-run.js';
-
-/** Resident memory beside what the process has, and seconds of the processor's time, at which it ends itself. */
-export interface TrialLimits {
-  bytes: number;
-  seconds: number;
-}
-
-export type TrialMessage =
-  | { type: 'stage'; stage: string }
-  | { type: 'memory' | 'time' }
-  | { type: 'done'; complete: boolean };
+import type { TrialJob, TrialLimits, TrialMessage } from './trial.js';
+import { runTrial } from './trial-run.js';
 
 /** Written at once: what comes next may end the process. */
 function tell(message: TrialMessage): void {

@@ -1,5 +1,4 @@
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
-import type { ModelFiles } from '../hub/resolve.js';
 import type { ImageEncoder } from '../images/encoders/encoder.js';
 import { openEncoder } from '../images/encoders/index.js';
 import { rgbImage } from '../images/image.js';
@@ -8,13 +7,7 @@ import { Prompt, type Segment } from '../prompt/prompt.js';
 import type { XpatchError, XpatchErrorCode } from '../util/errors.js';
 import type { Context } from './context.js';
 import { loadModel, type Model } from './model.js';
-
-export interface TrialJob extends ModelFiles {
-  device: string;
-  gpuLayers: number;
-  /** Of the picture encoder. */
-  threads: number;
-}
+import type { TrialJob } from './trial.js';
 
 /** Letters, digits, spaces, scripts and an emoji: each is split by a rule of its own. */
 const TEXT = "Q: The cat's 1234 naïve\n\tcafés… 猫は12 🙂 A:";

@@ -12,8 +12,6 @@ import { native } from '../native/index.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { printable } from '../util/printable.js';
-import type { TrialLimits, TrialMessage } from './trial-child.js';
-import type { TrialJob } from './trial-run.js';
 
 export interface TrialOptions {
   device: string;
@@ -25,6 +23,26 @@ export interface TrialOptions {
   /** Called when a trial begins. */
   onTrial?: () => void;
 }
+
+/** What the process tries. */
+export interface TrialJob extends ModelFiles {
+  device: string;
+  gpuLayers: number;
+  /** Of the picture encoder. */
+  threads: number;
+}
+
+/** Resident memory beside what the process has, and seconds of the processor's time, at which it ends itself. */
+export interface TrialLimits {
+  bytes: number;
+  seconds: number;
+}
+
+/** What it says. `complete`: nothing failed that may have kept the rest from being tried. */
+export type TrialMessage =
+  | { type: 'stage'; stage: string }
+  | { type: 'memory' | 'time' }
+  | { type: 'done'; complete: boolean };
 
 /** To be raised when a trial tries more than before. */
 const FORMAT = 1;
