@@ -1,4 +1,5 @@
 // `xpatch/report`: pages, figures and tables.
+export { barsToSvg } from './report/figures/bars.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figures/figure.js';
 export { heatmapToSvg } from './report/figures/heatmap.js';
 export { pictureToSvg } from './report/figures/picture.js';
@@ -8,6 +9,7 @@ export { scatterToSvg } from './report/figures/scatter.js';
 export { lensReport, ReportPage } from './report/lens-report.js';
 export { reportToHtml } from './report/page/page.js';
 export type {
+  Bars,
   Block,
   LensPicture,
   LensView,

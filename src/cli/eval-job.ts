@@ -180,9 +180,10 @@ function resultOf(
   folder: string,
   { identity }: Model,
   experiment: Experiment,
-  { blocks }: Report,
+  { blocks, introduction, caveats = [] }: Report,
   layers: readonly number[],
 ): EvalResult {
+  const chart = blocks.find((block) => block.kind === 'bars');
   return {
     folder,
     report: join(folder, 'report.html'),
@@ -196,5 +197,8 @@ function resultOf(
     figures: blocks.flatMap(({ kind, name }) =>
       kind === 'table' || kind === 'examples' ? [] : [join(folder, 'figures', `${name}.png`)],
     ),
+    introduction,
+    ...(chart && { bars: chart.bars }),
+    caveats,
   };
 }

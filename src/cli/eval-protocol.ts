@@ -2,7 +2,7 @@ import type { LoadedExperiment } from '../experiment/config.js';
 import type { Shard } from '../experiment/shard.js';
 import type { Experiment, ExperimentProgress, Plan } from '../experiment/types.js';
 import type { ModelIdentity } from '../model/types.js';
-import type { TextTable, WorkedExample } from '../report/report.js';
+import type { Bars, TextTable, WorkedExample } from '../report/report.js';
 import type { Table } from '../stats/tables.js';
 import type { ModelArguments } from './common.js';
 
@@ -47,6 +47,10 @@ export interface EvalResult {
   readonly examples: readonly WorkedExample[];
   /** Files. */
   readonly figures: readonly string[];
+  /** The effect in a sentence, the bars of the conditions, and what has to be said beside them: for people. */
+  readonly introduction: readonly string[];
+  readonly bars?: Bars;
+  readonly caveats: readonly string[];
 }
 
 export type ParentMessage = { readonly type: 'job'; readonly job: EvalJob } | { readonly type: 'stop' };

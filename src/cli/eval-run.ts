@@ -44,6 +44,7 @@ export async function runEval(
   const [asked, worked] = [new RunRate(), new RunRate()];
   let eventAt = 0;
   let ended: EvalResult | PlanResult | undefined;
+  const noted = new Set<string>();
 
   const onEvent = (event: EvalEvent): void => {
     switch (event.type) {
@@ -55,6 +56,7 @@ export async function runEval(
         break;
       case 'note':
         line.note(event.text);
+        if (!args.quiet) noted.add(event.text);
         emit('note', { text: event.text });
         break;
       case 'start': {
@@ -86,7 +88,8 @@ export async function runEval(
         ended = event;
         break;
       case 'done':
-        ended = event.result;
+        // What was said before the work is not said again after it.
+        ended = { ...event.result, caveats: event.result.caveats.filter((text) => !noted.has(text)) };
         break;
     }
   };

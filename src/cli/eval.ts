@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { loadExperiment } from '../experiment/config.js';
+import type { Argv } from 'yargs';
+import { type LoadedExperiment, loadExperiment } from '../experiment/config.js';
 import { PRESETS } from '../experiment/presets.js';
 import { MANIFEST_FILE } from '../experiment/run-folder.js';
 import { parseShard } from '../experiment/shard.js';
@@ -12,12 +13,13 @@ import { type ModelArguments, modelOptions, type OutputArguments, outputOptions 
 import { usageError } from './errors.js';
 import type { EvalResult } from './eval-protocol.js';
 import { type PlanResult, runEval } from './eval-run.js';
+import { summaryOf } from './eval-summary.js';
 import { folderOption, repeatedOption, textOption } from './options.js';
 import { timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
 import type { Terminal } from './terminal.js';
 
-interface EvalArguments extends ModelArguments, OutputArguments {
+export interface EvalArguments extends ModelArguments, OutputArguments {
   experiment?: string;
   set?: string[];
   output?: string;
@@ -27,38 +29,39 @@ interface EvalArguments extends ModelArguments, OutputArguments {
   resume: boolean;
 }
 
+/** @param folder what the folder of a run is called by default */
+export function evalOptions<T>(yargs: Argv<T>, model: string, folder: string) {
+  return outputOptions(modelOptions(yargs, model))
+    .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
+    .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
+    .option('memory', textOption('memory', 'Bound of the contexts beside the weights, such as 2G or 500M'))
+    .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
+    .option(
+      'output',
+      folderOption('output', `Folder of the run; one of the same run is continued. Defaults to ${folder} here`, {
+        alias: 'o',
+      }),
+    )
+    .option('resume', {
+      type: 'boolean',
+      default: true,
+      describe: 'Go on with the run in the folder of --output; --no-resume refuses one that is there',
+    })
+    .group(['set', 'plan', 'memory', 'shard', 'output', 'resume'], 'Experiment:');
+}
+
 /** `xpatch eval`: an experiment of a preset or of a config file. */
 export const evaluate = defineCommand<EvalArguments>({
   command: 'eval [experiment]',
   describe: 'Run an experiment: a preset or a config file; without one, list the presets',
   options: (yargs) =>
-    outputOptions(modelOptions(yargs, ''))
+    evalOptions(yargs, '', 'xpatch-eval-NAME-DATE-TIME')
       .option('json', {
         type: 'boolean',
         default: false,
         describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
       })
-      .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' })
-      .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
-      .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
-      .option('memory', textOption('memory', 'Bound of the contexts beside the weights, such as 2G or 500M'))
-      .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
-      .option(
-        'output',
-        folderOption(
-          'output',
-          'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
-          {
-            alias: 'o',
-          },
-        ),
-      )
-      .option('resume', {
-        type: 'boolean',
-        default: true,
-        describe: 'Go on with the run in the folder of --output; --no-resume refuses one that is there',
-      })
-      .group(['set', 'plan', 'memory', 'shard', 'output', 'resume'], 'Experiment:'),
+      .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' }),
   examples: [
     ['The presets', 'eval'],
     ["The paper's main table", 'eval main -m demo'],
@@ -68,32 +71,52 @@ export const evaluate = defineCommand<EvalArguments>({
   ],
   run: async (given, terminal) => {
     const args = { ...given, model: given.model || (terminal.io.env.XPATCH_MODEL ?? '') };
-    const { experiment: source, json } = args;
-    if (source === undefined) {
-      listPresets(terminal, json);
-      return;
-    }
-    if (args.model === '')
-      throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
-    if (args.output === '') throw usageError('--output names no folder.');
-    if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
-    if (!args.resume && args.output !== undefined && existsSync(join(args.output, MANIFEST_FILE))) {
-      const message = `${args.output} holds a run already. Name another folder, or leave --no-resume out to go on with it.`;
-      throw new XpatchError('FILE_WRITE', message);
-    }
-    const loaded = await loadExperiment(source, args.set, findEntry(args.model)?.baseModel);
-    if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
-      throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
-    }
-    const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
-    const shard = args.shard === undefined ? undefined : parseShard(args.shard);
-    const folder = args.plan ? undefined : (args.output ?? `xpatch-eval-${loaded.experiment.name}-${timestamp()}`);
-    const resume = commandWith(terminal, folder);
-    const result = await runEval(args, terminal, { loaded, folder, memory, shard, resume, events: true });
-    if ('plan' in result) printPlan(terminal, result, json);
-    else printResult(terminal, result, json);
+    if (args.experiment === undefined) listPresets(terminal, args.json);
+    else await runEvaluation(args, terminal);
   },
 });
+
+export interface Evaluation {
+  /** In the name of the folder. Defaults to `eval-` and the name of the experiment. */
+  readonly name?: string;
+  /** `--json` prints one object at the end, of what the demo shows. Defaults to false. */
+  readonly whole?: boolean;
+  readonly adapt?: (loaded: LoadedExperiment) => LoadedExperiment;
+}
+
+/** Runs the experiment that the arguments name, or plans it, and prints what came out. */
+export async function runEvaluation(
+  args: EvalArguments,
+  terminal: Terminal,
+  { name, whole = false, adapt = (loaded) => loaded }: Evaluation = {},
+): Promise<void> {
+  if (args.model === '')
+    throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
+  if (args.output === '') throw usageError('--output names no folder.');
+  if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
+  if (!args.resume && args.output !== undefined && existsSync(join(args.output, MANIFEST_FILE))) {
+    const message = `${args.output} holds a run already. Name another folder, or leave --no-resume out to go on with it.`;
+    throw new XpatchError('FILE_WRITE', message);
+  }
+  const source = args.experiment as string;
+  const loaded = adapt(await loadExperiment(source, args.set, findEntry(args.model)?.baseModel));
+  if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
+    throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
+  }
+  const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
+  const shard = args.shard === undefined ? undefined : parseShard(args.shard);
+  const stem = name ?? `eval-${loaded.experiment.name}`;
+  const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
+  const resume = commandWith(terminal, folder);
+  const result = await runEval(args, terminal, { loaded, folder, memory, shard, resume, events: !whole });
+  if ('plan' in result) printPlan(terminal, result, args.json);
+  else if (!args.json) printResult(terminal, result);
+  else if (whole) printWhole(terminal, result);
+  else {
+    const { introduction, bars, caveats, ...done } = result;
+    terminal.printJson({ event: 'done', ...done });
+  }
+}
 
 function listPresets(terminal: Terminal, json: boolean): void {
   const presets = Object.entries(PRESETS).map(([name, { title, shows }]) => ({ name, title, shows }));
@@ -137,18 +160,27 @@ function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: Pl
   terminal.print(`${lines.join('\n')}\n`);
 }
 
-function printResult(terminal: Terminal, result: EvalResult, json: boolean): void {
-  if (json) {
-    terminal.printJson({ event: 'done', ...result });
+function printResult(terminal: Terminal, result: EvalResult): void {
+  if (result.bars) {
+    terminal.print(summaryOf(result, Math.max(60, Math.min(100, terminal.out.columns ?? 80))));
     return;
   }
-  // Those that answer the question of the experiment; the page has all of them.
   const main = result.tables.filter(({ name }) => name === 'lenient' || name === 'strict');
   const shown = main.length > 0 ? main : result.tables;
   const more = result.tables.filter((table) => !shown.includes(table)).map(({ name }) => name);
   const texts = shown.map(({ table }) => `${tableToText(table)}\n`);
   const others = more.length > 0 ? `More tables: ${more.join(', ')} in ${join(result.folder, 'tables')}\n` : '';
   terminal.print(`${texts.join('')}${others}Report: ${result.report}\n`);
+}
+
+function printWhole(
+  terminal: Terminal,
+  { folder, model, experiment, layers, examples, tables: all }: EvalResult,
+): void {
+  const named = (name: string) => all.filter((table) => table.name === name).map(({ table }) => table);
+  const tables = [...named('lenient'), ...named('strict')];
+  const [differences] = named('differences-lenient');
+  terminal.printJson({ folder, model, options: experiment, layer: layers[0], tables, differences, examples });
 }
 
 /** `2G`, `500M`, `1048576`: K, M and G are powers of 1024. */

@@ -1,5 +1,5 @@
 import type { Figure } from './figures/figure.js';
-import type { LensView, Pies, Scatter, TextTable, WorkedExample } from './report.js';
+import type { Bars, LensView, Pies, Scatter, TextTable, WorkedExample } from './report.js';
 import { csvLine } from './tables.js';
 
 /** Text in parts, so that what is large is never in memory as a whole. */
@@ -15,6 +15,12 @@ export function* figureToCsv({ panels }: Figure): Parts {
     for (const { label, y } of baselines) yield csvLine([title, 'baseline', label, '', y, '', '']);
     for (const { label, x } of verticals) yield csvLine([title, 'vertical', label, x, '', '', '']);
   }
+}
+
+/** One line a bar. */
+export function* barsToCsv({ bars }: Bars): Parts {
+  yield csvLine(['label', 'group', 'value', 'low', 'high']);
+  for (const { label, group, value, low, high } of bars) yield csvLine([label, group, value, low, high]);
 }
 
 /** One line a slice; the examples are a JSON list. */
@@ -72,11 +78,14 @@ export function* lensToJson({ title, lens, inputs, pictures, notes = [] }: LensV
 
 /** One row an answer. */
 export function examplesToTable(title: string, examples: readonly WorkedExample[]): TextTable {
+  const grouped = examples.some(({ cell }) => cell !== undefined);
+  const columns = ['task', 'query', 'expected', 'condition', 'answer', 'correct'];
   return {
     title,
-    columns: ['task', 'query', 'expected', 'condition', 'answer', 'correct'].map((name) => ({ name })),
-    rows: examples.flatMap(({ task, query, expected, answers }) =>
+    columns: [...(grouped ? ['cell'] : []), ...columns].map((name) => ({ name })),
+    rows: examples.flatMap(({ cell, task, query, expected, answers }) =>
       answers.map(({ condition, answer, correct }) => [
+        ...(grouped ? [cell] : []),
         task,
         query,
         expected,

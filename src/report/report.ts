@@ -11,6 +11,10 @@ export interface Report {
   readonly title: string;
   /** Paragraphs under the title. */
   readonly introduction: readonly string[];
+  /** What has to be said beside the results, once, after the blocks. Defaults to nothing. */
+  readonly caveats?: readonly string[];
+  /** The result in a few words, for lists of runs. Defaults to none. */
+  readonly headline?: string;
   /** In the order of the page. */
   readonly blocks: readonly Block[];
   /** What is needed to repeat the run: command, versions, hashes, seeds. */
@@ -23,10 +27,13 @@ interface Named {
   readonly heading: string;
   /** Sentences under the heading. */
   readonly caption?: string;
+  /** Folded in the page, which shows the others first. Defaults to false. */
+  readonly detail?: boolean;
 }
 
 export type Block =
   | (Named & { readonly kind: 'table'; readonly table: Table | TextTable })
+  | (Named & { readonly kind: 'bars'; readonly bars: Bars })
   | (Named & { readonly kind: 'curves'; readonly figure: Figure })
   | (Named & { readonly kind: 'pies'; readonly pies: Pies })
   | (Named & { readonly kind: 'scatter'; readonly scatter: Scatter })
@@ -39,6 +46,23 @@ export interface TextTable {
   readonly columns: readonly { readonly name: string; readonly digits?: number }[];
   readonly rows: readonly (readonly (string | number | undefined)[])[];
   readonly notes: readonly string[];
+}
+
+/** Values from 0 to 1 with their intervals, a bar each, e.g. the accuracy of every condition. */
+export interface Bars {
+  readonly title: string;
+  readonly xLabel: string;
+  /** The same group has the same colour. */
+  readonly bars: readonly {
+    readonly label: string;
+    readonly group: string;
+    readonly value: number;
+    readonly low: number;
+    readonly high: number;
+  }[];
+  /** As `colourOrder` of `Figure`. */
+  readonly groupOrder?: readonly string[];
+  readonly notes?: readonly string[];
 }
 
 /** Shares of a whole, e.g. what the best token is at an early, a middle and a late layer. */
@@ -104,10 +128,13 @@ export interface LensPicture {
 /** One query, answered without and with the patch. */
 export interface WorkedExample {
   readonly task: string;
+  /** What became of the query under the patch and the prompt that the experiment compares. Defaults to no such pair. */
+  readonly cell?: string;
   /** Path of the query's picture; left out for a text query. */
   readonly picture?: string;
   /** What the query shows, e.g. `peru.png` or `Peru`. */
   readonly query: string;
   readonly expected: string;
+  /** Those that the query was chosen by go first. */
   readonly answers: readonly { readonly condition: string; readonly answer: string; readonly correct: boolean }[];
 }

@@ -269,7 +269,8 @@ const latex = (text: string): string =>
     .replace(/ (?= )/g, '~');
 const sentence = (text: string): string => (/[.!?:]$/.test(text) ? text : `${text}.`);
 
-function wrap(text: string, width: number): string[] {
+/** Breaks at blanks into lines of at most `width` columns; a longer word keeps a line of its own. */
+export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
     const last = lines.at(-1);

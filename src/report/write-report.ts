@@ -7,6 +7,7 @@ import { hashPictures } from '../tasks/hash-pictures.js';
 import { loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
+import { barsToSvg } from './figures/bars.js';
 import { figureToSvg } from './figures/figure.js';
 import { heatmapToSvg } from './figures/heatmap.js';
 import { patchesOf } from './figures/patches.js';
@@ -14,7 +15,7 @@ import { pictureToSvg } from './figures/picture.js';
 import { piesToSvg } from './figures/pies.js';
 import { svgToPng } from './figures/png.js';
 import { scatterToSvg } from './figures/scatter.js';
-import { examplesToTable, figureToCsv, lensToCsv, lensToJson, piesToCsv, scatterToCsv } from './numbers.js';
+import { barsToCsv, examplesToTable, figureToCsv, lensToCsv, lensToJson, piesToCsv, scatterToCsv } from './numbers.js';
 import { reportToHtml } from './page/page.js';
 import type { Block, Report } from './report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './tables.js';
@@ -146,6 +147,8 @@ async function writeFigure(folder: RunFolder, block: Exclude<Block, { kind: 'tab
 function filesOf(block: Exclude<Block, { kind: 'table' | 'examples' }>) {
   const json = (value: unknown) => [`${JSON.stringify(value, null, 1)}\n`];
   switch (block.kind) {
+    case 'bars':
+      return { svg: barsToSvg(block.bars), csv: barsToCsv(block.bars), json: json(block.bars) };
     case 'curves':
       return { svg: figureToSvg(block.figure, 'outlines'), csv: figureToCsv(block.figure), json: json(block.figure) };
     case 'pies':

@@ -136,6 +136,92 @@ describe('report of an experiment', () => {
     ]);
   });
 
+  test('first the effect: a sentence, every condition, the patch beside the prompt; the rest is folded', async () => {
+    const { introduction, caveats, blocks } = await report(MAIN, MAIN_LINES);
+    expect(introduction).toEqual([
+      expect.stringMatching(
+        /^With a vector of text examples patched in at layer 3, the model answers 50 % \[\d+, \d+\] of text queries right, with text examples in the prompt 25 % \[\d+, \d+\], with the query alone 0 % \[\d+, \d+\]\.$/,
+      ),
+    ]);
+    expect(caveats).toEqual(['A note.']);
+    expect(blocks.filter(({ detail }) => !detail).map(({ name }) => name)).toEqual([
+      'conditions',
+      'patch-and-prompt',
+      'examples',
+    ]);
+    expect(blocks.length).toBeGreaterThan(5);
+  });
+
+  test('the bars are the means of the strict table', async () => {
+    const whole = await report(MAIN, MAIN_LINES);
+    const { bars } = find(whole, 'bars', 'conditions').bars;
+    expect(bars.map(({ label, group, value }) => [label, group, value])).toEqual([
+      ['No Context', 'without a task', 0],
+      ['Text Prompt', 'prompt', 1 / 4],
+      ['Text Patch', 'patch', 1 / 2],
+      ['Random Vector', 'control', 0],
+    ]);
+    const mean = table(whole, 'strict')
+      .rows.find(({ label }) => label === 'Text Patch')
+      ?.cells.at(-1);
+    expect(bars[2]).toMatchObject({ low: mean?.low, high: mean?.high });
+  });
+
+  test('patch and prompt on the same queries, by the strict score', async () => {
+    // Right of 8: the patch capital1a, 2a, 2b and color1a, the prompt capital1a and color2b. One is only lenient, one unpaired.
+    const lines = MAIN_LINES.map((one) =>
+      one.condition === 'Text Patch' && one.task === 'capital' && one.seed === 2 && one.item === 'b'
+        ? { ...one, strict: false }
+        : one,
+    ).filter((one) => !(one.condition === 'Text Prompt' && one.task === 'color' && one.seed === 2 && one.item === 'a'));
+    const whole = await report(MAIN, lines);
+    expect(texts(whole, 'patch-and-prompt').rows).toEqual([
+      ['Text Patch right', 1, 2, 3],
+      ['Text Patch wrong', 1, 3, 4],
+      ['all', 2, 5, 7],
+    ]);
+    const { examples } = find(whole, 'examples', 'examples');
+    expect(examples.map(({ cell }) => cell)).toEqual([
+      'only the patch right',
+      'only the patch right',
+      'only the prompt right',
+      'both right',
+      'neither right',
+      'neither right',
+    ]);
+    for (const { cell = '', answers } of examples) {
+      expect(answers.slice(0, 2).map(({ condition }) => condition)).toEqual(['Text Prompt', 'Text Patch']);
+      const [prompt, patch] = answers.map(({ correct }) => correct);
+      const right = { both: [true, true], neither: [false, false], 'only the patch': [false, true] };
+      expect([prompt, patch]).toEqual(right[cell.replace(/ right$/, '') as keyof typeof right] ?? [true, false]);
+    }
+  });
+
+  test('the pair is chosen by the config: own vectors, another modality than the query, text; a table a layer', async () => {
+    const both = (spec: 'text' | 'image', query: 'text' | 'image'): Condition[] => [
+      { name: `${spec} Prompt, ${query}`, kind: 'prompt', spec, query },
+      { name: `${spec} Patch, ${query}`, kind: 'patch', spec, query },
+    ];
+    const conditions = [
+      ...both('text', 'text'),
+      ...both('image', 'text'),
+      ...both('image', 'image'),
+      ...both('text', 'image'),
+    ];
+    const foreign: Condition = { name: 'LLM Patch', kind: 'patch', spec: 'text', query: 'image', foreign: true };
+    const of = experiment([foreign, ...conditions]);
+    const lines = of.conditions.flatMap(({ name, kind }) =>
+      kind === 'patch'
+        ? [3, 4].flatMap((layer) => block(name, name === 'text Patch, image' ? [] : PATCHED, { layer }))
+        : block(name, []),
+    );
+    const tables = (await report(of, lines)).blocks.filter(({ name }) => name.startsWith('patch-and-prompt'));
+    expect(tables.map(({ name, heading }) => [name, heading])).toEqual([
+      ['patch-and-prompt-layer-3', 'text Patch, image, layer 3 and text Prompt, image'],
+      ['patch-and-prompt-layer-4', 'text Patch, image, layer 4 and text Prompt, image'],
+    ]);
+  });
+
   test('only queries that both conditions answered are compared', async () => {
     const cut = MAIN_LINES.filter(({ condition, task }) => condition !== 'No Context' || task === 'color');
     const whole = await report(MAIN, cut);
@@ -152,7 +238,7 @@ describe('report of an experiment', () => {
   test('an empty run and missing conditions', async () => {
     expect((await report(MAIN, [])).blocks).toEqual([]);
     const bare = await report(MAIN, block('No Context', []));
-    expect(bare.blocks.map(({ name }) => name)).toEqual(['lenient', 'strict', 'examples']);
+    expect(bare.blocks.map(({ name }) => name)).toEqual(['conditions', 'examples', 'lenient', 'strict']);
     expect(table(bare, 'lenient').rows.map(({ label }) => label)).toEqual(['No Context']);
   });
 

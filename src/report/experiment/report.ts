@@ -4,8 +4,9 @@ import { SCORES, type Score, type Table } from '../../stats/tables.js';
 import { Pace } from '../../util/pace.js';
 import type { Block, Report, TextTable } from '../report.js';
 import { cosineBlocks } from './cosine.js';
+import { conditionBars, effectPairs, effectSentence, pairedQueries, pairTable } from './effect.js';
 import { examplesBlocks, sweepBlocks } from './figures.js';
-import { arrange } from './lines.js';
+import { arrange, type ExperimentLines } from './lines.js';
 import { paperBlocks } from './paper.js';
 import {
   conflictTable,
@@ -16,7 +17,7 @@ import {
   scoresOf,
   scoreTable,
 } from './tables.js';
-import { workedExamples } from './worked-examples.js';
+import { pairedExamples, workedExamples } from './worked-examples.js';
 
 export interface ExperimentReportOptions {
   /** What has to be said beside the results, e.g. what the model was trained on. */
@@ -46,8 +47,10 @@ export async function experimentReport(
   const pace = new Pace(signal);
   const scores = scoresOf(arranged.test);
   const blocks: Block[] = [];
+  let strict: Table | undefined;
   for (const score of scores) {
     const table = await scoreTable(experiment, arranged, score, notes, pace);
+    if (score === 'strict') strict = table;
     const heading = score === 'probability' ? 'Probability of the expected answer' : `Accuracy, ${score} score`;
     const isOwn = !SCORES.some((name) => name === score);
     blocks.push({ kind: 'table', name: isOwn ? `score-${score}` : score, heading, table });
@@ -70,9 +73,41 @@ export async function experimentReport(
   if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.tested, loadVector)));
   for (const stage of ['test', 'validation'] as const)
     blocks.push(...(await sweepBlocks(experiment, arranged, stage, pace)));
-  const examples = workedExamples(experiment, arranged);
-  if (examples.length > 0) blocks.push({ kind: 'examples', name: 'examples', heading: 'Worked examples', examples });
-  return { title, introduction: notes, blocks, provenance };
+  const { sentence, blocks: first } = effectOf(experiment, arranged, strict);
+  const rest = first.some(({ kind }) => kind === 'bars') ? blocks.map((block) => ({ ...block, detail: true })) : blocks;
+  return {
+    title,
+    introduction: sentence === undefined ? [] : [sentence],
+    ...(sentence !== undefined && { headline: sentence }),
+    blocks: [...first, ...rest],
+    caveats: notes,
+    provenance,
+  };
+}
+
+/** What the page begins with: the effect in a sentence, every condition, the patch beside the prompt, and examples. */
+function effectOf(experiment: Experiment, arranged: ExperimentLines, strict: Table | undefined) {
+  const blocks: Block[] = strict ? conditionBars(experiment, arranged, strict) : [];
+  const pairs = effectPairs(experiment, arranged).map((pair) => ({
+    pair,
+    queries: pairedQueries(pair, arranged.test),
+  }));
+  for (const { pair, queries } of pairs) {
+    if (queries.length === 0) continue;
+    const suffix = pairs.length < 2 ? '' : `-layer-${pair.patch.layer}`;
+    const heading = `${pair.patch.name} and ${pair.prompt.name}`;
+    blocks.push({ kind: 'table', name: `patch-and-prompt${suffix}`, heading, table: pairTable(pair, queries) });
+  }
+  // Of several layers none stands for all of them, and choosing one by its answers would be choosing by the test.
+  const [only, another] = pairs;
+  const single = another === undefined ? only : undefined;
+  const examples = single?.queries.length
+    ? pairedExamples(experiment, arranged, single.pair, single.queries)
+    : workedExamples(experiment, arranged);
+  const caption = single?.queries.length ? 'Drawn at random from each cell of the table.' : undefined;
+  const named = { name: 'examples', heading: 'Worked examples', ...(caption !== undefined && { caption }) };
+  if (examples.length > 0) blocks.push({ kind: 'examples', ...named, examples });
+  return { blocks, sentence: single && strict && effectSentence(experiment, single.pair, strict) };
 }
 
 function layerDoubts(experiment: Experiment, validation: readonly ResultLine[]): string[] {

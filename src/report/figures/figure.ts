@@ -1,8 +1,8 @@
 import { XpatchError } from '../../util/errors.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark } from './marks.js';
-import { drawSheet } from './sheet.js';
-import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, tipOf } from './svg.js';
+import { drawSheet, PHONE_WIDTH } from './sheet.js';
+import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, tipOf, wrapText } from './svg.js';
 
 /** A point of a curve, with the interval drawn as a band when there is one. */
 export interface Point {
@@ -43,25 +43,28 @@ export interface Figure {
 
 const DASHES = ['1 4', '1 4 6 4', '6 4'];
 const GAP = { x: 28, y: 34 };
-const AXIS = { left: 54, bottom: 44 };
+const AXIS = { left: 54, right: 12, bottom: 44 };
+/** Of a line of the x axis's label. */
+const LABEL_LINE = 16;
 const PANEL_TITLE = 26;
 
 /**
  * Curves as SVG: axes common to all panels, one legend on top, at most three panels a row.
  *
  * @param mode Defaults to `outlines`.
+ * @param phone One panel a row, as narrow as a phone. Defaults to false.
  * @throws {XpatchError} INVALID_ARGUMENT for a figure without points, or with a number that is not finite
  */
-export function figureToSvg(figure: Figure, mode: TextMode = 'outlines'): string {
+export function figureToSvg(figure: Figure, mode: TextMode = 'outlines', phone = false): string {
   const { panels, yRange = [0, 1] } = figure;
   const points = panels.flatMap((panel) => panel.series.flatMap((series) => series.points));
   requireFinite(figure, points.length);
   const xs = [...points, ...panels.flatMap(({ verticals = [] }) => verticals)].map(({ x }) => x);
   const xRange = [least(xs), greatest(xs)] as const;
-  const columns = Math.min(3, panels.length);
+  const columns = phone ? 1 : Math.min(3, panels.length);
   const rows = Math.ceil(panels.length / columns);
-  const size = panels.length === 1 ? { width: 560, height: 300 } : { width: 250, height: 170 };
-  const width = AXIS.left + columns * size.width + (columns - 1) * GAP.x + 12;
+  const size = sizeOf(panels.length, phone);
+  const width = AXIS.left + columns * size.width + (columns - 1) * GAP.x + AXIS.right;
   const height = rows * (size.height + PANEL_TITLE) + (rows - 1) * GAP.y;
   const styles = stylesOf(figure);
 
@@ -74,17 +77,25 @@ export function figureToSvg(figure: Figure, mode: TextMode = 'outlines'): string
     return `<g transform="translate(${fixed(x)} ${fixed(y)})">${drawn}</g>`;
   });
   const axisStyle = { size: 12, anchor: 'middle' } as const;
+  const labels = wrapText(figure.xLabel, 12, width - AXIS.left);
   svg.push(
-    svgText(mode, AXIS.left + (width - AXIS.left) / 2, height + 36, figure.xLabel, axisStyle),
+    ...labels.map((label, i) => {
+      return svgText(mode, AXIS.left + (width - AXIS.left) / 2, height + 36 + i * LABEL_LINE, label, axisStyle);
+    }),
     svgText(mode, 12, height / 2, figure.yLabel, { ...axisStyle, rotate: -90 }),
   );
   return drawSheet(mode, {
     title: figure.title,
     width,
     legend: legendOf(styles, mode),
-    plot: { svg, height: height + AXIS.bottom },
+    plot: { svg, height: height + AXIS.bottom + (labels.length - 1) * LABEL_LINE },
     notes: figure.notes,
   });
+}
+
+function sizeOf(panels: number, phone: boolean): { width: number; height: number } {
+  if (phone) return { width: PHONE_WIDTH - AXIS.left - AXIS.right, height: 180 };
+  return panels === 1 ? { width: 560, height: 300 } : { width: 250, height: 170 };
 }
 
 // A figure may have more numbers than a call has arguments.

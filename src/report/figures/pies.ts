@@ -1,7 +1,7 @@
 import { XpatchError } from '../../util/errors.js';
 import type { Pies } from '../report.js';
 import { visibleText } from '../visible.js';
-import { drawSheet } from './sheet.js';
+import { drawSheet, PHONE_WIDTH } from './sheet.js';
 import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, tipOf, wrapText } from './svg.js';
 
 type Slice = Pies['pies'][number]['slices'][number];
@@ -15,24 +15,30 @@ const CENTRE = { x: CELL.width / 2, y: RADIUS + 48 };
  * Pies as SVG, three a row, with one legend. Every slice has a colour and a hatching of its label, and its percentage beside it.
  *
  * @param mode Defaults to `outlines`.
+ * @param phone One pie a row, as narrow as a phone. Defaults to false.
  * @throws {XpatchError} INVALID_ARGUMENT when there is no pie, a pie has no counts, or a count is not a number from 0
  */
-export function piesToSvg({ title, pies, notes, colourOrder }: Pies, mode: TextMode = 'outlines'): string {
+export function piesToSvg(
+  { title, pies, notes, colourOrder }: Pies,
+  mode: TextMode = 'outlines',
+  phone = false,
+): string {
   for (const pie of pies) requireCounts(title, pie);
   if (pies.length === 0) throw new XpatchError('INVALID_ARGUMENT', `"${title}" has no pies. Leave it out.`);
   const labels = coloursOf(
     pies.flatMap((pie) => pie.slices.map((slice) => slice.label)),
     colourOrder,
   );
-  const columns = Math.min(3, pies.length);
+  const columns = phone ? 1 : Math.min(3, pies.length);
+  const left = phone ? PHONE_WIDTH / 2 : CENTRE.x;
   const svg = pies.map((pie, i) => {
-    const x = (i % columns) * CELL.width + CENTRE.x;
+    const x = (i % columns) * CELL.width + left;
     const y = Math.floor(i / columns) * CELL.height + CENTRE.y;
     return `<g transform="translate(${fixed(x)} ${fixed(y)})">${drawPie(pie, labels, mode)}</g>`;
   });
   return drawSheet(mode, {
     title,
-    width: Math.max(460, columns * CELL.width),
+    width: phone ? PHONE_WIDTH : Math.max(460, columns * CELL.width),
     legend: [...labels].map(([label, i]) => [label, swatch(i, mode)]),
     plot: { svg, height: Math.ceil(pies.length / columns) * CELL.height },
     notes,

@@ -2,7 +2,7 @@ import { XpatchError } from '../../util/errors.js';
 import type { Scatter } from '../report.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark, SHAPE_COUNT } from './marks.js';
-import { drawSheet } from './sheet.js';
+import { drawSheet, PHONE_WIDTH } from './sheet.js';
 import { colour, fixed, SERIES, svgText, type TextMode, tipOf } from './svg.js';
 
 type Panel = Scatter['panels'][number];
@@ -16,10 +16,11 @@ const PANEL_TITLE = 26;
  * A scatter plot as SVG, two panels a row (three are one row), each with its own axes; one legend for colours and shapes.
  *
  * @param mode Defaults to `outlines`.
+ * @param phone One panel a row, as narrow as a phone. Defaults to false.
  * @throws {XpatchError} INVALID_ARGUMENT for a panel without points, a number that is not finite, or more colours or shapes
  *   than can be told apart (16 and 6)
  */
-export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode = 'outlines'): string {
+export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode = 'outlines', phone = false): string {
   const points = panels.flatMap((panel) => panel.points);
   const colours = [...new Set(points.map((point) => point.colour))];
   const shapes = [...new Set(points.map((point) => point.shape))];
@@ -28,18 +29,19 @@ export function scatterToSvg({ title, panels, notes }: Scatter, mode: TextMode =
     const c = colours.indexOf(colourName);
     return { colour: `series-${c % SERIES.length}`, shape: shapes.indexOf(shapeName), hollow: c >= SERIES.length };
   };
-  const columns = panels.length === 3 ? 3 : Math.min(2, panels.length);
+  const size = phone ? { width: PHONE_WIDTH - AXIS.left - 10, height: 230 } : SIZE;
+  const columns = phone ? 1 : panels.length === 3 ? 3 : Math.min(2, panels.length);
   const rows = Math.ceil(panels.length / columns);
-  const cell = { width: AXIS.left + SIZE.width, height: PANEL_TITLE + SIZE.height + AXIS.bottom };
+  const cell = { width: AXIS.left + size.width, height: PANEL_TITLE + size.height + AXIS.bottom };
   const svg = panels.map((panel, i) => {
     const x = (i % columns) * (cell.width + GAP.x / 2) + AXIS.left;
     const y = Math.floor(i / columns) * (cell.height + GAP.y / 2) + PANEL_TITLE;
-    return `<g transform="translate(${fixed(x)} ${fixed(y)})">${drawPanel(panel, markOf, mode)}</g>`;
+    return `<g transform="translate(${fixed(x)} ${fixed(y)})">${drawPanel(panel, size, markOf, mode)}</g>`;
   });
   const first = colours[0] as string;
   return drawSheet(mode, {
     title,
-    width: Math.max(460, columns * cell.width + (columns - 1) * (GAP.x / 2) + 10),
+    width: phone ? PHONE_WIDTH : Math.max(460, columns * cell.width + (columns - 1) * (GAP.x / 2) + 10),
     legend: [
       ...colours.map((name): [string, string] => {
         const { colour: paint, hollow } = markOf(name, shapes[0] as string);
@@ -81,8 +83,12 @@ function requireDrawable(
   }
 }
 
-function drawPanel(panel: Panel, markOf: (colour: string, shape: string) => Mark, mode: TextMode): string {
-  const { width, height } = SIZE;
+function drawPanel(
+  panel: Panel,
+  { width, height }: typeof SIZE,
+  markOf: (colour: string, shape: string) => Mark,
+  mode: TextMode,
+): string {
   const xRange = padded(panel.points.map(({ x }) => x));
   const yRange = padded(panel.points.map(({ y }) => y));
   const toX = (x: number) => ((x - xRange[0]) / (xRange[1] - xRange[0])) * width;

@@ -1,6 +1,7 @@
 import { readPicture } from '../../images/image.js';
 import type { Table } from '../../stats/tables.js';
 import { XpatchError } from '../../util/errors.js';
+import { barsToSvg } from '../figures/bars.js';
 import { figureToSvg } from '../figures/figure.js';
 import { piesToSvg } from '../figures/pies.js';
 import { scatterToSvg } from '../figures/scatter.js';
@@ -13,12 +14,14 @@ export async function blockBody(block: Exclude<Block, { kind: 'lens' }>): Promis
   switch (block.kind) {
     case 'table':
       return tableToHtml(block.table);
+    case 'bars':
+      return drawn((phone) => barsToSvg(block.bars, 'text', phone));
     case 'curves':
-      return drawn(figureToSvg(block.figure, 'text'), block.heading);
+      return drawn((phone) => figureToSvg(block.figure, 'text', phone));
     case 'pies':
-      return drawn(piesToSvg(block.pies, 'text'), block.heading);
+      return drawn((phone) => piesToSvg(block.pies, 'text', phone));
     case 'scatter':
-      return drawn(scatterToSvg(block.scatter, 'text'), block.heading);
+      return drawn((phone) => scatterToSvg(block.scatter, 'text', phone));
     case 'examples':
       return `<div class="examples">${(await Promise.all(block.examples.map(exampleToHtml))).join('')}</div>`;
   }
@@ -28,8 +31,9 @@ export async function blockBody(block: Exclude<Block, { kind: 'lens' }>): Promis
 export const scrolling = (label: string, body: string): string =>
   `<div class="wide" tabindex="0" role="group" aria-label="${textHtml(label)}">${body}</div>`;
 
-const drawn = (svg: string, label: string): string =>
-  `<figure class="drawn">${scrolling(label, svg)}</figure><div class="tools"></div>`;
+/** A figure twice, of which the style sheet shows the one that fits the screen. */
+const drawn = (draw: (phone: boolean) => string): string =>
+  `<figure class="drawn">${draw(false)}</figure><figure class="drawn phone">${draw(true)}</figure><div class="tools"></div>`;
 
 /** `value` is what a column is sorted by; a cell without one is sorted by its text. */
 interface HtmlCell {
@@ -90,8 +94,11 @@ export function notesToHtml(notes: readonly string[] = []): string {
   return notes.length > 0 ? `<ul class="notes">${notes.map((note) => `<li>${textHtml(note)}</li>`).join('')}</ul>` : '';
 }
 
+/** Answers of an example that it was chosen by: those of the prompt and of the patch. */
+const COMPARED = 2;
+
 async function exampleToHtml(example: WorkedExample): Promise<string> {
-  const { task, picture, query, expected, answers } = example;
+  const { cell, task, picture, query, expected, answers } = example;
   const image =
     picture === undefined
       ? ''
@@ -101,11 +108,21 @@ async function exampleToHtml(example: WorkedExample): Promise<string> {
     const said = answer === '' ? '<i>nothing</i>' : `<bdi>${textHtml(answer)}</bdi>`;
     return `<tr><th scope="row">${textHtml(condition)}</th><td class="answer">${said}</td>${verdict}</tr>`;
   });
+  const table = (body: readonly string[]) =>
+    [
+      '<table><thead><tr><th scope="col">condition</th><th scope="col">answer</th><th scope="col">strict</th></tr></thead>',
+      `<tbody>${body.join('')}</tbody></table>`,
+    ].join('');
+  const shown = cell === undefined ? rows.length : COMPARED;
+  const others = rows.slice(shown);
   return [
-    `<article class="example">${image}<h3>${textHtml(task)}</h3>`,
+    `<article class="example">${image}`,
+    ...(cell === undefined ? [] : [`<p class="cell-name">${textHtml(cell)}</p>`]),
+    `<h3>${textHtml(task)}</h3>`,
     `<p>Query <b><bdi>${textHtml(query)}</bdi></b><br>Expected <b><bdi>${textHtml(expected)}</bdi></b></p>`,
-    `<table><thead><tr><th scope="col">condition</th><th scope="col">answer</th><th scope="col">strict</th></tr></thead>`,
-    `<tbody>${rows.join('')}</tbody></table></article>`,
+    table(rows.slice(0, shown)),
+    ...(others.length > 0 ? [`<details><summary>${others.length} more</summary>${table(others)}</details>`] : []),
+    '</article>',
   ].join('');
 }
 

@@ -6,7 +6,7 @@ import { PACKAGE_ROOT } from '../../util/package-root.js';
 import { scaleRules } from '../figures/colour-scale.js';
 import type { Block, Report } from '../report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown } from '../tables.js';
-import { blockBody } from './blocks.js';
+import { blockBody, notesToHtml } from './blocks.js';
 import { lensToHtml } from './lens.js';
 import { type FittedLens, fitLenses } from './lens-data.js';
 import type { EncodedLens } from './lens-encoding.js';
@@ -24,16 +24,17 @@ const LIMIT = 4_900_000;
  *   numbers that cannot be shown, and for a report that is too large without its lenses
  */
 export async function reportToHtml(report: Report): Promise<string> {
-  const { blocks, title, introduction } = report;
+  const { title, introduction, caveats = [] } = report;
+  const blocks = report.blocks.map((block) => withoutNotes(block, caveats));
   const [script, styles] = await Promise.all([builtFile('client.js'), builtFile('client.css')]);
   const style = `${styles}\n${scaleRules()}`;
   const bodies: string[] = [];
   for (const block of blocks)
     bodies.push(block.kind === 'lens' ? await lensToHtml(block.lens) : await blockBody(block));
-  const tables = Object.fromEntries(blocks.flatMap((block) => (block.kind === 'table' ? [copies(block)] : [])));
+  const tables = Object.fromEntries(report.blocks.flatMap((block) => (block.kind === 'table' ? [copies(block)] : [])));
 
   const lensBlocks = blocks.filter((block) => block.kind === 'lens');
-  const rest = [script, style, json(tables), ...bodies, JSON.stringify(report.provenance), ...introduction];
+  const rest = [script, style, json(tables), ...bodies, JSON.stringify(report.provenance), ...introduction, ...caveats];
   const budget = LIMIT - 20_000 - rest.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   if (budget < 0) {
     const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or take fewer pictures.`;
@@ -49,8 +50,14 @@ export async function reportToHtml(report: Report): Promise<string> {
 
   const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
   const policy = `default-src 'none'; img-src data:; style-src ${hash(style)}; script-src ${hash(script)}; base-uri 'none'; form-action 'none'`;
-  const nav = blocks.map(({ name, heading }) => `<li><a href="#${textHtml(name)}">${textHtml(heading)}</a></li>`);
+  const shown = blocks.filter(({ detail }) => !detail);
+  const details = shown.length < blocks.length ? [{ name: 'details', heading: 'Details' }] : [];
+  const nav = [...shown, ...details].map(({ name, heading }) => {
+    return `<li><a href="#${textHtml(name)}">${textHtml(heading)}</a></li>`;
+  });
   const sections = blocks.map((block, i) => section(block, bodies[i] as string, cutNote(lenses.get(block.name))));
+  const firstDetail = blocks.findIndex(({ detail }) => detail);
+  if (firstDetail >= 0) sections.splice(firstDetail, 0, '<h2 id="details" class="details">Details</h2>');
   return `${[
     '<!doctype html>',
     '<html lang="en">',
@@ -65,10 +72,11 @@ export async function reportToHtml(report: Report): Promise<string> {
     '<a class="skip" href="#content">Skip to the content</a>',
     `<header><div class="page-tools"></div><h1>${textHtml(title)}</h1>`,
     ...introduction.map((paragraph) => `<p>${textHtml(paragraph)}</p>`),
-    ...(blocks.length > 1 ? [`<nav aria-label="Contents"><ul>${nav.join('')}</ul></nav>`] : []),
+    ...(nav.length > 1 ? [`<nav aria-label="Contents"><ul>${nav.join('')}</ul></nav>`] : []),
     '</header>',
     '<main id="content" tabindex="-1">',
     ...sections,
+    ...caveatsToHtml(caveats),
     provenance(report),
     '</main>',
     `<script type="application/json" id="page-data">${json({ tables, lenses: encoded })}</script>`,
@@ -78,10 +86,33 @@ export async function reportToHtml(report: Report): Promise<string> {
   ].join('\n')}\n`;
 }
 
-function section({ name, heading, caption }: Block, body: string, note: string): string {
+/** What is said once for the page is not said again under its tables. */
+function withoutNotes(block: Block, said: readonly string[]): Block {
+  if (block.kind !== 'table' || !block.table.notes.some((note) => said.includes(note))) return block;
+  return { ...block, table: { ...block.table, notes: block.table.notes.filter((note) => !said.includes(note)) } };
+}
+
+function caveatsToHtml(caveats: readonly string[]): string[] {
+  if (caveats.length === 0) return [];
+  return [
+    '<section class="caveats" aria-labelledby="caveats-heading"><h2 id="caveats-heading">Caveats</h2>',
+    `${notesToHtml(caveats)}</section>`,
+  ];
+}
+
+function section({ name, heading, caption, detail }: Block, body: string, note: string): string {
   const said = [caption, note].filter((text) => text !== undefined && text !== '') as string[];
   const paragraphs = said.map((text) => `<p class="caption">${textHtml(text)}</p>`);
   const id = textHtml(name);
+  if (detail) {
+    return [
+      `<section id="${id}" class="detail" aria-labelledby="${id}-heading"><details>`,
+      `<summary><h3 id="${id}-heading">${textHtml(heading)}</h3></summary>`,
+      ...paragraphs,
+      body,
+      '</details></section>',
+    ].join('\n');
+  }
   return [
     `<section id="${id}" aria-labelledby="${id}-heading">`,
     `<h2 id="${id}-heading">${textHtml(heading)}</h2>`,

@@ -1,5 +1,6 @@
 // What makes a report interactive. Without it the page is whole: text, tables, figures and the ends of its lenses.
 import type { EncodedLens } from '../lens-encoding.js';
+import { openDetails } from './details.js';
 import { find } from './dom.js';
 import { addLens } from './lens.js';
 import { schemeToggle } from './scheme.js';
@@ -17,5 +18,6 @@ const block = (name: string) => document.getElementById(name) as HTMLElement;
 
 find(document, '.page-tools').append(schemeToggle());
 for (const [name, copies] of Object.entries(data.tables)) enliven(block(name), copies);
+openDetails();
 addTips(document.querySelectorAll<SVGSVGElement>('figure.drawn svg'));
 for (const [name, lens] of Object.entries(data.lenses)) void addLens(block(name), lens);

@@ -31,7 +31,8 @@ function enliven(figure: SVGSVGElement): void {
   const label = figure.getAttribute('aria-label') ?? title?.textContent ?? 'Figure';
   title?.remove();
   figure.setAttribute('aria-label', label);
-  addDownload(figure, source);
+  // the same figure twice on a page is one file
+  if (!figure.closest('.phone')) addDownload(figure, source);
   const marks = [...figure.querySelectorAll<SVGElement>('[data-tip]')];
   if (marks.length === 0) return;
   // an image has no parts for a screen reader; a group has
