@@ -33,8 +33,8 @@ export const merge = defineCommand<MergeArguments>({
       progress.update('writing the report');
       // Not imported at the top: it loads sharp, and doctor must start where that does not work.
       const { writeRunReport } = await import('../report/experiment/run.js');
-      await writeRunReport(run, signal);
-      if (!run.complete) await run.finish();
+      const { headline } = await writeRunReport(run, signal);
+      if (!run.complete) await run.finish({ headline });
       progress.done();
       if (json) terminal.printJson({ output, shards: runs.length, lines });
       else terminal.print(`${lines} lines of ${runs.length} shards.\nReport: ${join(output, 'report.html')}\n`);

@@ -48,8 +48,8 @@ export async function startRun(
   const folder = args.output ?? `xpatch-${what.experiment}-${timestamp()}`;
   const manifest = await describeRun(context, { ...what, command: terminal.commandLine() });
   const run = await RunFolder.create(folder, manifest);
-  const end = (status: Manifest['status']) =>
-    run.writeManifest({ ...manifest, status, finished: new Date().toISOString() });
+  const end = (status: Manifest['status'], more: object = {}) =>
+    run.writeManifest({ ...manifest, status, finished: new Date().toISOString(), ...more });
   let finished = false;
   terminal.explainInterrupt(
     `What there is of it stands in ${folder}: remove it, or name another folder, to run it again.`,
@@ -63,7 +63,7 @@ export async function startRun(
       progress.update('writing the report');
       await run.requireWhole();
       await writeReport(run, report, { signal });
-      await end('complete');
+      await end('complete', { headline: report.headline });
       finished = true;
       progress.done();
     },

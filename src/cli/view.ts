@@ -54,8 +54,9 @@ export const view = defineCommand<ViewArguments>({
 });
 
 function describe({ url, runs }: RunServer) {
-  const list = runs.map(({ id, path, state, problem, title, experiment, model, started, bytes }) => {
-    return { url: `${url}runs/${id}/`, path, state, problem, title, experiment, model, started, bytes };
+  const list = runs.map(({ id, path, state, problem, title, experiment, model, prompt, headline, started, bytes }) => {
+    const about = { title, experiment, model, prompt, headline, started, bytes };
+    return { url: `${url}runs/${id}/`, path, state, problem, ...about };
   });
   return { url, runs: list };
 }

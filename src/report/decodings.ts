@@ -33,7 +33,8 @@ export function decodingReport(
     ),
     ...rankFigures(decodings, vocabulary),
   ];
-  return { title, provenance, introduction: [...decodingStatements(decodings), ...notes], blocks };
+  const statements = decodingStatements(decodings);
+  return { title, provenance, headline: statements[0], introduction: [...statements, ...notes], blocks };
 }
 
 /** What the vectors show, in sentences computed from them. */

@@ -10,10 +10,12 @@ export function embeddingReport(
   about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
 ): Report {
   const { title, provenance, notes } = about;
+  const statements = embeddingStatements(result);
   return {
     title,
     provenance,
-    introduction: [...embeddingStatements(result), ...notes],
+    headline: statements[0],
+    introduction: [...statements, ...notes],
     blocks: [
       {
         kind: 'scatter',

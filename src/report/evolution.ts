@@ -79,7 +79,8 @@ export function evolutionReport(
       }),
     ),
   ];
-  return { title, provenance, introduction: [...evolutionStatements(cells), ...notes], blocks };
+  const statements = evolutionStatements(cells);
+  return { title, provenance, headline: statements[0], introduction: [...statements, ...notes], blocks };
 }
 
 /** What the run shows, in sentences computed from it. */

@@ -29,7 +29,8 @@ export class ReportPage {
   async save(folder: string): Promise<void> {
     const run = await RunFolder.create(folder, this.manifest);
     await writeReport(run, this.report);
-    await run.writeManifest({ ...this.manifest, status: 'complete', finished: new Date().toISOString() });
+    const { headline } = this.report;
+    await run.writeManifest({ ...this.manifest, status: 'complete', finished: new Date().toISOString(), headline });
   }
 }
 

@@ -1,5 +1,6 @@
 import type { PromptLens } from '../lens/prompt-lens.js';
 import type { Figure } from './figures/figure.js';
+import { percent } from './page/text.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
@@ -15,6 +16,7 @@ export function reportOfLens(
   return {
     title: `${tuned ? 'Tuned' : 'Logit'} lens of ${model.identity.name || model.identity.architecture}`,
     introduction: [`${how} through the model's own final norm and output head.`, ...notes],
+    ...bestToken(found),
     blocks: [
       { kind: 'lens', name: 'lens', heading: 'Layers and positions', lens: lensView(found) },
       ...riseBlock(found),
@@ -22,6 +24,12 @@ export function reportOfLens(
     ],
     provenance,
   };
+}
+
+/** What the model says at the end of the prompt. */
+function bestToken({ last: { cells } }: PromptLens): Pick<Report, 'headline'> {
+  const best = cells.at(-1)?.[0]?.top[0];
+  return best ? { headline: `${visibleText(best.text)} ${percent(best.probability)}` } : {};
 }
 
 /** The grid of a lens with the prompt beside it. */

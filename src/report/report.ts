@@ -14,7 +14,7 @@ export interface Report {
   /** What has to be said beside the results, once, after the blocks. Defaults to nothing. */
   readonly caveats?: readonly string[];
   /** The result in a few words, for lists of runs. Defaults to none. */
-  readonly headline?: string;
+  readonly headline?: string | undefined;
   /** In the order of the page. */
   readonly blocks: readonly Block[];
   /** What is needed to repeat the run: command, versions, hashes, seeds. */

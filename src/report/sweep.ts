@@ -1,6 +1,7 @@
 import { rankTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
 import type { Sweep } from '../vectors/sweep.js';
+import { percent } from './page/text.js';
 import type { Block, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
@@ -16,11 +17,20 @@ const MOST_CURVES = 6;
 export function sweepReport(sweep: Sweep, about: Pick<Report, 'title' | 'introduction' | 'provenance'>): Report {
   return {
     ...about,
+    ...bestLayer(sweep),
     blocks: [
       ...curvesOf(sweep),
       { kind: 'table', name: 'sweep', heading: 'Next tokens by patched layer', table: sweepTable(sweep) },
     ],
   };
+}
+
+/** The patched layer after which the model is surest. */
+function bestLayer({ layers }: Sweep): Pick<Report, 'headline'> {
+  const bests = layers.flatMap(({ layer, top }) => (top[0] ? [{ layer, ...top[0] }] : []));
+  const [best] = bests.sort((a, b) => b.probability - a.probability || a.layer - b.layer);
+  if (best === undefined) return {};
+  return { headline: `${labelsOf([best])[0]} ${percent(best.probability)} at layer ${best.layer}` };
 }
 
 /** Nothing for a single layer, which makes no curve. */

@@ -246,6 +246,33 @@ describe('what is refused', () => {
   });
 });
 
+describe('what is in a list', () => {
+  test('a manifest of something else, as models, web apps and browser extensions have, is no run; what is below it may be', async () => {
+    const root = join(folder, 'mixed');
+    for (const [name, manifest] of [
+      ['models', '{"demo.gguf": {"bytes": 1, "sha256": "0"}}'],
+      ['app', '{"name": "app", "start_url": "/"}'],
+    ] as const) {
+      mkdirSync(join(root, name), { recursive: true });
+      writeFileSync(join(root, name, 'manifest.json'), manifest);
+    }
+    const inside = makeRun(join(root, 'app', 'run'));
+    const half = makeRun(join(root, 'half'), '{"status": ');
+    expect((await findRuns([root])).map(({ path }) => path)).toEqual([inside, half]);
+  });
+
+  test('runs carry their prompt and their headline', async () => {
+    const about = { status: 'running', title: 'Lens', headline: 'Tokyo 98.0 %' };
+    const path = makeRun(join(folder, 'said', 'lens'), { ...about, options: { prompt: { text: 'Q:Japan\nA:' } } });
+    const plain = makeRun(join(folder, 'said', 'script'), { ...about, headline: 7, options: { prompt: '<b>x</b>' } });
+    const own = await serve([path, plain]);
+    const { body } = await ask('/', { server: own });
+    expect(body).toContain('<code><bdi>Q:Japan⏎A:</bdi></code>');
+    expect(body.match(/<p class="headline"><bdi>Tokyo 98.0 %<\/bdi><\/p>/g)).toHaveLength(1);
+    expect(body).toContain('<code><bdi>&lt;b&gt;x&lt;/b&gt;</bdi></code>');
+  });
+});
+
 describe('broken folders are listed with what is wrong', () => {
   const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
   test.each<[string, string | object, RegExp]>([

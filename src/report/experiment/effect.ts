@@ -125,6 +125,12 @@ export function effectSentence(
     .concat('.');
 }
 
+/** The same in a few words, for lists of runs. */
+export function effectHeadline({ patch, prompt }: EffectPair, table: Table): string | undefined {
+  const [patched, prompted] = [meanOf(table, patch.name), meanOf(table, prompt.name)];
+  return patched && prompted && `${patch.name} ${share(patched)}, ${prompt.name} ${share(prompted)}`;
+}
+
 function meanOf({ rows }: Table, label: string): Cell | undefined {
   return rows.find((row) => row.label === label)?.cells.at(-1);
 }

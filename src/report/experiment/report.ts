@@ -4,7 +4,7 @@ import { SCORES, type Score, type Table } from '../../stats/tables.js';
 import { Pace } from '../../util/pace.js';
 import type { Block, Report, TextTable } from '../report.js';
 import { cosineBlocks } from './cosine.js';
-import { conditionBars, effectPairs, effectSentence, pairedQueries, pairTable } from './effect.js';
+import { conditionBars, effectHeadline, effectPairs, effectSentence, pairedQueries, pairTable } from './effect.js';
 import { examplesBlocks, sweepBlocks } from './figures.js';
 import { arrange, type ExperimentLines } from './lines.js';
 import { paperBlocks } from './paper.js';
@@ -73,12 +73,12 @@ export async function experimentReport(
   if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.tested, loadVector)));
   for (const stage of ['test', 'validation'] as const)
     blocks.push(...(await sweepBlocks(experiment, arranged, stage, pace)));
-  const { sentence, blocks: first } = effectOf(experiment, arranged, strict);
+  const { sentence, headline, blocks: first } = effectOf(experiment, arranged, strict);
   const rest = first.some(({ kind }) => kind === 'bars') ? blocks.map((block) => ({ ...block, detail: true })) : blocks;
   return {
     title,
     introduction: sentence === undefined ? [] : [sentence],
-    ...(sentence !== undefined && { headline: sentence }),
+    headline,
     blocks: [...first, ...rest],
     caveats: notes,
     provenance,
@@ -107,7 +107,12 @@ function effectOf(experiment: Experiment, arranged: ExperimentLines, strict: Tab
   const caption = single?.queries.length ? 'Drawn at random from each cell of the table.' : undefined;
   const named = { name: 'examples', heading: 'Worked examples', ...(caption !== undefined && { caption }) };
   if (examples.length > 0) blocks.push({ kind: 'examples', ...named, examples });
-  return { blocks, sentence: single && strict && effectSentence(experiment, single.pair, strict) };
+  if (single === undefined || strict === undefined) return { blocks };
+  return {
+    blocks,
+    sentence: effectSentence(experiment, single.pair, strict),
+    headline: effectHeadline(single.pair, strict),
+  };
 }
 
 function layerDoubts(experiment: Experiment, validation: readonly ResultLine[]): string[] {

@@ -65,7 +65,7 @@ export async function runInFolder(
   if (!run.complete) await run.requireWhole();
   onReport?.();
   const report = await writeRunReport(run, signal);
-  if (!run.complete) await run.finish({ layers });
+  if (!run.complete) await run.finish({ layers, headline: report.headline });
   return { run, report, layers };
 }
 

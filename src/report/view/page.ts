@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
 import { textHtml } from '../page/text.js';
+import { visibleText } from '../visible.js';
 import { type Difference, isNumber, type MergedTable } from './compare.js';
 import type { Run } from './runs.js';
 import { COMPARE_SCRIPT } from './style.js';
@@ -106,13 +107,19 @@ function listCells(run: Run): string {
   const link = run.hasReport ? `<a href="${runUrl(run, 'report.html')}">${title}</a>` : title;
   const files = `<a href="${runUrl(run)}">files<span class="visually-hidden"> of ${title}</span></a>`;
   return [
-    `<th scope="row">${link}<br><small>${nameOf(run)} ${files}</small>${stateNote(run)}</th>`,
+    `<th scope="row">${link}<br><small>${nameOf(run)} ${files}</small>${said(run)}${stateNote(run)}</th>`,
     `<td>${show(run.experiment)}</td>`,
     `<td>${show(run.model)}</td>`,
     `<td class="${run.state}">${run.state}</td>`,
     `<td>${timeOf(run)}</td>`,
     `<td class="number">${bytesOf(run.bytes)}</td>`,
   ].join('');
+}
+
+/** What was asked, and what came out. */
+function said({ prompt, headline }: Run): string {
+  const asked = prompt === '' ? '' : `<p class="quiet-text"><code>${show(visibleText(prompt))}</code></p>`;
+  return asked + (headline === '' ? '' : `<p class="headline">${show(headline)}</p>`);
 }
 
 function stateNote(run: Run): string {

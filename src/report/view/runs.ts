@@ -21,6 +21,9 @@ export interface Run extends RunEntry {
   readonly title: string;
   readonly experiment: string;
   readonly model: string;
+  /** The prompt that it is about, and its result in a few words; empty without. */
+  readonly prompt: string;
+  readonly headline: string;
   /** ISO 8601, or whatever stands there. */
   readonly started: string;
   /** Of all files. */
@@ -81,7 +84,8 @@ async function realFolder(root: string): Promise<string> {
 
 async function runsBelow(folder: string, depth: number): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true });
-  if (entries.some(({ name }) => name === 'manifest.json')) return [folder];
+  const hasManifest = entries.some(({ name }) => name === 'manifest.json');
+  if (hasManifest && (depth === 0 || !(await isOthers(folder)))) return [folder];
   if (depth === MAX_DEPTH) return [];
   const runs: string[] = [];
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
@@ -90,6 +94,16 @@ async function runsBelow(folder: string, depth: number): Promise<string[]> {
     runs.push(...(await runsBelow(join(folder, entry.name), depth + 1).catch(() => [])));
   }
   return runs;
+}
+
+/** Whether the manifest says of itself that it is of no run: those of models, web apps and browser extensions have that name too. */
+async function isOthers(folder: string): Promise<boolean> {
+  const text = await readRunText({ id: '', path: folder }, 'manifest.json', MAX_MANIFEST_BYTES).catch(() => '');
+  try {
+    return !('status' in record(JSON.parse(text)));
+  } catch {
+    return false;
+  }
 }
 
 function runId(path: string): string {
@@ -132,16 +146,21 @@ export async function readRun(entry: RunEntry): Promise<Run> {
 }
 
 function facts({ path }: RunEntry, manifest: Run['manifest']) {
-  const { model } = manifest;
+  const { model, options } = manifest;
+  const { prompt } = record(options);
   return {
     title: text(manifest.title) || basename(path),
     experiment: text(manifest.experiment),
-    model: text(model !== null && typeof model === 'object' ? (model as { name?: unknown }).name : model),
+    model: text(record(model).name ?? model),
+    prompt: text(record(prompt).text ?? prompt),
+    headline: text(manifest.headline),
     started: text(manifest.started),
   };
 }
 
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+const record = (value: unknown): Readonly<Record<string, unknown>> =>
+  value !== null && typeof value === 'object' ? (value as Record<string, unknown>) : {};
 
 /** Bytes of the files in a run, without following symbolic links. */
 async function folderBytes(folder: string): Promise<number> {

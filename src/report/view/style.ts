@@ -21,6 +21,8 @@ nav a { margin-right: 1rem; }
 button.compare, select { font: inherit; color: var(--ink); background: var(--raised); border: 1px solid var(--muted); border-radius: 4px; padding: .15rem .7rem; max-width: 100%; }
 button.compare:hover { background: var(--ink); color: var(--ground); }
 .quiet-text, small { color: var(--muted); }
+.list tbody th { white-space: normal; max-width: 34rem; }
+.list .headline { font-size: .87rem; font-weight: 600; }
 .quiet-text, .problem { font-size: .87rem; }
 .problem, .broken { color: var(--bad); }
 .value { min-width: 6rem; max-width: 36rem; }
