@@ -299,15 +299,16 @@ describe('tables and figures', () => {
     const { page } = await open();
     const tip = page.locator('#page-tip');
     for (const name of ['curves', 'pies', 'scatter']) {
-      const marks = page.locator(`#${name} [data-tip]`);
+      const figure = page.locator(`#${name} figure:not(.phone)`);
+      const marks = figure.locator('[data-tip]');
       const second = await marks.nth(1).getAttribute('data-tip');
       await marks.nth(1).hover();
       expect(await tip.textContent()).toBe(second);
       expect(await tip.isVisible()).toBe(true);
       await page.mouse.move(0, 0);
       await tip.waitFor({ state: 'hidden' });
-      expect(await page.locator(`#${name} [data-tip][tabindex="0"]`).count()).toBe(1);
-      await page.locator(`#${name} [data-tip][tabindex="0"]`).focus();
+      expect(await figure.locator('[tabindex="0"]').count()).toBe(1);
+      await figure.locator('[tabindex="0"]').focus();
       await page.keyboard.press('ArrowRight');
       expect(await tip.textContent()).toBe(second);
       await page.keyboard.press('Escape');
@@ -354,6 +355,12 @@ describe('every reader', () => {
   test('reads it on a phone without scrolling the page sideways', async () => {
     const { page, problems } = await open({ viewport: { width: 375, height: 700 }, hasTouch: true, isMobile: true });
     expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(375);
+    for (const name of ['curves', 'pies', 'scatter']) {
+      const [wide, phone] = [':not(.phone)', '.phone'].map((kind) => page.locator(`#${name} figure${kind} svg`));
+      expect([await wide?.isVisible(), await phone?.isVisible()]).toEqual([false, true]);
+      const { x = 0, width = 0 } = (await phone?.boundingBox()) ?? {};
+      expect({ name, fits: width > 300 && x + width <= 375 }).toEqual({ name, fits: true });
+    }
     await gridCell(page, 5, 58).tap();
     expect(await page.locator('.panel .place').first().textContent()).toContain('Layer 5 · position 58');
     expect(await accessibilityViolations(page)).toEqual([]);
@@ -379,7 +386,7 @@ describe('every reader', () => {
       [4, 5, 6, 7].map((p) => shown(bestOf(5, p).text)),
     );
     expect(await page.getByRole('cell', { name: '0.90 [0.80, 1.00]' }).isVisible()).toBe(true);
-    expect(await page.locator('#scatter svg').isVisible()).toBe(true);
+    expect(await page.locator('#scatter figure:not(.phone) svg').isVisible()).toBe(true);
     expect(await page.locator('button').count()).toBe(0);
     expect(await page.getByText('xpatch lens').isVisible()).toBe(true);
   });
