@@ -29,13 +29,13 @@ export type { LensStrength, Translator, TunedLensInfo } from './lens/tuned-lens-
 export { Context, type ContextOptions, type Generations, type PassOptions, type PassResults } from './model/context.js';
 export type { GenerateOptions, Generation } from './model/generate.js';
 export { HiddenStates, type StatesSelection } from './model/hidden-states.js';
-export { type LoadOptions, loadModel, Model } from './model/model.js';
+export { type LoadOptions, loadModel, Model, type ModelInfo } from './model/model.js';
 export type { Capture, Logits, PassResult, PassRow, RowInput } from './model/pass.js';
 export { resolveLayers } from './model/pass.js';
 export type { StateReading } from './model/read-out.js';
 export type { RankedToken } from './model/tracked.js';
 export * from './model/types.js';
-export type { Device, NativeModelInfo as ModelInfo } from './native/addon.js';
+export type { Device } from './native/addon.js';
 export { listDevices } from './native/index.js';
 export { mark, Prompt, type PromptInput, type PromptPicture, type Segment } from './prompt/prompt.js';
 export type { PromptRecord } from './prompt/prompt-record.js';

@@ -5,6 +5,7 @@ import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 import { type ChatMessage, ChatTemplate, picturesOf } from './chat-template.js';
 
+/** How a chat is begun and its answers are sampled. */
 export interface ChatOptions extends Pick<GenerateOptions, 'temperature' | 'sampleFrom' | 'topP' | 'stop'> {
   /** Chat template in Jinja. Defaults to the model's own. */
   template?: string;
@@ -16,9 +17,11 @@ export interface ChatOptions extends Pick<GenerateOptions, 'temperature' | 'samp
   seed?: number;
 }
 
+/** What is wanted of one answer of a chat. */
 export interface SendOptions {
   /** An abort ends the answer; what was said so far stays in the conversation. */
   signal?: AbortSignal;
+  /** Called for every new piece of the answer. */
   onText?: (text: string) => void;
   onProgress?: OnProgress;
 }

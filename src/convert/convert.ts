@@ -21,11 +21,13 @@ const ARCHITECTURES = {
   MFuyuForCausalLM: 'fuyu',
   PersimmonForCausalLM: 'persimmon',
 } as const;
+/** Families of models whose checkpoints can be converted. */
 export type ConvertedFamily = (typeof ARCHITECTURES)[keyof typeof ARCHITECTURES];
 
 /** What can be converted, as config.json names it. */
 export const CONVERTED_ARCHITECTURES: readonly string[] = Object.keys(ARCHITECTURES);
 
+/** How a checkpoint is converted. */
 export interface ConvertOptions {
   /** What the matrices are stored as. Defaults to `f16`. */
   type?: ConversionType;
@@ -49,6 +51,7 @@ export interface ConvertedFile {
   types: Record<string, number>;
 }
 
+/** What a conversion wrote. */
 export interface Conversion {
   family: ConvertedFamily;
   files: ConvertedFile[];

@@ -26,6 +26,7 @@ const MAX_PROBLEMS = 5;
 /** What YAML may repeat by aliases: a short file must not grow without bound. */
 const MAX_ALIASES = 100;
 
+/** An experiment out of a preset or a config file. */
 export interface LoadedExperiment {
   readonly experiment: Experiment;
   /** Whether a model without a picture encoder may run it with text queries: a preset whose queries are not spelt out. */

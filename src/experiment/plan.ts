@@ -15,6 +15,7 @@ import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Stu
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
 import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
 
+/** Which part of an experiment is planned, and for which context. */
 export interface PlanOptions {
   /** The model of `foreign` conditions. */
   foreign?: Model;

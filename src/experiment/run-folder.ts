@@ -43,6 +43,7 @@ export class RunFolder {
     return folder;
   }
 
+  /** Writes `manifest.json`. @throws {XpatchError} FILE_WRITE */
   async writeManifest(manifest: Manifest): Promise<void> {
     await this.write(MANIFEST_FILE, `${JSON.stringify(manifest, null, 2)}\n`);
   }

@@ -23,6 +23,7 @@ import {
 } from './types.js';
 import { VectorMaker, vectorOf, type WantedVector } from './vectors.js';
 
+/** How an experiment is run. */
 export interface RunOptions {
   /** The model of `foreign` conditions, for `vectorModel`. */
   foreign?: Context;
@@ -42,11 +43,13 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** How the work divides (`Plan.work`), for the progress. Defaults to alike for all that is counted. */
   work?: ExperimentWork;
+  /** Called as the run goes on. */
   onProgress?: (progress: ExperimentProgress) => void;
   /** Told before the test when validation cannot tell the layers apart among which it has to choose. */
   onNote?: (text: string) => void;
 }
 
+/** What a run decided beside its lines. */
 export interface ExperimentResult {
   /** Where patches were written in the test, 0-based block outputs; none without patch conditions. */
   readonly layers: readonly number[];

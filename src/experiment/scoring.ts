@@ -1,6 +1,7 @@
 import { type AnswerOptions, answersCollide, normaliseAnswer } from '../tasks/answers.js';
 import type { TaskItem } from '../tasks/task.js';
 
+/** How answers are compared with the right one. */
 export type ScoringOptions = AnswerOptions;
 
 /**

@@ -8,7 +8,12 @@ export interface Shard {
   readonly of: number;
 }
 
-/** @param text `2/5`: the second of five. @throws {XpatchError} INVALID_ARGUMENT */
+/**
+ * The shard that a text names.
+ *
+ * @param text `2/5`: the second of five
+ * @throws {XpatchError} INVALID_ARGUMENT
+ */
 export function parseShard(text: string): Shard {
   const [, index, of] = /^(\d{1,6})\/(\d{1,6})$/.exec(text.trim()) ?? [];
   const shard = { index: Number(index), of: Number(of) };

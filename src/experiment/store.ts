@@ -187,6 +187,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
     lock?.release();
   }
 
+  /** `close()`, at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

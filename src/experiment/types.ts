@@ -11,6 +11,7 @@ export type VectorSpec = TaskSpec | 'ensemble';
 
 /** What is wrong on purpose with a patched vector; see docs/evaluation.md. */
 export const CONTROLS = ['random-vector', 'wrong-task', 'shuffled-labels', 'wrong-layer', 'identity'] as const;
+/** A vector that should not work: see `Condition`. */
 export type Control = (typeof CONTROLS)[number];
 
 /**
@@ -150,7 +151,9 @@ export interface RunStore {
   readonly known: ReadonlySet<string>;
   /** All lines so far, those of earlier processes first, in their order. */
   lines(): AsyncIterable<ResultLine>;
+  /** Keeps further lines. */
   append(lines: readonly ResultLine[]): Promise<void>;
+  /** Keeps a vector under a name. */
   saveVector(name: string, vector: TaskVector): Promise<void>;
   /** undefined when the run has none of this name. */
   loadVector(name: string): Promise<TaskVector | undefined>;

@@ -2,6 +2,7 @@ import { tensorBytes } from './gguf.js';
 
 /** What the matrices of a converted model are stored as. `q4_k` is llama.cpp's mixture Q4_K_M. */
 export const CONVERSION_TYPES = ['f32', 'f16', 'q8_0', 'q4_k'] as const;
+/** What the matrices of a converted model can be stored as. */
 export type ConversionType = (typeof CONVERSION_TYPES)[number];
 
 /** ggml's numbers of the types. */

@@ -19,6 +19,7 @@ export interface DownloadPlan {
   readonly bytes: number;
 }
 
+/** How far a download is. */
 export interface DownloadProgress {
   readonly stage: 'downloading' | 'checking';
   readonly file: string;
@@ -27,16 +28,19 @@ export interface DownloadProgress {
   readonly total: number;
 }
 
+/** What a download can be stopped with, and what it tells. */
 export interface DownloadEvents {
   /** Stops the download; what has arrived is kept, and the next one goes on from there. */
   readonly signal?: AbortSignal;
   /** Called before the first byte of a repository, with its licence. */
   readonly onPlan?: (plan: DownloadPlan) => void;
+  /** Called as bytes arrive and are checked. */
   readonly onProgress?: (progress: DownloadProgress) => void;
   /** Things that a person may want to know. */
   readonly onNote?: (text: string) => void;
 }
 
+/** What to download and how. */
 export interface DownloadOptions extends DownloadEvents {
   /** Path or `hf:` URI of the picture encoder. Defaults to the one of the catalogue or of the hub's repository. */
   readonly mmproj?: string;

@@ -22,6 +22,7 @@ export interface Wanted {
   readonly sha256?: string;
 }
 
+/** The files of a model on this machine. */
 export interface ModelFiles {
   readonly model: string;
   readonly mmproj?: string;

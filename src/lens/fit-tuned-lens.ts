@@ -14,6 +14,7 @@ import { logitLens } from './logit-lens.js';
 import { TunedLens, translate } from './tuned-lens.js';
 import type { Translator } from './tuned-lens-file.js';
 
+/** How a tuned lens is fitted. */
 export interface FitOptions {
   /** Largest number of positions to fit on, drawn evenly from the prompts. Defaults to 8192. */
   positions?: number;

@@ -7,6 +7,7 @@ import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { statesFor } from './states.js';
 
+/** What the logit lens returns for each state. */
 export interface LensOptions {
   /** How many of the best tokens to return for each state. Defaults to 5. */
   topK?: number;

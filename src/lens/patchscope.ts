@@ -15,6 +15,7 @@ import { asStates } from './states.js';
  */
 export const IDENTITY_PROMPT = 'cat -> cat\n1135 -> 1135\nhello -> hello\n?';
 
+/** Which states are decoded, and in which target prompt. */
 export interface PatchscopeOptions {
   /** Which layers of the states are decoded. Defaults to `all` that they have. */
   layers?: LayerSelection;
@@ -43,6 +44,7 @@ export interface DecodedState extends Pick<Generation, 'text' | 'tokens' | 'fini
   delta: number;
 }
 
+/** What a model says with each state patched into the target prompt. */
 export interface Patchscope {
   /** Position of the states in their own prompt. */
   sourcePosition: number;

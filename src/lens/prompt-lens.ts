@@ -9,6 +9,7 @@ import type { PositionSelection } from '../prompt/types.js';
 import { type Lens, logitLens } from './logit-lens.js';
 import type { TunedLens } from './tuned-lens.js';
 
+/** Which states of a prompt are read, and what is kept of them. */
 export interface PromptLensOptions {
   /** The last layer is always read: without it there were nothing to compare the others with. Defaults to `all`. */
   layers?: LayerSelection;

@@ -17,6 +17,7 @@ export interface Translator {
   readonly bias?: Float32Array;
 }
 
+/** Everything about a tuned lens but its weights. */
 export interface TunedLensInfo {
   readonly model: ModelIdentity;
   readonly hook: HookName;

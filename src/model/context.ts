@@ -26,6 +26,7 @@ import {
 } from './read-out.js';
 import { HOOKS, type HookName, type OnProgress } from './types.js';
 
+/** How large a context is and how it computes. */
 export interface ContextOptions {
   /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
   nCtx?: number;
@@ -41,8 +42,10 @@ export interface ContextOptions {
 
 /** One result a row, in their order: for a list a list, for rows written out a tuple that can be taken apart unchecked. */
 export type PassResults<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: PassResult<Rows[I]> };
+/** One generation for each row, in the order of the rows. */
 export type Generations<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: Generation<Rows[I]> };
 
+/** What is wanted of a pass as a whole. */
 export interface PassOptions {
   /**
    * Keeps the one row of this call in the cache, so that the next call, whatever its rows, computes only what is new behind
@@ -264,6 +267,7 @@ export class Context implements AsyncDisposable {
     return this.disposing;
   }
 
+  /** `dispose()`, at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }

@@ -6,6 +6,7 @@ import type { Model } from './model.js';
 import type { BuiltRow, GeneratedEdit, PassResult, PassRow, PreparedRow } from './pass.js';
 import type { Intervention, InterventionReport, OnProgress } from './types.js';
 
+/** How answers are generated. */
 export interface GenerateOptions {
   /** Defaults to 16. */
   maxTokens?: number;

@@ -28,6 +28,7 @@ import type { ModelIdentity } from './types.js';
 /** In a model smaller than this threads wait for each other longer than they compute. */
 export const SMALL_BYTES = 64e6;
 
+/** Where a model is loaded, with which picture encoder. */
 export interface LoadOptions {
   /** Path or `hf:` URI of the mmproj GGUF with the picture encoder. Defaults to that of the catalogue or of the hub's repository, otherwise none. */
   mmproj?: string;
@@ -352,6 +353,7 @@ export class Model implements AsyncDisposable {
     await native().addon.modelDispose(handle);
   }
 
+  /** `dispose()`, at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }

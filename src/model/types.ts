@@ -15,6 +15,7 @@ export const HOOKS: readonly HookName[] = ['resid_post'];
 
 /** What an intervention does to a row `h`; in the order of the native enum. */
 export const OPS = ['replace', 'add', 'scale', 'zero'] as const;
+/** What an intervention does: see `Intervention`. */
 export type InterventionOp = (typeof OPS)[number];
 
 /** Layers by their 0-based index: layer L is the output of block L. */
@@ -99,4 +100,5 @@ export interface Progress {
   done: number;
   total: number;
 }
+/** Called as work goes on. */
 export type OnProgress = (progress: Progress) => void;

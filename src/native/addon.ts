@@ -105,24 +105,37 @@ export interface NativeQkNorm {
   kBias: Float32Array;
 }
 
+/** What the GGUF file says about its language model: `Model.info`. */
 export interface NativeModelInfo {
+  /** llama.cpp's name of the family, e.g. `llama` or `qwen2vl`. */
   architecture: string;
+  /** The model's own name; empty where its file has none. */
   name: string;
+  /** Family, size and quantisation in a few words. */
   description: string;
+  /** Number of blocks. */
   nLayers: number;
+  /** Width of the residual stream. */
   nEmbd: number;
+  /** Width of the rows that a picture is handed in as; more than `nEmbd` where a deepstack comes with them. */
   nEmbdInput: number;
   nVocab: number;
+  /** Positions that the model was trained on. */
   nCtxTrain: number;
+  /** Numbers that a row of a picture is placed by: 4 in models with M-RoPE. */
   positionsPerEmbedding: 1 | 4;
+  /** Positions that a layer with a sliding window sees, 0 without one. */
   slidingWindow: number;
+  /** Whether a state of its own stands for the past: such models cannot go back to an earlier position. */
   recurrent: boolean;
   hasEncoder: boolean;
   hasDecoder: boolean;
   hasTokenizer: boolean;
   /** Negative for none. */
   bosToken: number;
+  /** Whether a prompt begins with `bosToken` by itself. */
   addsBos: boolean;
+  /** Bytes of the weights. */
   sizeBytes: number;
 }
 

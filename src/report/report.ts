@@ -31,6 +31,7 @@ interface Named {
   readonly detail?: boolean;
 }
 
+/** One part of a report: a table, a figure, a lens or examples. */
 export type Block =
   | (Named & { readonly kind: 'table'; readonly table: Table | TextTable })
   | (Named & { readonly kind: 'bars'; readonly bars: Bars })

@@ -20,6 +20,7 @@ import { reportToHtml } from './page/page.js';
 import type { Block, Report } from './report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './tables.js';
 
+/** What a run is described by. */
 export interface RunDescription {
   /** What was run: the command, e.g. `lens`. */
   experiment: string;

@@ -9,7 +9,11 @@ export interface Distances {
   readonly data: Float64Array;
 }
 
-/** @throws {XpatchError} INVALID_ARGUMENT for fewer than two points, widths that differ or a number that is not finite; ABORTED */
+/**
+ * Euclidean distances between all points.
+ *
+ * @throws {XpatchError} INVALID_ARGUMENT for fewer than two points, widths that differ or a number that is not finite; ABORTED
+ */
 export async function distancesBetween(
   points: readonly ArrayLike<number>[],
   { signal }: { signal?: AbortSignal } = {},

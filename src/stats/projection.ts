@@ -5,6 +5,7 @@ import type { OnProgress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { Distances } from './clusters.js';
 
+/** How points are projected by t-SNE. */
 export interface TsneOptions {
   /** Effective number of neighbours. Defaults to 30, or a third of the points when there are fewer than 90. */
   perplexity?: number;

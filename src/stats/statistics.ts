@@ -19,6 +19,7 @@ export interface Observation {
   readonly value: number;
 }
 
+/** A value with its interval, and what it was computed from. */
 export interface Estimate extends Interval {
   readonly value: number;
   /** Number of scored queries. */

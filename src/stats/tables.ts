@@ -48,6 +48,7 @@ export interface Table {
   readonly notes: readonly string[];
 }
 
+/** What an accuracy table shows. */
 export interface AccuracyTableOptions {
   readonly title: string;
   readonly score: Score;

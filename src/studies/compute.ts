@@ -7,6 +7,7 @@ import { loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { extractTaskVector } from '../vectors/extract.js';
 
+/** Which ways to an answer are measured, on which queries. */
 export interface ComputeOptions {
   /** Shipped task by name, or a task file: where the examples and queries come from. */
   readonly task: string;
@@ -22,6 +23,7 @@ export interface ComputeOptions {
   /** Rounds over all queries and ways. Defaults to 7. */
   readonly repetitions?: number;
   readonly signal?: AbortSignal;
+  /** Repetitions done of all. */
   readonly onProgress?: (progress: { done: number; total: number }) => void;
 }
 
@@ -37,6 +39,7 @@ export interface WayCost {
   readonly seconds: readonly number[];
 }
 
+/** Time and tokens of each way to an answer. */
 export interface ComputeResult {
   readonly shots: number;
   readonly query: Modality;

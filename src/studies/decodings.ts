@@ -9,6 +9,7 @@ import { extractTaskVector } from '../vectors/extract.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { requireModalities } from './modalities.js';
 
+/** Which task vectors are decoded. */
 export interface DecodingOptions {
   /** Names of shipped tasks, or paths of task files. */
   tasks: readonly string[];
@@ -36,6 +37,7 @@ export interface DecodedLayer {
   readonly answerRank?: number;
 }
 
+/** The words that one task vector decodes into, layer by layer. */
 export interface Decoding {
   /** Name of the task; undefined for a vector of none. */
   readonly task?: string;
@@ -49,6 +51,7 @@ export interface Decoding {
   readonly layers: readonly DecodedLayer[];
 }
 
+/** What a run of decodings can be stopped with, and what it tells. */
 export interface DecodingEvents {
   signal?: AbortSignal;
   /** Vectors done of all, with fractions, and what is being done. */

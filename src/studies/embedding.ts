@@ -20,6 +20,7 @@ import { XpatchError } from '../util/errors.js';
 import { vectorSplit } from './decodings.js';
 import { requireModalities } from './modalities.js';
 
+/** Which prompts become points, and how. */
 export interface EmbeddingOptions {
   /** At least two; names of shipped tasks, or paths of task files. */
   tasks: readonly string[];
@@ -56,6 +57,7 @@ export const MEASURES = [
   { name: 'neighbours of the same modality', by: 'modality' },
   { name: 'neighbours in the other modality of the same task', by: 'task' },
 ] as const;
+/** How well points cluster, by name. */
 export type Measure = (typeof MEASURES)[number]['name'];
 
 /** One way to make a prompt a point. */
@@ -73,6 +75,7 @@ export interface EmbeddingSpace {
   readonly scores: Readonly<Partial<Record<Measure, ClusterScore>>>;
 }
 
+/** Prompts as points, and how well they cluster by task and by modality. */
 export interface EmbeddingResult {
   readonly layer: number;
   /** Neighbours that purities look at. */
@@ -83,6 +86,7 @@ export interface EmbeddingResult {
   readonly byLayer: Readonly<Partial<Record<Measure, readonly Estimate[]>>>;
 }
 
+/** What an embedding can be stopped with, and what it tells. */
 export interface EmbeddingEvents {
   signal?: AbortSignal;
   /** `done` of `total` rises to 1 of 1 with fractions. */

@@ -10,6 +10,7 @@ import { XpatchError } from '../util/errors.js';
  * - `other`: the first tokens of all other answers of the task, without those of the right answer and the task word
  */
 export const EVOLUTION_CLASSES = ['input', 'task', 'answer', 'other'] as const;
+/** What the best token of a state can be: part of the input, of the task, of the answer, or of none. */
 export type EvolutionClass = (typeof EVOLUTION_CLASSES)[number];
 
 /** A class of your own: words that are one token each. */

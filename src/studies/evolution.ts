@@ -25,6 +25,7 @@ import {
 } from './evolution-classes.js';
 import { requireModalities } from './modalities.js';
 
+/** Which prompts are read through the layers. */
 export interface EvolutionOptions {
   /** Names of shipped tasks, or paths of task files. */
   tasks: readonly string[];
@@ -80,6 +81,7 @@ export interface EvolutionCell {
   readonly ambiguous: number;
 }
 
+/** What an evolution can be stopped with, and what it tells. */
 export interface EvolutionEvents {
   signal?: AbortSignal;
   /** Tasks and modalities done of all, with fractions, and what is being done. */

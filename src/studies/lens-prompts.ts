@@ -18,6 +18,7 @@ export interface LensPrompts {
   testItems: string[];
 }
 
+/** How many prompts a tuned lens is fitted and tested on. */
 export interface LensPromptOptions {
   /** Number of prompts to fit on, with those to choose on; fewer when there are no more. Defaults to 120. */
   prompts?: number;

@@ -8,6 +8,7 @@ import { bootstrapInterval, type Estimate, type Observation } from '../stats/sta
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 
+/** On which states lenses are compared. */
 export interface LensQualityOptions {
   /** Largest number of positions of each prompt, drawn by seed, never the first one. Defaults to 8. */
   positions?: number;

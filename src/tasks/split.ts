@@ -10,6 +10,7 @@ export interface TaskSplit {
   readonly test: readonly TaskItem[];
 }
 
+/** How many items each part of a split has. */
 export interface SplitOptions {
   /** Use only the items that have a picture, in both parts. Defaults to false. */
   readonly pictures?: boolean;

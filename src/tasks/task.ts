@@ -15,6 +15,7 @@ export interface TaskItem {
   readonly image?: string;
 }
 
+/** A mapping from inputs to answers, e.g. from countries to capitals. */
 export interface Task {
   readonly name: string;
   /** What the inputs are; tasks of one domain ask about the same things. Defaults to the name of a file of yours. */
@@ -36,6 +37,7 @@ export interface Task {
   readonly pictures?: ReadonlyMap<string, string>;
 }
 
+/** Whether the items come with pictures, and which. */
 export interface LoadTaskOptions {
   /** Look up the pictures of the items too. Defaults to false: text only, no picture needs to exist. */
   readonly pictures?: boolean;

@@ -74,6 +74,7 @@ export async function taskTokens(model: Tokenizer, task: Pick<Task, 'taskWord' |
 
 /** What the best token of a state can be. In this order a token that is several of them counts as the first one. */
 export const TOP_CLASSES = ['right answer', 'task word', 'another answer', 'input token', 'another token'] as const;
+/** What the best token of a state can be for a query of a task. */
 export type TopClass = (typeof TOP_CLASSES)[number];
 
 /** Which class a token is in for a prompt whose right answer is `expected`. */

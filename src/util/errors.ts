@@ -56,6 +56,7 @@ export const ERROR_CODES = [
   'VECTOR_MISMATCH',
 ] as const;
 
+/** The stable codes of `XpatchError`. */
 export type XpatchErrorCode = (typeof ERROR_CODES)[number];
 
 /** The one error class of the library: `code` is stable, `message` says what went wrong and names the way out. */

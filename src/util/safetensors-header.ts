@@ -18,6 +18,7 @@ const ELEMENT_BYTES = {
   F64: 8,
 } as const;
 
+/** Types of numbers that safetensors files are read and written with. */
 export type SafetensorsDtype = keyof typeof ELEMENT_BYTES;
 
 /** One tensor of a file. Nothing of its data has been read yet. */

@@ -171,12 +171,14 @@ export class SafetensorsFile {
     return info;
   }
 
+  /** Closes the file; what was read from it stays. */
   async close(): Promise<void> {
     const handle = this.#handle;
     this.#handle = undefined;
     await handle?.close();
   }
 
+  /** `close()`, at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

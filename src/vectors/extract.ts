@@ -7,6 +7,7 @@ import type { TaskSplit } from '../tasks/split.js';
 import type { Task } from '../tasks/task.js';
 import { TaskVector } from './task-vector.js';
 
+/** Which prompts a task vector is read from. */
 export interface ExtractOptions {
   /** What specifies the task: text examples, image examples, or the instruction alone. */
   spec: TaskSpec;

@@ -35,6 +35,7 @@ export function tokenProbability(token: string | number): Metric {
   };
 }
 
+/** Two prompts, what is measured, and which states are patched from one into the other. */
 export interface PatchLayersOptions {
   /** Where states are read: usually the clean prompt. */
   from: RowInput;

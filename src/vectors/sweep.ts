@@ -5,6 +5,7 @@ import type { LayerSelection, OnProgress, TokenScore } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import type { TaskVector } from './task-vector.js';
 
+/** Where a vector is patched in, and what is kept of the answers. */
 export interface SweepOptions {
   /** Layers to patch, one at a time. Each must be in the vector. Defaults to `all` layers of the model. */
   layers?: LayerSelection;
@@ -39,6 +40,7 @@ export interface SweptLayer extends Said {
   delta: number;
 }
 
+/** What the model says next with a vector patched in at one layer after another. */
 export interface Sweep {
   /** What the model says next without a patch. */
   plain: Said;

@@ -19,6 +19,7 @@ import {
 } from './tables.js';
 import { pairedExamples, workedExamples } from './worked-examples.js';
 
+/** What stands in the report of a run beside its results. */
 export interface ExperimentReportOptions {
   /** What has to be said beside the results, e.g. what the model was trained on. */
   readonly notes: readonly string[];

@@ -18,6 +18,7 @@ import type { Report } from '../report.js';
 import { describeRun } from '../write-report.js';
 import { writeRunReport } from './run.js';
 
+/** How an experiment is run in a folder. */
 export interface FolderRunOptions extends RunOptions {
   /** Command line that goes on with the run, for the manifest. Defaults to none. */
   readonly command?: string;

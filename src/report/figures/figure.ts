@@ -18,6 +18,7 @@ export interface Series {
   readonly points: readonly Point[];
 }
 
+/** One pair of axes with its curves. */
 export interface Panel {
   readonly title: string;
   readonly series: readonly Series[];
