@@ -57,9 +57,9 @@ export const lens = defineCommand<LensArguments>({
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
       const track = (args.track ?? []).map((text) => (args.escape ? unescapeText(text) : text));
       resolveLayers(layers, model.info.nLayers); // what is wrong is found before a folder is made
-      trackedTokens(model, track);
       const prompt = await readPrompt(session, args, parts);
       prompt.positions(positions);
+      await trackedTokens(model, prompt, track);
       const record = prompt.record();
       await using run = await startRun(session, args, {
         experiment: 'lens',

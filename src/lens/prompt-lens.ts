@@ -17,7 +17,7 @@ export interface PromptLensOptions {
   positions?: PositionSelection;
   /** Best tokens kept of each state. Defaults to 5. */
   topK?: number;
-  /** Tokens, or texts of one token, whose rank and probability are kept of each state. Defaults to none. */
+  /** Token ids, or texts that are one token behind the prompt, whose rank and probability are kept of each state. Defaults to none. */
   track?: readonly (string | number)[];
   /** Maps every state to a prediction of the last layer's first. Defaults to none. */
   tuned?: TunedLens;
@@ -61,9 +61,10 @@ export async function readPromptLens(
   const { model } = context;
   const { nLayers, nVocab } = model.info;
   const layers = [...new Set([...resolveLayers(options.layers ?? 'all', nLayers), nLayers - 1])];
-  const tracked = [...new Set(trackedTokens(model, options.track ?? []))];
-  const row = { ...asRow(query), capture: { layers, positions } };
-  const { prompt, states: captured } = await context.run(row, { signal });
+  const row = asRow(query);
+  const prompt = await model.prompt(row.prompt, { signal });
+  const tracked = [...new Set(await trackedTokens(model, prompt, options.track ?? []))];
+  const { states: captured } = await context.run({ ...row, prompt, capture: { layers, positions } }, { signal });
   const states = tuned ? await tuned.apply(captured, { signal }) : captured;
   const topK = Math.min(options.topK ?? 5, nVocab);
   const tokens = [...tracked, ...(await pinnable(context, states, tracked, signal))];

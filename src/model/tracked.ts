@@ -1,3 +1,5 @@
+import type { Prompt } from '../prompt/prompt.js';
+import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { Model } from './model.js';
 import type { TokenScore } from './types.js';
@@ -9,21 +11,41 @@ export interface RankedToken extends TokenScore {
 }
 
 /**
- * Ids of tokens that are given as ids or as texts. A text of several tokens has no one probability, so it is refused.
+ * Ids of tokens that are given as ids, or as texts that a prompt goes on with: the same text makes other tokens behind other
+ * words. A text of several tokens has no one probability, so it is refused.
  *
- * @throws XpatchError INVALID_ARGUMENT
+ * @throws XpatchError INVALID_ARGUMENT for such a text, TOKEN_INVALID for an id outside the vocabulary
  */
-export function trackedTokens(model: Model, track: readonly (string | number)[]): number[] {
-  return track.map((item) => (typeof item === 'string' ? oneToken(model, item) : item));
+export async function trackedTokens(
+  model: Model,
+  prompt: Pick<Prompt, 'parts'>,
+  track: readonly (string | number)[],
+): Promise<number[]> {
+  const { nVocab } = model.info;
+  const parts = prompt.parts.filter((part) => typeof part === 'string' || !('mark' in part));
+  const found: number[] = [];
+  for (const item of track) {
+    const token = typeof item === 'string' ? await oneToken(model, parts, item) : item;
+    if (!Number.isInteger(token) || token < 0 || token >= nVocab) {
+      throw new XpatchError('TOKEN_INVALID', `Token id ${token} is outside the vocabulary of ${nVocab}.`);
+    }
+    found.push(token);
+  }
+  return found;
 }
 
-function oneToken(model: Model, text: string): number {
-  const tokens = model.tokenize(text);
+async function oneToken(model: Model, parts: readonly PromptPart[], text: string): Promise<number> {
+  const behind = async (more: string) => {
+    const [before, whole] = [await model.assemble(parts), await model.assemble(more ? [...parts, more] : parts)];
+    const differs = before.tokens.findIndex((token, i) => token !== whole.tokens[i]);
+    return [...whole.tokens.subarray(differs < 0 ? before.length : differs)];
+  };
+  const tokens = await behind(text);
   if (tokens.length === 1) return tokens[0] as number;
-  const pieces = Array.from(tokens, (token) => JSON.stringify(model.detokenize([token]))).join(' ');
-  const spaced = model.tokenize(` ${text}`).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
+  const pieces = tokens.map((token) => JSON.stringify(model.detokenize([token]))).join(' ');
+  const spaced = (await behind(` ${text}`)).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
   const wayOut = tokens.length ? `It is ${pieces}; take the first of them${spaced}.` : 'Give it some text.';
-  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token of this model. ${wayOut}`);
+  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token behind this prompt. ${wayOut}`);
 }
 
 /** What the logits over a whole vocabulary say about some tokens. */

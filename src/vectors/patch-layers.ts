@@ -1,37 +1,34 @@
 import type { Context } from '../model/context.js';
-import type { Model } from '../model/model.js';
 import { asRow, type RowInput, resolveLayers } from '../model/pass.js';
 import { logSumExp, trackedTokens } from '../model/tracked.js';
 import type { HookName, LayerSelection, OnProgress } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 
-/** One number that says how the model answers, out of the logits of the last position, [n_vocab]. */
-export type Metric = (logits: Float32Array, model: Model) => number;
+/** One number that says how the model answers. */
+export interface Metric {
+  /** Token ids, or texts that are one token behind the prompt, that the number is made of. */
+  readonly track: readonly (string | number)[];
+  /**
+   * @param logits of the last position, [n_vocab]
+   * @param tokens ids of `track`
+   */
+  value(logits: Float32Array, tokens: readonly number[]): number;
+}
 
-/**
- * By how much the logit of one token is above that of another.
- *
- * @param right token id, or a text of one token; so `wrong`
- * @throws {XpatchError} INVALID_ARGUMENT when the metric is taken and a text is not one token
- */
+/** By how much the logit of one token is above that of another; each an id, or a text that is one token behind the prompt. */
 export function logitDifference(right: string | number, wrong: string | number): Metric {
-  return (logits, model) => {
-    const [a, b] = trackedTokens(model, [right, wrong]) as [number, number];
-    return (logits[a] as number) - (logits[b] as number);
+  return {
+    track: [right, wrong],
+    value: (logits, [a, b]) => (logits[a as number] as number) - (logits[b as number] as number),
   };
 }
 
-/**
- * Probability of a token under the softmax over the whole vocabulary.
- *
- * @param token token id, or a text of one token
- * @throws {XpatchError} INVALID_ARGUMENT when the metric is taken and a text is not one token
- */
+/** Probability of a token, an id or a text that is one token behind the prompt, under the softmax over the whole vocabulary. */
 export function tokenProbability(token: string | number): Metric {
-  return (logits, model) => {
-    const [id] = trackedTokens(model, [token]) as [number];
-    return Math.exp((logits[id] as number) - logSumExp(logits));
+  return {
+    track: [token],
+    value: (logits, [id]) => Math.exp((logits[id as number] as number) - logSumExp(logits)),
   };
 }
 
@@ -94,7 +91,7 @@ const MAX_BYTES = 64e6;
  * Activation patching (Meng et al. 2022; Wang et al. 2023): each state of one prompt is written, alone, at its place into
  * another one, and a metric of the answer is taken. What the patched prompts have in common is decoded once.
  *
- * @throws {XpatchError} INVALID_ARGUMENT when the prompts differ in length, and as `Context.pass`.
+ * @throws {XpatchError} INVALID_ARGUMENT when the prompts differ in length or a text of the metric is not one token, and as `Context.pass`.
  */
 export async function patchLayers(context: Context, options: PatchLayersOptions): Promise<PatchMap> {
   const { metric, hook = 'resid_post', signal, onProgress } = options;
@@ -105,6 +102,8 @@ export async function patchLayers(context: Context, options: PatchLayersOptions)
     const problem = `The prompts have ${clean.length} and ${corrupt.length} positions, so their states have no common places`;
     throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose texts of as many tokens.`);
   }
+  const tokens = await trackedTokens(model, corrupt, metric.track);
+  const measure = (logits: { data: Float32Array }) => metric.value(logits.data, tokens);
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
   const positions = corrupt.positions(options.positions ?? 'all');
   const { interventions = [] } = into;
@@ -132,16 +131,9 @@ export async function patchLayers(context: Context, options: PatchLayersOptions)
         onProgress?.({ done: first + (some.length * done) / total, total: places.length }),
     });
     for (const [i, { l, p }] of some.entries()) {
-      values[l * positions.length + p] = metric((results[i] as (typeof results)[number]).logits.data, model);
+      values[l * positions.length + p] = measure((results[i] as (typeof results)[number]).logits);
     }
   }
-  const tokens = positions.map((position) => corrupt.tokens[position] as number);
-  return new PatchMap(
-    layers,
-    positions,
-    tokens,
-    values,
-    metric(read.logits.data, model),
-    metric(plain.logits.data, model),
-  );
+  const inputs = positions.map((position) => corrupt.tokens[position] as number);
+  return new PatchMap(layers, positions, inputs, values, measure(read.logits), measure(plain.logits));
 }

@@ -15,7 +15,7 @@ export interface SweepOptions {
   positions?: PositionSelection;
   /** Number of best next tokens to return. Defaults to 5. */
   topK?: number;
-  /** Tokens, or texts of one token, that are followed through the layers wherever they rank. Defaults to none. */
+  /** Token ids, or texts that are one token behind the prompt, that are followed through the layers wherever they rank. Defaults to none. */
   track?: readonly (string | number)[];
   /** Return the logits over the whole vocabulary too. Defaults to false. */
   logits?: boolean;
@@ -70,9 +70,9 @@ export async function sweepLayers(
   const { model } = context;
   const vectorModel = vector.requireCompatible(model.identity);
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
-  const tokens = trackedTokens(model, track);
   const row = asRow(query);
   const prompt = await model.prompt(row.prompt, { signal });
+  const tokens = await trackedTokens(model, prompt, track);
   const { interventions = [] } = row;
   const wanted: PassRow = { prompt, topK, ...((tokens.length || options.logits) && { logits: 'last' }) };
   const rows = [

@@ -27,13 +27,13 @@ test('a patching map holds what each patch alone does to the metric', async () =
   const map = await patchLayers(context, { from, into, metric });
   expect([map.layers, map.positions, map.tokens]).toEqual([[0, 1, 2], [0, 1, 2, 3, 4], into.tokens]);
   const { states, logits } = await context.run({ prompt: from, capture: 'all', logits: 'last' });
-  expect(map.clean).toBeCloseTo(metric(logits.data, model), 4);
+  expect(map.clean).toBeCloseTo(metric.value(logits.data, [5, 9]), 4);
   for (const layer of map.layers) {
     for (const position of map.positions) {
       const value = states.at(layer, position);
       const edit = { layers: layer, positions: position, op: 'replace', value } as const;
       const alone = await context.run({ prompt: into, interventions: [edit], logits: 'last' });
-      expect(map.at(layer, position)).toBeCloseTo(metric(alone.logits.data, model), 3);
+      expect(map.at(layer, position)).toBeCloseTo(metric.value(alone.logits.data, [5, 9]), 3);
     }
   }
   // The last state is all that the answer is made of; where the prompts are alike a patch changes nothing.
