@@ -1,4 +1,4 @@
-"""Writes src/report/figures/glyphs.ts: outlines of DejaVu Sans for the text of PNG figures.
+"""Writes data/fonts/dejavu-sans.txt: outlines of DejaVu Sans for the text of PNG figures.
 
 A PNG must look the same on machines without any font (containers, CI), so the letters are drawn as paths.
 
@@ -70,44 +70,19 @@ def main():
     glyphs, cmap = font.getGlyphSet(), font.getBestCmap()
     scale = 1000 / font["head"].unitsPerEm
     lines = [
-        "// Made by scripts/figure-font/make-glyphs.py from DejaVu Sans; do not edit. Changes of the DejaVu project to the",
-        "// font are in the public domain, the original font has this notice:",
-        "//",
-        *("// " + line if line else "//" for line in notice(sys.argv[2])),
-        "",
-        "/** A line a character: its code point, its advance width, its outline. */",
-        "const TABLE = `",
+        "# Made by scripts/figure-font/make-glyphs.py from DejaVu Sans; do not edit. Changes of the DejaVu project to the",
+        "# font are in the public domain, the original font has this notice:",
+        "#",
+        *("# " + line if line else "#" for line in notice(sys.argv[2])),
+        "#",
+        "# A line a character: its code point, its advance width, its outline.",
     ]
     for character in characters(cmap):
         name = cmap[ord(character)]
         pen = PathPen(glyphs, scale)
         glyphs[name].draw(pen)
         lines.append(f"{ord(character)} {round(glyphs[name].width * scale)} {''.join(pen.out)}")
-    lines += [
-        "`;",
-        "",
-        "/** In thousandths of an em; the outline is SVG path data, y downwards from the base line. */",
-        "export interface Glyph {",
-        "  readonly advance: number;",
-        "  readonly path: string;",
-        "}",
-        "",
-        "let glyphs: ReadonlyMap<string, Glyph> | undefined;",
-        "",
-        "/** The outline of a character, if the table has one. */",
-        "export function glyphOf(character: string): Glyph | undefined {",
-        "  glyphs ??= new Map(",
-        "    TABLE.trim()",
-        "      .split('\\n')",
-        "      .map((line): [string, Glyph] => {",
-        "        const [code, advance, ...path] = line.split(' ');",
-        "        return [String.fromCodePoint(Number(code)), { advance: Number(advance), path: path.join(' ') }];",
-        "      }),",
-        "  );",
-        "  return glyphs.get(character);",
-        "}",
-    ]
-    Path(__file__).parents[2].joinpath("src/report/figures/glyphs.ts").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(__file__).parents[2].joinpath("data/fonts/dejavu-sans.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 main()

@@ -1,9 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
+import { escapeXml } from '../../src/report/figures/escape-xml.js';
 import { type Figure, figureToSvg } from '../../src/report/figures/figure.js';
 import { piesToSvg } from '../../src/report/figures/pies.js';
 import { figureToPng } from '../../src/report/figures/png.js';
-import { escapeXml, fitText, svgText, textWidth, wrapText } from '../../src/report/figures/svg.js';
+import { fitText, svgText, textWidth, wrapText } from '../../src/report/figures/svg.js';
 import { expectError } from './helpers.js';
 
 const figure: Figure = {

@@ -1,7 +1,8 @@
 import type { LensCell } from '../../lens/logit-lens.js';
+import { escapeXml } from '../figures/escape-xml.js';
 import { patchesOf } from '../figures/patches.js';
 import { stepOf } from '../figures/steps.js';
-import { escapeXml, fixed } from '../figures/svg.js';
+import { fixed } from '../figures/svg.js';
 import type { LensPicture, LensView } from '../report.js';
 import { notesToHtml, scrolling } from './blocks.js';
 import { percent, textHtml, tokenHtml, tokenLabel } from './text.js';

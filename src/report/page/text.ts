@@ -1,4 +1,4 @@
-import { escapeXml } from '../figures/svg.js';
+import { escapeXml } from '../figures/escape-xml.js';
 import { visibleText } from '../visible.js';
 
 /** A piece of a token: its own text, or the sign for something that cannot be seen. */
