@@ -1,20 +1,28 @@
 """Writes encoder and projector as an mmproj that stock llama.cpp (mtmd) reads, of the kind nemotron_v2_vl.
 
 That kind has a square picture of one size, no text of its own around it, and drops the class token.
+
+    python export.py --cache DIR --encoder DIR/vision-4-1500.pt --projector DIR/vision-4-1500/gemma/caption-first-1.pt\
+        --language DIR/gemma/gemma-3-270m-q4_k_m.gguf out.gguf
 """
+
+import argparse
 
 import gguf
 import numpy as np
+import torch
 
 from files import put
-from vision import HEADS, HIDDEN, MEAN, MERGE, PATCH, SIDE, STD, WIDTH
+from parts import fetch
+from train_vision import encoder_of
+from vision import HEADS, HIDDEN, MEAN, MERGE, PATCH, SIDE, STD, WIDTH, Projector
 
 PARTS = {
     "q": "attn_q", "k": "attn_k", "v": "attn_v", "out": "attn_out", "ln1": "ln1", "ln2": "ln2",
     "up": "ffn_up", "down": "ffn_down",
 }  # fmt: skip
 TYPES = {
-    "f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0, "q5_1": gguf.GGMLQuantizationType.Q5_1,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0, "q5_1": gguf.GGMLQuantizationType.Q5_1,
     "q5_0": gguf.GGMLQuantizationType.Q5_0, "q4_1": gguf.GGMLQuantizationType.Q4_1,
 }  # fmt: skip
 
@@ -36,12 +44,15 @@ def tensors(encoder, projector):
     return result
 
 
-def export(encoder, projector, path, kind="f16", licence="mit"):
+def export(encoder, projector, path, language, kind="f16"):
+    """`language`: the GGUF file of the language model that the projector was trained for; xpatch refuses another one."""
+    language_name = bytes(gguf.GGUFReader(language).fields["general.name"].parts[-1]).decode()
+
     def write(file):
         # GGUFWriter opens its file by name.
         writer = gguf.GGUFWriter(file.name, "clip")
         writer.add_name("DINOv2 ViT-S/14, projector trained on names by xpatch")
-        writer.add_license(licence)
+        writer.add_string("xpatch.language_model", language_name)
         writer.add_bool("clip.has_vision_encoder", True)
         writer.add_string("clip.projector_type", "nemotron_v2_vl")
         writer.add_bool("clip.use_gelu", True)
@@ -68,3 +79,28 @@ def export(encoder, projector, path, kind="f16", licence="mit"):
         writer.close()
 
     put(path, write)
+
+
+def projector_of(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)["projector"]
+    hidden, _ = state["up.weight"].shape
+    projector = Projector(len(state["down.weight"]), hidden)
+    projector.load_state_dict(state)
+    return projector.eval()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="An mmproj of any checkpoint.")
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--encoder", required=True, help="checkpoint of the stage vision")
+    parser.add_argument("--projector", required=True, help="checkpoint of the stages warm or caption")
+    parser.add_argument("--language", required=True, help="GGUF file of the language model it was trained for")
+    parser.add_argument("--type", default="f16", choices=["f16", *TYPES])
+    parser.add_argument("out")
+    args = parser.parse_args()
+    encoder = encoder_of(fetch(args.cache, "encoder/vit_s_focus.onnx"), args.encoder)
+    export(encoder, projector_of(args.projector), args.out, args.language, args.type)
+
+
+if __name__ == "__main__":
+    main()

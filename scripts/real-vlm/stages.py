@@ -58,13 +58,13 @@ def train(path, modules, optimizer, steps, seed, loss, watch, log, marks=()):
             losses = []
         if step + 1 in marks:
             keep(step + 1, path.with_name(f"{path.stem}-{step + 1}.pt"), whole=False)
+        if time.time() - kept_at > KEPT_EVERY or step + 1 == steps:
+            keep(step + 1)
+            kept_at = time.time()
         if (step + 1) % 500 == 0 or step + 1 == steps:
             for module in modules.values():
                 module.eval()
             with torch.inference_mode():
                 log(f"{path.stem} step {step + 1}: {watch()}")
-        if time.time() - kept_at > KEPT_EVERY or step + 1 == steps:
-            keep(step + 1)
-            kept_at = time.time()
     for module in modules.values():
         module.eval()

@@ -95,7 +95,7 @@ def main():
     if over("export"):
         return
     result = folder / f"mmproj-{name}-{args.mix}-{args.seed}-f16.gguf"
-    export(encoder, projector, result)
+    export(encoder, projector, result, path)
     log(f"wrote {result}")
 
 

@@ -5,20 +5,32 @@ import { readIdefics2Shape } from './idefics2-shape.js';
 
 type Invalid = (why: string) => XpatchError;
 
+/** `general.name` of the language model that a projector was trained for. */
+const MADE_FOR = 'xpatch.language_model';
+
 /**
  * Checks that a file is an mmproj with an image encoder whose parts fit together. llama.cpp's mtmd checks much less of such a
  * file than of a model: a missing tensor is a null pointer, a wrong size an assertion, and both end the process.
  * Whether the rows it gives have the width that the model reads is left to mtmd, which refuses that.
  *
+ * A file may name the one language model that its rows were made for, as those of scripts/real-vlm do: beside another one of the
+ * same width it would be read, and mean nothing.
+ *
+ * @param model header of the language model that reads its rows. Defaults to none, and to no comparison
  * @returns The projector's type.
  * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID, MMPROJ_INVALID.
  */
-export function checkProjectorFile(path: string): string {
+export function checkProjectorFile(path: string, model?: GgufHeader): string {
   const header = readGgufHeader(path);
   const invalid: Invalid = (why) => new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}.`);
   const architecture = header.metadata.get('general.architecture');
   if (architecture !== 'clip') throw invalid(`its architecture is '${architecture}', an mmproj has 'clip'`);
   if (header.metadata.get('clip.has_vision_encoder') !== true) throw invalid('it has no image encoder');
+  const madeFor = header.metadata.get(MADE_FOR);
+  const name = model?.metadata.get('general.name');
+  if (model && madeFor !== undefined && madeFor !== name) {
+    throw invalid(`its rows are made for '${madeFor}', and the model is '${name}'`);
+  }
   checkTypes(header, invalid);
   for (const key of ['image_size', 'patch_size', 'embedding_length', 'block_count', 'attention.head_count']) {
     const value = ggufNumber(header, `clip.vision.${key}`);

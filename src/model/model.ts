@@ -82,7 +82,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   const header = checkModelFile(files.model);
   const qkNorm = readQkNorm(header, files.model);
   const tokenizer = JsonTokenizer.of(header, files.model);
-  const projector = files.mmproj ? checkProjectorFile(files.mmproj) : undefined;
+  const projector = files.mmproj ? checkProjectorFile(files.mmproj, header) : undefined;
 
   const abort = new Int32Array(1);
   const onAbort = () => {

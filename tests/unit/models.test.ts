@@ -240,6 +240,10 @@ describe('resolving', () => {
     expect(() => resolveModel('demo', 'hf:u/r')).toThrow(/names no file/);
     expect(() => resolveModel('demo', 'no-such.gguf')).toThrow(/no mmproj 'no-such\.gguf'/);
     expect(locateModel('llava-1.5-7b').missing).toHaveLength(2);
+    // Its picture encoder comes with xpatch: only the language model is wanted.
+    expect(locateModel('gemma-3-270m-xpatch').missing).toEqual([
+      expect.objectContaining({ uri: expect.stringMatching(/gemma-3-270m/), encoder: false }),
+    ]);
   });
 });
 
