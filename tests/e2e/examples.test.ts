@@ -17,7 +17,8 @@ const SAYS: Record<string, RegExp> = {
   'main-table.ts': /^Text Patch +0\.\d\d +0\.\d\d +0\.\d\d$/m,
   'patching-map.ts': /^probability of Tokyo: 0\.\d\d for Japan, 0\.\d\d for Egypt\nlayer 0 ( +0\.\d\d)+$/m,
   'question-file.ts': /^ {2}"question": "What is the color of the food\?",$/m,
-  'read-and-write-states.ts': /^states: 8 layers x \d+ positions x 128 numbers, marks at \{ country: \d, delimiter: \d+ \}$/m,
+  'read-and-write-states.ts':
+    /^states: 8 layers x \d+ positions x 128 numbers, marks at \{ country: \d, delimiter: \d+ \}$/m,
 };
 
 test.each(readdirSync(join(PACKAGE_ROOT, 'examples')))('%s', async (name) => {
