@@ -24,14 +24,15 @@ for (const run of process.argv.slice(2)) {
     rows.set(key, [...(rows.get(key) ?? []), line]);
   }
   console.log(`\n${basename(run)}\n`);
-  console.log('| Task | Condition | entities trained on: lenient | strict | n | held out: lenient | n |');
-  console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: |');
+  console.log('| Task | Condition | lenient | strict | n | entities trained on: lenient | n | held out: lenient | n |');
+  console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |');
   for (const [key, all] of [...rows].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const seen = all.filter(({ item }) => !held.has(item));
     const unseen = all.filter(({ item }) => held.has(item));
     const strict = (line) => upToComma(line.answer) === line.expected;
     const lenient = (line) => line.lenient;
-    const cells = [share(seen, lenient), share(seen, strict), seen.length, share(unseen, lenient), unseen.length];
+    const parts = [seen, unseen].flatMap((part) => [share(part, lenient), part.length]);
+    const cells = [share(all, lenient), share(all, strict), all.length, ...parts];
     console.log(`| ${key} | ${cells.join(' | ')} |`);
   }
 }
