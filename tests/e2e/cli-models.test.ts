@@ -349,7 +349,10 @@ describe('the library', () => {
   const script = async (body: string) => {
     const text = `import { downloadModel, loadModel } from ${JSON.stringify(join(PACKAGE_ROOT, 'dist', 'index.js'))};\n${body}`;
     const env = { ...process.env, ...hub.env(cache) };
-    const child = spawn(process.execPath, ['--input-type=module', '--no-warnings', '-e', text], { env, cwd: PACKAGE_ROOT });
+    const child = spawn(process.execPath, ['--input-type=module', '--no-warnings', '-e', text], {
+      env,
+      cwd: PACKAGE_ROOT,
+    });
     const outcome = await finish(child);
     expect(outcome).toMatchObject({ code: 0, stderr: '' });
     return JSON.parse(outcome.stdout);
