@@ -152,7 +152,7 @@ test('an aborted run ends with ABORTED, keeps what it wrote, goes on, and leaves
   await expect(context.pass([{ prompt: await model.prompt('Q:Peru\nA:'), topK: 1 }])).resolves.toHaveLength(1);
   const { run: whole } = await runInFolder(context, small, path, how);
   expect(whole.manifest).toMatchObject({ status: 'complete', lines: whole.known.size });
-}, 120_000);
+}, 300_000);
 
 test('a run that was damaged is whole again after the same call, and lines that are not its own stop it', async () => {
   const path = join(parent, 'damaged');
@@ -203,7 +203,7 @@ test('a run that was damaged is whole again after the same call, and lines that 
     await expectError(() => runInFolder(context, small, path, how), 'RUN_INVALID', message);
     expect(JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8')).status).toBe('running');
   }
-}, 120_000);
+}, 300_000);
 
 test('what cannot run is refused before anything is written', async () => {
   const refused = (more: Partial<Experiment>, code: Parameters<typeof expectError>[1], message: RegExp) =>
