@@ -22,7 +22,7 @@ export interface Outcome {
 export function commandLine() {
   const folder = mkdtempSync(join(tmpdir(), 'xpatch-cli-'));
   // A command loads Node, the addon and a model; on a busy machine that takes seconds.
-  jest.setTimeout(120_000);
+  jest.setTimeout(300_000);
   const before = process.cwd();
   beforeAll(() => {
     process.chdir(folder);

@@ -24,7 +24,7 @@ import { RunLock } from '../../src/util/run-lock.js';
 import { expectError } from '../unit/helpers.js';
 import { ggufContents } from './gguf-contents.js';
 
-jest.setTimeout(120_000);
+jest.setTimeout(300_000);
 const CHECKPOINTS = fileURLToPath(new URL('../fixtures/checkpoints/', import.meta.url));
 const root = mkdtempSync(join(tmpdir(), 'xpatch-convert-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));

@@ -9,7 +9,7 @@ import type { Prompt } from '../../src/prompt/prompt.js';
 import { Random } from '../../src/util/random.js';
 
 // Milliseconds: other work on the machine may slow everything down.
-jest.setTimeout(120_000);
+jest.setTimeout(300_000);
 
 export const FIXTURES = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
 
