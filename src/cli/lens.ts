@@ -59,19 +59,19 @@ export const lens = defineCommand<LensArguments>({
       resolveLayers(layers, model.info.nLayers); // what is wrong is found before a folder is made
       const prompt = await readPrompt(session, args, parts);
       prompt.positions(positions);
-      await trackedTokens(model, prompt, track);
+      const tracked = await trackedTokens(model, prompt, track);
       const record = prompt.record();
       await using run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
-        options: { prompt: record, layers, positions, top: args.top, track, tuned: args.tuned ?? null },
+        options: { prompt: record, layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },
       });
       const onProgress = session.track('reading the states');
       const found = await readPromptLens(context, prompt, {
         layers,
         positions,
         topK: args.top,
-        track,
+        track: tracked,
         ...(tuned && { tuned }),
         signal,
         onProgress,

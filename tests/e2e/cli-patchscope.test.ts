@@ -111,6 +111,6 @@ describe('what cannot be done is an error', () => {
 test('help shows the identity prompt and examples', async () => {
   const { code, stdout } = await cli.run(['patchscope', '--help']);
   expect(code).toBe(0);
-  expect(stdout).toContain('cat -> cat\\n1135 -> 1135\\nhello -> hello\\n?');
+  expect(stdout.replace(/\s+/g, ' ')).toContain('cat -> cat\\n1135 -> 1135\\nhello -> hello\\n?');
   expect(stdout).toMatch(/Examples:[\s\S]*xpatch patchscope /);
 });
