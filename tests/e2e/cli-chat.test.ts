@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { printableText } from '../../src/util/printable.js';
 import { writeSafetensors } from '../../src/util/safetensors.js';
 import { TEMPLATE, writeChatModel } from '../native/chat-model.js';
 import { commandLine, FIXTURES, finish, MAIN, type Outcome } from './cli-helpers.js';
@@ -46,7 +47,8 @@ describe('through a pipe', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const [first, second, ...more] = await turns('Hello\nAnd then?\n');
     expect(more).toEqual([]);
-    expect(stdout).toBe([first, second].map(({ text }) => (text.endsWith('\n') ? text : `${text}\n`)).join(''));
+    const shown = [first, second].map(({ text }) => printableText(text.endsWith('\n') ? text : `${text}\n`));
+    expect(stdout).toBe(shown.join(''));
   });
 
   test("Unicode's separators are no ends of lines", async () => {
