@@ -81,8 +81,8 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
   );
 
   if (maxTokens === 1 && rows.some(({ interventions = [] }) => interventions.some(editsGenerated))) {
-    const why = 'with one new token no generated token is decoded that an intervention could edit';
-    throw new XpatchError('INTERVENTION_INVALID', `Steps of generated tokens: ${why}. Raise it.`);
+    const problem = 'With one new token, no generated token is decoded that an intervention could edit';
+    throw new XpatchError('INTERVENTION_INVALID', `${problem}. Allow at least two.`);
   }
 
   const k = temperature === 0 ? 1 : Math.min(sampleFrom, model.info.nVocab);

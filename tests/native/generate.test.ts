@@ -108,7 +108,7 @@ describe('greedy', () => {
     await expectError(() => ask({ positions: 0, steps: 'all' }), 'INTERVENTION_INVALID', /last position of the prompt/);
     await expectError(() => ask({ positions: 0, steps: 'generated' }), 'INTERVENTION_INVALID', /no positions/);
     await expectError(() => ask({ steps: { every: 0 } }), 'INTERVENTION_INVALID', /every: n/);
-    await expectError(() => ask({ steps: 'generated' }, 1), 'INTERVENTION_INVALID', /maxTokens 1/);
+    await expectError(() => ask({ steps: 'generated' }, 1), 'INTERVENTION_INVALID', /one new token/);
     const rows = [{ prompt: first(), interventions: [{ ...edit, steps: 'generated' as const }] }];
     await expectError(() => context.pass(rows), 'INTERVENTION_INVALID', /generates no tokens/);
   });
