@@ -65,6 +65,7 @@ function typeOf(schema, field) {
     const other = own.then.type === 'array' ? 'a list of numbers' : 'an object, below';
     return `${own.else.enum.map((value) => `\`${value}\``).join(', ')}, ${other}`;
   }
+  if (Array.isArray(own.type)) return 'text, or a list of texts';
   if (own.items) {
     const item = resolved(schema, own.items);
     return item.type === 'object' ? 'list of conditions, below' : `list of ${typeOf(schema, item)}`;

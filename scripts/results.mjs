@@ -1,14 +1,18 @@
-// Makes docs/results/runs/ again: every preset of `xpatch eval` on the shipped model, and the text parts on SmolLM2-135M.
+// Makes docs/results/runs/ again: every preset of `xpatch eval` on the shipped model, the text parts on SmolLM2-135M, and
+// gemma-3-270m-xpatch.
 //
-//   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME]
+//   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME] [--check]
 //
-// Runs go to OUT/NAME; one that was stopped goes on when the script is started again. FOLDER holds the other precisions that
+// Runs go to OUT/NAME; one that was stopped goes on when the script is started again. --only takes beginnings of names. With --check
+// nothing is written: every number with an interval is compared with the committed page, and 1 is the exit status if a number
+// lies outside the interval there. FOLDER holds the other precisions that
 // docs/results/experiments.md says how to make: demo-q8_0.gguf, smollm2-q4_k.gguf and so on.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { groundingTables, namingTable } from './real-vlm/tables.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DOCS = join(ROOT, 'docs', 'results', 'runs');
@@ -16,6 +20,8 @@ const INDEX = join(ROOT, 'docs', 'results', 'experiments.md');
 const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -->'];
 // The layer is the one that smollm2-main chooses on validation items.
 const SMALL = ['seeds=[1]', 'test=10', 'prompts=10', 'layers=[22]'];
+const REAL = 'gemma-3-270m-xpatch';
+const REAL_SMALL = ['layers=[11]', 'prompts=10', 'test=20'];
 const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
 
 /** Name, preset, model, settings, figures to keep. */
@@ -48,24 +54,37 @@ const RUNS = [
   ['smollm2-quantisation-q8_0', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q8_0.gguf'], []],
   ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
+  ['real-naming', 'docs/results/naming.yaml', REAL, [], []],
+  ['real-main', 'main', REAL, ['layers=[11]', 'test=40'], []],
+  ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
+  ['real-instruction', 'instruction', REAL, REAL_SMALL, []],
+  ['real-layer-sweep', 'layer-sweep', REAL, ['seeds=[1]', 'prompts=10', 'test=20'], ['test-layers-mean']],
+  ['real-task-conflict', 'task-conflict', REAL, REAL_SMALL, []],
+  ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
 ];
 /** Tables first, in this order, then the others by name. */
 const ORDER = ['strict', 'lenient', 'probability', 'matrix-', 'conflict-', 'noisy-', 'compute', 'divergence', 'cosine'];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { smollm2: { type: 'string' }, quantised: { type: 'string' }, only: { type: 'string' } },
+  options: {
+    smollm2: { type: 'string' },
+    quantised: { type: 'string' },
+    only: { type: 'string' },
+    check: { type: 'boolean' },
+  },
 });
 const [out] = positionals;
 if (out === undefined) throw new Error('Name a folder for the runs.');
 mkdirSync(out, { recursive: true });
 const only = values.only?.split(',');
 
-const asked = only?.map((name) => RUNS.find(([own]) => own === name)) ?? RUNS;
+const asked = RUNS.filter(([name]) => only?.some((start) => name.startsWith(start)) ?? true);
 for (const [name, preset, model, settings] of asked) {
   if (model === 'smollm2' && !values.smollm2) continue;
   if ([model, ...settings].some((text) => text.endsWith('.gguf')) && !values.quantised) continue;
   if (preset === 'vqa') importQuestions();
+  if (name === 'real-naming') writeNames();
   const real = settings.map((text) =>
     text.replace(/=([^=]*\.gguf)$/, (_, file) => `=${resolve(values.quantised, file)}`),
   );
@@ -83,10 +102,11 @@ for (const [name, preset, model, settings] of asked) {
     name,
   ]);
 }
-writeDocuments();
+if (values.check) checkDocuments();
+else writeDocuments();
 
 function sourceOf(model) {
-  if (model === 'demo') return [model];
+  if (model === 'demo' || model === REAL) return [model];
   if (model === 'smollm2') return [resolve(values.smollm2)];
   const file = resolve(values.quantised, model);
   return model.startsWith('demo') ? [file, '--mmproj', join(ROOT, ENCODER)] : [file];
@@ -101,6 +121,21 @@ function importQuestions() {
   const images = join(ROOT, 'data', 'images', 'twemoji');
   const question = 'What is the color of the food?';
   xpatch(['data', 'import', 'questions.json', '--images', images, '--question', question, '-o', 'food-questions.json']);
+}
+
+/** The shipped items of each kind as tasks whose answer is the name. */
+function writeNames() {
+  const read = (file) => JSON.parse(readFileSync(join(ROOT, 'data', 'tasks', file), 'utf8'));
+  const index = read('index.json');
+  for (const domain of ['country', 'animal', 'food']) {
+    const tasks = Object.keys(index).filter((task) => index[task].domain === domain);
+    const pictures = new Map(tasks.flatMap((task) => read(`${task}.json`)).map(({ input, image }) => [input, image]));
+    const items = [...pictures].flatMap(([name, image]) => {
+      const path = image && join(ROOT, 'data', 'images', 'twemoji', image);
+      return path && existsSync(path) ? [{ input: name, output: name, image: relative(resolve(out), path) }] : [];
+    });
+    writeFileSync(join(out, `name-${domain}.json`), JSON.stringify({ domain, items }, null, 1));
+  }
 }
 
 function xpatch(args) {
@@ -119,9 +154,8 @@ function writeDocuments() {
   const rows = [];
   for (const [name, preset, model, settings, figures] of RUNS) {
     const folder = join(out, name);
-    const file = join(folder, 'manifest.json');
-    const manifest = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
-    if (manifest?.status !== 'complete') {
+    const manifest = finished(folder);
+    if (manifest === undefined) {
       rows.push(...before.filter((row) => row.startsWith(`| [${name}]`)));
       continue;
     }
@@ -140,6 +174,7 @@ function writeDocuments() {
         return `![${figure.replaceAll('-', ' ')}](${name}-${figure}.png)`;
       }),
       ...tables.map((text) => linesOf(text, (line) => !common.has(line))),
+      ownTables(name),
     ];
     writeFileSync(join(DOCS, `${name}.md`), `${parts.filter((part) => part !== '').join('\n\n')}\n`);
     const { lines = '' } = manifest;
@@ -150,6 +185,66 @@ function writeDocuments() {
     INDEX,
     `${text.slice(0, start + MARKS[0].length)}\n${[...head, ...rows].join('\n')}\n${text.slice(end)}`,
   );
+}
+
+/** The manifest of a complete run. */
+function finished(folder) {
+  const file = join(folder, 'manifest.json');
+  const manifest = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
+  return manifest?.status === 'complete' ? manifest : undefined;
+}
+
+/** What of the real model no run has in its own tables. */
+function ownTables(name) {
+  const naming = join(out, 'real-naming');
+  if (name === 'real-naming') return namingTable(naming);
+  return name === 'real-main' && finished(naming) ? groundingTables(join(out, name), naming) : '';
+}
+
+/** Compares the numbers of complete runs with the intervals on their pages. */
+function checkDocuments() {
+  let outside = 0;
+  for (const [name] of asked) {
+    const page = join(DOCS, `${name}.md`);
+    if (!finished(join(out, name)) || !existsSync(page)) {
+      console.log(`${name}: ${existsSync(page) ? 'no complete run' : 'no page'} to compare`);
+      continue;
+    }
+    const committed = cellsOf(readFileSync(page, 'utf8'));
+    const now = cellsOf([...tablesOf(join(out, name)), ownTables(name)].join('\n\n'));
+    const wrong = [...committed].filter(([key, { low, high }]) => {
+      const value = now.get(key)?.value;
+      return value === undefined || value < low || value > high;
+    });
+    outside += wrong.length;
+    console.log(`${name}: ${committed.size - wrong.length} of ${committed.size} numbers within their intervals`);
+    for (const [key, { value, low, high }] of wrong) {
+      console.log(`  ${key}: ${now.get(key)?.value ?? 'missing'}, not ${value} [${low}, ${high}]`);
+    }
+  }
+  process.exitCode = outside > 0 ? 1 : 0;
+}
+
+/** Every `0.50 [0.47, 0.54]` of the tables of a text, by table, row and column. */
+function cellsOf(text) {
+  const cells = new Map();
+  let [title, heads] = ['', []];
+  for (const line of text.split('\n')) {
+    if (/^\*\*.*\*\*$/.test(line)) [title, heads] = [line.replaceAll('*', ''), []];
+    if (!line.startsWith('|')) continue;
+    const row = line
+      .slice(1, -1)
+      .split('|')
+      .map((cell) => cell.trim());
+    if (heads.length === 0) heads = row;
+    for (const [i, cell] of row.entries()) {
+      const [, ...numbers] = /^([-\d.]+) \[([-\d.]+), ([-\d.]+)\]$/.exec(cell.replaceAll('−', '-')) ?? [];
+      if (numbers.length === 0) continue;
+      const [value, low, high] = numbers.map(Number);
+      cells.set(`${title}, ${row[0]}, ${heads[i]}`, { value, low, high });
+    }
+  }
+  return cells;
 }
 
 /** In Markdown: those that ORDER names, then the others. Worked examples are on the page of the run. */

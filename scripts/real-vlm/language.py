@@ -19,6 +19,7 @@ WORDINGS = [
 ]  # fmt: skip
 SENTENCES = (HERE / "sentences.txt").read_text().splitlines()
 NEGATIVES = 4096
+TOGETHER = 8  # sequences in one pass of the language model, of about one length
 
 
 class Language:
@@ -64,14 +65,21 @@ class Language:
         )
 
     def states(self, sequences, pictures):
-        """Last hidden states of sequences of token ids with one None each, where the rows of the picture stand."""
+        """Last hidden states of each sequence of token ids with one None, where the rows of its picture stand."""
         parts = []
         for ids, rows in zip(sequences, pictures, strict=True):
             at = ids.index(None)
             parts.append(torch.cat([self.embed(ids[:at]), rows, self.embed(ids[at + 1 :])] if at + 1 < len(ids)
                                    else [self.embed(ids[:at]), rows]))  # fmt: skip
-        # Padding stands at the end, where a causal model does not see it.
-        return self.model.model(inputs_embeds=torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)).last_hidden_state
+        result = [None] * len(parts)
+        order = sorted(range(len(parts)), key=lambda i: len(parts[i]))
+        for begin in range(0, len(order), TOGETHER):
+            some = order[begin : begin + TOGETHER]
+            # Padding stands at the end, where a causal model does not see it.
+            padded = torch.nn.utils.rnn.pad_sequence([parts[i] for i in some], batch_first=True)
+            for i, states in zip(some, self.model.model(inputs_embeds=padded).last_hidden_state, strict=True):
+                result[i] = states[: len(parts[i])]
+        return result
 
     def caption_loss(self, rows, names, mix, rng, generator, vocabulary):
         """Cross-entropy of the names' tokens in captions of pictures; the vocabulary is sampled, and that made up for."""
@@ -85,7 +93,7 @@ class Language:
             places.append(range(first, first + len(wanted)))
             targets.append(wanted)
         hidden = self.states(sequences, rows)
-        hidden = torch.cat([hidden[i, list(place)] for i, place in enumerate(places)])
+        hidden = torch.cat([states[list(place)] for states, place in zip(hidden, places, strict=True)])
         wanted = torch.tensor([t for target in targets for t in target])
         drawn = torch.randint(len(self.head), (NEGATIVES,), generator=generator)
         drawn = drawn[~torch.isin(drawn, vocabulary)]
@@ -102,19 +110,21 @@ class Language:
         return torch.tensor(sorted(ids))
 
     @torch.inference_mode()
-    def named(self, rows, names, wording=" This is {name}."):
-        """For every picture whether the greedy continuation of `wording` is its name, token by token."""
-        sequences, wanted = [], []
-        for name in names:
-            before, target = self.caption(name, wording.split("{name}")[0] + "{name}")
-            sequences.append([*self.begin, None, *before, *target[:-1]])
-            wanted.append(target)
-        hidden = self.states(sequences, rows)
-        ends = [len(ids) - 1 + rows.shape[1] for ids in sequences]
-        hidden = torch.cat([hidden[i, end - len(t) : end] for i, (end, t) in enumerate(zip(ends, wanted, strict=True))])
-        # All of them at once: the output matrix is read once, not once a picture.
-        best = iter((hidden @ self.head.T).argmax(1).tolist())
-        return [all([next(best) == token for token in target]) for target in wanted]
+    def named(self, rows, names, candidates, wording=" This is {name}."):
+        """For every picture whether, of `candidates` alone, the greedy continuation of `wording` is its name, token by token."""
+        follow = {}
+        for name in candidates:
+            ids = self.caption(name, wording)[1]
+            for k, token in enumerate(ids):
+                follow.setdefault(tuple(ids[:k]), set()).add(token)
+        captions = [self.caption(name, wording) for name in names]
+        sequences = [[*self.begin, None, *before, *target[:-1]] for before, target in captions]
+        right = []
+        for states, (_, target) in zip(self.states(sequences, rows), captions, strict=True):
+            choices = [sorted(follow[tuple(target[:k])]) for k in range(len(target))]
+            best = [ids[(self.head[ids] @ state).argmax()] for ids, state in zip(choices, states[-len(target) :], strict=True)]
+            right.append(best == target)
+        return right
 
 
 def unrelated(rng: random.Random):

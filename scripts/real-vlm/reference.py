@@ -6,40 +6,16 @@ python reference.py MMPROJ ../../tests/fixtures/real-vlm.json
 import json
 import sys
 
-import gguf
 import numpy as np
 import torch
 from PIL import Image
 
-from export import PARTS
+from export import read
 from files import put
 from splits import HERE
-from vision import SIDE, Encoder, Projector
+from vision import SIDE
 
 PICTURES = ("peru", "lion")
-
-
-def read(path):
-    """Encoder and projector of an mmproj that export.py wrote."""
-    tensors = {
-        t.name: torch.from_numpy(np.array(gguf.quants.dequantize(t.data, t.tensor_type), dtype=np.float32))
-        for t in gguf.GGUFReader(path).tensors
-    }
-    encoder = Encoder(1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("v.blk.")))
-    state = {
-        "patch.weight": tensors["v.patch_embd.weight"], "patch.bias": tensors["v.patch_embd.bias"],
-        "position": tensors["v.position_embd.weight"], "first": tensors["v.class_embd"],
-        "norm.weight": tensors["v.post_ln.weight"], "norm.bias": tensors["v.post_ln.bias"],
-    }  # fmt: skip
-    for i in range(len(encoder.blocks)):
-        for ours, theirs in PARTS.items():
-            for part in ("weight", "bias"):
-                state[f"blocks.{i}.{ours}.{part}"] = tensors[f"v.blk.{i}.{theirs}.{part}"]
-    encoder.load_state_dict(state)
-    up, down = tensors["mm.model.mlp.1.weight"], tensors["mm.model.mlp.3.weight"]
-    projector = Projector(len(down), len(up))
-    projector.load_state_dict({"gain": tensors["mm.model.mlp.0.weight"], "up.weight": up, "down.weight": down})
-    return encoder.eval(), projector.eval()
 
 
 def enlarged(name):

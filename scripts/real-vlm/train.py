@@ -3,6 +3,7 @@
     python train.py --cache DIR                         # Gemma-3-270M, pictures at the start only, seed 1
     python train.py --cache DIR --mix later --seed 2    # pictures after unrelated text too
     python train.py --cache DIR --language smollm2      # or the path of a GGUF file that transformers reads
+    python train.py --cache DIR --from MMPROJ           # captions go on from a GGUF file that this wrote, also a quantised one
     python train.py --cache DIR --until vision          # no further than this stage
 """
 
@@ -31,6 +32,7 @@ def arguments():
     parser.add_argument("--no-teacher", action="store_true", help="the encoder learns from names alone")
     parser.add_argument("--warm-steps", type=int, default=1500)
     parser.add_argument("--caption-steps", type=int, default=3000)
+    parser.add_argument("--from", dest="start", type=Path, help="mmproj whose encoder and projector captions start from")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -42,13 +44,13 @@ def main():
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
-    from export import export
+    from export import export, read
     from features import grid, taught, trunk
     from language import Language
-    from parts import fetch, stamps
+    from parts import fetch, sha256, stamps
     from pictures import Pictures
     from train_projector import Grids, caption, warm
-    from train_vision import encoder_of, train_vision
+    from train_vision import encoder_of, train_vision, upper
 
     torch.set_num_threads(args.threads)
     cache = args.cache
@@ -71,13 +73,19 @@ def main():
     plain = trunk(pictures, onnx, cache, "plain", log)
     if over("vision"):
         return
-    checkpoint = cache / f"vision-{args.copies}-{args.vision_steps}{'-names' if args.no_teacher else ''}.pt"
-    aims = None if args.no_teacher else taught(pictures, fetch(cache, "teacher/efficientnet-lite2.pth"), cache, log)
-    train_vision(pictures, onnx, copies, plain, checkpoint, args.vision_steps, log, aims)
+    if args.start:
+        shipped, projector = read(args.start)
+        encoder = encoder_of(onnx)
+        upper(encoder).load_state_dict(upper(shipped).state_dict())
+        folder = cache / f"from-{sha256(args.start)[:12]}"
+    else:
+        checkpoint = cache / f"vision-{args.copies}-{args.vision_steps}{'-names' if args.no_teacher else ''}.pt"
+        aims = None if args.no_teacher else taught(pictures, fetch(cache, "teacher/efficientnet-lite2.pth"), cache, log)
+        train_vision(pictures, onnx, copies, plain, checkpoint, args.vision_steps, log, aims)
+        encoder = encoder_of(onnx, checkpoint)
+        folder = checkpoint.with_suffix("")
     if over("grid"):
         return
-    encoder = encoder_of(onnx, checkpoint)
-    folder = checkpoint.with_suffix("")
     copies = [(indices, grid(encoder, states, folder, copy, log)) for copy, (indices, states) in enumerate(copies)]
     plain = (plain[0], grid(encoder, plain[1], folder, "plain", log))
     if over("warm"):
@@ -87,7 +95,8 @@ def main():
     language = Language(path, cache / f"language-{name}")
     grids = Grids(pictures, copies, plain)
     folder = folder / name
-    projector = warm(language, grids, folder, args.seed, args.warm_steps, log)
+    if not args.start:
+        projector = warm(language, grids, folder, args.seed, args.warm_steps, log)
     if over("caption"):
         return
     checkpoint = folder / f"caption-{args.mix}-{args.seed}.pt"

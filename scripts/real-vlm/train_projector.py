@@ -13,6 +13,7 @@ from stages import train
 from vision import ROWS, Projector
 
 WARM_BATCH, BATCH, WATCHED = 64, 16, 40
+DOMAINS = ("country", "animal", "food")
 
 
 class Grids:
@@ -36,12 +37,14 @@ class Grids:
 
 
 def watcher(projector, language, grids):
-    """Cosine of the rows to the embeddings of the name's tokens (the best token for each row), and naming accuracy."""
+    """Cosine of the rows to the embeddings of the name's tokens (the best token for each row), and how many are named rightly
+    where all names of their kind can be chosen from."""
+    every = {domain: sorted({m["entity"] for m in grids.pictures.meta if m["domain"] == domain}) for domain in DOMAINS}
 
     def watch():
         lines = []
         for kind in ("validation", "held-style", "held-photo", "held-entity"):
-            for domain in ("country", "animal", "food"):
+            for domain in DOMAINS:
                 grid, names = grids.watched(kind, domain)
                 if not names:
                     continue
@@ -51,7 +54,7 @@ def watcher(projector, language, grids):
                     .max(1).values.mean().item()
                     for i, name in enumerate(names)
                 ]  # fmt: skip
-                right = language.named(rows, names)
+                right = language.named(rows, names, every[domain])
                 lines.append(
                     f"{kind} {domain} (n {len(names)}) cosine {sum(cosines) / len(names):.2f} named {sum(right) / len(names):.2f}"
                 )

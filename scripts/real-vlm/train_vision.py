@@ -1,4 +1,4 @@
-"""Stage `vision`: the last blocks of the encoder learn to name pictures; a linear head on the 3 x 3 cells, thrown away later."""
+"""Stage `vision`: the last blocks of the encoder learn to name pictures; a linear head on each of the 3 x 3 cells, thrown away later."""
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,14 @@ BATCH = 32
 
 
 class Namer(nn.Module):
+    """[batch, ROWS, names]: like the projector it reads one cell at a time, so every cell must know the whole picture."""
+
     def __init__(self, names):
         super().__init__()
-        self.whole, self.cells = nn.Linear(WIDTH, names), nn.Linear(ROWS * WIDTH, names)
+        self.cell = nn.Linear(MERGE * MERGE * WIDTH, names)
 
     def forward(self, grid):
-        cells = merge(grid).unflatten(2, (MERGE * MERGE, WIDTH)).mean(2)
-        drop = F.dropout(cells, 0.3, self.training)
-        return self.whole(drop.mean(1)) + self.cells(drop.flatten(1))
+        return self.cell(F.dropout(merge(grid), 0.3, self.training))
 
 
 def upper(encoder):
@@ -57,7 +57,9 @@ def train_vision(pictures, onnx, copies, plain, path, steps, log, taught=None):
         copy = int(torch.randint(len(copies), (1,), generator=generator))
         rows = torch.randint(len(labels), (BATCH,), generator=generator)
         grid = grids(copies[copy][1][rows.numpy()])
-        value = F.cross_entropy(head["names"](grid), labels[rows], label_smoothing=0.1)
+        cells = head["names"](grid)
+        each = F.cross_entropy(cells.flatten(0, 1), labels[rows].repeat_interleave(ROWS), label_smoothing=0.1)
+        value = each + F.cross_entropy(cells.mean(1), labels[rows], label_smoothing=0.1)
         if taught is None:
             return value
         aim = torch.from_numpy(taught[rows.numpy()]).float()
@@ -69,7 +71,7 @@ def train_vision(pictures, onnx, copies, plain, path, steps, log, taught=None):
             at = [k for k, i in enumerate(plain[0]) if pictures.kinds[i] == kind and pictures.meta[i]["entity"] in number]
             for begin in range(0, len(at), BATCH):
                 part = at[begin : begin + BATCH]
-                guess = head["names"](grids(plain[1][part])).argmax(1)
+                guess = head["names"](grids(plain[1][part])).mean(1).argmax(1)
                 for k, g in zip(part, guess.tolist(), strict=True):
                     meta = pictures.meta[plain[0][k]]
                     right.setdefault((kind, meta["domain"]), []).append(number[meta["entity"]] == g)

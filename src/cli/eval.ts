@@ -99,7 +99,7 @@ export async function runEvaluation(
     throw new XpatchError('FILE_WRITE', message);
   }
   const source = args.experiment as string;
-  const loaded = adapt(await loadExperiment(source, args.set, findEntry(args.model)?.baseModel));
+  const loaded = adapt(await loadExperiment(source, args.set, findEntry(args.model)));
   if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
     throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
   }

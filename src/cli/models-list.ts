@@ -107,7 +107,8 @@ export const info = defineCommand<InfoArguments>({
 });
 
 function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): string {
-  const { name, title, kind, paper, files, convert, layers, baseModel, prompt, chat, bestLayer, note } = entry;
+  const { name, title, kind, paper, files, convert, layers, baseModel, prompt, template, chat, bestLayer, note } =
+    entry;
   const file = (one: { uri: string; sha256?: string }) => `${one.uri}${one.sha256 ? `, SHA-256 ${one.sha256}` : ''}`;
   const here = { ...HERE, absent: `no: xpatch models pull ${name}`, checkpoint: 'the checkpoint, to be converted' }[
     state
@@ -129,6 +130,10 @@ function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): s
     ],
     ['language model', baseModel],
     ['prompts', prompt === 'plain' ? 'one text, no chat template' : 'segments as Mantis builds them, no chat template'],
+    [
+      'in eval',
+      template && `${JSON.stringify(template.example + template.query)}; --set template=paper for the paper's`,
+    ],
     ['chat template', chat ?? 'none: it was not trained on one'],
     ['note', note],
   ];

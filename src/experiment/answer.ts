@@ -151,7 +151,7 @@ async function firstPieces(
 
 /** Where examples have the stop text before their answers, an answer may begin with it: what ends it is looked for behind that. */
 function stopsOf({ stop, lead }: Batch['study']['format']): string[] {
-  return lead.includes(stop) ? [] : [stop];
+  return stop.filter((text) => !lead.includes(text));
 }
 
 async function answers(
@@ -217,12 +217,13 @@ async function answers(
   return given;
 }
 
-/** The answer up to its stop, where that was not looked for while it was generated. */
+/** The answer up to its first stop, of those that were not looked for while it was generated. */
 function endOf({ text, finish }: Pick<Generation, 'text' | 'finish'>, { stop, lead }: Batch['study']['format']) {
-  if (!lead.includes(stop)) return { text, finish };
+  const behind = stop.filter((one) => lead.includes(one));
+  if (behind.length === 0) return { text, finish };
   const begun = text.trimStart();
-  const at = begun.indexOf(stop);
-  return at < 0 ? { text: begun, finish } : { text: begun.slice(0, at), finish: 'stop' };
+  const ends = behind.map((one) => begun.indexOf(one)).filter((at) => at >= 0);
+  return ends.length === 0 ? { text: begun, finish } : { text: begun.slice(0, Math.min(...ends)), finish: 'stop' };
 }
 
 /** The tokens of answers behind the query of a row, in their order. */

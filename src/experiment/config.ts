@@ -38,15 +38,15 @@ export interface LoadedExperiment {
  *
  * @param source name of a preset, or path of a file (it has a slash or a dot)
  * @param settings `key=value` each, as `--set` takes them: dotted paths (`conditions.2.prompts=5`), values in YAML
- * @param baseModel the language model under the VLM: `vectorModel` of the preset llm-to-vlm where nothing else is said. Defaults
- *   to none
+ * @param entry what the catalogue knows of the model, for fields that are not set: `baseModel` is the `vectorModel` of the preset
+ *   llm-to-vlm, and `template` stands in place of the paper's. Defaults to nothing
  * @throws {XpatchError} FILE_NOT_FOUND; CONFIG_INVALID, naming the path in the config and what it may be; TASK_INVALID for a
  *   shipped task that there is not
  */
 export async function loadExperiment(
   source: string,
   settings: readonly string[] = [],
-  baseModel?: string,
+  { baseModel, template }: { readonly baseModel?: string; readonly template?: Template } = {},
 ): Promise<LoadedExperiment> {
   const isFile = /[./\\]/.test(source);
   if (!isFile && !Object.hasOwn(PRESETS, source)) {
@@ -58,6 +58,7 @@ export async function loadExperiment(
   const name = basename(source, extname(source)).toLowerCase();
   const config = applySettings(raw, settings) as Raw;
   if (config.preset === 'llm-to-vlm' && baseModel !== undefined) config.vectorModel ??= baseModel;
+  if (template !== undefined && !presetOf(config)?.config.template) config.template ??= template;
   // Before all else: a misspelt task is not too few tasks for a control.
   const tasks = Array.isArray(config.tasks) ? config.tasks : [];
   for (const task of tasks) if (typeof task === 'string') await locateTask(task);
@@ -75,10 +76,10 @@ export async function loadExperiment(
 export function experimentOf(config: object, about: { name: string; file?: string }): LoadedExperiment {
   const { preset, ...own } = structuredClone(config) as Raw;
   const invalid = (problems: readonly string[]) => configError(about.file, problems);
-  if (preset !== undefined && !(typeof preset === 'string' && Object.hasOwn(PRESETS, preset))) {
+  const known = presetOf({ preset });
+  if (preset !== undefined && !known) {
     throw invalid([`preset: must be one of ${Object.keys(PRESETS).join(', ')}, not ${quote(preset)}`]);
   }
-  const known = preset === undefined ? undefined : PRESETS[preset as string];
   const base = known && { preset, name: preset, title: known.title, ...known.config };
   const merged: Raw = { ...structuredClone(base), ...own };
   merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
@@ -91,6 +92,10 @@ export function experimentOf(config: object, about: { name: string; file?: strin
   if (problems.length > 0) throw invalid(problems);
   const spelt = own.query !== undefined || own.conditions !== undefined;
   return { experiment, textToo: known?.textToo === true && !spelt };
+}
+
+function presetOf({ preset }: Raw) {
+  return typeof preset === 'string' && Object.hasOwn(PRESETS, preset) ? PRESETS[preset] : undefined;
 }
 
 /** What is wrong with the types of an experiment, whose defaults are filled in. */
@@ -250,7 +255,10 @@ function describeError({ instancePath, keyword, params, data, parentSchema, mess
       return `${path(missing)}: is missing${values ? `; it must be one of ${values.join(', ')}` : ''}`;
     }
     case 'type':
-      return `${path()}: must be ${TYPES[params.type as string] ?? params.type}${not}`;
+      return `${path()}: must be ${[params.type]
+        .flat()
+        .map((type) => TYPES[type] ?? type)
+        .join(' or ')}${not}`;
     case 'minimum':
     case 'maximum':
       return `${path()}: must be ${keyword === 'minimum' ? 'at least' : 'at most'} ${params.limit}${not}`;

@@ -24,8 +24,8 @@ export interface PromptContent {
 
 /** Writes prompts in one template. Each ends with the mark `DELIMITER`, and `answer` follows it. */
 export interface PromptFormat extends AnswerFormat {
-  /** Text that ends an answer. */
-  readonly stop: string;
+  /** Texts that end an answer. */
+  readonly stop: readonly string[];
   write(content: PromptContent): PromptPart[];
 }
 
@@ -41,7 +41,7 @@ export async function promptFormat(model: Model, template: Experiment['template'
 export function plainFormat(template: Template): PromptFormat {
   checkTemplate(template);
   return {
-    stop: template.stop,
+    stop: [template.stop].flat(),
     ...plainAnswers(template),
     write({ before, instruction, shots = [], shotModality = 'text', query, queryModality = 'text', question }) {
       const parts = new PartList();
@@ -60,7 +60,7 @@ const DAY = new Date(2024, 0, 1);
 /** The template that the GGUF carries. Examples are turns of user and assistant, `before` is the system message. */
 function chatFormat(model: Model): PromptFormat {
   const template = refusing(() => ChatTemplate.of(model));
-  return { stop: '\n', ...chatAnswers(template), write: (content) => refusing(() => writeChat(content, template)) };
+  return { stop: ['\n'], ...chatAnswers(template), write: (content) => refusing(() => writeChat(content, template)) };
 }
 
 /** An answer that no template has in its own text. */

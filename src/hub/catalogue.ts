@@ -34,6 +34,8 @@ export interface CatalogueEntry {
   readonly baseModel?: string;
   readonly licence: { readonly name: string; readonly use: 'any' | 'conditions' | 'research'; readonly note?: string };
   readonly prompt: 'plain' | 'mantis';
+  /** How `eval` writes its prompts unless a config says otherwise. Defaults to the paper's `Q:` and `A:`. */
+  readonly template?: { readonly example: string; readonly query: string; readonly stop: string | readonly string[] };
   readonly chat: string | null;
   /** Layer output, from 0, whose task vectors work best, with who found it. */
   readonly bestLayer: { readonly layer: number; readonly source: string } | null;

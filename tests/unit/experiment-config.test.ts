@@ -103,6 +103,16 @@ describe('errors name the path and what may stand there', () => {
       { ...withCondition(patch), template: { query: 'A:' } },
       /^template: the query needs \{input\} once/,
     ],
+    [
+      'a stop that is no text',
+      { ...withCondition(patch), template: { stop: 5 } },
+      /^template\.stop: must be text or a list, such as \[a, b\], not 5\.$/,
+    ],
+    [
+      'an empty stop',
+      { ...withCondition(patch), template: { stop: ['x', ''] } },
+      /^template\.stop\[1\]: must not be empty/,
+    ],
     ['a name over two lines', withCondition({ ...patch, name: 'a\nb' }), /^conditions\[0\]\.name: must be one line/],
     ['a name of blanks', withCondition({ ...patch, name: ' \u00a0' }), /^conditions\[0\]\.name: must be one line/],
     ['an unknown preset', { preset: 'mian' }, /^preset: must be one of main, modalities, .*, not "mian"\.$/],
@@ -294,9 +304,21 @@ describe('presets', () => {
     await writeFile(file, 'preset: main\nname: my-main\nconditions: [{name: Bare, kind: bare}]\n');
     expect((await loadExperiment(file)).experiment).toMatchObject({ preset: 'main', name: 'my-main' });
     await writeFile(file, 'preset: llm-to-vlm\n');
-    expect((await loadExperiment(file, [], 'base')).experiment.vectorModel).toBe('base');
-    expect((await loadExperiment(file, ['vectorModel=mine'], 'base')).experiment.vectorModel).toBe('mine');
-    expect((await loadExperiment('main', [], 'base')).experiment).not.toHaveProperty('vectorModel');
+    expect((await loadExperiment(file, [], { baseModel: 'base' })).experiment.vectorModel).toBe('base');
+    expect((await loadExperiment(file, ['vectorModel=mine'], { baseModel: 'base' })).experiment.vectorModel).toBe(
+      'mine',
+    );
+    expect((await loadExperiment('main', [], { baseModel: 'base' })).experiment).not.toHaveProperty('vectorModel');
+  });
+
+  test('the template of the model stands in for the one of the paper alone', async () => {
+    const template = { example: 'Q: {input}\nA: {output}\n', query: 'Q: {input}\nA:', stop: [',', '\n'] };
+    const templateOf = async (source: string, settings: string[] = []) =>
+      (await loadExperiment(source, settings, { template })).experiment.template;
+    expect(await templateOf('main')).toEqual(template);
+    expect(await templateOf('template')).toBe('chat');
+    expect(await templateOf('main', ['template=paper'])).toBe('paper');
+    expect(await templateOf('main', ['template.stop="."'])).toMatchObject({ query: 'Q:{input}\nA:', stop: '.' });
   });
 
   test('a misspelt task is named before what follows from it', () =>

@@ -14,6 +14,7 @@ import {
 } from '../../src/hub/hub-source.js';
 import { proxyFor } from '../../src/hub/proxy.js';
 import { locateModel, resolveModel } from '../../src/hub/resolve.js';
+import { checkTemplate } from '../../src/tasks/template.js';
 import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 
 const files = (...paths: string[]): HubFile[] =>
@@ -144,6 +145,12 @@ describe('the files that a URI means', () => {
 
 describe('the catalogue', () => {
   const entries = listCatalogue();
+
+  test('has templates that eval takes', () => {
+    const templates = entries.flatMap(({ template }) => template ?? []);
+    expect(templates.length).toBeGreaterThan(0);
+    for (const template of templates) expect(() => checkTemplate(template)).not.toThrow();
+  });
 
   test('is what its schema says, and the schema says something', () => {
     const read = (...path: string[]) => JSON.parse(readFileSync(join(PACKAGE_ROOT, ...path), 'utf8'));
