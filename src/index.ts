@@ -81,6 +81,7 @@ export {
   patchLayers,
   tokenProbability,
 } from './vectors/patch-layers.js';
+export { type SteeringMethod, type SteeringOptions, steeringVector } from './vectors/steering.js';
 export { type Said, type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';
 export { TaskVector } from './vectors/task-vector.js';
-export type { TaskVectorInfo, VectorOrigin } from './vectors/vector-origin.js';
+export type { DirectionNumbering, TaskVectorInfo, VectorOrigin } from './vectors/vector-origin.js';

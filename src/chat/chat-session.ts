@@ -57,7 +57,7 @@ export class ChatSession {
   /** System message. A change counts from the start of the conversation. */
   system: string | undefined;
   /**
-   * Edits the hidden state of the last position before each following answer. Turns that are over stay as they were computed,
+   * Edits the hidden state of the last position before each following answer; with `steps`, those of the answer's tokens too. Turns that are over stay as they were computed,
    * as long as nothing before them changes. Defaults to none.
    */
   patch: Omit<Intervention, 'positions'> | undefined;
@@ -127,6 +127,12 @@ export class ChatSession {
       const answer = text.trim();
       this.history = [...this.history, question, { role: 'assistant', content: answer }];
       const pictures = picturesOf(messages).length;
+      if (this.patch) {
+        // In later turns the answer is a part of the prompt: what was edited in it stays so, and nothing behind it is.
+        const edited = new Set(interventions.map(({ position }) => position));
+        const positions = [...edited].filter((position) => position >= prompt.length - 1);
+        edits[edits.length - 1] = { ...this.patch, steps: 'prompt', positions };
+      }
       this.last = { written, pictures, prompt, answer, tokens, exact: finish !== 'stop', edits };
       return {
         text,
@@ -166,7 +172,11 @@ export class ChatSession {
     const prompt = await model.prompt(template.parts(written, picturesOf(messages)), { signal });
     // A patch belongs to its place: where the text up to there has changed, it is none of this conversation any more.
     const common = last ? commonLength(last.prompt, prompt) : 0;
-    return { prompt, edits: last?.edits.filter(({ positions }) => (positions as number) < common) ?? [] };
+    const kept = (last?.edits ?? []).map((edit) => ({
+      ...edit,
+      positions: (edit.positions as number[]).filter((position) => position < common),
+    }));
+    return { prompt, edits: kept.filter(({ positions }) => positions.length > 0) };
   }
 
   private overflow(prompt: Prompt): XpatchError {

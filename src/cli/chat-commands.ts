@@ -7,8 +7,9 @@ import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vecto
 
 export const CHAT_HELP = `Commands; anything else is a message, and // begins one with a slash.
   /image PATH                                put a picture in front of the next message; repeat for more
-  /patch VECTOR --layer N [--op replace|add] [--vector-position N]
+  /patch VECTOR --layer N [--op replace|add] [--strength S] [--vector-position N]
                                              patch the last prompt token of each following turn
+  /steer VECTOR --layer N [--strength S]     add a direction there, and to each token of the answers
   /patch off                                 stop patching; /patch alone says what is patched
   /system TEXT                               set the system message; without a text, remove it
   /clear                                     forget the conversation; system message and patch stay
@@ -21,6 +22,9 @@ export interface PatchRequest {
   file: string;
   layer: number;
   op?: 'replace' | 'add';
+  strength?: number;
+  /** Defaults to `prompt`: the last token of the prompt alone. */
+  steps?: 'all';
   vectorPosition?: number;
 }
 
@@ -45,6 +49,10 @@ export class ChatState {
         return this.addPicture(rest);
       case 'patch':
         return this.changePatch(rest);
+      case 'steer':
+        return rest === '' || rest === 'off'
+          ? this.changePatch(rest)
+          : this.setPatch({ op: 'add', ...parsePatch('/steer', rest), steps: 'all' });
       case 'system':
         this.session.system = rest === '' ? undefined : rest;
         return rest === '' ? 'no system message' : 'system message set';
@@ -76,11 +84,11 @@ export class ChatState {
     return `${path} (${width} x ${height}) comes with the next message`;
   }
 
-  async setPatch({ file, layer, op, vectorPosition }: PatchRequest): Promise<string> {
+  async setPatch({ file, layer, op, strength, steps, vectorPosition }: PatchRequest): Promise<string> {
     const loaded: LoadedVector = await loadVector(file, vectorPosition);
     const { context } = this.session;
     const vectorModel = requireFit(loaded, context.model.identity);
-    const { positions, ...edit } = loaded.vector.at(layer, { op });
+    const { positions, ...edit } = loaded.vector.at(layer, { op, strength, steps });
     await context.requireHook(loaded.vector.info.hook);
     this.session.patch = edit;
     this.patch = { vector: vectorRecord(loaded), vectorModel };
@@ -89,7 +97,7 @@ export class ChatState {
 
   private async changePatch(text: string): Promise<string> {
     if (text === '') return this.describePatch();
-    if (text !== 'off') return this.setPatch(parsePatch(text));
+    if (text !== 'off') return this.setPatch(parsePatch('/patch', text));
     this.session.patch = undefined;
     this.patch = undefined;
     return this.describePatch();
@@ -99,32 +107,39 @@ export class ChatState {
     const { patch } = this.session;
     if (!patch || !this.patch) return 'nothing is patched';
     const how = patch.op === 'add' ? 'added to' : 'put in place of';
-    return `${this.patch.vector.file} is ${how} layer ${patch.layers} at the last prompt token of each following turn`;
+    return `${this.patch.vector.file} is ${how} layer ${patch.layers} ${
+      patch.steps === 'all'
+        ? 'from the last prompt token of each following turn on'
+        : 'at the last prompt token of each following turn'
+    }`;
   }
 }
 
-/** `VECTOR --layer N [--op replace|add] [--vector-position N]`, in any order. */
-function parsePatch(text: string): PatchRequest {
+/** `VECTOR --layer N [--op replace|add] [--strength S] [--vector-position N]`, in any order. */
+function parsePatch(command: string, text: string): PatchRequest {
   const words = Array.from(text.matchAll(/"[^"]*"|'[^']*'|--[\w-]+(?==)|(?<=^|\s)\S+|(?<==)\S+/g), ([word]) => word);
   const request: Partial<PatchRequest> = {};
   const whole = (option: string, value = '') => {
     if (/^\d{1,6}$/.test(value)) return Number(value);
-    throw usageError(`/patch: ${option} must be a whole number from 0.`);
+    throw usageError(`${command}: ${option} must be a whole number from 0.`);
   };
   for (let i = 0; i < words.length; i++) {
     const word = words[i] as string;
     if (word === '--layer') request.layer = whole(word, words[++i]);
     else if (word === '--vector-position') request.vectorPosition = whole(word, words[++i]);
-    else if (word === '--op') {
+    else if (word === '--strength') {
+      request.strength = Number(words[++i] || Number.NaN);
+      if (!Number.isFinite(request.strength)) throw usageError(`${command}: --strength must be a number.`);
+    } else if (word === '--op') {
       const op = words[++i];
-      if (op !== 'replace' && op !== 'add') throw usageError('/patch: --op must be replace or add.');
+      if (op !== 'replace' && op !== 'add') throw usageError(`${command}: --op must be replace or add.`);
       request.op = op;
     } else if (word.startsWith('--') || request.file !== undefined) {
-      throw usageError(`/patch does not understand ${JSON.stringify(word)}. /help shows how it is written.`);
+      throw usageError(`${command} does not understand ${JSON.stringify(word)}. /help shows how it is written.`);
     } else request.file = unquote(word);
   }
   const { file, layer } = request;
-  if (file === undefined || layer === undefined) throw usageError('/patch needs a vector file and --layer.');
+  if (file === undefined || layer === undefined) throw usageError(`${command} needs a vector file and --layer.`);
   return { ...request, file, layer };
 }
 

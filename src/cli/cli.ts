@@ -22,6 +22,7 @@ import { models } from './models.js';
 import { withExamples } from './options.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
+import { steer } from './steer.js';
 import { sweep } from './sweep.js';
 import { Terminal } from './terminal.js';
 import { tune } from './tune.js';
@@ -36,6 +37,7 @@ const COMMANDS: readonly Command[] = [
   run,
   extract,
   sweep,
+  steer,
   lens,
   patchscope,
   tune,

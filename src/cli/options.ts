@@ -26,6 +26,16 @@ export function wholeOption(name: string, min: number, describe: string, more: O
   return { ...more, type: 'number', nargs: 1, describe, coerce: coerce as (value: unknown) => number } as const;
 }
 
+/** An option with a number. */
+export function numberOption(name: string, describe: string, more: Options = {}) {
+  const coerce = (value: unknown) => {
+    const number = single(name, value);
+    if (number === undefined || Number.isFinite(number)) return number;
+    throw usageError(`--${name} must be a number.`);
+  };
+  return { ...more, type: 'number', nargs: 1, describe, coerce: coerce as (value: unknown) => number } as const;
+}
+
 /** An option that may be given several times, one value each. */
 export function repeatedOption(describe: string, more: Options = {}) {
   return { ...more, type: 'string', array: true, nargs: 1, describe } as const;

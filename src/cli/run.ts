@@ -30,7 +30,7 @@ export const run = defineCommand<RunArguments>({
       .option('patch', textOption('patch', 'Vector to patch in: a file of extract or capture; needs --layer'))
       .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
       .option('every-step', { type: 'boolean', default: false, describe: 'Patch every generated token too' })
-      .group(['patch', 'layer', 'position', 'op', 'vector-position', 'every-step'], 'Patch:')
+      .group(['patch', 'layer', 'position', 'op', 'strength', 'vector-position', 'every-step'], 'Patch:')
       .option(
         'max-tokens',
         wholeOption(
@@ -93,6 +93,7 @@ export const run = defineCommand<RunArguments>({
     const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
     const intervention = patch?.vector.at(args.layer as number, {
       op: args.op,
+      strength: args.strength,
       positions: position,
       steps: args.everyStep ? 'all' : 'prompt',
     });
@@ -182,7 +183,13 @@ function checkPatchArguments(args: RunArguments): void {
     if (args.layer === undefined) throw usageError('--patch needs --layer: the block whose output is patched.');
     return;
   }
-  const given = { layer: args.layer, position: args.position, op: args.op, 'vector-position': args.vectorPosition };
+  const given = {
+    layer: args.layer,
+    position: args.position,
+    op: args.op,
+    strength: args.strength,
+    'vector-position': args.vectorPosition,
+  };
   const lonely =
     Object.entries(given).find(([, value]) => value !== undefined)?.[0] ?? (args.everyStep && 'every-step');
   if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --patch.`);

@@ -48,7 +48,7 @@ export const sweep = defineCommand<SweepArguments>({
       })
       .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
       .option('report', folderOption('report', 'Write a report with the curves into this folder'))
-      .group(['vector', 'layers', 'position', 'op', 'vector-position'], 'Patch:'),
+      .group(['vector', 'layers', 'position', 'op', 'strength', 'vector-position'], 'Patch:'),
   examples: [
     ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
     [
@@ -72,7 +72,7 @@ export const sweep = defineCommand<SweepArguments>({
       for (const note of loaded.notes) progress.note(note);
       const prompt = await readPrompt(session, args, parts);
       const record = prompt.record();
-      const { naive, op = 'replace' } = args;
+      const { naive, op = loaded.vector.op } = args;
       const title = `Layer sweep of ${describeModel(model.identity)}`;
       await using run =
         args.report === undefined
@@ -89,6 +89,7 @@ export const sweep = defineCommand<SweepArguments>({
       const result = await (naive ? sweepOneByOne : sweepLayers)(context, prompt, loaded.vector, {
         layers,
         op,
+        strength: args.strength,
         positions: position,
         topK: Math.min(args.top, model.info.nVocab),
         logits: args.saveLogits !== undefined || run !== undefined,

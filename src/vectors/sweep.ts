@@ -9,8 +9,10 @@ import type { TaskVector } from './task-vector.js';
 export interface SweepOptions {
   /** Layers to patch, one at a time. Each must be in the vector. Defaults to `all` layers of the model. */
   layers?: LayerSelection;
-  /** Defaults to `replace`. */
+  /** Defaults to `vector.op`: `replace`, and `add` for a direction. */
   op?: 'replace' | 'add';
+  /** Factor on the vector. Defaults to 1. */
+  strength?: number;
   /** Where the vector is written in the prompt. Defaults to `last`. */
   positions?: PositionSelection;
   /** Number of best next tokens to return. Defaults to 5. */
@@ -66,7 +68,7 @@ export async function sweepLayers(
   vector: TaskVector,
   options: SweepOptions = {},
 ): Promise<Sweep> {
-  const { op = 'replace', positions = 'last', topK = 5, track = [], signal, onProgress } = options;
+  const { op = vector.op, strength = 1, positions = 'last', topK = 5, track = [], signal, onProgress } = options;
   const { model } = context;
   const vectorModel = vector.requireCompatible(model.identity);
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
@@ -77,7 +79,10 @@ export async function sweepLayers(
   const wanted: PassRow = { prompt, topK, ...((tokens.length || options.logits) && { logits: 'last' }) };
   const rows = [
     { ...wanted, interventions },
-    ...layers.map((layer) => ({ ...wanted, interventions: [...interventions, vector.at(layer, { op, positions })] })),
+    ...layers.map((layer) => ({
+      ...wanted,
+      interventions: [...interventions, vector.at(layer, { op, strength, positions })],
+    })),
   ];
   const results = await context.pass(rows, { signal, onProgress });
   const said = results.map(({ top = [], logits }): Said => {

@@ -6,8 +6,9 @@ import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 import { writeSafetensors } from '../util/safetensors.js';
+import { isControlVector, writeControlVector } from './control-vector.js';
 import { readVectorFile, VECTOR_FORMAT, VECTOR_TENSOR } from './vector-file.js';
-import type { TaskVectorInfo, VectorOrigin } from './vector-origin.js';
+import { type DirectionNumbering, isDirection, type TaskVectorInfo, type VectorOrigin } from './vector-origin.js';
 
 /**
  * A task vector: the residual stream at one token of a prompt that specifies a task, one row a layer (Hendel, Geva and
@@ -187,7 +188,7 @@ export class TaskVector {
   /**
    * The intervention that patches this vector in: its state of a layer, written at the same layer.
    * @param layers block outputs: one, or a list, each with its own state
-   * @param options.op Defaults to `replace`
+   * @param options.op Defaults to `this.op`
    * @param options.positions where in the prompt. Defaults to `last`
    * @param options.steps Defaults to `prompt`
    * @param options.strength factor on the vector. Defaults to 1
@@ -197,19 +198,26 @@ export class TaskVector {
     layers: number | readonly number[],
     options: { op?: 'replace' | 'add'; strength?: number } & Pick<Intervention, 'positions' | 'steps'> = {},
   ): Intervention {
-    const { op = 'replace', positions = 'last', steps = 'prompt', strength = 1 } = options;
+    const { op = this.op, positions = 'last', steps = 'prompt', strength = 1 } = options;
     const scaled = (layer: number) => this.state(layer).map((x) => x * strength);
     const value = typeof layers === 'number' ? scaled(layers) : layers.map(scaled);
     return { hook: this.info.hook, layers, positions, steps, op, value };
   }
 
+  /** What `at` does with this vector unless told otherwise: a steering or control vector is added, a state replaces another one. */
+  get op(): 'replace' | 'add' {
+    return isDirection(this.info.origin) ? 'add' : 'replace';
+  }
+
   /**
    * Saves as safetensors: tensor `task_vector` F32 [layers, n_embd], everything else as text or JSON in the metadata (keys
-   * `format`, `model`, `hook`, `layers`, `read_position`, `origin`).
-   * @throws {XpatchError} FILE_WRITE
+   * `format`, `model`, `hook`, `layers`, `read_position`, `origin`). A path that ends in `.gguf` gets a control vector, as llama.cpp
+   * and repeng read it: `direction.N` for the output of block N, without block 0 and without the origin.
+   * @throws {XpatchError} FILE_WRITE; VECTOR_INVALID for a control vector of layer 0 alone
    */
   async save(path: string): Promise<void> {
     const { model, hook, layers, readPosition, origin } = this.info;
+    if (isControlVector(path)) return writeControlVector(path, this.info, this.#data);
     const shape = [layers.length, model.nEmbd];
     await writeSafetensors(
       path,
@@ -226,12 +234,18 @@ export class TaskVector {
   }
 
   /**
-   * Loads a saved vector, or a file made by `xpatch capture`.
+   * Loads a saved vector, a file made by `xpatch capture`, or a control vector (`.gguf`) of llama.cpp or repeng.
    * @param options.position for a capture of several positions: which one, by its index in the prompt
-   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything that is neither, is damaged, or leaves the position open
+   * @param options.numbering for a control vector: which block `direction.N` belongs to. The file does not say it. Defaults to
+   *   `applied`: block N, as llama.cpp applies every such file
+   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything that is none of these, is damaged, or leaves the position open;
+   *   GGUF_INVALID
    */
-  static async load(path: string, options: { position?: number } = {}): Promise<TaskVector> {
-    const { info, data } = await readVectorFile(path, options.position);
+  static async load(
+    path: string,
+    options: { position?: number; numbering?: DirectionNumbering } = {},
+  ): Promise<TaskVector> {
+    const { info, data } = await readVectorFile(path, options);
     return new TaskVector(info, data);
   }
 

@@ -1,16 +1,25 @@
 import { Fields, isCount, isPromptRecord, isText, readStates } from '../model/capture-file.js';
 import { HiddenStates } from '../model/hidden-states.js';
 import { type HiddenStatesInfo, HOOKS } from '../model/types.js';
-import type { TaskVectorInfo, VectorOrigin } from './vector-origin.js';
+import { XpatchError } from '../util/errors.js';
+import { isControlVector, readControlVector } from './control-vector.js';
+import type { DirectionNumbering, TaskVectorInfo, VectorOrigin } from './vector-origin.js';
 
 export const VECTOR_TENSOR = 'task_vector';
 export const VECTOR_FORMAT = 'xpatch.task-vector/1';
 
-/** What `TaskVector.load` reads: a saved vector, or one position of a capture. */
+/** What `TaskVector.load` reads: a saved vector, one position of a capture, or a control vector. */
 export async function readVectorFile(
   path: string,
-  position: number | undefined,
+  { position, numbering }: { position?: number | undefined; numbering?: DirectionNumbering | undefined },
 ): Promise<{ info: TaskVectorInfo; data: Float32Array }> {
+  if (isControlVector(path)) {
+    if (position === undefined) return readControlVector(path, numbering ?? 'applied');
+    throw new XpatchError('INVALID_ARGUMENT', `${path} is a control vector, which has no position ${position}.`);
+  }
+  if (numbering !== undefined) {
+    throw new XpatchError('INVALID_ARGUMENT', `${path} counts its layers by itself: leave numbering out.`);
+  }
   const fields = await Fields.open(path, 'VECTOR_INVALID');
   try {
     const { tensors } = fields.file;
@@ -93,6 +102,13 @@ function isOrigin(value: unknown, depth: number): value is VectorOrigin {
       );
     case 'capture':
       return isCount(rest.position) && Number.isSafeInteger(rest.token);
+    case 'contrast':
+      return (
+        ['mean', 'pca'].includes(rest.method as string) &&
+        [rest.positive, rest.negative].every((records) => Array.isArray(records) && records.every(isPromptRecord))
+      );
+    case 'control-vector':
+      return rest.numbering === 'applied' || rest.numbering === 'measured';
     case 'mean':
       return parents > 0;
     case 'add':

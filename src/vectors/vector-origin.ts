@@ -7,6 +7,8 @@ import type { TaskSpec } from '../tasks/prompts.js';
  * - `prompts`: mean of the states at the read position of these prompts. `shots` counts the examples as the paper does
  *   (with read position `last-example` the last of them is the dummy query); `seed` drew them.
  * - `capture`: one position of a file made by `xpatch capture`; `token` is its id, -1 for an image row.
+ * - `contrast`: from the states of prompts of two kinds, as `steeringVector` makes it.
+ * - `control-vector`: read from a GGUF file of directions; `numbering` says how its layers were counted (see `TaskVector.load`).
  * - `random`: Gaussian noise with the layer norms of another vector.
  * - `roll`: every layer's state moved `by` layers up, those of the top to the bottom.
  */
@@ -20,10 +22,29 @@ export type VectorOrigin =
       readonly prompts: readonly PromptRecord[];
     }
   | { readonly op: 'capture'; readonly position: number; readonly token: number }
+  | {
+      readonly op: 'contrast';
+      readonly method: 'mean' | 'pca';
+      readonly positive: readonly PromptRecord[];
+      readonly negative: readonly PromptRecord[];
+    }
+  | { readonly op: 'control-vector'; readonly numbering: DirectionNumbering }
   | { readonly op: 'mean' | 'add' | 'subtract'; readonly of: readonly VectorOrigin[] }
   | { readonly op: 'scale'; readonly factor: number; readonly of: readonly [VectorOrigin] }
   | { readonly op: 'random'; readonly seed: number; readonly of: readonly [VectorOrigin] }
   | { readonly op: 'roll'; readonly by: number; readonly of: readonly [VectorOrigin] };
+
+/**
+ * What `direction.N` of a control-vector file means. `applied`: the output of block N, where llama.cpp adds it and repeng read it.
+ * `measured`: the output of block N - 1, where llama.cpp's cvector-generator read it.
+ */
+export type DirectionNumbering = 'applied' | 'measured';
+
+/** Whether a vector is a direction, which is added to states, rather than a state, which is put in their place. */
+export function isDirection(origin: VectorOrigin): boolean {
+  if (origin.op === 'contrast' || origin.op === 'control-vector') return true;
+  return 'of' in origin && origin.of.every(isDirection);
+}
 
 /** Everything about a vector but its numbers. */
 export interface TaskVectorInfo {
@@ -34,7 +55,8 @@ export interface TaskVectorInfo {
   readonly layers: readonly number[];
   /**
    * The token whose state was read: `last-example` (the `:` of the last example's `A:`, before its answer), `dummy-query`
-   * (the `:` of a query after all examples), `instruction` (its final `:`) or `position` (named in a capture).
+   * (the `:` of a query after all examples), `instruction` (its final `:`), `position` (named in a capture), `last`
+   * (of the prompts of a steering vector) or `unknown` (of a control vector).
    */
   readonly readPosition: string;
   readonly origin: VectorOrigin;

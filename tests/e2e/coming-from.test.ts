@@ -16,7 +16,7 @@ test('the programs of docs/coming-from.md run', () => {
   const shown = ['top.length', '[patched, zeroed].map(({ logits }) => logits.positions.length)', 'text.length > 0'];
   const parts = programs.map((code, i) => `{\n${code}\nconsole.log(JSON.stringify(${shown[i]}));\n}`);
   const source = [
-    `import { loadModel, logitDifference, patchLayers } from 'xpatch';`,
+    `import { loadModel, logitDifference, patchLayers, steeringVector } from 'xpatch';`,
     load?.replace(/loadModel\('[^']+'\)/, `loadModel('demo')`),
     `const texts = ['It rains.', 'Hello there.'];`,
     ...parts,

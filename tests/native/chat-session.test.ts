@@ -154,6 +154,22 @@ describe('a patch', () => {
     expect(last.reused).toBeGreaterThan((edits[1] as { positions: number }).positions);
   });
 
+  test('of generated tokens too stays where it was in later turns', async () => {
+    const { model, session } = await open();
+    session.patch = { ...patch, steps: 'all' };
+    const parts: PromptPart[] = [user('1')];
+    const first = await session.send('1');
+    const { length } = await alone(model, parts);
+    const steered = await alone(model, parts, [{ ...patch, positions: length - 1, steps: 'all' }]);
+    expect(first.tokens).toEqual(steered.tokens);
+    session.patch = undefined;
+    const second = await session.send('2');
+    parts.push({ tokens: first.tokens }, `<|im_end|>\n${user('2')}`);
+    // the last token of an answer is decoded with the next prompt
+    const positions = Array.from({ length: first.tokens.length }, (_, i) => length - 1 + i);
+    expect(second.tokens).toEqual((await alone(model, parts, [{ ...patch, positions }])).tokens);
+  });
+
   test('goes with the text before it', async () => {
     const { model, session } = await open();
     session.patch = patch;

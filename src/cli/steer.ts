@@ -1,0 +1,187 @@
+import { join } from 'node:path';
+import type { PromptPart } from '../prompt/types.js';
+import type { SteeredAnswer } from '../report/steering.js';
+import { STEERING_METHODS } from '../vectors/steering.js';
+import type { TaskVector } from '../vectors/task-vector.js';
+import { defineCommand } from './command.js';
+import {
+  describeModel,
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  requireNotAborted,
+  type Session,
+  withSession,
+} from './common.js';
+import { usageError } from './errors.js';
+import { folderOption, parseLayers, repeatedOption, textOption, wholeOption } from './options.js';
+import { openOutput } from './output-file.js';
+import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
+import { startRun } from './report-run.js';
+import { type SteeringSource, steeringSource } from './steering-source.js';
+import { requireFit, vectorRecord } from './vector-file.js';
+
+interface SteerArguments extends ModelArguments, OutputArguments, PromptArguments, SteeringSource {
+  output?: string;
+  layers?: string;
+  strengths: string;
+  positions: 'all' | 'last';
+  steps: 'prompt' | 'generated' | 'all';
+  maxTokens: number;
+  report?: string;
+}
+
+/** `xpatch steer`: a direction out of contrasting prompts, and what it does to the answers. */
+export const steer = defineCommand<SteerArguments>({
+  command: 'steer',
+  describe: 'Make a steering vector from contrasting prompts, and add it at several strengths',
+  options: (yargs) =>
+    outputOptions(promptOptions(modelOptions(yargs)))
+      .option(
+        'positive',
+        repeatedOption('What is wanted: a prompt, a file with one a line, or a vector; repeat for more'),
+      )
+      .option('negative', repeatedOption('The opposite, given in the same way'))
+      .option('method', {
+        ...textOption(
+          'method',
+          'How the direction is made: mean of the differences, or pca of the pairs. Defaults to mean',
+        ),
+        choices: STEERING_METHODS,
+      })
+      .option('vector', textOption('vector', 'Instead of these: a steering vector, or a control vector (GGUF)'))
+      .option('output', textOption('output', 'Write the vector: .safetensors, or .gguf for llama.cpp', { alias: 'o' }))
+      .group(['positive', 'negative', 'method', 'vector', 'output'], 'Direction:')
+      .option('layers', textOption('layers', 'Where it is added: all, or 3,5-8. Defaults to the middle third'))
+      .option(
+        'strengths',
+        textOption('strengths', 'Factors on it: --strengths=-4,0,4', { default: '-8,-4,-2,0,2,4,8' }),
+      )
+      .option('positions', {
+        ...textOption('positions', 'Positions of the prompt that are steered'),
+        choices: ['all', 'last'] as const,
+        default: 'all' as const,
+      })
+      .option('steps', {
+        ...textOption('steps', 'Whether the prompt, the generated tokens or both are steered'),
+        choices: ['prompt', 'generated', 'all'] as const,
+        default: 'all' as const,
+      })
+      .option('max-tokens', wholeOption('max-tokens', 2, 'Largest number of new tokens', { alias: 'n', default: 32 }))
+      .option('report', folderOption('report', 'Write a report with the answers into this folder'))
+      .group(['layers', 'strengths', 'positions', 'steps', 'max-tokens'], 'Steering:'),
+  examples: [
+    [
+      'Make a vector from pairs of prompts, one a line',
+      'steer -m demo --positive happy.txt --negative sad.txt -o mood.safetensors',
+    ],
+    ['See what it does', 'steer -m demo --vector mood.safetensors --prompt "Q:Peru\\nA:" --strengths=-4,0,4'],
+    [
+      'Both at once, from two prompts, as a file for llama.cpp',
+      'steer -m demo --positive "Q:Peru\\nA:" --negative "Q:Japan\\nA:" -p "Q:Chile\\nA:" --layers 3 -o p.gguf',
+    ],
+  ],
+  run: async (args, terminal) => {
+    const parts = args.prompt === undefined && args.tokens === undefined ? undefined : promptParts(args);
+    if (parts === undefined && args.output === undefined) {
+      throw usageError('There is nothing to do: give a --prompt to steer, a file to write with -o, or both.');
+    }
+    if (parts === undefined && args.report !== undefined) throw usageError('--report shows answers: give a --prompt.');
+    const strengths = parseStrengths(args.strengths);
+    const layers = args.layers === undefined ? undefined : parseLayers(args.layers);
+    const { positive = [], negative = [], vector: given, image = [], json } = args;
+    const inputs = [args.model, args.mmproj, given, ...image, ...positive, ...negative];
+    await using file =
+      args.output === undefined ? undefined : await openOutput(args.output, terminal, { json, inputs });
+    await withSession(args, terminal, async (session) => {
+      const { model, signal, progress } = session;
+      const made = await steeringSource(session, args);
+      const { vector, notes } = made;
+      const vectorModel = requireFit(made, model.identity);
+      for (const note of notes) progress.note(note);
+      if (file) {
+        requireNotAborted(signal);
+        await vector.save(file.path);
+        await file.deliver();
+      }
+      const where = layers === 'all' ? vector.info.layers : (layers ?? middleThird(vector.info.layers));
+      const answers = parts && (await steeredAnswers(session, args, { parts, vector, layers: where, strengths }));
+      const record = { ...vectorRecord(made), vectorModel, layers: vector.info.layers, norms: vector.norms() };
+      const { positions, steps, output, report } = args;
+      const steered = answers && { layers: where, positions, steps, answers };
+      if (answers && report !== undefined) await writeAnswers(session, report, answers, { vector: record, ...steered });
+      progress.done();
+      if (json) {
+        const files = { ...(output !== undefined && { output }), ...(report !== undefined && { report }) };
+        terminal.printJson({ vector: record, model: model.identity, ...steered, ...files });
+        return;
+      }
+      const { name } = file ?? {};
+      if (name) terminal.print(`${name}: ${vector.info.layers.length} layers of ${describeModel(model.identity)}\n`);
+      if (answers) terminal.print(answersText(answers, where));
+      if (report !== undefined) terminal.print(`Report: ${join(report, 'report.html')}\n`);
+    });
+  },
+});
+
+/** `-8,0,8` */
+function parseStrengths(text: string): number[] {
+  const strengths = text.split(',').map((item) => (item.trim() === '' ? Number.NaN : Number(item)));
+  const bad = strengths.findIndex((strength) => !Number.isFinite(strength));
+  if (bad < 0) return [...new Set(strengths)];
+  const item = JSON.stringify(text.split(',')[bad]);
+  throw usageError(`--strengths takes numbers with commas, such as --strengths=-4,0,4; ${item} is not a number.`);
+}
+
+/** Where a direction works best in most models, and the words are not chosen yet. */
+function middleThird(layers: readonly number[]): readonly number[] {
+  const third = Math.floor(layers.length / 3);
+  return layers.slice(third, Math.max(third + 1, layers.length - third));
+}
+
+interface Steering {
+  readonly parts: readonly PromptPart[];
+  readonly vector: TaskVector;
+  readonly layers: readonly number[];
+  readonly strengths: readonly number[];
+}
+
+/** The prompt's answer at each strength. All of them go through one pass. */
+async function steeredAnswers(
+  session: Session,
+  args: SteerArguments,
+  { parts, vector, layers, strengths }: Steering,
+): Promise<SteeredAnswer[]> {
+  const { positions, steps, maxTokens } = args;
+  const prompt = await readPrompt(session, args, parts);
+  const rows = strengths.map((strength) => ({
+    prompt,
+    interventions: strength === 0 ? [] : [vector.at(layers, { op: 'add', strength, positions, steps })],
+  }));
+  const options = { maxTokens, signal: session.signal, onProgress: session.track('generating') };
+  const generations = await session.context.generate(rows, options);
+  return generations.map(({ text, finish }, i) => ({ strength: strengths[i] as number, text, finish }));
+}
+
+async function writeAnswers(
+  session: Session,
+  folder: string,
+  answers: readonly SteeredAnswer[],
+  options: object,
+): Promise<void> {
+  const title = `Steering ${describeModel(session.model.identity)}`;
+  await using run = await startRun(session, { output: folder }, { experiment: 'steer', title, options });
+  const { steeringReport } = await import('../report/steering.js');
+  await run.finish(steeringReport(answers, { title, introduction: [], provenance: run.provenance }));
+}
+
+/** A block for each strength: an answer may have several lines. */
+function answersText(answers: readonly SteeredAnswer[], layers: readonly number[]): string {
+  const width = Math.max(...answers.map(({ strength }) => String(strength).length));
+  const indent = `\n${' '.repeat(width + 2)}`;
+  const lines = answers.map(
+    ({ strength, text }) => `${String(strength).padStart(width)}  ${text.trim().replaceAll('\n', indent)}\n`,
+  );
+  return `Strength, and what the model says with it at layers ${layers.join(', ')}:\n${lines.join('')}`;
+}

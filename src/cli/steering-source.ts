@@ -1,0 +1,72 @@
+import { statSync } from 'node:fs';
+import { readWhole } from '../util/read-file.js';
+import { isControlVector } from '../vectors/control-vector.js';
+import { type SteeringMethod, steeringVector } from '../vectors/steering.js';
+import type { Session } from './common.js';
+import { usageError } from './errors.js';
+import { unescapeText } from './options.js';
+import { type LoadedVector, loadVector } from './vector-file.js';
+
+/** What a direction is made of. */
+export interface SteeringSource {
+  positive?: string[];
+  negative?: string[];
+  method?: SteeringMethod;
+  vector?: string;
+  escape: boolean;
+}
+
+const PROMPTS = { what: 'the file of prompts', maxBytes: 1 << 26, pipe: true } as const;
+
+/** The vector that is named, the difference of two that are, or one made from prompts. */
+export async function steeringSource(session: Session, args: SteeringSource): Promise<LoadedVector> {
+  const { positive = [], negative = [], method, vector } = args;
+  if (vector !== undefined) {
+    if (positive.length + negative.length > 0 || method !== undefined) {
+      throw usageError('--vector is the whole direction: leave --positive, --negative and --method out.');
+    }
+    return loadVector(vector);
+  }
+  if (positive.length === 0 || negative.length === 0) {
+    throw usageError('Say what the direction is: --positive and --negative, or a --vector.');
+  }
+  const given = [...positive, ...negative];
+  const vectors = given.filter(isVector);
+  if (vectors.length === 0) {
+    const [wanted, opposite] = [await promptsOf(positive, args), await promptsOf(negative, args)];
+    const made = await steeringVector(session.context, {
+      positive: wanted,
+      negative: opposite,
+      method,
+      signal: session.signal,
+      onProgress: session.track('reading the prompts'),
+    });
+    return { file: given.join(' - '), vector: made, notes: [] };
+  }
+  const [plus, minus] = given;
+  if (vectors.length < given.length || given.length !== 2 || plus === undefined || minus === undefined) {
+    throw usageError('Vectors make a direction in twos: one file for --positive and one for --negative.');
+  }
+  if (method !== undefined) throw usageError('--method is for prompts: of two vectors the difference is taken.');
+  const [a, b] = [await loadVector(plus), await loadVector(minus)];
+  return { file: `${plus} - ${minus}`, vector: a.vector.subtract(b.vector), notes: [...a.notes, ...b.notes] };
+}
+
+const isVector = (text: string): boolean => /\.safetensors$/i.test(text) || isControlVector(text);
+
+/** A text that names a file stands for its lines. */
+async function promptsOf(texts: readonly string[], args: SteeringSource): Promise<string[]> {
+  const prompts: string[] = [];
+  for (const text of texts) {
+    const lines = isFile(text) ? (await readWhole(text, PROMPTS)).toString('utf8').split(/\r?\n/) : [text];
+    prompts.push(
+      ...lines.filter((line) => line.trim() !== '').map((line) => (args.escape ? unescapeText(line) : line)),
+    );
+  }
+  return prompts;
+}
+
+function isFile(text: string): boolean {
+  const info = statSync(text, { throwIfNoEntry: false });
+  return info !== undefined && !info.isDirectory();
+}
