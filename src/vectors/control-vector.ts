@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import { type GgufTensor, readGgufHeader } from '../gguf/gguf.js';
+import { type GgufHeader, type GgufTensor, readGgufHeader } from '../gguf/gguf.js';
 import { layOutGguf, text, u32 } from '../gguf/gguf-writer.js';
 import { GGML } from '../gguf/tensor-types.js';
 import { UNKNOWN_HASH } from '../model/capture-file.js';
@@ -18,13 +18,13 @@ export const isControlVector = (path: string): boolean => /\.gguf$/i.test(path);
 /**
  * What a control-vector file holds. The model it was made from is known by its architecture alone.
  *
- * @throws {XpatchError} FILE_NOT_FOUND, GGUF_INVALID, VECTOR_INVALID
+ * @throws {XpatchError} FILE_NOT_FOUND, VECTOR_INVALID
  */
 export async function readControlVector(
   path: string,
   numbering: DirectionNumbering,
 ): Promise<{ info: TaskVectorInfo; data: Float32Array }> {
-  const { metadata, tensors, dataOffset } = readGgufHeader(path);
+  const { metadata, tensors, dataOffset } = readHeader(path);
   const invalid = (problem: string) => {
     const wayOut = 'Control vectors are made by xpatch steer, repeng and cvector-generator.';
     return new XpatchError('VECTOR_INVALID', `${path} is not a usable control vector: ${problem}. ${wayOut}`);
@@ -59,6 +59,16 @@ export async function readControlVector(
   const model = { hash: UNKNOWN_HASH, architecture, name: architecture, nEmbd, nLayers };
   const origin = { op: 'control-vector', numbering } as const;
   return { info: { model, hook: 'resid_post', layers, readPosition: 'unknown', origin }, data };
+}
+
+/** A caller switches on one code, whatever layer of the file is broken. */
+function readHeader(path: string): GgufHeader {
+  try {
+    return readGgufHeader(path);
+  } catch (error) {
+    if (!(error instanceof XpatchError && error.code === 'GGUF_INVALID')) throw error;
+    throw new XpatchError('VECTOR_INVALID', error.message, { cause: error });
+  }
 }
 
 /**

@@ -238,8 +238,7 @@ export class TaskVector {
    * @param options.position for a capture of several positions: which one, by its index in the prompt
    * @param options.numbering for a control vector: which block `direction.N` belongs to. The file does not say it. Defaults to
    *   `applied`: block N, as llama.cpp applies every such file
-   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything that is none of these, is damaged, or leaves the position open;
-   *   GGUF_INVALID
+   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything that is none of these, is damaged, or leaves the position open
    */
   static async load(
     path: string,
