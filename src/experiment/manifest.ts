@@ -147,7 +147,7 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
   try {
     value = parseJson(bytes) as typeof value;
   } catch (cause) {
-    throw invalid(whatAre(bytes, 'JSON') ?? (cause as Error).message, cause);
+    throw invalid(`is no manifest: ${whatAre(bytes, 'JSON') ?? (cause as Error).message}`, cause);
   }
   const { status, options, model, vectorModel, tasks, plan, sessions, notes, shard } = value ?? {};
   if (options?.measure === 'compute') {

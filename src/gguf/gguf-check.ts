@@ -1,8 +1,12 @@
 import { existsSync } from 'node:fs';
 import { XpatchError } from '../util/errors.js';
 import { checkArchitecture } from './architecture-check.js';
-import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
+import { checkModelFacts, checkWeights } from './facts.js';
+import { GGUF_TYPE, type GgufArray, type GgufHeader, ggufNumber, readGgufHeader } from './gguf.js';
 import { splitPaths } from './split.js';
+
+/** The way out for files that contradict themselves. */
+export const AGAIN = 'Download or convert it again';
 
 /**
  * Checks that a file is a GGUF of a text model whose parts fit together: what llama.cpp answers with an assertion, which
@@ -12,11 +16,12 @@ import { splitPaths } from './split.js';
  */
 export function checkModelFile(path: string): GgufHeader {
   const header = readParts(path);
-  const invalid = (why: string) => new XpatchError('GGUF_INVALID', `'${path}' is not a usable model: ${why}.`);
+  const invalid = (why: string, wayOut = AGAIN) =>
+    new XpatchError('GGUF_INVALID', `'${path}' is not a usable model: ${why}. ${wayOut}.`);
   const architecture = header.metadata.get('general.architecture');
   if (typeof architecture !== 'string' || !architecture) throw invalid('it names no architecture');
   if (architecture === 'clip')
-    throw invalid('it is an mmproj (picture encoder); pass it as mmproj, beside its text model');
+    throw invalid('it is an mmproj (picture encoder)', 'Pass it as mmproj, beside its text model');
   checkArchitecture(header);
   const size = (key: string, max: number, required = true): number | undefined => {
     const value = ggufNumber(header, `${architecture}.${key}`);
@@ -49,13 +54,19 @@ export function checkModelFile(path: string): GgufHeader {
   }
   checkExperts(header, architecture, invalid);
   checkFloats(header, `${architecture}.`, invalid);
-  checkVectors(header.tensors, invalid);
+  checkWeights(header.tensors, invalid);
+  checkModelFacts(header, architecture, invalid);
 
   const tokens = header.metadata.get('tokenizer.ggml.tokens') as GgufArray | undefined;
-  if (tokens?.repeats) throw invalid('a text stands twice in its vocabulary');
+  if (tokens?.repeats)
+    throw invalid('a text stands twice in its vocabulary, of which llama.cpp reads each up to its first NUL');
 
   const embedding = header.tensors.find((t) => t.name === 'token_embd.weight');
   if (!embedding) throw invalid('it has no token_embd.weight');
+  const [said, rows] = [ggufNumber(header, `${architecture}.vocab_size`), embedding.shape[1]];
+  // llama.cpp would fill a list of that length.
+  if (!tokens && said !== undefined && said !== rows)
+    throw invalid(`vocab_size is ${said}, its embeddings are ${rows}`);
   if (embedding.shape[0] !== nEmbd)
     throw invalid(`token_embd.weight has rows of ${embedding.shape[0]}, expected ${nEmbd}`);
   return header;
@@ -124,18 +135,3 @@ export function checkFloats(header: GgufHeader, prefix: string, invalid: Invalid
       throw invalid(`${key} is ${value}`);
   }
 }
-
-/** Vectors are added to and multiplied with float32 states, which ggml's CPU backend does in float32 only; a bias has a value for each output. */
-export function checkVectors(tensors: readonly GgufTensor[], invalid: Invalid): void {
-  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-  for (const { name, shape, type } of tensors) {
-    if (shape.length !== 1) continue;
-    if (/\.(weight|bias)$/.test(name) && type !== TENSOR_F32) throw invalid(`the vector '${name}' is not float32`);
-    const weight = name.endsWith('.bias') && byName.get(name.replace(/bias$/, 'weight'));
-    if (weight && weight.shape.at(-1) !== shape[0]) {
-      throw invalid(`'${name}' has ${shape[0]} values, but '${weight.name}' is ${weight.shape.join(' x ')}`);
-    }
-  }
-}
-
-const TENSOR_F32 = 0;

@@ -31,7 +31,7 @@ export interface GgufArray {
   length: number;
   /** The first elements, at most KEPT_ARRAY; all of our own. */
   values: (number | bigint | boolean | string)[];
-  /** Whether a non-empty text stands in it more than once; looked up in the vocabulary only. */
+  /** Whether a non-empty text, up to its first NUL, stands in it more than once; looked up in the vocabulary only. */
   repeats: boolean;
 }
 export interface GgufTensor {
@@ -108,7 +108,7 @@ export function readGgufHeader(path: string): GgufHeader {
   try {
     // Before it is opened: opening a named pipe waits for its writer.
     if (!statSync(path).isFile())
-      throw new XpatchError('GGUF_INVALID', `'${path}' is not a usable GGUF file: ${whatIs(path)}.`);
+      throw new XpatchError('GGUF_INVALID', `'${path}' is not a usable GGUF file: ${whatIs(path, 'GGUF')}.`);
     file = openSync(path, 'r');
   } catch (error) {
     if (error instanceof XpatchError) throw error;
@@ -263,9 +263,11 @@ class HeaderReader {
       // A token is bytes, not always text: as latin1 no two different ones look alike.
       const item = itemType === GGUF_TYPE.string ? this.string(key, 'latin1') : this.value(itemType, key);
       if (i < kept) values.push(item as GgufArray['values'][number]);
-      if (key !== VOCABULARY || item === '') continue;
-      repeats ||= texts.has(item as string);
-      texts.add(item as string);
+      if (key !== VOCABULARY) continue;
+      const text = (item as string).split('\0', 1)[0] as string; // llama.cpp reads so far
+      if (text === '') continue;
+      repeats ||= texts.has(text);
+      texts.add(text);
     }
     return { length, values, repeats };
   }

@@ -1,9 +1,13 @@
 import { XpatchError } from '../util/errors.js';
+import { checkProjectorFacts, checkWeights } from './facts.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
-import { checkFloats, checkVectors } from './gguf-check.js';
+import { AGAIN, checkFloats } from './gguf-check.js';
 import { readIdefics2Shape } from './idefics2-shape.js';
 
 type Invalid = (why: string) => XpatchError;
+
+/** The way out for a good file in a wrong place. */
+const OTHER = 'Name the mmproj of this model';
 
 /** `general.name` of the language model that a projector was trained for. */
 const MADE_FOR = 'xpatch.language_model';
@@ -22,14 +26,15 @@ const MADE_FOR = 'xpatch.language_model';
  */
 export function checkProjectorFile(path: string, model?: GgufHeader): string {
   const header = readGgufHeader(path);
-  const invalid: Invalid = (why) => new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}.`);
+  const invalid = (why: string, wayOut = AGAIN) =>
+    new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}. ${wayOut}.`);
   const architecture = header.metadata.get('general.architecture');
-  if (architecture !== 'clip') throw invalid(`its architecture is '${architecture}', an mmproj has 'clip'`);
-  if (header.metadata.get('clip.has_vision_encoder') !== true) throw invalid('it has no image encoder');
+  if (architecture !== 'clip') throw invalid(`its architecture is '${architecture}', an mmproj has 'clip'`, OTHER);
+  if (header.metadata.get('clip.has_vision_encoder') !== true) throw invalid('it has no image encoder', OTHER);
   const madeFor = header.metadata.get(MADE_FOR);
   const name = model?.metadata.get('general.name');
   if (model && madeFor !== undefined && madeFor !== name) {
-    throw invalid(`its rows are made for '${madeFor}', and the model is '${name}'`);
+    throw invalid(`its rows are made for '${madeFor}', and the model is '${name}'`, OTHER);
   }
   checkTypes(header, invalid);
   for (const key of ['image_size', 'patch_size', 'embedding_length', 'block_count', 'attention.head_count']) {
@@ -45,11 +50,12 @@ export function checkProjectorFile(path: string, model?: GgufHeader): string {
     if (array && array.length !== 3) throw invalid(`${key} has ${array.length} values, a picture has 3 colours`);
   }
   checkFloats(header, 'clip.', invalid);
-  checkVectors(header.tensors, invalid);
+  checkWeights(header.tensors, invalid);
 
   const type = String(
     header.metadata.get('clip.vision.projector_type') ?? header.metadata.get('clip.projector_type') ?? 'unknown',
   );
+  checkProjectorFacts(header, type, invalid);
   if (type === 'idefics2') readIdefics2Shape(header, invalid);
   if (PLAIN.includes(type)) checkTower(header, type, invalid);
   return type;
@@ -142,7 +148,6 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
     expect(need('v.position_embd.weight'), nEmbd, side * side + (first && !apart ? 1 : 0));
     if (side % factor !== 0) throw invalid(`${factor} x ${factor} patches cannot be merged of ${side} x ${side}`);
   }
-  for (const place of ['pre_ln', 'post_ln']) expect(tensors.get(`v.${place}.weight`), nEmbd);
 
   const read = (header.metadata.get('clip.vision.feature_layer') as GgufArray | undefined)?.values ?? [];
   for (const layer of read as number[]) {
@@ -159,7 +164,6 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
       for (const part of ['k', 'v']) expect(need(`v.blk.${i}.attn_${part}.weight`), nEmbd, kv);
     }
     expect(need(`v.blk.${i}.attn_out.weight`), nEmbd, nEmbd);
-    for (const norm of ['ln1', 'ln2', 'ls1', 'ls2']) expect(at(norm), nEmbd);
     const up = need(`v.blk.${i}.ffn_up.weight`);
     // Older converters swapped the names of up and down.
     expect(need(`v.blk.${i}.ffn_down.weight`), ...[...up.shape].reverse());
@@ -176,7 +180,6 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
       GgufTensor,
       GgufTensor,
     ];
-    if (factor < 2) throw invalid('its projector merges patches, and clip.vision.projector.scale_factor is missing');
     expect(norm, nEmbd * factor ** 2);
     expect(up, nEmbd * factor ** 2, up.shape[1] ?? 1);
     expect(down, up.shape[1] ?? 1, down.shape[1] ?? 1);

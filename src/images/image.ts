@@ -52,8 +52,9 @@ export async function readImage(source: ImageSource, options: { width?: number }
   } catch (error) {
     if (error instanceof XpatchError) throw error;
     const other = raw ? undefined : whatAre(input, 'picture');
-    const why = other ?? (error as Error).message;
-    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}`, { cause: error });
+    const said = (error as Error).message.trim();
+    const why = other ?? (said.includes('. ') ? said : `${said}. Save it anew as PNG`);
+    throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}.`, { cause: error });
   }
 }
 

@@ -6,6 +6,15 @@ export type Wanted = 'GGUF' | 'safetensors' | 'JSON' | 'YAML' | 'picture' | 'tex
 
 const HEAD_BYTES = 1024;
 
+/** The way out where the kind of what it is instead has none of its own. Who reads JSON says which JSON. */
+const WAYS: Partial<Record<Wanted, string>> = {
+  GGUF: 'Name a .gguf file: `xpatch models list` shows those to be had',
+  safetensors: 'Name a .safetensors file, as `xpatch extract -o` writes it',
+  picture: 'Name a PNG, JPEG, WebP, GIF, AVIF, TIFF or SVG',
+  YAML: 'Name a file of YAML or JSON',
+  text: 'Name a text in UTF-8',
+};
+
 /** How files of a kind begin, what a message calls them, and the way out. */
 const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, says: string, kind?: Wanted])[] = [
   [
@@ -74,7 +83,7 @@ export function whatIs(path: string, wanted?: Wanted): string | undefined {
   let file: number | undefined;
   try {
     const info = statSync(path);
-    if (!info.isFile()) return `it is ${kindOf(info)}`;
+    if (!info.isFile()) return `it is ${kindOf(info)}${wayTo(wanted)}`;
     file = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     const head = Buffer.alloc(HEAD_BYTES);
     return whatAre(head.subarray(0, readSync(file, head, 0, HEAD_BYTES, 0)), wanted);
@@ -85,6 +94,8 @@ export function whatIs(path: string, wanted?: Wanted): string | undefined {
   }
 }
 
+const wayTo = (wanted: Wanted | undefined) => (wanted && WAYS[wanted] ? `. ${WAYS[wanted]}` : '');
+
 /** The same of bytes: a whole file, or how it begins. */
 export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined {
   const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, HEAD_BYTES));
@@ -94,14 +105,16 @@ export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined 
   const [, says, kind] = found ?? [];
   // A config may be JSON too.
   if (kind !== undefined && (kind === wanted || (kind === 'JSON' && wanted === 'YAML'))) return undefined;
-  if (says !== undefined) return `it is ${says}`;
+  const way = wayTo(wanted);
+  if (says !== undefined) return `it is ${says}${says.includes('. ') || says.includes('which ') ? '' : way}`;
   if (head.length >= 64 && head.every((byte) => byte === 0)) {
     return 'it begins with zeros, as a broken-off download leaves them. Download it again';
   }
   const isText = !/[^\P{Cc}\t\n\f\r]|\ufffd/u.test(text.slice(0, -3)); // a letter may be cut through at the end
-  if (wanted === 'JSON' || wanted === 'YAML' || wanted === 'text') return isText ? undefined : 'it is no text in UTF-8';
+  if (wanted === 'JSON' || wanted === 'YAML' || wanted === 'text')
+    return isText ? undefined : `it is no text in UTF-8${way}`;
   const markup = wanted === 'picture' && text.trimStart().startsWith('<'); // SVG, if a broken one
-  return isText && !markup ? 'it is a text' : undefined;
+  return isText && !markup ? `it is a text${way}` : undefined;
 }
 
 function begins(head: Buffer, magic: string): boolean {
