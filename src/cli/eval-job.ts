@@ -80,7 +80,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     memory: logits,
     onOpen: async (run) => {
       for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
-      await tell({ type: 'start', experiment, plan, known: run.known.size });
+      await tell({ type: 'start', experiment, plan, known: run.known.size, parallel });
       if (run.complete) void tell({ type: 'note', text: `${run.path} is complete: nothing is left to ask.` });
     },
     onSaved: (lines) => void tell({ type: 'saved', lines }),

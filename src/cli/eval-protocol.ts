@@ -72,6 +72,8 @@ export type ChildMessage =
       readonly plan: Plan;
       /** Lines of earlier processes. */
       readonly known: number;
+      /** Items at a time. */
+      readonly parallel: number;
     }
   | { readonly type: 'progress'; readonly progress: ExperimentProgress }
   /** Lines, or a vector, that no crash can undo. */

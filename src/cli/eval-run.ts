@@ -60,9 +60,9 @@ export async function runEval(
         emit('note', { text: event.text });
         break;
       case 'start': {
-        const { experiment, plan, known } = event;
+        const { experiment, plan, known, parallel } = event;
         if (known > 0) line.note(`going on with ${folder}: ${known} answers are there already`);
-        emit('start', { folder, known, plan, experiment });
+        emit('start', { folder, known, parallel, plan, experiment });
         break;
       }
       case 'progress': {

@@ -1,11 +1,20 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../install/layout.mjs';
-import { commandLine, finish, type Outcome, parseJson } from './cli-helpers.js';
+import { commandLine, FIXTURES, finish, type Outcome, parseJson } from './cli-helpers.js';
 import { FakeHub, type HubRepo, sha256 } from './hub.js';
 import { splitGguf } from './split-gguf.js';
 
@@ -71,6 +80,43 @@ describe('models without a network', () => {
     expect(await json(['models', 'info', 'gemma-3-4b'])).toMatchObject({ bestLayer: null, state: 'absent' });
     expect((await errorOf(['models', 'info', 'gemma'])).message).toMatch(/Names: demo, .*gemma-3-4b/);
     expect(hub.asked).toEqual([]);
+  });
+
+  test('info of a file says what its header does, of a model and of a picture encoder', async () => {
+    const model = join(FIXTURES, 'qwen2-vl.gguf');
+    expect(await json(['models', 'info', model])).toEqual({
+      file: model,
+      kind: 'model',
+      architecture: 'qwen2vl',
+      name: 'tiny-qwen2-vl',
+      bytes: statSync(model).size,
+      parts: 1,
+      layers: 3,
+      width: 64,
+      heads: 4,
+      positions: 512,
+      vocabulary: 288,
+      chatTemplate: false,
+      types: { F32: 39 },
+    });
+    const { stdout } = await run(['models', 'info', join(FIXTURES, 'qwen2-vl.mmproj.gguf')]);
+    expect(stdout).toMatch(/kind +picture encoder \(mmproj\)\n.* architecture +qwen2vl_merger\n/s);
+    const damaged = join(cache, 'damaged.gguf');
+    writeFileSync(damaged, readFileSync(model).subarray(0, 20_000));
+    expect(await errorOf(['models', 'info', damaged])).toMatchObject({ code: 'GGUF_INVALID' });
+    writeFileSync(damaged, 'Grüß Gott');
+    const { code, message } = await errorOf(['models', 'info', damaged]);
+    expect([code, message]).toEqual(['GGUF_INVALID', expect.stringMatching(/it is a text\. Name a \.gguf file/)]);
+  });
+
+  test('info of a file with hostile names prints them harmless', async () => {
+    const hostile = join(cache, 'hostile.gguf');
+    const text = readFileSync(join(FIXTURES, 'llama.gguf')).toString('latin1');
+    expect(text).toContain('tiny-llama');
+    writeFileSync(hostile, Buffer.from(text.replace('tiny-llama', '\x1b]0;owned\x07'), 'latin1'));
+    const { stdout } = await run(['models', 'info', hostile]);
+    expect(stdout).toContain('\\u{1b}]0;owned\\u{7}');
+    expect(stdout).not.toContain('\x1b');
   });
 
   test('a hub that is not there, or not to be asked, is said at once', async () => {

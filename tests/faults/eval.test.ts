@@ -1,5 +1,5 @@
 // `xpatch eval` on the demo model under everything that ends a run: in the end the lines and tables of an undisturbed one.
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -10,6 +10,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
@@ -25,6 +26,7 @@ import {
   launch,
   leftovers,
   MAIN,
+  plainUser,
   SMALL_DISKS,
   sorted,
   tablesOf,
@@ -42,15 +44,14 @@ function evalCommand(run: string, settings = SHIPPED): string[] {
   const model = ['-m', 'demo', '--device', 'cpu']; // on all cores
   return [process.execPath, '--no-warnings', MAIN, 'eval', 'main', ...model, ...settings, '--json', '-o', run];
 }
-const start = (run: string, settings?: string[]): ChildProcess => {
-  const [command, ...args] = evalCommand(run, settings);
-  return launch(command as string, args, folder);
-};
+const launched = ([command, ...args]: readonly string[]) => launch(command as string, args, folder);
+const start = (run: string, settings?: string[]): ChildProcess => launched(evalCommand(run, settings));
 
 interface Event {
   event?: string;
   pid?: number;
   lines?: number;
+  parallel?: number;
   error?: { code: string; message: string };
 }
 
@@ -133,14 +134,16 @@ test('a complete run that lost lines, vectors and tables, killed while it is men
 }, 300_000);
 
 describe('the process with the model', () => {
-  test('is started again when it crashes, and the run ends as if nothing had happened', async () => {
+  test('is started again when it crashes, with half as many items at a time, and the run ends as if nothing had happened', async () => {
     const run = newRun();
     const child = start(run);
     const ended = ending(child);
     let [pid, crashed] = [0, false];
     const events: string[] = [];
+    const lanes: number[] = [];
     onEvent(child, (event) => {
       events.push(event.event as string);
+      if (event.event === 'start') lanes.push(event.parallel as number);
       if (event.event === 'process') pid = event.pid as number;
       if (event.event !== 'batch' || crashed) return;
       crashed = true;
@@ -148,6 +151,8 @@ describe('the process with the model', () => {
     });
     expect(await ended).toMatchObject({ code: 0 });
     expect(events.filter((name) => name === 'restart')).toHaveLength(1);
+    const cores = Math.min(availableParallelism(), 8); // one core has nothing to halve
+    expect(lanes).toEqual([cores, Math.max(1, Math.floor(cores / 2))]);
     expect(await finish(run)).toEqual(undisturbed);
   });
 
@@ -192,6 +197,26 @@ test('a folder that may not be written is refused with a way out', async () => {
     code: 'FILE_WRITE',
     message: expect.stringMatching(/name a folder you may write to/),
   });
+});
+
+test('a folder that turns read-only while it is written ends the run with a way out, and it goes on when it may', async () => {
+  const run = newRun();
+  const child = launched(plainUser(evalCommand(run)));
+  let locked = false;
+  onEvent(child, ({ event, lines = 0 }) => {
+    if (locked || event !== 'batch' || lines === 0) return;
+    locked = true;
+    spawnSync('chmod', ['-R', 'a-w', run]);
+  });
+  const outcome = await ending(child);
+  spawnSync('chmod', ['-R', 'u+w', run]);
+  expect(locked).toBe(true);
+  expect(outcome.code).toBe(1);
+  expect(errorOf(outcome)).toMatchObject({
+    code: 'FILE_WRITE',
+    message: expect.stringMatching(/name a folder you may write to/),
+  });
+  expect(await finish(run)).toEqual(undisturbed);
 });
 
 test('a second process on the same run is refused, and does not disturb the first one', async () => {

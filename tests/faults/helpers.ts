@@ -132,11 +132,13 @@ export const SMALL_DISKS: readonly SmallDisk[] = [
     : []),
 ];
 
-/** Runs a command that finds `folder` not writable: as root without its right to overrule permissions. */
+/** A command that permissions hold for: as root it is run without the right to overrule them. */
+export const plainUser = (command: readonly string[]): readonly string[] =>
+  process.getuid?.() === 0 ? ['setpriv', '--bounding-set', '-dac_override', ...command] : command;
+
+/** Runs a command that finds `folder` not writable. */
 export function withoutPermission(folder: string, command: readonly string[]): Promise<Ended> {
   const locked = SHELL_QUOTE(folder);
-  const plain = process.getuid?.() === 0 ? ['setpriv', '--bounding-set', '-dac_override', ...command] : command;
-  return ending(
-    launch('sh', ['-c', `chmod -R a-w ${locked}; ${shell(plain)}; code=$?; chmod -R u+w ${locked}; exit $code`]),
-  );
+  const run = shell(plainUser(command));
+  return ending(launch('sh', ['-c', `chmod -R a-w ${locked}; ${run}; code=$?; chmod -R u+w ${locked}; exit $code`]));
 }

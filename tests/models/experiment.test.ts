@@ -30,6 +30,7 @@ import {
 } from '../../src/index.js';
 import { answerTokens } from '../../src/tasks/answer-tokens.js';
 import { checkTask } from '../../src/tasks/check.js';
+import { XpatchError } from '../../src/util/errors.js';
 import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 
@@ -311,6 +312,34 @@ describe('a run that is killed', () => {
     for (const line of await linesOf(inner)) expect(byKey(lines).get(keyOf(line))).toEqual(line);
     await expectError(() => run({ signal: AbortSignal.abort() }), 'ABORTED', /interrupted/);
   });
+
+  test('by a store that refuses lines for a moment hands these over again, with those behind them', async () => {
+    const inner = memoryStore();
+    const refused: ResultLine[] = [];
+    let appends = 0;
+    const flaky: RunStore = {
+      known: inner.known,
+      lines: () => inner.lines(),
+      loadVector: (name) => inner.loadVector(name),
+      saveVector: (name, vector) => inner.saveVector(name, vector),
+      append: async (some) => {
+        if (++appends !== 2) return inner.append(some);
+        refused.push(...some);
+        throw new XpatchError('FILE_WRITE', 'The disk is full.');
+      },
+    };
+    // As if every batch took long, so that it is written down at once.
+    let now = 0;
+    const spy = jest.spyOn(performance, 'now').mockImplementation(() => (now += 1000));
+    await expectError(() => runExperiment(context, experiment, flaky), 'FILE_WRITE', /disk is full/);
+    spy.mockRestore();
+    expect(refused.length).toBeGreaterThan(0);
+    const kept = await linesOf(inner);
+    expect(kept).toEqual(lines.slice(0, kept.length));
+    for (const line of refused) expect(inner.known).toContain(keyOf(line));
+    await runExperiment(context, experiment, flaky);
+    expect(await linesOf(inner)).toEqual(lines);
+  }, 300_000);
 
   test('a complete run does nothing more', async () => {
     const before = model.imageEncodes;

@@ -2,8 +2,8 @@
 
     python tests/reference/answers.py
 
-The models are those of make.py, whose seeds they share: their tokenizers are a byte-level BPE, and a BPE of SentencePiece's kind. What a
-template writes is spelled out here, chats by transformers' own `apply_chat_template`; nothing of the product has a part in it.
+The models are those of make.py, whose seeds they share: their tokenizers are a byte-level BPE, a BPE of SentencePiece's kind, and a
+Unigram that is read from tokenizer.json. What a template writes is spelled out here, chats by transformers' own `apply_chat_template`; nothing of the product has a part in it.
 """
 
 import json
@@ -17,9 +17,10 @@ sys.dont_write_bytecode = True
 
 import torch
 import transformers
-from transformers import PreTrainedTokenizerFast
+from transformers import PersimmonConfig, PersimmonForCausalLM, PreTrainedTokenizerFast
 
 import decoders
+import fuyu
 import idefics2
 import tiny
 
@@ -62,7 +63,14 @@ def sentence_piece(scratch):
     return idefics2.build(plain), wrapped
 
 
-MODELS = {'llama': byte_level, 'idefics2': sentence_piece}
+def unigram(scratch):
+    plain, _ = fuyu.build_tokenizer()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token='<s>', eos_token='</s>', unk_token='<unk>')
+    config = PersimmonConfig(**fuyu.text_settings(plain.get_vocab_size()))
+    return tiny.randomise(PersimmonForCausalLM(config), seed=41), wrapped
+
+
+MODELS = {'llama': byte_level, 'idefics2': sentence_piece, 'persimmon': unigram}
 
 
 def common(a, b):

@@ -1,6 +1,6 @@
 // Token ids from a tokenizer.json inside a GGUF, against Hugging Face's own library (tests/reference/tokenizers_json.py).
 import { readFileSync } from 'node:fs';
-import { describe, expect, test } from '@jest/globals';
+import { expect, test } from '@jest/globals';
 import type { GgufHeader, GgufValue } from '../../src/gguf/gguf.js';
 import { JsonTokenizer } from '../../src/prompt/tokenizer.js';
 
@@ -24,12 +24,11 @@ function open(json: unknown, nVocab = unigram.nVocab, kind: GgufValue = 'hugging
   return JsonTokenizer.of({ metadata } as GgufHeader, 'tiny.gguf');
 }
 
-describe.each(kinds)('$name', ({ json, nVocab, ids }) => {
+test.each(kinds)('$name gives the ids of all texts', ({ json, nVocab, ids }) => {
   const tokenizer = open(json, nVocab) as JsonTokenizer;
-
-  test.each(texts.map((text, i) => [text, ids[i] as number[]] as const))('%j', (text, expected) => {
-    expect(Array.from(tokenizer.encode([text]))).toEqual(expected);
-  });
+  expect(texts.map((text) => [text, Array.from(tokenizer.encode([text]))])).toEqual(
+    texts.map((text, i) => [text, ids[i]]),
+  );
 });
 
 test('a literal holds no added token, whatever it says', () => {
