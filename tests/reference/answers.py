@@ -80,11 +80,27 @@ def common(a, b):
     return n
 
 
+def spans_of(tokenizer, text, encoded):
+    """Which characters each token covers. For bytes that stand for characters without a piece, tokenizers gives all of a run together."""
+    spans, pieces = list(encoded['offset_mapping']), tokenizer.convert_ids_to_tokens(encoded['input_ids'])
+    i = 0
+    while i < len(spans):
+        run = i
+        while run < len(spans) and spans[run] == spans[i] and pieces[run].startswith('<0x'):
+            run += 1
+        begin, end = spans[i]
+        owners = [at for at in range(begin, end) for _ in text[at].encode()]
+        if run - i == len(owners):
+            spans[i:run] = [(at, at + 1) for at in owners]
+        i = max(run, i + 1)
+    return spans
+
+
 def score(model, tokenizer, bos, query, lead, answer):
     """The tokens behind the query, their log-likelihood, and the first of them that covers a character of the answer."""
     before = tokenizer(query, add_special_tokens=False)['input_ids']
     encoded = tokenizer(query + lead + answer, add_special_tokens=False, return_offsets_mapping=True)
-    whole, spans = encoded['input_ids'], encoded['offset_mapping']
+    whole, spans = encoded['input_ids'], spans_of(tokenizer, query + lead + answer, encoded)
     start = common(before, whole)
     if start < len(before):
         return {'merged': True}
