@@ -8,6 +8,7 @@ export { type PlanOptions, planExperiment } from './experiment/plan.js';
 export { PRESETS, type Preset } from './experiment/presets.js';
 export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './experiment/run.js';
 export { type Manifest, RunFolder } from './experiment/run-folder.js';
+export { type OptionScore, type OptionsToScore, scoreOptions } from './experiment/score-options.js';
 export { type Scorer, scoreLines } from './experiment/scorers.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './experiment/scoring.js';
 export { parseShard, type Shard } from './experiment/shard.js';

@@ -22,6 +22,7 @@ import { models } from './models.js';
 import { withExamples } from './options.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
+import { score } from './score.js';
 import { steer } from './steer.js';
 import { sweep } from './sweep.js';
 import { Terminal } from './terminal.js';
@@ -38,6 +39,7 @@ const COMMANDS: readonly Command[] = [
   extract,
   sweep,
   steer,
+  score,
   lens,
   patchscope,
   tune,

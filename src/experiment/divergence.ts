@@ -1,4 +1,4 @@
-import { logSumExp } from './scores.js';
+import { logSumExp } from '../model/tracked.js';
 import type { Condition } from './types.js';
 
 /** The condition that patches the model's own vector where this one patches a foreign one, everything else alike. */

@@ -1,17 +1,9 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
+import { logSumExp } from '../model/tracked.js';
 import type { Intervention } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
-
-/** Log of the sum of the exponentials of logits, in nats. */
-export function logSumExp(logits: Float32Array): number {
-  let max = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < logits.length; i++) max = Math.max(max, logits[i] as number);
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp((logits[i] as number) - max);
-  return max + Math.log(sum);
-}
 
 /** Probability of a token under the softmax over the whole vocabulary, and how many tokens have a larger logit. */
 export function tokenScore(logits: Float32Array, token: number): { probability: number; rank: number } {
@@ -42,14 +34,14 @@ interface Beginning {
  * Log-likelihood, in nats, of every answer as the continuation of every row: [rows][answers]. Answers branch off the row's prompt,
  * which is decoded once a pass, and what they have in common from their start is decoded once too.
  *
- * @param answersOf token ids of each answer behind a row: as many for all rows, and the same list where the prompt is the same
+ * @param answersOf token ids of each answer behind a row: the same list where the prompt is the same
  * @param maxBytes bound of the logits held at a time; at least one row of the vocabulary is
  */
 export async function logLikelihoods<Row extends AskedRow>(
   context: Context,
   rows: readonly Row[],
   answersOf: (row: Row) => readonly (readonly number[])[],
-  { maxBytes }: { maxBytes: number },
+  { maxBytes, signal }: { maxBytes: number; signal?: AbortSignal | undefined },
 ): Promise<number[][]> {
   const known = new Map<unknown, readonly Beginning[]>();
   const jobs = rows.flatMap((row, r) => {
@@ -68,6 +60,7 @@ export async function logLikelihoods<Row extends AskedRow>(
         interventions: row.interventions,
         logits: 'last' as const,
       })),
+      { signal },
     );
     for (const [i, { r, next }] of some.entries()) {
       const logits = results[i]?.logits?.data as Float32Array;

@@ -7,6 +7,7 @@ import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
 import { runExperiment } from '../../src/experiment/run.js';
+import { scoreOptions } from '../../src/experiment/score-options.js';
 import { promptFormat } from '../../src/experiment/template.js';
 import type { ResultLine, Template } from '../../src/experiment/types.js';
 import type { Model } from '../../src/model/model.js';
@@ -82,6 +83,21 @@ describe.each(Object.entries(models))('%s', (name, cases) => {
       }
     },
   );
+
+  test.each(
+    cases.filter(({ answers }) => !answers.some(({ merged }) => merged)).map((one) => [one.name, one] as const),
+  )('%s: options are as likely as transformers says', async (_, one) => {
+    const model = await open(name, one);
+    await using context = await model.createContext({ nCtx: 512, kvType: 'f32' });
+    const format = await promptFormat(model, typeof one.template === 'string' ? 'chat' : one.template);
+    const queries = items.map((item) => ({ query: format.write({ query: item }), options: [item.output], format }));
+    const scores = (await scoreOptions(context, queries)).flat();
+    for (const [i, expected] of one.answers.entries()) {
+      expect(scores[i]?.tokens).toEqual(expected.tokens);
+      expect(scores[i]?.logLikelihood).toBeCloseTo(expected.logLikelihood, 3);
+      expect(scores[i]?.perToken).toBeCloseTo(expected.logLikelihood / expected.tokens.length, 3);
+    }
+  });
 
   test.each(cases.map((one) => [one.name, one] as const))(
     '%s: scores of a run are those of transformers',

@@ -1,0 +1,234 @@
+import { dirname, resolve } from 'node:path';
+import type { OptionScore, OptionsToScore } from '../experiment/score-options.js';
+import type { PromptFormat } from '../experiment/template.js';
+import type { Context } from '../model/context.js';
+import type { PromptPart } from '../prompt/types.js';
+import { wilsonInterval } from '../stats/statistics.js';
+import { XpatchError } from '../util/errors.js';
+import { writeFileAtomic } from '../util/files.js';
+import { type FileRecord, readRecords } from '../util/records.js';
+import { defineCommand } from './command.js';
+import {
+  type ModelArguments,
+  modelOptions,
+  type OutputArguments,
+  outputOptions,
+  requireNotAborted,
+  withSession,
+} from './common.js';
+import { usageError } from './errors.js';
+import { parsePosition, textOption, unescapeText, wholeOption } from './options.js';
+import { openOutput } from './output-file.js';
+import { type PatchArguments, patchOptions } from './patch-options.js';
+import { loadVector, requireFit, vectorRecord } from './vector-file.js';
+
+interface ScoreArguments extends ModelArguments, OutputArguments, PatchArguments {
+  file: string;
+  template?: string;
+  normalise: 'none' | 'token';
+  patch?: string;
+  layer?: number;
+  output?: string;
+}
+
+/** A line of the file with what its options are worth. */
+interface ScoredItem {
+  readonly line: number;
+  readonly best: string;
+  /** Those that are right, where the file says so. */
+  readonly answers?: readonly string[];
+  readonly right?: boolean;
+  readonly options: readonly OptionScore[];
+}
+
+/** Prompts that go through one pass. */
+const BATCH = 8;
+
+/** `xpatch score`: log-likelihoods of given options. */
+export const score = defineCommand<ScoreArguments>({
+  command: 'score <file>',
+  describe: 'Log-likelihood of given options: which one follows a prompt best',
+  options: (yargs) =>
+    patchOptions(outputOptions(modelOptions(yargs)))
+      .positional('file', {
+        type: 'string',
+        demandOption: true,
+        describe: 'Items: .jsonl, .csv or .tsv, see docs/cli.md',
+      })
+      .option(
+        'template',
+        textOption(
+          'template',
+          'For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper',
+        ),
+      )
+      .option('normalise', {
+        ...textOption('normalise', 'What the best option is by: the sum over its tokens, or their mean'),
+        choices: ['none', 'token'] as const,
+        default: 'none' as const,
+      })
+      .option(
+        'output',
+        textOption('output', 'Write every score: .jsonl, or .csv with an option a line', { alias: 'o' }),
+      )
+      .option('patch', textOption('patch', 'Vector to patch into each prompt; needs --layer'))
+      .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
+      .group(['patch', 'layer', 'position', 'op', 'strength', 'vector-position'], 'Patch:'),
+  examples: [
+    [
+      'Lines like {"prompt": "The sky is", "options": [" blue", " green"], "answer": " blue"}',
+      'score items.jsonl -m demo',
+    ],
+    ['Questions in a template of yours', 'score items.csv -m demo --template "Q:{input}\\nA:{output}" -o scores.csv'],
+    ['With a task vector', 'score flags.jsonl -m demo --patch capital.safetensors --layer 3'],
+  ],
+  run: async (args, terminal) => {
+    if ((args.patch === undefined) !== (args.layer === undefined)) throw usageError('--patch and --layer go together.');
+    const position = parsePosition(args.position ?? 'last');
+    const records: FileRecord[] = [];
+    for await (const record of readRecords(args.file)) records.push(record);
+    if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Give it some lines.`);
+    const inputs = [args.model, args.mmproj, args.file, args.patch];
+    await using file =
+      args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
+    const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
+    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+      const vectorModel = patch && requireFit(patch, model.identity);
+      for (const note of patch?.notes ?? []) progress.note(note);
+      const { op, strength } = args;
+      const interventions = patch ? [patch.vector.at(args.layer as number, { op, strength, positions: position })] : [];
+      const format = await formatOf(context, args.template);
+      const folder = dirname(resolve(args.file));
+      const items = records.map((record) => ({ line: record.line, ...readItem(record, { args, format, folder }) }));
+      const done: ScoredItem[] = [];
+      const show = track('scoring');
+      for (let from = 0; from < items.length; from += BATCH) {
+        const some = items.slice(from, from + BATCH);
+        const { scoreOptions } = await import('../experiment/score-options.js');
+        const queries = some.map(({ parts, options, format }) => ({
+          query: { prompt: parts, interventions },
+          options,
+          format,
+        }));
+        const scores = await scoreOptions(context, queries, { signal });
+        done.push(...some.map((item, i) => scored(item, scores[i] as OptionScore[], args.normalise)));
+        show({ done: done.length, total: items.length });
+      }
+      requireNotAborted(signal);
+      if (file) {
+        await writeFileAtomic(file.path, args.output?.endsWith('.csv') ? await csvOf(done) : jsonLines(done));
+        await file.deliver();
+      }
+      progress.done();
+      const asked = done.filter(({ right }) => right !== undefined);
+      const right = asked.filter((item) => item.right).length;
+      const accuracy = asked.length ? { right, n: asked.length, ...wilsonInterval(right, asked.length) } : undefined;
+      if (args.json) {
+        terminal.printJson({
+          items: done,
+          normalise: args.normalise,
+          model: model.identity,
+          ...(accuracy && { accuracy }),
+          ...(patch && { patch: { vector: vectorRecord(patch), vectorModel, layer: args.layer } }),
+          ...(args.output !== undefined && { output: args.output }),
+        });
+        return;
+      }
+      if (!file) terminal.print(done.map(lineText).join(''));
+      if (accuracy) {
+        const { low, high } = accuracy;
+        const share = (right / asked.length).toFixed(2);
+        terminal.print(`${right} of ${asked.length} right: ${share} (95 % ${low.toFixed(2)} to ${high.toFixed(2)})\n`);
+      }
+      if (file) terminal.print(`${file.name}: ${done.length} items\n`);
+    });
+  },
+});
+
+interface Item extends Pick<OptionsToScore, 'options'> {
+  readonly parts: PromptPart[];
+  readonly answers?: readonly string[];
+  readonly format?: PromptFormat;
+}
+
+/** @throws {XpatchError} CONFIG_INVALID for a template without its fields, or `chat` without one in the model */
+async function formatOf({ model }: Context, template = 'paper'): Promise<PromptFormat> {
+  const { promptFormat } = await import('../experiment/template.js');
+  if (template === 'paper' || template === 'chat') return promptFormat(model, template);
+  const example = unescapeText(template);
+  const query = example.slice(0, Math.max(0, example.indexOf('{output}'))).trimEnd();
+  return promptFormat(model, { example, query, stop: '\n' });
+}
+
+/** What a line asks. `prompt` is written as it is; `input` and `image` go into the template. */
+function readItem(
+  { line, fields }: FileRecord,
+  { args, format, folder }: { args: ScoreArguments; format: PromptFormat; folder: string },
+): Item {
+  const invalid = (problem: string) =>
+    new XpatchError('DATA_INVALID', `${args.file}: line ${line} ${problem}. See docs/cli.md#score for the fields.`);
+  const { prompt, input, image, options: given, answer } = fields;
+  const options = listOf(given);
+  if (options === undefined || options.length === 0) throw invalid('has no options');
+  const answers = answer === undefined || answer === '' ? undefined : listOf(answer);
+  const foreign = answers?.find((text) => !options.includes(text));
+  if (foreign !== undefined) throw invalid(`has the answer ${JSON.stringify(foreign)}, which is not among its options`);
+  const right = answers && { answers };
+  if (typeof prompt === 'string') {
+    if (args.template !== undefined)
+      throw invalid('has a prompt, which needs no --template: leave that out, or name it input');
+    const pictures = image === undefined || image === '' ? [] : (listOf(image) ?? []);
+    const texts = prompt.split('<image>');
+    if (texts.length - 1 !== pictures.length)
+      throw invalid(`has ${texts.length - 1} <image> and ${pictures.length} pictures`);
+    const parts = texts.flatMap((text, i): PromptPart[] =>
+      i === 0 ? [text] : [{ image: resolve(folder, pictures[i - 1] as string) }, text],
+    );
+    return { parts, options, ...right };
+  }
+  const picture = typeof image === 'string' && image !== '' ? resolve(folder, image) : undefined;
+  if (typeof input !== 'string' && picture === undefined)
+    throw invalid('has neither a prompt, nor an input, nor an image');
+  const query = { input: String(input ?? ''), output: '', ...(picture !== undefined && { image: picture }) };
+  return { parts: format.write({ query, queryModality: picture ? 'image' : 'text' }), options, format, ...right };
+}
+
+/** A list, or a text with its parts between upright strokes. */
+function listOf(value: unknown): string[] | undefined {
+  if (Array.isArray(value)) return value.map(String);
+  return typeof value === 'string' ? value.split('|') : undefined;
+}
+
+function scored(
+  { line, answers }: Item & { line: number },
+  options: readonly OptionScore[],
+  by: 'none' | 'token',
+): ScoredItem {
+  const worth = ({ logLikelihood, perToken }: OptionScore) => (by === 'token' ? perToken : logLikelihood);
+  const { option: best } = options.reduce((a, b) => (worth(b) > worth(a) ? b : a));
+  return { line, best, ...(answers && { answers, right: answers.includes(best) }), options };
+}
+
+const jsonLines = (items: readonly ScoredItem[]): string => items.map((item) => `${JSON.stringify(item)}\n`).join('');
+
+async function csvOf(items: readonly ScoredItem[]): Promise<string> {
+  const { csvLine } = await import('../report/tables.js');
+  const rows = items.flatMap(({ line, best, answers, options }) =>
+    options.map(({ option, tokens, logLikelihood, perToken }) => [
+      line,
+      option,
+      tokens.length,
+      logLikelihood,
+      perToken,
+      String(option === best),
+      answers ? String(answers.includes(option)) : '',
+    ]),
+  );
+  return [['line', 'option', 'tokens', 'log_likelihood', 'per_token', 'best', 'right'], ...rows].map(csvLine).join('');
+}
+
+function lineText({ line, best, right, options }: ScoredItem): string {
+  const mark = right === undefined ? '' : right ? '  right' : '  wrong';
+  const all = options.map(({ option, logLikelihood }) => `${JSON.stringify(option)} ${logLikelihood.toFixed(2)}`);
+  return `${line}  ${JSON.stringify(best)}${mark}  (${all.join(', ')})\n`;
+}

@@ -1,0 +1,74 @@
+import type { Context } from '../model/context.js';
+import { asRow, type RowInput } from '../model/pass.js';
+import { type AnswerFormat, answersBehind, answerTokens, requireApart } from '../tasks/answer-tokens.js';
+import { XpatchError } from '../util/errors.js';
+import { logLikelihoods } from './scores.js';
+
+/** How likely a text is behind a prompt. */
+export interface OptionScore {
+  readonly option: string;
+  /** Ids of its tokens behind the prompt, with what a template has between them. */
+  readonly tokens: readonly number[];
+  /** Sum of the log-probabilities of these tokens, in nats. */
+  readonly logLikelihood: number;
+  /** The same for one token: their mean. */
+  readonly perToken: number;
+}
+
+/** One prompt with the texts that may follow it. */
+export interface OptionsToScore {
+  /** A prompt, or a row with interventions. */
+  readonly query: RowInput;
+  /** Texts as they follow the prompt, each once: with their blank where there is one. */
+  readonly options: readonly string[];
+  /** How a template writes answers behind the query. Defaults to the option as it is. */
+  readonly format?: AnswerFormat;
+}
+
+/** Logits that are held at a time. */
+const MAX_BYTES = 64e6;
+
+/**
+ * Log-likelihoods of given options as continuations of prompts. Prompts go through passes together; what options have in common, and
+ * the prompt, are decoded once.
+ *
+ * @returns for each query the scores of its options, in their order
+ * @throws {XpatchError} INVALID_ARGUMENT for a query without options, or with one twice or empty; MARK_AMBIGUOUS where the tokenizer
+ *   merges the end of the prompt with an option; and as `Context.pass`
+ */
+export async function scoreOptions(
+  context: Context,
+  queries: readonly OptionsToScore[],
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<OptionScore[][]> {
+  const { model } = context;
+  const rows = [];
+  for (const { query, options, format = answersBehind('', '', '') } of queries) {
+    requireOptions(options);
+    const { prompt: given, interventions = [] } = asRow(query);
+    const prompt = await model.prompt(given, { signal });
+    const answers = await answerTokens(model, prompt.parts, format, options);
+    for (const [i, answer] of answers.entries()) requireApart(answer, prompt.parts, options[i] as string);
+    rows.push({ prompt, interventions, options, answers: answers.map(({ tokens }) => tokens) });
+  }
+  const scores = await logLikelihoods(context, rows, ({ answers }) => answers, { maxBytes: MAX_BYTES, signal });
+  return rows.map(({ options, answers }, r) =>
+    options.map((option, o) => {
+      const tokens = answers[o] as readonly number[];
+      const logLikelihood = scores[r]?.[o] as number;
+      return { option, tokens, logLikelihood, perToken: logLikelihood / tokens.length };
+    }),
+  );
+}
+
+function requireOptions(options: readonly string[]): void {
+  const problem =
+    options.length === 0
+      ? 'There are no options to score'
+      : options.includes('')
+        ? 'An option is empty'
+        : new Set(options).size < options.length
+          ? `An option is there twice: ${options.map((option) => JSON.stringify(option)).join(', ')}`
+          : undefined;
+  if (problem) throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give each text that may follow once.`);
+}

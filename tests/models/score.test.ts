@@ -1,0 +1,100 @@
+// `xpatch score` on the shipped model: files of items in, scores out.
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { PACKAGE_ROOT } from '../../src/util/package-root.js';
+import { readRecords } from '../../src/util/records.js';
+import { xpatch } from '../command.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
+
+const folder = await temporaryFolder();
+const at = (name: string) => join(folder, name);
+const DEMO = ['-m', 'demo', '--device', 'cpu'];
+const options = ['Lima', 'Tokyo', 'Oslo'];
+const flag = join(PACKAGE_ROOT, 'data/images/twemoji/peru.png');
+
+test('inputs, prompts and pictures are scored, with a vector patched in too', async () => {
+  const items = [
+    { input: 'Peru', options, answer: 'Lima' },
+    { prompt: 'Q:Peru\nA:', options, answer: ['Lima', 'Oslo'] },
+    { image: flag, options, answer: 'Lima' },
+    { prompt: 'Q:<image>\nA:', image: flag, options: options.join('|') },
+  ];
+  await writeFile(at('items.jsonl'), items.map((item) => JSON.stringify(item)).join('\n'));
+  const extract = ['extract', ...DEMO, '--task', 'country-capital', '--spec', 'text', '--prompts', '10'];
+  await xpatch([...extract, '-o', at('capital.safetensors')]);
+  const patch = ['--patch', at('capital.safetensors'), '--layer', '4'];
+  const { code, stdout, stderr } = await xpatch(['score', at('items.jsonl'), ...DEMO, ...patch, '--json']);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  const result = JSON.parse(stdout);
+  expect(result.accuracy).toMatchObject({ right: 3, n: 3 });
+  expect(result.items.map(({ best }: { best: string }) => best)).toEqual(['Lima', 'Lima', 'Lima', 'Lima']);
+  const scores = result.items.map(({ options: all }: { options: { logLikelihood: number }[] }) =>
+    all.map(({ logLikelihood }) => logLikelihood),
+  );
+  expect(scores[1]).toEqual(scores[0].map((x: number) => expect.closeTo(x, 4)));
+  expect(scores[3]).toEqual(scores[2].map((x: number) => expect.closeTo(x, 4)));
+});
+
+test('a table in, a table out, by the mean over tokens', async () => {
+  await writeFile(at('items.csv'), 'input,options,answer\r\n"Peru",Lima|Tokyo,Lima\r\n"Japan",Lima|Tokyo,Tokyo\r\n');
+  const out = ['--normalise', 'token', '-o', at('scores.csv')];
+  const { code, stdout } = await xpatch([
+    'score',
+    at('items.csv'),
+    ...DEMO,
+    '--template',
+    'Q:{input}\\nA:{output}',
+    ...out,
+  ]);
+  expect([code, stdout]).toEqual([0, expect.stringMatching(/^\d of 2 right: .*\n.*scores\.csv: 2 items\n$/)]);
+  const lines = (await readFile(at('scores.csv'), 'utf8')).trim().split('\r\n');
+  expect(lines[0]).toBe('line,option,tokens,log_likelihood,per_token,best,right');
+  expect(lines.map((line) => line.split(',').slice(0, 2).join())).toEqual([
+    'line,option',
+    '2,Lima',
+    '2,Tokyo',
+    '3,Lima',
+    '3,Tokyo',
+  ]);
+});
+
+test.each([
+  ['{"input": "Peru"}', 'line 1 has no options'],
+  ['{"input": "Peru", "options": ["a", "b"], "answer": "c"}', 'answer "c"'],
+  ['\n{"options": ["a"]}', 'line 2 has neither'],
+  ['{"prompt": "<image>", "options": ["a"]}', '1 <image> and 0 pictures'],
+  ['{"prompt": "x", "options": ["a", "a"]}', 'twice'],
+  ['{"prompt": "x", "options": [""]}', 'empty'],
+  ['[1]', 'not a JSON object'],
+  ['{', 'not JSON'],
+  ['', 'has no items'],
+])('refused: %s', async (text, message) => {
+  await writeFile(at('bad.jsonl'), text);
+  const { code, stderr } = await xpatch(['score', at('bad.jsonl'), ...DEMO]);
+  expect(code).not.toBe(0);
+  expect(stderr).toContain(message);
+});
+
+test('records are read one by one, with their lines', async () => {
+  const all = async (name: string, text: string) => {
+    await writeFile(at(name), text);
+    return collect(at(name));
+  };
+  expect(await all('a.txt', '\uFEFFone\r\n\ntwo\n')).toEqual([
+    { line: 1, fields: { prompt: 'one' } },
+    { line: 3, fields: { prompt: 'two' } },
+  ]);
+  expect(await all('a.tsv', 'prompt\tlabel\n"a\nb"\tx\n')).toEqual([
+    { line: 3, fields: { prompt: 'a\nb', label: 'x' } },
+  ]);
+  await expectError(() => all('b.csv', 'a,b\n1,2,3\n'), 'DATA_INVALID', /line 2/);
+  await expectError(() => collect(at('none.csv')), 'FILE_NOT_FOUND', /none\.csv/);
+  await expectError(() => collect(folder), 'FILE_NOT_FOUND', /folder/);
+});
+
+async function collect(path: string) {
+  const records = [];
+  for await (const record of readRecords(path)) records.push(record);
+  return records;
+}
