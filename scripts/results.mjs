@@ -55,7 +55,7 @@ const RUNS = [
   ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
   ['real-naming', 'docs/results/naming.yaml', REAL, [], []],
-  ['real-main', 'main', REAL, ['layers=[11]', 'test=40'], []],
+  ['real-main', 'main', REAL, REAL_SMALL, []],
   ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
   ['real-instruction', 'instruction', REAL, REAL_SMALL, []],
   ['real-layer-sweep', 'layer-sweep', REAL, ['seeds=[1]', 'prompts=10', 'test=20'], ['test-layers-mean']],
