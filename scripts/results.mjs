@@ -1,18 +1,19 @@
 // Makes docs/results/runs/ again: every preset of `xpatch eval` on the shipped model, the text parts on SmolLM2-135M, and
 // gemma-3-270m-xpatch.
 //
-//   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME] [--check]
+//   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME] [--stamps FOLDER] [--check]
 //
 // Runs go to OUT/NAME; one that was stopped goes on when the script is started again. --only takes beginnings of names. With --check
 // nothing is written: every number with an interval is compared with the committed page, and 1 is the exit status if a number
-// lies outside the interval there. FOLDER holds the other precisions that
+// lies outside the interval there. --stamps names the
+// folder of photographs that scripts/real-vlm has in its cache. FOLDER holds the other precisions that
 // docs/results/experiments.md says how to make: demo-q8_0.gguf, smollm2-q4_k.gguf and so on.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { groundingTables, namingTable } from './real-vlm/tables.mjs';
+import { groundingTables } from './real-vlm/tables.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DOCS = join(ROOT, 'docs', 'results', 'runs');
@@ -54,7 +55,6 @@ const RUNS = [
   ['smollm2-quantisation-q8_0', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q8_0.gguf'], []],
   ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
-  ['real-naming', 'docs/results/naming.yaml', REAL, [], []],
   ['real-main', 'main', REAL, REAL_SMALL, []],
   ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
   ['real-instruction', 'instruction', REAL, REAL_SMALL, []],
@@ -71,6 +71,7 @@ const { values, positionals } = parseArgs({
     smollm2: { type: 'string' },
     quantised: { type: 'string' },
     only: { type: 'string' },
+    stamps: { type: 'string' },
     check: { type: 'boolean' },
   },
 });
@@ -84,7 +85,6 @@ for (const [name, preset, model, settings] of asked) {
   if (model === 'smollm2' && !values.smollm2) continue;
   if ([model, ...settings].some((text) => text.endsWith('.gguf')) && !values.quantised) continue;
   if (preset === 'vqa') importQuestions();
-  if (name === 'real-naming') writeNames();
   const real = settings.map((text) =>
     text.replace(/=([^=]*\.gguf)$/, (_, file) => `=${resolve(values.quantised, file)}`),
   );
@@ -123,27 +123,13 @@ function importQuestions() {
   xpatch(['data', 'import', 'questions.json', '--images', images, '--question', question, '-o', 'food-questions.json']);
 }
 
-/** The shipped items of each kind as tasks whose answer is the name. */
-function writeNames() {
-  const read = (file) => JSON.parse(readFileSync(join(ROOT, 'data', 'tasks', file), 'utf8'));
-  const index = read('index.json');
-  for (const domain of ['country', 'animal', 'food']) {
-    const tasks = Object.keys(index).filter((task) => index[task].domain === domain);
-    const pictures = new Map(tasks.flatMap((task) => read(`${task}.json`)).map(({ input, image }) => [input, image]));
-    const items = [...pictures].flatMap(([name, image]) => {
-      const path = image && join(ROOT, 'data', 'images', 'twemoji', image);
-      return path && existsSync(path) ? [{ input: name, output: name, image: relative(resolve(out), path) }] : [];
-    });
-    writeFileSync(join(out, `name-${domain}.json`), JSON.stringify({ domain, items }, null, 1));
-  }
+function xpatch(args) {
+  run([join(ROOT, 'dist', 'cli', 'main.js'), ...args]);
 }
 
-function xpatch(args) {
-  const { status } = spawnSync(process.execPath, [join(ROOT, 'dist', 'cli', 'main.js'), ...args], {
-    cwd: out,
-    stdio: 'inherit',
-  });
-  if (status !== 0) throw new Error(`xpatch ${args.join(' ')} ended with ${status}`);
+function run(args) {
+  const { status } = spawnSync(process.execPath, args, { cwd: out, stdio: 'inherit' });
+  if (status !== 0) throw new Error(`node ${args.join(' ')} ended with ${status}`);
 }
 
 /** One page a run with its tables and figures, and a row in the index, where those of runs that are not in this folder stay. */
@@ -196,9 +182,13 @@ function finished(folder) {
 
 /** What of the real model no run has in its own tables. */
 function ownTables(name) {
-  const naming = join(out, 'real-naming');
-  if (name === 'real-naming') return namingTable(naming);
-  return name === 'real-main' && finished(naming) ? groundingTables(join(out, name), naming) : '';
+  if (name !== 'real-main') return '';
+  const names = join(out, 'real-names.json');
+  if (!existsSync(names)) {
+    const stamps = values.stamps ? ['--stamps', values.stamps] : [];
+    run([join(ROOT, 'scripts', 'real-vlm', 'naming.mjs'), 'real-names.json', ...stamps]);
+  }
+  return groundingTables(join(out, name), names);
 }
 
 /** Compares the numbers of complete runs with the intervals on their pages. */

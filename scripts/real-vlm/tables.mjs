@@ -6,32 +6,40 @@ import { bootstrapInterval } from '../../dist/stats/statistics.js';
 
 const held = new Set(JSON.parse(readFileSync(new URL('splits.json', import.meta.url), 'utf8')).entities);
 
-/** @param run folder of a run @param naming folder of the run real-naming: bare queries for names, with the score `likelihood` */
-export function groundingTables(run, naming) {
+/** @param run folder of a run @param names what naming.mjs wrote */
+export function groundingTables(run, names) {
   const lines = testLines(run);
-  const named = new Map(testLines(naming).map(({ item, answerRank }) => [item, answerRank === 0]));
-  const trainedOn = ({ item }) => !held.has(item);
+  const answers = JSON.parse(readFileSync(names, 'utf8'));
+  const right = new Map(answers.filter(drawn).map(({ name, said }) => [name, name === said]));
   return [
+    namingTable(answers),
     table('Accuracy by whether the entity was trained on (lenient score)', lines, [
-      ['trained on', trainedOn],
-      ['held out', (line) => !trainedOn(line)],
+      ['trained on', ({ item }) => !held.has(item)],
+      ['held out', ({ item }) => held.has(item)],
     ]),
-    table('Accuracy by whether the picture is named rightly among all names of its kind (lenient score)', lines, [
-      ['named', ({ item }) => named.get(item) === true],
-      ['not named', ({ item }) => named.get(item) === false],
+    table('Accuracy by whether the picture is named rightly (lenient score)', lines, [
+      ['named', ({ item }) => right.get(item) === true],
+      ['not named', ({ item }) => right.get(item) === false],
     ]),
   ].join('\n\n');
 }
 
-/** Naming accuracy itself. */
-export function namingTable(run) {
-  const lines = testLines(run).map((line) => ({ ...line, condition: 'the right name is the likeliest' }));
-  const right = ({ answerRank }) => answerRank === 0;
-  const parts = [
-    ['trained on', ({ item }) => !held.has(item)],
-    ['held out', ({ item }) => held.has(item)],
-  ];
-  return table('Pictures named, of all names of their kind', lines, parts, right);
+const drawn = ({ style }) => style !== 'photograph';
+
+/** Naming accuracy: the same table with the kinds of pictures as tasks. */
+function namingTable(answers) {
+  const lines = answers.map((answer) => ({
+    task: answer.kind,
+    condition: drawn(answer) ? answer.style : 'photographs',
+    seed: 1,
+    item: answer.picture,
+    name: answer.name,
+    lenient: answer.name === answer.said,
+  }));
+  return table('Pictures named rightly, of all names of their kind', lines, [
+    ['trained on', ({ name }) => !held.has(name)],
+    ['held out', ({ name }) => held.has(name)],
+  ]);
 }
 
 function testLines(run) {
@@ -43,7 +51,7 @@ function testLines(run) {
 }
 
 /** One row a condition, two columns a task. */
-function table(title, lines, parts, right = ({ lenient }) => lenient) {
+function table(title, lines, parts) {
   const tasks = [...new Set(lines.map(({ task }) => task))];
   const conditions = [...new Set(lines.map(({ condition }) => condition))];
   const columns = tasks.flatMap((task) => parts.map(([name, holds]) => ({ task, name, holds })));
@@ -51,14 +59,15 @@ function table(title, lines, parts, right = ({ lenient }) => lenient) {
     const some = lines.filter((l) => l.condition === condition && l.task === column.task && column.holds(l));
     if (some.length === 0) return '–';
     const { value, low, high } = bootstrapInterval(
-      some.map((line) => ({ task: line.task, seed: line.seed, item: line.item, value: right(line) ? 1 : 0 })),
+      some.map((line) => ({ task: line.task, seed: line.seed, item: line.item, value: line.lenient ? 1 : 0 })),
     );
     return `${value.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
   };
-  const [first] = conditions;
-  const counts = columns.map(({ task, name, holds }) => {
-    const n = lines.filter((line) => line.condition === first && line.task === task && holds(line)).length;
-    return `${task} ${name} ${n}`;
+  const countOf = (condition, { task, holds }) =>
+    lines.filter((line) => line.condition === condition && line.task === task && holds(line)).length;
+  const counts = columns.map((column) => {
+    const some = new Set(conditions.map((condition) => countOf(condition, column)));
+    return `${column.task} ${column.name} ${[...some].join(' and ')}`;
   });
   return [
     `**${title}**`,
