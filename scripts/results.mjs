@@ -120,7 +120,17 @@ function importQuestions() {
   writeFileSync(join(out, 'questions.json'), stdout);
   const images = join(ROOT, 'data', 'images', 'twemoji');
   const question = 'What is the color of the food?';
-  xpatch(['data', 'import', 'questions.json', '--images', images, '--question', question, '-o', 'food-questions.json']);
+  xpatch([
+    'data',
+    'import',
+    'questions.json',
+    '--images-root',
+    images,
+    '--question',
+    question,
+    '-o',
+    'food-questions.json',
+  ]);
 }
 
 function xpatch(args) {

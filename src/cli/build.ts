@@ -1,34 +1,29 @@
-import { type BuildMode, buildAddon, MODES } from '../../install/build.mjs';
+import { buildAddon, MODES } from '../../install/build.mjs';
 import { describeFailure, describeResult } from '../../install/print.mjs';
 import { defineCommand } from './command.js';
 import { EXIT } from './errors.js';
-
-interface BuildArguments {
-  mode?: BuildMode;
-  clean: boolean;
-  json: boolean;
-}
+import { choice, flag } from './option.js';
+import { OUTPUT_OPTIONS } from './options.js';
 
 /** `xpatch build`: makes the native addon again, as the install step does, but fails when it cannot. */
-export const build = defineCommand<BuildArguments>({
+export const build = defineCommand({
   command: 'build',
   describe: 'Build the native addon for this machine',
-  options: (yargs) =>
-    yargs
-      .option('mode', {
-        choices: MODES,
-        describe:
-          'hybrid links the prebuilt llama.cpp libraries of node-llama-cpp, source compiles llama.cpp too (with CUDA, Metal or ' +
-          'Vulkan when their toolkits are there), auto takes the first that works. Defaults to $XPATCH_LLAMA, else auto',
-      })
-      .option('clean', { type: 'boolean', default: false, describe: 'Compile everything again' })
-      .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' }),
+  options: {
+    mode: choice(
+      MODES,
+      'hybrid links the prebuilt llama.cpp libraries of node-llama-cpp, source compiles llama.cpp too (with CUDA, Metal or ' +
+        'Vulkan when their toolkits are there), auto takes the first that works. Defaults to $XPATCH_LLAMA, else auto',
+    ),
+    clean: flag('Compile everything again'),
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['Build what is out of date', 'build'],
     ['Compile llama.cpp for this very machine; settings for CMake are in $XPATCH_CMAKE_ARGS', 'build --mode source'],
   ],
-  run: async ({ mode, clean, json }, terminal) => {
-    const progress = terminal.progress({ json, quiet: false });
+  run: async ({ mode, clean, json, quiet }, terminal) => {
+    const progress = terminal.progress({ json, quiet });
     try {
       const result = await buildAddon({
         mode,

@@ -1,49 +1,32 @@
-import { HOOKS, type HookName } from '../model/types.js';
+import { HOOKS } from '../model/types.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  withSession,
-} from './common.js';
-import { parseLayers, parsePositions, textOption } from './options.js';
+import { describeModel, requireNotAborted, withSession } from './common.js';
+import { choice, vary } from './option.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, POSITIONS } from './options.js';
 import { openOutput } from './output-file.js';
-import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
-
-interface CaptureArguments extends ModelArguments, OutputArguments, PromptArguments {
-  layers: string;
-  positions: string;
-  hook: HookName;
-  output: string;
-}
+import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 
 /** `xpatch capture`: hidden states of one prompt into a safetensors file. */
-export const capture = defineCommand<CaptureArguments>({
+export const capture = defineCommand({
   command: 'capture',
   describe: 'Read hidden states of a prompt into a safetensors file',
-  options: (yargs) =>
-    outputOptions(promptOptions(modelOptions(yargs)))
-      .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
-      .option('positions', textOption('positions', 'all, last, or positions such as 0,5,-1', { default: 'all' }))
-      .option('hook', {
-        ...textOption('hook', 'Where in a block'),
-        choices: HOOKS,
-        default: 'resid_post' as HookName,
-      })
-      .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true })),
+  options: {
+    ...MODEL_OPTIONS,
+    ...PROMPT_OPTIONS,
+    layers: vary(LAYERS, { default: 'all' }),
+    positions: vary(POSITIONS, { default: 'all' }),
+    hook: vary(choice(HOOKS, 'Where in a block'), { default: 'resid_post' }),
+    output: vary(OUTPUT_FILE, { required: true }),
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['The last token, all layers', 'capture -m demo --prompt "Q:Peru\\nA:" --positions last -o peru.safetensors'],
     ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],
   ],
   run: async (args, terminal) => {
-    const parts = promptParts(args);
-    const layers = parseLayers(args.layers);
-    const positions = parsePositions(args.positions);
-    const { json, image = [] } = args;
+    const { json, layers, positions, image = [] } = args;
+    const parts = await promptParts(args, terminal);
     await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;

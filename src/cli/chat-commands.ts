@@ -1,15 +1,17 @@
 import { homedir } from 'node:os';
 import type { ChatSession } from '../chat/chat-session.js';
 import { readImage, readPicture } from '../images/image.js';
+import type { Intervention, Steps } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { usageError } from './errors.js';
-import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { parseLayers } from './options.js';
+import { type LoadedVector, layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 export const CHAT_HELP = `Commands; anything else is a message, and // begins one with a slash.
   /image PATH                                put a picture in front of the next message; repeat for more
-  /patch VECTOR --layer N [--op replace|add] [--strength S] [--vector-position N]
+  /patch VECTOR --layers LIST [--op replace|add] [--strength S] [--vector-position N]
                                              patch the last prompt token of each following turn
-  /steer VECTOR --layer N [--strength S]     add a direction there, and to each token of the answers
+  /steer VECTOR --layers LIST [--strength S] add a direction there, and to each token of the answers
   /patch off                                 stop patching; /patch alone says what is patched
   /system TEXT                               set the system message; without a text, remove it
   /clear                                     forget the conversation; system message and patch stay
@@ -20,11 +22,11 @@ export const CHAT_HELP = `Commands; anything else is a message, and // begins on
 /** What `/patch` takes, and the options of the same names. */
 export interface PatchRequest {
   file: string;
-  layer: number;
+  layers: 'all' | readonly number[];
   op?: 'replace' | 'add';
   strength?: number;
   /** Defaults to `prompt`: the last token of the prompt alone. */
-  steps?: 'all';
+  steps?: Steps;
   vectorPosition?: number;
 }
 
@@ -84,11 +86,11 @@ export class ChatState {
     return `${path} (${width} x ${height}) comes with the next message`;
   }
 
-  async setPatch({ file, layer, op, strength, steps, vectorPosition }: PatchRequest): Promise<string> {
+  async setPatch({ file, layers, op, strength, steps, vectorPosition }: PatchRequest): Promise<string> {
     const loaded: LoadedVector = await loadVector(file, vectorPosition);
     const { context } = this.session;
     const vectorModel = requireFit(loaded, context.model.identity);
-    const { positions, ...edit } = loaded.vector.at(layer, { op, strength, steps });
+    const { positions, ...edit } = loaded.vector.at(layersFor(loaded, layers), { op, strength, steps });
     await context.requireHook(loaded.vector.info.hook);
     this.session.patch = edit;
     this.patch = { vector: vectorRecord(loaded), vectorModel };
@@ -107,15 +109,13 @@ export class ChatState {
     const { patch } = this.session;
     if (!patch || !this.patch) return 'nothing is patched';
     const how = patch.op === 'add' ? 'added to' : 'put in place of';
-    return `${this.patch.vector.file} is ${how} layer ${patch.layers} ${
-      patch.steps === 'all'
-        ? 'from the last prompt token of each following turn on'
-        : 'at the last prompt token of each following turn'
-    }`;
+    const last = 'the last prompt token of each following turn';
+    const when = { prompt: `at ${last}`, all: `from ${last} on` }[String(patch.steps)] ?? 'in each following answer';
+    return `${this.patch.vector.file} is ${how} ${layersText(patch.layers)} ${when}`;
   }
 }
 
-/** `VECTOR --layer N [--op replace|add] [--strength S] [--vector-position N]`, in any order. */
+/** `VECTOR --layers LIST [--op replace|add] [--strength S] [--vector-position N]`, in any order. */
 function parsePatch(command: string, text: string): PatchRequest {
   const words = Array.from(text.matchAll(/"[^"]*"|'[^']*'|--[\w-]+(?==)|(?<=^|\s)\S+|(?<==)\S+/g), ([word]) => word);
   const request: Partial<PatchRequest> = {};
@@ -125,7 +125,8 @@ function parsePatch(command: string, text: string): PatchRequest {
   };
   for (let i = 0; i < words.length; i++) {
     const word = words[i] as string;
-    if (word === '--layer') request.layer = whole(word, words[++i]);
+    if (word === '--layers' || word === '--layer')
+      request.layers = parseLayers(words[++i] ?? '', `${command}: --layers`);
     else if (word === '--vector-position') request.vectorPosition = whole(word, words[++i]);
     else if (word === '--strength') {
       request.strength = Number(words[++i] || Number.NaN);
@@ -138,9 +139,14 @@ function parsePatch(command: string, text: string): PatchRequest {
       throw usageError(`${command} does not understand ${JSON.stringify(word)}. /help shows how it is written.`);
     } else request.file = unquote(word);
   }
-  const { file, layer } = request;
-  if (file === undefined || layer === undefined) throw usageError(`${command} needs a vector file and --layer.`);
-  return { ...request, file, layer };
+  const { file, layers } = request;
+  if (file === undefined || layers === undefined) throw usageError(`${command} needs a vector file and --layers.`);
+  return { ...request, file, layers };
+}
+
+function layersText(layers: Intervention['layers']): string {
+  const list = [layers].flat();
+  return `${list.length === 1 ? 'layer' : 'layers'} ${list.join(', ')}`;
 }
 
 function unquote(text: string): string {

@@ -4,37 +4,18 @@ import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
 import { CHAT_HELP, ChatState } from './chat-commands.js';
 import { ChatInput } from './chat-input.js';
-import {
-  describeModel,
-  type ModelArguments,
-  type OutputArguments,
-  requireNotAborted,
-  type Session,
-  withSession,
-} from './common.js';
+import { describeModel, requireNotAborted, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { unescapeText } from './options.js';
-import type { PatchArguments } from './patch-options.js';
+import { dashed } from './option.js';
+import { theOne, unescapeText } from './options.js';
+import type { RunArguments } from './run.js';
 import type { Terminal } from './terminal.js';
-
-export interface ChatArguments extends ModelArguments, OutputArguments, PatchArguments {
-  system?: string;
-  chatTemplate?: string;
-  image?: string[];
-  patch?: string;
-  layer?: number;
-  maxTokens?: number;
-  temperature: number;
-  seed: number;
-  stop?: string[];
-  escape: boolean;
-}
 
 /** Templates are a few thousand characters long. */
 const TEMPLATE = { what: 'the chat template', maxBytes: 1 << 20, pipe: true } as const;
 
 /** `xpatch run --chat`: a conversation, typed or through a pipe. */
-export async function chat(args: ChatArguments, terminal: Terminal): Promise<void> {
+export async function chat(args: RunArguments, terminal: Terminal): Promise<void> {
   const template = args.chatTemplate === undefined ? undefined : await readTemplate(args.chatTemplate);
   await withSession(args, terminal, async (opened) => {
     const { ChatSession } = await import('../chat/chat-session.js');
@@ -42,16 +23,18 @@ export async function chat(args: ChatArguments, terminal: Terminal): Promise<voi
     const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
     const session = new ChatSession(opened.context, { template, system, maxTokens, temperature, seed, stop });
     const state = new ChatState(session);
-    const { patch: file, layer, op, vectorPosition } = args;
+    const { layers = 'all', op, strength, vectorPosition } = args;
+    const steps = args.everyStep ? 'all' : args.steps;
+    const file = theOne('--vector', args.vector);
     if (file !== undefined)
-      opened.progress.note(await state.setPatch({ file, layer: layer as number, op, vectorPosition }));
+      opened.progress.note(await state.setPatch({ file, layers, op, strength, steps, vectorPosition }));
     for (const path of args.image ?? []) await state.addPicture(path);
     await talk(args, opened, { session, state });
   });
 }
 
 async function talk(
-  args: ChatArguments,
+  args: RunArguments,
   { model, terminal, signal, progress, track }: Session,
   { session, state }: { session: import('../chat/chat-session.js').ChatSession; state: ChatState },
 ): Promise<void> {
@@ -124,7 +107,7 @@ async function talk(
 
 function printTurn(
   terminal: Terminal,
-  args: ChatArguments,
+  args: RunArguments,
   { text, tokens, finish, positions, reused, room, interventions }: ChatTurn,
   more: { turns: number; pictures: string[]; state: ChatState; model: Session['model']['identity'] },
 ): void {
@@ -160,12 +143,10 @@ async function readTemplate(path: string): Promise<string> {
 }
 
 /** Checks what does not belong to a chat. */
-export function checkChatArguments(args: ChatArguments & Record<string, unknown>): void {
-  const others = ['prompt', 'tokens', 'position', 'save-logits', 'every-step'].filter((name) => {
-    const value = args[name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())];
-    return value !== undefined && value !== false;
-  });
-  if (others.length > 0)
-    throw usageError(`--${others[0]} does not belong to --chat, which takes its messages from stdin.`);
+export function checkChatArguments(args: RunArguments): void {
+  const strange = ['prompt', 'promptFile', 'tokens', 'positions', 'saveLogits'] as const;
+  const other = strange.find((name) => args[name] !== undefined);
+  if (other !== undefined)
+    throw usageError(`--${dashed(other)} does not belong to --chat, which takes its messages from stdin.`);
   if (args.maxTokens === 0) throw usageError('-n 0 leaves no room for an answer.');
 }

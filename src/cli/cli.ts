@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import yargs from 'yargs';
+import type { XpatchError } from '../util/errors.js';
+import { didYouMean } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
-import { addCommands, type Chosen, type Command, nameOf } from './command.js';
+import { addCommands, type Chosen, type Command, type Example, nameOf } from './command.js';
+import { completionOf } from './completion.js';
 import { data } from './data.js';
 import { decode } from './decode.js';
 import { demo } from './demo.js';
@@ -14,12 +17,12 @@ import { usageError } from './errors.js';
 import { evaluate } from './eval.js';
 import { evolution } from './evolution.js';
 import { extract } from './extract.js';
-import { wrapHelp } from './help.js';
+import { helpOf, helpOfAll } from './help.js';
 import type { Io } from './io.js';
 import { lens } from './lens.js';
 import { merge } from './merge.js';
 import { models } from './models.js';
-import { withExamples } from './options.js';
+import { dashed } from './option.js';
 import { patchscope } from './patchscope.js';
 import { run } from './run.js';
 import { score } from './score.js';
@@ -31,7 +34,7 @@ import { verify } from './verify.js';
 import { verifyModelCommand } from './verify-model.js';
 import { view } from './view.js';
 
-const COMMANDS: readonly Command[] = [
+export const COMMANDS: readonly Command[] = [
   demo,
   evaluate,
   capture,
@@ -54,6 +57,14 @@ const COMMANDS: readonly Command[] = [
   view,
   doctor,
   build,
+  completionOf(() => COMMANDS),
+];
+
+const EXAMPLES: readonly Example[] = [
+  ['Make a task vector', 'extract -m demo --tasks country-capital --specs text -o capital.safetensors'],
+  ['Try it at every layer', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
+  ['Answer with it', 'run -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors --layers 4'],
+  ['Options and examples of a command', 'help run'],
 ];
 
 /**
@@ -65,7 +76,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
   const terminal = new Terminal(args, io);
   let code: number;
   try {
-    const chosen = await parse(asked(args), terminal);
+    const chosen = askedHelp(args) ?? (await parse(args, io.env.XPATCH_MODEL));
     await chosen(terminal);
     code = terminal.exitCode;
   } catch (error) {
@@ -75,69 +86,99 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
   return terminal.close(code);
 }
 
-/** `xpatch` alone and `xpatch help COMMAND` ask for help. */
-function asked(args: readonly string[]): readonly string[] {
-  if (args.length === 0) return ['--help'];
-  return args[0] === 'help' ? [...args.slice(1), '--help'] : args;
+/** Help for `xpatch` alone, `help COMMAND` and --help anywhere. */
+function askedHelp(args: readonly string[]): Chosen | undefined {
+  const [first, ...rest] = args;
+  if (first !== undefined && first !== 'help' && !args.some((arg) => arg === '--help' || arg === '-h'))
+    return undefined;
+  return (terminal) => {
+    const width = Math.max(60, Math.min(120, terminal.out.columns ?? 80));
+    const { command, path, unknown } = commandOf(first === 'help' ? rest : args);
+    if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? COMMANDS);
+    const parts = command ? helpOf(command, path, width) : helpOfAll(COMMANDS, EXAMPLES, width);
+    terminal.printHelp(parts);
+  };
 }
 
-/** What the arguments ask for. @throws {XpatchError} INVALID_ARGUMENT */
-async function parse(args: readonly string[], { out, io }: Terminal): Promise<Chosen> {
+/** The command that arguments name, and the word behind a group that is not one of its commands. */
+function commandOf(args: readonly string[]): { command?: Command; path: string[]; unknown?: string } {
+  let command: Command | undefined;
+  const path: string[] = [];
+  for (const word of args) {
+    const among = command ? command.subcommands : COMMANDS;
+    if (!among || word.startsWith('-')) break;
+    const next = among.find((one) => nameOf(one) === word);
+    if (!next) return { ...(command && { command }), path, unknown: word };
+    command = next;
+    path.push(word);
+  }
+  return { ...(command && { command }), path };
+}
+
+/** What the arguments ask for. @param model of commands that name none @throws {XpatchError} INVALID_ARGUMENT */
+export async function parse(args: readonly string[], model?: string): Promise<Chosen> {
   const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
-  let chosen: Chosen | undefined;
-  let help = '';
-  const width = Math.max(60, Math.min(120, out.columns ?? 80));
-  const choose = (next: Chosen) => {
-    chosen = next;
-  };
-  const cli = withExamples(yargs(), [
-    ['Make a task vector', 'extract -m demo --task country-capital --spec text -o capital.safetensors'],
-    ['Try it at every layer', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
-    ['Answer with it', 'run -m demo --prompt "Q:Peru\\nA:" --patch capital.safetensors --layer 4'],
-    ['Options and examples of a command', '<command> --help'],
-  ])
+  const { command, path, unknown } = commandOf(args);
+  if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? COMMANDS);
+  let chosen: Chosen = (terminal) => terminal.print(`${version}\n`);
+  const cli = yargs()
     .scriptName('xpatch')
     // One language, whatever the system's: scripts and error messages stay the same everywhere.
     .locale('en')
-    .usage('$0 <command>\n\nReads and overwrites hidden states of GGUF language and vision-language models.')
     .demandCommand(1, 'Name a command.')
-    .recommendCommands()
     .strict()
-    .option('verbose', { type: 'boolean', default: false, global: true, describe: 'Print the stack of an error' })
+    .option('verbose', { type: 'boolean', default: false, global: true })
+    .help(false)
     .version(version)
-    .alias('help', 'h')
-    .wrap(null)
     // Called with a message for wrong arguments, with an error when one of ours found them wrong.
     .fail((message: string | null, error: Error | undefined) => {
       if (error && !message) throw error;
-      throw usageError(`${tidy(message ?? '', args)} See \`${['xpatch', ...commandName(args)].join(' ')} --help\`.`);
+      const seeHelp = `See \`${['xpatch', ...path].join(' ')} --help\`.`;
+      throw usageError(`${tidy(message ?? '', args, command)} ${seeHelp}`);
     });
-  await addCommands(cli, COMMANDS, { choose, model: io.env.XPATCH_MODEL }).parseAsync(
-    [...args],
-    {},
-    (_error, _argv, output) => {
-      help = output;
-    },
-  );
-  return help === '' && chosen ? chosen : (terminal) => terminal.print(`${wrapHelp(help, width)}\n`);
+  const choose = (next: Chosen) => {
+    chosen = next;
+  };
+  // Its printing callback keeps yargs from writing the version itself.
+  await addCommands(cli, COMMANDS, { choose, model }).parseAsync([...args], {}, () => undefined);
+  return chosen;
 }
 
-function commandName(args: readonly string[]): string[] {
-  return COMMANDS.some((command) => nameOf(command) === args[0]) ? args.slice(0, 1) : [];
+function unknownCommand(word: string, path: readonly string[], commands: readonly Command[]): XpatchError {
+  const names = commands.map(nameOf);
+  const hint = didYouMean(word, names) || ` Commands: ${names.join(', ')}.`;
+  const name = ['xpatch', ...path].join(' ');
+  return usageError(`There is no command ${JSON.stringify(word)}.${hint} See \`${name} --help\`.`);
 }
 
-/** The messages of yargs in one line, without naming an unknown option twice (as it was written and in camel case). */
-function tidy(message: string, args: readonly string[]): string {
+/** The messages of yargs in one line, with the option that was most likely meant. */
+function tidy(message: string, args: readonly string[], command: Command | undefined): string {
   const text = message
-    .replace(/^Did you/, `Unknown command ${args[commandName(args).length]}. Did you`)
-    .replace(/^Unknown arguments: (.*)$/, (_, list: string) => {
+    .replace(/^Unknown arguments?: (.*)$/, (_, list: string) => {
+      // yargs names an option twice, as it was written and in camel case.
       const names = list.split(', ').filter((name) => args.some((arg) => arg.includes(name)));
-      return `Unknown argument${names.length > 1 ? 's' : ''}: ${names.join(', ')}`;
+      return names.map((name) => unknownArgument(name, args, command)).join(' ');
     })
+    .replace(/^Missing required arguments?: (.*)$/, (_, list: string) => {
+      const names = list.split(', ').map((name) => `--${dashed(name)}`);
+      return `${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} missing.`;
+    })
+    .replace(/^Not enough non-option arguments.*$/, `${command?.command.split(' ').slice(1).join(' ')} is missing.`)
     .replace(
       /^Not enough arguments following: (.*)$/,
       '--$1 needs a value; one with a dash in front is given as --$1="-x"',
     )
     .replace(/\s*\n\s*/g, ' ');
   return /[.?]$/.test(text) ? text : `${text}.`;
+}
+
+function unknownArgument(name: string, args: readonly string[], command: Command | undefined): string {
+  const isOption = args.some((arg) => arg.startsWith(`-${name.length === 1 ? '' : '-'}${name}`));
+  if (!isOption) return `Unknown argument: ${name}.`;
+  const visible = Object.entries(command?.options ?? {}).filter(([, option]) => !option.hidden);
+  const hint = didYouMean(
+    `--${name}`,
+    visible.map(([option]) => `--${dashed(option)}`),
+  );
+  return `There is no option ${name.length === 1 ? '-' : '--'}${name}.${hint}`;
 }

@@ -1,6 +1,5 @@
-import type { Argv } from 'yargs';
-import { usageError } from './errors.js';
-import { withExamples } from './options.js';
+import type { Argv, Options as YargsOptions } from 'yargs';
+import { type ArgumentsOf, dashed, type Option, type Options, orList } from './option.js';
 import type { Terminal } from './terminal.js';
 
 /** A command of the command line: its help, its options, and what it does. */
@@ -8,8 +7,12 @@ export interface Command {
   /** Its name and positional arguments, as yargs reads them: `eval [experiment]`. */
   readonly command: string;
   readonly describe: string;
-  readonly options: (yargs: Argv) => Argv;
+  /** What the positional arguments of `command` are. */
+  readonly positionals: Options;
+  readonly options: Options;
   readonly examples: readonly Example[];
+  /** More to say under the options. */
+  readonly more?: string;
   readonly subcommands?: readonly Command[];
   readonly run: (args: never, terminal: Terminal) => Promise<void> | void;
 }
@@ -17,22 +20,23 @@ export interface Command {
 /** A line that says what it does, and the command behind `xpatch`. */
 export type Example = readonly [what: string, command: string];
 
-/** @typeParam A the arguments that `options` and the positional ones of `command` make */
-export function defineCommand<A>(command: {
+export function defineCommand<const O extends Options, const P extends Options = Record<never, never>>(command: {
   readonly command: string;
   readonly describe: string;
-  readonly options: (yargs: Argv) => unknown;
+  readonly positionals?: P;
+  readonly options: O;
   readonly examples: readonly Example[];
-  readonly run: (args: A, terminal: Terminal) => Promise<void> | void;
+  readonly more?: string;
+  readonly run: (args: ArgumentsOf<O> & ArgumentsOf<P>, terminal: Terminal) => Promise<void> | void;
 }): Command {
-  return command as Command;
+  return { positionals: {}, ...command } as Command;
 }
 
 /** A command that only holds others, such as `models`. */
 export function defineGroup(
   group: Pick<Command, 'command' | 'describe' | 'examples'> & { subcommands: Command[] },
 ): Command {
-  return { ...group, options: (yargs) => yargs, run: () => undefined };
+  return { ...group, positionals: {}, options: {}, run: () => undefined };
 }
 
 /** Runs a command whose arguments have been read. */
@@ -47,40 +51,55 @@ export interface Parsing {
 
 /** Tells yargs of commands. */
 export function addCommands<T>(yargs: Argv<T>, commands: readonly Command[], parsing: Parsing): Argv<T> {
-  for (const { command, describe, options, examples, subcommands, run } of commands) {
+  for (const command of commands) {
+    const { subcommands } = command;
+    const options = withModel(command.options, parsing.model);
     const build = (argv: Argv) => {
-      const built = withExamples(options(argv), examples);
-      if (parsing.model !== undefined && needsModel(built)) built.default('model', parsing.model);
+      for (const [name, option] of Object.entries(command.positionals)) argv.positional(name, positional(option));
+      for (const [name, option] of Object.entries(options)) argv.option(dashed(name), forYargs(option));
       return subcommands
-        ? addCommands(built, subcommands, parsing).demandCommand(1, `Name a command: ${listOf(subcommands)}.`)
-        : built;
+        ? addCommands(argv, subcommands, parsing).demandCommand(
+            1,
+            `Name a command: ${orList(subcommands.map(nameOf))}.`,
+          )
+        : argv;
     };
-    const chosen = (args: object) => async (terminal: Terminal) =>
-      run((await withStdin(args, terminal)) as never, terminal);
-    yargs.command(command, describe, build, (args) => parsing.choose(chosen(args)));
+    yargs.command(command.command, command.describe, build, (given) => {
+      const args = { ...readArguments(command.positionals, given, ''), ...readArguments(options, given, '--') };
+      parsing.choose((terminal) => command.run(args as never, terminal));
+    });
   }
   return yargs;
 }
 
-function needsModel(yargs: Argv): boolean {
-  return 'model' in (yargs as Argv & { getDemandedOptions(): object }).getDemandedOptions();
+function withModel(options: Options, model: string | undefined): Options {
+  const { model: option } = options;
+  if (model === undefined || !option?.required) return options;
+  return { ...options, model: { ...option, required: false, default: model } };
 }
 
-/** `--prompt -` is what comes on the standard input, to the letter but for its last line end. */
-async function withStdin(args: { prompt?: unknown; escape?: boolean }, { io }: Terminal): Promise<object> {
-  if (args.prompt !== '-') return args;
-  if (io.stdin.isTTY) throw usageError('--prompt - reads the standard input: pipe a text into it, or give < FILE.');
-  const chunks: Buffer[] = [];
-  for await (const chunk of io.stdin) chunks.push(Buffer.from(chunk as Buffer));
-  const text = Buffer.concat(chunks)
-    .toString('utf8')
-    .replace(/\r?\n$/, '');
-  return { ...args, prompt: args.escape ? text.replaceAll('\\', '\\\\') : text };
+function forYargs({ type, array, letter, formerly = [], default: fallback, required }: Option): YargsOptions {
+  return {
+    type,
+    ...(array && { array }),
+    ...(type !== 'boolean' && { nargs: 1 }),
+    alias: [...(letter === undefined ? [] : [letter]), ...formerly],
+    ...(fallback !== undefined && { default: fallback }),
+    ...(required && { demandOption: true }),
+  };
+}
+
+function positional({ type, array, default: fallback }: Option) {
+  return { type, ...(array && { array }), ...(fallback !== undefined && { default: fallback }) };
+}
+
+function readArguments(options: Options, given: Readonly<Record<string, unknown>>, dashes: string): object {
+  return Object.fromEntries(
+    Object.entries(options).map(([name, option]) => {
+      const typed = dashed(name);
+      return [name, option.read(given[typed] as never, `${dashes}${typed}`)];
+    }),
+  );
 }
 
 export const nameOf = ({ command }: Pick<Command, 'command'>): string => command.split(' ')[0] as string;
-
-function listOf(commands: readonly Command[]): string {
-  const names = commands.map(nameOf);
-  return `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`;
-}

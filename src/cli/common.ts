@@ -1,87 +1,12 @@
-import type { Argv } from 'yargs';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { ModelIdentity, Progress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { printable } from '../util/printable.js';
 import { type FetchEvents, fetchModel } from './fetch-model.js';
-import { textOption, wholeOption } from './options.js';
+import type { ModelArguments, OutputArguments } from './options.js';
 import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
-
-/** What every command that runs a model takes. */
-export interface ModelArguments {
-  model: string;
-  mmproj?: string;
-  device: string;
-  gpuLayers?: number;
-  threads?: number;
-  imageWidth?: number;
-  imageCache?: string;
-  nCtx?: number;
-  nUbatch?: number;
-  flashAttention?: 'on' | 'off' | 'auto';
-}
-
-export interface OutputArguments {
-  json: boolean;
-  quiet: boolean;
-}
-
-/** @param model the default of --model; without one it must be given */
-export function modelOptions<T>(yargs: Argv<T>, model?: string): Argv<T & ModelArguments> {
-  return yargs
-    .option(
-      'model',
-      textOption('model', 'GGUF file, a name as models list shows, or hf:USER/REPO[:Q4_K_M]; also $XPATCH_MODEL', {
-        alias: 'm',
-        demandOption: model === undefined,
-        default: model,
-      }),
-    )
-    .option(
-      'mmproj',
-      textOption('mmproj', 'GGUF file of the picture encoder. Defaults to that of the name or of the hub'),
-    )
-    .option('device', textOption('device', 'auto, cpu, or a device as doctor names it', { default: 'auto' }))
-    .option('gpu-layers', wholeOption('gpu-layers', 0, 'Layers to keep on the device. Defaults to all'))
-    .option(
-      'threads',
-      wholeOption('threads', 1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8'),
-    )
-    .option(
-      'image-width',
-      wholeOption('image-width', 1, 'Scale pictures to this width first; the paper: 224. Defaults to their own'),
-    )
-    .option('image-cache', textOption('image-cache', 'Folder that keeps encoded pictures between runs'))
-    .option('n-ctx', wholeOption('n-ctx', 1, 'Positions that a context holds. Defaults to 4096'))
-    .option('n-ubatch', wholeOption('n-ubatch', 1, 'Positions decoded at once. Defaults to 512'))
-    .option('flash-attention', {
-      ...textOption('flash-attention', 'Defaults to off on the CPU, else auto'),
-      choices: ['on', 'off', 'auto'] as const,
-    })
-    .group(
-      [
-        'model',
-        'mmproj',
-        'device',
-        'gpu-layers',
-        'threads',
-        'image-width',
-        'image-cache',
-        'n-ctx',
-        'n-ubatch',
-        'flash-attention',
-      ],
-      'Model:',
-    ) as Argv<T & ModelArguments>;
-}
-
-export function outputOptions<T>(yargs: Argv<T>): Argv<T & OutputArguments> {
-  return yargs
-    .option('json', { type: 'boolean', default: false, describe: 'Print the result, or the error, as one JSON object' })
-    .option('quiet', { type: 'boolean', default: false, describe: 'No progress and no notes on stderr' });
-}
 
 /** A loaded model with a context, for the time of one command. */
 export interface Session {

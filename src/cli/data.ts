@@ -4,55 +4,37 @@ import type { CheckOptions, TaskCheck } from '../tasks/check.js';
 import type { FirstToken } from '../tasks/findings.js';
 import { isTaskFile } from '../tasks/task.js';
 import { defineCommand, defineGroup } from './command.js';
-import { fetchEvents, type OutputArguments, openModel, outputOptions } from './common.js';
+import { fetchEvents, openModel } from './common.js';
 import { EXIT, usageError } from './errors.js';
-import { textOption } from './options.js';
+import { several, text, vary } from './option.js';
+import {
+  IMAGES_ROOT,
+  INSTRUCTION,
+  MODEL,
+  OUTPUT_FILE,
+  OUTPUT_OPTIONS,
+  type OutputArguments,
+  STYLE,
+} from './options.js';
 import { openOutput } from './output-file.js';
 import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
 
-interface CheckArguments extends OutputArguments {
-  files: string[];
-  model?: string;
-  imagesRoot?: string;
-  style?: string;
-}
+const TOKENIZER = vary(MODEL, { describe: 'Model whose tokenizer tells which answers begin alike. Defaults to none' });
 
-interface ImportArguments extends OutputArguments {
-  file: string;
-  images: string;
-  output: string;
-  model?: string;
-  instruction?: string;
-  question?: string;
-  domain?: string;
-}
-
-const MODEL = textOption('model', 'Model, as elsewhere, whose tokenizer tells which answers begin alike', {
-  alias: 'm',
-});
-
-const check = defineCommand<CheckArguments>({
+const check = defineCommand({
   command: 'check <files..>',
   describe: 'Find what would stop an experiment on a task or spoil its numbers',
-  options: (yargs) =>
-    outputOptions(yargs)
-      .positional('files', {
-        type: 'string',
-        array: true,
-        demandOption: true,
-        describe: 'Task files, or shipped tasks by name',
-      })
-      .option('model', MODEL)
-      .option('images-root', textOption('images-root', "Folder that image paths start from. Defaults to the file's"))
-      .option('style', textOption('style', 'Drawing style of a shipped task. Defaults to twemoji')),
+  positionals: {
+    files: vary(several('Task files, or shipped tasks by name', { completes: 'task' }), { required: true }),
+  },
+  options: { imagesRoot: IMAGES_ROOT, style: STYLE, model: TOKENIZER, ...OUTPUT_OPTIONS },
   examples: [
     ['A task of your own', 'data check capitals.json --images-root flags'],
     ['Shipped tasks, with the answers that a tokenizer begins alike', 'data check food-color animal-latin -m demo'],
   ],
   run: async (args, terminal) => {
-    const { imagesRoot, style } = args;
-    const files = args.files.map(String);
+    const { files, imagesRoot, style } = args;
     if (imagesRoot !== undefined && !files.some(isTaskFile))
       throw usageError('--images-root has no effect on shipped tasks.');
     if (style !== undefined && files.every(isTaskFile)) throw usageError('--style has no effect on task files.');
@@ -73,39 +55,40 @@ const check = defineCommand<CheckArguments>({
   },
 });
 
-const importCommand = defineCommand<ImportArguments>({
+const importCommand = defineCommand({
   command: 'import <file>',
   describe: "Make a task file of the paper's data or of picture questions, and check it",
-  options: (yargs) =>
-    outputOptions(yargs)
-      .positional('file', {
-        type: 'string',
-        demandOption: true,
-        describe: 'JSON list of input, output, image, or of image, question, answer',
-      })
-      .option('images', textOption('images', 'Folder that its image paths start from', { demandOption: true }))
-      .option('output', textOption('output', 'Task file to write', { alias: 'o', demandOption: true }))
-      .option('model', MODEL)
-      .option('instruction', textOption('instruction', 'Instruction of the task, ending in a colon'))
-      .option('question', textOption('question', 'The task as a question; chooses among those of the file'))
-      .option('domain', textOption('domain', 'What the inputs are. Tasks of one domain share their inputs')),
+  positionals: {
+    file: vary(text('JSON list of input, output, image, or of image, question, answer', { completes: 'file' }), {
+      required: true,
+    }),
+  },
+  options: {
+    imagesRoot: vary(IMAGES_ROOT, { describe: 'Folder that its image paths start from', required: true }),
+    output: vary(OUTPUT_FILE, { describe: 'Task file to write', required: true }),
+    instruction: INSTRUCTION,
+    question: text('The task as a question; chooses among those of the file'),
+    domain: text('What the inputs are. Tasks of one domain share their inputs'),
+    model: TOKENIZER,
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     [
       "The paper's data",
-      'data import country_capital.json --images flags --instruction "The capital city of the country:" -o capital.json',
+      'data import country_capital.json --images-root flags --instruction "The capital city of the country:" -o capital.json',
     ],
     [
       'One question about many pictures',
-      'data import vqa.json --images photos --question "What animal is this?" -o animals.json',
+      'data import vqa.json --images-root photos --question "What animal is this?" -o animals.json',
     ],
   ],
   run: async (args, terminal) => {
-    const { file, images, output, instruction, question, domain } = args;
-    await using written = await openOutput(output, terminal, { json: args.json, inputs: [String(file)] });
+    const { file, imagesRoot: images, output, instruction, question, domain } = args;
+    await using written = await openOutput(output, terminal, { json: args.json, inputs: [file] });
     const result = await withTokens(args, terminal, async (options, progress) => {
       const { importTask } = await import('../tasks/import.js');
       const fields = { ...(domain !== undefined && { domain }), ...(instruction !== undefined && { instruction }) };
-      return importTask(String(file), {
+      return importTask(file, {
         ...options,
         ...fields,
         ...(question !== undefined && { question }),
@@ -129,7 +112,7 @@ export const data = defineGroup({
   subcommands: [check, importCommand],
   examples: [
     ['A task of your own', 'data check capitals.json --images-root flags'],
-    ["The paper's data", 'data import country_capital.json --images flags -o capitals.json'],
+    ["The paper's data", 'data import country_capital.json --images-root flags -o capitals.json'],
   ],
 });
 

@@ -12,57 +12,45 @@ import { requireModalities } from '../studies/modalities.js';
 import type { TaskSpec } from '../tasks/prompts.js';
 import { listTasks, loadTask } from '../tasks/task.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  type Session,
-  withSession,
-} from './common.js';
+import { describeModel, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
-import { parseLayers, repeatedOption, textOption, wholeOption } from './options.js';
-import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { parseNames, requireTasks, shippedTasks, TASK_OPTIONS } from './experiment.js';
+import { grouped, vary } from './option.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, TOP, theOne, VECTOR } from './options.js';
+import { startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 import { type LoadedVector, loadVector, requireFit } from './vector-file.js';
 
-interface DecodeArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
-  specs?: string;
-  layers?: string;
-  top: number;
-  vector?: string[];
-}
-
-const SPECS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
+const KINDS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
 
 /** `xpatch decode`: task vectors as words. */
-export const decode = defineCommand<DecodeArguments>({
+export const decode = defineCommand({
   command: 'decode',
   describe: 'Decode task vectors of text, images and instructions into words',
-  options: (yargs) =>
-    experimentOptions(
-      reportOptions(outputOptions(modelOptions(yargs)), 'decode'),
-      'Prompts whose mean is a vector. Defaults to 30',
-    )
-      .option('specs', textOption('specs', 'text, image, instruction. Defaults to what the model can read'))
-      .option(
-        'layers',
-        textOption('layers', 'all, or block outputs such as 4,7. Defaults to 18/32 of the depth and the best one'),
-      )
-      .option('top', wholeOption('top', 1, 'Best tokens of each vector', { default: 5 }))
-      .option('vector', repeatedOption('Decode this file of extract or capture instead; repeat for more'))
-      .group(['specs', 'layers', 'top', 'vector', 'output'], 'Decoding:'),
+  options: {
+    ...TASK_OPTIONS,
+    prompts: vary(PROMPTS, { describe: 'Prompts whose mean is a vector. Defaults to 30', group: 'Task' }),
+    ...grouped('Decoding', {
+      specs: vary(SPECS, { describe: 'text, image, instruction. Defaults to what the model can read' }),
+      layers: vary(LAYERS, {
+        describe: 'all, or block outputs such as 4,7. Defaults to 18/32 of the depth and the best one',
+      }),
+      top: vary(TOP, { describe: 'Best tokens of each vector' }),
+      vector: vary(VECTOR, { describe: 'Decode this file of extract or capture instead; repeat for more' }),
+      output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-decode-DATE-TIME here' }),
+    }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['All tasks, all kinds of vectors', 'decode -m demo'],
     ['Every layer of two saved vectors', 'decode -m demo --vector a.safetensors --vector b.safetensors --layers all'],
   ],
   run: async (args, terminal) => {
-    const tasks = await parseTasks(args.tasks);
-    const wanted = args.specs === undefined ? undefined : parseNames('specs', args.specs, SPECS);
-    const chosen = args.layers === undefined ? undefined : parseLayers(args.layers);
-    for (const name of args.vector ? (['tasks', 'specs', 'seed', 'style', 'shots', 'prompts'] as const) : []) {
+    const tasks = await requireTasks(args.tasks);
+    const wanted = args.specs === undefined ? undefined : parseNames('specs', args.specs, KINDS);
+    const { layers: chosen } = args;
+    for (const name of args.vector ? (['tasks', 'specs', 'seeds', 'style', 'shots', 'prompts'] as const) : []) {
       if (args[name] !== undefined)
         throw usageError(`--${name} has no effect on saved vectors. Leave it out, or --vector.`);
     }
@@ -72,11 +60,12 @@ export const decode = defineCommand<DecodeArguments>({
       const { model, progress } = session;
       const { nLayers, nVocab } = model.info;
       if (chosen) resolveLayers(chosen, nLayers);
-      const specs = wanted ?? SPECS.filter((spec) => spec !== 'image' || model.hasVision);
+      const specs = wanted ?? KINDS.filter((spec) => spec !== 'image' || model.hasVision);
       requireModalities(model, specs);
       for (const loaded of files) requireFit(loaded, model.identity);
       for (const note of files.flatMap(({ notes }) => notes)) progress.note(note);
-      const { seed = 1, style, shots = 5, prompts = 30, top } = args;
+      const { style, shots = 5, prompts = 30, top } = args;
+      const seed = theOne('--seeds', args.seeds) ?? 1;
       const options = files.length
         ? { vectors: files.map(({ file }) => file), topK: Math.min(top, nVocab) }
         : { tasks, specs, seed, style, shots, prompts, topK: Math.min(top, nVocab) };

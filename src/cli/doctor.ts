@@ -4,15 +4,14 @@ import { fileURLToPath } from 'node:url';
 import { findLlama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
 import type { Device } from '../native/addon.js';
 import { defineCommand } from './command.js';
-import { fetchEvents, type OutputArguments, outputOptions, requireNotAborted } from './common.js';
+import { fetchEvents, requireNotAborted } from './common.js';
 import type { ChildMessage, NativeReport } from './doctor-child.js';
 import { EXIT } from './errors.js';
 import { fetchModel } from './fetch-model.js';
-import { textOption } from './options.js';
+import { vary } from './option.js';
+import { DEVICE, MMPROJ, MODEL, OUTPUT_OPTIONS } from './options.js';
 import type { ProgressLine } from './progress.js';
 import type { Check, SelfTestOptions } from './self-test.js';
-
-type DoctorArguments = OutputArguments & SelfTestOptions;
 
 interface Diagnosis {
   ok: boolean;
@@ -25,14 +24,15 @@ interface Diagnosis {
 }
 
 /** `xpatch doctor`: whether the installation works, and what to do when it does not. */
-export const doctor = defineCommand<DoctorArguments>({
+export const doctor = defineCommand({
   command: 'doctor',
   describe: 'Check the installation: versions, devices, and a self-test',
-  options: (yargs) =>
-    outputOptions(yargs)
-      .option('model', textOption('model', 'Model of the self-test', { alias: 'm', default: 'demo' }))
-      .option('mmproj', textOption('mmproj', 'Its picture encoder. Defaults to that of a shipped model'))
-      .option('device', textOption('device', 'auto, cpu, or a device as listed', { default: 'auto' })),
+  options: {
+    model: vary(MODEL, { describe: 'Model of the self-test', default: 'demo' }),
+    mmproj: vary(MMPROJ, { describe: 'Its picture encoder. Defaults to that of a shipped model' }),
+    device: DEVICE,
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['Check everything', 'doctor'],
     ['The same with the self-test on one device', 'doctor --device Vulkan0'],

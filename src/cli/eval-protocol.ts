@@ -4,7 +4,7 @@ import type { Experiment, ExperimentProgress, Plan } from '../experiment/types.j
 import type { ModelIdentity } from '../model/types.js';
 import type { Bars, TextTable, WorkedExample } from '../report/report.js';
 import type { Table } from '../stats/tables.js';
-import type { ModelArguments } from './common.js';
+import type { ModelArguments } from './options.js';
 
 /** What the process with the model is to do. */
 export interface EvalJob {

@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Argv } from 'yargs';
 import { type LoadedExperiment, loadExperiment } from '../experiment/config.js';
 import { PRESETS } from '../experiment/presets.js';
 import { MANIFEST_FILE } from '../experiment/run-folder.js';
@@ -9,70 +8,65 @@ import { findEntry } from '../hub/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { XpatchError } from '../util/errors.js';
 import { defineCommand } from './command.js';
-import { type ModelArguments, modelOptions, type OutputArguments, outputOptions } from './common.js';
 import { usageError } from './errors.js';
 import type { EvalResult } from './eval-protocol.js';
 import { type PlanResult, runEval } from './eval-run.js';
 import { summaryOf } from './eval-summary.js';
-import { folderOption, repeatedOption, textOption } from './options.js';
+import { requireTasks } from './experiment.js';
+import { type ArgumentsOf, flag, grouped, several, text, vary, whole } from './option.js';
+import { LAYERS, MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, RUN_FOLDER, SEEDS, STYLE, TASKS } from './options.js';
 import { timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
 import type { Terminal } from './terminal.js';
 
-export interface EvalArguments extends ModelArguments, OutputArguments {
-  experiment?: string;
-  set?: string[];
-  output?: string;
-  plan: boolean;
-  memory?: string;
-  shard?: string;
-  resume: boolean;
-}
-
-/** @param folder what the folder of a run is called by default */
-export function evalOptions<T>(yargs: Argv<T>, model: string, folder: string) {
-  return outputOptions(modelOptions(yargs, model))
-    .option('set', repeatedOption('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5'))
-    .option('plan', { type: 'boolean', default: false, describe: 'Print what would run and how long, and stop' })
-    .option('memory', textOption('memory', 'Bound of the contexts beside the weights, such as 2G or 500M'))
-    .option('shard', textOption('shard', 'Run a part of the queries: 2/5 is the second of five'))
-    .option(
-      'output',
-      folderOption('output', `Folder of the run; one of the same run is continued. Defaults to ${folder} here`, {
-        alias: 'o',
-      }),
-    )
-    .option('resume', {
-      type: 'boolean',
+export const EVAL_OPTIONS = {
+  ...grouped('Experiment', {
+    tasks: TASKS,
+    seeds: vary(SEEDS, { describe: 'Each draws its own items and examples. Defaults to 1,2,3' }),
+    layers: vary(LAYERS, {
+      describe: 'Where the test patches. Defaults to the layer that is best on validation items',
+    }),
+    style: STYLE,
+    test: whole(1, 'Largest number of test queries a task and seed. Defaults to 100'),
+    set: several('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5', { value: 'FIELD=VALUE' }),
+    plan: flag('Print what would run and how long, and stop'),
+    memory: text('Bound of the contexts beside the weights, such as 2G or 500M', { value: 'BYTES' }),
+    shard: text('Run a part of the queries: 2/5 is the second of five', { value: 'I/N' }),
+    output: vary(RUN_FOLDER, {
+      describe: 'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
+    }),
+    resume: flag('Go on with the run in the folder of --output; --no-resume refuses one that is there', {
       default: true,
-      describe: 'Go on with the run in the folder of --output; --no-resume refuses one that is there',
-    })
-    .group(['set', 'plan', 'memory', 'shard', 'output', 'resume'], 'Experiment:');
-}
+    }),
+  }),
+  ...MODEL_OPTIONS,
+  model: vary(MODEL, { group: 'Model' }),
+  ...OUTPUT_OPTIONS,
+};
+export type EvalArguments = ArgumentsOf<typeof EVAL_OPTIONS>;
 
 /** `xpatch eval`: an experiment of a preset or of a config file. */
-export const evaluate = defineCommand<EvalArguments>({
+export const evaluate = defineCommand({
   command: 'eval [experiment]',
   describe: 'Run an experiment: a preset or a config file; without one, list the presets',
-  options: (yargs) =>
-    evalOptions(yargs, '', 'xpatch-eval-NAME-DATE-TIME')
-      .option('json', {
-        type: 'boolean',
-        default: false,
-        describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
-      })
-      .positional('experiment', { type: 'string', describe: 'Preset, or a config file in YAML or JSON' }),
+  positionals: { experiment: text('Preset, or a config file in YAML or JSON', { completes: 'preset' }) },
+  options: {
+    ...EVAL_OPTIONS,
+    json: vary(OUTPUT_OPTIONS.json, {
+      describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
+    }),
+  },
   examples: [
     ['The presets', 'eval'],
     ["The paper's main table", 'eval main -m demo'],
-    ['Smaller', 'eval main -m demo --set "seeds=[1]" --set test=20'],
+    ['Smaller', 'eval main -m demo --seeds 1 --test 20'],
     ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
     ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
   ],
   run: async (given, terminal) => {
-    const args = { ...given, model: given.model || (terminal.io.env.XPATCH_MODEL ?? '') };
-    if (args.experiment === undefined) listPresets(terminal, args.json);
-    else await runEvaluation(args, terminal);
+    const { experiment, model = terminal.io.env.XPATCH_MODEL, ...args } = given;
+    if (experiment === undefined) listPresets(terminal, args.json);
+    else await runEvaluation(experiment, { ...args, model }, terminal);
   },
 });
 
@@ -86,11 +80,13 @@ export interface Evaluation {
 
 /** Runs the experiment that the arguments name, or plans it, and prints what came out. */
 export async function runEvaluation(
+  source: string,
   args: EvalArguments,
   terminal: Terminal,
   { name, whole = false, adapt = (loaded) => loaded }: Evaluation = {},
 ): Promise<void> {
-  if (args.model === '')
+  const { model } = args;
+  if (!model)
     throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
   if (args.output === '') throw usageError('--output names no folder.');
   if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
@@ -98,8 +94,8 @@ export async function runEvaluation(
     const message = `${args.output} holds a run already. Name another folder, or leave --no-resume out to go on with it.`;
     throw new XpatchError('FILE_WRITE', message);
   }
-  const source = args.experiment as string;
-  const loaded = adapt(await loadExperiment(source, args.set, findEntry(args.model)));
+  const settings = [...(await settingsOf(args)), ...(args.set ?? [])];
+  const loaded = adapt(await loadExperiment(source, settings, findEntry(model)));
   if (loaded.experiment.measure === 'compute' && (args.plan || args.shard !== undefined)) {
     throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
   }
@@ -108,7 +104,7 @@ export async function runEvaluation(
   const stem = name ?? `eval-${loaded.experiment.name}`;
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
   const resume = commandWith(terminal, folder);
-  const result = await runEval(args, terminal, { loaded, folder, memory, shard, resume, events: !whole });
+  const result = await runEval({ ...args, model }, terminal, { loaded, folder, memory, shard, resume, events: !whole });
   if ('plan' in result) printPlan(terminal, result, args.json);
   else if (!args.json) printResult(terminal, result);
   else if (whole) printWhole(terminal, result);
@@ -116,6 +112,14 @@ export async function runEvaluation(
     const { introduction, bars, caveats, ...done } = result;
     terminal.printJson({ event: 'done', ...done });
   }
+}
+
+/** The options that are fields of a config too, as `--set` takes them. */
+async function settingsOf({ tasks, seeds, layers, style, test }: EvalArguments): Promise<string[]> {
+  const fields = { tasks: tasks && (await requireTasks(tasks)), seeds, layers, style, test };
+  return Object.entries(fields).flatMap(([key, value]) =>
+    value === undefined ? [] : [`${key}=${JSON.stringify(value)}`],
+  );
 }
 
 function listPresets(terminal: Terminal, json: boolean): void {

@@ -5,52 +5,38 @@ import { classCurves, defaultPieLayers, topClasses } from '../studies/class-curv
 import { type EvolutionCell, runEvolution } from '../studies/evolution.js';
 import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../studies/evolution-classes.js';
 import { requireModalities } from '../studies/modalities.js';
-import type { Modality } from '../tasks/prompts.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  withSession,
-} from './common.js';
+import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { type ExperimentArguments, experimentOptions, parseNames, parseTasks, shippedTasks } from './experiment.js';
-import { parseLayers, textOption } from './options.js';
-import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { parseModalities, readable, requireTasks, shippedTasks, TASK_OPTIONS } from './experiment.js';
+import { grouped, parsed, vary } from './option.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, parseTexts, RUN_FOLDER, SPECS, theOne } from './options.js';
+import { startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 
-interface EvolutionArguments extends ModelArguments, OutputArguments, ReportArguments, ExperimentArguments {
-  modalities?: string;
-  classes: string;
-  layers?: string;
-}
-
 /** `xpatch evolution`: what the last delimiter says, from input to task to answer. */
-export const evolution = defineCommand<EvolutionArguments>({
+export const evolution = defineCommand({
   command: 'evolution',
   describe: 'Follow input token, task word and answer through the layers',
-  options: (yargs) =>
-    experimentOptions(
-      reportOptions(outputOptions(modelOptions(yargs)), 'evolution'),
-      'Different prompts a task and modality. Defaults to 100',
-    )
-      .option(
-        'modalities',
-        textOption('modalities', 'text, image or both with a comma. Defaults to what the model can read'),
-      )
-      .option(
-        'classes',
-        textOption('classes', 'Classes of tokens that the curves compare; NAME=WORD/WORD makes one of your own', {
-          default: EVOLUTION_CLASSES.join(','),
+  options: {
+    ...TASK_OPTIONS,
+    prompts: vary(PROMPTS, { describe: 'Different prompts a task and modality. Defaults to 100', group: 'Task' }),
+    ...grouped('Evolution', {
+      specs: vary(SPECS, { describe: 'text, image or both with a comma. Defaults to what the model can read' }),
+      classes: vary(
+        parsed('Classes of tokens that the curves compare; NAME=WORD/WORD makes one of your own', parseClasses, {
+          value: 'LIST',
         }),
-      )
-      .option(
-        'layers',
-        textOption('layers', 'Layers of the pies, such as 2,4,7. Defaults to a quarter, five eighths and the end'),
-      )
-      .group(['modalities', 'classes', 'layers', 'output'], 'Evolution:'),
+        { default: EVOLUTION_CLASSES.join(',') },
+      ),
+      layers: vary(LAYERS, {
+        describe: 'Layers of the pies, such as 2,4,7. Defaults to a quarter, five eighths and the end',
+      }),
+      output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-evolution-DATE-TIME here' }),
+    }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['All tasks, text and pictures', 'evolution -m demo'],
     ['A first look', 'evolution -m demo --tasks country-capital --prompts 30'],
@@ -58,16 +44,16 @@ export const evolution = defineCommand<EvolutionArguments>({
     ['With a class of your own', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
   ],
   run: async (args, terminal) => {
-    const tasks = await parseTasks(args.tasks);
-    const classes = parseClasses(args.classes);
-    const wanted = args.modalities === undefined ? undefined : parseNames('modalities', args.modalities, MODALITIES);
-    const chosen = args.layers === undefined ? undefined : parseLayers(args.layers);
+    const tasks = await requireTasks(args.tasks);
+    const { classes, layers: chosen } = args;
+    const wanted = parseModalities(args.specs);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress } = session;
-      const modalities = wanted ?? (model.hasVision ? MODALITIES : ['text' as const]);
+      const modalities = wanted ?? readable(model);
       requireModalities(model, modalities);
       const pieLayers = chosen ? resolveLayers(chosen, model.info.nLayers) : defaultPieLayers(model.info.nLayers);
-      const { seed = 1, style, shots = 5, prompts = 100 } = args;
+      const seed = theOne('--seeds', args.seeds) ?? 1;
+      const { style, shots = 5, prompts = 100 } = args;
       const options = { tasks, modalities, seed, style, shots, prompts, classes };
       const title = `Evolution of representations in ${describeModel(model.identity)}`;
       await using run = await startRun(session, args, {
@@ -109,17 +95,15 @@ export const evolution = defineCommand<EvolutionArguments>({
   },
 });
 
-const MODALITIES: readonly Modality[] = ['text', 'image'];
-
 /** `input,answer,mine=word/word` */
-function parseClasses(text: string): (EvolutionClass | WordClass)[] {
+function parseClasses(text: string, option: string): (EvolutionClass | WordClass)[] {
   const known: readonly string[] = EVOLUTION_CLASSES;
-  const classes = parseNames('classes', text).map((entry) => {
+  const classes = parseTexts(text, option).map((entry) => {
     if (known.includes(entry)) return entry as EvolutionClass;
     const [, name, words] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
     if (name !== undefined && words !== undefined && !known.includes(name)) return { name, words: words.split('/') };
     const expected = `some of ${known.join(', ')}, and NAME=WORD/WORD with a name of its own`;
-    throw usageError(`--classes takes ${expected}; ${JSON.stringify(entry)} is none.`);
+    throw usageError(`--classes takes ${expected}; ${JSON.stringify(entry)} is not one.`);
   });
   if (classes.length < 2) throw usageError('--classes needs at least two classes: curves compare them.');
   return classes;

@@ -1,34 +1,34 @@
-import type { Argv } from 'yargs';
+import type { Model } from '../model/model.js';
+import type { Modality } from '../tasks/prompts.js';
 import { listTasks, loadTask } from '../tasks/task.js';
+import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
-import { textOption, wholeOption } from './options.js';
+import { grouped, vary } from './option.js';
+import { SEEDS, SHOTS, STYLE, TASKS } from './options.js';
 
 /** What commands take that draw prompts from tasks. */
-export interface ExperimentArguments {
-  tasks?: string;
-  seed?: number;
-  style?: string;
-  shots?: number;
-  prompts?: number;
+export const TASK_OPTIONS = grouped('Task', {
+  tasks: TASKS,
+  seeds: vary(SEEDS, { describe: 'Seed of the items and the examples. Defaults to 1' }),
+  style: STYLE,
+  shots: vary(SHOTS, { describe: 'Examples in a prompt, the last without its answer. Defaults to 5' }),
+});
+
+const MODALITIES: readonly Modality[] = ['text', 'image'];
+
+/** The modalities of `--specs`; undefined for what the model can read. */
+export function parseModalities(specs: readonly string[] | undefined): readonly Modality[] | undefined {
+  return specs && parseNames('specs', specs, MODALITIES);
 }
 
-/** @param prompts what `--prompts` counts, and how many by default */
-export function experimentOptions<T>(yargs: Argv<T>, prompts: string): Argv<T & ExperimentArguments> {
-  return yargs
-    .option(
-      'tasks',
-      textOption('tasks', 'Shipped tasks, or task files ending in .json, with commas. Defaults to all six'),
-    )
-    .option('seed', wholeOption('seed', 0, 'Seed of the items and the examples. Defaults to 1'))
-    .option('style', textOption('style', 'Drawing style of the shipped pictures. Defaults to twemoji'))
-    .option('shots', wholeOption('shots', 1, 'Examples in a prompt, the last without its answer. Defaults to 5'))
-    .option('prompts', wholeOption('prompts', 1, prompts))
-    .group(['tasks', 'seed', 'style', 'shots', 'prompts'], 'Task:') as Argv<T & ExperimentArguments>;
+/** The modalities that a model can read. */
+export function readable({ hasVision }: Model): readonly Modality[] {
+  return hasVision ? MODALITIES : ['text'];
 }
 
-/** The tasks of `--tasks`, or all shipped ones. @throws {XpatchError} TASK_INVALID, FILE_NOT_FOUND */
-export async function parseTasks(text: string | undefined): Promise<string[]> {
-  const tasks = text === undefined ? await listTasks() : parseNames('tasks', text);
+/** Checks the tasks of `--tasks`, or names all shipped ones. @throws {XpatchError} TASK_INVALID, FILE_NOT_FOUND */
+export async function requireTasks(given: readonly string[] | undefined): Promise<readonly string[]> {
+  const tasks = given ?? (await listTasks());
   const loaded = await Promise.all(tasks.map((name) => loadTask(name)));
   const names = loaded.map(({ name }) => name);
   const twice = names.find((name, i) => names.indexOf(name) < i);
@@ -36,16 +36,16 @@ export async function parseTasks(text: string | undefined): Promise<string[]> {
   return tasks;
 }
 
-/** `a,b,c`: different names, at least one, of `allowed` when it is given. */
-export function parseNames<Name extends string>(option: string, text: string, allowed?: readonly Name[]): Name[] {
-  const names = text.split(',').map((name) => name.trim());
-  const bad = names.find((name) => name === '' || (allowed !== undefined && !allowed.includes(name as Name)));
-  if (bad !== undefined) {
-    const expected = allowed ? `some of ${allowed.join(', ')}` : 'names';
-    throw usageError(`--${option} takes ${expected} with commas between them; ${JSON.stringify(bad)} is none.`);
-  }
-  if (new Set(names).size < names.length) throw usageError(`--${option} repeats one. Name each one once.`);
-  return names as Name[];
+/** Names of an option, all of them `allowed`. */
+export function parseNames<Name extends string>(
+  option: string,
+  names: readonly string[],
+  allowed: readonly Name[],
+): readonly Name[] {
+  const bad = names.find((name) => !allowed.includes(name as Name));
+  if (bad === undefined) return names as Name[];
+  const expected = `--${option} takes some of ${allowed.join(', ')} with commas between them`;
+  throw usageError(`${expected}; ${JSON.stringify(bad)} is not one.${didYouMean(bad, allowed)}`);
 }
 
 /** The shipped ones among tasks, whose hashes a manifest records. */

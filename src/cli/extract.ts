@@ -1,73 +1,72 @@
-import type { ReadPosition, TaskSpec } from '../tasks/prompts.js';
+import type { TaskSpec } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task } from '../tasks/task.js';
 import { extractTaskVector } from '../vectors/extract.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  withSession,
-} from './common.js';
+import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { textOption, wholeOption } from './options.js';
+import { parseNames } from './experiment.js';
+import { type ArgumentsOf, choice, grouped, vary } from './option.js';
+import {
+  IMAGES_ROOT,
+  INSTRUCTION,
+  MODEL_OPTIONS,
+  OUTPUT_FILE,
+  OUTPUT_OPTIONS,
+  PROMPTS,
+  SEEDS,
+  SHOTS,
+  SPECS,
+  TASKS,
+  theOne,
+} from './options.js';
 import { openOutput } from './output-file.js';
 
-interface ExtractArguments extends ModelArguments, OutputArguments {
-  task: string;
-  spec: TaskSpec;
-  shots?: number;
-  prompts?: number;
-  seed: number;
-  readPosition?: ReadPosition;
-  imagesRoot?: string;
-  instruction?: string;
-  output: string;
-}
+const OPTIONS = {
+  ...grouped('Task', {
+    tasks: vary(TASKS, { describe: 'Shipped task, or a JSON file of input and output', value: 'TASK', required: true }),
+    specs: vary(SPECS, { describe: 'What shows it to the model: text, image or instruction', required: true }),
+    shots: SHOTS,
+    prompts: vary(PROMPTS, { describe: 'Prompts whose mean is taken. Defaults to 30' }),
+    seeds: vary(SEEDS, { describe: 'Seed of the validation items and the examples. Defaults to 1' }),
+    readPosition: choice(
+      ['last-example', 'dummy-query'],
+      'Which A: is read: before the last answer, or of a query after it. Defaults to last-example',
+    ),
+    imagesRoot: IMAGES_ROOT,
+    instruction: vary(INSTRUCTION, { describe: 'Instruction for a task file, ending in a colon' }),
+  }),
+  output: vary(OUTPUT_FILE, { required: true }),
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type ExtractArguments = ArgumentsOf<typeof OPTIONS>;
+
+const KINDS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
 
 /** The paper's number of validation items; prompts draw their examples from them. */
 const VALIDATION_ITEMS = 30;
 
 /** `xpatch extract`: a task vector into a safetensors file. */
-export const extract = defineCommand<ExtractArguments>({
+export const extract = defineCommand({
   command: 'extract',
   describe: 'Make a task vector from text examples, image examples or an instruction',
-  options: (yargs) =>
-    outputOptions(modelOptions(yargs))
-      .option('task', textOption('task', 'Shipped task, or a JSON file of input and output', { demandOption: true }))
-      .option('spec', {
-        ...textOption('spec', 'What tells the model the task', { demandOption: true }),
-        choices: ['text', 'image', 'instruction'] as const,
-      })
-      .option('shots', wholeOption('shots', 1, 'Examples in a prompt. Defaults to 5'))
-      .option('prompts', wholeOption('prompts', 1, 'Prompts whose mean is taken. Defaults to 30'))
-      .option('seed', wholeOption('seed', 0, 'Seed of the validation items and the examples', { default: 1 }))
-      .option('read-position', {
-        ...textOption(
-          'read-position',
-          'Which A: is read: before the last answer, or of a query after it. Defaults to last-example',
-        ),
-        choices: ['last-example', 'dummy-query'] as const,
-      })
-      .option('images-root', textOption('images-root', "Folder of a task file's pictures. Defaults to the file's own"))
-      .option('instruction', textOption('instruction', 'Instruction for a task file, ending in a colon'))
-      .group(['task', 'spec', 'shots', 'prompts', 'seed', 'read-position', 'images-root', 'instruction'], 'Task:')
-      .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true })),
+  options: OPTIONS,
   examples: [
-    ['From 30 prompts of text', 'extract -m demo --task country-capital --spec text -o capital.safetensors'],
-    ['From the instruction', 'extract -m demo --task country-capital --spec instruction -o i.safetensors'],
-    ['Your own pictures', 'extract -m vlm.gguf --mmproj p.gguf --task logos.json --spec image -o l.safetensors'],
+    ['From 30 prompts of text', 'extract -m demo --tasks country-capital --specs text -o capital.safetensors'],
+    ['From the instruction', 'extract -m demo --tasks country-capital --specs instruction -o i.safetensors'],
+    ['Your own pictures', 'extract -m vlm.gguf --mmproj p.gguf --tasks logos.json --specs image -o l.safetensors'],
   ],
   run: async (args, terminal) => {
-    checkTaskArguments(args);
-    const inputs = [args.model, args.mmproj, args.task];
+    const source = theOne('--tasks', args.tasks) as string;
+    const spec = theOne('--specs', parseNames('specs', args.specs, KINDS)) as TaskSpec;
+    const seed = theOne('--seeds', args.seeds) ?? 1;
+    checkTaskArguments(args, source, spec);
+    const inputs = [args.model, args.mmproj, source];
     await using output = await openOutput(args.output, terminal, { json: args.json, inputs });
-    const { spec, seed, prompts = VALIDATION_ITEMS } = args;
+    const { prompts = VALIDATION_ITEMS } = args;
     const pictures = spec === 'image';
-    const task = await loadTask(args.task, { pictures, imagesRoot: args.imagesRoot, instruction: args.instruction });
+    const task = await loadTask(source, { pictures, imagesRoot: args.imagesRoot, instruction: args.instruction });
     const split = splitTask(task, seed, {
       pictures,
       validation: spec === 'instruction' ? 0 : validationItems(task, prompts),
@@ -104,11 +103,11 @@ export const extract = defineCommand<ExtractArguments>({
           model: model.identity,
         });
       } else {
-        const source =
+        const made =
           spec === 'instruction'
             ? 'the instruction'
             : `${records.length} ${spec} prompts of ${shots} shots, seed ${seed}`;
-        const what = `${task.name} from ${source}, read at ${readPosition}, of ${describeModel(model.identity)}`;
+        const what = `${task.name} from ${made}, read at ${readPosition}, of ${describeModel(model.identity)}`;
         terminal.print(`${output.name}: task_vector [${shape.join(', ')}] (${what})\n`);
       }
     });
@@ -122,12 +121,12 @@ function validationItems(task: Task, prompts: number): number {
 }
 
 /** An option that would have no effect is refused. */
-function checkTaskArguments(args: ExtractArguments): void {
-  const isFile = /[\\/]|\.json$/.test(args.task);
+function checkTaskArguments(args: ExtractArguments, source: string, spec: TaskSpec): void {
+  const isFile = /[\\/]|\.json$/.test(source);
   const refuse = (name: string, value: unknown, why: string) => {
     if (value !== undefined) throw usageError(`--${name} has no effect here: ${why}. Leave it out.`);
   };
-  if (args.spec === 'instruction') {
+  if (spec === 'instruction') {
     for (const [name, value] of [
       ['shots', args.shots],
       ['prompts', args.prompts],
@@ -136,9 +135,9 @@ function checkTaskArguments(args: ExtractArguments): void {
       refuse(name, value, 'an instruction is a single prompt without examples');
     }
   } else {
-    refuse('instruction', args.instruction, `--spec ${args.spec} shows examples only`);
+    refuse('instruction', args.instruction, `--specs ${spec} shows examples only`);
   }
-  if (args.spec !== 'image') refuse('images-root', args.imagesRoot, `--spec ${args.spec} shows no pictures`);
+  if (spec !== 'image') refuse('images-root', args.imagesRoot, `--specs ${spec} shows no pictures`);
   if (!isFile) {
     refuse('images-root', args.imagesRoot, 'a shipped task has its own pictures');
     refuse('instruction', args.instruction, 'a shipped task has its own instruction');

@@ -1,6 +1,7 @@
-import { type CatalogueEntry, catalogueNames, didYouMean, findEntry } from '../hub/catalogue.js';
+import { type CatalogueEntry, catalogueNames, findEntry } from '../hub/catalogue.js';
 import { type DownloadEvents, type DownloadPlan, downloadModel } from '../hub/download.js';
 import type { ModelFiles } from '../hub/resolve.js';
+import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 import { duration, RunRate } from './run-rate.js';
 
@@ -70,6 +71,7 @@ export function bytesText(bytes: number): string {
 export function requireEntry(name: string): CatalogueEntry {
   const entry = findEntry(name);
   if (entry) return entry;
-  const names = `Names: ${catalogueNames().join(', ')}; or hf:USER/REPO.`;
-  throw usageError(`${JSON.stringify(name)} is no name of the catalogue. ${didYouMean(name)}${names}`);
+  const names = catalogueNames();
+  const problem = `The catalogue has no ${JSON.stringify(name)}.${didYouMean(name, names)}`;
+  throw usageError(`${problem} Names: ${names.join(', ')}; or hf:USER/REPO.`);
 }

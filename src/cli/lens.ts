@@ -4,54 +4,44 @@ import { resolveLayers } from '../model/pass.js';
 import { trackedTokens } from '../model/tracked.js';
 import { lensTable, lensView, reportOfLens } from '../report/lens.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  withSession,
-} from './common.js';
-import { parseLayers, parsePositions, repeatedOption, textOption, unescapeText, wholeOption } from './options.js';
-import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
-import { type ReportArguments, reportOptions, startRun } from './report-run.js';
+import { describeModel, withSession } from './common.js';
+import { grouped, text, vary } from './option.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, POSITIONS, RUN_FOLDER, TOP, TRACK, unescapeText } from './options.js';
+import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+import { startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 
-interface LensArguments extends ModelArguments, OutputArguments, PromptArguments, ReportArguments {
-  layers: string;
-  positions: string;
-  top: number;
-  track?: string[];
-  tuned?: string;
-}
-
 /** `xpatch lens`: what the states of one prompt say, layer by layer. */
-export const lens = defineCommand<LensArguments>({
+export const lens = defineCommand({
   command: 'lens',
   describe: 'Read the hidden states of a prompt as words, layer by layer (logit lens)',
-  options: (yargs) =>
-    reportOptions(outputOptions(promptOptions(modelOptions(yargs))), 'lens')
-      .option(
-        'layers',
-        textOption('layers', 'all, or block outputs such as 0,3-5; the last is always read', { default: 'all' }),
-      )
-      .option(
-        'positions',
-        textOption('positions', 'all, last, or positions such as 0,5,-1; rows of pictures count', { default: 'all' }),
-      )
-      .option('top', wholeOption('top', 1, 'Best tokens kept of each state', { default: 5 }))
-      .option('track', repeatedOption('Token whose rank and probability are kept of each state; repeat for more'))
-      .option('tuned', textOption('tuned', 'Tuned lens to read with: a file of tune'))
-      .group(['layers', 'positions', 'top', 'track', 'tuned'], 'Lens:'),
+  options: {
+    ...PROMPT_OPTIONS,
+    ...grouped('Lens', {
+      layers: vary(LAYERS, {
+        describe: 'all, or block outputs such as 0,3-5; the last is always read',
+        default: 'all',
+      }),
+      positions: vary(POSITIONS, {
+        describe: 'all, last, or positions such as 0,5,-1; rows of pictures count',
+        default: 'all',
+      }),
+      top: vary(TOP, { describe: 'Best tokens kept of each state' }),
+      track: TRACK,
+      tuned: text('Tuned lens to read with: a file of tune', { value: 'FILE', completes: 'file' }),
+      output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-lens-DATE-TIME here' }),
+    }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['A text prompt', 'lens -m demo --prompt "Q:Peru\\nA:Lima\\n\\nQ:Japan\\nA:"'],
     ['A picture, with words over its patches', 'lens -m demo --prompt "Q:<image>\\nA:" --image flag.png'],
     ['How one answer rises', 'lens -m model.gguf --prompt "The capital of Peru is" --track " Lima"'],
   ],
   run: async (args, terminal) => {
-    const parts = promptParts(args);
-    const layers = parseLayers(args.layers);
-    const positions = parsePositions(args.positions);
+    const { layers, positions } = args;
+    const parts = await promptParts(args, terminal);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal } = session;
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);

@@ -1,22 +1,15 @@
 import { join } from 'node:path';
 import { mergeShards } from '../experiment/merge.js';
 import { defineCommand } from './command.js';
-import { type OutputArguments, outputOptions } from './common.js';
-import { folderOption } from './options.js';
-
-interface MergeArguments extends OutputArguments {
-  runs: string[];
-  output: string;
-}
+import { several, vary } from './option.js';
+import { OUTPUT_FOLDER, OUTPUT_OPTIONS } from './options.js';
 
 /** `xpatch merge`: the shards of an experiment become one run. */
-export const merge = defineCommand<MergeArguments>({
+export const merge = defineCommand({
   command: 'merge <runs..>',
   describe: 'Put the shards of an experiment together into one run',
-  options: (yargs) =>
-    outputOptions(yargs)
-      .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Folders of all shards' })
-      .option('output', folderOption('output', 'Folder of the whole run', { alias: 'o', demandOption: true })),
+  positionals: { runs: vary(several('Folders of all shards', { completes: 'folder' }), { required: true }) },
+  options: { output: vary(OUTPUT_FOLDER, { describe: 'Folder of the whole run', required: true }), ...OUTPUT_OPTIONS },
   examples: [
     ['One half, on one machine', 'eval main -m demo --shard 1/2 -o one'],
     ['The other half, on another', 'eval main -m demo --shard 2/2 -o two'],
@@ -27,7 +20,7 @@ export const merge = defineCommand<MergeArguments>({
     const progress = terminal.progress({ json, quiet });
     try {
       progress.update('reading the shards');
-      await using run = await mergeShards(runs.map(String), output, terminal.commandLine());
+      await using run = await mergeShards(runs, output, terminal.commandLine());
       for (const note of run.notes) progress.note(note);
       const lines = run.known.size;
       progress.update('writing the report');

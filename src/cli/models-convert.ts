@@ -1,37 +1,30 @@
-import { CONVERSION_TYPES, type ConversionType } from '../gguf/tensor-types.js';
+import { CONVERSION_TYPES } from '../gguf/tensor-types.js';
 import { defineCommand } from './command.js';
-import { type OutputArguments, outputOptions } from './common.js';
-import { folderOption, textOption, wholeOption } from './options.js';
-
-interface ConvertArguments extends OutputArguments {
-  folder: string;
-  output: string;
-  type: ConversionType;
-  threads?: number;
-}
+import { choice, text, vary } from './option.js';
+import { OUTPUT_FOLDER, OUTPUT_OPTIONS, THREADS } from './options.js';
 
 /** `xpatch models convert`: a Hugging Face checkpoint that llama.cpp cannot convert becomes GGUF. */
-export const modelsConvert = defineCommand<ConvertArguments>({
+export const modelsConvert = defineCommand({
   command: 'convert <folder>',
   describe: 'Convert a checkpoint of Idefics2, Fuyu or Persimmon to GGUF',
-  options: (yargs) =>
-    outputOptions(yargs)
-      .positional('folder', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Folder of a Hugging Face checkpoint: config.json, *.safetensors and the tokenizer',
-      })
-      .option(
-        'output',
-        folderOption('output', 'Folder to write to; made if it is missing', { alias: 'o', demandOption: true }),
-      )
-      .option('type', {
-        ...textOption('type', 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
-        choices: CONVERSION_TYPES,
-        default: 'f16' as const,
-      })
-      .option('threads', wholeOption('threads', 1, 'Parts converted at once. Defaults to the cores, at most 4'))
-      .epilogue('A conversion that was interrupted goes on when the same command is run again.'),
+  positionals: {
+    folder: vary(
+      text('Folder of a Hugging Face checkpoint: config.json, *.safetensors and the tokenizer', {
+        completes: 'folder',
+      }),
+      { required: true },
+    ),
+  },
+  options: {
+    output: vary(OUTPUT_FOLDER, { describe: 'Folder to write to; made if it is missing', required: true }),
+    type: vary(
+      choice(CONVERSION_TYPES, 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
+      { default: 'f16' },
+    ),
+    threads: vary(THREADS, { describe: 'Parts converted at once. Defaults to the cores, at most 4' }),
+    ...OUTPUT_OPTIONS,
+  },
+  more: 'A conversion that was interrupted goes on when the same command is run again.',
   examples: [
     ['The model of the paper, in 8 bits', 'models convert idefics2-8b -o models --type q8_0'],
     ['Smaller, in about 4.5 bits', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],

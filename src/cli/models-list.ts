@@ -4,10 +4,12 @@ import { type CatalogueEntry, findEntry, listCatalogue, memoryOf } from '../hub/
 import { lookUpRepo } from '../hub/download.js';
 import { formatHubSource, HUB_PREFIX, parseHubSource } from '../hub/hub-source.js';
 import { defineCommand } from './command.js';
-import { fetchEvents, type OutputArguments, outputOptions } from './common.js';
+import { fetchEvents } from './common.js';
 import { bytesText, licenceText, requireEntry } from './fetch-model.js';
 import { describeModelFile, modelFileInfo } from './model-file-info.js';
 import { type ModelState, type State, stateOf, unnamedFiles } from './models-state.js';
+import { text, vary } from './option.js';
+import { OUTPUT_OPTIONS, type OutputArguments } from './options.js';
 import type { Terminal } from './terminal.js';
 
 const HERE: Record<State, string> = {
@@ -19,10 +21,10 @@ const HERE: Record<State, string> = {
 };
 
 /** `xpatch models list` */
-export const list = defineCommand<OutputArguments>({
+export const list = defineCommand({
   command: 'list',
   describe: 'Models that -m knows by name, and what is downloaded',
-  options: (yargs) => outputOptions(yargs),
+  options: OUTPUT_OPTIONS,
   examples: [
     ['All of them', 'models list'],
     ['For a script', 'models list --json'],
@@ -68,27 +70,26 @@ function columns(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-interface InfoArguments extends OutputArguments {
-  model: string;
-}
-
 /** `xpatch models info` */
-export const info = defineCommand<InfoArguments>({
+export const info = defineCommand({
   command: 'info <model>',
   describe: 'What is known of a model: files, memory, licence, prompts, best layer',
-  options: (yargs) =>
-    outputOptions(yargs).positional('model', {
-      type: 'string',
-      demandOption: true,
-      describe: 'Name that models list shows, a GGUF file, or hf:USER/REPO, for which the hub is asked',
-    }),
+  positionals: {
+    model: vary(
+      text('Name that models list shows, a GGUF file, or hf:USER/REPO, for which the hub is asked', {
+        completes: 'model',
+      }),
+      { required: true },
+    ),
+  },
+  options: OUTPUT_OPTIONS,
   examples: [
     ['A model of the paper', 'models info idefics2-8b'],
     ['A file of yours', 'models info model.gguf'],
     ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
   ],
   run: async ({ model, ...output }, terminal) => {
-    const source = String(model);
+    const source = model;
     if (source.startsWith(HUB_PREFIX)) {
       await showRepo(source, output, terminal);
       return;

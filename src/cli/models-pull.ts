@@ -14,21 +14,21 @@ import { chooseFiles, HUB_PREFIX, type HubSource, parseHubSource } from '../hub/
 import { XpatchError } from '../util/errors.js';
 import { RunLock } from '../util/run-lock.js';
 import { defineCommand } from './command.js';
-import { fetchEvents, type OutputArguments, outputOptions } from './common.js';
+import { fetchEvents } from './common.js';
 import { bytesText, downloadEvents, requireEntry } from './fetch-model.js';
+import { several, vary } from './option.js';
+import { OUTPUT_OPTIONS } from './options.js';
 import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
 
-interface SourcesArguments extends OutputArguments {
-  models: string[];
-}
-
 const SOURCES = {
-  type: 'string',
-  array: true,
-  demandOption: true,
-  describe: 'Names that models list shows, or hf:USER/REPO, hf:USER/REPO:Q4_K_M, hf:USER/REPO/FILE.gguf',
-} as const;
+  models: vary(
+    several('Names that models list shows, or hf:USER/REPO, hf:USER/REPO:Q4_K_M, hf:USER/REPO/FILE.gguf', {
+      completes: 'model',
+    }),
+    { required: true },
+  ),
+};
 
 /** What one of them became. */
 interface Pulled {
@@ -41,22 +41,22 @@ interface Pulled {
 }
 
 /** `xpatch models pull` */
-export const pull = defineCommand<SourcesArguments>({
+export const pull = defineCommand({
   command: 'pull <models..>',
   describe: 'Download models; one that was broken off goes on where it stopped',
-  options: (yargs) => outputOptions(yargs).positional('models', SOURCES),
+  positionals: SOURCES,
+  options: OUTPUT_OPTIONS,
   examples: [
     ['A model of the paper, with its picture encoder', 'models pull llava-1.5-7b'],
     ['Any GGUF on the hub', 'models pull hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0'],
     ['A checkpoint to be converted', 'models pull idefics2-8b'],
   ],
   run: async ({ models, json, quiet }, terminal) => {
-    const sources = models.map(String);
-    for (const source of sources) if (!source.startsWith(HUB_PREFIX)) requireEntry(source);
+    for (const source of models) if (!source.startsWith(HUB_PREFIX)) requireEntry(source);
     const progress = terminal.progress({ json, quiet });
     const pulled: Pulled[] = [];
     try {
-      for (const source of sources) pulled.push(await pullOne(source, terminal, progress));
+      for (const source of models) pulled.push(await pullOne(source, terminal, progress));
     } finally {
       progress.done();
     }
@@ -96,18 +96,18 @@ function describe({ source, model, mmproj, checkpoint }: Pulled): string {
 }
 
 /** `xpatch models rm` */
-export const rm = defineCommand<SourcesArguments>({
+export const rm = defineCommand({
   command: 'rm <models..>',
   describe: 'Remove downloaded models; files of yours elsewhere are never touched',
-  options: (yargs) => outputOptions(yargs).positional('models', SOURCES),
+  positionals: SOURCES,
+  options: OUTPUT_OPTIONS,
   examples: [
     ['A model by its name', 'models rm llava-1.5-7b'],
     ['Everything from a repository, also what is not complete', 'models rm hf:ggml-org/gemma-3-4b-it-GGUF'],
   ],
   run: async ({ models, json }, terminal) => {
-    const sources = models.map(String);
     // All are looked up first: a wrong name removes nothing.
-    const found = sources.map((source) => ({ source, targets: targetsOf(source) }));
+    const found = models.map((source) => ({ source, targets: targetsOf(source) }));
     const removed: { source: string; files: string[]; bytes: number }[] = [];
     for (const { source, targets } of found) {
       for (const target of targets) removed.push({ source, ...(await removeOne(target)) });

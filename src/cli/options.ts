@@ -1,68 +1,143 @@
-import type { Argv, Options } from 'yargs';
+import type { Steps } from '../model/types.js';
 import { usageError } from './errors.js';
+import {
+  type ArgumentsOf,
+  choice,
+  flag,
+  grouped,
+  number,
+  parsed,
+  several,
+  text,
+  toFolder,
+  vary,
+  whole,
+} from './option.js';
 
-/** An option with one value. Given twice it is refused: nobody can know which one was meant. */
-export function textOption(name: string, describe: string, more: Options = {}) {
-  return { ...more, type: 'string', nargs: 1, describe, coerce: (value: unknown) => single(name, value) } as const;
-}
+// The vocabulary: an option that two commands share is here, once. A command varies its description or its default.
 
-/** An option that names a folder to write to: it is no stream. */
-export function folderOption(name: string, describe: string, more: Options = {}) {
-  const coerce = (value: unknown) => {
-    const folder = single(name, value);
-    if (folder === '-') throw usageError(`--${name} is a folder, which - is not: name one.`);
-    return folder;
-  };
-  return { ...more, type: 'string', nargs: 1, describe, coerce } as const;
-}
+export const OUTPUT_OPTIONS = {
+  json: flag('Print the result, or the error, as one JSON object'),
+  quiet: flag('No progress and no notes on stderr'),
+};
+export type OutputArguments = ArgumentsOf<typeof OUTPUT_OPTIONS>;
 
-/** An option with a whole number. */
-export function wholeOption(name: string, min: number, describe: string, more: Options = {}) {
-  const coerce = (value: unknown) => {
-    const number = single(name, value);
-    if (number === undefined || (Number.isSafeInteger(number) && (number as number) >= min)) return number;
-    throw usageError(`--${name} must be a whole number from ${min}.`);
-  };
-  return { ...more, type: 'number', nargs: 1, describe, coerce: coerce as (value: unknown) => number } as const;
-}
+/** The model of a command that may do without; others take `MODEL_OPTIONS`. */
+export const MODEL = text('GGUF file, a name of `models list`, or hf:USER/REPO[:Q4_K_M]; else $XPATCH_MODEL', {
+  letter: 'm',
+  value: 'MODEL',
+  completes: 'model',
+});
+export const MMPROJ = text('GGUF file of the picture encoder. Defaults to that of the name or of the hub', {
+  value: 'FILE',
+  completes: 'file',
+});
+export const DEVICE = vary(text('auto, cpu, or a device as doctor names it', { value: 'NAME' }), { default: 'auto' });
+export const THREADS = whole(1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8');
 
-/** An option with a number. */
-export function numberOption(name: string, describe: string, more: Options = {}) {
-  const coerce = (value: unknown) => {
-    const number = single(name, value);
-    if (number === undefined || Number.isFinite(number)) return number;
-    throw usageError(`--${name} must be a number.`);
-  };
-  return { ...more, type: 'number', nargs: 1, describe, coerce: coerce as (value: unknown) => number } as const;
-}
+/** What every command that runs a model takes. */
+export const MODEL_OPTIONS = grouped('Model', {
+  model: vary(MODEL, { required: true }),
+  mmproj: MMPROJ,
+  device: DEVICE,
+  gpuLayers: whole(0, 'Layers to keep on the device. Defaults to all'),
+  threads: THREADS,
+  imageWidth: whole(1, 'Scale pictures to this width first; the paper: 224. Defaults to their own'),
+  imageCache: text('Folder that keeps encoded pictures between runs', { value: 'FOLDER', completes: 'folder' }),
+  nCtx: whole(1, 'Positions that a context holds. Defaults to 4096'),
+  nUbatch: whole(1, 'Positions decoded at once. Defaults to 512'),
+  flashAttention: choice(['on', 'off', 'auto'], 'Defaults to off on the CPU, else auto'),
+});
+export type ModelArguments = ArgumentsOf<typeof MODEL_OPTIONS>;
 
-/** An option that may be given several times, one value each. */
-export function repeatedOption(describe: string, more: Options = {}) {
-  return { ...more, type: 'string', array: true, nargs: 1, describe } as const;
-}
+/** A place to write to. */
+export const OUTPUT_FILE = text('File to write, or - for the standard output', {
+  letter: 'o',
+  value: 'FILE',
+  completes: 'file',
+});
+export const OUTPUT_FOLDER = parsed('Folder to write to', toFolder, {
+  letter: 'o',
+  value: 'FOLDER',
+  completes: 'folder',
+});
+/** Where the run folder is the result, `--report` names it too. */
+export const RUN_FOLDER = { ...OUTPUT_FOLDER, formerly: ['report'] };
+export const REPORT = parsed('Write a report with tables and figures into this folder', toFolder, {
+  value: 'FOLDER',
+  completes: 'folder',
+});
+export const SAVE_LOGITS = text('Write logits to this file', { value: 'FILE', completes: 'file' });
 
-export function single<T>(name: string, value: T): T {
-  if (Array.isArray(value)) throw usageError(`--${name} was given ${value.length} times. Give it once.`);
-  return value;
-}
+export const LAYERS = parsed('all, or block outputs such as 0,3-5', parseLayers, {
+  value: 'LIST',
+  formerly: ['layer'],
+});
+export const POSITIONS = parsed('all, last, or positions such as 0,5,-1', parsePositions, {
+  value: 'LIST',
+  formerly: ['position'],
+});
+export const TOP = vary(whole(1, 'Best tokens of each state'), { default: 5 });
+export const TRACK = several('Token that is followed wherever it ranks; repeat for more', { value: 'TOKEN' });
 
-/** `1,2,3` */
-export function parseTokens(text: string): number[] {
-  return text.split(',').map((item) => {
-    if (/^\d{1,9}$/.test(item.trim())) return Number(item);
-    throw usageError(`--tokens takes token ids with commas, such as 1,2,3; ${JSON.stringify(item)} is none.`);
-  });
-}
+const VECTOR_ABOUT = { value: 'FILE', completes: 'file', formerly: ['patch'] } as const;
+export const VECTOR = several('Vector to patch in: a file of extract or capture', VECTOR_ABOUT);
+export const VECTOR_POSITION = whole(0, 'Of a capture file: which position is the vector. Defaults to its last one');
+/** How a vector is written into a prompt. */
+export const PATCH_OPTIONS = grouped('Patch', {
+  vector: VECTOR,
+  layers: LAYERS,
+  positions: vary(POSITIONS, { describe: 'Where the vector is written: all, last, or positions. Defaults to last' }),
+  op: choice(
+    ['replace', 'add'],
+    'Replace the state with the vector, or add the vector to it. Defaults to replace, for a direction to add',
+  ),
+  strength: number('Factor on the vector. Defaults to 1'),
+  vectorPosition: VECTOR_POSITION,
+});
+export const STEPS = parsed(
+  'When: in the prompt, at each of the generated tokens, at all of both, or at every N-th token. Defaults to prompt',
+  parseSteps,
+  { value: 'prompt|generated|all|N' },
+);
+export const TASKS = parsed(
+  'Shipped tasks, or task files ending in .json, with commas. Defaults to all six',
+  parseTexts,
+  {
+    value: 'TASKS',
+    completes: 'task',
+    formerly: ['task'],
+  },
+);
+export const SPECS = parsed('What shows the task, with commas', parseTexts, {
+  value: 'LIST',
+  formerly: ['spec', 'modalities'],
+});
+export const SEEDS = parsed('Seeds of the items and the examples, with commas', parseSeeds, {
+  value: 'LIST',
+  formerly: ['seed'],
+});
+export const SEED = whole(0, 'Seed of every draw. Defaults to 1', { formerly: ['seeds'] });
+export const STYLE = text('Drawing style of the shipped pictures. Defaults to twemoji', { value: 'NAME' });
+export const SHOTS = whole(1, 'Examples in a prompt. Defaults to 5');
+export const PROMPTS = whole(1, 'Prompts');
+export const IMAGES_ROOT = text("Folder that a task file's image paths start from. Defaults to the file's own", {
+  value: 'FOLDER',
+  completes: 'folder',
+  formerly: ['images'],
+});
+export const INSTRUCTION = text('Instruction of the task, ending in a colon');
 
-/** `all` or `0,3-5` */
-export function parseLayers(text: string, option = '--layers'): 'all' | number[] {
-  if (text === 'all') return 'all';
-  return text.split(',').flatMap((item) => {
+export const MAX_TOKENS = whole(0, 'Largest number of new tokens', { letter: 'n' });
+
+export function parseLayers(given: string, option = '--layers'): 'all' | number[] {
+  if (given === 'all') return 'all';
+  return given.split(',').flatMap((item) => {
     const [, first, last] = /^\s*(\d{1,4})\s*(?:-\s*(\d{1,4}))?\s*$/.exec(item) ?? [];
     const from = Number(first);
     const to = Number(last ?? first);
     if (first === undefined || to < from) {
-      const problem = first === undefined ? 'is none' : 'runs backwards';
+      const problem = first === undefined ? 'is not one' : 'runs backwards';
       throw usageError(`${option} takes all, or layers with commas such as 0,3-5; ${JSON.stringify(item)} ${problem}.`);
     }
     return Array.from({ length: to - from + 1 }, (_, i) => from + i);
@@ -70,33 +145,69 @@ export function parseLayers(text: string, option = '--layers'): 'all' | number[]
 }
 
 /** `all`, `last` or `0,5,-1` */
-export function parsePositions(text: string): 'all' | 'last' | number[] {
-  if (text === 'all' || text === 'last') return text;
-  return text.split(',').map((item) => {
+export function parsePositions(given: string, option: string): 'all' | 'last' | number[] {
+  if (given === 'all' || given === 'last') return given;
+  return given.split(',').map((item) => {
     if (/^-?\d{1,9}$/.test(item.trim())) return Number(item);
-    const problem = `${JSON.stringify(item)} is none`;
-    throw usageError(`--positions takes all, last, or positions with commas such as 0,5,-1; ${problem}.`);
+    const problem = `${JSON.stringify(item)} is not one`;
+    throw usageError(`${option} takes all, last, or positions with commas such as 0,5,-1; ${problem}.`);
   });
 }
 
-/** `last` or `-2` */
-export function parsePosition(text: string, option = '--position'): 'last' | number {
-  if (text === 'last') return text;
-  if (/^-?\d{1,9}$/.test(text.trim())) return Number(text);
-  throw usageError(`${option} takes last or a number (negative from the end), not ${JSON.stringify(text)}.`);
+/** `1,2,3` */
+export function parseTokens(given: string, option: string): number[] {
+  return given.split(',').map((item) => {
+    if (/^\d{1,9}$/.test(item.trim())) return Number(item);
+    throw usageError(`${option} takes token ids with commas, such as 1,2,3; ${JSON.stringify(item)} is not one.`);
+  });
+}
+
+function parseSeeds(given: string, option: string): number[] {
+  const seeds = given.split(',').map((item) => {
+    if (/^\s*\d{1,15}\s*$/.test(item)) return Number(item);
+    throw usageError(`${option} takes whole numbers with commas, such as 1,2,3; ${JSON.stringify(item)} is not one.`);
+  });
+  if (new Set(seeds).size === seeds.length) return seeds;
+  throw usageError(`${option} repeats one. Name each one once.`);
+}
+
+/** `a,b`: different texts, at least one. */
+export function parseTexts(given: string, option: string): string[] {
+  const texts = given.split(',').map((item) => item.trim());
+  if (texts.includes('')) throw usageError(`${option} takes names with commas between them; "" is not one.`);
+  if (new Set(texts).size < texts.length) throw usageError(`${option} repeats one. Name each one once.`);
+  return texts;
+}
+
+/** `prompt`, `generated`, `all`, or a number for every n-th generated token. */
+export function parseSteps(given: string, option: string): Steps {
+  if (given === 'prompt' || given === 'generated' || given === 'all') return given;
+  if (/^[1-9]\d{0,8}$/.test(given)) return { every: Number(given) };
+  throw usageError(`${option} takes prompt, generated, all, or a number n for every n-th generated token.`);
+}
+
+/** The one value of an option that takes several elsewhere. */
+export function theOne<T>(name: string, values: readonly T[] | undefined): T | undefined {
+  if (values === undefined || values.length === 1) return values?.[0];
+  throw usageError(`${name} takes one here, not ${values.length}.`);
+}
+
+/** The one layer of a command that takes several elsewhere. */
+export function theLayer(layers: 'all' | readonly number[] | undefined): number | undefined {
+  if (layers === 'all') throw usageError('--layers takes one here, not all.');
+  return theOne('--layers', layers);
+}
+
+/** The one position of a command that takes several elsewhere. */
+export function thePosition(name: string, positions: 'all' | 'last' | readonly number[]): 'last' | number {
+  if (positions === 'last') return positions;
+  if (positions === 'all') throw usageError(`${name} takes one here, not all.`);
+  return theOne(name, positions) as number;
 }
 
 const ESCAPES: Record<string, string> = { n: '\n', t: '\t', r: '\r', '\\': '\\' };
 
 /** Turns `\n`, `\t`, `\r` and `\\` into what they stand for; any other backslash stays. */
-export function unescapeText(text: string): string {
-  return text.replace(/\\([ntr\\])/g, (_, letter: string) => ESCAPES[letter] as string);
-}
-
-/** Adds examples to the help, each under a line that says what it does: side by side they would be broken in two. */
-export function withExamples<T>(
-  yargs: Argv<T>,
-  examples: readonly (readonly [what: string, command: string])[],
-): Argv<T> {
-  return examples.reduce((argv, [what, command]) => argv.example(`# ${what}`, '').example(`$0 ${command}`, ''), yargs);
+export function unescapeText(given: string): string {
+  return given.replace(/\\([ntr\\])/g, (_, letter: string) => ESCAPES[letter] as string);
 }

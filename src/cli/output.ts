@@ -1,5 +1,8 @@
+import { styleText } from 'node:util';
 import { printableText } from '../util/printable.js';
-import type { OutputStream } from './io.js';
+import type { Io, OutputStream } from './io.js';
+
+export type Format = 'bold' | 'red' | 'green' | 'yellow';
 
 /**
  * The one way to a stream of the terminal. Texts may be anybody's: a model's name, a token, a file's path. So whatever is
@@ -11,8 +14,15 @@ export class Output {
     this.broken ??= error;
   };
 
-  constructor(readonly stream: OutputStream) {
+  /** Whether colours are wanted: on a terminal, unless `NO_COLOR` or `FORCE_COLOR` says otherwise. */
+  readonly colours: boolean;
+
+  constructor(
+    readonly stream: OutputStream,
+    env: Io['env'] = {},
+  ) {
     stream.on('error', this.onError);
+    this.colours = wantsColours(this.isTTY, env);
   }
 
   get isTTY(): boolean {
@@ -31,6 +41,12 @@ export class Output {
   /** Line breaks and tabs stay; everything else that cannot be seen is written out. */
   write(text: string): void {
     this.send(printableText(text));
+  }
+
+  /** The same in a colour or weight, where colours are wanted. */
+  paint(format: Format, text: string): void {
+    const shown = printableText(text);
+    this.send(this.colours ? styleText(format, shown, { validateStream: false }) : shown);
   }
 
   /** An object on a line: the same value for a program, whatever terminal it passes on its way. */
@@ -66,6 +82,13 @@ export class Output {
   private send(text: string): void {
     if (text !== '' && !this.broken) this.stream.write(text);
   }
+}
+
+/** https://no-color.org and https://force-color.org; a terminal that calls itself dumb has none. */
+function wantsColours(isTTY: boolean, { NO_COLOR, FORCE_COLOR, TERM }: Io['env']): boolean {
+  if (NO_COLOR) return false;
+  if (FORCE_COLOR) return FORCE_COLOR !== '0' && FORCE_COLOR !== 'false';
+  return isTTY && TERM !== 'dumb';
 }
 
 /** JSON.stringify leaves some control and format characters as they are. */

@@ -5,30 +5,59 @@ import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { visibleText } from '../report/visible.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  type Session,
-  withSession,
-} from './common.js';
+import { describeModel, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseLayers, parsePosition, textOption, unescapeText, wholeOption } from './options.js';
-import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
+import { type ArgumentsOf, grouped, parsed, text, vary } from './option.js';
+import {
+  LAYERS,
+  MAX_TOKENS,
+  MODEL,
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  POSITIONS,
+  parseLayers,
+  parsePositions,
+  theOne,
+  thePosition,
+  unescapeText,
+  VECTOR,
+  VECTOR_POSITION,
+} from './options.js';
+import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+import type { Terminal } from './terminal.js';
 import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-interface PatchscopeArguments extends ModelArguments, OutputArguments, PromptArguments {
-  vector?: string;
-  vectorPosition?: number;
-  position?: string;
-  layers: string;
-  targetPrompt?: string;
-  targetPosition: string;
-  targetLayer: string;
-  targetModel?: string;
-  maxTokens: number;
+const OPTIONS = {
+  ...PROMPT_OPTIONS,
+  ...grouped('Source', {
+    positions: vary(POSITIONS, { describe: 'Whose states: last, or a position of the prompt. Defaults to last' }),
+    layers: vary(LAYERS, { describe: 'Source layers: all, or block outputs such as 0,3-5', default: 'all' }),
+    vector: vary(VECTOR, { describe: 'Decode this file of extract or capture instead of a prompt' }),
+    vectorPosition: VECTOR_POSITION,
+  }),
+  ...grouped('Target', {
+    targetPrompt: text(`Target text. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`),
+    targetPositions: vary(
+      parsed('Where in it: last, or a position', parsePositions, { value: 'LIST', formerly: ['target-position'] }),
+      { default: 'last' },
+    ),
+    targetLayers: vary(
+      parsed('same, all, or block outputs such as 0,3-5', parseTargetLayers, {
+        value: 'LIST',
+        formerly: ['target-layer'],
+      }),
+      { default: 'same' },
+    ),
+    targetModel: vary(MODEL, { describe: 'Another model of equal width that decodes', letter: undefined }),
+    maxTokens: vary(MAX_TOKENS, { default: 8 }),
+  }),
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type PatchscopeArguments = ArgumentsOf<typeof OPTIONS>;
+
+function parseTargetLayers(given: string, option: string): 'same' | 'all' | number[] {
+  return given === 'same' ? given : parseLayers(given, option);
 }
 
 /** Where the states come from: a file, or a prompt whose states have just been captured. */
@@ -39,31 +68,10 @@ interface Source {
 }
 
 /** `xpatch patchscope`: the model says in its own words what a state holds. */
-export const patchscope = defineCommand<PatchscopeArguments>({
+export const patchscope = defineCommand({
   command: 'patchscope',
   describe: 'Decode hidden states by patching them into a prompt that repeats them',
-  options: (yargs) =>
-    outputOptions(promptOptions(modelOptions(yargs)))
-      .option('position', textOption('position', 'Whose states: last, or a position of the prompt. Defaults to last'))
-      .option('layers', textOption('layers', 'Source layers: all, or block outputs such as 0,3-5', { default: 'all' }))
-      .option('vector', textOption('vector', 'Decode this file of extract or capture instead of a prompt'))
-      .option(
-        'vector-position',
-        wholeOption('vector-position', 0, 'Of a capture file: which position is the vector. Defaults to its last one'),
-      )
-      .group(['position', 'layers', 'vector', 'vector-position'], 'Source:')
-      .option(
-        'target-prompt',
-        textOption('target-prompt', `Target text. Defaults to ${JSON.stringify(IDENTITY_PROMPT)}`),
-      )
-      .option('target-position', textOption('target-position', 'Where in it: last, or a position', { default: 'last' }))
-      .option(
-        'target-layer',
-        textOption('target-layer', 'same, all, or block outputs such as 0,3-5', { default: 'same' }),
-      )
-      .option('target-model', textOption('target-model', 'Another model of equal width that decodes, GGUF file'))
-      .option('max-tokens', wholeOption('max-tokens', 1, 'Largest number of new tokens', { alias: 'n', default: 8 }))
-      .group(['target-prompt', 'target-position', 'target-layer', 'target-model', 'max-tokens'], 'Target:'),
+  options: OPTIONS,
   examples: [
     ['What the last token holds, layer by layer', 'patchscope -m model.gguf --prompt "The capital of Peru is"'],
     [
@@ -76,13 +84,15 @@ export const patchscope = defineCommand<PatchscopeArguments>({
     ],
   ],
   run: async (args, terminal) => {
-    const layers = parseLayers(args.layers);
-    const targetLayers = args.targetLayer === 'same' ? 'same' : parseLayers(args.targetLayer, '--target-layer');
-    const targetPosition = parsePosition(args.targetPosition, '--target-position');
+    const { layers, targetLayers } = args;
+    const targetPosition = thePosition('--target-positions', args.targetPositions);
+    const position = thePosition('--positions', args.positions ?? 'last');
+    if (args.maxTokens === 0) throw usageError('-n must be a whole number from 1.');
     const given = args.targetPrompt ?? IDENTITY_PROMPT;
     const target = [args.escape ? unescapeText(given) : given];
-    const parts = sourceParts(args);
-    const loaded = args.vector === undefined ? undefined : await loadVector(args.vector, args.vectorPosition);
+    const parts = await sourceParts(args, terminal);
+    const file = theOne('--vector', args.vector);
+    const loaded = file === undefined ? undefined : await loadVector(file, args.vectorPosition);
 
     const decode = async (session: Session, source: Source) => {
       const { model, context, signal, progress, track } = session;
@@ -102,12 +112,12 @@ export const patchscope = defineCommand<PatchscopeArguments>({
     const fromPrompt = async (session: Session): Promise<Source> => {
       const { model, context, signal } = session;
       const prompt: Prompt = await readPrompt(session, args, parts as PromptPart[]);
-      const position = prompt.position(parsePosition(args.position ?? 'last'));
-      const [result] = await context.pass([{ prompt, capture: { layers, positions: [position] } }], { signal });
+      const source = prompt.position(position);
+      const [result] = await context.pass([{ prompt, capture: { layers, positions: [source] } }], { signal });
       return {
         states: result?.states as HiddenStates,
         model: model.identity,
-        record: { model: model.identity, prompt: prompt.record(), position },
+        record: { model: model.identity, prompt: prompt.record(), position: source },
       };
     };
 
@@ -133,16 +143,17 @@ export const patchscope = defineCommand<PatchscopeArguments>({
 });
 
 /** The parts of the source prompt; undefined when a vector is decoded. */
-function sourceParts(args: PatchscopeArguments): PromptPart[] | undefined {
+async function sourceParts(args: PatchscopeArguments, terminal: Terminal): Promise<PromptPart[] | undefined> {
   if (args.vector === undefined) {
     if (args.vectorPosition !== undefined) throw usageError('--vector-position belongs to --vector.');
-    return promptParts(args);
+    return promptParts(args, terminal);
   }
   const given = Object.entries({
     prompt: args.prompt,
+    'prompt-file': args.promptFile,
     tokens: args.tokens,
     image: args.image,
-    position: args.position,
+    positions: args.positions,
     'target-model': args.targetModel,
   });
   const lonely = given.find(([, value]) => value !== undefined)?.[0];

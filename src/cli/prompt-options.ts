@@ -1,69 +1,71 @@
-import type { Argv } from 'yargs';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
+import { readWhole } from '../util/read-file.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
-import { parseTokens, repeatedOption, textOption, unescapeText } from './options.js';
-
-export interface PromptArguments {
-  prompt?: string;
-  tokens?: string;
-  image?: string[];
-  escape: boolean;
-  literal?: boolean;
-  bos: boolean;
-}
+import { type ArgumentsOf, flag, grouped, parsed, several, text } from './option.js';
+import { parseTokens, unescapeText } from './options.js';
+import type { Terminal } from './terminal.js';
 
 const IMAGE = '<image>';
 
-export function promptOptions<T>(yargs: Argv<T>): Argv<T & PromptArguments> {
-  return yargs
-    .option(
-      'prompt',
-      textOption('prompt', `Text of the prompt, or - for stdin; ${IMAGE} marks where a picture goes`, { alias: 'p' }),
-    )
-    .option('tokens', textOption('tokens', 'Token ids instead of a text, such as 1,2,3; nothing is added in front'))
-    .option('image', repeatedOption(`Picture file, one for each ${IMAGE}, in order; repeat for more`))
-    .option('escape', {
-      type: 'boolean',
-      default: true,
-      describe: 'Read \\n, \\t, \\r and \\\\ in texts as escapes; --no-escape leaves them',
-    })
-    .option('literal', {
-      type: 'boolean',
-      default: false,
-      describe: `Take control tokens in --prompt, such as <s>, as text; without --image ${IMAGE} too`,
-    })
-    .option('bos', {
-      type: 'boolean',
-      default: true,
-      describe: 'Begin with BOS where the tokenizer does; --no-bos leaves it out',
-    })
-    .group(['prompt', 'tokens', 'image', 'escape', 'literal', 'bos'], 'Prompt:') as Argv<T & PromptArguments>;
-}
+export const PROMPT_OPTIONS = grouped('Prompt', {
+  prompt: text(`Text of the prompt, or - for stdin; ${IMAGE} marks where a picture goes`, { letter: 'p' }),
+  promptFile: text('File with the text of the prompt', { value: 'FILE', completes: 'file' }),
+  tokens: parsed('Token ids instead of a text, such as 1,2,3; nothing is added in front', parseTokens, {
+    value: 'LIST',
+  }),
+  image: several(`Picture file, one for each ${IMAGE}, in order; repeat for more`, {
+    value: 'FILE',
+    completes: 'file',
+  }),
+  escape: flag('Read \\n, \\t, \\r and \\\\ in texts as escapes; --no-escape leaves them', { default: true }),
+  literal: flag(`Take control tokens in --prompt, such as <s>, as text; without --image ${IMAGE} too`),
+  bos: flag('Begin with BOS where the tokenizer does; --no-bos leaves it out', { default: true }),
+});
+export type PromptArguments = ArgumentsOf<typeof PROMPT_OPTIONS>;
 
-/** The parts of the prompt that the arguments describe. */
-export function promptParts(args: PromptArguments): PromptPart[] {
-  const { prompt, tokens, image: images = [] } = args;
-  if ((prompt === undefined) === (tokens === undefined)) {
-    throw usageError(`Give either --prompt or --tokens${prompt === undefined ? '' : ', not both'}.`);
-  }
+/** A prompt as a file or a stream holds it: far longer than any context. */
+const TEXT = { what: 'the prompt', maxBytes: 64 << 20, pipe: true } as const;
+
+/** The parts of the prompt that the arguments describe. @throws {XpatchError} INVALID_ARGUMENT, FILE_NOT_FOUND */
+export async function promptParts(args: PromptArguments, terminal: Terminal): Promise<PromptPart[]> {
+  const { prompt, promptFile, tokens, image: images = [] } = args;
+  const given = Object.entries({ prompt, 'prompt-file': promptFile, tokens }).filter(
+    ([, value]) => value !== undefined,
+  );
+  if (given.length === 0) throw usageError('Give a prompt: --prompt, --prompt-file or --tokens.');
+  if (given.length > 1) throw usageError(`Give either ${given.map(([name]) => `--${name}`).join(' or ')}, not both.`);
   if (tokens !== undefined) {
     if (images.length > 0)
-      throw usageError(`--image needs --prompt, where ${IMAGE} marks its place; --tokens has none.`);
+      throw usageError(`--image needs --prompt, where ${IMAGE} marks its place; --tokens has no such mark.`);
     if (args.literal) throw usageError('--literal belongs to --prompt: token ids are what they are.');
-    return [{ tokens: parseTokens(tokens) }];
+    return [{ tokens }];
   }
-  const whole = args.escape ? unescapeText(prompt as string) : (prompt as string);
+  const whole = await promptText(args, terminal);
   const texts = args.literal && images.length === 0 ? [whole] : whole.split(IMAGE);
   if (texts.length - 1 !== images.length) {
     const problem = `The prompt has ${texts.length - 1} ${IMAGE} and ${images.length} --image were given`;
     throw usageError(`${problem}. Give one picture for each mark, in their order.`);
   }
-  return texts.flatMap((text, i) => {
-    const part = args.literal ? { literal: text } : text;
+  return texts.flatMap((piece, i) => {
+    const part = args.literal ? { literal: piece } : piece;
     return i === 0 ? [part] : [{ image: images[i - 1] as string }, part];
   });
+}
+
+/** What comes from a file or from stdin is taken to the letter but for its last line end. */
+async function promptText({ prompt, promptFile, escape: escaped }: PromptArguments, { io }: Terminal): Promise<string> {
+  if (promptFile !== undefined) return withoutLineEnd(await readWhole(promptFile, TEXT));
+  if (prompt !== '-') return escaped ? unescapeText(prompt as string) : (prompt as string);
+  if (io.stdin.isTTY) throw usageError('--prompt - reads the standard input: pipe a text into it, or give < FILE.');
+  const chunks: Buffer[] = [];
+  for await (const chunk of io.stdin) chunks.push(Buffer.from(chunk as Buffer));
+  return withoutLineEnd(Buffer.concat(chunks));
+}
+
+function withoutLineEnd(bytes: Buffer): string {
+  return bytes.toString('utf8').replace(/\r?\n$/, '');
 }
 
 /** The prompt of these parts, with notes of what may not have been meant. */

@@ -1,21 +1,7 @@
 import { join } from 'node:path';
-import type { Argv } from 'yargs';
 import { type Manifest, RunFolder } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import { requireNotAborted, type Session } from './common.js';
-import { folderOption } from './options.js';
-
-/** What every command that writes a report takes. */
-export interface ReportArguments {
-  output?: string;
-}
-
-export function reportOptions<T>(yargs: Argv<T>, command: string): Argv<T & ReportArguments> {
-  return yargs.option(
-    'output',
-    folderOption('output', `Folder of the report. Defaults to xpatch-${command}-DATE-TIME here`, { alias: 'o' }),
-  ) as Argv<T & ReportArguments>;
-}
 
 /** `20261123-081500`, in UTC. */
 export function timestamp(): string {
@@ -40,7 +26,7 @@ export interface ReportRun extends AsyncDisposable {
 /** @throws XpatchError FILE_WRITE when the folder cannot be made or holds something already. */
 export async function startRun(
   { context, terminal, signal, progress }: Session,
-  args: ReportArguments,
+  args: { readonly output?: string },
   what: { experiment: string; title: string; options: object; tasks?: readonly string[] },
 ): Promise<ReportRun> {
   // Not imported at the top: --help needs no report.
@@ -51,9 +37,7 @@ export async function startRun(
   const end = (status: Manifest['status'], more: object = {}) =>
     run.writeManifest({ ...manifest, status, finished: new Date().toISOString(), ...more });
   let finished = false;
-  terminal.explainInterrupt(
-    `What there is of it stands in ${folder}: remove it, or name another folder, to run it again.`,
-  );
+  terminal.explainInterrupt(`What there is of it is in ${folder}: remove it, or name another folder, to run it again.`);
   return {
     folder,
     files: run,

@@ -3,99 +3,102 @@ import type { GenerateOptions, Generation } from '../model/generate.js';
 import type { PassRow } from '../model/pass.js';
 import type { InterventionReport } from '../model/types.js';
 import { writeSafetensors } from '../util/safetensors.js';
-import { type ChatArguments, chat, checkChatArguments } from './chat.js';
+import { chat, checkChatArguments } from './chat.js';
 import { defineCommand } from './command.js';
-import { modelOptions, outputOptions, requireNotAborted, withSession } from './common.js';
+import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parsePosition, repeatedOption, single, textOption, unescapeText, wholeOption } from './options.js';
+import { type ArgumentsOf, flag, grouped, number, several, text, vary } from './option.js';
+import {
+  MAX_TOKENS,
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  PATCH_OPTIONS,
+  SAVE_LOGITS,
+  SEED,
+  STEPS,
+  theOne,
+  unescapeText,
+} from './options.js';
 import { openOutput } from './output-file.js';
-import { patchOptions } from './patch-options.js';
-import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
-import { loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-interface RunArguments extends PromptArguments, Omit<ChatArguments, 'image' | 'escape'> {
-  chat: boolean;
-  everyStep: boolean;
-  saveLogits?: string;
-}
+const MAX_NEW = 16;
 
-const MAX_TOKENS = 16;
+const OPTIONS = {
+  ...PROMPT_OPTIONS,
+  ...PATCH_OPTIONS,
+  vector: vary(PATCH_OPTIONS.vector, { describe: 'Vector to patch in: a file of extract or capture; needs --layers' }),
+  layers: vary(PATCH_OPTIONS.layers, { describe: 'Blocks whose output is patched, each with its row of the vector' }),
+  ...grouped('Patch', {
+    steps: STEPS,
+    everyStep: flag('--steps all', { hidden: true }),
+  }),
+  ...grouped('Generation', {
+    maxTokens: vary(MAX_TOKENS, {
+      describe: `Largest number of new tokens; 0 with --save-logits only. Defaults to ${MAX_NEW}, in a chat to 1024`,
+    }),
+    temperature: vary(number('From 0, which always takes the best token'), { default: 0 }),
+    seed: vary(SEED, { describe: 'Seed of the sampling', default: 1 }),
+    stop: several('Text that ends the answer; repeat for more'),
+    saveLogits: vary(SAVE_LOGITS, { describe: 'Write the logits of the last prompt position to this file' }),
+  }),
+  ...grouped('Chat', {
+    chat: flag('Talk in the chat template of the model, see /help there'),
+    system: text('System message of the chat'),
+    chatTemplate: text("File with a chat template (Jinja) instead of the model's own", {
+      value: 'FILE',
+      completes: 'file',
+    }),
+  }),
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+export type RunArguments = ArgumentsOf<typeof OPTIONS>;
 
 /** `xpatch run`: generates text, with a vector patched in when asked. */
-export const run = defineCommand<RunArguments>({
+export const run = defineCommand({
   command: 'run',
   describe: 'Generate text or chat, plain or with a vector patched in',
-  options: (yargs) =>
-    patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
-      .option('patch', textOption('patch', 'Vector to patch in: a file of extract or capture; needs --layer'))
-      .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
-      .option('every-step', { type: 'boolean', default: false, describe: 'Patch every generated token too' })
-      .group(['patch', 'layer', 'position', 'op', 'strength', 'vector-position', 'every-step'], 'Patch:')
-      .option(
-        'max-tokens',
-        wholeOption(
-          'max-tokens',
-          0,
-          `Largest number of new tokens; 0 with --save-logits only. Defaults to ${MAX_TOKENS}, in a chat to 1024`,
-          { alias: 'n' },
-        ),
-      )
-      .option('temperature', {
-        type: 'number',
-        nargs: 1,
-        default: 0,
-        describe: '0 always takes the best token',
-        coerce: temperature,
-      })
-      .option('seed', wholeOption('seed', 0, 'Seed of the sampling', { default: 1 }))
-      .option('stop', repeatedOption('Text that ends the answer; repeat for more'))
-      .option('save-logits', textOption('save-logits', 'Write the logits of the last prompt position to this file'))
-      .group(['max-tokens', 'temperature', 'seed', 'stop'], 'Generation:')
-      .option('chat', {
-        type: 'boolean',
-        default: false,
-        describe: 'Talk in the chat template of the model, see /help there',
-      })
-      .option('system', textOption('system', 'System message of the chat'))
-      .option('chat-template', textOption('chat-template', 'File with a chat template (Jinja) in place of the own one'))
-      .group(['chat', 'system', 'chat-template'], 'Chat:'),
+  options: OPTIONS,
   examples: [
     ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
     [
       'A task vector patched into a picture query',
-      'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --patch capital.safetensors --layer 4',
+      'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 4',
     ],
     ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
     ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
   ],
   run: async (args, terminal) => {
     if (args.chat) {
-      checkChatArguments({ ...args });
-      checkPatchArguments(args);
+      checkArguments(args);
+      checkChatArguments(args);
       return chat(args, terminal);
     }
     if (args.system !== undefined || args.chatTemplate !== undefined) {
       throw usageError(`--${args.system === undefined ? 'chat-template' : 'system'} belongs to --chat.`);
     }
-    const { maxTokens = MAX_TOKENS } = args;
-    const parts = promptParts(args);
-    checkPatchArguments(args);
+    const { maxTokens = MAX_NEW } = args;
+    checkArguments(args);
+    const parts = await promptParts(args, terminal);
     if (maxTokens === 0 && args.saveLogits === undefined) {
       throw usageError('-n 0 generates nothing: that is of use with --save-logits only.');
     }
-    if (maxTokens === 0 && args.everyStep) throw usageError('--every-step needs new tokens, and -n 0 allows none.');
-    const position = parsePosition(args.position ?? 'last');
-    const inputs = [args.model, args.mmproj, args.patch, ...(args.image ?? [])];
+    const { op, strength, positions, steps = args.everyStep ? 'all' : 'prompt' } = args;
+    if (maxTokens === 0 && steps !== 'prompt') throw usageError('--steps needs new tokens, and -n 0 allows none.');
+    const inputs = [args.model, args.mmproj, ...(args.vector ?? []), ...(args.image ?? [])];
     await using file =
       args.saveLogits === undefined
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
-    const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
-    const intervention = patch?.vector.at(args.layer as number, {
-      op: args.op,
-      strength: args.strength,
-      positions: position,
-      steps: args.everyStep ? 'all' : 'prompt',
+    const vectorFile = theOne('--vector', args.vector);
+    const patch = vectorFile === undefined ? undefined : await loadVector(vectorFile, args.vectorPosition);
+    const intervention = patch?.vector.at(layersFor(patch, args.layers ?? 'all'), {
+      op,
+      strength,
+      positions,
+      steps,
     });
 
     await withSession(args, terminal, async (session) => {
@@ -135,7 +138,9 @@ export const run = defineCommand<RunArguments>({
         vector: vectorRecord(patch),
         vectorModel,
         ...(interventions[0] as InterventionReport),
-        everyStep: args.everyStep,
+        ...(interventions.length > 1 && { interventions }),
+        steps,
+        everyStep: steps === 'all',
       };
       if (file && logits) {
         requireNotAborted(signal);
@@ -171,26 +176,16 @@ async function readOnly(context: Context, row: PassRow, signal: AbortSignal): Pr
   return { ...(await context.run(row, { signal })), text: '', tokens: [], finish: 'length' };
 }
 
-function temperature(value: unknown): number {
-  const number = single('temperature', value) as number;
-  if (Number.isFinite(number) && number >= 0) return number;
-  throw usageError('--temperature must be a number from 0.');
-}
-
-/** Half a patch is refused: it would run without one and look as if it had none to make. */
-function checkPatchArguments(args: RunArguments): void {
-  if (args.patch !== undefined) {
-    if (args.layer === undefined) throw usageError('--patch needs --layer: the block whose output is patched.');
+/** Among the rest, half a patch is refused: it would run without one and look as if it had none to make. */
+function checkArguments(args: RunArguments): void {
+  const { vector, layers, positions, op, strength, vectorPosition, steps, everyStep } = args;
+  if (args.temperature < 0) throw usageError('--temperature must be a number from 0.');
+  if (everyStep && steps !== undefined) throw usageError('--every-step is --steps all: give one of them.');
+  if (vector !== undefined) {
+    if (layers === undefined) throw usageError('--vector needs --layers: the blocks whose output is patched.');
     return;
   }
-  const given = {
-    layer: args.layer,
-    position: args.position,
-    op: args.op,
-    strength: args.strength,
-    'vector-position': args.vectorPosition,
-  };
-  const lonely =
-    Object.entries(given).find(([, value]) => value !== undefined)?.[0] ?? (args.everyStep && 'every-step');
-  if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --patch.`);
+  const given = { layers, positions, op, strength, 'vector-position': vectorPosition, steps };
+  const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0] ?? (everyStep && 'every-step');
+  if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --vector.`);
 }

@@ -4,73 +4,61 @@ import type { SteeredAnswer } from '../report/steering.js';
 import { STEERING_METHODS } from '../vectors/steering.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  type Session,
-  withSession,
-} from './common.js';
+import { describeModel, requireNotAborted, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { folderOption, parseLayers, repeatedOption, textOption, wholeOption } from './options.js';
+import { type ArgumentsOf, choice, grouped, parsed, several, vary } from './option.js';
+import {
+  LAYERS,
+  MAX_TOKENS,
+  MODEL_OPTIONS,
+  OUTPUT_FILE,
+  OUTPUT_OPTIONS,
+  POSITIONS,
+  REPORT,
+  STEPS,
+  theOne,
+  VECTOR,
+} from './options.js';
 import { openOutput } from './output-file.js';
-import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
+import { PROMPT_OPTIONS, type PromptArguments, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
-import { type SteeringSource, steeringSource } from './steering-source.js';
+import { steeringSource } from './steering-source.js';
 import { requireFit, vectorRecord } from './vector-file.js';
 
-interface SteerArguments extends ModelArguments, OutputArguments, PromptArguments, SteeringSource {
-  output?: string;
-  layers?: string;
-  strengths: string;
-  positions: 'all' | 'last';
-  steps: 'prompt' | 'generated' | 'all';
-  maxTokens: number;
-  report?: string;
-}
+const OPTIONS = {
+  ...PROMPT_OPTIONS,
+  ...grouped('Direction', {
+    positive: several('What is wanted: a prompt, a file with one a line, or a vector; repeat for more', {
+      completes: 'file',
+    }),
+    negative: several('The opposite, given in the same way', { completes: 'file' }),
+    method: choice(
+      STEERING_METHODS,
+      'How the direction is made: mean of the differences, or pca of the pairs. Defaults to mean',
+    ),
+    vector: vary(VECTOR, { describe: 'Instead of these: a steering vector, or a control vector (GGUF)' }),
+    output: vary(OUTPUT_FILE, { describe: 'Write the vector: .safetensors, or .gguf for llama.cpp' }),
+  }),
+  ...grouped('Steering', {
+    layers: vary(LAYERS, { describe: 'Where it is added: all, or 3,5-8. Defaults to the middle third' }),
+    strengths: vary(parsed('Factors on it: --strengths=-4,0,4', parseStrengths, { value: 'LIST' }), {
+      default: '-8,-4,-2,0,2,4,8',
+    }),
+    positions: vary(POSITIONS, { describe: 'Positions of the prompt that are steered', default: 'all' }),
+    steps: vary(STEPS, { describe: 'Whether the prompt, the generated tokens or all are steered', default: 'all' }),
+    maxTokens: vary(MAX_TOKENS, { default: 32 }),
+    report: vary(REPORT, { describe: 'Write a report with the answers into this folder' }),
+  }),
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type SteerArguments = ArgumentsOf<typeof OPTIONS>;
 
 /** `xpatch steer`: a direction out of contrasting prompts, and what it does to the answers. */
-export const steer = defineCommand<SteerArguments>({
+export const steer = defineCommand({
   command: 'steer',
   describe: 'Make a steering vector from contrasting prompts, and add it at several strengths',
-  options: (yargs) =>
-    outputOptions(promptOptions(modelOptions(yargs)))
-      .option(
-        'positive',
-        repeatedOption('What is wanted: a prompt, a file with one a line, or a vector; repeat for more'),
-      )
-      .option('negative', repeatedOption('The opposite, given in the same way'))
-      .option('method', {
-        ...textOption(
-          'method',
-          'How the direction is made: mean of the differences, or pca of the pairs. Defaults to mean',
-        ),
-        choices: STEERING_METHODS,
-      })
-      .option('vector', textOption('vector', 'Instead of these: a steering vector, or a control vector (GGUF)'))
-      .option('output', textOption('output', 'Write the vector: .safetensors, or .gguf for llama.cpp', { alias: 'o' }))
-      .group(['positive', 'negative', 'method', 'vector', 'output'], 'Direction:')
-      .option('layers', textOption('layers', 'Where it is added: all, or 3,5-8. Defaults to the middle third'))
-      .option(
-        'strengths',
-        textOption('strengths', 'Factors on it: --strengths=-4,0,4', { default: '-8,-4,-2,0,2,4,8' }),
-      )
-      .option('positions', {
-        ...textOption('positions', 'Positions of the prompt that are steered'),
-        choices: ['all', 'last'] as const,
-        default: 'all' as const,
-      })
-      .option('steps', {
-        ...textOption('steps', 'Whether the prompt, the generated tokens or both are steered'),
-        choices: ['prompt', 'generated', 'all'] as const,
-        default: 'all' as const,
-      })
-      .option('max-tokens', wholeOption('max-tokens', 2, 'Largest number of new tokens', { alias: 'n', default: 32 }))
-      .option('report', folderOption('report', 'Write a report with the answers into this folder'))
-      .group(['layers', 'strengths', 'positions', 'steps', 'max-tokens'], 'Steering:'),
+  options: OPTIONS,
   examples: [
     [
       'Make a vector from pairs of prompts, one a line',
@@ -83,20 +71,20 @@ export const steer = defineCommand<SteerArguments>({
     ],
   ],
   run: async (args, terminal) => {
-    const parts = args.prompt === undefined && args.tokens === undefined ? undefined : promptParts(args);
+    const parts = hasPrompt(args) ? await promptParts(args, terminal) : undefined;
     if (parts === undefined && args.output === undefined) {
       throw usageError('There is nothing to do: give a --prompt to steer, a file to write with -o, or both.');
     }
     if (parts === undefined && args.report !== undefined) throw usageError('--report shows answers: give a --prompt.');
-    const strengths = parseStrengths(args.strengths);
-    const layers = args.layers === undefined ? undefined : parseLayers(args.layers);
-    const { positive = [], negative = [], vector: given, image = [], json } = args;
+    if (args.maxTokens < 2) throw usageError('-n must be a whole number from 2.');
+    const { strengths, layers, positive = [], negative = [], image = [], json } = args;
+    const given = theOne('--vector', args.vector);
     const inputs = [args.model, args.mmproj, given, ...image, ...positive, ...negative];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json, inputs });
     await withSession(args, terminal, async (session) => {
       const { model, signal, progress } = session;
-      const made = await steeringSource(session, args);
+      const made = await steeringSource(session, { ...args, vector: given });
       const { vector, notes } = made;
       const vectorModel = requireFit(made, model.identity);
       for (const note of notes) progress.note(note);
@@ -124,6 +112,10 @@ export const steer = defineCommand<SteerArguments>({
     });
   },
 });
+
+function hasPrompt({ prompt, promptFile, tokens }: PromptArguments): boolean {
+  return prompt !== undefined || promptFile !== undefined || tokens !== undefined;
+}
 
 /** `-8,0,8` */
 function parseStrengths(text: string): number[] {

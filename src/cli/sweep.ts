@@ -1,54 +1,45 @@
 import { resolveLayers } from '../model/pass.js';
+import { trackedTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
 import { writeSafetensors } from '../util/safetensors.js';
-import { type Sweep, sweepLayers } from '../vectors/sweep.js';
+import { type Said, type Sweep, sweepLayers } from '../vectors/sweep.js';
 import { defineCommand } from './command.js';
+import { describeModel, requireNotAborted, withSession } from './common.js';
+import { flag, vary } from './option.js';
 import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  withSession,
-} from './common.js';
-import { folderOption, parseLayers, parsePosition, textOption, wholeOption } from './options.js';
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  PATCH_OPTIONS,
+  REPORT,
+  SAVE_LOGITS,
+  TOP,
+  TRACK,
+  theOne,
+  unescapeText,
+} from './options.js';
 import { openOutput } from './output-file.js';
-import { type PatchArguments, patchOptions } from './patch-options.js';
-import { type PromptArguments, promptOptions, promptParts, readPrompt } from './prompt-options.js';
+import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-interface SweepArguments extends ModelArguments, OutputArguments, PromptArguments, PatchArguments {
-  vector: string;
-  layers: string;
-  top: number;
-  naive: boolean;
-  saveLogits?: string;
-  report?: string;
-}
-
 /** `xpatch sweep`: the next token after a patch at every layer. */
-export const sweep = defineCommand<SweepArguments>({
+export const sweep = defineCommand({
   command: 'sweep',
   describe: 'Patch a vector in at one layer after another and show the next tokens',
-  options: (yargs) =>
-    patchOptions(outputOptions(promptOptions(modelOptions(yargs))))
-      .option(
-        'vector',
-        textOption('vector', 'Vector to patch in: a file of extract or capture', { demandOption: true }),
-      )
-      .option('layers', textOption('layers', 'all, or block outputs such as 0,3-5', { default: 'all' }))
-      .option('top', wholeOption('top', 1, 'Number of best next tokens to show', { default: 5 }))
-      .option('naive', {
-        type: 'boolean',
-        default: false,
-        describe: 'Decode the whole prompt again for every layer: the slow reference',
-      })
-      .option('save-logits', textOption('save-logits', 'Write the logits [layers, n_vocab] to this file'))
-      .option('report', folderOption('report', 'Write a report with the curves into this folder'))
-      .group(['vector', 'layers', 'position', 'op', 'strength', 'vector-position'], 'Patch:'),
+  options: {
+    ...PROMPT_OPTIONS,
+    ...PATCH_OPTIONS,
+    vector: vary(PATCH_OPTIONS.vector, { required: true }),
+    layers: vary(PATCH_OPTIONS.layers, { default: 'all' }),
+    top: vary(TOP, { describe: 'Number of best next tokens to show' }),
+    track: vary(TRACK, { describe: 'Token that is followed through the layers wherever it ranks; repeat for more' }),
+    saveLogits: vary(SAVE_LOGITS, { describe: 'Write the logits [layers, n_vocab] to this file' }),
+    report: REPORT,
+    naive: flag('Decode the whole prompt again for every layer: the slow reference', { hidden: true }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
   examples: [
     ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
     [
@@ -57,15 +48,16 @@ export const sweep = defineCommand<SweepArguments>({
     ],
   ],
   run: async (args, terminal) => {
-    const parts = promptParts(args);
-    const layers = parseLayers(args.layers);
-    const position = parsePosition(args.position ?? 'last');
-    const inputs = [args.model, args.mmproj, args.vector, ...(args.image ?? [])];
+    const { layers, positions = 'last' } = args;
+    const vectorFile = theOne('--vector', args.vector) as string;
+    const parts = await promptParts(args, terminal);
+    const followed = (args.track ?? []).map((token) => (args.escape ? unescapeText(token) : token));
+    const inputs = [args.model, args.mmproj, vectorFile, ...(args.image ?? [])];
     await using file =
       args.saveLogits === undefined
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
-    const loaded = await loadVector(args.vector, args.vectorPosition);
+    const loaded = await loadVector(vectorFile, args.vectorPosition);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);
@@ -73,6 +65,7 @@ export const sweep = defineCommand<SweepArguments>({
       const prompt = await readPrompt(session, args, parts);
       const record = prompt.record();
       const { naive, op = loaded.vector.op } = args;
+      const tracked = await trackedTokens(model, prompt, followed);
       const title = `Layer sweep of ${describeModel(model.identity)}`;
       await using run =
         args.report === undefined
@@ -83,24 +76,27 @@ export const sweep = defineCommand<SweepArguments>({
               {
                 experiment: 'sweep',
                 title,
-                options: { prompt: record, vector: vectorRecord(loaded), layers, op, position },
+                options: { prompt: record, vector: vectorRecord(loaded), layers, op, positions },
               },
             );
       const result = await (naive ? sweepOneByOne : sweepLayers)(context, prompt, loaded.vector, {
         layers,
         op,
         strength: args.strength,
-        positions: position,
+        positions,
+        track: tracked,
         topK: Math.min(args.top, model.info.nVocab),
         logits: args.saveLogits !== undefined || run !== undefined,
         signal,
         onProgress: track('sweeping'),
       });
       progress.done();
+      const written = prompt.positions(positions);
       const patch = {
         vector: vectorRecord(loaded),
         vectorModel,
-        position: prompt.position(position),
+        position: written.at(-1),
+        positions: written,
         op,
         layers: result.layers.map(({ layer }) => layer),
       };
@@ -128,9 +124,21 @@ export const sweep = defineCommand<SweepArguments>({
           ...(args.saveLogits !== undefined && { logits: args.saveLogits }),
           ...(run && { report: run.folder }),
         };
-        const plain = result.plain.top;
-        const swept = result.layers.map(({ layer, top, delta }) => ({ layer, top, delta }));
-        terminal.printJson({ plain, layers: swept, naive, model: model.identity, prompt: record, patch, ...files });
+        const known = ({ tracked: followed }: Said) => (tracked.length > 0 ? { tracked: followed } : {});
+        const swept = result.layers.map((said) => {
+          const { layer, top, delta } = said;
+          return { layer, top, delta, ...known(said) };
+        });
+        terminal.printJson({
+          plain: result.plain.top,
+          ...known(result.plain),
+          layers: swept,
+          naive,
+          model: model.identity,
+          prompt: record,
+          patch,
+          ...files,
+        });
       } else {
         terminal.print(sweepTable(result, model.info.hasTokenizer) + (run?.summary() ?? ''));
       }

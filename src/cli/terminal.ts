@@ -1,8 +1,9 @@
 import { XpatchError } from '../util/errors.js';
 import { writeError } from '../util/files.js';
 import { EXIT, shownError } from './errors.js';
+import type { HelpPart } from './help.js';
 import { Interrupted, type Io } from './io.js';
-import { Output } from './output.js';
+import { type Format, Output } from './output.js';
 import { ProgressLine } from './progress.js';
 import { quoted } from './quoted.js';
 
@@ -25,8 +26,8 @@ export class Terminal {
     readonly args: readonly string[],
     readonly io: Io,
   ) {
-    this.out = new Output(io.stdout);
-    this.err = new Output(io.stderr);
+    this.out = new Output(io.stdout, io.env);
+    this.err = new Output(io.stderr, io.env);
     this.results = this.out;
   }
 
@@ -39,6 +40,20 @@ export class Terminal {
   /** Prints a result. */
   print(text: string): void {
     this.results.write(text);
+  }
+
+  /** Prints a piece of a result in a colour or weight, where the terminal has them. */
+  paint(format: Format, text: string): void {
+    this.results.paint(format, text);
+  }
+
+  /** Prints a help, with its headings as headings. */
+  printHelp(parts: readonly HelpPart[]): void {
+    for (const [i, { heading, text }] of parts.entries()) {
+      if (i > 0) this.print('\n');
+      if (heading !== undefined) this.paint('bold', `${heading}:`);
+      this.print(heading === undefined ? text : `\n${text}`);
+    }
   }
 
   /** For a command whose file goes to stdout. */
@@ -82,7 +97,8 @@ export class Terminal {
     if (options.json && !this.out.failure) {
       this.printJson({ error: { code, message } });
     } else {
-      this.say(`xpatch: ${code}: ${message}\n`);
+      this.err.paint('red', `xpatch: ${code}:`);
+      this.say(` ${message}\n`);
       if (!known && !options.stack) this.say('This is a bug of xpatch; --verbose shows where it happened.\n');
     }
     if (options.stack && stack) this.say(`${stack}\n`);

@@ -3,46 +3,37 @@ import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../studies/l
 import { evaluateLens } from '../studies/lens-quality.js';
 import { readWhole } from '../util/read-file.js';
 import { defineCommand } from './command.js';
-import {
-  describeModel,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  type Session,
-  withSession,
-} from './common.js';
+import { describeModel, requireNotAborted, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { folderOption, textOption, wholeOption } from './options.js';
+import { type ArgumentsOf, grouped, text, vary } from './option.js';
+import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PROMPTS, REPORT, SEED } from './options.js';
 import { openOutput } from './output-file.js';
 import { startRun } from './report-run.js';
 
-interface TuneArguments extends ModelArguments, OutputArguments {
-  output: string;
-  text?: string;
-  prompts: number;
-  seed: number;
-  report?: string;
-}
+const OPTIONS = {
+  ...grouped('Lens', {
+    output: vary(OUTPUT_FILE, { required: true }),
+    text: text('Fit on this text file. Defaults to prompts of the shipped tasks', { value: 'FILE', completes: 'file' }),
+    prompts: vary(PROMPTS, { describe: 'Most prompts to fit on, at least 5', default: 120 }),
+    seed: vary(SEED, { default: 1, describe: 'Seed of every draw' }),
+    report: REPORT,
+  }),
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type TuneArguments = ArgumentsOf<typeof OPTIONS>;
 
 /** `xpatch tune`: fits a tuned lens, and tests it on prompts that it was not fitted on. */
-export const tune = defineCommand<TuneArguments>({
+export const tune = defineCommand({
   command: 'tune',
   describe: 'Fit a tuned lens, and compare it with the plain one',
-  options: (yargs) =>
-    outputOptions(modelOptions(yargs))
-      .option('output', textOption('output', 'File to write', { alias: 'o', demandOption: true }))
-      .option('text', textOption('text', 'Fit on this text file. Defaults to prompts of the shipped tasks'))
-      .option('prompts', wholeOption('prompts', 5, 'Most prompts to fit on', { default: 120 }))
-      .option('seed', wholeOption('seed', 0, 'Seed of every draw', { default: 1 }))
-      .option('report', folderOption('report', 'Write a report with table and figure into this folder'))
-      .group(['output', 'text', 'prompts', 'seed', 'report'], 'Lens:'),
+  options: OPTIONS,
   examples: [
     ['For prompts like those of the shipped tasks', 'tune -m demo -o demo-lens.safetensors'],
     ['For a text of yours', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
   ],
   run: async (args, terminal) => {
+    if (args.prompts < 5) throw usageError('--prompts must be a whole number from 5.');
     const inputs = [args.model, args.mmproj, args.text];
     await using file = await openOutput(args.output, terminal, { json: args.json, inputs });
     const text = args.text === undefined ? undefined : await readText(args.text);

@@ -11,7 +11,7 @@ export interface LoadedVector {
 }
 
 /**
- * Loads what `--patch` or `--vector` names: a task vector, or a capture. Of a capture of several positions the one asked
+ * Loads what `--vector` names: a task vector, or a capture. Of a capture of several positions the one asked
  * for is taken, else the last one in the prompt, as that is where a task is read.
  */
 export async function loadVector(file: string, position?: number): Promise<LoadedVector> {
@@ -37,6 +37,11 @@ async function lastOfSeveral(path: string): Promise<number | undefined> {
     // Not JSON: no capture of ours.
   }
   return undefined;
+}
+
+/** The layers to patch: `all` are those that the vector has. */
+export function layersFor({ vector }: LoadedVector, layers: 'all' | readonly number[]): readonly number[] {
+  return layers === 'all' ? vector.info.layers : layers;
 }
 
 /** Checks that the vector fits the model; of another model of equal width it is allowed, and noted. */

@@ -1,30 +1,24 @@
+import { basename } from 'node:path';
 import { DUMP_SCRIPT, openReference } from '../studies/model-reference.js';
 import { type Difference, type ModelReport, verifyModel, within } from '../studies/verify-model.js';
 import { defineCommand } from './command.js';
-import {
-  fetchEvents,
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  openModel,
-  outputOptions,
-} from './common.js';
+import { fetchEvents, openModel } from './common.js';
 import { EXIT } from './errors.js';
-import { textOption } from './options.js';
-
-interface VerifyModelArguments extends ModelArguments, OutputArguments {
-  reference: string;
-}
+import { text, vary } from './option.js';
+import { MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
 
 /** `xpatch verify-model`: whether a GGUF computes what transformers computes with the weights that it was made from. */
-export const verifyModelCommand = defineCommand<VerifyModelArguments>({
+export const verifyModelCommand = defineCommand({
   command: 'verify-model',
   describe: 'Compare the hidden states of a model with a dump of transformers',
-  options: (yargs) =>
-    outputOptions(modelOptions(yargs)).option(
-      'reference',
-      textOption('reference', `File that ${DUMP_SCRIPT} made`, { demandOption: true }),
-    ),
+  options: {
+    reference: vary(text(`File that ${basename(DUMP_SCRIPT)} made`, { value: 'FILE', completes: 'file' }), {
+      required: true,
+    }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  more: `The script is ${DUMP_SCRIPT}.`,
   examples: [
     ['Compare', 'verify-model -m model.gguf --reference reference.safetensors'],
     ['With pictures', 'verify-model -m model.gguf --mmproj mmproj.gguf --reference reference.safetensors'],

@@ -7,45 +7,34 @@ import { isTaskFile } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { printable } from '../util/printable.js';
 import { defineCommand } from './command.js';
-import {
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  withSession,
-} from './common.js';
+import { requireNotAborted, withSession } from './common.js';
 import { EXIT, usageError } from './errors.js';
-import { textOption, wholeOption } from './options.js';
+import { type ArgumentsOf, text, vary, whole } from './option.js';
+import { MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, SEED } from './options.js';
 import type { Terminal } from './terminal.js';
 
-interface VerifyArguments extends ModelArguments, OutputArguments {
-  run: string;
-  data?: string;
-  sample: number;
-  seed: number;
-}
+const OPTIONS = {
+  data: text("Folder of the run's own task files and their pictures. Defaults to the current one", {
+    value: 'FOLDER',
+    completes: 'folder',
+  }),
+  sample: vary(whole(0, 'Queries to ask again'), { default: 20 }),
+  seed: vary(SEED, { describe: 'Draws the sample', default: 1 }),
+  ...MODEL_OPTIONS,
+  model: vary(MODEL, {
+    describe: 'GGUF file of the model. Defaults to the path that the run recorded',
+    group: 'Model',
+  }),
+  ...OUTPUT_OPTIONS,
+};
+type VerifyArguments = ArgumentsOf<typeof OPTIONS>;
 
 /** `xpatch verify`: whether a run is whole, says what its answers say, and a sample of it can be answered again. */
-export const verify = defineCommand<VerifyArguments>({
+export const verify = defineCommand({
   command: 'verify <run>',
   describe: 'Check a run of eval: files, tables, and a sample of answers asked again',
-  options: (yargs) =>
-    outputOptions(modelOptions(yargs, ''))
-      .positional('run', { type: 'string', demandOption: true, describe: 'Folder of the run' })
-      .option(
-        'model',
-        textOption('model', 'GGUF file of the model, where it is no longer at the path that the run recorded', {
-          default: '',
-          defaultDescription: 'the recorded path',
-        }),
-      )
-      .option(
-        'data',
-        textOption('data', "Folder of the run's own task files and their pictures. Defaults to the current one"),
-      )
-      .option('sample', wholeOption('sample', 0, 'Queries to ask again', { default: 20 }))
-      .option('seed', wholeOption('seed', 0, 'Draws the sample', { default: 1 })),
+  positionals: { run: vary(text('Folder of the run', { completes: 'folder' }), { required: true }) },
+  options: OPTIONS,
   examples: [
     ['Everything', 'verify xpatch-main-20261123-081500'],
     ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],

@@ -2,35 +2,24 @@ import { spawn } from 'node:child_process';
 import { type RunServer, serveRuns } from '../report/view/server.js';
 import { defineCommand } from './command.js';
 import { usageError } from './errors.js';
-import { wholeOption } from './options.js';
+import { flag, several, vary, whole } from './option.js';
+import { OUTPUT_OPTIONS } from './options.js';
 import type { Terminal } from './terminal.js';
 
-interface ViewArguments {
-  folders: string[];
-  port?: number;
-  open: boolean;
-  json: boolean;
-}
-
 /** `xpatch view`: runs in the browser, on this machine only. */
-export const view = defineCommand<ViewArguments>({
+export const view = defineCommand({
   command: 'view [folders..]',
   describe: 'Show runs in the browser: a list, their reports, and two side by side',
-  options: (yargs) =>
-    yargs
-      .positional('folders', {
-        type: 'string',
-        array: true,
-        default: ['.'],
-        describe: 'Run folders, or folders with runs up to two levels deep',
-      })
-      .option('port', wholeOption('port', 1, 'Port on 127.0.0.1. Defaults to a free one'))
-      .option('open', { type: 'boolean', default: false, describe: 'Open the list in the default browser' })
-      .option('json', {
-        type: 'boolean',
-        default: false,
-        describe: 'Print the address and the runs as one JSON object',
-      }),
+  positionals: {
+    folders: vary(several('Run folders, or folders with runs up to two levels deep', { completes: 'folder' }), {
+      default: ['.'],
+    }),
+  },
+  options: {
+    port: whole(1, 'Port on 127.0.0.1. Defaults to a free one'),
+    open: flag('Open the list in the default browser'),
+    json: vary(OUTPUT_OPTIONS.json, { describe: 'Print the address and the runs as one JSON object' }),
+  },
   examples: [
     ['One run', 'view xpatch-demo-20261123-081500 --open'],
     ['All runs below this folder', 'view --port 8321'],
@@ -38,7 +27,7 @@ export const view = defineCommand<ViewArguments>({
   run: async ({ folders, port, open, json }, terminal) => {
     if (port !== undefined && port > 65535) throw usageError('--port must be at most 65535.');
     const { signal } = terminal;
-    const server = await serveRuns(folders.map(String), { port });
+    const server = await serveRuns(folders, { port });
     try {
       if (json) terminal.printJson(describe(server));
       else terminal.print(`${summary(server)}\n`);

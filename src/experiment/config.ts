@@ -6,6 +6,7 @@ import { locateTask } from '../tasks/task.js';
 import { checkTemplate, placeholderProblems, type Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { isShallow, MAX_DEPTH } from '../util/json.js';
+import { didYouMean } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { printable } from '../util/printable.js';
 import { readWhole } from '../util/read-file.js';
@@ -50,8 +51,9 @@ export async function loadExperiment(
 ): Promise<LoadedExperiment> {
   const isFile = /[./\\]/.test(source);
   if (!isFile && !Object.hasOwn(PRESETS, source)) {
-    const presets = Object.keys(PRESETS).join(', ');
-    const message = `There is no preset ${quote(source)}. Presets: ${presets}. For a file of yours give its path, such as ./${source}.yaml.`;
+    const presets = Object.keys(PRESETS);
+    const hint = didYouMean(source, presets);
+    const message = `There is no preset ${quote(source)}.${hint} Presets: ${presets.join(', ')}. For a file of yours give its path, such as ./${source}.yaml.`;
     throw new XpatchError('CONFIG_INVALID', message);
   }
   const raw = isFile ? parseConfig(await readText(source), source) : { preset: source };

@@ -1,6 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join, resolve, sep } from 'node:path';
-import { closestTo } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 
 /** A published file. */
@@ -98,10 +97,4 @@ export function memoryOf(entry: CatalogueEntry): number {
 
 export function catalogueNames(): string[] {
   return listCatalogue().map(({ name }) => name);
-}
-
-/** `Did you mean llava-1.5-7b? ` for a name that is nearly one of the catalogue; else nothing. */
-export function didYouMean(name: string): string {
-  const closest = closestTo(name, catalogueNames());
-  return closest === undefined ? '' : `Did you mean ${closest}? `;
 }

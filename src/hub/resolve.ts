@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { XpatchError } from '../util/errors.js';
+import { didYouMean } from '../util/nearest.js';
 import { cachedFile, convertedFiles, convertedFolder, readRecord, repoFolder } from './cache.js';
 import {
   type CatalogueEntry,
   type CatalogueFile,
   catalogueNames,
-  didYouMean,
   encoderSource,
   findEntry,
   shippedFiles,
@@ -135,7 +135,7 @@ function locate(place: Place, isEncoder = false): ModelFiles | undefined {
   }
   throw new XpatchError(
     'FILE_NOT_FOUND',
-    `There is no model '${place}'. ${didYouMean(place)}Give the path of a GGUF file, a URI such as hf:USER/REPO:Q4_K_M, or one of: ${catalogueNames().join(', ')}.`,
+    `There is no model '${place}'.${didYouMean(place, catalogueNames())} Give the path of a GGUF file, a URI such as hf:USER/REPO:Q4_K_M, or one of: ${catalogueNames().join(', ')}.`,
   );
 }
 

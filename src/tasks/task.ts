@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { nameOfFile } from '../prompt/prompt-record.js';
 import { XpatchError } from '../util/errors.js';
+import { didYouMean } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { checkItem, type RawItem, readTaskFile } from './task-file.js';
 import { readTaskIndex, TASKS_FOLDER, type TaskIndexEntry } from './task-index.js';
@@ -98,9 +99,10 @@ export async function locateTask(
   if (entry) return { name: source, file, imagesRoot: styleFolder(style), entry };
   const more = await moreTasks();
   if (more.includes(source)) return { name: source, file, imagesRoot: TASKS_FOLDER };
-  const names = [...(await listTasks()), ...more].join(', ');
-  const wayOut = `Shipped tasks: ${names}. For a file of yours give its path, ending in .json.`;
-  throw new XpatchError('TASK_INVALID', `There is no task named ${JSON.stringify(source)}. ${wayOut}`);
+  const names = [...(await listTasks()), ...more];
+  const hint = didYouMean(source, names);
+  const wayOut = `Shipped tasks: ${names.join(', ')}. For a file of yours give its path, ending in .json.`;
+  throw new XpatchError('TASK_INVALID', `There is no task named ${JSON.stringify(source)}.${hint} ${wayOut}`);
 }
 
 /** Names of the shipped tasks that are the paper's, in its order. */

@@ -7,6 +7,12 @@ export function closestTo(word: string, words: readonly string[]): string | unde
   return near[0]?.other;
 }
 
+/** ` Did you mean …?` with the nearest word; empty when none is near. */
+export function didYouMean(word: string, words: readonly string[]): string {
+  const near = closestTo(word, words);
+  return near === undefined ? '' : ` Did you mean ${near}?`;
+}
+
 /** Letters to put in, take out or replace (Levenshtein 1966). */
 function editsBetween(a: string, b: string): number {
   if (a.length > 100 || b.length > 100) return Number.POSITIVE_INFINITY;

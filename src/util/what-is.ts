@@ -36,7 +36,7 @@ const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, 
   ],
   [
     (head) => isSafetensors(head),
-    'a safetensors file. A checkpoint of a model becomes GGUF with `xpatch models convert FOLDER`; a vector is given with --patch or --vector',
+    'a safetensors file. A checkpoint of a model becomes GGUF with `xpatch models convert FOLDER`; a vector is given with --vector',
     'safetensors',
   ],
   [

@@ -84,14 +84,14 @@ describe('through a pipe', () => {
   test('patching by option and by command is the same, and can be ended', async () => {
     await writeVector('vector.safetensors');
     const [plain, patched, after] = await turns(
-      'A\n/patch vector.safetensors --layer 0 --op=add\n/clear\nA\n/patch off\nB\n',
+      'A\n/patch vector.safetensors --layers 0 --op=add\n/clear\nA\n/patch off\nB\n',
     );
     expect(patched).toMatchObject({ patch: { layer: 0, op: 'add', vector: { file: 'vector.safetensors' } } });
     expect(patched.patch).toMatchObject({ position: patched.positions - 1 });
     expect(patched.patch.delta).toBeGreaterThan(0);
     expect(patched.tokens).not.toEqual(plain.tokens);
     expect(after).not.toHaveProperty('patch');
-    const [option] = await turns('A\n', '--patch', 'vector.safetensors', '--layer', '0', '--op', 'add');
+    const [option] = await turns('A\n', '--vector', 'vector.safetensors', '--layers', '0', '--op', 'add');
     expect(option).toMatchObject({ tokens: patched.tokens, patch: patched.patch });
   });
 
@@ -123,9 +123,9 @@ describe('through a pipe', () => {
       ['/nonsense', /no command \/nonsense.*\/help/],
       ['/image', /needs the path/],
       ['/patch x.safetensors', /--layer/],
-      ['/patch x --layer many', /whole number/],
-      ['/patch x --layer 1 --op mul', /replace or add/],
-      ['/patch x y --layer 1', /"y"/],
+      ['/patch x --layers many', /--layers takes all, or layers/],
+      ['/patch x --layers 1 --op mul', /replace or add/],
+      ['/patch x y --layers 1', /"y"/],
     ] as const) {
       expect(await fails(`A\n${line}\nB\n`)).toEqual({ ...wrong, message: expect.stringMatching(message) });
     }
@@ -149,7 +149,7 @@ describe('through a pipe', () => {
     ['a template that is not there', ['-m', 'chat.gguf', '--chat-template', 'no.jinja'], 'FILE_NOT_FOUND', /no\.jinja/],
     ['a prompt', ['-m', 'chat.gguf', '--prompt', 'x'], 'INVALID_ARGUMENT', /--prompt does not belong to --chat/],
     ['-n 0', ['-m', 'chat.gguf', '-n', '0'], 'INVALID_ARGUMENT', /no room/],
-    ['a patch without a layer', ['-m', 'chat.gguf', '--patch', 'x'], 'INVALID_ARGUMENT', /--layer/],
+    ['a patch without a layer', ['-m', 'chat.gguf', '--vector', 'x'], 'INVALID_ARGUMENT', /--layers/],
   ])('%s is refused at the start', async (_, args, code, message) => {
     const child = cli.start(['run', '--chat', ...args, '--json']);
     child.stdin?.end('Hello\n');

@@ -21,7 +21,7 @@ beforeAll(() => {
 });
 
 describe('data import', () => {
-  const IMPORT = ['data', 'import', 'paper.json', '--images', 'flags'];
+  const IMPORT = ['data', 'import', 'paper.json', '--images-root', 'flags'];
 
   test("of the paper's form: a task that passes the check and serves a vector", async () => {
     mkdirSync(join(cli.folder, 'tasks'));
@@ -44,7 +44,7 @@ describe('data import', () => {
     expect(checks).toMatchObject([{ name: 'capital', hash: made.hash, items: 177 }]);
     for (const spec of ['image', 'instruction']) {
       const prompts = spec === 'image' ? ['--prompts', '2'] : [];
-      const vector = ['extract', '-m', 'demo', '--task', 'tasks/capital.json', '--spec', spec, ...prompts];
+      const vector = ['extract', '-m', 'demo', '--tasks', 'tasks/capital.json', '--specs', spec, ...prompts];
       await cli.json(...vector, '-o', `${spec}.safetensors`);
     }
   });
@@ -55,7 +55,7 @@ describe('data import', () => {
         .slice(0, 40)
         .map((item, i) => ({ image: (item as { image: string }).image, question, answer: `answer ${i % 3}` }));
     write('vqa.json', [...asked('What flag is this?'), ...asked('Is it red?')]);
-    const vqa = ['data', 'import', 'vqa.json', '--images', 'flags', '-o', 'vqa-task.json'];
+    const vqa = ['data', 'import', 'vqa.json', '--images-root', 'flags', '-o', 'vqa-task.json'];
     expect(await cli.error(...vqa)).toMatchObject({ code: 'TASK_INVALID', exit: 1 });
     expect(await cli.json(...vqa, '--question', 'Is it red?')).toMatchObject({ items: 40, answers: 3 });
     const task = JSON.parse(readFileSync(join(cli.folder, 'vqa-task.json'), 'utf8'));
@@ -64,7 +64,7 @@ describe('data import', () => {
 
   test('refuses what is wrong, and its own input as output', async () => {
     write('wrong.json', [...flags().slice(0, 3), { input: 'Peru', output: 'Lima', image: 'nowhere.png' }]);
-    const wrong = await cli.error('data', 'import', 'wrong.json', '--images', 'flags', '-o', 'wrong-task.json');
+    const wrong = await cli.error('data', 'import', 'wrong.json', '--images-root', 'flags', '-o', 'wrong-task.json');
     expect(wrong).toMatchObject({ code: 'TASK_INVALID', exit: 1 });
     expect(wrong.message).toMatch(/entry 3: .*nowhere\.png/);
     expect(existsSync(join(cli.folder, 'wrong-task.json'))).toBe(false);

@@ -25,14 +25,14 @@ test('a text vector, of the model or of its base, makes it answer a picture quer
     ['demo-base', 'foreign'],
   ]) {
     const file = `${source}.safetensors`;
-    await cli.json('extract', '-m', source as string, '--task', 'food-color', '--spec', 'text', '-o', file);
+    await cli.json('extract', '-m', source as string, '--tasks', 'food-color', '--specs', 'text', '-o', file);
     const sweep = await cli.json('sweep', ...query, '--vector', file);
     expect(sweep.patch.vectorModel).toBe(relation);
     const red = sweep.layers.find(
       ({ top }: { top: { text: string }[] }) => top[0]?.text.trim().toLowerCase() === 'red',
     );
     expect(red).toBeDefined();
-    const patch = ['--patch', file, '--layer', String(red.layer)];
+    const patch = ['--vector', file, '--layers', String(red.layer)];
     const patched = await cli.json('run', ...query, ...patch, '--stop', '\\n');
     expect(patched.text.trim().toLowerCase()).toBe('red');
     expect(plain.text.trim().toLowerCase()).not.toBe('red');

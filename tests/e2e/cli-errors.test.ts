@@ -21,26 +21,30 @@ beforeAll(async () => {
 });
 
 const VECTOR = ['--vector', 'vector.safetensors'];
-const PATCH = ['--patch', 'vector.safetensors'];
+const PATCH = ['--vector', 'vector.safetensors'];
 
 describe('wrong arguments end with code 2', () => {
   test.each<[string, string[], RegExp]>([
     ['no command', [], /Name a command/],
-    ['an unknown command', ['captrue'], /Unknown command captrue\. Did you mean capture\?/],
+    ['an unknown command', ['captrue'], /There is no command "captrue"\. Did you mean capture\?/],
     ['an unknown option', ['run', ...LLAMA, '--n-cxt', '4'], /Unknown argument: n-cxt\./],
-    ['a missing option', ['capture', ...LLAMA], /Missing required argument: output/],
-    ['an option twice', ['run', ...LLAMA, '--layer', '1', '--layer', '2'], /--layer was given 2 times/],
+    ['a missing option', ['capture', ...LLAMA], /--output is missing/],
+    ['an option twice', ['run', ...LLAMA, '--layers', '1', '--layers', '2'], /--layers was given 2 times/],
     ['no prompt', ['run', '-m', model('llama')], /either --prompt or --tokens/],
     ['two prompts', ['run', ...LLAMA, '--prompt', 'x'], /not both/],
     ['bad token ids', ['run', '-m', model('llama'), '--tokens', '1,x'], /--tokens takes token ids/],
     ['bad layers', ['capture', ...LLAMA, '--layers', '5-3', ...OUT], /"5-3" runs backwards/],
     ['repeated layers', ['capture', ...LLAMA, '--layers', '0,0-1', ...OUT], /Layers repeat/],
     ['bad positions', ['capture', ...LLAMA, '--positions', 'first', ...OUT], /--positions takes all, last/],
-    ['a bad position', ['run', ...LLAMA, ...PATCH, '--layer', '0', '--position', 'x'], /--position takes last/],
-    ['a patch without a layer', ['run', ...LLAMA, ...PATCH], /--patch needs --layer/],
-    ['a layer without a patch', ['run', ...LLAMA, '--layer', '1'], /--layer belongs to a patch/],
+    ['a bad position', ['run', ...LLAMA, ...PATCH, '--layers', '0', '--positions', 'x'], /--positions takes all, last/],
+    ['a patch without a layer', ['run', ...LLAMA, ...PATCH], /--vector needs --layers/],
+    ['a layer without a patch', ['run', ...LLAMA, '--layers', '1'], /--layers belongs to a patch/],
     ['every step without a patch', ['run', ...LLAMA, '--every-step'], /--every-step belongs to a patch/],
-    ['an unknown operation', ['run', ...LLAMA, ...PATCH, '--layer', '0', '--op', 'scale'], /Choices: "replace", "add"/],
+    [
+      'an unknown operation',
+      ['run', ...LLAMA, ...PATCH, '--layers', '0', '--op', 'scale'],
+      /--op takes replace or add/,
+    ],
     ['no new tokens and no logits', ['run', ...LLAMA, '-n', '0'], /-n 0 generates nothing/],
     ['a negative number of tokens', ['run', ...LLAMA, '-n', '-1'], /--max-tokens must be a whole number from 0/],
     ['a value with a dash', ['run', ...LLAMA, '--stop', '-x'], /--stop="-x"/],
@@ -54,17 +58,17 @@ describe('wrong arguments end with code 2', () => {
     ['pictures for token ids', ['run', ...LLAMA, '--image', 'a.png'], /--image needs --prompt/],
     [
       'shots for an instruction',
-      ['extract', '-m', 'm.gguf', '--task', 'food-color', '--spec', 'instruction', '--shots', '3', ...OUT],
+      ['extract', '-m', 'm.gguf', '--tasks', 'food-color', '--specs', 'instruction', '--shots', '3', ...OUT],
       /--shots has no effect/,
     ],
     [
       'an instruction for a shipped task',
-      ['extract', '-m', 'm.gguf', '--task', 'food-color', '--spec', 'instruction', '--instruction', 'x:', ...OUT],
+      ['extract', '-m', 'm.gguf', '--tasks', 'food-color', '--specs', 'instruction', '--instruction', 'x:', ...OUT],
       /a shipped task has its own instruction/,
     ],
     [
       'more prompts than items',
-      ['extract', '-m', 'm.gguf', '--task', 'food-color', '--spec', 'text', '--shots', '0', ...OUT],
+      ['extract', '-m', 'm.gguf', '--tasks', 'food-color', '--specs', 'text', '--shots', '0', ...OUT],
       /--shots must be a whole number from 1/,
     ],
   ])('%s', async (_, args, message) => {
@@ -128,29 +132,29 @@ describe('what cannot be done ends with code 1', () => {
       'VECTOR_MISMATCH',
       /width 64/,
     ],
-    ['a layer beyond the vector', ['run', ...LLAMA, ...PATCH, '--layer', '999'], 'LAYER_OUT_OF_RANGE', /no layer 999/],
+    ['a layer beyond the vector', ['run', ...LLAMA, ...PATCH, '--layers', '999'], 'LAYER_OUT_OF_RANGE', /no layer 999/],
     [
       'a patch outside the prompt',
-      ['run', ...LLAMA, ...PATCH, '--layer', '0', '--position', '3'],
+      ['run', ...LLAMA, ...PATCH, '--layers', '0', '--positions', '3'],
       'POSITION_OUT_OF_RANGE',
       /3/,
     ],
     [
       'an unknown task',
-      ['extract', '-m', 'm.gguf', '--task', 'nope', '--spec', 'text', ...OUT],
+      ['extract', '-m', 'm.gguf', '--tasks', 'nope', '--specs', 'text', ...OUT],
       'TASK_INVALID',
       /Shipped tasks: /,
     ],
     ['one of the demo', ['demo', '--tasks', 'contry-capital'], 'TASK_INVALID', /no task named "contry-capital"/],
     [
       'a broken task file',
-      ['extract', '-m', 'm.gguf', '--task', 'broken.json', '--spec', 'text', ...OUT],
+      ['extract', '-m', 'm.gguf', '--tasks', 'broken.json', '--specs', 'text', ...OUT],
       'TASK_INVALID',
       /field "output"/,
     ],
     [
       'more prompts than items',
-      ['extract', '-m', 'm.gguf', '--task', 'food-color', '--spec', 'text', '--prompts', '9999', ...OUT],
+      ['extract', '-m', 'm.gguf', '--tasks', 'food-color', '--specs', 'text', '--prompts', '9999', ...OUT],
       'TASK_INVALID',
       /9999/,
     ],

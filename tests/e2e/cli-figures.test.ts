@@ -105,7 +105,7 @@ test('decode: vectors of tasks, then the saved ones again, with the same words',
 
 test('embed: contexts by modality, last delimiters by task; repeated to the digit', async () => {
   const run = (folder: string) =>
-    cli.json('embed', '-m', 'demo', ...TASKS, '--prompts', '8', '--layer', '2', '-o', folder);
+    cli.json('embed', '-m', 'demo', ...TASKS, '--prompts', '8', '--layers', '2', '-o', folder);
   const result = await run('embed');
   expectRun('embed', 'embed');
   expect(result.spaces.map(({ of, layer }: Record<string, string>) => `${of} ${layer}`)).toEqual([
@@ -137,8 +137,8 @@ describe('what is wrong is said before anything is written', () => {
     ['too few points', ['embed', '--prompts', '2'], 'INVALID_ARGUMENT', 2, /from 3/],
     ['a layer too high', ['evolution', '--layers', '999'], 'LAYER_OUT_OF_RANGE', 1, /999/],
     ['a layer too high', ['decode', '--layers', '999'], 'LAYER_OUT_OF_RANGE', 1, /999/],
-    ['a layer too high', ['embed', '--layer', '999'], 'LAYER_OUT_OF_RANGE', 1, /999/],
-    ['an unknown modality', ['embed', '--modalities', 'sound'], 'INVALID_ARGUMENT', 2, /text, image/],
+    ['a layer too high', ['embed', '--layers', '999'], 'LAYER_OUT_OF_RANGE', 1, /999/],
+    ['an unknown modality', ['embed', '--specs', 'sound'], 'INVALID_ARGUMENT', 2, /text, image/],
     ['an unknown spec', ['decode', '--specs', 'sound'], 'INVALID_ARGUMENT', 2, /instruction/],
     ['an unknown class', ['evolution', '--classes', 'input,asnwer'], 'INVALID_ARGUMENT', 2, /"asnwer" is none/],
     ['a single class', ['evolution', '--classes', 'answer'], 'INVALID_ARGUMENT', 2, /at least two/],
@@ -157,9 +157,9 @@ describe('what is wrong is said before anything is written', () => {
   });
 
   test.each([
-    ['evolution', '--modalities', 'text,image'],
+    ['evolution', '--specs', 'text,image'],
     ['decode', '--specs', 'image'],
-    ['embed', '--modalities', 'image'],
+    ['embed', '--specs', 'image'],
   ])('%s: a text model asked for pictures', async (command, option, value) => {
     const error = await cli.error(command, '-m', 'demo-base', option, value, '-o', 'refused');
     expect(error).toMatchObject({ code: 'IMAGE_UNSUPPORTED', exit: 1, message: expect.stringMatching(/--mmproj/) });

@@ -28,9 +28,9 @@ test('every layer says what `run` says with the same patch, from a prompt as fro
     [1, 1],
     [2, 2],
   ]);
-  const patch = ['--patch', 'states.safetensors', '--prompt', TARGET, '-n', '5'];
+  const patch = ['--vector', 'states.safetensors', '--prompt', TARGET, '-n', '5'];
   for (const { sourceLayer, tokens, delta } of found.decoded as Decoded[]) {
-    const run = await cli.json('run', ...LLAMA, ...patch, '--layer', `${sourceLayer}`);
+    const run = await cli.json('run', ...LLAMA, ...patch, '--layers', `${sourceLayer}`);
     expect(tokens).toEqual(run.tokens);
     expect(delta).toBeCloseTo(run.patch.delta, 3);
   }
@@ -39,7 +39,7 @@ test('every layer says what `run` says with the same patch, from a prompt as fro
 });
 
 test('layers and positions on both sides can be chosen', async () => {
-  const where = ['--position', '-2', '--layers', '0,2', '--target-layer', 'all', '--target-position', '1'];
+  const where = ['--positions', '-2', '--layers', '0,2', '--target-layers', 'all', '--target-positions', '1'];
   const found = await cli.json('patchscope', ...LLAMA, ...SOURCE, ...where, '-n', '1');
   expect(found.source).toMatchObject({ position: found.sourcePosition, prompt: { text: 'abc def' } });
   expect(found.sourcePosition).toBe(found.source.prompt.tokens.length - 2);
@@ -84,15 +84,20 @@ describe('what cannot be done is an error', () => {
       'INVALID_ARGUMENT',
       /belongs to --vector/,
     ],
-    ['a wrong target layer', [...LLAMA, ...SOURCE, '--target-layer', 'x'], 'INVALID_ARGUMENT', /--target-layer takes/],
+    [
+      'a wrong target layer',
+      [...LLAMA, ...SOURCE, '--target-layers', 'x'],
+      'INVALID_ARGUMENT',
+      /--target-layers takes/,
+    ],
     [
       'a wrong target position',
-      [...LLAMA, ...SOURCE, '--target-position', 'x'],
+      [...LLAMA, ...SOURCE, '--target-positions', 'x'],
       'INVALID_ARGUMENT',
-      /--target-position takes/,
+      /--target-positions takes/,
     ],
-    ['a layer too far', [...LLAMA, ...SOURCE, '--target-layer', '3'], 'LAYER_OUT_OF_RANGE', /layers 0 to 2/],
-    ['a position too far', [...LLAMA, ...SOURCE, '--position', '99'], 'POSITION_OUT_OF_RANGE', /99/],
+    ['a layer too far', [...LLAMA, ...SOURCE, '--target-layers', '3'], 'LAYER_OUT_OF_RANGE', /layers 0 to 2/],
+    ['a position too far', [...LLAMA, ...SOURCE, '--positions', '99'], 'POSITION_OUT_OF_RANGE', /99/],
     ['a missing vector', [...LLAMA, '--vector', 'nope'], 'FILE_NOT_FOUND', /nope/],
     [
       'another width',

@@ -86,7 +86,7 @@ describe('run', () => {
     const [{ layer, value }] = interventions as [(typeof interventions)[0]];
     await writeCapture('value.safetensors', layer, await read(value as string));
     const args = ['-m', model('llama'), '--tokens', tokens.join(), '-n', '2', '--save-logits', 'patched.safetensors'];
-    const report = await cli.json('run', ...args, '--patch', 'value.safetensors', '--layer', String(layer));
+    const report = await cli.json('run', ...args, '--vector', 'value.safetensors', '--layers', String(layer));
     expect(report.patch).toMatchObject({ layer, position: 23, op: 'replace', vectorModel: 'foreign' });
     expect(report.patch.delta).toBeGreaterThan(0);
     expectClose((await cli.tensor('patched.safetensors', 'logits')).data, await read(logits));
@@ -95,7 +95,7 @@ describe('run', () => {
   test('replace with its own state changes no bit, add does', async () => {
     await cli.json('capture', ...SHORT, '--positions', 'last', '-o', 'own.safetensors');
     const base = ['run', ...SHORT, '-n', '1', '--save-logits'];
-    const patch = ['--patch', 'own.safetensors', '--layer', '1'];
+    const patch = ['--vector', 'own.safetensors', '--layers', '1'];
     await cli.json(...base, 'plain.safetensors');
     await cli.json(...base, 'replaced.safetensors', ...patch);
     await cli.json(...base, 'added.safetensors', ...patch, '--op', 'add');
@@ -126,7 +126,7 @@ describe('run', () => {
 
   test('says on stderr when a vector is of another model', async () => {
     await cli.json('capture', ...SHORT, '--positions', 'last', '-o', 'llama-vector.safetensors');
-    const patch = ['--patch', 'llama-vector.safetensors', '--layer', '1', '-n', '1'];
+    const patch = ['--vector', 'llama-vector.safetensors', '--layers', '1', '-n', '1'];
     const { code, stderr } = await cli.run(['run', '-m', model('qwen2'), '--tokens', '1,2', ...patch]);
     expect(code).toBe(0);
     expect(stderr).toMatch(/the vector is of another model \(tiny-llama\)/);
@@ -153,7 +153,7 @@ describe('sweep', () => {
       expect(argmax(row)).toBe(argmax(expected));
       expect(report.layers[layer].top[0].token).toBe(argmax(row));
       // One layer alone, by `run`.
-      const patch = ['--patch', 'vector.safetensors', '--vector-position', '2', '--layer', String(layer), '-n', '1'];
+      const patch = ['--vector', 'vector.safetensors', '--vector-position', '2', '--layers', String(layer), '-n', '1'];
       await cli.json('run', ...query, ...patch, '--save-logits', 'one.safetensors');
       expect(compare((await cli.tensor('one.safetensors', 'logits')).data, row).cosine).toBeGreaterThanOrEqual(
         1 - 1e-5,
@@ -174,7 +174,7 @@ describe('sweep', () => {
 
 describe('extract', () => {
   test('an instruction vector is the state at its last token', async () => {
-    const args = ['-m', model('llama'), '--task', 'country-capital', '--spec', 'instruction'];
+    const args = ['-m', model('llama'), '--tasks', 'country-capital', '--specs', 'instruction'];
     const report = await cli.json('extract', ...args, '-o', 'instruction.safetensors');
     expect(report).toMatchObject({ shape: [3, 64], prompts: 1, readPosition: 'instruction' });
     const prompt = ['--prompt', 'The capital city of the country:', '--positions', 'last'];
@@ -189,9 +189,9 @@ describe('extract', () => {
       'extract',
       '-m',
       model('llama'),
-      '--task',
+      '--tasks',
       'animal-young',
-      '--spec',
+      '--specs',
       'text',
       '--shots',
       '2',
@@ -226,7 +226,7 @@ describe('extract', () => {
       { input: 'b', output: 'two', image: 'square-b.png' },
     ];
     writeFileSync(join(cli.folder, 'squares.json'), JSON.stringify(items));
-    const args = ['--task', 'squares.json', '--spec', 'image', '--shots', '1', '--prompts', '2'];
+    const args = ['--tasks', 'squares.json', '--specs', 'image', '--shots', '1', '--prompts', '2'];
     const report = await cli.json(
       'extract',
       ...LLAVA,

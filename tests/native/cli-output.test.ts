@@ -19,7 +19,7 @@ const capture = (output: string, ...more: string[]) => xpatch(['capture', ...LLA
 test.each<[string, string[]]>([
   ['capture', ['capture', ...LLAMA, '-o']],
   ['run', ['run', ...LLAMA, '-n', '2', '--save-logits']],
-  ['extract', ['extract', ...LLAMA.slice(0, 2), '--task', 'food-color', '--spec', 'instruction', '-o']],
+  ['extract', ['extract', ...LLAMA.slice(0, 2), '--tasks', 'food-color', '--specs', 'instruction', '-o']],
 ])('-o - of %s sends the file to stdout, and what it says to stderr', async (name, args) => {
   const file = await xpatch([...args, at(name)]);
   const stdout = new Collected();

@@ -66,7 +66,10 @@ test('the model comes from XPATCH_MODEL where none is named, the prompt from std
   expect(await xpatch(['run', '-m', 'other.gguf', '-p', 'Q'], { env })).toMatchObject({
     stderr: expect.stringMatching(/other\.gguf/),
   });
-  expect(await xpatch(['run', '-p', 'Q'])).toMatchObject({ code: 2, stderr: expect.stringMatching(/argument: model/) });
+  expect(await xpatch(['run', '-p', 'Q'])).toMatchObject({
+    code: 2,
+    stderr: expect.stringMatching(/--model is missing/),
+  });
   // a mark without its picture: the text of stdin is what is looked at
   const marks = await xpatch(['run', '-p', '-'], { env, stdin: 'Q:<image>\\n<image>' });
   expect(marks.stderr).toMatch(/The prompt has 2 <image> and 0 --image/);

@@ -3,26 +3,26 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withReference } from '../../scripts/config-reference.mjs';
 import { modelsTable, withTable } from '../../scripts/models-table.mjs';
+import { COMMANDS } from '../../src/cli/cli.js';
+import { nameOf } from '../../src/cli/command.js';
+import { dashed } from '../../src/cli/option.js';
 import { experimentOf, loadExperiment, parseConfig } from '../../src/experiment/config.js';
 import { PRESETS } from '../../src/experiment/presets.js';
 import { bytesOf, listCatalogue, memoryOf } from '../../src/hub/catalogue.js';
 import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 
 const read = (...path: string[]) => readFileSync(join(PACKAGE_ROOT, ...path), 'utf8');
-const sources = readdirSync(join(PACKAGE_ROOT, 'src', 'cli')).map((file) => read('src', 'cli', file));
-const documents = [
-  'chat.md',
-  'convert.md',
-  'evaluation.md',
-  'models.md',
-  join('models', 'llava-1.5.md'),
-  join('models', 'mantis-fuyu.md'),
-  join('models', 'mistral-vicuna.md'),
-  'reproduce.md',
-  join('results', 'experiments.md'),
-  join('results', 'claims.md'),
-];
-const COMMAND = /\bxpatch (?!--)([a-z]+)([^\n`#]*)/g;
+const documents = ['README.md', ...markdownIn('docs')];
+
+function markdownIn(folder: string): string[] {
+  return readdirSync(join(PACKAGE_ROOT, folder), { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) return markdownIn(path);
+    return path.endsWith('.md') ? [path] : [];
+  });
+}
+
+const COMMAND = /\bxpatch +(?!--)([a-z][a-z-]*)([^\n`#]*)/g;
 
 /** Command lines in code, in blocks and within sentences. */
 function commandsOf(text: string): { name: string; rest: string }[] {
@@ -45,18 +45,26 @@ test('the table in docs/models.md is that of the catalogue', () => {
   expect(withTable(text, modelsTable(listCatalogue(), { sizeOf: bytesOf, memoryOf }))).toBe(text);
 });
 
-describe.each(documents)('docs/%s', (document) => {
-  const commands = commandsOf(read('docs', document));
+describe.each(documents)('%s', (document) => {
+  const commands = commandsOf(read(document));
 
-  test('names only commands and options that exist', () => {
-    const known = new Set(
-      sources.flatMap((text) => [...text.matchAll(/\bcommand: '([a-z]+)/g)].map(([, name]) => name)),
-    );
+  test('names only commands and options that exist, by the names of today', () => {
     for (const { name, rest } of commands) {
-      expect([...known]).toContain(name);
-      for (const [, option = ''] of rest.matchAll(/ --([a-z-]+)/g)) {
-        const quoted = new RegExp(`['"]?\\b${option}['"]?[:,)]|'${option}'`);
-        expect(`${option} ${sources.some((text) => quoted.test(text))}`).toBe(`${option} true`);
+      const group = COMMANDS.find((command) => nameOf(command) === name);
+      const [, second] = /^ +([a-z]+)/.exec(rest) ?? [];
+      const command = group?.subcommands?.find((sub) => nameOf(sub) === second) ?? group;
+      expect([`xpatch ${name}`, command !== undefined || name === 'help']).toEqual([`xpatch ${name}`, true]);
+      const typed = Object.entries(command?.options ?? {}).flatMap(([option, { letter }]) => [
+        `--${dashed(option)}`,
+        `--no-${dashed(option)}`,
+        ...(letter === undefined ? [] : [`-${letter}`]),
+      ]);
+      for (const [, option = ''] of rest.matchAll(/(?<=[ [(|])(--?[a-z][a-z-]*)/g)) {
+        expect([`${name}${rest}`, option, [...typed, '--help', '--version', '--verbose'].includes(option)]).toEqual([
+          `${name}${rest}`,
+          option,
+          true,
+        ]);
       }
     }
   });
