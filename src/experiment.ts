@@ -27,6 +27,7 @@ export {
   type VectorSpec,
 } from './experiment/types.js';
 export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
+export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
 export { checkTables, writeRunReport } from './report/experiment/run.js';
 export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';
@@ -109,4 +110,5 @@ export { evaluateLens, type LensQuality, type LensQualityOptions } from './studi
 export { answersCollide } from './tasks/answers.js';
 export { rivalAnswers, rivalTask } from './tasks/conflict.js';
 export { swapLetters } from './tasks/noise.js';
+export { baselineShots, type VectorPrompt, vectorPrompts } from './tasks/prompts.js';
 export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './tasks/token-classes.js';

@@ -1,8 +1,7 @@
 // The public interface: what is not exported here, or by ./experiment, ./report and ./convert, may change without notice.
 export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
 export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
-export { cacheFolder } from './hub/cache.js';
-export { type CatalogueEntry, listCatalogue, memoryOf } from './hub/catalogue.js';
+export { type CatalogueEntry, listCatalogue } from './hub/catalogue.js';
 export {
   type DownloadEvents,
   type DownloadOptions,
@@ -10,20 +9,16 @@ export {
   type DownloadProgress,
   downloadModel,
 } from './hub/download.js';
-export { type ModelFiles, resolveModel } from './hub/resolve.js';
-export { readImage } from './images/image.js';
+export type { ModelFiles } from './hub/resolve.js';
 export { patchRectangle } from './images/patch-grid.js';
 export { finalNorm } from './lens/final-norm.js';
-export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';
 export {
   type DecodedState,
-  IDENTITY_PROMPT,
   type Patchscope,
   type PatchscopeOptions,
   patchscope,
 } from './lens/patchscope.js';
-export { type PromptLens, type PromptLensOptions, readPromptLens } from './lens/prompt-lens.js';
 export { TunedLens } from './lens/tuned-lens.js';
 export type { LensStrength, Translator, TunedLensInfo } from './lens/tuned-lens-file.js';
 export { Context, type ContextOptions, type Generations, type PassOptions, type PassResults } from './model/context.js';
@@ -31,10 +26,9 @@ export type { GenerateOptions, Generation } from './model/generate.js';
 export { HiddenStates, type StatesSelection } from './model/hidden-states.js';
 export { type LoadOptions, loadModel, Model, type ModelInfo } from './model/model.js';
 export type { Capture, Logits, PassResult, PassRow, RowInput } from './model/pass.js';
-export { resolveLayers } from './model/pass.js';
 export type { StateReading } from './model/read-out.js';
 export type { RankedToken } from './model/tracked.js';
-export * from './model/types.js';
+export type * from './model/types.js';
 export type { Device } from './native/addon.js';
 export { listDevices } from './native/index.js';
 export { mark, Prompt, type PromptInput, type PromptPicture, type Segment } from './prompt/prompt.js';
@@ -50,20 +44,16 @@ export type {
   RgbImage,
 } from './prompt/types.js';
 export {
-  baselineShots,
-  DELIMITER,
   fewShotPrompt,
   instructionPrompt,
   type Modality,
   queryPrompt,
   type ReadPosition,
   type TaskSpec,
-  type VectorPrompt,
-  vectorPrompts,
 } from './tasks/prompts.js';
 export { type SplitOptions, splitTask, type TaskSplit } from './tasks/split.js';
 export { type LoadTaskOptions, listTasks, loadTask, type Task, type TaskItem } from './tasks/task.js';
-export { ERROR_CODES, XpatchError, type XpatchErrorCode } from './util/errors.js';
+export { XpatchError, type XpatchErrorCode } from './util/errors.js';
 export {
   type SafetensorsDtype,
   SafetensorsFile,
@@ -77,7 +67,7 @@ export {
   logitDifference,
   type Metric,
   type PatchLayersOptions,
-  PatchMap,
+  type PatchMap,
   patchLayers,
   tokenProbability,
 } from './vectors/patch-layers.js';

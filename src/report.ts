@@ -1,4 +1,5 @@
 // `xpatch/report`: pages, figures and tables.
+export { type PromptLens, type PromptLensOptions, readPromptLens } from './lens/prompt-lens.js';
 export { barsToSvg } from './report/figures/bars.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figures/figure.js';
 export { heatmapToSvg } from './report/figures/heatmap.js';

@@ -52,6 +52,12 @@ interface LastTurn {
 /**
  * A conversation with a model in its own chat template. The KV cache of the context is kept between turns, so that a turn
  * computes only what is new; other calls on the context empty it, which costs time but changes nothing.
+ *
+ * @example
+ * ```ts
+ * const chat = new ChatSession(context, { system: 'Answer in one word.', maxTokens: 32 });
+ * const { text } = await chat.send('What is the capital of Peru?');
+ * ```
  */
 export class ChatSession {
   /** System message. A change counts from the start of the conversation. */
@@ -170,7 +176,7 @@ export class ChatSession {
       }
     }
     const prompt = await model.prompt(template.parts(written, picturesOf(messages)), { signal });
-    // A patch belongs to its place: where the text up to there has changed, it is none of this conversation any more.
+    // A patch belongs to its place: where the text up to there has changed, it does not belong to this conversation any more.
     const common = last ? commonLength(last.prompt, prompt) : 0;
     const kept = (last?.edits ?? []).map((edit) => ({
       ...edit,

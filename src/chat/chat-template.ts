@@ -20,7 +20,7 @@ export interface ChatVocabulary {
   control: readonly string[];
 }
 
-// Noncharacters of Unicode, which no text holds: they stand for a picture, stand before what a message spells like a
+// Noncharacters of Unicode, which no text holds: they stand for a picture, come before what a message spells like a
 // control token, and mark the ends of a probe.
 const PICTURE = '\uFDD0';
 const LITERAL = '\uFDD1';
@@ -31,6 +31,12 @@ const PROBE = ['\uFDD2', '\uFDD3', '\uFDD4'] as const;
  *
  * What messages spell like a control token stays text, so that nobody ends a turn by writing so. Nothing is added in front:
  * the template alone decides whether a prompt begins with BOS, as in transformers' `apply_chat_template`.
+ *
+ * @example
+ * ```ts
+ * const template = ChatTemplate.of(model);
+ * const prompt = await model.prompt(template.render([{ role: 'user', content: 'Hello' }]));
+ * ```
  */
 export class ChatTemplate {
   /** Whether messages may be plain texts, and what stands for a picture in a message of parts; found out when needed. */
@@ -173,7 +179,7 @@ export class ChatTemplate {
     return result;
   }
 
-  /** Templates take texts, or lists of parts, or both; what they write for a picture stands between two probes. */
+  /** Templates take texts, or lists of parts, or both; what they write for a picture is between two probes. */
   private probe() {
     if (this.abilities) return this.abilities;
     const [before, after, unread] = PROBE;
@@ -220,7 +226,7 @@ function merge(parts: readonly (string | { image: ImageSource })[]): (string | {
   return merged;
 }
 
-/** Calls `replace` for what equals one of the texts, the longest first, unless it stands in a message. */
+/** Calls `replace` for what equals one of the texts, the longest first, unless it is in a message. */
 function outsideLiterals(
   text: string,
   wanted: readonly string[],

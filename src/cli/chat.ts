@@ -139,7 +139,7 @@ async function readTemplate(path: string): Promise<string> {
   const bytes = await readWhole(path, TEMPLATE);
   const other = whatAre(bytes, 'text');
   if (other === undefined) return bytes.toString('utf8');
-  throw new XpatchError('CHAT_TEMPLATE_INVALID', `${path} is no chat template: ${other}.`);
+  throw new XpatchError('CHAT_TEMPLATE_INVALID', `${path} is not a chat template: ${other}.`);
 }
 
 /** Checks what does not belong to a chat. */

@@ -8,7 +8,7 @@ export interface Entry {
   readonly arguments: Offer | undefined;
 }
 
-/** An option, or what stands behind a command. */
+/** An option, or what follows the name of a command. */
 export interface Offer {
   /** `['-m', '--model']` */
   readonly names: readonly string[];

@@ -5,6 +5,7 @@ import { classCurves, defaultPieLayers, topClasses } from '../studies/class-curv
 import { type EvolutionCell, runEvolution } from '../studies/evolution.js';
 import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../studies/evolution-classes.js';
 import { requireModalities } from '../studies/modalities.js';
+import { didYouMean } from '../util/nearest.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
@@ -103,7 +104,7 @@ function parseClasses(text: string, option: string): (EvolutionClass | WordClass
     const [, name, words] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
     if (name !== undefined && words !== undefined && !known.includes(name)) return { name, words: words.split('/') };
     const expected = `some of ${known.join(', ')}, and NAME=WORD/WORD with a name of its own`;
-    throw usageError(`--classes takes ${expected}; ${JSON.stringify(entry)} is not one.`);
+    throw usageError(`--classes takes ${expected}; ${JSON.stringify(entry)} is not one.${didYouMean(entry, known)}`);
   });
   if (classes.length < 2) throw usageError('--classes needs at least two classes: curves compare them.');
   return classes;

@@ -140,7 +140,7 @@ export function several(describe: string, about: About = {}): Option<string[] | 
   return { ...about, type: 'string', array: true, describe, read };
 }
 
-/** A folder to write to: it is no stream. */
+/** A folder to write to: it is not a stream. */
 export function toFolder(text: string, name: string): string {
   if (text === '-') throw usageError(`${name} is a folder, which - is not: name one.`);
   return text;

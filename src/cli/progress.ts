@@ -33,7 +33,7 @@ export class ProgressLine {
 
   /**
    * @param fraction 0 to 1; left out where it is not known
-   * @param detail stands behind them and may change at every call
+   * @param detail is shown after them and may change at every call
    */
   update(label: string, fraction?: number, detail = ''): void {
     if (!this.enabled) return;

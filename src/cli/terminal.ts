@@ -65,7 +65,7 @@ export class Terminal {
     this.out.json(value);
   }
 
-  /** Tells the reader something that is no result. */
+  /** Tells the reader something that is not a result. */
   say(text: string): void {
     this.err.write(text);
   }

@@ -48,7 +48,7 @@ export class Checkpoint {
       for (const file of shards) {
         for (const [name, info] of file.tensors) {
           const other = tensors.get(name);
-          if (other) throw invalid(folder, `tensor '${name}' stands in ${other.file.path} and in ${file.path}`);
+          if (other) throw invalid(folder, `tensor '${name}' is both in ${other.file.path} and in ${file.path}`);
           tensors.set(name, { file, info });
         }
       }
@@ -86,7 +86,7 @@ export class Checkpoint {
 }
 
 function invalid(folder: string, problem: string, cause?: unknown): XpatchError {
-  // Names from the checkpoint stand in these messages, and a terminal obeys what is among them.
+  // Names from the checkpoint are in these messages, and a terminal obeys what is among them.
   const harmless = problem.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd');
   return new XpatchError('CHECKPOINT_INVALID', `${folder} is not a usable checkpoint: ${harmless}.`, { cause });
 }
@@ -130,7 +130,7 @@ async function shardNames(folder: string, index: Record<string, unknown>): Promi
   for (const name of names) {
     // An index comes from the internet: it must not lead out of the folder.
     if (basename(name) !== name || !name.endsWith('.safetensors')) {
-      throw invalid(folder, `${INDEX} names ${JSON.stringify(name)}, which is no shard in this folder`);
+      throw invalid(folder, `${INDEX} names ${JSON.stringify(name)}, which is not a shard in this folder`);
     }
   }
   const found = await Promise.all(names.map((name) => exists(join(folder, name))));

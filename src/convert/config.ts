@@ -34,7 +34,7 @@ export class Config {
     }
   }
 
-  /** Three numbers, one a colour; a single number stands for all. */
+  /** Three numbers, one a colour; a single number is used for all. */
   colours(key: string, assumed: number): number[] {
     const value = this.values[key] ?? assumed;
     const three = typeof value === 'number' ? [value, value, value] : value;

@@ -64,7 +64,7 @@ export interface Conversion {
 /**
  * Converts a Hugging Face checkpoint (safetensors, one file or shards) of Idefics2, Fuyu (Mantis' or Adept's) or Persimmon to
  * GGUF: `NAME-TYPE.gguf` in the folder `output`, and for the first two `mmproj-NAME-TYPE.gguf`, NAME being the checkpoint's folder.
- * Memory stays below 2 GB for models of any size. Nothing stands under the final names before all is written; a run that
+ * Memory stays below 2 GB for models of any size. Nothing appears under the final names before all of it is written; a run that
  * was interrupted or killed goes on where it was when it is called again.
  *
  * @throws {XpatchError} ARCHITECTURE_UNSUPPORTED, CHECKPOINT_INVALID, FILE_NOT_FOUND, SAFETENSORS_INVALID (all before anything is

@@ -5,7 +5,7 @@ import { PIECE_TYPE, type Piece, parseSentencePiece } from './sentencepiece.js';
 /** The tokens of a model, one for every row of its embeddings. */
 export interface Vocabulary {
   readonly pieces: readonly Piece[];
-  /** tokenizer.json as it stands. */
+  /** tokenizer.json, parsed. */
   readonly tokenizerJson?: string;
 }
 
@@ -45,7 +45,7 @@ export async function readVocabulary(checkpoint: Checkpoint, size: number): Prom
     try {
       for (const [id, piece] of parseSentencePiece(model).entries()) put(id, piece, 'tokenizer.model');
     } catch (cause) {
-      throw checkpoint.invalid(`tokenizer.model is no SentencePiece model (${(cause as Error).message})`);
+      throw checkpoint.invalid(`tokenizer.model is not a SentencePiece model (${(cause as Error).message})`);
     }
   } else if (json) {
     for (const [id, piece] of jsonPieces(json, checkpoint)) put(id, piece, 'tokenizer.json');
@@ -145,7 +145,7 @@ function mergeScores(merges: unknown, checkpoint: Checkpoint): Map<string, numbe
   for (const [rank, merge] of (Array.isArray(merges) ? merges : []).entries()) {
     const parts: unknown = typeof merge === 'string' ? merge.split(' ') : merge;
     if (!Array.isArray(parts) || parts.length !== 2 || !parts.every((part) => typeof part === 'string')) {
-      throw checkpoint.invalid(`merge ${rank} of its tokenizer.json is no pair of texts`);
+      throw checkpoint.invalid(`merge ${rank} of its tokenizer.json is not a pair of texts`);
     }
     const joined = parts.join('');
     if (!scores.has(joined)) scores.set(joined, -rank);
@@ -180,7 +180,7 @@ async function addedTokens(checkpoint: Checkpoint, json: TokenizerJson | undefin
 }
 
 function checkTokens(checkpoint: Checkpoint, where: string, tokens: unknown): AddedToken[] {
-  if (!Array.isArray(tokens)) throw checkpoint.invalid(`the added tokens of ${where} are no list`);
+  if (!Array.isArray(tokens)) throw checkpoint.invalid(`the added tokens of ${where} are not a list`);
   return tokens.map((token: unknown) => {
     const { id, content, special } = (token ?? {}) as Record<string, unknown>;
     if (typeof content !== 'string' || content === '' || !Number.isSafeInteger(id) || (id as number) < 0) {

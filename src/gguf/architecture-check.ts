@@ -30,7 +30,7 @@ export const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * Refuses what is no decoder with attention, before it is loaded.
+ * Refuses what is not a decoder with attention, before it is loaded.
  *
  * @throws XpatchError ARCHITECTURE_UNSUPPORTED.
  */

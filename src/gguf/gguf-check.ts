@@ -59,7 +59,7 @@ export function checkModelFile(path: string): GgufHeader {
 
   const tokens = header.metadata.get('tokenizer.ggml.tokens') as GgufArray | undefined;
   if (tokens?.repeats)
-    throw invalid('a text stands twice in its vocabulary, of which llama.cpp reads each up to its first NUL');
+    throw invalid('a text occurs twice in its vocabulary, of which llama.cpp reads each up to its first NUL');
 
   const embedding = header.tensors.find((t) => t.name === 'token_embd.weight');
   if (!embedding) throw invalid('it has no token_embd.weight');
@@ -123,7 +123,7 @@ function checkExperts(header: GgufHeader, architecture: string, invalid: Invalid
   if (!fits || !groupsFit) throw invalid(`${used} of ${count} experts in ${groupsUsed} of ${groups} groups cannot be`);
 }
 
-/** Refuses NaN and infinities among settings, and norms' epsilons that are no small positive numbers. */
+/** Refuses NaN and infinities among settings, and norms' epsilons that are not small positive numbers. */
 export function checkFloats(header: GgufHeader, prefix: string, invalid: Invalid): void {
   for (const [key, type] of header.types) {
     if (type !== GGUF_TYPE.float32 || !key.startsWith(prefix)) continue;

@@ -44,7 +44,7 @@ export interface GgufTensorLayout {
   readonly type: number;
 }
 
-/** Where everything of a GGUF file stands. */
+/** Where everything in a GGUF file is. */
 export interface GgufLayout {
   /** The file up to the data of the first tensor. */
   readonly header: Buffer;

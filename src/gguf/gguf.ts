@@ -31,7 +31,7 @@ export interface GgufArray {
   length: number;
   /** The first elements, at most KEPT_ARRAY; all of our own. */
   values: (number | bigint | boolean | string)[];
-  /** Whether a non-empty text, up to its first NUL, stands in it more than once; looked up in the vocabulary only. */
+  /** Whether a non-empty text, up to its first NUL, occurs in it more than once; looked up in the vocabulary only. */
   repeats: boolean;
 }
 export interface GgufTensor {
@@ -156,7 +156,7 @@ class HeaderReader {
     const types = new Map<string, number>();
     for (let i = 0; i < nPairs; i++) {
       const key = this.string('metadata key');
-      if (metadata.has(key)) throw this.invalid(`metadata key '${key}' stands twice`);
+      if (metadata.has(key)) throw this.invalid(`metadata key '${key}' occurs twice`);
       const type = this.u32(`type of ${key}`);
       types.set(key, type);
       metadata.set(key, this.value(type, key, types));
@@ -188,7 +188,7 @@ class HeaderReader {
     const data = Math.ceil(this.at / alignment) * alignment;
     const names = new Set<string>();
     for (const { name, shape, type, offset } of tensors) {
-      if (names.has(name)) throw this.invalid(`tensor '${name}' stands twice`);
+      if (names.has(name)) throw this.invalid(`tensor '${name}' occurs twice`);
       names.add(name);
       if (!TENSOR_TYPES[type])
         throw this.invalid(

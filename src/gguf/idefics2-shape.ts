@@ -12,7 +12,7 @@ export interface Idefics2Shape {
   nHeads: number;
   nRows: number;
   nEmbd: number;
-  /** Token that stands around pictures. */
+  /** Token on both sides of a picture. */
   fakeToken: number;
 }
 
@@ -128,6 +128,6 @@ export function readIdefics2Shape(header: GgufHeader, invalid: (why: string) => 
     return value;
   };
   const fakeToken = token(OWN_KEYS.imageBegin);
-  if (token(OWN_KEYS.imageEnd) !== fakeToken) throw invalid('two different tokens stand around its pictures');
+  if (token(OWN_KEYS.imageEnd) !== fakeToken) throw invalid('its pictures are enclosed by two different tokens');
   return { patchSize, shortestEdge, longestEdge, nHeads, nRows, nEmbd, fakeToken };
 }

@@ -1,6 +1,6 @@
 /** Keys of GGUF metadata that xpatch defines: written by its converter, read by its runtime. */
 export const OWN_KEYS = {
-  /** u32 of an mmproj: the tokens that stand around every picture; pictures next to each other share one where both are the same. */
+  /** u32 of an mmproj: the tokens around every picture; pictures next to each other share one where both are the same. */
   imageBegin: 'xpatch.image.begin_token',
   imageEnd: 'xpatch.image.end_token',
   /** u32 of an Idefics2 mmproj: bounds of the preprocessed picture's edges, pixels. */

@@ -12,12 +12,12 @@ export type GgmlName = keyof typeof GGML;
 /** llama.cpp's numbers of the mixtures (general.file_type, enum llama_ftype). */
 export const FILE_TYPES: Record<ConversionType, number> = { f32: 0, f16: 1, q8_0: 7, q4_k: 15 };
 
-/** Names of what else stands in a file of the type. */
+/** Names of what else a file of the type holds. */
 export function typeName(type: number): string {
   return Object.entries(GGML).find(([, id]) => id === type)?.[0] ?? String(type);
 }
 
-/** What a type becomes where rows are no multiple of its block, as in llama.cpp's quantiser. */
+/** What a type becomes where rows are not a multiple of its block, as in llama.cpp's quantiser. */
 const FALLBACK: Partial<Record<GgmlName, GgmlName>> = { Q4_K: 'Q5_0', Q6_K: 'Q8_0', Q5_0: 'F16', Q8_0: 'F16' };
 
 export interface ChosenType {

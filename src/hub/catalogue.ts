@@ -48,7 +48,14 @@ const COMPUTE_BYTES = 0.5e9;
 
 let catalogue: readonly CatalogueEntry[] | undefined;
 
-/** All models of the catalogue, shipped ones first. That the file is as its schema says is tested: nothing that a user does can change it. */
+/**
+ * All models of the catalogue, shipped ones first. That the file is as its schema says is tested: nothing that a user does can change it.
+ *
+ * @example
+ * ```ts
+ * for (const { name, title, licence } of listCatalogue()) console.log(name, title, licence.name);
+ * ```
+ */
 export function listCatalogue(): readonly CatalogueEntry[] {
   const read = () => JSON.parse(readFileSync(join(MODELS, 'catalogue.json'), 'utf8')) as { models: CatalogueEntry[] };
   catalogue ??= read().models;

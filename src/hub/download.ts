@@ -67,6 +67,12 @@ export type DownloadMessage =
  * @returns the files for `loadModel`
  * @throws {XpatchError} DOWNLOAD_DENIED, DOWNLOAD_FAILED, DOWNLOAD_MISMATCH, FILE_NOT_FOUND, FILE_WRITE, INVALID_ARGUMENT,
  *   MODEL_NOT_DOWNLOADED for a model that has to be converted, ABORTED
+ *
+ * @example
+ * ```ts
+ * const files = await downloadModel('smollm2-135m', { onProgress: ({ done, total }) => console.log(done / total) });
+ * await using model = await loadModel(files.model, { mmproj: files.mmproj });
+ * ```
  */
 export async function downloadModel(source: string, options: DownloadOptions = {}): Promise<ModelFiles> {
   const { mmproj, ...events } = options;

@@ -141,7 +141,7 @@ export class CachedImageEncoder implements ImageEncoder {
   }
 }
 
-/** Changes when a file does; undefined for what is no file. */
+/** Changes when a file does; undefined for what is not a file. */
 async function stampOf(path: string): Promise<string | undefined> {
   const found = await stat(path, { bigint: true }).catch(() => undefined);
   return found?.isFile() ? `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}` : undefined;

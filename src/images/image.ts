@@ -98,7 +98,7 @@ function decodeBody(body: string, base64: boolean): Buffer {
   } catch (error) {
     throw new XpatchError(
       'IMAGE_INVALID',
-      'The data: URL holds a % that is no escape. Write it as %25, or use base64.',
+      'The data: URL holds a % that is not an escape. Write it as %25, or use base64.',
       {
         cause: error,
       },

@@ -141,11 +141,17 @@ export function patchGrid(shape: EncodedShape): PatchGrid {
  * @returns The rectangle in pixels of `prompt.pictures[picture].seen`, and that index.
  * @throws XpatchError NO_PATCH_GRID for a token, for a separator row, and for all rows of a projector that keeps no grid, with the
  *   reason; POSITION_OUT_OF_RANGE.
+ *
+ * @example
+ * ```ts
+ * const prompt = await model.prompt(['Q:', { image: 'data/images/twemoji/peru.png' }, '\nA:']);
+ * const { x, y, width, height } = patchRectangle(prompt, prompt.pictures[0].first);
+ * ```
  */
 export function patchRectangle(prompt: Prompt, position: PositionRef): PatchRectangle & { picture: number } {
   const index = prompt.position(position);
   const refuse = (why: string) =>
-    new XpatchError('NO_PATCH_GRID', `Position ${index} is no part of a picture: ${why}.`);
+    new XpatchError('NO_PATCH_GRID', `Position ${index} is not part of a picture: ${why}.`);
   const picture = prompt.pictures.findIndex(({ first, nRows }) => index >= first && index < first + nRows);
   const found = prompt.pictures[picture];
   if (!found) throw refuse('it is a token of the text');

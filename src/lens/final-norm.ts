@@ -11,6 +11,13 @@ import { statesFor } from './states.js';
  * @param options.onProgress states normed of all
  * @throws {XpatchError} VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, LENS_UNSUPPORTED when the architecture has no
  *   final norm, NOT_FINITE, INVALID_ARGUMENT, ARCHITECTURE_UNSUPPORTED, BUSY, ABORTED, DISPOSED.
+ *
+ * @example
+ * ```ts
+ * const { states } = await context.run({ prompt: 'Q:Peru\nA:', capture: 'all' });
+ * const normed = await finalNorm(context, states);
+ * const lens = await logitLens(context, normed, { normalise: false });
+ * ```
  */
 export async function finalNorm(
   context: Context,

@@ -44,6 +44,13 @@ export interface Lens {
  * @param states captured states, those of a pass, or a task vector of this model's width (it has one position)
  * @throws XpatchError VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, TOKEN_INVALID, INVALID_ARGUMENT, NOT_FINITE,
  *   LENS_UNSUPPORTED when `normalise` is false and the architecture has no final norm, ARCHITECTURE_UNSUPPORTED, BUSY, ABORTED, DISPOSED.
+ *
+ * @example
+ * ```ts
+ * const { states } = await context.run({ prompt: 'Q:Peru\nA:', capture: { positions: 'last' } });
+ * const lens = await logitLens(context, states, { topK: 3 });
+ * lens.cells.forEach(([cell], l) => console.log(lens.layers[l], cell?.top[0]?.text));
+ * ```
  */
 export async function logitLens(
   context: Context,

@@ -52,7 +52,7 @@ export interface Patchscope {
   targetPosition: number;
   /** Token ids of the target prompt, -1 for a row of a picture. */
   targetTokens: number[];
-  /** What the model says to the target prompt as it stands. */
+  /** What the model says to the target prompt without a patch. */
   plain: Pick<Generation, 'text' | 'tokens' | 'finish'>;
   /** Source layers in the order asked for, each with its target layers. */
   decoded: DecodedState[];
@@ -67,6 +67,13 @@ export interface Patchscope {
  * @param states captured states of any model of this width, or a task vector
  * @throws {XpatchError} INVALID_ARGUMENT for no states; VECTOR_MISMATCH for another width; LAYER_OUT_OF_RANGE for a layer that the states or the model lack;
  *   POSITION_OUT_OF_RANGE, and as `Context.generate`.
+ *
+ * @example
+ * ```ts
+ * const { states } = await context.run({ prompt: 'Q:Peru\nA:', capture: { positions: 'last' } });
+ * const { decoded } = await patchscope(context, states, { layers: [2, 3] });
+ * for (const { sourceLayer, text } of decoded) console.log(sourceLayer, text);
+ * ```
  */
 export async function patchscope(
   context: Context,

@@ -7,7 +7,7 @@ import { TaskVector } from '../vectors/task-vector.js';
 /**
  * A task vector as states of one position; states, and those of a pass, as they are.
  *
- * @throws {XpatchError} INVALID_ARGUMENT for a pass that read none, and for anything that is no states
+ * @throws {XpatchError} INVALID_ARGUMENT for a pass that read none, and for anything that is not states
  */
 export function asStates(source: HiddenStates | TaskVector | PassResult): HiddenStates {
   if (!(source instanceof TaskVector)) return requireStates(source);

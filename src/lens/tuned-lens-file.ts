@@ -3,7 +3,7 @@ import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile, type TensorToWrite, writeSafetensors } from '../util/safetensors.js';
 
 /**
- * How a layer is translated: `plain` as it stands, like the plain lens; `bias` with a constant added; a number: an affine
+ * How a layer is translated: `plain` unchanged, like the plain lens; `bias` with a constant added; a number: an affine
  * map fitted with this ridge strength.
  */
 export type LensStrength = 'plain' | 'bias' | number;

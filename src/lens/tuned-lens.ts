@@ -11,6 +11,13 @@ import { readLensFile, type Translator, type TunedLensInfo, writeLensFile } from
  * A tuned lens (Belrose et al. 2023, arXiv 2303.08112): for each layer l an affine map that predicts the last layer's state
  * from that of layer l, `h + matrix h + bias`, so that the model's own head reads what the state says in the
  * coordinates that the head expects. Fitted by `fitTunedLens`.
+ *
+ * @example
+ * ```ts
+ * const tuned = await TunedLens.load('lens.safetensors', model.identity);
+ * const { states } = await context.run({ prompt: 'Q:Peru\nA:', capture: 'all' });
+ * const lens = await logitLens(context, await tuned.apply(states), { topK: 3 });
+ * ```
  */
 export class TunedLens {
   /**
@@ -90,7 +97,7 @@ export class TunedLens {
   /**
    * Loads a lens for a model.
    * @param model the one whose states will be read (`model.identity`)
-   * @throws {XpatchError} FILE_NOT_FOUND; LENS_INVALID for anything that is no lens or is damaged; LENS_MISMATCH when it was
+   * @throws {XpatchError} FILE_NOT_FOUND; LENS_INVALID for anything that is not a lens or is damaged; LENS_MISMATCH when it was
    *   fitted to another model file
    */
   static async load(path: string, model: ModelIdentity): Promise<TunedLens> {

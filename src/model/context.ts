@@ -63,6 +63,13 @@ const MAX_SEQUENCES = 256;
 /**
  * A KV cache and the passes on it. One call at a time: a second one is refused with BUSY, so that two experiments cannot
  * disturb each other; make a context for each.
+ *
+ * @example
+ * ```ts
+ * await using context = await model.createContext({ nCtx: 1024 });
+ * const { states, top } = await context.run({ prompt: 'Q:Peru\nA:', capture: 'all', topK: 5 });
+ * const [answer] = await context.generate([{ prompt: 'Q:Peru\nA:' }], { maxTokens: 8, stop: ['\n'] });
+ * ```
  */
 export class Context implements AsyncDisposable {
   private running = false;

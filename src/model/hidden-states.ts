@@ -15,6 +15,14 @@ export interface StatesSelection {
 /**
  * Hidden states of one prompt, read at one hook: layers x positions x width. They know where they were read, so that nobody
  * counts offsets: `states.at(3, 'delimiter')`.
+ *
+ * @example
+ * ```ts
+ * const { states } = await context.run({ prompt: ['Q:Peru\nA:', mark('delimiter')], capture: 'all' });
+ * const state = states.at(3, 'delimiter');                 // Float32Array of the model's width
+ * const late = states.select({ layers: [5, 6] });          // the same class, fewer layers
+ * await states.save('peru.safetensors');
+ * ```
  */
 export class HiddenStates {
   readonly hook: HookName;

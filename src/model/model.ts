@@ -64,6 +64,12 @@ export interface LoadOptions {
  * @param source Name of the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
  *   here: see `downloadModel`.
  * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, MODEL_UNUSABLE, ABORTED.
+ *
+ * @example
+ * ```ts
+ * await using model = await loadModel('demo');
+ * await using context = await model.createContext();
+ * ```
  */
 export async function loadModel(source: string, options: LoadOptions = {}): Promise<Model> {
   const files = resolveModel(source, options.mmproj);
@@ -155,7 +161,16 @@ export interface ModelInfo extends NativeModelInfo {
   maxPositions?: number;
 }
 
-/** A loaded model: tokenizer, prompt builder and picture encoder. Contexts made from it share its weights. */
+/**
+ * A loaded model: tokenizer, prompt builder and picture encoder. Contexts made from it share its weights.
+ *
+ * @example
+ * ```ts
+ * const { nLayers, nEmbd } = model.info;
+ * const tokens = model.tokenize('Q:Peru\nA:');
+ * const prompt = await model.prompt(['Q:', { image: 'data/images/twemoji/peru.png' }, '\nA:']);
+ * ```
+ */
 export class Model implements AsyncDisposable {
   private readonly contexts = new Set<Context>();
   private encoder: CachedImageEncoder | undefined;

@@ -46,7 +46,14 @@ export function native(): Native {
   return loaded;
 }
 
-/** The compute devices of this machine, CPU included. */
+/**
+ * The compute devices of this machine, CPU included.
+ *
+ * @example
+ * ```ts
+ * for (const { name, memoryFree } of listDevices()) console.log(name, memoryFree);
+ * ```
+ */
 export function listDevices(): Device[] {
   return native().addon.listDevices();
 }

@@ -1,6 +1,6 @@
 import type { PromptPart } from './types.js';
 
-/** How a model wants pictures to stand in a prompt. */
+/** How a model wants pictures to be framed in a prompt. */
 export interface Framing {
   /** Token ids before and after every picture. Where both are the same one, pictures next to each other share it. */
   readonly begin: number;

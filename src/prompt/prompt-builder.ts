@@ -47,13 +47,13 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     if (mark === 'last' || mark === 'all' || marks.has(mark)) {
       throw new XpatchError(
         'MARK_AMBIGUOUS',
-        `The mark '${mark}' ${marks.has(mark) ? 'stands twice in the prompt' : 'is a reserved name'}.`,
+        `The mark '${mark}' ${marks.has(mark) ? 'occurs twice in the prompt' : 'is a reserved name'}.`,
       );
     }
     if (position < 0) {
       throw new XpatchError(
         'MARK_AMBIGUOUS',
-        `The mark '${mark}' stands before the first token. Put it after some text.`,
+        `The mark '${mark}' comes before the first token. Put it after some text.`,
       );
     }
     marks.set(mark, position);

@@ -5,7 +5,7 @@ import type { ImageSource, PromptPart } from './types.js';
 
 /** What a prompt was, written into results and vector files so that it can be built again. */
 export interface PromptRecord {
-  /** The text of all parts in order; `<image>` stands where a picture stood, `<tokens>` where token ids were given. */
+  /** The text of all parts in order; `<image>` is where a picture was, `<tokens>` where token ids were given. */
   readonly text: string;
   /** The pictures in order: the path (of a task's picture alike on every machine, see `Task.pictures`), or the kind of in-memory source. Left out when there are none. */
   readonly images?: readonly string[];

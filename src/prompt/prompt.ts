@@ -37,6 +37,13 @@ export interface PromptPicture {
 /**
  * A tokenised prompt with its pictures expanded: what a pass reads.
  * Positions count tokens and picture rows alike, from 0 to `length - 1`.
+ *
+ * @example
+ * ```ts
+ * const prompt = await model.prompt(['Q:Peru', mark('country'), '\nA:']);
+ * prompt.length;                  // positions: tokens and rows of pictures
+ * prompt.position('country');     // that of the token which ends at the mark
+ * ```
  */
 export class Prompt {
   readonly length: number;
@@ -146,7 +153,15 @@ export class Prompt {
 /** A prompt, or what one is made of: a text, a part, or a list of parts. */
 export type PromptInput = Prompt | PromptPart | readonly PromptPart[];
 
-/** A mark that names the token which ends at its place, for use among the parts of a prompt: `['Q:Peru\nA:', mark('delimiter')]`. */
+/**
+ * A mark that names the token which ends at its place, for use among the parts of a prompt: `['Q:Peru\nA:', mark('delimiter')]`.
+ *
+ * @example
+ * ```ts
+ * const { states } = await context.run({ prompt: ['Q:Peru\nA:', mark('delimiter')], capture: 'all' });
+ * const state = states.at(3, 'delimiter');
+ * ```
+ */
 export function mark<const Name extends string>(name: Name): { mark: Name } {
   return { mark: name };
 }

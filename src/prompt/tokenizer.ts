@@ -54,7 +54,7 @@ export class JsonTokenizer {
     try {
       json = JSON.parse(text);
     } catch (error) {
-      throw invalid('is no JSON', error);
+      throw invalid('is not JSON', error);
     }
     const tokens = metadata.get('tokenizer.ggml.tokens');
     checkShape(json, typeof tokens === 'object' ? tokens.length : 0, invalid);
@@ -155,7 +155,7 @@ function checkShape(json: TokenizerJson, nVocab: number, invalid: (why: string) 
   }
 }
 
-/** The first part that is none of those compared with the Python library. */
+/** The first part that was not compared with the Python library. */
 function findUnsupported({ normalizer, pre_tokenizer: pre, model }: TokenizerJson): string | undefined {
   if (!MODELS.includes(String(model.type))) return `a model of the type '${model.type}'`;
   const normalizers = normalizer

@@ -50,7 +50,7 @@ export function decodingStatements(decodings: readonly Decoding[]): string[] {
   ];
 }
 
-/** One layer: the best tokens of each vector, and where the task word and the answers stand. */
+/** One layer: the best tokens of each vector, and where the task word and the answers rank. */
 export function decodingTable(decodings: readonly Decoding[], layer: number, vocabulary: number): TextTable {
   const hasFiles = decodings.some(({ file }) => file !== undefined);
   return {

@@ -42,7 +42,7 @@ export function* scatterToCsv({ panels }: Scatter): Parts {
   }
 }
 
-/** One line a cell: what stands at the position, the best token, and how sure the distribution is. */
+/** One line a cell: what is at the position, the best token, and how sure the distribution is. */
 export function* lensToCsv({ lens, inputs }: LensView): Parts {
   const best = ['token', 'text', 'logit', 'probability'];
   yield csvLine(['layer', 'position', 'kind', 'input', ...best, 'entropy', 'kl']);
@@ -56,7 +56,7 @@ export function* lensToCsv({ lens, inputs }: LensView): Parts {
   }
 }
 
-/** All cells of a lens with what stands at each position, and where the pictures and their patches are; without pixels. */
+/** All cells of a lens with what is at each position, and where the pictures and their patches are; without pixels. */
 export function* lensToJson({ title, lens, inputs, pictures, notes = [] }: LensView): Parts {
   const { layers, positions, settled, cells } = lens;
   const places = pictures.map(({ picture: { width, height, hash }, first, grid }) => ({

@@ -21,7 +21,7 @@ export interface Report {
   readonly provenance: Readonly<Record<string, string | number>>;
 }
 
-/** `name` is the stem of the files that a block becomes, unique in its report; `heading` stands above it in the page. */
+/** `name` is the stem of the files that a block becomes, unique in its report; `heading` is shown above it in the page. */
 interface Named {
   readonly name: string;
   readonly heading: string;
@@ -111,7 +111,7 @@ export interface LensView {
    * How many of the lens's chosen tokens are listed beside every state; the others are there to be pinned. Defaults to all.
    */
   readonly listed?: number;
-  /** What stands at each position of the lens, in their order: the text of the token; `image` for a row of a picture. */
+  /** What is at each position of the lens, in their order: the text of the token; `image` for a row of a picture. */
   readonly inputs: readonly { readonly text: string; readonly kind: 'token' | 'image' }[];
   /** The pictures of the prompt whose rows are among the positions of the lens. */
   readonly pictures: readonly LensPicture[];

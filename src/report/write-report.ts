@@ -90,7 +90,7 @@ export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunM
  * NAME.txt, .md, .csv and .tex in tables/ (worked examples are one too), NAME.picture-1.svg and .png for a picture
  * in a lens, then report.html, which shows all of them.
  *
- * @throws {XpatchError} INVALID_ARGUMENT for names that are no file names or stand twice, or numbers that cannot be drawn;
+ * @throws {XpatchError} INVALID_ARGUMENT for names that are not file names or occur twice, or numbers that cannot be drawn;
  *   FILE_WRITE; ABORTED between two blocks
  */
 export async function writeReport(
@@ -118,7 +118,7 @@ function requireNames(blocks: readonly Block[]): void {
   }
 }
 
-/** What stands in tables/ for a table or worked examples: names and texts. */
+/** What is in tables/ for a table or worked examples: names and texts. */
 export function tableFiles(block: Extract<Block, { kind: 'table' | 'examples' }>): [string, string][] {
   const { name } = block;
   const table = block.kind === 'table' ? block.table : examplesToTable(block.heading, block.examples);

@@ -75,12 +75,12 @@ export function compareFamily(
  * Holm's step-down correction (Holm 1979), which controls the chance of any false finding in the family whatever the
  * dependence of its tests.
  * @returns adjusted p-values, in the order given
- * @throws {XpatchError} INVALID_ARGUMENT when one is no probability
+ * @throws {XpatchError} INVALID_ARGUMENT when one is not a probability
  */
 export function holm(pValues: readonly number[]): number[] {
   const bad = pValues.find((p) => !(p >= 0 && p <= 1));
   if (bad !== undefined) {
-    throw new XpatchError('INVALID_ARGUMENT', `${String(bad)} is no p-value: give numbers from 0 to 1.`);
+    throw new XpatchError('INVALID_ARGUMENT', `${String(bad)} is not a p-value: give numbers from 0 to 1.`);
   }
   const adjusted = [...pValues];
   let largest = 0;

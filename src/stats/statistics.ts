@@ -38,7 +38,7 @@ const RESAMPLES = 2000;
  */
 export function wilsonInterval(successes: number, n: number): Interval {
   if (!Number.isSafeInteger(n) || n < 1 || !(successes >= 0 && successes <= n)) {
-    const message = `${String(successes)} successes of ${String(n)} are no proportion`;
+    const message = `${String(successes)} successes of ${String(n)} are not a proportion`;
     throw new XpatchError('INVALID_ARGUMENT', `${message}: give 0 to n successes of at least 1 trial.`);
   }
   const p = successes / n;
@@ -55,7 +55,7 @@ export function wilsonInterval(successes: number, n: number): Interval {
  * Resampled are whole items within each domain: an item that was a test query under several seeds, or in several tasks of
  * its domain, comes or goes with all its scores, since these are not independent. The seeds are held fixed (three are too
  * few to resample; `spreadOverSeeds` shows how they differ), so the interval speaks of other items, not of other draws of
- * the vectors. Where all scores are equal the bootstrap has no width; Wilson's interval with one trial an item stands in.
+ * the vectors. Where all scores are equal the bootstrap has no width; Wilson's interval with one trial an item is used instead.
  *
  * @param observations scores from 0 to 1
  * @param seed of the resampling. Defaults to 0
@@ -84,7 +84,7 @@ export function pairedDifferences(first: readonly Observation[], second: readonl
   const lonely = differences.find((o) => Number.isNaN(o.value));
   if (lonely !== undefined || values.size !== first.length) {
     const example = lonely === undefined ? '' : `, such as ${lonely.item} of ${lonely.task} under seed ${lonely.seed}`;
-    const message = `Only queries that both conditions have can be compared; some stand in one of them${example}.`;
+    const message = `Only queries that both conditions have can be compared; some are in only one of them${example}.`;
     throw new XpatchError('INVALID_ARGUMENT', `${message} Leave them out of both.`);
   }
   return differences;

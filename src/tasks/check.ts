@@ -57,10 +57,10 @@ const LEAST_TEST = 6;
 /**
  * Looks for everything in a task that would stop an experiment or spoil its numbers. Errors are what the loader refuses
  * and what makes scores wrong: pictures that are missing or broken, one input with two answers, inputs or pictures that
- * stand on both sides of a split. Warnings are what to know when the numbers are read.
+ * are on both sides of a split. Warnings are what to know when the numbers are read.
  *
  * @param source a task file, or the name of a shipped task
- * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is no task file at all; ABORTED
+ * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is not a task file at all; ABORTED
  */
 export async function checkTask(source: string, options: CheckOptions = {}): Promise<TaskCheck> {
   const place = await locateTask(source, options);

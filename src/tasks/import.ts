@@ -106,7 +106,7 @@ function entryProblems(entry: unknown, form: readonly string[], images: string):
   if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) return ['not an object'];
   const values = entry as Record<string, unknown>;
   const unknown = Object.keys(values).filter((field) => !form.includes(field));
-  const problems = unknown.map((field) => `field ${quote(field)} is none of ${form.join(', ')}`);
+  const problems = unknown.map((field) => `field ${quote(field)} is not one of ${form.join(', ')}`);
   for (const field of form) {
     const value = values[field];
     if (typeof value !== 'string' || value.trim() === '') {
@@ -127,7 +127,7 @@ function chooseQuestion(file: string, entries: readonly Entry[], question: strin
   if (questions.length === 0 || (questions.length === 1 && question === undefined)) return entries;
   const chosen = entries.filter((entry) => entry.question === question);
   if (chosen.length > 0) return chosen;
-  const problem = question === undefined ? 'a task asks one' : `${quote(question)} is none of them`;
+  const problem = question === undefined ? 'a task asks one' : `${quote(question)} is not one of them`;
   const message = `${file} has ${questions.length} questions (${quoteSome(questions)}), and ${problem}`;
   throw new XpatchError('TASK_INVALID', `${message}. Choose one of them.`);
 }

@@ -8,7 +8,7 @@ import { Random } from '../util/random.js';
  * the final colon) stay where they are. Under one seed the places of fewer swaps are among those of more.
  *
  * @param swaps 0 gives the text back; the paper has 0, 1 and 2
- * @throws {XpatchError} INVALID_ARGUMENT when `swaps` is no count, or the text has no room for so many
+ * @throws {XpatchError} INVALID_ARGUMENT when `swaps` is not a count, or the text has no room for so many
  */
 export function swapLetters(text: string, swaps: number, seed: number): string {
   if (!Number.isSafeInteger(swaps) || swaps < 0) {

@@ -18,13 +18,13 @@ export { DELIMITER, type Modality } from './template.js';
  */
 export type ReadPosition = 'last-example' | 'dummy-query';
 
-/** What stands in a prompt of examples that a vector is read from. */
+/** What is in a prompt of examples that a vector is read from. */
 export interface VectorExamples {
   /** The examples, in order, as the paper counts them. */
   readonly shots: readonly TaskItem[];
-  /** Those that stand there whole. */
+  /** Those shown whole. */
   readonly whole: readonly TaskItem[];
-  /** The input that stands last, without its answer. */
+  /** The last input, shown without its answer. */
   readonly last: TaskItem;
   /** The validation item whose turn it was; it is in the prompt only with read position `dummy-query`. */
   readonly query: TaskItem;
@@ -42,6 +42,12 @@ export interface VectorPrompt {
 /**
  * `Q:{x}\nA:`, nothing before it.
  * @throws {XpatchError} TASK_INVALID when a picture is asked for and the item has none
+ *
+ * @example
+ * ```ts
+ * const { items } = await loadTask('country-capital');
+ * const [answer] = await context.generate([{ prompt: queryPrompt(items[0], 'text') }], { maxTokens: 8 });
+ * ```
  */
 export function queryPrompt(query: TaskItem, modality: Modality): PromptPart[] {
   return assemble([], 'text', query, modality);
@@ -50,6 +56,12 @@ export function queryPrompt(query: TaskItem, modality: Modality): PromptPart[] {
 /**
  * The Prompt baseline: whole examples and then the query, in one context window.
  * @throws {XpatchError} TASK_INVALID when a picture is asked for and an item has none
+ *
+ * @example
+ * ```ts
+ * const [query, ...others] = (await loadTask('country-capital')).items;
+ * const [answer] = await context.generate([{ prompt: fewShotPrompt(others.slice(0, 5), 'text', query, 'text') }]);
+ * ```
  */
 export function fewShotPrompt(
   shots: readonly TaskItem[],
@@ -63,6 +75,12 @@ export function fewShotPrompt(
 /**
  * The instruction alone, as raw text; the mark is its final colon.
  * @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon
+ *
+ * @example
+ * ```ts
+ * const prompt = instructionPrompt(await loadTask('country-capital'));
+ * const { states } = await context.run({ prompt, capture: { positions: 'last' } });
+ * ```
  */
 export function instructionPrompt(task: Pick<Task, 'name' | 'instruction'>): PromptPart[] {
   return [{ literal: requireInstruction(task) }, { mark: DELIMITER }];

@@ -43,14 +43,14 @@ export async function readTaskFile(file: string): Promise<TaskFile> {
   const { items, ...fields } = json as Record<string, unknown>;
   for (const [name, value] of Object.entries(fields)) {
     if (!(FIELDS as readonly string[]).includes(name)) {
-      throw taskError(file, `field ${JSON.stringify(name)} is none of ${FIELDS.join(', ')} and items`);
+      throw taskError(file, `field ${JSON.stringify(name)} is not one of ${FIELDS.join(', ')} and items`);
     }
     if (!isText(value)) throw taskError(file, `field "${name}": a string with more than blanks is needed`);
   }
   return { ...(fields as TaskFileFields), items: requireItems(file, items), hash };
 }
 
-/** @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is no JSON */
+/** @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is not JSON */
 export async function readJsonFile(file: string): Promise<{ json: unknown; hash: string }> {
   const bytes = await readWhole(file, FILE);
   try {

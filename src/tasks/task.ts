@@ -62,6 +62,12 @@ const DEFAULT_STYLE = 'twemoji';
  *
  * @param source a name (see `listTasks`) or the path of a file (it contains a slash or a dot)
  * @throws {XpatchError} FILE_NOT_FOUND, for a picture too; TASK_INVALID, naming the file, the item and the field
+ *
+ * @example
+ * ```ts
+ * const task = await loadTask('country-capital', { pictures: true });
+ * const { input, output, image } = task.items[0];
+ * ```
  */
 export async function loadTask(source: string, options: LoadTaskOptions = {}): Promise<Task> {
   const { name, file, imagesRoot, entry } = await locateTask(source, options);
@@ -105,7 +111,14 @@ export async function locateTask(
   throw new XpatchError('TASK_INVALID', `There is no task named ${JSON.stringify(source)}.${hint} ${wayOut}`);
 }
 
-/** Names of the shipped tasks that are the paper's, in its order. */
+/**
+ * Names of the shipped tasks that are the paper's, in its order.
+ *
+ * @example
+ * ```ts
+ * for (const name of await listTasks()) console.log((await loadTask(name)).instruction);
+ * ```
+ */
 export async function listTasks(): Promise<string[]> {
   return [...(await readTaskIndex()).keys()];
 }

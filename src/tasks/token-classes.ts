@@ -7,7 +7,7 @@ import { PAPER_TEMPLATE } from './template.js';
 export type { Tokenizer } from './answer-tokens.js';
 
 /**
- * The tokens that a text may begin with when a model says it after `A:`: the first token of the text as it stands there, and
+ * The tokens that a text may begin with when a model says it after `A:`: the first token of the text as it is written there, and
  * that of the text after a space. A token of blanks alone says nothing about the text and is left out.
  *
  * @throws {XpatchError} TOKEN_INVALID when there is none
@@ -26,7 +26,7 @@ export async function firstTokens(model: Tokenizer, text: string): Promise<numbe
 }
 
 /**
- * The tokens that are a word as a whole: as it stands, with a capital letter, and both after a space. Empty when the
+ * The tokens that are a word as a whole: as it is written, with a capital letter, and both after a space. Empty when the
  * vocabulary spells the word in pieces; then a lens can never show it.
  */
 export async function wordTokens(model: Tokenizer, word: string): Promise<number[]> {
@@ -35,7 +35,7 @@ export async function wordTokens(model: Tokenizer, word: string): Promise<number
   return [...new Set(found.flatMap(({ tokens, merged }) => (merged || tokens.length > 1 ? [] : tokens)))];
 }
 
-/** Tokens of texts where answers stand in the paper's template. */
+/** Tokens of texts where answers are in the paper's template. */
 export function behindDelimiter(model: Tokenizer, texts: readonly string[]): Promise<AnswerTokens[]> {
   return answerTokens(model, queryPrompt({ input: 'x', output: '' }, 'text'), plainAnswers(PAPER_TEMPLATE), texts);
 }

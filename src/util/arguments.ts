@@ -1,4 +1,4 @@
-// What stands between callers in plain JavaScript and the functions of the public interface: arguments are compared with
+// The layer between callers in plain JavaScript and the functions of the public interface: arguments are compared with
 // the declared types. The descriptions are made from the declarations by scripts/checked-interface.mjs, at build time.
 import { types } from 'node:util';
 import { XpatchError } from './errors.js';

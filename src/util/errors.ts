@@ -60,7 +60,18 @@ export const ERROR_CODES = [
 /** The stable codes of `XpatchError`. */
 export type XpatchErrorCode = (typeof ERROR_CODES)[number];
 
-/** The one error class of the library: `code` is stable, `message` says what went wrong and names the way out. */
+/**
+ * The one error class of the library: `code` is stable, `message` says what went wrong and names the way out.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await context.run({ prompt: 'Q:Peru\nA:', capture: { layers: [999] } });
+ * } catch (error) {
+ *   if (!(error instanceof XpatchError) || error.code !== 'LAYER_OUT_OF_RANGE') throw error;
+ * }
+ * ```
+ */
 export class XpatchError extends Error {
   override readonly name = 'XpatchError';
 

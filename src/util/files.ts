@@ -38,7 +38,7 @@ export function writeError(path: string, cause: unknown): XpatchError {
 /**
  * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
  * file beside it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
- * and a file that stood there before is untouched. A symbolic link stays, and the file that it names is written. A pipe or
+ * and a file that was there before is untouched. A symbolic link stays, and the file that it names is written. A pipe or
  * a device stays too and is written to; a disk is refused.
  *
  * @param content text (UTF-8), bytes, or byte chunks written one after the other

@@ -1,5 +1,5 @@
 /**
- * A text that may be anybody's, as one line that shows what it says: characters that steer a terminal, or rearrange what stands
+ * A text that may be anybody's, as one line that shows what it says: characters that steer a terminal, or rearrange what is
  * around them, are written out. Joiners stay, as scripts and emoji are made with them.
  */
 export function printable(text: string): string {

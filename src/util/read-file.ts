@@ -146,7 +146,7 @@ function requireKind(path: string, kind: FileKind, info: Stats): void {
   throw new XpatchError(code, `Cannot read ${what} ${path}: it is ${kindOf(info)}.`);
 }
 
-/** What stands at a path that is no file, with the way out. */
+/** What is at a path that holds no file, with the way out. */
 export function kindOf(info: Pick<Stats, 'isDirectory' | 'isFIFO' | 'isSocket'>): string {
   if (info.isDirectory()) return 'a folder. Name a file in it';
   if (info.isFIFO()) return 'a pipe, and is read more than once. Write it to a file first, and name that';

@@ -38,7 +38,7 @@ export class RunLock {
   private constructor(private readonly file: string) {}
 
   /**
-   * @param what stands before the folder's name in the error. Defaults to `The run`
+   * @param what comes before the folder's name in the error. Defaults to `The run`
    * @throws {XpatchError} RUN_BUSY, naming the other process; FILE_WRITE
    */
   static async acquire(folder: string, what = 'The run'): Promise<RunLock> {

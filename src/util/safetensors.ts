@@ -43,6 +43,12 @@ export type TensorValues =
  * A safetensors file (https://huggingface.co/docs/safetensors) opened for reading. `open` reads and checks the header
  * only; each tensor is read when asked for, so a checkpoint of any size costs no more memory than its largest tensor in use.
  * Close it after use.
+ *
+ * @example
+ * ```ts
+ * await using file = await SafetensorsFile.open('peru.safetensors');
+ * const numbers = await file.readFloat32('resid_post');     // in the order of file.tensors.get('resid_post').shape
+ * ```
  */
 export class SafetensorsFile {
   #handle: FileHandle | undefined;
@@ -85,7 +91,7 @@ export class SafetensorsFile {
   }
 
   /**
-   * Reads one tensor as it stands: F16 and BF16 are widened to Float32Array, BOOL comes as Uint8Array, 64-bit integers as
+   * Reads one tensor as it is stored: F16 and BF16 are widened to Float32Array, BOOL comes as Uint8Array, 64-bit integers as
    * BigInt arrays.
    * @throws {XpatchError} SAFETENSORS_INVALID when there is no such tensor or the file has shrunk; DISPOSED after `close`
    */
@@ -130,7 +136,7 @@ export class SafetensorsFile {
   }
 
   /**
-   * Fills `target` with the bytes of a tensor as they stand in the file, from its `position`-th on, so that a tensor of any
+   * Fills `target` with the bytes of a tensor as they are in the file, from its `position`-th on, so that a tensor of any
    * size can be read in parts.
    * @throws {XpatchError} SAFETENSORS_INVALID as `read`, also where the tensor ends before; DISPOSED after `close`
    */
@@ -189,6 +195,11 @@ export class SafetensorsFile {
  * by falling element size and then by name, and the header is padded to 8 bytes, so that all data are aligned.
  *
  * @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT when a shape does not fit its data
+ *
+ * @example
+ * ```ts
+ * await writeSafetensors('x.safetensors', { x: { data: new Float32Array(6), shape: [2, 3] } }, { about: 'zeros' });
+ * ```
  */
 export async function writeSafetensors(
   path: string,

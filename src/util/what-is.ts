@@ -112,7 +112,7 @@ export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined 
   }
   const isText = !/[^\P{Cc}\t\n\f\r]|\ufffd/u.test(text.slice(0, -3)); // a letter may be cut through at the end
   if (wanted === 'JSON' || wanted === 'YAML' || wanted === 'text')
-    return isText ? undefined : `it is no text in UTF-8${way}`;
+    return isText ? undefined : `it is not text in UTF-8${way}`;
   const markup = wanted === 'picture' && text.trimStart().startsWith('<'); // SVG, if a broken one
   return isText && !markup ? `it is a text${way}` : undefined;
 }

@@ -29,6 +29,13 @@ export interface ExtractOptions {
  *
  * @returns A vector of all layers, [n_layers, n_embd].
  * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, IMAGE_UNSUPPORTED, and as `Context.pass`.
+ *
+ * @example
+ * ```ts
+ * const split = splitTask(await loadTask('country-capital'), 1);
+ * const vector = await extractTaskVector(context, split, { spec: 'text' });
+ * await vector.save('capital.safetensors');
+ * ```
  */
 export async function extractTaskVector(
   context: Context,

@@ -16,7 +16,15 @@ export interface Metric {
   value(logits: Float32Array, tokens: readonly number[]): number;
 }
 
-/** By how much the logit of one token is above that of another; each an id, or a text that is one token behind the prompt. */
+/**
+ * By how much the logit of one token is above that of another; each an id, or a text that is one token behind the prompt.
+ *
+ * @example
+ * ```ts
+ * const metric = logitDifference('Lima', 'Tokyo');
+ * const map = await patchLayers(context, { from: 'Q:Peru\nA:', into: 'Q:Japan\nA:', metric });
+ * ```
+ */
 export function logitDifference(right: string | number, wrong: string | number): Metric {
   return {
     track: [right, wrong],
@@ -24,7 +32,15 @@ export function logitDifference(right: string | number, wrong: string | number):
   };
 }
 
-/** Probability of a token, an id or a text that is one token behind the prompt, under the softmax over the whole vocabulary. */
+/**
+ * Probability of a token, an id or a text that is one token behind the prompt, under the softmax over the whole vocabulary.
+ *
+ * @example
+ * ```ts
+ * const metric = tokenProbability('Lima');
+ * const map = await patchLayers(context, { from: 'Q:Peru\nA:', into: 'Q:Japan\nA:', metric });
+ * ```
+ */
 export function tokenProbability(token: string | number): Metric {
   return {
     track: [token],
@@ -92,6 +108,13 @@ const MAX_BYTES = 64e6;
  * another one, and a metric of the answer is taken. What the patched prompts have in common is decoded once.
  *
  * @throws {XpatchError} INVALID_ARGUMENT when the prompts differ in length or a text of the metric is not one token, and as `Context.pass`.
+ *
+ * @example
+ * ```ts
+ * const metric = logitDifference('Lima', 'Tokyo');
+ * const map = await patchLayers(context, { from: 'Q:Peru\nA:', into: 'Q:Japan\nA:', metric });
+ * console.log(map.recovered(3, 1));   // 0: as in the prompt patched into, 1: as in the prompt patched from
+ * ```
  */
 export async function patchLayers(context: Context, options: PatchLayersOptions): Promise<PatchMap> {
   const { metric, hook = 'resid_post', signal, onProgress } = options;
@@ -114,7 +137,7 @@ export async function patchLayers(context: Context, options: PatchLayersOptions)
     ] as const,
     { signal },
   );
-  // Positions outside: what stands before one is shared by the patches of all its layers.
+  // Positions outside: what comes before one is shared by the patches of all its layers.
   const places = positions.flatMap((position, p) => layers.map((layer, l) => ({ layer, l, position, p })));
   const values = new Float64Array(places.length);
   const held = Math.max(1, Math.floor(MAX_BYTES / (Float32Array.BYTES_PER_ELEMENT * model.info.nVocab)));

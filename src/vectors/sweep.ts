@@ -61,6 +61,13 @@ export interface Sweep {
  * @param query a prompt, or a row with interventions of its own, which come first
  * @throws {XpatchError} VECTOR_MISMATCH when the widths differ, LAYER_OUT_OF_RANGE when the model or the vector lacks a
  *   layer, INVALID_ARGUMENT for a tracked text that is not one token, and as `Context.pass`.
+ *
+ * @example
+ * ```ts
+ * const vector = await TaskVector.load('capital.safetensors');
+ * const sweep = await sweepLayers(context, 'Q:Peru\nA:', vector, { track: ['Lima'] });
+ * for (const { layer, tracked } of sweep.layers) console.log(layer, tracked[0]?.probability);
+ * ```
  */
 export async function sweepLayers(
   context: Context,

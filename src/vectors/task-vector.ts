@@ -14,6 +14,13 @@ import { type DirectionNumbering, isDirection, type TaskVectorInfo, type VectorO
  * A task vector: the residual stream at one token of a prompt that specifies a task, one row a layer (Hendel, Geva and
  * Globerson, "In-Context Learning Creates Task Vectors", 2023; across modalities: Luo, Darrell and Bar, 2024).
  * Immutable: data are copied in and out, and arithmetic makes new vectors.
+ *
+ * @example
+ * ```ts
+ * const vector = await TaskVector.load('capital.safetensors');
+ * const query = { prompt: 'Q:Peru\nA:' };
+ * const [bare, patched] = await context.generate([query, { ...query, interventions: [vector.at(2)] }]);
+ * ```
  */
 export class TaskVector {
   readonly info: TaskVectorInfo;

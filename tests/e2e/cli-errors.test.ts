@@ -27,10 +27,10 @@ describe('wrong arguments end with code 2', () => {
   test.each<[string, string[], RegExp]>([
     ['no command', [], /Name a command/],
     ['an unknown command', ['captrue'], /There is no command "captrue"\. Did you mean capture\?/],
-    ['an unknown option', ['run', ...LLAMA, '--n-cxt', '4'], /Unknown argument: n-cxt\./],
+    ['an unknown option', ['run', ...LLAMA, '--n-cxt', '4'], /no option --n-cxt\. Did you mean --n-ctx\?/],
     ['a missing option', ['capture', ...LLAMA], /--output is missing/],
     ['an option twice', ['run', ...LLAMA, '--layers', '1', '--layers', '2'], /--layers was given 2 times/],
-    ['no prompt', ['run', '-m', model('llama')], /either --prompt or --tokens/],
+    ['no prompt', ['run', '-m', model('llama')], /--prompt, --prompt-file or --tokens/],
     ['two prompts', ['run', ...LLAMA, '--prompt', 'x'], /not both/],
     ['bad token ids', ['run', '-m', model('llama'), '--tokens', '1,x'], /--tokens takes token ids/],
     ['bad layers', ['capture', ...LLAMA, '--layers', '5-3', ...OUT], /"5-3" runs backwards/],
@@ -81,7 +81,7 @@ describe('what cannot be done ends with code 1', () => {
   test.each<[string, string[], string, RegExp]>([
     ['a missing model', ['run', '-m', 'nope.gguf', '--tokens', '1'], 'FILE_NOT_FOUND', /nope\.gguf/],
     ['a truncated model', ['run', '-m', 'truncated.gguf', '--tokens', '1'], 'GGUF_INVALID', /truncated\.gguf/],
-    ['a file that is no model', ['run', '-m', 'notes.gguf', '--tokens', '1'], 'GGUF_INVALID', /notes\.gguf/],
+    ['a file that is not a model', ['run', '-m', 'notes.gguf', '--tokens', '1'], 'GGUF_INVALID', /notes\.gguf/],
     ['a missing mmproj', ['run', ...LLAMA, '--mmproj', 'nope.gguf'], 'FILE_NOT_FOUND', /nope\.gguf/],
     ['an unknown device', ['run', ...LLAMA, '--device', 'Toaster0'], 'DEVICE_UNKNOWN', /Toaster0/],
     ['a token outside the vocabulary', ['run', '-m', model('llama'), '--tokens', '288'], 'TOKEN_INVALID', /288/],
@@ -210,7 +210,7 @@ describe('help', () => {
     expect(code).toBe(0);
     const list = stdout.slice(0, stdout.indexOf('Options:'));
     const commands = [...list.matchAll(/^ {2}xpatch ([a-z-]+) /gm)].map(([, name]) => name as string);
-    expect(commands).toHaveLength(20);
+    expect(commands).toHaveLength(21);
     for (const command of commands) {
       const help = await cli.run([command, '--help']);
       expect(help.code).toBe(0);

@@ -140,14 +140,20 @@ describe('what is wrong is said before anything is written', () => {
     ['a layer too high', ['embed', '--layers', '999'], 'LAYER_OUT_OF_RANGE', 1, /999/],
     ['an unknown modality', ['embed', '--specs', 'sound'], 'INVALID_ARGUMENT', 2, /text, image/],
     ['an unknown spec', ['decode', '--specs', 'sound'], 'INVALID_ARGUMENT', 2, /instruction/],
-    ['an unknown class', ['evolution', '--classes', 'input,asnwer'], 'INVALID_ARGUMENT', 2, /"asnwer" is none/],
+    [
+      'an unknown class',
+      ['evolution', '--classes', 'input,asnwer'],
+      'INVALID_ARGUMENT',
+      2,
+      /"asnwer" is not one\. Did you mean answer\?/,
+    ],
     ['a single class', ['evolution', '--classes', 'answer'], 'INVALID_ARGUMENT', 2, /at least two/],
     [
       'options beside a vector',
       ['decode', '--vector', 'v.safetensors', '--seed', '2'],
       'INVALID_ARGUMENT',
       2,
-      /--seed has no/,
+      /--seeds has no/,
     ],
     ['a vector that is not there', ['decode', '--vector', 'v.safetensors'], 'FILE_NOT_FOUND', 1, /v\.safetensors/],
   ])('%s: %j', async (_, [command, ...args], code, exit, message) => {
@@ -185,7 +191,7 @@ test('Ctrl-C ends evolution with its code, without a report, and the folder says
   }, 50);
   const { code, stderr } = await ended;
   expect(code).toBe(130);
-  expect(stderr).toMatch(/ABORTED: Interrupted\. What there is of it stands in stopped: remove it, or name another/);
+  expect(stderr).toMatch(/ABORTED: Interrupted\. What there is of it is in stopped: remove it, or name another/);
   expect(existsSync(join(cli.folder, 'stopped', 'report.html'))).toBe(false);
   expect(JSON.parse(readFileSync(manifest, 'utf8')).status).toBe('interrupted');
 });

@@ -76,7 +76,7 @@ test('the table has a line without a patch and one for each layer', async () => 
 
 describe('what cannot be done is an error', () => {
   test.each<[string, string[], string, RegExp]>([
-    ['no source', [...LLAMA], 'INVALID_ARGUMENT', /either --prompt or --tokens/],
+    ['no source', [...LLAMA], 'INVALID_ARGUMENT', /--prompt, --prompt-file or --tokens/],
     ['two sources', [...LLAMA, ...SOURCE, '--vector', 'v'], 'INVALID_ARGUMENT', /--prompt belongs to a prompt/],
     [
       'a lonely vector position',

@@ -77,7 +77,7 @@ describe('what cannot be done is an error, and leaves no file', () => {
       /Give a longer one/,
     ],
     [
-      'a file that is no text',
+      'a file that is not a text',
       ['tune', '-m', model('llama'), '--text', model('llama'), '-o', 'no.safetensors'],
       'INVALID_ARGUMENT',
       /not a text in UTF-8/,

@@ -95,7 +95,7 @@ describe('the loader', () => {
     expect(load().message).toMatch(/xpatch\.node: damaged: its SHA-256/);
   });
 
-  test("passes on the system's words about a file that is no addon", () => {
+  test("passes on the system's words about a file that is not an addon", () => {
     putAddon(undefined, Buffer.from('no addon at all '.repeat(100)));
     expect(load().message).toMatch(/\(not an addon for this system\)/);
   });

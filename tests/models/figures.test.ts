@@ -22,8 +22,8 @@ import {
   logitLens,
   type Model,
   splitTask,
-  vectorPrompts,
 } from '../../src/index.js';
+import { vectorPrompts } from '../../src/tasks/prompts.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 
 let model: Model;

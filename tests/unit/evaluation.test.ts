@@ -74,7 +74,7 @@ describe('Wilson interval', () => {
     expect(wilsonInterval(60, 60)).toEqual({ low: expect.closeTo(0.9398281478579101, 12), high: 1 });
   });
 
-  test('refuses what is no proportion', async () => {
+  test('refuses what is not a proportion', async () => {
     for (const [k, n] of [
       [0, 0],
       [5, 4],
@@ -82,7 +82,7 @@ describe('Wilson interval', () => {
       [Number.NaN, 4],
       [1, 2.5],
     ] as const) {
-      await expectError(() => wilsonInterval(k, n), 'INVALID_ARGUMENT', /no proportion/);
+      await expectError(() => wilsonInterval(k, n), 'INVALID_ARGUMENT', /not a proportion/);
     }
   });
 });

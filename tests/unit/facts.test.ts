@@ -177,8 +177,8 @@ describe('a model with', () => {
       [tensor('blk.0.attn_k.weight', [64, 32], I32)],
       /'blk\.0\.attn_k\.weight' has type I32/,
     ],
-    ['two tokens alike up to a NUL', 'llama', [token(40, 'ab\0x'), token(41, 'ab\0y')], /stands twice .* NUL/],
-    ['a token alike another up to its NUL', 'pixtral', [token(40, 'zz'), token(41, 'zz\0')], /stands twice .* NUL/],
+    ['two tokens alike up to a NUL', 'llama', [token(40, 'ab\0x'), token(41, 'ab\0y')], /occurs twice .* NUL/],
+    ['a token alike another up to its NUL', 'pixtral', [token(40, 'zz'), token(41, 'zz\0')], /occurs twice .* NUL/],
   ])('%s', async (_, base, changes, why) => {
     const path = changed(readFileSync(join(FIXTURES, `${base}.gguf`)), changes);
     await expectError(() => checkModelFile(path), 'GGUF_INVALID', why);

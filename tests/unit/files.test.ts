@@ -42,7 +42,7 @@ describe('writeFileAtomic', () => {
   });
 });
 
-describe('what is no file', () => {
+describe('what is not a file', () => {
   const make = (name: string, command: string, ...args: string[]) => {
     const path = join(folder, name);
     execFileSync(command, [...(command === 'mknod' ? [path] : []), ...args, ...(command === 'mknod' ? [] : [path])]);

@@ -25,7 +25,7 @@ const server = createServer().listen(place('socket'));
 afterAll(() => void server.close());
 made.push(['socket', /it is a socket/]);
 
-describe('what is no file', () => {
+describe('what is not a file', () => {
   test.each(made)('such as a %s is refused before it is read', async (name, message) => {
     await expectError(() => readWhole(place(name), KIND), 'TASK_INVALID', message);
     await expectError(() => openRegular(place(name), PIPE), 'TASK_INVALID', message);
@@ -55,7 +55,7 @@ describe('files', () => {
     }
   });
 
-  test('that are not there, or behind one that is no folder, are FILE_NOT_FOUND', async () => {
+  test('that are not there, or behind one that is not a folder, are FILE_NOT_FOUND', async () => {
     writeFileSync(place('file'), '');
     for (const name of ['missing', 'file/inside', 'a\0b']) {
       await expectError(() => readWhole(place(name), KIND), 'FILE_NOT_FOUND', /Cannot read the thing/);

@@ -183,7 +183,7 @@ test('the same report gives the same bytes', async () => {
   for (const file of files) expect(await a(file)).toBe(await b(file));
 });
 
-test('names that are no file names, or stand twice, are refused before anything is written', async () => {
+test('names that are not file names, or stand twice, are refused before anything is written', async () => {
   for (const name of ['../x', 'a/b', '', 'A', '.x', 'curves', 'a'.repeat(65)]) {
     const folder = await RunFolder.create(join(parent, `name-${name.length}-${Math.random()}`), { status: 'running' });
     const twice = { ...report, blocks: [blocks[0] as Block, { ...(blocks[1] as Block), name }] };

@@ -79,7 +79,7 @@ describe('pies', () => {
     expect(piesToSvg(pies, 'text').split('answer: 7 of 7')[1]).toContain('series-1');
   });
 
-  test('refuse what is no share of anything', async () => {
+  test('refuse what is not a share of anything', async () => {
     const refused = (slices: Pies['pies'][number]['slices']) =>
       expectError(() => piesToSvg({ title: 't', pies: [{ title: 'p', slices }] }), 'INVALID_ARGUMENT', /"p" of "t"/);
     await refused([]);

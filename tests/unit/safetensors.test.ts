@@ -97,7 +97,7 @@ describe('refusing broken files', () => {
     ['no JSON', '{"a":', /header is not JSON/],
     ['a list', '[1]', /does not begin with \{/],
     ['nothing', '', /does not begin with \{/],
-    ['bytes that are no UTF-8', new Uint8Array([0x7b, 0xff, 0x7d]), /header is not JSON/],
+    ['bytes that are not UTF-8', new Uint8Array([0x7b, 0xff, 0x7d]), /header is not JSON/],
     ['a tensor twice', '{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a" : 1}', /key "a" twice/],
     ['a tensor twice in other letters', '{"a":{}, "\\u0061":{}}', /key "a" twice/],
     ['a metadata key twice', '{"__metadata__":{"x":"\\"","y":"x","x":""}}', /key "x" twice/],

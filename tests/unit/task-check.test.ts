@@ -262,7 +262,7 @@ describe('import', () => {
       'TASK_INVALID',
       /2 questions \("What animal is this\?", "Is it day\?"\), and a task asks one/,
     );
-    await expectError(() => run(entries, { question: 'Why?' }), 'TASK_INVALID', /"Why\?" is none of them/);
+    await expectError(() => run(entries, { question: 'Why?' }), 'TASK_INVALID', /"Why\?" is not one of them/);
   });
 
   test.each<[string, unknown, RegExp]>([
@@ -275,9 +275,13 @@ describe('import', () => {
     [
       'another field',
       [...paper(1), { ...paper(1)[0], label: 1 }],
-      /entry 1: field "label" is none of input, output, image/,
+      /entry 1: field "label" is not one of input, output, image/,
     ],
-    ['two forms in one', [...vqa(2, 'Why?'), ...paper(1)], /entry 2: field "input" is none of image, question, answer/],
+    [
+      'two forms in one',
+      [...vqa(2, 'Why?'), ...paper(1)],
+      /entry 2: field "input" is not one of image, question, answer/,
+    ],
     [
       'a picture outside',
       [{ input: 'a', output: 'b', image: '../check0.json' }],

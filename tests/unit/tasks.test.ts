@@ -117,9 +117,9 @@ describe('task files', () => {
   test.each<[string, unknown, RegExp]>([
     ['no JSON', '[{', /not JSON in UTF-8/],
     ['no UTF-8', new Uint8Array([0x5b, 0xff, 0x5d]), /not JSON in UTF-8/],
-    ['an unknown field', { train: [], items: [{ input: 'a', output: 'b' }] }, /field "train" is none of domain/],
+    ['an unknown field', { train: [], items: [{ input: 'a', output: 'b' }] }, /field "train" is not one of domain/],
     ['an object without items', { domain: 'x' }, /no array with at least one item/],
-    ['a field that is no text', { domain: 5, items: [{ input: 'a', output: 'b' }] }, /field "domain": a string/],
+    ['a field that is not a text', { domain: 5, items: [{ input: 'a', output: 'b' }] }, /field "domain": a string/],
     ['a number for everything', 5, /neither an array nor an object/],
     ['nothing', [], /at least one item/],
     ['a string item', [{ input: 'a', output: 'b' }, 'c'], /item 1: not an object/],
@@ -128,7 +128,7 @@ describe('task files', () => {
     ['a number', [{ input: 5, output: 'b' }], /item 0: field "input"/],
     ['a blank', [{ input: ' ', output: 'b' }], /item 0: field "input"/],
     ['an answer of two lines', [{ input: 'a', output: 'b\nc' }], /item 0: field "output".*one line/],
-    ['an image that is no string', [{ input: 'a', output: 'b', image: {} }], /item 0: field "image"/],
+    ['an image that is not a string', [{ input: 'a', output: 'b', image: {} }], /item 0: field "image"/],
   ])('with %s are refused', async (_, content, message) => {
     const path = await taskFile(content);
     await expectError(() => loadTask(path), 'TASK_INVALID', message);

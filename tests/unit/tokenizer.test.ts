@@ -86,7 +86,7 @@ test.each<[string, string, unknown]>([
   ['a list', 'GGUF_INVALID', '[]'],
   ['no model', 'GGUF_INVALID', spoil((json) => delete json.model)],
   ['an empty vocabulary', 'GGUF_INVALID', spoil((json) => Object.assign(json.model, { vocab: [] }))],
-  ['a score that is no number', 'GGUF_INVALID', spoil((json) => Object.assign(json.model.vocab[5], { 1: null }))],
+  ['a score that is not a number', 'GGUF_INVALID', spoil((json) => Object.assign(json.model.vocab[5], { 1: null }))],
   ['an empty piece', 'GGUF_INVALID', spoil((json) => Object.assign(json.model.vocab[5], { 0: '' }))],
   ['no unknown token', 'GGUF_INVALID', spoil((json) => Object.assign(json.model, { unk_id: null }))],
   [

@@ -16,7 +16,7 @@ export interface EncoderOptions {
 export interface ImageEncoder {
   /** Identifies the encoder and its settings in cache keys. */
   readonly id: string;
-  /** What stands around pictures in a prompt. Absent when that is nothing, or `encode` gives it. */
+  /** What is put around pictures in a prompt. Absent when that is nothing, or `encode` gives it. */
   readonly frame?: Framing;
   /** @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED, NOT_FINITE, NATIVE_FAILURE. */
   encode(image: RgbImage): Promise<Segment[]>;

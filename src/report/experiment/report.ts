@@ -19,7 +19,7 @@ import {
 } from './tables.js';
 import { pairedExamples, workedExamples } from './worked-examples.js';
 
-/** What stands in the report of a run beside its results. */
+/** What the report of a run says beside its results. */
 export interface ExperimentReportOptions {
   /** What has to be said beside the results, e.g. what the model was trained on. */
   readonly notes: readonly string[];
@@ -99,7 +99,7 @@ function effectOf(experiment: Experiment, arranged: ExperimentLines, strict: Tab
     const heading = `${pair.patch.name} and ${pair.prompt.name}`;
     blocks.push({ kind: 'table', name: `patch-and-prompt${suffix}`, heading, table: pairTable(pair, queries) });
   }
-  // Of several layers none stands for all of them, and choosing one by its answers would be choosing by the test.
+  // No one layer can speak for several, and choosing one by its answers would be choosing by the test.
   const [only, another] = pairs;
   const single = another === undefined ? only : undefined;
   const examples = single?.queries.length

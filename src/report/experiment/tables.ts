@@ -225,7 +225,7 @@ export async function noisyTable(
   return accuracyTable(test, options, pace);
 }
 
-/** Whom an answer follows when a question about something else stands in the query. Only where the rival answer is known. */
+/** Whom an answer follows when the query asks about something else. Only where the rival answer is known. */
 export async function conflictTable(
   { ignoreCase }: Experiment,
   { test, rows }: ExperimentLines,

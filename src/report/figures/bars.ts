@@ -7,7 +7,7 @@ import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMo
 const PLOT_WIDTH = 400;
 const NUMBERS_WIDTH = 116;
 const ROW = 24;
-/** Names stand above their bars where there is no room beside them. */
+/** Names are above their bars where there is no room beside them. */
 const TALL_ROW = 40;
 const THICKNESS = 13;
 const AXIS = 44;

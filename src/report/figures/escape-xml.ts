@@ -1,6 +1,6 @@
 /**
  * Text safe inside XML and HTML, in elements and in quoted attributes; characters that XML forbids are dropped, and those that
- * reorder what stands around them.
+ * reorder what is around them.
  */
 export function escapeXml(text: string): string {
   return (

@@ -73,7 +73,7 @@ export function figureToSvg(figure: Figure, mode: TextMode = 'outlines', phone =
     const column = i % columns;
     const x = AXIS.left + column * (size.width + GAP.x);
     const y = Math.floor(i / columns) * (size.height + PANEL_TITLE + GAP.y) + PANEL_TITLE;
-    // Numbers on the y axis stand at the left column only, on the x axis below every panel.
+    // Numbers on the y axis are at the left column only, on the x axis below every panel.
     const drawn = drawPanel(panel, { ...size, xRange, yRange, mode, yNumbers: column === 0, styles });
     return `<g transform="translate(${fixed(x)} ${fixed(y)})">${drawn}</g>`;
   });
@@ -218,7 +218,7 @@ function drawPanel(panel: Panel, frame: Frame): string {
     if (points.length === 0) continue;
     const path = runsOf(points, xs).map((run) => `M${run.map(({ x, y }) => at(x, y)).join('L')}`);
     out.push(line(path.join(''), style, mode));
-    // Smaller where many stand in a line, so that they do not run into each other.
+    // Smaller where many are in a line, so that they do not run into each other.
     const spacing = (width - 2 * inset) / Math.max(1, points.length - 1);
     const scale = Math.min(1, Math.max(0.45, spacing / 13));
     for (const point of points) {

@@ -82,7 +82,7 @@ function drawPatch(patch: Patch, { top }: LensCell, scale: number): string {
   const best = top[0];
   const { ground, ink } = shadeOf(best?.probability ?? 0);
   const size = clamp(width / 4.6, 7, 10.5);
-  // The word stands on a strip at the foot of the patch, so that the picture stays to be seen.
+  // The word is on a strip at the foot of the patch, so that the picture stays to be seen.
   const strip = Math.min(height, size * 1.35);
   const box = `x="${fixed(x)}" y="${fixed(y + height - strip)}" width="${fixed(width)}" height="${fixed(strip)}"`;
   const text = fitText(visibleText(best?.text ?? ''), size, width - 2);
