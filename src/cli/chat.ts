@@ -8,7 +8,7 @@ import { describeModel, requireNotAborted, type Session, withSession } from './c
 import { usageError } from './errors.js';
 import { dashed } from './option.js';
 import { theOne, unescapeText } from './options.js';
-import type { RunArguments } from './run.js';
+import type { RunArguments } from './run-options.js';
 import type { Terminal } from './terminal.js';
 
 /** Templates are a few thousand characters long. */

@@ -7,60 +7,17 @@ import { chat, checkChatArguments } from './chat.js';
 import { defineCommand } from './command.js';
 import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { type ArgumentsOf, flag, grouped, number, several, text, vary } from './option.js';
-import {
-  MAX_TOKENS,
-  MODEL_OPTIONS,
-  OUTPUT_OPTIONS,
-  PATCH_OPTIONS,
-  SAVE_LOGITS,
-  SEED,
-  STEPS,
-  theOne,
-  unescapeText,
-} from './options.js';
+import { theOne, unescapeText } from './options.js';
 import { openOutput } from './output-file.js';
-import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+import { promptParts, readPrompt } from './prompt-options.js';
+import { MAX_NEW, RUN_OPTIONS, type RunArguments } from './run-options.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
-
-const MAX_NEW = 16;
-
-const OPTIONS = {
-  ...PROMPT_OPTIONS,
-  ...PATCH_OPTIONS,
-  vector: vary(PATCH_OPTIONS.vector, { describe: 'Vector to patch in: a file of extract or capture; needs --layers' }),
-  layers: vary(PATCH_OPTIONS.layers, { describe: 'Blocks whose output is patched, each with its row of the vector' }),
-  ...grouped('Patch', {
-    steps: STEPS,
-    everyStep: flag('--steps all', { hidden: true }),
-  }),
-  ...grouped('Generation', {
-    maxTokens: vary(MAX_TOKENS, {
-      describe: `Largest number of new tokens; 0 with --save-logits only. Defaults to ${MAX_NEW}, in a chat to 1024`,
-    }),
-    temperature: vary(number('From 0, which always takes the best token'), { default: 0 }),
-    seed: vary(SEED, { describe: 'Seed of the sampling', default: 1 }),
-    stop: several('Text that ends the answer; repeat for more'),
-    saveLogits: vary(SAVE_LOGITS, { describe: 'Write the logits of the last prompt position to this file' }),
-  }),
-  ...grouped('Chat', {
-    chat: flag('Talk in the chat template of the model, see /help there'),
-    system: text('System message of the chat'),
-    chatTemplate: text("File with a chat template (Jinja) instead of the model's own", {
-      value: 'FILE',
-      completes: 'file',
-    }),
-  }),
-  ...MODEL_OPTIONS,
-  ...OUTPUT_OPTIONS,
-};
-export type RunArguments = ArgumentsOf<typeof OPTIONS>;
 
 /** `xpatch run`: generates text, with a vector patched in when asked. */
 export const run = defineCommand({
   command: 'run',
   describe: 'Generate text or chat, plain or with a vector patched in',
-  options: OPTIONS,
+  options: RUN_OPTIONS,
   examples: [
     ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
     [

@@ -40,6 +40,13 @@ export interface SteeringOptions {
  * @returns [layers, n_embd], of the residual stream after each block
  * @throws {XpatchError} INVALID_ARGUMENT without prompts of both kinds, or for `pca` when there are not as many; VECTOR_INVALID where
  *   `pca` finds no difference; and as `Context.pass`
+ *
+ * @example
+ * ```ts
+ * const direction = await steeringVector(context, { positive: ['Q:Peru\nA:'], negative: ['Q:Japan\nA:'] });
+ * const steering = direction.at([2, 3], { strength: 4, positions: 'all', steps: 'all' });
+ * const [answer] = await context.generate([{ prompt: 'Q:Chile\nA:', interventions: [steering] }], { maxTokens: 8 });
+ * ```
  */
 export async function steeringVector(context: Context, options: SteeringOptions): Promise<TaskVector> {
   const { positive, negative, method = 'mean', signal, onProgress } = options;

@@ -52,7 +52,7 @@ describe('of a file', () => {
   test('of another kind than is wanted', () => {
     expect(whatAre(gguf(false), 'safetensors')).toMatch(/GGUF file: a model, which -m takes/);
     expect(whatAre(latin('{"a":1}\n{"b":2}\n'), 'JSON')).toMatch(/JSON Lines.*jq -s/);
-    expect(whatAre(latin('\xff\xfe\0a'), 'YAML')).toMatch(/no text in UTF-8/);
+    expect(whatAre(latin('\xff\xfe\0a'), 'YAML')).toMatch(/not text in UTF-8/);
   });
 
   test('any beginning of any of them is looked at without harm', () => {
