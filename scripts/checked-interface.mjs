@@ -25,6 +25,8 @@ const checker = program.getTypeChecker();
 const exportsOf = (entry) =>
   checker
     .getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(`${dist}${entry}.d.ts`)))
+    // A class that only its type is exported of is not there at run time.
+    .filter(({ declarations = [] }) => !declarations.some(ts.isTypeOnlyImportOrExportDeclaration))
     .map((symbol) => ({
       name: symbol.name,
       symbol: symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol,

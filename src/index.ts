@@ -28,7 +28,19 @@ export { type LoadOptions, loadModel, Model, type ModelInfo } from './model/mode
 export type { Capture, Logits, PassResult, PassRow, RowInput } from './model/pass.js';
 export type { StateReading } from './model/read-out.js';
 export type { RankedToken } from './model/tracked.js';
-export type * from './model/types.js';
+export type {
+  HiddenStatesInfo,
+  HookName,
+  Intervention,
+  InterventionOp,
+  InterventionReport,
+  LayerSelection,
+  ModelIdentity,
+  OnProgress,
+  Progress,
+  Steps,
+  TokenScore,
+} from './model/types.js';
 export type { Device } from './native/addon.js';
 export { listDevices } from './native/index.js';
 export { mark, Prompt, type PromptInput, type PromptPicture, type Segment } from './prompt/prompt.js';

@@ -1,11 +1,6 @@
 import { type Command, type Example, nameOf } from './command.js';
 import { dashed, type Option, type Options } from './option.js';
-
-/** A text of help: `heading` is shown bold where the terminal can. */
-export interface HelpPart {
-  readonly heading?: string;
-  readonly text: string;
-}
+import type { HelpPart } from './terminal.js';
 
 /** Heads longer than this have a line of their own. */
 const MAX_HEAD = 26;

@@ -1,7 +1,6 @@
 import { XpatchError } from '../util/errors.js';
 import { writeError } from '../util/files.js';
 import { EXIT, shownError } from './errors.js';
-import type { HelpPart } from './help.js';
 import { Interrupted, type Io } from './io.js';
 import { type Format, Output } from './output.js';
 import { ProgressLine } from './progress.js';
@@ -10,6 +9,12 @@ import { quoted } from './quoted.js';
 /** The exit code of Ctrl-C. */
 const INTERRUPTED = 130;
 const QUIET = { json: false, stack: false };
+
+/** A text of help, with its heading. */
+export interface HelpPart {
+  readonly heading?: string;
+  readonly text: string;
+}
 
 /** What a command is handed beside its arguments: where it prints, what ends it, and how it ended. */
 export class Terminal {

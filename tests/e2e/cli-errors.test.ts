@@ -210,7 +210,7 @@ describe('help', () => {
     expect(code).toBe(0);
     const list = stdout.slice(0, stdout.indexOf('Options:'));
     const commands = [...list.matchAll(/^ {2}xpatch ([a-z-]+) /gm)].map(([, name]) => name as string);
-    expect(commands).toHaveLength(21);
+    expect(commands.length).toBeGreaterThan(20);
     for (const command of commands) {
       const help = await cli.run([command, '--help']);
       expect(help.code).toBe(0);
