@@ -8,28 +8,26 @@ import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import { type FileRecord, readRecords } from '../util/records.js';
 import { defineCommand } from './command.js';
-import {
-  type ModelArguments,
-  modelOptions,
-  type OutputArguments,
-  outputOptions,
-  requireNotAborted,
-  withSession,
-} from './common.js';
+import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parsePosition, textOption, unescapeText, wholeOption } from './options.js';
+import { type ArgumentsOf, choice, text, vary } from './option.js';
+import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, theOne, unescapeText } from './options.js';
 import { openOutput } from './output-file.js';
-import { type PatchArguments, patchOptions } from './patch-options.js';
-import { loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-interface ScoreArguments extends ModelArguments, OutputArguments, PatchArguments {
-  file: string;
-  template?: string;
-  normalise: 'none' | 'token';
-  patch?: string;
-  layer?: number;
-  output?: string;
-}
+const OPTIONS = {
+  template: text('For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper'),
+  normalise: vary(choice(['none', 'token'], 'What the best option is by: the sum over its tokens, or their mean'), {
+    default: 'none',
+  }),
+  output: vary(OUTPUT_FILE, { describe: 'Write every score: .jsonl, or .csv with an option a line' }),
+  ...PATCH_OPTIONS,
+  vector: vary(PATCH_OPTIONS.vector, { describe: 'Vector to patch into each prompt; needs --layers' }),
+  layers: vary(PATCH_OPTIONS.layers, { describe: 'Blocks whose output is patched, each with its row of the vector' }),
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type ScoreArguments = ArgumentsOf<typeof OPTIONS> & { readonly file: string };
 
 /** A line of the file with what its options are worth. */
 interface ScoredItem {
@@ -45,58 +43,38 @@ interface ScoredItem {
 const BATCH = 8;
 
 /** `xpatch score`: log-likelihoods of given options. */
-export const score = defineCommand<ScoreArguments>({
+export const score = defineCommand({
   command: 'score <file>',
   describe: 'Log-likelihood of given options: which one follows a prompt best',
-  options: (yargs) =>
-    patchOptions(outputOptions(modelOptions(yargs)))
-      .positional('file', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Items: .jsonl, .csv or .tsv, see docs/cli.md',
-      })
-      .option(
-        'template',
-        textOption(
-          'template',
-          'For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper',
-        ),
-      )
-      .option('normalise', {
-        ...textOption('normalise', 'What the best option is by: the sum over its tokens, or their mean'),
-        choices: ['none', 'token'] as const,
-        default: 'none' as const,
-      })
-      .option(
-        'output',
-        textOption('output', 'Write every score: .jsonl, or .csv with an option a line', { alias: 'o' }),
-      )
-      .option('patch', textOption('patch', 'Vector to patch into each prompt; needs --layer'))
-      .option('layer', wholeOption('layer', 0, 'Block whose output is patched, and row of the vector'))
-      .group(['patch', 'layer', 'position', 'op', 'strength', 'vector-position'], 'Patch:'),
+  positionals: {
+    file: vary(text('Items: .jsonl, .csv or .tsv, see docs/cli.md', { completes: 'file' }), { required: true }),
+  },
+  options: OPTIONS,
   examples: [
     [
       'Lines like {"prompt": "The sky is", "options": [" blue", " green"], "answer": " blue"}',
       'score items.jsonl -m demo',
     ],
     ['Questions in a template of yours', 'score items.csv -m demo --template "Q:{input}\\nA:{output}" -o scores.csv'],
-    ['With a task vector', 'score flags.jsonl -m demo --patch capital.safetensors --layer 3'],
+    ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 3'],
   ],
   run: async (args, terminal) => {
-    if ((args.patch === undefined) !== (args.layer === undefined)) throw usageError('--patch and --layer go together.');
-    const position = parsePosition(args.position ?? 'last');
+    const vectorFile = theOne('--vector', args.vector);
+    if ((vectorFile === undefined) !== (args.layers === undefined))
+      throw usageError('--vector and --layers go together.');
     const records: FileRecord[] = [];
     for await (const record of readRecords(args.file)) records.push(record);
     if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Give it some lines.`);
-    const inputs = [args.model, args.mmproj, args.file, args.patch];
+    const inputs = [args.model, args.mmproj, args.file, vectorFile];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
-    const patch = args.patch === undefined ? undefined : await loadVector(args.patch, args.vectorPosition);
+    const patch = vectorFile === undefined ? undefined : await loadVector(vectorFile, args.vectorPosition);
     await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.note(note);
-      const { op, strength } = args;
-      const interventions = patch ? [patch.vector.at(args.layer as number, { op, strength, positions: position })] : [];
+      const { op, strength, positions } = args;
+      const layers = patch ? layersFor(patch, args.layers ?? 'all') : [];
+      const interventions = patch ? [patch.vector.at(layers, { op, strength, positions })] : [];
       const format = await formatOf(context, args.template);
       const folder = dirname(resolve(args.file));
       const items = records.map((record) => ({ line: record.line, ...readItem(record, { args, format, folder }) }));
@@ -129,7 +107,7 @@ export const score = defineCommand<ScoreArguments>({
           normalise: args.normalise,
           model: model.identity,
           ...(accuracy && { accuracy }),
-          ...(patch && { patch: { vector: vectorRecord(patch), vectorModel, layer: args.layer } }),
+          ...(patch && { patch: { vector: vectorRecord(patch), vectorModel, layers } }),
           ...(args.output !== undefined && { output: args.output }),
         });
         return;
@@ -171,7 +149,7 @@ function readItem(
   const options = listOf(given);
   if (options === undefined || options.length === 0) throw invalid('has no options');
   const answers = answer === undefined || answer === '' ? undefined : listOf(answer);
-  const foreign = answers?.find((text) => !options.includes(text));
+  const foreign = answers?.find((one) => !options.includes(one));
   if (foreign !== undefined) throw invalid(`has the answer ${JSON.stringify(foreign)}, which is not among its options`);
   const right = answers && { answers };
   if (typeof prompt === 'string') {
@@ -181,8 +159,8 @@ function readItem(
     const texts = prompt.split('<image>');
     if (texts.length - 1 !== pictures.length)
       throw invalid(`has ${texts.length - 1} <image> and ${pictures.length} pictures`);
-    const parts = texts.flatMap((text, i): PromptPart[] =>
-      i === 0 ? [text] : [{ image: resolve(folder, pictures[i - 1] as string) }, text],
+    const parts = texts.flatMap((piece, i): PromptPart[] =>
+      i === 0 ? [piece] : [{ image: resolve(folder, pictures[i - 1] as string) }, piece],
     );
     return { parts, options, ...right };
   }

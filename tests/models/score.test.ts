@@ -23,7 +23,7 @@ test('inputs, prompts and pictures are scored, with a vector patched in too', as
   await writeFile(at('items.jsonl'), items.map((item) => JSON.stringify(item)).join('\n'));
   const extract = ['extract', ...DEMO, '--task', 'country-capital', '--spec', 'text', '--prompts', '10'];
   await xpatch([...extract, '-o', at('capital.safetensors')]);
-  const patch = ['--patch', at('capital.safetensors'), '--layer', '4'];
+  const patch = ['--vector', at('capital.safetensors'), '--layers', '4'];
   const { code, stdout, stderr } = await xpatch(['score', at('items.jsonl'), ...DEMO, ...patch, '--json']);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   const result = JSON.parse(stdout);
