@@ -21,8 +21,8 @@ export interface Metric {
  *
  * @example
  * ```ts
- * const metric = logitDifference('Lima', 'Tokyo');
- * const map = await patchLayers(context, { from: 'Q:Peru\nA:', into: 'Q:Japan\nA:', metric });
+ * const metric = logitDifference('Tokyo', 'Cairo');
+ * const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
  * ```
  */
 export function logitDifference(right: string | number, wrong: string | number): Metric {
@@ -37,8 +37,8 @@ export function logitDifference(right: string | number, wrong: string | number):
  *
  * @example
  * ```ts
- * const metric = tokenProbability('Lima');
- * const map = await patchLayers(context, { from: 'Q:Peru\nA:', into: 'Q:Japan\nA:', metric });
+ * const metric = tokenProbability('Tokyo');
+ * const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
  * ```
  */
 export function tokenProbability(token: string | number): Metric {
@@ -111,8 +111,8 @@ const MAX_BYTES = 64e6;
  *
  * @example
  * ```ts
- * const metric = logitDifference('Lima', 'Tokyo');
- * const map = await patchLayers(context, { from: 'Q:Peru\nA:', into: 'Q:Japan\nA:', metric });
+ * const metric = logitDifference('Tokyo', 'Cairo');
+ * const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
  * console.log(map.recovered(3, 1));   // 0: as in the prompt patched into, 1: as in the prompt patched from
  * ```
  */
