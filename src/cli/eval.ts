@@ -4,6 +4,7 @@ import { type LoadedExperiment, loadExperiment } from '../experiment/config.js';
 import { PRESETS } from '../experiment/presets.js';
 import { MANIFEST_FILE } from '../experiment/run-folder.js';
 import { parseShard } from '../experiment/shard.js';
+import { requireRunFolder } from '../experiment/store.js';
 import { findEntry } from '../hub/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { XpatchError } from '../util/errors.js';
@@ -103,6 +104,7 @@ export async function runEvaluation(
   const shard = args.shard === undefined ? undefined : parseShard(args.shard);
   const stem = name ?? `eval-${loaded.experiment.name}`;
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
+  if (folder !== undefined) await requireRunFolder(folder);
   const resume = commandWith(terminal, folder);
   const result = await runEval({ ...args, model }, terminal, { loaded, folder, memory, shard, resume, events: !whole });
   if ('plan' in result) printPlan(terminal, result, args.json);

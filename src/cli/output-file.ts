@@ -51,8 +51,12 @@ export async function openOutput(
 function isStdout(path: string, { io }: Terminal): boolean {
   const { fd } = io.stdout as { fd?: number };
   if (fd === undefined || path === '') return false;
-  const [out, named] = [fstatSync(fd), statSync(path, { throwIfNoEntry: false })];
-  return named !== undefined && named.ino === out.ino && named.dev === out.dev;
+  try {
+    const [out, named] = [fstatSync(fd), statSync(path)];
+    return named.ino === out.ino && named.dev === out.dev;
+  } catch {
+    return false; // what is wrong with the name is found when it is looked at as a file
+  }
 }
 
 async function toStdout(terminal: Terminal, json: boolean): Promise<OutputFile> {

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
-import { hashInto, makeFolder } from '../util/files.js';
+import { hashInto, makeFolder, writeError } from '../util/files.js';
 import { LOCK_PREFIX, RunLock } from '../util/run-lock.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { noFindings, readLines } from './lines.js';
@@ -17,6 +17,18 @@ const LEFTOVER = /^\.(.+\.\d+\.[0-9a-f]{8}|lock-[0-9a-f]{16})\.tmp$/;
 const SUBFOLDERS = ['', 'vectors', 'tables', 'figures'];
 const DELETE_IT =
   'Put back the file that was there, or delete it and start the run again: what is missing is made anew.';
+
+/** @throws {XpatchError} FILE_WRITE for what is no folder, or one that holds something else than a run */
+export async function requireRunFolder(path: string): Promise<void> {
+  const names = await readdir(path).catch((cause: NodeJS.ErrnoException): string[] => {
+    if (cause.code === 'ENOENT') return [];
+    throw cause.code === 'ENOTDIR'
+      ? new XpatchError('FILE_WRITE', `Could not write to ${path}. It is not a folder: name another one.`, { cause })
+      : writeError(path, cause);
+  });
+  const others = names.filter((name) => !name.startsWith(LOCK_PREFIX) && !LEFTOVER.test(name));
+  if (!names.includes(MANIFEST_FILE)) requireEmpty(path, others);
+}
 
 /**
  * The run of an experiment on disk. A kill at any instant loses at most the lines that were being appended; opening the folder again
@@ -63,11 +75,7 @@ export class ExperimentRun extends RunFolder implements RunStore {
     try {
       const before = await readManifest(path); // again: another process may have ended in between
       if (before === undefined) {
-        const names = await readdir(path);
-        requireEmpty(
-          path,
-          names.filter((name) => !name.startsWith(LOCK_PREFIX) && !LEFTOVER.test(name)),
-        );
+        await requireRunFolder(path);
       } else {
         requireSameRun(before, manifest, path);
       }

@@ -24,6 +24,7 @@ const WAYS_OUT: Record<string, (path: string) => string> = {
   ENXIO: () => 'Nobody reads from it: start its reader first, or name a file.',
   EPIPE: () => 'Its reader has left before the end.',
   EINTR: () => 'The call was interrupted: try again.',
+  ENAMETOOLONG: () => 'The name is too long for this system: give a shorter one.',
   ELOOP: () => 'Its symbolic links lead in a circle: name another one.',
   EFBIG: () => 'The file would grow beyond what this system allows: raise the limit (ulimit -f), or split the work.',
 };
@@ -39,7 +40,7 @@ export function writeError(path: string, cause: unknown): XpatchError {
  * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
  * file beside it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
  * and a file that was there before is untouched. A symbolic link stays, and the file that it names is written. A pipe or
- * a device stays too and is written to; a disk is refused.
+ * a device stays too and is written to; a disk or a socket is refused.
  *
  * @param content text (UTF-8), bytes, or byte chunks written one after the other
  * @throws {XpatchError} FILE_WRITE
@@ -86,7 +87,7 @@ export interface WriteTarget {
   readonly kind: 'file' | 'pipe' | 'device';
 }
 
-/** @throws what the system says, EISDIR for a folder; {XpatchError} FILE_WRITE for a disk */
+/** @throws what the system says, EISDIR for a folder; {XpatchError} FILE_WRITE for a disk or a socket */
 export async function findTarget(path: string): Promise<WriteTarget> {
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error;
@@ -95,6 +96,9 @@ export async function findTarget(path: string): Promise<WriteTarget> {
   if (found.isDirectory()) throw Object.assign(new Error(`${path} is a folder`), { code: 'EISDIR' });
   if (found.isBlockDevice()) {
     throw new XpatchError('FILE_WRITE', `Cannot write ${path}. It is a disk: name a file on it.`);
+  }
+  if (found.isSocket()) {
+    throw new XpatchError('FILE_WRITE', `Cannot write ${path}. It is a socket: name a file, or a pipe.`);
   }
   if (found.isCharacterDevice()) return { path, kind: 'device' };
   if (!found.isFile()) return { path, kind: 'pipe' };

@@ -67,7 +67,11 @@ function onEvent(child: ChildProcess, listener: (event: Event) => void): void {
 }
 const next = (child: ChildProcess, name: string) =>
   new Promise<Event>((resolve) => onEvent(child, (event) => event.event === name && resolve(event)));
-const errorOf = ({ stdout }: Ended): Event['error'] => JSON.parse(stdout.trim().split('\n').at(-1) as string).error;
+function errorOf(ended: Ended): Event['error'] {
+  const last = ended.stdout.trim().split('\n').at(-1);
+  if (!last) throw new Error(`It printed nothing: ${JSON.stringify(ended)}`);
+  return JSON.parse(last).error;
+}
 
 interface Result {
   lines: string[];

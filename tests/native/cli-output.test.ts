@@ -1,7 +1,9 @@
 // Where a command's file goes, and what becomes of a broken output.
 import { execFileSync } from 'node:child_process';
-import { lstatSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { once } from 'node:events';
+import { lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -66,6 +68,42 @@ describe('an output that is no file', () => {
       expect(await report(at(output))).toMatchObject({ code: 1, stderr: expect.stringMatching(/FILE_WRITE/) });
     }
     expect(await report('-')).toMatchObject({ code: 2, stderr: expect.stringMatching(/is a folder/) });
+  });
+});
+
+describe('is refused before any work', () => {
+  const refused = (args: readonly string[], why: RegExp) =>
+    expect(xpatch(args)).resolves.toEqual({ code: 1, stdout: '', stderr: expect.stringMatching(why) });
+  const file = (output: string, why: RegExp) => refused(['capture', ...LLAMA, '-o', output], why);
+
+  test('a file whose links lead in a circle, whose name is too long, or that is a socket', async () => {
+    symlinkSync('round', at('circle'));
+    symlinkSync('circle', at('round'));
+    await file(at('circle'), /FILE_WRITE: Could not write .*circle\. Its symbolic links lead in a circle/);
+    await file(at('x'.repeat(300)), /FILE_WRITE: .*The name is too long/);
+    const server = createServer().listen(at('socket'));
+    await once(server, 'listening');
+    await file(at('socket'), /FILE_WRITE: .*It is a socket: name a file, or a pipe/);
+    server.close();
+  });
+
+  test.each(['eval', 'demo', 'lens'])('a folder of %s that is a file, a pipe or a circle of links', async (command) => {
+    const args = { eval: ['main', '-m', 'demo'], demo: [], lens: LLAMA }[command] as string[];
+    writeFileSync(at('notes'), 'mine');
+    for (const [name, why] of [
+      ['notes', /not a folder|a file of that name/],
+      ['pipe', /not a folder|a file of that name/],
+      ['round', /in a circle/],
+    ] as const) {
+      await refused([command, ...args, '-o', at(name)], new RegExp(`FILE_WRITE: .*${why.source}`));
+    }
+    expect(readFileSync(at('notes'), 'utf8')).toBe('mine');
+  });
+
+  test('a folder of eval that holds something else', async () => {
+    mkdirSync(at('other'));
+    writeFileSync(join(at('other'), 'thesis.tex'), 'mine');
+    await refused(['eval', 'main', '-m', 'demo', '-o', at('other')], /FILE_WRITE: .*not empty \(thesis\.tex\)/);
   });
 });
 
