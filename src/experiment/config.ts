@@ -177,7 +177,7 @@ function readYaml(text: string, fail: (problem: string) => XpatchError): unknown
   try {
     const document = parseDocument(text, { strict: true, uniqueKeys: true, prettyErrors: true });
     const [problem] = [...document.errors, ...document.warnings];
-    if (problem) throw new Error(problem.message.split(/:?\n/)[0]);
+    if (problem) throw new Error(problem.message.split(/:?\n|; please use/)[0]); // no advice to programmers
     const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES });
     if (!isShallow(value)) throw new RangeError();
     return value;

@@ -83,7 +83,7 @@ export function whatIs(path: string, wanted?: Wanted): string | undefined {
   let file: number | undefined;
   try {
     const info = statSync(path);
-    if (!info.isFile()) return `it is ${kindOf(info)}$`;
+    if (!info.isFile()) return `it is ${kindOf(info)}`;
     file = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     const head = Buffer.alloc(HEAD_BYTES);
     return whatAre(head.subarray(0, readSync(file, head, 0, HEAD_BYTES, 0)), wanted);

@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { describe, expect, test } from '@jest/globals';
 import { parseJson } from '../../src/util/json.js';
 import { closestTo } from '../../src/util/nearest.js';
-import { type Wanted, whatAre } from '../../src/util/what-is.js';
+import { type Wanted, whatAre, whatIs } from '../../src/util/what-is.js';
 
 const latin = (text: string) => Buffer.from(text, 'latin1');
 const safetensors = (() => {
@@ -53,6 +53,21 @@ describe('of a file', () => {
     expect(whatAre(gguf(false), 'safetensors')).toMatch(/GGUF file: a model, which -m takes/);
     expect(whatAre(latin('{"a":1}\n{"b":2}\n'), 'JSON')).toMatch(/JSON Lines.*jq -s/);
     expect(whatAre(latin('\xff\xfe\0a'), 'YAML')).toMatch(/not text in UTF-8/);
+  });
+
+  test('every answer names a way out', () => {
+    const others = [
+      latin('%PDF-1.7'),
+      latin('\x7fELF'),
+      latin('\x89PNG'),
+      latin('{"a": 1}'),
+      Buffer.from('Grüß Gott\n'),
+    ];
+    for (const wanted of ['GGUF', 'safetensors'] as const) {
+      for (const bytes of others) expect(whatAre(bytes, wanted)).toMatch(/^it is [^.]+\. Name a \.\w+ file/);
+    }
+    expect(whatAre(latin('%PDF-1.7'), 'picture')).toMatch(/^it is a PDF\. Name a PNG, /);
+    expect(whatIs('.', 'GGUF')).toBe('it is a folder. Name a file in it');
   });
 
   test('any beginning of any of them is looked at without harm', () => {
