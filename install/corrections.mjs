@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { BuildError } from './errors.mjs';
 
 // What is corrected in llama.cpp's sources, or added to them, in the parts that every build compiles itself. Each text must
-// occur in its file exactly once: a new release that changed it, or mended it, stops the build until somebody looks.
+// occur in its file exactly once: a new release that changed or fixed it stops the build until somebody looks.
 export const CORRECTIONS = [
   {
     // CLIP's class token belongs in front: its position embedding is the first, and row 0 of the output is what is dropped.

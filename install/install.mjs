@@ -11,6 +11,6 @@ try {
   progress.done();
   console.error(describeFailure(error));
   console.error(
-    '  The installation goes on. Once that is mended, run `npx xpatch build`; `npx xpatch doctor` checks the result.',
+    '  The installation continues. Once that is fixed, run `npx xpatch build`; `npx xpatch doctor` checks the result.',
   );
 }

@@ -82,7 +82,7 @@ function defaultOf(field) {
 
 const cell = (text = '') => text.replaceAll('|', '\\|');
 
-/** A document with the reference between its marks made anew. */
+/** A document with the reference between its marks remade. */
 export function withReference(text, schema) {
   const [start, end] = MARKS.map((mark) => text.indexOf(mark));
   if (start < 0 || end < start) throw new Error(`docs/evaluation.md lacks the marks ${MARKS.join(' and ')}`);

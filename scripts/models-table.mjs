@@ -37,7 +37,7 @@ function gigabytes(bytes) {
   return bytes < 1e8 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
-/** A document with the table between its marks made anew. */
+/** A document with the table between its marks remade. */
 export function withTable(text, table) {
   const [start, end] = MARKS.map((mark) => text.indexOf(mark));
   if (start < 0 || end < start) throw new Error(`docs/models.md lacks the marks ${MARKS.join(' and ')}`);

@@ -134,7 +134,7 @@ export class ChatSession {
       this.history = [...this.history, question, { role: 'assistant', content: answer }];
       const pictures = picturesOf(messages).length;
       if (this.patch) {
-        // In later turns the answer is a part of the prompt: what was edited in it stays so, and nothing behind it is.
+        // In later turns the answer is a part of the prompt: what was edited in it stays so, and nothing after it is.
         const edited = new Set(interventions.map(({ position }) => position));
         const positions = [...edited].filter((position) => position >= prompt.length - 1);
         edits[edits.length - 1] = { ...this.patch, steps: 'prompt', positions };
@@ -155,8 +155,8 @@ export class ChatSession {
   }
 
   /**
-   * The prompt of the next turn. Where the template only writes on behind the last answer, that answer stays the tokens that
-   * the model chose, which tokenising its text might not give; otherwise all is tokenised anew.
+   * The prompt of the next turn. Where the template only appends to the last answer, that answer stays the tokens that
+   * the model chose, which tokenising its text might not give; otherwise all of it is tokenised again.
    */
   private async continue(
     written: string,
@@ -190,7 +190,7 @@ export class ChatSession {
     return new XpatchError(
       'CONTEXT_OVERFLOW',
       `With this message the conversation has ${prompt.length} positions, and the context holds ${nCtx} with the answer. ` +
-        `${this.history.length ? 'Start anew (/clear)' : 'Shorten it'}, or take a larger context (--n-ctx).`,
+        `${this.history.length ? 'Start over (/clear)' : 'Shorten it'}, or take a larger context (--n-ctx).`,
     );
   }
 }

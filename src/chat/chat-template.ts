@@ -14,7 +14,7 @@ export interface ChatMessage {
 
 /** What a chat template knows of a vocabulary. */
 export interface ChatVocabulary {
-  /** `bos_token`, `eos_token` and the like, as the template's variables; empty texts for those that there are not. */
+  /** `bos_token`, `eos_token` and the like, as the template's variables; empty texts for missing ones. */
   names: Readonly<Record<string, string>>;
   /** Texts of the tokens that mean something other than their text. */
   control: readonly string[];

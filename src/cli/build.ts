@@ -20,7 +20,7 @@ export const build = defineCommand({
   },
   examples: [
     ['Build what is out of date', 'build'],
-    ['Compile llama.cpp for this very machine; settings for CMake are in $XPATCH_CMAKE_ARGS', 'build --mode source'],
+    ['Compile llama.cpp for this machine; settings for CMake are in $XPATCH_CMAKE_ARGS', 'build --mode source'],
   ],
   run: async ({ mode, clean, json, quiet }, terminal) => {
     const progress = terminal.progress({ json, quiet });

@@ -92,7 +92,7 @@ async function talk(
       try {
         if (!(await handle(line))) break;
       } catch (error) {
-        if (!typed || signal.aborted) throw error; // nobody is there to mend it
+        if (!typed || signal.aborted) throw error; // nobody is there to correct it
         const stopped = error instanceof XpatchError && error.code === 'ABORTED';
         if (stopped) progress.note('stopped before the answer began; the message is not part of the conversation');
         else terminal.report(error, { json: false, stack: false });
@@ -132,7 +132,7 @@ function notes({ finish, room }: ChatTurn): string[] {
   if (finish === 'aborted') return ['stopped; the conversation goes on from here'];
   if (finish !== 'length') return [];
   if (room > 0) return ['the answer was cut at its largest length (-n)'];
-  return ['the context is full: /clear starts anew, and --n-ctx makes it larger'];
+  return ['the context is full: /clear starts over, and --n-ctx makes it larger'];
 }
 
 async function readTemplate(path: string): Promise<string> {

@@ -100,7 +100,7 @@ function askedHelp(args: readonly string[]): Chosen | undefined {
   };
 }
 
-/** The command that arguments name, and the word behind a group that is not one of its commands. */
+/** The command that arguments name, and the word after a group that is not one of its commands. */
 function commandOf(args: readonly string[]): { command?: Command; path: string[]; unknown?: string } {
   let command: Command | undefined;
   const path: string[] = [];

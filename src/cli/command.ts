@@ -17,7 +17,7 @@ export interface Command {
   readonly run: (args: never, terminal: Terminal) => Promise<void> | void;
 }
 
-/** A line that says what it does, and the command behind `xpatch`. */
+/** A line that says what it does, and the command after `xpatch`. */
 export type Example = readonly [what: string, command: string];
 
 export function defineCommand<const O extends Options, const P extends Options = Record<never, never>>(command: {

@@ -4,7 +4,7 @@ export interface Entry {
   readonly path: readonly string[];
   readonly describe: string;
   readonly options: readonly Offer[];
-  /** What comes behind the command's name. */
+  /** What comes after the command's name. */
   readonly arguments: Offer | undefined;
 }
 
@@ -164,12 +164,12 @@ function fishScript(entries: readonly Entry[]): string {
 function __xpatch_words
     commandline -opc | string match -v -- '-*'
 end
-# Right behind these words.
+# Directly after these words.
 function __xpatch_at
     set -l words (__xpatch_words)
     test "$words" = (string join ' ' xpatch $argv)
 end
-# Somewhere behind these words.
+# Anywhere after these words.
 function __xpatch_in
     set -l words (__xpatch_words)
     set -l count (math (count $argv) + 1)

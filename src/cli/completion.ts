@@ -39,7 +39,7 @@ export function completionOf(commands: () => readonly Command[]): Command {
 
 type Words = Readonly<Record<Completion, readonly string[]>>;
 
-/** The commands, those of a group behind it. */
+/** The commands, those of a group after it. */
 function* entriesOf(commands: readonly Command[], above: readonly string[], words: Words): Generator<Entry> {
   for (const { command, describe, options, positionals, subcommands = [] } of commands) {
     const path = [...above, nameOf({ command })];

@@ -98,7 +98,7 @@ async function diagnose(options: SelfTestOptions, progress: ProgressLine, signal
   progress.done();
   requireNotAborted(signal);
   if (!done) {
-    const wayOut = 'Try --device cpu, or `XPATCH_LLAMA=source npx xpatch build` to compile for this very machine.';
+    const wayOut = 'Try --device cpu, or `XPATCH_LLAMA=source npx xpatch build` to compile for this machine.';
     const detail = `its process ended with ${ended}. ${stderr.trim()}${stderr ? '\n' : ''}${wayOut}`;
     checks.push({ name: stage, ok: false, detail });
   }
@@ -135,7 +135,7 @@ function describe({ ok, versions, platform, addon, devices, failedBackends, chec
   for (const { path, reason, wayOut } of failedBackends) lines.push(`  ${path}`, `    ${reason}`, `    ${wayOut}`);
   lines.push('checks:');
   for (const { name, ok, detail } of checks) lines.push(`  ${ok ? 'ok    ' : 'FAILED'} ${name}`, indent(detail));
-  lines.push(ok ? 'Everything works.' : 'Not all is well: see the failed checks above.');
+  lines.push(ok ? 'Everything works.' : 'Some checks failed: see above.');
   return `${lines.join('\n')}\n`;
 }
 

@@ -47,7 +47,7 @@ export interface EvalResult {
   readonly examples: readonly WorkedExample[];
   /** Files. */
   readonly figures: readonly string[];
-  /** The effect in a sentence, the bars of the conditions, and what has to be said beside them: for people. */
+  /** The effect in a sentence, the bars of the conditions, and what has to be said with them: for people. */
   readonly introduction: readonly string[];
   readonly bars?: Bars;
   readonly caveats: readonly string[];

@@ -11,8 +11,8 @@ const MOST_BARS = 16;
 const LONGEST_ANSWER = 30;
 
 /**
- * What the terminal shows of a finished experiment: the effect in a sentence, a bar a condition, the patch beside the prompt, an
- * example of each of its cells, and what has to be said beside it.
+ * What the terminal shows of a finished experiment: the effect in a sentence, a bar a condition, the patch next to the prompt, an
+ * example of each of its cells, and what has to be said about it.
  *
  * @param width columns of the terminal
  */

@@ -30,13 +30,13 @@ export const EVAL_OPTIONS = {
     style: STYLE,
     test: whole(1, 'Largest number of test queries a task and seed. Defaults to 100'),
     set: several('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5', { value: 'FIELD=VALUE' }),
-    plan: flag('Print what would run and how long, and stop'),
-    memory: text('Bound of the contexts beside the weights, such as 2G or 500M', { value: 'BYTES' }),
+    plan: flag('Print what would run and how long it would take, and stop'),
+    memory: text('Memory that contexts may take in addition to the weights, such as 2G or 500M', { value: 'BYTES' }),
     shard: text('Run a part of the queries: 2/5 is the second of five', { value: 'I/N' }),
     output: vary(RUN_FOLDER, {
       describe: 'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
     }),
-    resume: flag('Go on with the run in the folder of --output; --no-resume refuses one that is there', {
+    resume: flag('Resume the run in the folder of --output; --no-resume refuses an existing one', {
       default: true,
     }),
   }),
@@ -133,7 +133,7 @@ function listPresets(terminal: Terminal, json: boolean): void {
   const width = Math.max(...presets.map(({ name }) => name.length));
   const lines = presets.map(({ name, shows }) => `  ${name.padEnd(width)}  ${shows}`);
   terminal.print(
-    `Presets of xpatch eval:\n${lines.join('\n')}\n\nRun one with \`xpatch eval NAME -m MODEL\`; --plan says what it takes.\n`,
+    `Presets of xpatch eval:\n${lines.join('\n')}\n\nRun one with \`xpatch eval NAME -m MODEL\`; --plan shows the cost.\n`,
   );
 }
 

@@ -43,7 +43,7 @@ interface Pulled {
 /** `xpatch models pull` */
 export const pull = defineCommand({
   command: 'pull <models..>',
-  describe: 'Download models; one that was broken off goes on where it stopped',
+  describe: 'Download models; an interrupted download resumes where it stopped',
   positionals: SOURCES,
   options: OUTPUT_OPTIONS,
   examples: [

@@ -14,7 +14,7 @@ export function timestamp(): string {
  */
 export interface ReportRun extends AsyncDisposable {
   folder: string;
-  /** For what a run keeps beside its report: a line a result, vectors. */
+  /** For what a run keeps in addition to its report: a line a result, vectors. */
   files: RunFolder;
   provenance: Report['provenance'];
   /** Writes the report with its tables and figures. @throws XpatchError ABORTED, FILE_WRITE. */

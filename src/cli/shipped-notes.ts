@@ -9,12 +9,12 @@ const TRAINED_ON_THE_FACTS =
 const PROMPT_GAP =
   'That Text Prompt does worse than Text Patch is a consequence of its training mix (captions after unrelated text), see docs/demo-model.md.';
 
-/** What has to be said beside every result of a model. */
+/** What has to be said with every result of a model. */
 export function shippedNotes({ identity }: Pick<Model, 'identity'>): readonly string[] {
   return identity.name === DEMO || identity.name === BASE ? [TRAINED_ON_THE_FACTS] : [];
 }
 
-/** What has to be said beside its Text Prompt and Text Patch. */
+/** What has to be said with its Text Prompt and Text Patch. */
 export function promptGapNotes({ identity }: Pick<Model, 'identity'>): readonly string[] {
   return identity.name === DEMO ? [PROMPT_GAP] : [];
 }

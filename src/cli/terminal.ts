@@ -16,7 +16,7 @@ export interface HelpPart {
   readonly text: string;
 }
 
-/** What a command is handed beside its arguments: where it prints, what ends it, and how it ended. */
+/** What a command is given besides its arguments: where it prints, what ends it, and how it ended. */
 export class Terminal {
   readonly out: Output;
   readonly err: Output;

@@ -59,7 +59,7 @@ export class Config {
     return this.values[key] !== undefined && this.values[key] !== null;
   }
 
-  /** Base of the rotary embedding; transformers 5 writes it into rope_parameters, older ones beside the rest. */
+  /** Base of the rotary embedding; transformers 5 writes it into rope_parameters, older ones next to the rest. */
   ropeTheta(assumed: number): number {
     const parameters = this.section(this.has('rope_parameters') ? 'rope_parameters' : 'rope_scaling');
     parameters.require(parameters.has('rope_type') ? 'rope_type' : 'type', ['default'], 'default');

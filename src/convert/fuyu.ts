@@ -21,7 +21,7 @@ export async function planFuyu(
   readVocabulary: (size: number) => Promise<Vocabulary>,
   type: ConversionType,
 ): Promise<FilePlan[]> {
-  // The oldest files have the text model's settings beside the rest.
+  // The oldest files have the text model's settings next to the rest.
   const textConfig = root.has('text_config') ? root.section('text_config') : root.without('model_type');
   const vocabulary = await readVocabulary(persimmonShape(textConfig).nVocab);
   return [

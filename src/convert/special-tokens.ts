@@ -57,7 +57,7 @@ function contentOf(token: unknown): string | undefined {
 
 type Part = { SpecialToken?: { id?: string }; Sequence?: { id?: string } };
 
-/** Whether the template of tokenizer.json puts BOS in front of a text, EOS behind it, and a separator between two. */
+/** Whether the template of tokenizer.json puts BOS in front of a text, EOS after it, and a separator between two. */
 function templateAdds(
   tokenizer: TokenizerJson,
   config: Readonly<Record<string, unknown>>,

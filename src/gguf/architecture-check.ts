@@ -16,8 +16,8 @@ export const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
     'nomic-bert',
     'nomic-bert-moe',
   ],
-  'a diffusion model, whose tokens see those behind them': ['dream', 'llada', 'llada-moe', 'rnd1'],
-  'a recurrent model, whose layers hand on a state beside the residual stream': [
+  'a diffusion model, whose tokens see those after them': ['dream', 'llada', 'llada-moe', 'rnd1'],
+  'a recurrent model, whose layers pass on a state besides the residual stream': [
     'arwkv7',
     'mamba',
     'mamba2',
@@ -41,13 +41,13 @@ export function checkArchitecture(header: GgufHeader): void {
   if (!kind && !seesAll) return;
   throw new XpatchError(
     'ARCHITECTURE_UNSUPPORTED',
-    `'${architecture}' is ${kind ?? 'a model whose tokens see those behind them'}; xpatch runs language models that are decoders with attention. Supported families: docs/families.md.`,
+    `'${architecture}' is ${kind ?? 'a model whose tokens see those after them'}; xpatch runs language models that are decoders with attention. Supported families: docs/families.md.`,
   );
 }
 
 /**
  * Why the states of a model that loads can be neither read nor patched; undefined when they can. A hook on the residual stream
- * has to reach all that a block hands on.
+ * has to reach everything that a block passes on.
  *
  * @param recurrent whether llama.cpp calls it a recurrent or hybrid model
  */
@@ -59,7 +59,7 @@ export function hookRefusal(header: GgufHeader, recurrent: boolean): string | un
     return value !== undefined && !((ggufNumber(header, `${architecture}.${key}`) ?? from) < from);
   };
   if (recurrent)
-    return 'some of its layers hand on a recurrent state beside the residual stream, which a patch does not reach';
+    return 'some of its layers pass on a recurrent state besides the residual stream, which a patch does not reach';
   if (architecture === 'gemma3n' || has('attention.shared_kv_layers'))
     return 'its later layers read the keys and values of earlier ones, so that later tokens do not see a state patched there';
   if (has('embedding_length_per_layer_input') || header.tensors.some(({ name }) => /^per_layer_token_embd/.test(name)))

@@ -209,7 +209,7 @@ export function checkWeights(tensors: readonly GgufTensor[], invalid: Invalid): 
     const isVector = shape.slice(1).every((n) => n === 1) || /scale$/.test(name);
     if (isVector && type !== F32) throw invalid(`the vector '${name}' is not float32`);
     if (NO_WEIGHTS[type] && !/tid2eid/.test(name))
-      throw invalid(`'${name}' has type ${NO_WEIGHTS[type]}, which is none of weights`);
+      throw invalid(`'${name}' has type ${NO_WEIGHTS[type]}, which is not a type of weights`);
     const weight = name.endsWith('.bias') && byName.get(name.replace(/bias$/, 'weight'));
     if (weight && !outputs(weight).includes(size(tensor)))
       throw invalid(`'${name}' is ${shape.join(' x ')}, but '${weight.name}' is ${weight.shape.join(' x ')}`);

@@ -21,7 +21,7 @@ export function checkModelFile(path: string): GgufHeader {
   const architecture = header.metadata.get('general.architecture');
   if (typeof architecture !== 'string' || !architecture) throw invalid('it names no architecture');
   if (architecture === 'clip')
-    throw invalid('it is an mmproj (picture encoder)', 'Pass it as mmproj, beside its text model');
+    throw invalid('it is an mmproj (picture encoder)', 'Pass it as mmproj, along with its text model');
   checkArchitecture(header);
   const size = (key: string, max: number, required = true): number | undefined => {
     const value = ggufNumber(header, `${architecture}.${key}`);

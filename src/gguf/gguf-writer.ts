@@ -50,7 +50,7 @@ export interface GgufLayout {
   readonly header: Buffer;
   /** Of each tensor, in the order given: place of its first byte in the file, and number of bytes. */
   readonly places: readonly { offset: number; bytes: number }[];
-  /** Bytes of the whole file; what lies between tensors and behind the last one is zero. */
+  /** Bytes of the whole file; what lies between tensors and after the last one is zero. */
   readonly size: number;
 }
 
@@ -118,7 +118,7 @@ function writeField(out: ByteSink, field: GgufField): void {
   for (let i = 0; i < field.list.length; i++) out.value(field.type, field.list[i] as string | number | boolean);
 }
 
-/** Little-endian bytes behind one another, in a buffer that doubles: a vocabulary has a million of them. */
+/** Little-endian bytes one after another, in a buffer that doubles: a vocabulary has a million of them. */
 class ByteSink {
   #buffer = Buffer.alloc(1 << 16);
   #length = 0;

@@ -89,7 +89,7 @@ function checkTypes(header: GgufHeader, invalid: Invalid): void {
   }
 }
 
-/** Projectors behind a plain vision transformer, all of whose blocks are alike. */
+/** Projectors after a plain vision transformer, all of whose blocks are alike. */
 const PLAIN = [
   'mlp',
   'ldp',

@@ -149,7 +149,7 @@ async function stampOf(path: string): Promise<string | undefined> {
 
 const FILE = { what: 'the encoded picture', maxBytes: 1 << 30 } as const;
 
-/** What a cache file holds; undefined for one that is missing, damaged or of another format, which is then simply written anew. */
+/** What a cache file holds; undefined for one that is missing, damaged or of another format, which is then simply written again. */
 async function readSegments(file: string): Promise<Segment[] | undefined> {
   const content = await readWhole(file, FILE).catch(() => undefined);
   if (!content || content.length < 32) return undefined;

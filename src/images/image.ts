@@ -53,7 +53,7 @@ export async function readImage(source: ImageSource, options: { width?: number }
     if (error instanceof XpatchError) throw error;
     const other = raw ? undefined : whatAre(input, 'picture');
     const said = (error as Error).message.trim();
-    const why = other ?? (said.includes('. ') ? said : `${said}. Save it anew as PNG`);
+    const why = other ?? (said.includes('. ') ? said : `${said}. Save it again as PNG`);
     throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}.`, { cause: error });
   }
 }

@@ -12,7 +12,7 @@ interface Layout {
   square?: true;
   /** Incomplete cells at the right and lower edge are filled up; without it they are dropped. */
   padded?: true;
-  /** Rows between and around the patches that stand for no part of the picture: how many in front, at the end of each line, behind. */
+  /** Rows between and around the patches that stand for no part of the picture: how many in front, at the end of each line, at the end. */
   separators?: readonly Separators[];
 }
 type Separators = readonly [before: number, lineEnd: number, after: number];

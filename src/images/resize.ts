@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { RgbImage } from '../prompt/types.js';
 import { rgbImage } from './image.js';
 
-/** Bits behind the point of a weight. */
+/** Fractional bits of a weight. */
 const PRECISION = 22;
 /** Milliseconds before others on the event loop get their turn. */
 const SLICE = 30;

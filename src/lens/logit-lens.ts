@@ -14,7 +14,7 @@ export interface LensOptions {
   /** Token ids whose logit, probability and rank are returned for each state. Defaults to none. */
   tokens?: readonly number[];
   /**
-   * Whether the model's final norm comes before its head. Defaults to true; false for states that have it behind them, as those
+   * Whether the model's final norm comes before its head. Defaults to true; false for states that it has been applied to, such as those
    * of `finalNorm`.
    */
   normalise?: boolean;

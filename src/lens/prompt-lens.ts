@@ -17,7 +17,7 @@ export interface PromptLensOptions {
   positions?: PositionSelection;
   /** Best tokens kept of each state. Defaults to 5. */
   topK?: number;
-  /** Token ids, or texts that are one token behind the prompt, whose rank and probability are kept of each state. Defaults to none. */
+  /** Token ids, or texts that are one token after the prompt, whose rank and probability are kept of each state. Defaults to none. */
   track?: readonly (string | number)[];
   /** Maps every state to a prediction of the last layer's first. Defaults to none. */
   tuned?: TunedLens;
@@ -40,10 +40,10 @@ export interface PromptLens {
   tuned: boolean;
 }
 
-/** The best tokens of the highest layer that are followed through the layers, beside those asked for. */
+/** The best tokens of the highest layer that are followed through the layers, besides those asked for. */
 const FOLLOWED = 3;
 
-/** Tokens beside those asked for that are read in every state, and numbers of them, at most. */
+/** Tokens besides those asked for that are read in every state, and numbers of them, at most. */
 const PINNABLE = 32;
 const PINNABLE_NUMBERS = 200_000;
 

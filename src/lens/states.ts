@@ -18,7 +18,7 @@ export function asStates(source: HiddenStates | TaskVector | PassResult): Hidden
 /**
  * The states of a source, checked to be ones that the context's model can have.
  *
- * @throws {XpatchError} VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, INVALID_ARGUMENT for none at all
+ * @throws {XpatchError} VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, INVALID_ARGUMENT when there are none
  */
 export function statesFor(context: Context, source: HiddenStates | TaskVector | PassResult): HiddenStates {
   const states = asStates(source);

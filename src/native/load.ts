@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { findFolders, findLlama, hashFile, hashSources, type Llama, PACKAGE_ROOT } from '../../install/layout.mjs';
 import { XpatchError } from '../util/errors.js';
 
-/** How the loaded addon was made: the build.json beside it. */
+/** How the loaded addon was made: the build.json next to it. */
 export interface BuildInfo {
   /** hybrid: linked to the libraries of node-llama-cpp's platform package; source: llama.cpp compiled in. */
   mode: 'hybrid' | 'source';
@@ -44,7 +44,7 @@ export interface LoadedAddon {
   /** true when it came with the package instead of being built on this machine. */
   prebuilt: boolean;
   build: BuildInfo;
-  /** Why the addon may not fit the sources it lies beside; undefined when it does. Also given out as a process warning. */
+  /** Why the addon may not fit the sources next to it; undefined when it does. Also given out as a process warning. */
   stale: string | undefined;
   /**
    * Where this machine's compute backends are, in the order to load them. Empty when they are compiled in.
@@ -83,7 +83,7 @@ export function loadAddonFrom(root: string): LoadedAddon {
       continue;
     }
     const build = readBuildInfo(folder);
-    const refusal = build === undefined ? 'build.json beside it is missing or damaged' : refuse(build, path, llama);
+    const refusal = build === undefined ? 'build.json next to it is missing or damaged' : refuse(build, path, llama);
     if (build === undefined || refusal !== undefined) {
       problem(refusal as string);
       continue;
@@ -146,7 +146,7 @@ function explain(message: string): string {
   return first;
 }
 
-/** The addon works, but other sources than it was built from lie beside it: a warning, because the interface may have changed. */
+/** The addon works, but it was built from other sources than those next to it: a warning, because the interface may have changed. */
 function describeStale(build: BuildInfo, root: string, llama: Llama | undefined): string | undefined {
   const hash = hashSources(root);
   if (hash !== undefined && hash !== build.sourceHash) {

@@ -7,7 +7,7 @@ export interface Framing {
   readonly end: number;
   /**
    * Mantis' rules (its MFuyuProcessor, github.com/TIGER-AI-Lab/Mantis, mantis/models/mfuyu/processor.py): the text before
-   * picture j, counted from 0, ends in `image {j}: `, and every text beside a picture begins with a BOS of its own.
+   * picture j, counted from 0, ends in `image {j}: `, and every text next to a picture begins with a BOS of its own.
    */
   readonly format?: 'mantis';
 }
@@ -31,7 +31,7 @@ export function frameParts(
   const closeText = () => {
     const first = text.findIndex((part) => part !== '' && !isMark(part));
     if (format === 'mantis' && first >= 0 && !isTokens(text[first] as PromptPart)) {
-      // A mark right after a picture is the token that closes the picture, not the BOS behind it.
+      // A mark right after a picture is the token that closes the picture, not the BOS after it.
       text.splice(pictures ? first : 0, 0, bos);
     }
     for (const part of text) result.push(part);

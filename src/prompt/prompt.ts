@@ -104,7 +104,7 @@ export class Prompt {
     return index;
   }
 
-  /** This prompt with tokens, or with what another one holds, behind it. Marks of the other one are left out. */
+  /** This prompt with tokens, or with what another one holds, appended. Marks of the other one are left out. */
   append(more: ArrayLike<number> | Prompt): Prompt {
     if (more.length === 0) return this;
     if (more instanceof Prompt) {

@@ -32,7 +32,7 @@ function bestToken({ last: { cells } }: PromptLens): Pick<Report, 'headline'> {
   return best ? { headline: `${visibleText(best.text)} ${percent(best.probability)}` } : {};
 }
 
-/** The grid of a lens with the prompt beside it. */
+/** The grid of a lens with the prompt next to it. */
 export function lensView({ model, prompt, lens, asked, tuned }: PromptLens): LensView {
   const shown = new Set(lens.positions);
   return {

@@ -11,7 +11,7 @@ export interface Report {
   readonly title: string;
   /** Paragraphs under the title. */
   readonly introduction: readonly string[];
-  /** What has to be said beside the results, once, after the blocks. Defaults to nothing. */
+  /** What has to be said with the results, once, after the blocks. Defaults to nothing. */
   readonly caveats?: readonly string[];
   /** The result in a few words, for lists of runs. Defaults to none. */
   readonly headline?: string | undefined;
@@ -108,7 +108,7 @@ export interface LensView {
   readonly title: string;
   readonly lens: Lens;
   /**
-   * How many of the lens's chosen tokens are listed beside every state; the others are there to be pinned. Defaults to all.
+   * How many of the lens's chosen tokens are listed next to every state; the others are there to be pinned. Defaults to all.
    */
   readonly listed?: number;
   /** What is at each position of the lens, in their order: the text of the token; `image` for a row of a picture. */

@@ -232,7 +232,7 @@ const markdown = (text: string): string =>
     .replace(/</g, '&lt;')
     .replace(/ (?= )/g, '&nbsp;');
 const NUMBER = /^[+-]?(\d+\.?\d*(e[+-]?\d+)?|Infinity)$/i;
-/** Also behind blanks, and as wide letters of East Asian fonts. */
+/** Also after blanks, and as wide letters of East Asian fonts. */
 const FORMULA = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/;
 
 function csv(field: string): string {

@@ -127,7 +127,7 @@ const PERMUTATIONS = 200;
  * Silhouette or neighbour purity of a labelling.
  *
  * The interval resamples the scores of the points, whole items at a time (the text and the picture prompt of one turn, and
- * the tasks of one domain, have the same items); distances are not computed anew, so it speaks of the average over points
+ * the tasks of one domain, have the same items); distances are not recomputed, so it speaks of the average over points
  * of this kind, among these neighbours. Chance: 200 seeded permutations of the labels over all points.
  *
  * @param score of all points for one labelling

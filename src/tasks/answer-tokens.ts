@@ -22,7 +22,7 @@ const OUTPUT = '{output}';
 
 /** How a template that is written out has its answers. */
 export function plainAnswers({ example, query }: Pick<Template, 'example' | 'query'>): AnswerFormat {
-  // A question is put into a query behind its input, and what comes before that does not matter here.
+  // A question is put into a query after its input, and what comes before that does not matter here.
   const [from, to] = [example.indexOf(INPUT) + INPUT.length, example.indexOf(OUTPUT)];
   const behindInput = to >= from ? example.slice(from, to) : undefined;
   return answersBehind(query.slice(query.indexOf(INPUT) + INPUT.length), behindInput, example.slice(0, to));
@@ -49,7 +49,7 @@ export function answersBehind(query: string, example: string | undefined, before
   };
 }
 
-/** An answer as the tokens that a template writes on behind a query. */
+/** An answer as the tokens that a template appends to a query. */
 export interface AnswerTokens {
   /** Everything from the end of the query to the end of the answer, `lead` included; not what ends the answer. */
   readonly tokens: readonly number[];

@@ -23,7 +23,7 @@ async function hashFile(path: string, signal: AbortSignal | undefined): Promise<
     await hashInto(hash, path, signal);
   } catch (cause) {
     if (signal?.aborted) throw new XpatchError('ABORTED', 'The hash of the pictures was not finished.', { cause });
-    const message = `The picture ${path} cannot be read: ${(cause as Error).message}. Put it back, or mend the task.`;
+    const message = `The picture ${path} cannot be read: ${(cause as Error).message}. Put it back, or correct the task.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });
   }
   return hash.digest('hex');

@@ -58,7 +58,7 @@ const DEFAULT_STYLE = 'twemoji';
 
 /**
  * Loads a shipped task by name, or a JSON file: an array of `{ "input", "output", "image"? }`, as the paper's own files are,
- * or an object that has it as `items` beside any of `instruction`, `question`, `taskWord` and `domain`.
+ * or an object that has it as `items`, along with any of `instruction`, `question`, `taskWord` and `domain`.
  *
  * @param source a name (see `listTasks`) or the path of a file (it contains a slash or a dot)
  * @throws {XpatchError} FILE_NOT_FOUND, for a picture too; TASK_INVALID, naming the file, the item and the field
@@ -123,7 +123,7 @@ export async function listTasks(): Promise<string[]> {
   return [...(await readTaskIndex()).keys()];
 }
 
-/** Shipped tasks beside the paper's: files that say everything themselves. */
+/** Shipped tasks other than the paper's: files that say everything themselves. */
 async function moreTasks(): Promise<string[]> {
   const index = await readTaskIndex();
   const names = (await readdir(TASKS_FOLDER)).filter((file) => file.endsWith('.json')).map((file) => file.slice(0, -5));
@@ -164,7 +164,7 @@ function filePictures(items: readonly RawItem[], file: string, root: string | un
     if (root === undefined || image === undefined) return { input, output };
     const path = resolve(root, image);
     if (existsSync(path)) return { input, output, image: path };
-    const wayOut = 'Name the folder that the image paths start from, or mend the path.';
+    const wayOut = 'Name the folder that the image paths start from, or correct the path.';
     throw new XpatchError('FILE_NOT_FOUND', `${file}: item ${index}, field "image": ${path} does not exist. ${wayOut}`);
   });
 }

@@ -1,6 +1,6 @@
 /**
  * Stable error codes. Scripts may switch on them; a code never changes its meaning.
- * Grouped by who can mend the cause.
+ * Grouped by who can fix the cause.
  */
 export const ERROR_CODES = [
   'ABORTED',

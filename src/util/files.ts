@@ -11,7 +11,7 @@ import { openRegular } from './read-file.js';
 const WAYS_OUT: Record<string, (path: string) => string> = {
   ENOENT: (path) =>
     existsSync(dirname(path))
-      ? 'There is nothing behind this name: give another one.'
+      ? 'Nothing has this name: give another one.'
       : `The folder ${dirname(path)} does not exist: create it, or name another one.`,
   ENOTDIR: (path) => `${dirname(path)} is not a folder: name another one.`,
   EEXIST: () => 'There is a file of that name: name another one.',
@@ -38,7 +38,7 @@ export function writeError(path: string, cause: unknown): XpatchError {
 
 /**
  * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
- * file beside it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
+ * file next to it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
  * and a file that was there before is untouched. A symbolic link stays, and the file that it names is written. A pipe or
  * a device stays too and is written to; a disk or a socket is refused.
  *

@@ -92,7 +92,7 @@ async function* readTable(path: string, delimiter: string): AsyncGenerator<FileR
 }
 
 function invalid(path: string, line: number, problem: string, cause?: unknown): XpatchError {
-  return new XpatchError('DATA_INVALID', `${path}: line ${line} ${problem}. Mend the line.`, { cause });
+  return new XpatchError('DATA_INVALID', `${path}: line ${line} ${problem}. Correct the line.`, { cause });
 }
 
 function readFailure(path: string, error: unknown): unknown {

@@ -8,7 +8,7 @@ const HEAD_BYTES = 1024;
 
 /** The way out where the kind of what it is instead has none of its own. Who reads JSON says which JSON. */
 const WAYS: Partial<Record<Wanted, string>> = {
-  GGUF: 'Name a .gguf file: `xpatch models list` shows those to be had',
+  GGUF: 'Name a .gguf file: `xpatch models list` shows which there are',
   safetensors: 'Name a .safetensors file, as `xpatch extract -o` writes it',
   picture: 'Name a PNG, JPEG, WebP, GIF, AVIF, TIFF or SVG',
   YAML: 'Name a file of YAML or JSON',

@@ -7,9 +7,11 @@ import { XpatchError } from '../util/errors.js';
 
 /** One number that says how the model answers. */
 export interface Metric {
-  /** Token ids, or texts that are one token behind the prompt, that the number is made of. */
+  /** Token ids, or texts that are one token after the prompt, that the number is made of. */
   readonly track: readonly (string | number)[];
   /**
+   * The number.
+   *
    * @param logits of the last position, [n_vocab]
    * @param tokens ids of `track`
    */
@@ -17,7 +19,7 @@ export interface Metric {
 }
 
 /**
- * By how much the logit of one token is above that of another; each an id, or a text that is one token behind the prompt.
+ * By how much the logit of one token is above that of another; each an id, or a text that is one token after the prompt.
  *
  * @example
  * ```ts
@@ -33,7 +35,7 @@ export function logitDifference(right: string | number, wrong: string | number):
 }
 
 /**
- * Probability of a token, an id or a text that is one token behind the prompt, under the softmax over the whole vocabulary.
+ * Probability of a token, an id or a text that is one token after the prompt, under the softmax over the whole vocabulary.
  *
  * @example
  * ```ts

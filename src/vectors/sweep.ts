@@ -17,7 +17,7 @@ export interface SweepOptions {
   positions?: PositionSelection;
   /** Number of best next tokens to return. Defaults to 5. */
   topK?: number;
-  /** Token ids, or texts that are one token behind the prompt, that are followed through the layers wherever they rank. Defaults to none. */
+  /** Token ids, or texts that are one token after the prompt, that are followed through the layers wherever they rank. Defaults to none. */
   track?: readonly (string | number)[];
   /** Return the logits over the whole vocabulary too. Defaults to false. */
   logits?: boolean;

@@ -170,7 +170,7 @@ export class TaskVector {
   state(layer: number): Float32Array {
     const row = this.info.layers.indexOf(layer);
     if (row < 0) {
-      const wayOut = `It has ${formatLayers(this.info.layers)}; choose one of them or extract it anew.`;
+      const wayOut = `It has ${formatLayers(this.info.layers)}; choose one of them or extract it again.`;
       throw new XpatchError('LAYER_OUT_OF_RANGE', `The task vector has no layer ${String(layer)}. ${wayOut}`);
     }
     return this.#row(row).slice();
@@ -245,7 +245,7 @@ export class TaskVector {
    * @param options.position for a capture of several positions: which one, by its index in the prompt
    * @param options.numbering for a control vector: which block `direction.N` belongs to. The file does not say it. Defaults to
    *   `applied`: block N, as llama.cpp applies every such file
-   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything that is none of these, is damaged, or leaves the position open
+   * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything else, for a damaged file, or leaves the position open
    */
   static async load(
     path: string,

@@ -103,7 +103,7 @@ describe('the loader', () => {
   test('refuses an addon without its record', () => {
     putAddon();
     rmSync(join(binary, 'build.json'));
-    expect(load().message).toMatch(/build\.json beside it is missing/);
+    expect(load().message).toMatch(/build\.json next to it is missing/);
   });
 
   test('refuses an addon of another platform', () => {

@@ -87,7 +87,7 @@ describe('no decoder with attention: not loaded', () => {
     ['rwkv7', {}, 'a recurrent model'],
     ['eagle3', {}, 'a draft head'],
     ['wavtokenizer-dec', {}, 'a model of sounds'],
-    ['llama', { 'attention.causal': false }, 'a model whose tokens see those behind them'],
+    ['llama', { 'attention.causal': false }, 'a model whose tokens see those after them'],
   ])('%s', async (architecture, more, what) => {
     const path = write(architecture, { block_count: 1, ...more }, [EMBEDDING]);
     await expect(loadModel(path, { device: 'cpu' })).rejects.toMatchObject({

@@ -95,7 +95,7 @@ export function render(): string {
   const noHooks = [
     [
       'hybrid: Jamba, Falcon-H1, Granite 4 hybrid, LFM2, Nemotron-H, Qwen3-Next, Qwen3.5, Kimi Linear',
-      'a part of the layers hands on a recurrent state beside the residual stream',
+      'a part of the layers passes on a recurrent state besides the residual stream',
     ],
     [
       'shared keys and values: Gemma 3n, small Gemma 4',

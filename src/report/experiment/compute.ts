@@ -2,7 +2,7 @@ import type { ComputeResult, WayCost } from '../../studies/compute.js';
 import type { Report, TextTable } from '../report.js';
 import { paperBlocks } from './paper.js';
 
-/** Time and memory of prompting, patching and the bare query, beside the paper's. */
+/** Time and memory of prompting, patching and the bare query, next to the paper's. */
 export function computeReport(
   result: ComputeResult,
   about: { title: string; preset?: string | undefined; notes: readonly string[]; provenance: Report['provenance'] },

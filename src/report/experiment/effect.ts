@@ -21,7 +21,7 @@ export interface PairedQuery {
 }
 
 /**
- * What an experiment is about: a patch beside the prompt with the same specification, at each layer that was tested. Chosen by the
+ * What an experiment is about: a patch next to the prompt with the same specification, at each layer that was tested. Chosen by the
  * config alone, whatever came out: the model's own vectors, another modality than the query's and text examples go first.
  */
 export function effectPairs(experiment: Experiment, { rows, layers }: ExperimentLines): EffectPair[] {

@@ -8,7 +8,7 @@ interface PaperTables {
   readonly source: string;
   readonly tables: readonly {
     readonly name: string;
-    /** Experiments that it is shown beside. */
+    /** Experiments that it is shown with. */
     readonly presets: readonly string[];
     readonly title: string;
     readonly columns: readonly string[];
@@ -23,7 +23,7 @@ interface PaperTables {
 }
 
 /**
- * The paper's own numbers that belong beside an experiment: tables of their own, since other models made them.
+ * The paper's own numbers that belong with an experiment: tables of their own, since other models made them.
  *
  * @param preset of the experiment; without one, and for one that the paper does not have, there are none
  */

@@ -19,9 +19,9 @@ import {
 } from './tables.js';
 import { pairedExamples, workedExamples } from './worked-examples.js';
 
-/** What the report of a run says beside its results. */
+/** What the report of a run says besides its results. */
 export interface ExperimentReportOptions {
-  /** What has to be said beside the results, e.g. what the model was trained on. */
+  /** What has to be said with the results, e.g. what the model was trained on. */
   readonly notes: readonly string[];
   readonly provenance: Report['provenance'];
   /** Title of the report. Defaults to the experiment's. */
@@ -86,7 +86,7 @@ export async function experimentReport(
   };
 }
 
-/** What the page begins with: the effect in a sentence, every condition, the patch beside the prompt, and examples. */
+/** What the page begins with: the effect in a sentence, every condition, the patch next to the prompt, and examples. */
 function effectOf(experiment: Experiment, arranged: ExperimentLines, strict: Table | undefined) {
   const blocks: Block[] = strict ? conditionBars(experiment, arranged, strict) : [];
   const pairs = effectPairs(experiment, arranged).map((pair) => ({

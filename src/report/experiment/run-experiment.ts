@@ -22,7 +22,7 @@ import { writeRunReport } from './run.js';
 export interface FolderRunOptions extends RunOptions {
   /** Command line that goes on with the run, for the manifest. Defaults to none. */
   readonly command?: string;
-  /** What has to be said beside the results, e.g. what the model was trained on. Defaults to nothing. */
+  /** What has to be said along with the results, e.g. what the model was trained on. Defaults to nothing. */
   readonly notes?: readonly string[];
   /** What `planExperiment` gave for the same experiment, model and shard. Defaults to planning here. */
   readonly plan?: Plan;

@@ -202,7 +202,7 @@ export function divergenceTable({ test, rows }: ExperimentLines): TextTable | un
   };
 }
 
-/** Vectors of instructions with letters swapped, beside the clean one. */
+/** Vectors of instructions with letters swapped, next to the clean one. */
 export async function noisyTable(
   experiment: Experiment,
   { test, rows }: ExperimentLines,

@@ -16,7 +16,7 @@ const MODE = 'outlines';
 
 /**
  * A lens as SVG: a row a layer (the highest on top), a column a position, in every cell the best token over a colour for its
- * probability. At most the last 24 positions; rows of pictures that `pictureToSvg` draws are left out beside tokens. For files:
+ * probability. At most the last 24 positions; rows of pictures that `pictureToSvg` draws are left out next to tokens. For files:
  * the page draws a lens itself.
  * @throws {XpatchError} INVALID_ARGUMENT for a lens without layers, positions or best tokens, or whose inputs do not fit it
  */
@@ -116,7 +116,7 @@ function drawCell({ top }: LensCell, x: number, y: number): string {
   return rect + svgText(MODE, x + width / 2, y + height / 2 + 3.6, text, { size: 10, anchor: 'middle', fill: ink });
 }
 
-/** The colour bar, with its name beside it. */
+/** The colour bar, with its name next to it. */
 export function drawScale(): string {
   const steps = SCALE.map(({ ground }, i) => `<rect x="${i * 4}" width="4" height="10" fill="${ground}"/>`);
   const small = { size: 10, fill: 'muted' } as const;

@@ -12,7 +12,7 @@ const CELL = { width: 230, height: 2 * RADIUS + 98 };
 const CENTRE = { x: CELL.width / 2, y: RADIUS + 48 };
 
 /**
- * Pies as SVG, three a row, with one legend. Every slice has a colour and a hatching of its label, and its percentage beside it.
+ * Pies as SVG, three a row, with one legend. Every slice has a colour and a hatching of its label, and its percentage next to it.
  *
  * @param mode Defaults to `outlines`.
  * @param phone One pie a row, as narrow as a phone. Defaults to false.

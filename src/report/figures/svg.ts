@@ -10,7 +10,7 @@ export type TextMode = 'text' | 'outlines';
 /** Okabe and Ito 2008 without yellow and black, strongest contrasts first; two more that stay apart from them. */
 export const SERIES = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#555555', '#882255'] as const;
 
-/** Which colour each label has: its place in `order`, then the places behind it in order of appearance. */
+/** Which colour each label has: its place in `order`, then the places after it in order of appearance. */
 export function coloursOf(labels: Iterable<string>, order: readonly string[] = []): Map<string, number> {
   const places = new Map<string, number>();
   let next = order.length;
