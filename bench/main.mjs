@@ -126,6 +126,7 @@ async function languageModel(folder, wanted) {
     const what = `prefill of ${nTokens} tokens reading the last one's ${nLayers} layers`;
     report('capture', what, 'the prefill without reading', '<= 1.03', await inTurns(2 * repetitions, capturing, plain));
   }
+  if (wanted('hooks')) await hookCost(model);
   if (wanted('lens')) await lensCost(model, context, prompt, plain);
   if (wanted('naive')) {
     // Seconds each: fewer repetitions than the others.
@@ -133,6 +134,36 @@ async function languageModel(folder, wanted) {
     report('naive', `${nLayers} prefills, one a layer`, 'the sweep', '>= 22', await inTurns(count, naive, sweep));
   }
   await model.dispose();
+}
+
+/** Ten points of every layer, and every point of one, at the last of 256 tokens. */
+async function hookCost(model) {
+  const context = await model.createContext({ nCtx: 512, flashAttention: 'off' });
+  const prompt = await model.prompt({ tokens: tokens(256, 2) });
+  const plain = () => context.run({ prompt, topK: 5 });
+  const reading = (captures) => () => context.run({ prompt, topK: 5, captures });
+  const inside = ['resid_mid', 'resid_post', 'attn_out', 'mlp_out', 'z', 'q', 'k', 'v', 'pattern', 'mlp_post'];
+  const everywhere = inside.map((hook) => ({ hook, positions: 'last' }));
+  const { hooks } = context;
+  const there = hooks.filter(({ layers }) => layers.length === nLayers);
+  const oneLayer = there.map(({ hook }) => ({ hook, layers: [nLayers >> 1], positions: 'last' }));
+  await plain();
+  const stops = `prefill of 256 tokens reading the last one at ${inside.length * nLayers} points`;
+  report(
+    'hooks-all',
+    stops,
+    'the prefill without reading',
+    '<= 1.05',
+    await inTurns(2 * repetitions, reading(everywhere), plain),
+  );
+  const block = `prefill of 256 tokens reading the last one at all ${oneLayer.length} points of one layer`;
+  report(
+    'hooks-layer',
+    block,
+    'the prefill without reading',
+    '<= 1.05',
+    await inTurns(2 * repetitions, reading(oneLayer), plain),
+  );
 }
 
 /**
@@ -259,7 +290,7 @@ const only = values.only?.split(',');
 const wanted = (name) => only === undefined || only.includes(name);
 const folder = mkdtempSync(join(tmpdir(), 'xpatch-bench-'));
 try {
-  if (['sweep', 'capture', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
+  if (['sweep', 'capture', 'hooks', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
   if (wanted('picture')) await pictures();
   if (wanted('main')) await experiments(folder);
 } finally {

@@ -175,19 +175,36 @@ static Napi::Value context_size(const Napi::CallbackInfo & info) {
     return Napi::Number::New(info.Env(), unwrap<context>(info[0]).value->n_ctx());
 }
 
-static Napi::Value context_hook_layers(const Napi::CallbackInfo & info) {
-    auto shared = unwrap<context>(info[0]).value;
-    auto hook   = static_cast<hook_point>(info[1].As<Napi::Number>().Int32Value());
-    if (hook < hook_point::resid_post || hook >= hook_point::count) {
-        throw js_error(info.Env(), "INVALID_ARGUMENT", "unknown hook point");
+// A list a hook, with an object for each layer.
+static Napi::Value context_points(const Napi::CallbackInfo & info) {
+    auto         env    = info.Env();
+    const auto & points = unwrap<context>(info[0]).value->hook_points();
+    auto hooks = Napi::Array::New(env, N_HOOKS);
+    for (size_t hook = 0; hook < N_HOOKS; ++hook) {
+        auto layers = Napi::Array::New(env, points.points[hook].size());
+        for (size_t layer = 0; layer < points.points[hook].size(); ++layer) {
+            const point &           p         = points.points[hook][layer];
+            const attention_nodes & attention = points.attention[layer];
+            auto o = Napi::Object::New(env);
+            o.Set("there", p.node >= 0);
+            o.Set("width", static_cast<double>(p.width));
+            o.Set("heads", static_cast<size_t>(hook_point::attn_scores) == hook ? attention.heads : p.heads);
+            o.Set("cuts", attention.node >= 0 && attention.store >= 0);
+            o.Set("trimmed", p.trimmed);
+            o.Set("rotated", p.rotated);
+            o.Set("why", p.why);
+            layers.Set(layer, o);
+        }
+        hooks.Set(hook, layers);
     }
-    return run_async<context, std::vector<int32_t>>(info[0], info[0],
-        [shared, hook] { return shared->hook_layers(hook); },
-        [](Napi::Env env, std::vector<int32_t> & layers) -> Napi::Value {
-            auto array = Napi::Int32Array::New(env, layers.size());
-            std::copy(layers.begin(), layers.end(), array.Data());
-            return array;
-        });
+    return hooks;
+}
+
+static Napi::Value context_embedding_deviation(const Napi::CallbackInfo & info) {
+    auto shared = unwrap<context>(info[0]).value;
+    return run_async<context, double>(info[0], info[0],
+        [shared] { return shared->embedding_deviation(); },
+        [](Napi::Env env, double & deviation) -> Napi::Value { return Napi::Number::New(env, deviation); });
 }
 
 static Napi::Value context_decode(const Napi::CallbackInfo & info) {
@@ -410,7 +427,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("quantise", quantise);
     add("contextCreate", context_create);
     add("contextSize", context_size);
-    add("contextHookLayers", context_hook_layers);
+    add("contextPoints", context_points);
+    add("contextEmbeddingDeviation", context_embedding_deviation);
     add("contextDecode", context_decode);
     add("contextLens", context_lens);
     add("contextAbort", context_abort);

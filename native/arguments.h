@@ -98,17 +98,26 @@ inline std::vector<decode_job::seq_range> read_ranges(const Napi::Value & value)
     return ranges;
 }
 
-inline void read_hook(const Napi::Object & o, hook_point & hook, int32_t & layer, std::vector<int32_t> & rows) {
-    hook  = static_cast<hook_point>(int_of(o, "hook"));
-    layer = int_of(o, "layer");
-    rows  = int_vector(o.Get("rows"));
-    if (hook < hook_point::resid_post || hook >= hook_point::count) {
+inline void read_place(const Napi::Object & o, place & where) {
+    const int32_t hook = int_of(o, "hook");
+    if (hook < 0 || hook >= static_cast<int32_t>(hook_point::count)) {
         throw js_error(o.Env(), "INVALID_ARGUMENT", "unknown hook point");
+    }
+    where.hook  = static_cast<hook_point>(hook);
+    where.layer = int_of(o, "layer");
+    where.rows  = int_vector(o.Get("rows"));
+    where.keys  = has(o, "keys") ? int_of(o, "keys") : 0;
+    const auto pairs = int_vector(o.Get("spans"));
+    for (size_t i = 0; i + 1 < pairs.size(); i += 2) {
+        where.spans.push_back({ pairs[i], pairs[i + 1] });
+        where.width += pairs[i + 1];
+    }
+    if (where.spans.empty() || where.keys < 0 || where.width < 1) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "nothing of a row was asked for");
     }
 }
 
 inline decode_job read_job(const Napi::Object & o, const model & owner) {
-    const size_t n_embd  = llama_model_n_embd(owner.handle);
     const size_t n_vocab = llama_vocab_n_tokens(owner.vocab);
     decode_job job;
     job.clear = has(o, "clear") && o.Get("clear").As<Napi::Boolean>();
@@ -136,13 +145,16 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
         job.non_causal = has(o, "nonCausal") && o.Get("nonCausal").As<Napi::Boolean>();
     }
 
+    if (has(o, "places")) {
+        job.places = array_of<int32_t>(o.Get("places"), n, "places");
+    }
     if (has(o, "captures")) {
         auto list = o.Get("captures").As<Napi::Array>();
         for (uint32_t i = 0; i < list.Length(); ++i) {
             auto item = list.Get(i).As<Napi::Object>();
             capture c;
-            read_hook(item, c.hook, c.layer, c.rows);
-            c.offsets = offsets_into(item.Get("offsets"), c.rows.size(), item.Get("out"), n_embd);
+            read_place(item, c);
+            c.offsets = offsets_into(item.Get("offsets"), c.rows.size(), item.Get("out"), c.width);
             c.out     = item.Get("out").As<Napi::Float32Array>().Data();
             job.captures.push_back(std::move(c));
         }
@@ -152,15 +164,16 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
         for (uint32_t i = 0; i < list.Length(); ++i) {
             auto item = list.Get(i).As<Napi::Object>();
             patch p;
-            read_hook(item, p.hook, p.layer, p.rows);
+            read_place(item, p);
             const int32_t op = int_of(item, "op");
             if (op < 0 || op >= static_cast<int32_t>(patch_op::count)) {
                 throw js_error(o.Env(), "INVALID_ARGUMENT", "unknown patch operation");
             }
             p.op     = static_cast<patch_op>(op);
             p.factor = item.Get("factor").As<Napi::Number>().FloatValue();
-            p.values = p.op == patch_op::replace || p.op == patch_op::add
-                ? array_of<float>(item.Get("values"), p.rows.size() * n_embd, "patch values") : nullptr;
+            p.upper  = item.Get("upper").As<Napi::Number>().FloatValue();
+            const bool valued = p.op == patch_op::replace || p.op == patch_op::add || p.op == patch_op::remove || p.op == patch_op::keep;
+            p.values = valued ? array_of<float>(item.Get("values"), p.rows.size() * p.width, "patch values") : nullptr;
             p.deltas = array_of<float>(item.Get("deltas"), p.rows.size(), "deltas");
             job.patches.push_back(std::move(p));
         }

@@ -5,176 +5,493 @@
 #include "ggml-backend.h"
 #include "ggml.h"
 
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <cstdio>
-#include <string_view>
+#include <cstring>
 
-// Where a state stands, in the order of hook_point. `shift` is added to the layer: a node "in" belongs to the block before.
-struct node_kind {
-    hook_point   hook;
-    const char * name;
-    int32_t      shift;
-};
+static bool of_attention(hook_point hook) {
+    return hook == hook_point::attn_scores || hook == hook_point::pattern;
+}
 
-// Later ones win: the models with a deepstack (Qwen3-VL, Granite 4 Vision) add further rows of a picture's encoder to what a
-// block hands on, between l_out and what the next block reads.
-static const node_kind NODES[] = {
-    { hook_point::resid_post, "l_out",         0 },
-    { hook_point::resid_post, "deepstack_out", 0 },
-    { hook_point::resid_post, "deepstack_in", -1 },
-};
-
-hook_nodes find_hook_nodes(ggml_cgraph * graph, int32_t n_layer) {
-    hook_nodes found;
-    for (auto & names : found) {
-        names.resize(n_layer);
+hook_table::stop & hook_table::stop_at(int32_t node) {
+    const auto it = std::lower_bound(stops.begin(), stops.end(), node, [](const stop & s, int32_t n) { return s.node < n; });
+    if (it != stops.end() && it->node == node) {
+        return *it;
     }
-    for (const auto & kind : NODES) {
-        const std::string format = std::string(kind.name) + "-%d%c"; // ggml derives names such as "l_out-3 (view)"
-        for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-            const char * name  = ggml_graph_node(graph, i)->name;
-            int          layer = -1;
-            char         rest  = 0;
-            if (std::sscanf(name, format.c_str(), &layer, &rest) == 1 && layer + kind.shift >= 0 && layer + kind.shift < n_layer) {
-                found[static_cast<size_t>(kind.hook)][layer + kind.shift] = name;
-            }
+    stop made {};
+    made.node = node;
+    return *stops.insert(it, std::move(made));
+}
+
+void hook_table::add(const place & where, const capture * c, const patch * p) {
+    if (where.layer < 0 || where.layer >= static_cast<int32_t>(points->attention.size())) {
+        throw coded_error("LAYER_OUT_OF_RANGE", "layer " + std::to_string(where.layer) + " is not one of 0.." +
+            std::to_string(points->attention.size() - 1));
+    }
+    const bool attends = of_attention(where.hook);
+    const bool masked  = p && p->op == patch_op::cut && points->attention[where.layer].flash;
+    if (!points->has(where.hook, where.layer) && !masked) {
+        throw coded_error("HOOK_UNSUPPORTED", "layer " + std::to_string(where.layer) + " has no such point: " +
+            points->at(where.hook, where.layer).why);
+    }
+    const attention_nodes & attention = points->attention[where.layer];
+    const point &           at        = points->at(where.hook, where.layer);
+    const int64_t full = attends ? static_cast<int64_t>(attention.heads) * where.keys : at.width;
+    int64_t       n    = 0;
+    for (const span & s : where.spans) {
+        n += s.count;
+        if (s.first < 0 || s.count < 1 || s.first + static_cast<int64_t>(s.count) > full) {
+            throw coded_error("INVALID_ARGUMENT", "a part of a row lies outside its " + std::to_string(full) + " numbers");
         }
     }
-    return found;
-}
-
-hook_table::armed_node & hook_table::node_of(const hook_nodes & names, hook_point hook, int32_t layer) {
-    const std::string & name = names[static_cast<size_t>(hook)][layer];
-    if (name.empty()) {
-        throw coded_error("HOOK_UNSUPPORTED", "the graph of this model has no node for the output of layer " + std::to_string(layer));
+    if (n != where.width || (attends && (!rows.positions || attention.store < 0)) ||
+        (p && p->op == patch_op::cut && where.hook != hook_point::attn_scores)) {
+        throw coded_error("INVALID_ARGUMENT", "what is asked of a row does not fit together");
     }
-    return nodes[name];
+    for (int32_t row : where.rows) {
+        if (row < 0 || row >= static_cast<int32_t>(rows.output_row.size()) || (at.trimmed && rows.output_row[row] < 0)) {
+            throw coded_error("INVALID_ARGUMENT", "row " + std::to_string(row) + " is not in the batch or has no output");
+        }
+    }
+    if (at.input && rows.embeddings) {
+        return; // done before the decode
+    }
+    if (where.hook == hook_point::attn_scores) {
+        stop_at(attention.stop);
+        stop & s = stop_at(attention.node);
+        if (c) {
+            s.captures_before.push_back(c);
+        } else {
+            s.patches_before.push_back(p);
+        }
+        return;
+    }
+    stop & s = stop_at(at.node);
+    s.op = at.op;
+    if (c) {
+        s.captures.push_back(c);
+    } else {
+        s.patches.push_back(p);
+    }
 }
 
-void hook_table::arm(const hook_nodes & names, int32_t n_embd, std::vector<int32_t> output_row, std::vector<capture> captures, std::vector<patch> patches) {
+void hook_table::arm(const graph_points & graph, batch armed, std::vector<capture> captures, std::vector<patch> patches) {
     disarm();
-    this->n_embd     = n_embd;
-    this->output_row = std::move(output_row);
-    this->captures   = std::move(captures);
-    this->patches    = std::move(patches);
-    for (int32_t row : this->output_row) {
+    points         = &graph;
+    rows           = std::move(armed);
+    this->captures = std::move(captures);
+    this->patches  = std::move(patches);
+    for (int32_t row : rows.output_row) {
         n_output += row >= 0;
     }
     for (const auto & c : this->captures) {
-        node_of(names, c.hook, c.layer).captures.push_back(&c);
+        add(c, &c, nullptr);
     }
     for (const auto & p : this->patches) {
-        node_of(names, p.hook, p.layer).patches.push_back(&p);
+        add(p, nullptr, &p);
+    }
+    if (rows.positions) {
+        cells.resize(graph.attention.size());
+        for (size_t layer = 0; layer < graph.attention.size(); ++layer) {
+            cells[layer].resize(n_cells, -1);
+            if (graph.attention[layer].store >= 0) {
+                stores.emplace_back(graph.attention[layer].store, static_cast<int32_t>(layer));
+            }
+        }
+        std::sort(stores.begin(), stores.end());
+    }
+    if (rows.embeddings) {
+        use_input();
     }
 }
 
 void hook_table::disarm() {
-    nodes.clear();
+    points = nullptr;
+    rows   = {};
     captures.clear();
     patches.clear();
-    output_row.clear();
+    stops.clear();
+    stores.clear();
+    masks.clear();
     failure_code = "NATIVE_FAILURE";
     failure.clear();
-    n_output = 0;
+    n_output = asked = 0;
+    next = next_store = 0;
+}
+
+void hook_table::fail(const char * code, const std::string & message) {
+    if (failure.empty()) {
+        failure_code = code;
+        failure      = message;
+    }
 }
 
 void hook_table::check_fired() const {
     if (!failure.empty()) {
         throw coded_error(failure_code, failure);
     }
-    for (const auto & [name, node] : nodes) {
-        if (node.fired != 1) {
-            throw coded_error("HOOK_NOT_FIRED",
-                "node " + name + " fired " + std::to_string(node.fired) + " times in one decode instead of once");
-        }
-    }
-}
-
-int64_t hook_table::row_offset(const ggml_tensor * tensor, int32_t batch_row) {
-    const int64_t n_rows = ggml_nrows(tensor);
-    int32_t       row    = -1;
-    if (n_rows == static_cast<int64_t>(output_row.size())) {
-        row = batch_row;
-    } else if (n_rows == n_output) {
-        row = output_row[batch_row];
-    }
-    if (row < 0 || tensor->ne[2] != 1 || tensor->ne[3] != 1) {
-        failure = std::string("node ") + tensor->name + " holds " + std::to_string(n_rows) + " rows, row " +
-                  std::to_string(batch_row) + " of a batch of " + std::to_string(output_row.size()) + " is not among them";
-        return -1;
-    }
-    return row * static_cast<int64_t>(tensor->nb[1]);
-}
-
-void hook_table::apply(ggml_tensor * tensor, armed_node & node) {
-    node.fired++;
-    if (tensor->type != GGML_TYPE_F32 || tensor->ne[0] != n_embd || tensor->nb[0] != sizeof(float)) {
-        failure = std::string("node ") + tensor->name + " is " + ggml_type_name(tensor->type) + " with rows of " +
-                  std::to_string(tensor->ne[0]) + ", expected f32 with rows of " + std::to_string(n_embd);
+    if (!points) {
         return;
     }
-    const size_t row_bytes = n_embd * sizeof(float);
-    row.resize(n_embd);
-    changed.resize(n_embd);
-
-    for (const patch * p : node.patches) {
-        for (size_t i = 0; i < p->rows.size(); ++i) {
-            const int64_t offset = row_offset(tensor, p->rows[i]);
-            if (offset < 0) {
-                return;
-            }
-            ggml_backend_tensor_get(tensor, row.data(), offset, row_bytes);
-            const float * value = p->values ? p->values + i * n_embd : nullptr;
-            double        delta = 0.0, squares = 0.0;
-            for (int32_t j = 0; j < n_embd; ++j) {
-                switch (p->op) {
-                    case patch_op::replace: changed[j] = value[j];           break;
-                    case patch_op::add:     changed[j] = row[j] + p->factor * value[j]; break;
-                    case patch_op::scale:   changed[j] = row[j] * p->factor; break;
-                    default:                changed[j] = 0.0f;               break;
-                }
-                const double d = static_cast<double>(changed[j]) - row[j];
-                delta += d * d;
-                squares += static_cast<double>(changed[j]) * changed[j];
-            }
-            // Numbers whose squares overflow in the next norm come out of it as zeros. Unwritten, so that nothing of it gets
-            // into the cache.
-            if (!(squares <= FLT_MAX)) {
-                failure_code = "NOT_FINITE";
-                failure = "an intervention at layer " + std::to_string(p->layer) +
-                          " makes NaN, infinity or numbers outside the range of the model's arithmetic";
-                return;
-            }
-            ggml_backend_tensor_set(tensor, changed.data(), offset, row_bytes);
-            p->deltas[i] = static_cast<float>(std::sqrt(delta));
-        }
-    }
-
-    // After the patches, so that a capture shows what the later blocks see.
-    for (const capture * c : node.captures) {
-        for (size_t i = 0; i < c->rows.size();) {
-            const int64_t offset = row_offset(tensor, c->rows[i]);
-            if (offset < 0) {
-                return;
-            }
-            // One transfer for a run of rows that are neighbours on both sides: a transfer from a GPU costs its latency.
-            size_t n = 1;
-            while (i + n < c->rows.size() && tensor->nb[1] == row_bytes &&
-                   c->offsets[i + n] == c->offsets[i] + static_cast<int64_t>(n) * n_embd &&
-                   row_offset(tensor, c->rows[i + n]) == offset + static_cast<int64_t>(n * row_bytes)) {
-                n++;
-            }
-            ggml_backend_tensor_get(tensor, c->out + c->offsets[i], offset, n * row_bytes);
-            i += n;
+    const bool same = asked == points->n_nodes && next_store == stores.size();
+    for (const auto & s : stops) {
+        if (s.fired != 1 || !same) {
+            throw coded_error("HOOK_NOT_FIRED", "node " + std::to_string(s.node) + " fired " + std::to_string(s.fired) +
+                " times in one decode instead of once, in a graph of " + std::to_string(asked) + " nodes, where " +
+                std::to_string(points->n_nodes) + " were searched");
         }
     }
 }
 
-bool hook_table::wants(const ggml_tensor * tensor) {
-    return !nodes.empty() && nodes.contains(std::string_view(tensor->name));
+int32_t hook_table::tensor_row(const ggml_tensor * tensor, const point & at, int32_t batch_row) {
+    const int64_t n = tensor->ne[at.axis];
+    if (n == static_cast<int64_t>(rows.output_row.size())) {
+        return batch_row;
+    }
+    const int32_t row = n == n_output ? rows.output_row[batch_row] : -1;
+    if (row < 0) {
+        fail("NATIVE_FAILURE", std::string("node ") + tensor->name + " holds " + std::to_string(n) + " rows, row " +
+            std::to_string(batch_row) + " of a batch of " + std::to_string(rows.output_row.size()) + " is not among them");
+    }
+    return row;
+}
+
+// The cells that a row attends to are those that its mask leaves open.
+bool hook_table::read_sight(const ggml_tensor * mask, const place & where, int32_t batch_row) {
+    seen = {};
+    const int64_t n = mask->ne[0];
+    if (n > n_cells || batch_row >= mask->ne[1] || (mask->type != GGML_TYPE_F32 && mask->type != GGML_TYPE_F16)) {
+        fail("NATIVE_FAILURE", "the mask of the attention has a shape of its own");
+        return false;
+    }
+    std::vector<float> open(n);
+    if (mask->type == GGML_TYPE_F32) {
+        ggml_backend_tensor_get(mask, open.data(), batch_row * mask->nb[1], n * sizeof(float));
+    } else {
+        std::vector<ggml_fp16_t> half(n);
+        ggml_backend_tensor_get(mask, half.data(), batch_row * mask->nb[1], n * sizeof(ggml_fp16_t));
+        ggml_fp16_to_fp32_row(half.data(), open.data(), n);
+    }
+    for (int32_t cell = 0; cell < n; ++cell) {
+        if (open[cell] == -INFINITY) {
+            continue;
+        }
+        const int32_t key = cells[where.layer][cell];
+        if (key < 0) {
+            fail("NATIVE_FAILURE", "a row attends to a cell that nothing was stored in");
+            return false;
+        }
+        if (key < where.keys) {
+            seen.cells.push_back(cell);
+            seen.keys.push_back(key);
+        } else {
+            seen.more = true;
+        }
+    }
+    return true;
+}
+
+// What the softmax multiplies the scores with.
+static float scale_of(const ggml_tensor * softmax) {
+    float scale;
+    std::memcpy(&scale, softmax->op_params, sizeof(scale));
+    return scale;
+}
+
+// Numbers of one row into `before`. Of what a row does not see, a score is -infinity and a pattern 0.
+bool hook_table::read(const ggml_tensor * tensor, const place & where, int32_t batch_row) {
+    const point & at = points->at(where.hook, where.layer);
+    if (of_attention(where.hook)) {
+        const bool          scores = where.hook == hook_point::attn_scores;
+        const ggml_tensor * values = scores ? tensor->src[0] : tensor;
+        const float         factor = scores ? scale_of(tensor) : 1.0f;
+        if (values->ne[1] != static_cast<int64_t>(rows.output_row.size()) || values->ne[2] != at.heads) {
+            fail("NATIVE_FAILURE", std::string("node ") + values->name + " has another shape than it was found with");
+            return false;
+        }
+        if (!read_sight(tensor->src[1], where, batch_row)) {
+            return false;
+        }
+        before.assign(static_cast<size_t>(at.heads) * where.keys, scores ? -INFINITY : 0.0f);
+        piece.resize(values->ne[0]);
+        for (int32_t head = 0; head < at.heads; ++head) {
+            ggml_backend_tensor_get(values, piece.data(), batch_row * values->nb[1] + head * values->nb[2], piece.size() * sizeof(float));
+            for (size_t i = 0; i < seen.cells.size(); ++i) {
+                before[static_cast<size_t>(head) * where.keys + seen.keys[i]] = factor * piece[seen.cells[i]];
+            }
+        }
+        return true;
+    }
+    if (tensor->type != GGML_TYPE_F32 || tensor->nb[0] != sizeof(float) || tensor->ne[0] * (at.axis == 2 ? tensor->ne[1] : 1) != at.width) {
+        fail("NATIVE_FAILURE", std::string("node ") + tensor->name + " is " + ggml_type_name(tensor->type) + " with rows of " +
+            std::to_string(tensor->ne[0]) + ", not what it was found with");
+        return false;
+    }
+    const int32_t row = tensor_row(tensor, at, batch_row);
+    if (row < 0) {
+        return false;
+    }
+    before.resize(at.width);
+    const size_t bytes = tensor->ne[0] * sizeof(float);
+    const bool   dense = at.axis == 1 || tensor->nb[1] == bytes;
+    for (int64_t part = 0; part < (dense ? 1 : tensor->ne[1]); ++part) {
+        ggml_backend_tensor_get(tensor, before.data() + part * tensor->ne[0], row * tensor->nb[at.axis] + part * tensor->nb[1],
+            dense ? at.width * sizeof(float) : bytes);
+    }
+    return true;
+}
+
+// `after` in place of `before`.
+bool hook_table::write(ggml_tensor * tensor, const place & where, int32_t batch_row) {
+    const point & at = points->at(where.hook, where.layer);
+    if (of_attention(where.hook)) {
+        const bool    scores = where.hook == hook_point::attn_scores;
+        ggml_tensor * values = scores ? tensor->src[0] : tensor;
+        const float   factor = scores ? scale_of(tensor) : 1.0f;
+        piece.resize(values->ne[0]);
+        for (int32_t head = 0; head < at.heads; ++head) {
+            const size_t offset = batch_row * values->nb[1] + head * values->nb[2];
+            bool         any    = seen.more || !scores;
+            ggml_backend_tensor_get(values, piece.data(), offset, piece.size() * sizeof(float));
+            for (size_t i = 0; i < seen.cells.size(); ++i) {
+                const size_t k = static_cast<size_t>(head) * where.keys + seen.keys[i];
+                if (after[k] != before[k]) { // what was not changed keeps its last bits
+                    piece[seen.cells[i]] = after[k] / factor;
+                }
+                any = any || after[k] > -INFINITY;
+            }
+            if (!any) {
+                fail("INTERVENTION_INVALID", "head " + std::to_string(head) + " of layer " + std::to_string(where.layer) +
+                    " would see nothing from one of the positions: leave it something, such as the first position");
+                return false;
+            }
+            ggml_backend_tensor_set(values, piece.data(), offset, piece.size() * sizeof(float));
+        }
+        return true;
+    }
+    const int32_t row   = tensor_row(tensor, at, batch_row);
+    const size_t  bytes = tensor->ne[0] * sizeof(float);
+    const bool    dense = at.axis == 1 || tensor->nb[1] == bytes;
+    for (int64_t part = 0; part < (dense ? 1 : tensor->ne[1]); ++part) {
+        ggml_backend_tensor_set(tensor, after.data() + part * tensor->ne[0], row * tensor->nb[at.axis] + part * tensor->nb[1],
+            dense ? at.width * sizeof(float) : bytes);
+    }
+    return true;
+}
+
+// `after` from `before`, for row i of a patch.
+bool hook_table::change(const patch & p, size_t i) {
+    const bool attends = of_attention(p.hook);
+    std::vector<char> visible;
+    if (attends) {
+        visible.assign(before.size(), 0);
+        for (size_t head = 0; head * p.keys < before.size(); ++head) {
+            for (int32_t key : seen.keys) {
+                visible[head * p.keys + key] = 1;
+            }
+        }
+    }
+    const float * value = p.values ? p.values + i * p.width : nullptr;
+    const auto each = [&](auto && work) {
+        int64_t j = 0;
+        for (const span & s : p.spans) {
+            for (int32_t k = s.first; k < s.first + s.count; ++k, ++j) {
+                if (!attends || visible[k]) {
+                    work(k, value ? value[j] : 0.0f);
+                }
+            }
+        }
+    };
+    after = before;
+    double along = 0.0; // the direction
+    if (p.op == patch_op::remove || p.op == patch_op::keep) {
+        each([&](int32_t k, float v) { along += static_cast<double>(before[k]) * v; });
+    }
+    const float dot = static_cast<float>(along);
+    switch (p.op) {
+        case patch_op::replace: each([&](int32_t k, float v) { after[k] = v; }); break;
+        case patch_op::add:     each([&](int32_t k, float v) { after[k] = before[k] + p.factor * v; }); break;
+        case patch_op::scale:   each([&](int32_t k, float) { after[k] = before[k] * p.factor; }); break;
+        case patch_op::zero:    each([&](int32_t k, float) { after[k] = 0.0f; }); break;
+        case patch_op::remove:  each([&](int32_t k, float v) { after[k] = before[k] - p.factor * dot * v; }); break;
+        case patch_op::keep:    each([&](int32_t k, float v) { after[k] = before[k] - p.factor * (before[k] - dot * v); }); break;
+        case patch_op::clamp:   each([&](int32_t k, float) { after[k] = std::min(std::max(before[k], p.factor), p.upper); }); break;
+        default:                each([&](int32_t k, float) { after[k] = -INFINITY; }); break;
+    }
+    double delta = 0.0, squares = 0.0;
+    const bool scores = p.hook == hook_point::attn_scores;
+    for (size_t k = 0; k < after.size(); ++k) {
+        if (scores && after[k] == -INFINITY) { // not seen
+            delta += p.op == patch_op::cut && before[k] != -INFINITY;
+            continue;
+        }
+        const double d = after[k] == before[k] ? 0.0 : static_cast<double>(after[k]) - before[k];
+        delta += d * d;
+        squares += static_cast<double>(after[k]) * after[k];
+    }
+    // Numbers whose squares overflow in the next norm come out of it as zeros. Unwritten, so that nothing of it gets into the
+    // cache.
+    if (!(squares <= FLT_MAX)) {
+        fail("NOT_FINITE", "an intervention at layer " + std::to_string(p.layer) +
+            " makes NaN, infinity or numbers outside the range of the model's arithmetic");
+        return false;
+    }
+    p.deltas[i] = static_cast<float>(p.op == patch_op::cut ? delta : std::sqrt(delta));
+    return true;
+}
+
+void hook_table::capture_rows(const ggml_tensor * tensor, const capture & c) {
+    const point & at    = points->at(c.hook, c.layer);
+    const bool    whole = !of_attention(c.hook) && c.width == at.width && tensor->nb[at.axis] == c.width * sizeof(float);
+    for (size_t i = 0; i < c.rows.size();) {
+        // One transfer for a run of rows that are neighbours on both sides: a transfer from a GPU costs its latency.
+        const int32_t row = whole ? tensor_row(tensor, at, c.rows[i]) : 0;
+        size_t n = 1;
+        while (whole && row >= 0 && i + n < c.rows.size() && c.offsets[i + n] == c.offsets[i] + static_cast<int64_t>(n) * c.width &&
+               tensor_row(tensor, at, c.rows[i + n]) == row + static_cast<int32_t>(n)) {
+            n++;
+        }
+        if (n > 1) {
+            ggml_backend_tensor_get(tensor, c.out + c.offsets[i], row * tensor->nb[at.axis], n * c.width * sizeof(float));
+        } else {
+            if (!read(tensor, c, c.rows[i])) {
+                return;
+            }
+            float * to = c.out + c.offsets[i];
+            for (const span & s : c.spans) {
+                to = std::copy_n(before.data() + s.first, s.count, to);
+            }
+        }
+        i += n;
+    }
+}
+
+void hook_table::run(ggml_tensor * tensor, const std::vector<const patch *> & patches, const std::vector<const capture *> & captures) {
+    for (const patch * p : patches) {
+        if (tensor->op == GGML_OP_FLASH_ATTN_EXT && p->op == patch_op::cut) {
+            cut_mask(tensor, *p);
+            continue;
+        }
+        for (size_t i = 0; i < p->rows.size(); ++i) {
+            if (!failure.empty() || !read(tensor, *p, p->rows[i]) || !change(*p, i) || !write(tensor, *p, p->rows[i])) {
+                return;
+            }
+        }
+    }
+    // After the patches, so that a capture shows what the later blocks see.
+    for (const capture * c : captures) {
+        if (!failure.empty()) {
+            return;
+        }
+        capture_rows(tensor, *c);
+    }
+}
+
+// Flash attention reads scores from nowhere: the mask, which all layers share, is changed for the time of one.
+void hook_table::cut_mask(ggml_tensor * attention, const patch & p) {
+    ggml_tensor * mask = attention->src[3];
+    if (!mask) {
+        return fail("NATIVE_FAILURE", "the attention has no mask");
+    }
+    if (masks.empty()) {
+        std::vector<char> kept(ggml_nbytes(mask));
+        ggml_backend_tensor_get(mask, kept.data(), 0, kept.size());
+        masks.emplace_back(mask, std::move(kept));
+    }
+    for (size_t i = 0; i < p.rows.size(); ++i) {
+        if (!read_sight(mask, p, p.rows[i])) {
+            return;
+        }
+        std::vector<char> gone(p.keys, 0);
+        for (const span & s : p.spans) {
+            std::fill_n(gone.begin() + std::min(s.first, p.keys), std::max(0, std::min(s.count, p.keys - s.first)), 1);
+        }
+        const float       none = -INFINITY;
+        const ggml_fp16_t half = ggml_fp32_to_fp16(none);
+        const bool        wide = mask->type == GGML_TYPE_F32;
+        size_t            n    = 0;
+        for (size_t j = 0; j < seen.cells.size(); ++j) {
+            if (gone[seen.keys[j]]) {
+                const size_t offset = p.rows[i] * mask->nb[1] + seen.cells[j] * mask->nb[0];
+                ggml_backend_tensor_set(mask, wide ? static_cast<const void *>(&none) : &half, offset, mask->nb[0]);
+                n++;
+            }
+        }
+        if (n == seen.cells.size() && !seen.more) {
+            return fail("INTERVENTION_INVALID", "the heads of layer " + std::to_string(p.layer) +
+                " would see nothing from one of the positions: leave them something, such as the first position");
+        }
+        p.deltas[i] = static_cast<float>(n * points->attention[p.layer].heads);
+    }
+}
+
+// The rows of a picture come into the graph as they are: at `embed` they are the batch itself.
+void hook_table::use_input() {
+    const auto at_input = [&](const place & where) { return points->at(where.hook, where.layer).input; };
+    const auto row_of   = [&](int32_t row) { return rows.embeddings + row * rows.n_embd_inp; };
+    for (const patch & p : patches) {
+        for (size_t i = 0; at_input(p) && i < p.rows.size(); ++i) {
+            const int64_t width = points->at(p.hook, p.layer).width;
+            before.assign(row_of(p.rows[i]), row_of(p.rows[i]) + width);
+            if (!change(p, i)) {
+                throw coded_error(failure_code, failure);
+            }
+            std::copy(after.begin(), after.end(), row_of(p.rows[i]));
+        }
+    }
+    for (const capture & c : captures) {
+        for (size_t i = 0; at_input(c) && i < c.rows.size(); ++i) {
+            float * to = c.out + c.offsets[i];
+            for (const span & s : c.spans) {
+                to = std::copy_n(row_of(c.rows[i]) + s.first, s.count, to);
+            }
+        }
+    }
+}
+
+void hook_table::learn_cells(const ggml_tensor * store, int32_t layer) {
+    const ggml_tensor * to = store->src[1];
+    const size_t        n  = rows.output_row.size();
+    if (store->op != GGML_OP_SET_ROWS || to->type != GGML_TYPE_I64 || ggml_nelements(to) != static_cast<int64_t>(n)) {
+        return fail("NATIVE_FAILURE", "the cells of a batch are not where they were found");
+    }
+    std::vector<int64_t> indices(n);
+    ggml_backend_tensor_get(to, indices.data(), 0, n * sizeof(int64_t));
+    for (size_t i = 0; i < n; ++i) {
+        if (indices[i] < 0 || indices[i] >= n_cells) {
+            return fail("NATIVE_FAILURE", "a cell of the batch lies outside the cache");
+        }
+        cells[layer][indices[i]] = rows.positions[i];
+    }
+}
+
+bool hook_table::wants(ggml_tensor * tensor) {
+    if (!points) {
+        return false;
+    }
+    const int32_t node = asked++;
+    if (next_store < stores.size() && stores[next_store].first == node) {
+        learn_cells(tensor, stores[next_store++].second);
+    }
+    if (next == stops.size() || stops[next].node != node) {
+        return false;
+    }
+    const stop & s = stops[next];
+    if (s.op >= 0 && s.op != tensor->op) {
+        fail("HOOK_NOT_FIRED", std::string("the graph of this model is not the one that was searched: ") + tensor->name +
+            " is " + ggml_op_name(tensor->op) + ", not " + ggml_op_name(static_cast<ggml_op>(s.op)));
+    }
+    run(tensor, s.patches_before, s.captures_before);
+    return true;
 }
 
 void hook_table::apply(ggml_tensor * tensor) {
-    apply(tensor, nodes.find(std::string_view(tensor->name))->second);
+    stop & s = stops[next++];
+    s.fired++;
+    for (const auto & [mask, kept] : masks) {
+        ggml_backend_tensor_set(mask, kept.data(), 0, kept.size());
+    }
+    masks.clear();
+    run(tensor, s.patches, s.captures);
 }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <future>
 #include <numeric>
 #include <system_error>
@@ -143,6 +144,14 @@ context::context(std::shared_ptr<model> shared, const options & o)
         throw coded_error("MODEL_LOAD", "no context could be made: " + log_take());
     }
 
+    ggml_cgraph * graph = llama_graph_reserve(handle, PROBE_ROWS, 1, PROBE_OUTPUTS);
+    if (!graph) {
+        llama_free(handle);
+        throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
+    }
+    points = find_points(graph, llama_model_n_layer(owner->handle));
+    hooks  = std::make_unique<hook_table>(static_cast<int32_t>(n_ctx()));
+
     // Without a pool of its own the CPU backend makes and frees threads for every graph segment, and hooks cut the graph
     // into as many segments as they have nodes.
     const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
@@ -167,7 +176,7 @@ context::~context() {
 bool context::on_node(ggml_tensor * tensor, bool ask, void * data) {
     auto &     self   = *static_cast<context *>(data);
     const bool norms  = self.norm.wants(tensor);
-    const bool hooked = self.hooks.wants(tensor);
+    const bool hooked = ask ? self.hooks->wants(tensor) : self.hooks->stopped();
     if (ask) {
         return norms || hooked;
     }
@@ -175,31 +184,9 @@ bool context::on_node(ggml_tensor * tensor, bool ask, void * data) {
         self.norm.apply(tensor);
     }
     if (hooked) {
-        self.hooks.apply(tensor);
+        self.hooks->apply(tensor);
     }
     return true; // false would end only the current split of the graph
-}
-
-const hook_nodes & context::nodes() {
-    if (!found_nodes) {
-        ggml_cgraph * graph = llama_graph_reserve(handle, 1, 1, 1);
-        if (!graph) {
-            throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
-        }
-        found_nodes = find_hook_nodes(graph, llama_model_n_layer(owner->handle));
-    }
-    return *found_nodes;
-}
-
-std::vector<int32_t> context::hook_layers(hook_point hook) {
-    std::vector<int32_t> layers;
-    const auto & names = nodes()[static_cast<size_t>(hook)];
-    for (size_t layer = 0; layer < names.size(); ++layer) {
-        if (!names[layer].empty()) {
-            layers.push_back(static_cast<int32_t>(layer));
-        }
-    }
-    return layers;
 }
 
 void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values) {
@@ -232,11 +219,39 @@ double log_sum_exp(const float * logits, int32_t n_vocab) {
     return best + std::log(sum);
 }
 
+double context::embedding_deviation() const {
+    const ggml_tensor * table = points.table;
+    const auto *        traits = table ? ggml_get_type_traits(table->type) : nullptr;
+    if (!traits || (table->type != GGML_TYPE_F32 && !traits->to_float)) {
+        throw coded_error("HOOK_UNSUPPORTED", "the embeddings of this model's tokens were not found");
+    }
+    const int64_t        width = table->ne[0], n = table->ne[1], step = std::max<int64_t>(1, n / 4096);
+    std::vector<uint8_t> packed(ggml_row_size(table->type, width));
+    std::vector<float>   row(width);
+    double sum = 0.0, squares = 0.0;
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i += step, count += width) {
+        ggml_backend_tensor_get(table, packed.data(), i * table->nb[1], packed.size());
+        if (table->type == GGML_TYPE_F32) {
+            std::memcpy(row.data(), packed.data(), packed.size());
+        } else {
+            traits->to_float(packed.data(), row.data(), width);
+        }
+        for (float x : row) {
+            sum += x;
+            squares += static_cast<double>(x) * x;
+        }
+    }
+    const double mean = sum / count;
+    return std::abs(points.table_scale) * std::sqrt(std::max(0.0, squares / count - mean * mean));
+}
+
 void context::decode(const decode_job & job) {
     llama_memory_t memory = llama_get_memory(handle);
     if (job.clear) {
         // Data too after NaN: masked cells still enter the attention, as 0 * NaN.
         llama_memory_clear(memory, poisoned);
+        hooks->forget_cells();
         poisoned = false;
     }
     for (const auto & c : job.cuts) {
@@ -252,7 +267,6 @@ void context::decode(const decode_job & job) {
     }
 
     const int32_t n_vocab = llama_vocab_n_tokens(owner->vocab);
-    const int32_t n_layer = llama_model_n_layer(owner->handle);
 
     // llama.cpp asserts on some of these, which would end the process.
     if (job.n_rows > static_cast<int32_t>(llama_n_ubatch(handle))) {
@@ -276,26 +290,17 @@ void context::decode(const decode_job & job) {
             output_row[i] = n_output++;
         }
     }
-    const auto check_rows = [&](const std::vector<int32_t> & rows, int32_t layer, bool wants_output) {
-        if (layer < 0 || layer >= n_layer) {
-            throw coded_error("LAYER_OUT_OF_RANGE", "layer " + std::to_string(layer) + " is not one of 0.." + std::to_string(n_layer - 1));
-        }
+    const auto require_outputs = [&](const std::vector<int32_t> & rows) {
         for (int32_t row : rows) {
-            if (row < 0 || row >= job.n_rows || (wants_output && output_row[row] < 0)) {
+            if (row < 0 || row >= job.n_rows || output_row[row] < 0) {
                 throw coded_error("INVALID_ARGUMENT", "row " + std::to_string(row) + " is not in the batch or has no output");
             }
         }
     };
-    for (const auto & c : job.captures) {
-        check_rows(c.rows, c.layer, c.layer == n_layer - 1);
-    }
-    for (const auto & p : job.patches) {
-        check_rows(p.rows, p.layer, p.layer == n_layer - 1);
-    }
     for (const auto & l : job.logits) {
-        check_rows(l.rows, 0, true);
+        require_outputs(l.rows);
     }
-    check_rows(job.top_rows, 0, true);
+    require_outputs(job.top_rows);
     if (!job.top_rows.empty() && (job.top_k < 1 || job.top_k > n_vocab)) {
         throw coded_error("INVALID_ARGUMENT", "top-k of " + std::to_string(job.top_k) + " in a vocabulary of " + std::to_string(n_vocab));
     }
@@ -311,17 +316,23 @@ void context::decode(const decode_job & job) {
 
     log_take();
     norm.start();
-    if (!job.captures.empty() || !job.patches.empty()) {
-        hooks.arm(nodes(), llama_model_n_embd(owner->handle), std::move(output_row), job.captures, job.patches);
-    }
-    llama_set_causal_attn(handle, !job.non_causal);
     struct restore_at_exit {
         context & self;
         ~restore_at_exit() {
-            self.hooks.disarm();
+            self.hooks->disarm();
             llama_set_causal_attn(self.handle, true);
         }
     } restore { *this };
+    std::vector<float> embeddings;
+    if (!job.captures.empty() || !job.patches.empty() || job.places) {
+        hook_table::batch armed { std::move(output_row), job.places, nullptr, llama_model_n_embd_inp(owner->handle) };
+        if (job.embeddings) { // a copy, as patches may write into it
+            embeddings.assign(job.embeddings, job.embeddings + job.n_rows * armed.n_embd_inp);
+            armed.embeddings = batch.embd = embeddings.data();
+        }
+        hooks->arm(points, std::move(armed), job.captures, job.patches);
+    }
+    llama_set_causal_attn(handle, !job.non_causal);
     const int32_t status = llama_decode(handle, batch);
     llama_synchronize(handle);
 
@@ -332,7 +343,7 @@ void context::decode(const decode_job & job) {
         default: throw coded_error("NATIVE_FAILURE", "llama_decode returned " + std::to_string(status) + ": " + log_take());
     }
     norm.check_fired();
-    hooks.check_fired();
+    hooks->check_fired();
 
     const auto require_finite = [&](const float * values, size_t n, const std::string & what) {
         for (size_t i = 0; i < n; ++i) {
@@ -343,10 +354,9 @@ void context::decode(const decode_job & job) {
             }
         }
     };
-    const size_t n_embd = llama_model_n_embd(owner->handle);
     for (const auto & c : job.captures) {
         for (int64_t offset : c.offsets) {
-            require_finite(c.out + offset, n_embd, "the hidden states of layer " + std::to_string(c.layer));
+            require_finite(c.out + offset, c.width, "the hidden states of layer " + std::to_string(c.layer));
         }
     }
 
@@ -374,7 +384,7 @@ void context::decode(const decode_job & job) {
 
 void context::lens(const lens_job & job) {
     if (!head) {
-        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, nodes()[size_t(hook_point::resid_post)].back());
+        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, points.last_block);
     }
     head->run(job);
 }

@@ -11,7 +11,6 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -78,6 +77,8 @@ struct decode_job {
 
     std::vector<capture> captures;
     std::vector<patch>   patches;
+    // Where in its prompt each row is: for every decode of a call that reads or changes attention scores or patterns.
+    const int32_t *      places     = nullptr;
 
     // Row rows[i] is copied to out + offsets[i], n_vocab floats.
     struct logit_copy {
@@ -119,8 +120,11 @@ public:
 
     const model & model_of() const { return *owner; }
 
-    // Layers whose block output the graph of this architecture names, for one hook point.
-    std::vector<int32_t> hook_layers(hook_point hook);
+    // Where states can be read and written.
+    const graph_points & hook_points() const { return points; }
+
+    // Standard deviation of the embeddings of up to 4096 tokens, evenly spaced over the vocabulary.
+    double embedding_deviation() const;
 
     // Reads states as the last block's output.
     void lens(const lens_job & job);
@@ -136,10 +140,8 @@ private:
     std::shared_ptr<model> owner;
     llama_context *        handle     = nullptr;
     ggml_threadpool *      threadpool = nullptr;
-    const hook_nodes & nodes();
-
-    hook_table             hooks;
-    std::optional<hook_nodes> found_nodes; // by the first call of nodes()
+    graph_points           points;
+    std::unique_ptr<hook_table> hooks;
     qk_norm                norm;
     bool                   poisoned   = false; // NaN was seen in what a decode returned
     std::unique_ptr<output_head> head;

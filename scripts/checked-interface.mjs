@@ -43,7 +43,7 @@ const ALIASES = { ReadonlyMap: 'Map', ReadonlySet: 'Set', Buffer: 'Uint8Array', 
 /** Fields whose unknown words the function itself refuses, with a code of their own. */
 const CHECKED_LATER = new Set(['hook', 'op']);
 /** Names whose fields are settings: an unknown one is a slip that would change nothing in silence. */
-const SETTINGS = /(Options|Events|Row|Selection|Capture|^Intervention)$/;
+const SETTINGS = /(Options|Events|Row|Selection|Capture|^Intervention|^Edge)$/;
 
 const shapes = {};
 const named = new Map();

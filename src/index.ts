@@ -1,6 +1,18 @@
 // The public interface: what is not exported here, or by ./experiment, ./report and ./convert, may change without notice.
 export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
 export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
+export { type HookPoint, resolveLayers } from './hooks/points.js';
+export {
+  type Edge,
+  HOOKS,
+  type HookName,
+  type Intervention,
+  type InterventionOp,
+  type InterventionReport,
+  type LayerSelection,
+  type StateSet,
+  type Steps,
+} from './hooks/types.js';
 export { type CatalogueEntry, listCatalogue } from './hub/catalogue.js';
 export {
   type DownloadEvents,
@@ -30,15 +42,9 @@ export type { StateReading } from './model/read-out.js';
 export type { RankedToken } from './model/tracked.js';
 export type {
   HiddenStatesInfo,
-  HookName,
-  Intervention,
-  InterventionOp,
-  InterventionReport,
-  LayerSelection,
   ModelIdentity,
   OnProgress,
   Progress,
-  Steps,
   TokenScore,
 } from './model/types.js';
 export type { Device } from './native/addon.js';

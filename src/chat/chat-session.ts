@@ -1,6 +1,7 @@
+import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { GenerateOptions, Generation } from '../model/generate.js';
-import type { Intervention, OnProgress } from '../model/types.js';
+import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 import { type ChatMessage, ChatTemplate, picturesOf } from './chat-template.js';

@@ -1,10 +1,24 @@
-import { HOOKS } from '../model/types.js';
+import { HOOKS, type HookName, ONE_PLACE } from '../hooks/types.js';
+import type { HiddenStates } from '../model/hidden-states.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
-import { choice, vary } from './option.js';
-import { LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, POSITIONS } from './options.js';
+import { usageError } from './errors.js';
+import { type Option, several, vary } from './option.js';
+import { HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, POSITIONS } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+
+const HOOKS_TO_READ: Option<HookName[]> = {
+  ...several('Point that is read, as `hooks` lists them; repeat for more', { value: 'HOOK', choices: HOOKS }),
+  default: ['resid_post'],
+  read: (given: unknown, name) => {
+    const hooks = [given].flat().map(String);
+    const unknown = hooks.find((hook) => !(HOOKS as readonly string[]).includes(hook));
+    if (unknown !== undefined) throw usageError(`${name} takes ${HOOKS.join(', ')}, not ${JSON.stringify(unknown)}.`);
+    if (new Set(hooks).size < hooks.length) throw usageError(`${name} names one of them twice: ${hooks.join(', ')}.`);
+    return hooks as HookName[];
+  },
+};
 
 /** `xpatch capture`: hidden states of one prompt into a safetensors file. */
 export const capture = defineCommand({
@@ -15,13 +29,21 @@ export const capture = defineCommand({
     ...PROMPT_OPTIONS,
     layers: vary(LAYERS, { default: 'all' }),
     positions: vary(POSITIONS, { default: 'all' }),
-    hook: vary(choice(HOOKS, 'Where in a block'), { default: 'resid_post' }),
+    hook: HOOKS_TO_READ,
+    heads: vary(HOOK_OPTIONS.heads, {
+      describe: 'Heads, such as 0,3-5, at points that have some. Defaults to all',
+      group: undefined,
+    }),
     output: vary(OUTPUT_FILE, { required: true }),
     ...OUTPUT_OPTIONS,
   },
   examples: [
     ['The last token, all layers', 'capture -m demo --prompt "Q:Peru\\nA:" --positions last -o peru.safetensors'],
     ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
+    [
+      'What two heads hand on, and all their patterns',
+      'capture -m demo --prompt "Q:Peru\\nA:" --hook z --hook pattern --heads 0,3 -o heads.safetensors',
+    ],
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],
   ],
   run: async (args, terminal) => {
@@ -31,29 +53,38 @@ export const capture = defineCommand({
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const prompt = await readPrompt(session, args, parts);
-      const row = { prompt, capture: { hook: args.hook, layers, positions } };
-      const { states } = await context.run(row, { signal, onProgress: track('decoding') });
+      const captures = args.hook.map((hook) => {
+        const one = ONE_PLACE[hook] !== undefined; // whichever layers are asked for elsewhere
+        return { hook, positions, ...(args.heads && { heads: args.heads }), ...(!one && { layers }) };
+      });
+      const { captured } = await context.run({ prompt, captures }, { signal, onProgress: track('decoding') });
+      const [states, ...others] = captured as [HiddenStates];
       requireNotAborted(signal);
       progress.update('writing');
-      await states.save(output.path);
+      await states.save(output.path, ...others);
       await output.deliver();
       progress.done();
-      const { hook, shape } = states;
       if (args.json) {
-        const { layers, positions, tokens } = states;
+        const { hook, shape, layers, heads, positions, tokens } = states;
+        const hooks = captured.map(({ hook, shape, layers, heads }) => ({ hook, shape, layers, heads }));
         terminal.printJson({
           output: args.output,
           hook,
           shape,
           layers,
+          ...(heads && { heads }),
+          ...(others.length > 0 && { hooks }),
           positions,
           tokens,
           model: model.identity,
           prompt: states.prompt,
         });
       } else {
-        const where = `${shape[0]} layers, ${shape[1]} of ${prompt.length} positions of ${describeModel(model.identity)}`;
-        terminal.print(`${output.name}: ${hook} [${shape.join(', ')}] (${where})\n`);
+        for (const { hook, shape } of captured) {
+          const layers = `${shape[0]} layer${shape[0] === 1 ? '' : 's'}`;
+          const where = `${layers}, ${shape[1]} of ${prompt.length} positions of ${describeModel(model.identity)}`;
+          terminal.print(`${output.name}: ${hook} [${shape.join(', ')}] (${where})\n`);
+        }
       }
     });
   },

@@ -1,7 +1,7 @@
 import { homedir } from 'node:os';
 import type { ChatSession } from '../chat/chat-session.js';
+import type { Intervention, Steps } from '../hooks/types.js';
 import { readImage, readPicture } from '../images/image.js';
-import type { Intervention, Steps } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { usageError } from './errors.js';
 import { parseLayers } from './options.js';
@@ -87,11 +87,11 @@ export class ChatState {
   }
 
   async setPatch({ file, layers, op, strength, steps, vectorPosition }: PatchRequest): Promise<string> {
-    const loaded: LoadedVector = await loadVector(file, vectorPosition);
+    const loaded: LoadedVector = await loadVector(file, { position: vectorPosition });
     const { context } = this.session;
     const vectorModel = requireFit(loaded, context.model.identity);
     const { positions, ...edit } = loaded.vector.at(layersFor(loaded, layers), { op, strength, steps });
-    await context.requireHook(loaded.vector.info.hook);
+    context.requireHook(loaded.vector.info.hook);
     this.session.patch = edit;
     this.patch = { vector: vectorRecord(loaded), vectorModel };
     return [this.describePatch(), ...loaded.notes].join('\n');

@@ -18,6 +18,7 @@ import { evaluate } from './eval.js';
 import { evolution } from './evolution.js';
 import { extract } from './extract.js';
 import { helpOf, helpOfAll } from './help.js';
+import { hooks } from './hooks.js';
 import type { Io } from './io.js';
 import { lens } from './lens.js';
 import { merge } from './merge.js';
@@ -37,6 +38,7 @@ import { view } from './view.js';
 export const COMMANDS: readonly Command[] = [
   demo,
   evaluate,
+  hooks,
   capture,
   run,
   extract,

@@ -1,4 +1,4 @@
-import { resolveLayers } from '../model/pass.js';
+import { resolveLayers } from '../hooks/points.js';
 import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
 import { tableToText } from '../report/tables.js';
 import {

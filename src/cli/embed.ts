@@ -1,4 +1,4 @@
-import { resolveLayers } from '../model/pass.js';
+import { resolveLayers } from '../hooks/points.js';
 import { tableToText } from '../report/tables.js';
 import type { EmbeddingResult } from '../studies/embedding.js';
 import { requireModalities } from '../studies/modalities.js';

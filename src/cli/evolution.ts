@@ -1,4 +1,4 @@
-import { resolveLayers } from '../model/pass.js';
+import { resolveLayers } from '../hooks/points.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../report/evolution.js';
 import { tableToText } from '../report/tables.js';
 import { classCurves, defaultPieLayers, topClasses } from '../studies/class-curves.js';

@@ -1,6 +1,6 @@
+import { resolveLayers } from '../hooks/points.js';
 import { readPromptLens } from '../lens/prompt-lens.js';
 import { TunedLens } from '../lens/tuned-lens.js';
-import { resolveLayers } from '../model/pass.js';
 import { trackedTokens } from '../model/tracked.js';
 import { lensTable, lensView, reportOfLens } from '../report/lens.js';
 import { defineCommand } from './command.js';

@@ -1,4 +1,4 @@
-import type { Steps } from '../model/types.js';
+import { HOOKS, type Steps } from '../hooks/types.js';
 import { usageError } from './errors.js';
 import {
   type ArgumentsOf,
@@ -95,6 +95,13 @@ export const PATCH_OPTIONS = grouped('Patch', {
   strength: number('Factor on the vector. Defaults to 1'),
   vectorPosition: VECTOR_POSITION,
 });
+/** At which point a vector is written. */
+export const HOOK_OPTIONS = grouped('Patch', {
+  hook: choice(HOOKS, 'Point that is written, as `hooks` lists them: the one of the file. Defaults to resid_post', {
+    value: 'HOOK',
+  }),
+  heads: parsed('Heads of it that are written, such as 0,3-5. Defaults to all', parseHeads, { value: 'LIST' }),
+});
 export const STEPS = parsed(
   'When: in the prompt, at each of the generated tokens, at all of both, or at every N-th token. Defaults to prompt',
   parseSteps,
@@ -142,6 +149,32 @@ export function parseLayers(given: string, option = '--layers'): 'all' | number[
     }
     return Array.from({ length: to - from + 1 }, (_, i) => from + i);
   });
+}
+
+/** `0,3-5`: numbers and ranges of them; undefined for anything else. */
+function numbersOf(text: string): number[] | undefined {
+  const numbers: number[] = [];
+  for (const item of text.split(',')) {
+    const [, first, last] = /^\s*(\d{1,9})\s*(?:-\s*(\d{1,9}))?\s*$/.exec(item) ?? [];
+    const from = Number(first);
+    const to = Number(last ?? first);
+    if (first === undefined || to < from || to - from > 100_000) return undefined;
+    for (let i = from; i <= to; i++) numbers.push(i);
+  }
+  return numbers;
+}
+
+/** `0,3-5` */
+export function parseHeads(text: string, option: string): number[] {
+  const heads = numbersOf(text);
+  if (heads) return heads;
+  throw usageError(`${option} takes heads with commas, such as 0,3-5, not ${JSON.stringify(text)}.`);
+}
+
+/** `all`, `last`, `-1` or `0,3-5` */
+export function parsePlaces(text: string): 'all' | 'last' | number[] | undefined {
+  if (text === 'all' || text === 'last') return text;
+  return /^\s*-\d{1,9}\s*$/.test(text) ? [Number(text)] : numbersOf(text);
 }
 
 /** `all`, `last` or `0,5,-1` */

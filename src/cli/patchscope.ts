@@ -92,7 +92,7 @@ export const patchscope = defineCommand({
     const target = [args.escape ? unescapeText(given) : given];
     const parts = await sourceParts(args, terminal);
     const file = theOne('--vector', args.vector);
-    const loaded = file === undefined ? undefined : await loadVector(file, args.vectorPosition);
+    const loaded = file === undefined ? undefined : await loadVector(file, { position: args.vectorPosition });
 
     const decode = async (session: Session, source: Source) => {
       const { model, context, signal, progress, track } = session;

@@ -1,5 +1,14 @@
 import { type ArgumentsOf, flag, grouped, number, several, text, vary } from './option.js';
-import { MAX_TOKENS, MODEL_OPTIONS, OUTPUT_OPTIONS, PATCH_OPTIONS, SAVE_LOGITS, SEED, STEPS } from './options.js';
+import {
+  HOOK_OPTIONS,
+  MAX_TOKENS,
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  PATCH_OPTIONS,
+  SAVE_LOGITS,
+  SEED,
+  STEPS,
+} from './options.js';
 import { PROMPT_OPTIONS } from './prompt-options.js';
 
 /** New tokens outside a chat. */
@@ -11,7 +20,11 @@ export const RUN_OPTIONS = {
   vector: vary(PATCH_OPTIONS.vector, { describe: 'Vector to patch in: a file of extract or capture; needs --layers' }),
   layers: vary(PATCH_OPTIONS.layers, { describe: 'Blocks whose output is patched, each with its row of the vector' }),
   ...grouped('Patch', {
+    ...HOOK_OPTIONS,
     steps: STEPS,
+    knockOut: several('Attention that is cut: LAYERS[:HEADS]:FROM->TO, such as 3-5:0-4->last; repeat for more', {
+      value: 'EDGE',
+    }),
     everyStep: flag('--steps all', { hidden: true }),
   }),
   ...grouped('Generation', {

@@ -1,12 +1,13 @@
+import type { Edge, InterventionReport } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { GenerateOptions, Generation } from '../model/generate.js';
 import type { PassRow } from '../model/pass.js';
-import type { InterventionReport } from '../model/types.js';
 import { writeSafetensors } from '../util/safetensors.js';
 import { chat, checkChatArguments } from './chat.js';
 import { defineCommand } from './command.js';
 import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
+import { parseEdge } from './knock-out.js';
 import { theOne, unescapeText } from './options.js';
 import { openOutput } from './output-file.js';
 import { promptParts, readPrompt } from './prompt-options.js';
@@ -25,6 +26,14 @@ export const run = defineCommand({
       'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 4',
     ],
     ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
+    [
+      'One head as it was elsewhere, read with capture --hook z',
+      'run -m demo --prompt "Q:Peru\\nA:" --vector z.safetensors --hook z --heads 2 --layers 4',
+    ],
+    [
+      'Without what layers 3 to 5 see of positions 0 to 4',
+      'run -m demo --prompt "Q:Peru\\nA:" --knock-out "3-5:0-4->last"',
+    ],
     ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
   ],
   run: async (args, terminal) => {
@@ -50,13 +59,18 @@ export const run = defineCommand({
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
     const vectorFile = theOne('--vector', args.vector);
-    const patch = vectorFile === undefined ? undefined : await loadVector(vectorFile, args.vectorPosition);
+    const patch =
+      vectorFile === undefined
+        ? undefined
+        : await loadVector(vectorFile, { position: args.vectorPosition, hook: args.hook });
     const intervention = patch?.vector.at(layersFor(patch, args.layers ?? 'all'), {
       op,
       strength,
+      heads: args.heads,
       positions,
       steps,
     });
+    const edges = (args.knockOut ?? []).map((text): Edge => ({ ...parseEdge(text), steps }));
 
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
@@ -69,6 +83,7 @@ export const run = defineCommand({
       const row: PassRow = {
         prompt,
         ...(intervention && { interventions: [intervention] }),
+        ...(edges.length > 0 && { edges }),
         ...(args.saveLogits !== undefined && { logits: 'last' }),
       };
       const options: GenerateOptions = {
@@ -86,7 +101,8 @@ export const run = defineCommand({
       const generation =
         maxTokens === 0 ? await readOnly(context, row, signal) : (await context.generate([row], options))[0];
       progress.done();
-      const { text, tokens, finish, logits, interventions } = generation as Generation;
+      const { text, tokens, finish, logits, interventions: reports } = generation as Generation;
+      const interventions = reports.filter(({ op }) => op !== 'knock-out');
       // A model without a tokenizer has no text: its answer is the token ids.
       if (streaming) terminal.print(text.endsWith('\n') || maxTokens === 0 ? '' : '\n');
       else if (!args.json) terminal.print(`${tokens.join(',')}\n`);
@@ -121,6 +137,7 @@ export const run = defineCommand({
           model: model.identity,
           prompt: record,
           ...(done && { patch: done }),
+          ...(edges.length > 0 && { knockOut: reports.filter(({ op }) => op === 'knock-out') }),
           ...files,
         });
       }
@@ -142,7 +159,9 @@ function checkArguments(args: RunArguments): void {
     if (layers === undefined) throw usageError('--vector needs --layers: the blocks whose output is patched.');
     return;
   }
-  const given = { layers, positions, op, strength, 'vector-position': vectorPosition, steps };
-  const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0] ?? (everyStep && 'every-step');
+  const { hook, heads, knockOut } = args;
+  const when = knockOut ? {} : { steps, 'every-step': everyStep || undefined };
+  const given = { layers, positions, op, strength, hook, heads, 'vector-position': vectorPosition, ...when };
+  const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
   if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --vector.`);
 }

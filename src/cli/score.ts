@@ -68,7 +68,8 @@ export const score = defineCommand({
     const inputs = [args.model, args.mmproj, args.file, vectorFile];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
-    const patch = vectorFile === undefined ? undefined : await loadVector(vectorFile, args.vectorPosition);
+    const patch =
+      vectorFile === undefined ? undefined : await loadVector(vectorFile, { position: args.vectorPosition });
     await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.note(note);

@@ -1,4 +1,4 @@
-import { resolveLayers } from '../model/pass.js';
+import { resolveLayers } from '../hooks/points.js';
 import { trackedTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
 import { writeSafetensors } from '../util/safetensors.js';
@@ -7,6 +7,7 @@ import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { flag, vary } from './option.js';
 import {
+  HOOK_OPTIONS,
   MODEL_OPTIONS,
   OUTPUT_OPTIONS,
   PATCH_OPTIONS,
@@ -30,6 +31,7 @@ export const sweep = defineCommand({
   options: {
     ...PROMPT_OPTIONS,
     ...PATCH_OPTIONS,
+    hook: HOOK_OPTIONS.hook,
     vector: vary(PATCH_OPTIONS.vector, { required: true }),
     layers: vary(PATCH_OPTIONS.layers, { default: 'all' }),
     top: vary(TOP, { describe: 'Number of best next tokens to show' }),
@@ -57,7 +59,7 @@ export const sweep = defineCommand({
       args.saveLogits === undefined
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
-    const loaded = await loadVector(vectorFile, args.vectorPosition);
+    const loaded = await loadVector(vectorFile, { position: args.vectorPosition, hook: args.hook });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);

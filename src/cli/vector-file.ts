@@ -1,4 +1,6 @@
+import type { HookName } from '../hooks/types.js';
 import type { ModelIdentity } from '../model/types.js';
+import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile } from '../util/safetensors.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { describeModel } from './common.js';
@@ -11,12 +13,19 @@ export interface LoadedVector {
 }
 
 /**
- * Loads what `--vector` names: a task vector, or a capture. Of a capture of several positions the one asked
- * for is taken, else the last one in the prompt, as that is where a task is read.
+ * Loads what `--vector` names: a task vector, or a capture, read at the hook that it is written at. Of a capture of several
+ * positions the one asked for is taken, else the last one in the prompt, as that is where a task is read.
  */
-export async function loadVector(file: string, position?: number): Promise<LoadedVector> {
+export async function loadVector(
+  file: string,
+  { position, hook = 'resid_post' }: { position?: number | undefined; hook?: HookName | undefined } = {},
+): Promise<LoadedVector> {
   const chosen = position ?? (await lastOfSeveral(file));
-  const vector = await TaskVector.load(file, { position: chosen });
+  const vector = await TaskVector.load(file, { position: chosen, hook });
+  if (vector.info.hook !== hook) {
+    const problem = `${file} was read at '${vector.info.hook}' and would be written at '${hook}'`;
+    throw new XpatchError('VECTOR_MISMATCH', `${problem}. Write it where it was read (--hook ${vector.info.hook}).`);
+  }
   const silent = chosen === undefined || position !== undefined;
   const notes = silent
     ? []

@@ -1,7 +1,8 @@
+import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { Generation } from '../model/generate.js';
 import type { PassRow } from '../model/pass.js';
-import type { Intervention, OnProgress, TokenScore } from '../model/types.js';
+import type { OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type AnswerTokens, answerTokens, firstPiece, requireApart } from '../tasks/answer-tokens.js';

@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import { HookPoints } from '../hooks/points.js';
 import type { Model } from '../model/model.js';
 import { prepareRow } from '../model/pass.js';
 import { PrefixTree } from '../model/prefix-tree.js';
@@ -138,6 +139,8 @@ class Counter {
   passes = 0;
   tokens = 0;
   longest = 0;
+  /** A prompt by itself is measured: nothing is hooked, and no context is there to say where. */
+  private readonly points = new HookPoints([], '', undefined);
   /** How each picture lies in a prompt. */
   readonly pictures = new Map<string, Segment[]>();
 
@@ -154,7 +157,8 @@ class Counter {
     const built: Prompt[] = [];
     for (const parts of prompts) {
       const prompt = await this.build(parts);
-      tree.add(prepareRow({ prompt }, { ...this.model.info, identity: this.model.identity }));
+      const { info, identity } = this.model;
+      tree.add(prepareRow({ prompt }, { ...info, identity, points: this.points, deviation: 0 }));
       this.longest = Math.max(this.longest, prompt.length);
       built.push(prompt);
     }

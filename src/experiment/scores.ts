@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
+import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import { logSumExp } from '../model/tracked.js';
-import type { Intervention } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 
 /** Probability of a token under the softmax over the whole vocabulary, and how many tokens have a larger logit. */

@@ -1,5 +1,5 @@
+import { resolveLayers } from '../hooks/points.js';
 import type { Model } from '../model/model.js';
-import { resolveLayers } from '../model/pass.js';
 import type { PromptPart } from '../prompt/types.js';
 import { rivalAnswers, rivalTask } from '../tasks/conflict.js';
 import { swapLetters } from '../tasks/noise.js';

@@ -1,8 +1,10 @@
+import { resolveLayers } from '../hooks/points.js';
+import type { LayerSelection } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { Generation } from '../model/generate.js';
 import type { HiddenStates } from '../model/hidden-states.js';
-import { type PassResult, resolveLayers } from '../model/pass.js';
-import type { LayerSelection, OnProgress } from '../model/types.js';
+import type { PassResult } from '../model/pass.js';
+import type { OnProgress } from '../model/types.js';
 import type { PromptInput } from '../prompt/prompt.js';
 import type { PositionRef } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';

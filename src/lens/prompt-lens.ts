@@ -1,9 +1,11 @@
+import { resolveLayers } from '../hooks/points.js';
+import type { LayerSelection } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import type { Model } from '../model/model.js';
-import { asRow, type RowInput, resolveLayers } from '../model/pass.js';
+import { asRow, type RowInput } from '../model/pass.js';
 import { trackedTokens } from '../model/tracked.js';
-import type { LayerSelection, OnProgress } from '../model/types.js';
+import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PositionSelection } from '../prompt/types.js';
 import { type Lens, logitLens } from './logit-lens.js';

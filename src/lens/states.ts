@@ -1,6 +1,7 @@
+import { resolveLayers } from '../hooks/points.js';
 import type { Context } from '../model/context.js';
 import { HiddenStates } from '../model/hidden-states.js';
-import { type PassResult, resolveLayers } from '../model/pass.js';
+import type { PassResult } from '../model/pass.js';
 import { XpatchError } from '../util/errors.js';
 import { TaskVector } from '../vectors/task-vector.js';
 

@@ -1,4 +1,5 @@
-import { HOOKS, type HookName, type ModelIdentity } from '../model/types.js';
+import type { HookName } from '../hooks/types.js';
+import type { ModelIdentity } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile, type TensorToWrite, writeSafetensors } from '../util/safetensors.js';
 
@@ -114,7 +115,7 @@ function readInfo(file: SafetensorsFile): { info: TunedLensInfo; strengths: Lens
     }
   };
   if (metadata.format !== FORMAT) throw invalid(path, `its format is ${metadata.format}, this version reads ${FORMAT}`);
-  const hook = HOOKS.find((name) => name === metadata.hook);
+  const hook = metadata.hook === 'resid_post' ? metadata.hook : undefined;
   const model = json('model');
   const layers = json('layers');
   const strengths = json('strengths');

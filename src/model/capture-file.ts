@@ -1,7 +1,8 @@
+import { HOOKS, type HookName, STREAM_HOOKS } from '../hooks/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import { XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import { SafetensorsFile, writeSafetensors } from '../util/safetensors.js';
-import { type HiddenStatesInfo, HOOKS, type HookName, type ModelIdentity } from './types.js';
+import type { HiddenStatesInfo, ModelIdentity } from './types.js';
 
 const CAPTURE_FORMAT = 'xpatch.capture/1';
 
@@ -11,29 +12,43 @@ export const UNKNOWN_HASH = '';
 /** What `HiddenStates.save` writes. @throws {XpatchError} FILE_WRITE */
 export async function writeCapture(
   path: string,
-  info: HiddenStatesInfo,
-  data: Float32Array,
-  shape: readonly number[],
+  captures: readonly (HiddenStatesInfo & { data: Float32Array; shape: readonly number[] })[],
 ): Promise<void> {
-  const { hook, layers, positions, tokens, marks, model, prompt } = info;
+  const [first] = captures as [(typeof captures)[0]];
+  const { hook, layers, heads, positions, tokens, marks, model, prompt } = first;
+  const hooks = captures.map((capture) => capture.hook);
+  if (
+    new Set(hooks).size < hooks.length ||
+    captures.some((other) => other.positions.join() !== positions.join() || other.tokens.join() !== tokens.join())
+  ) {
+    const problem = `A file holds states of different points at the same positions of one prompt, not ${hooks.join(', ')} as given`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Write several files.`);
+  }
+  const own = captures.map((capture) => [capture.hook, { layers: capture.layers, heads: capture.heads }]);
   const metadata: Record<string, string> = {
     format: CAPTURE_FORMAT,
     hook,
     layers: JSON.stringify(layers),
+    ...(heads && { heads: JSON.stringify(heads) }),
+    ...(captures.length > 1 && { hooks: JSON.stringify(Object.fromEntries(own)) }),
     positions: JSON.stringify(positions),
     tokens: JSON.stringify(tokens),
     marks: JSON.stringify(marks ?? {}),
     model: JSON.stringify(model),
   };
   if (prompt !== undefined) metadata.prompt = JSON.stringify(prompt);
-  await writeSafetensors(path, { [hook]: { data, shape } }, metadata);
+  const tensors = captures.map((capture) => [capture.hook, { data: capture.data, shape: capture.shape }]);
+  await writeSafetensors(path, Object.fromEntries(tensors), metadata);
 }
 
 /** What `HiddenStates.load` reads. @throws {XpatchError} FILE_NOT_FOUND, CAPTURE_INVALID */
-export async function readCapture(path: string): Promise<{ info: HiddenStatesInfo; data: Float32Array }> {
+export async function readCapture(
+  path: string,
+  hook?: HookName,
+): Promise<{ info: HiddenStatesInfo; data: Float32Array }> {
   const fields = await Fields.open(path, 'CAPTURE_INVALID');
   try {
-    if (HOOKS.some((hook) => fields.file.tensors.has(hook))) return await readStates(fields);
+    if (HOOKS.some((hook) => fields.file.tensors.has(hook))) return await readStates(fields, hook);
     const names = [...fields.file.tensors.keys()].slice(0, 5).join(', ') || 'none';
     throw fields.invalid(`it has no tensor named ${HOOKS.join(' or ')} (its tensors: ${names})`);
   } finally {
@@ -42,29 +57,56 @@ export async function readCapture(path: string): Promise<{ info: HiddenStatesInf
 }
 
 /** The states of an open capture. */
-export async function readStates(fields: Fields): Promise<{ info: HiddenStatesInfo; data: Float32Array }> {
-  const hook = HOOKS.find((name) => fields.file.tensors.has(name)) as HookName;
-  const layers = fields.counts('layers');
+export async function readStates(
+  fields: Fields,
+  wanted?: HookName,
+): Promise<{ info: HiddenStatesInfo; data: Float32Array }> {
+  const { hook, layers, heads } = readPlace(fields, wanted);
   const positions = fields.counts('positions');
   const tokens = fields.integers('tokens');
-  const nEmbd = fields.file.tensors.get(hook)?.shape[2] ?? 0;
-  fields.requireShape(hook, [layers.length, positions.length, nEmbd]);
+  const width = fields.file.tensors.get(hook)?.shape[2] ?? 0;
+  fields.requireShape(hook, [layers.length, positions.length, width]);
   if (tokens.length !== positions.length) {
     throw fields.invalid(`its metadata names ${positions.length} positions but ${tokens.length} tokens`);
   }
-  if (layers.length === 0 || positions.length === 0 || nEmbd === 0) throw fields.invalid('it holds no states');
-  const model = fields.has('model') ? fields.model() : unknownModel(layers, nEmbd);
-  if (model.nEmbd !== nEmbd) throw fields.invalid(`its states are ${nEmbd} wide, its model ${model.nEmbd}`);
+  if (layers.length === 0 || positions.length === 0 || width === 0) throw fields.invalid('it holds no states');
+  if (heads && (heads.length === 0 || width % heads.length)) {
+    throw fields.invalid(`its states are ${width} wide and of ${heads.length} heads`);
+  }
+  const model = fields.has('model') ? fields.model() : unknownModel(layers, width);
+  if (STREAM_HOOKS.includes(hook) && model.nEmbd !== width) {
+    throw fields.invalid(`its states are ${width} wide, its model ${model.nEmbd}`);
+  }
   const marks = fields.has('marks') ? fields.marks() : {};
   const prompt = fields.has('prompt') ? fields.prompt() : undefined;
-  const info = { hook, layers, positions, tokens, marks, model, prompt };
+  const info = { hook, layers, heads, positions, tokens, marks, model, prompt };
   return { info, data: await fields.file.readFloat32(hook) };
+}
+
+/** Which point is read, and of which layers and heads. */
+function readPlace(fields: Fields, wanted?: HookName): Pick<HiddenStatesInfo, 'hook' | 'layers' | 'heads'> {
+  const there = HOOKS.filter((name) => fields.file.tensors.has(name));
+  const hook = wanted ?? (there.length === 1 ? there[0] : undefined);
+  if (hook === undefined)
+    throw fields.invalid(`it holds ${there.join(' and ')}`, 'Name one of them as the hook (--hook).');
+  if (!there.includes(hook)) {
+    throw fields.invalid(`it holds ${there.join(' and ')}, not ${hook}`, 'Name the hook that it was read at (--hook).');
+  }
+  if (there.length === 1) {
+    const heads = fields.has('heads') ? fields.counts('heads') : undefined;
+    return { hook, layers: fields.counts('layers'), heads };
+  }
+  const { layers, heads } =
+    ((fields.json('hooks') ?? {}) as Record<string, { layers: unknown; heads: unknown }>)[hook] ?? {};
+  if (isCounts(layers) && (heads === undefined || isCounts(heads))) return { hook, layers, heads };
+  throw fields.invalid(`its metadata key hooks does not say which layers ${hook} was read at`);
 }
 
 function unknownModel(layers: readonly number[], nEmbd: number): ModelIdentity {
   return { hash: UNKNOWN_HASH, architecture: 'unknown', name: 'unknown', nEmbd, nLayers: Math.max(0, ...layers) + 1 };
 }
 
+const isCounts = (x: unknown): x is number[] => Array.isArray(x) && x.every(isCount);
 export const isCount = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) >= 0;
 export const isText = (x: unknown): x is string => typeof x === 'string';
 

@@ -1,3 +1,5 @@
+import { type HookPoint, HookPoints } from '../hooks/points.js';
+import type { HookName } from '../hooks/types.js';
 import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { Prompt } from '../prompt/prompt.js';
@@ -24,7 +26,7 @@ import {
   type StateGrid,
   type StateReading,
 } from './read-out.js';
-import { HOOKS, type HookName, type OnProgress } from './types.js';
+import type { OnProgress } from './types.js';
 
 /** How large a context is and how it computes. */
 export interface ContextOptions {
@@ -74,7 +76,7 @@ const MAX_SEQUENCES = 256;
 export class Context implements AsyncDisposable {
   private running = false;
   private disposing: Promise<void> | undefined;
-  private readonly hookLayers = new Map<HookName, Set<number>>();
+  private deviation: Promise<number> | undefined;
   /** What the last call left in the cache. */
   private kept: KeptRow | undefined;
 
@@ -84,7 +86,14 @@ export class Context implements AsyncDisposable {
     /** The options in force, defaults filled in. */
     readonly options: Readonly<Required<ContextOptions>>,
     private readonly nSeq: number,
+    /** @internal */
+    readonly points: HookPoints,
   ) {}
+
+  /** Where states can be read and written, found by what the graph of the model computes from what. */
+  get hooks(): readonly HookPoint[] {
+    return this.points.list();
+  }
 
   /** @internal Use `model.createContext`. */
   static async create(model: Model, options: ContextOptions): Promise<Context> {
@@ -115,7 +124,8 @@ export class Context implements AsyncDisposable {
     const nSeq = model.info.recurrent ? 1 : MAX_SEQUENCES;
     try {
       const handle = await addon.contextCreate(model.native, { ...filled, nSeq });
-      return new Context(model, handle, filled, nSeq);
+      const points = new HookPoints(addon.contextPoints(handle), model.info.architecture, model.hookRefusal);
+      return new Context(model, handle, filled, nSeq, points);
     } catch (error) {
       throw nativeError(error, `A context of ${filled.nCtx} cells cannot be made`);
     }
@@ -137,13 +147,13 @@ export class Context implements AsyncDisposable {
    * What rows have in common from their start, interventions included, is computed once.
    *
    * @throws XpatchError CONTEXT_OVERFLOW when a prompt does not fit, HOOK_UNSUPPORTED, HOOK_NOT_FIRED, LAYER_OUT_OF_RANGE,
-   *   POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED, and as `Model.prompt`.
+   *   HEAD_OUT_OF_RANGE, POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED, and as `Model.prompt`.
    */
   async pass<const Rows extends readonly RowInput[]>(
     rows: Rows,
     options: PassOptions = {},
   ): Promise<PassResults<Rows>> {
-    const prepared = this.prepare(await this.build(rows, options.signal));
+    const prepared = await this.prepare(await this.build(rows, options.signal));
     if (prepared.some(({ generated }) => generated.length)) {
       const wayOut = "Use generate(), or steps: 'prompt'";
       throw new XpatchError(
@@ -153,7 +163,6 @@ export class Context implements AsyncDisposable {
     }
     const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
-      await this.requireHooks(prepared);
       const total = prepared.reduce((n, row) => n + row.prompt.length, 0);
       let finished = 0;
       for (const { tree, rows: members } of this.waves(prepared, 0)) {
@@ -162,7 +171,8 @@ export class Context implements AsyncDisposable {
           done += n;
           options.onProgress?.({ done: finished + done, total });
         };
-        await this.runWave(tree, target, { keepSequences: false, kept, onRows });
+        const attends = members.some((row) => row.attends);
+        await this.runWave(tree, target, { keepSequences: false, kept, attends, onRows });
         finished += members.reduce((n, row) => n + row.prompt.length, 0);
         options.onProgress?.({ done: finished, total });
       }
@@ -183,10 +193,9 @@ export class Context implements AsyncDisposable {
     options: GenerateOptions = {},
   ): Promise<Generations<Rows>> {
     const plan = planGeneration(this.model, await this.build(rows, options.signal), options);
-    const prepared = this.prepare(plan.passRows);
+    const prepared = await this.prepare(plan.passRows);
     const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
-      await this.requireHooks(prepared);
       const total = prepared.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
       let finished = 0;
       let reused = 0;
@@ -197,7 +206,8 @@ export class Context implements AsyncDisposable {
           options.onProgress?.({ done: finished + done, total });
         };
         try {
-          const wave = await this.runWave(tree, target, { keepSequences: true, kept, onRows });
+          const attends = members.some((row) => row.attends);
+          const wave = await this.runWave(tree, target, { keepSequences: true, kept, attends, onRows });
           if (kept) reused = wave.reused;
           await plan.run(
             members.map((row) => ({ row, index: prepared.indexOf(row), end: wave.ends.get(row) as RowEnd })),
@@ -232,36 +242,24 @@ export class Context implements AsyncDisposable {
   }
 
   /**
-   * Checks that states can be read and patched: the architecture has nothing beside them that a patch would miss, and names the node
-   * of the hook in every layer.
+   * Checks that states can be read and patched at a point of all layers.
    *
    * @throws XpatchError HOOK_UNSUPPORTED.
    */
-  async requireHook(hook: HookName): Promise<void> {
-    let layers = this.hookLayers.get(hook);
-    if (!layers) {
-      try {
-        layers = new Set(await native().addon.contextHookLayers(this.handle, HOOKS.indexOf(hook)));
-      } catch (error) {
-        throw nativeError(error, `The hook '${hook}' cannot be set`);
-      }
-      this.hookLayers.set(hook, layers);
-    }
-    const { hookRefusal } = this.model;
-    const without = 'Without captures and interventions the model runs.';
-    if (hookRefusal) {
-      const problem = `States of '${this.model.info.architecture}' can be neither read nor patched: ${hookRefusal}.`;
-      throw new XpatchError('HOOK_UNSUPPORTED', `${problem} ${without}`);
-    }
-    const { nLayers, architecture } = this.model.info;
-    const missing = Array.from({ length: nLayers }, (_, i) => i).filter((layer) => !layers.has(layer));
-    if (missing.length) {
-      throw new XpatchError(
-        'HOOK_UNSUPPORTED',
-        `The architecture '${architecture}' does not name '${hook}' in llama.cpp (layers ${missing.slice(0, 8).join(', ')}${missing.length > 8 ? ', ...' : ''}): ` +
-          `its states can be neither read nor patched there. ${without}`,
-      );
-    }
+  requireHook(hook: HookName): void {
+    this.points.layers(hook, 'all');
+  }
+
+  /**
+   * Standard deviation of the embeddings of tokens as the first block reads them, over up to 4096 tokens of the vocabulary, evenly
+   * spaced: the unit of the operation `noise`.
+   *
+   * @throws XpatchError HOOK_UNSUPPORTED.
+   */
+  async embeddingDeviation(): Promise<number> {
+    this.points.require('embed', [0]);
+    this.deviation ??= native().addon.contextEmbeddingDeviation(this.handle);
+    return this.deviation;
   }
 
   /** Frees the KV cache. A call under way ends with ABORTED. May be called twice. */
@@ -293,29 +291,23 @@ export class Context implements AsyncDisposable {
     return built;
   }
 
-  private prepare(rows: readonly BuiltRow[]): PreparedRow[] {
+  private async prepare(rows: readonly BuiltRow[]): Promise<PreparedRow[]> {
     const { info, identity } = this.model;
-    return rows.map((row) => prepareRow(row, { ...info, identity }));
-  }
-
-  private async requireHooks(rows: PreparedRow[]): Promise<void> {
-    const hooks = new Set(
-      rows.flatMap((row) => [
-        ...row.interventions.map((i) => i.report.hook),
-        ...row.generated.map((i) => i.report.hook),
-        ...(row.states ? [row.states.hook] : []),
-      ]),
-    );
-    for (const hook of hooks) await this.requireHook(hook);
+    const { points } = this;
+    const noisy = rows.some(({ interventions = [] }) => interventions.some(({ op }) => op === 'noise'));
+    const deviation = noisy ? await this.embeddingDeviation() : Number.NaN;
+    return rows.map((row) => prepareRow(row, { ...info, identity, points, deviation }));
   }
 
   /** Decodes the prompts of a wave. The first one after a call that kept its row computes only what is new behind it. */
   private async runWave(
     tree: PrefixTree,
     target: DecodeTarget,
-    options: { keepSequences: boolean; kept: KeptRow | undefined; onRows: (rows: number) => void },
+    options: { keepSequences: boolean; kept: KeptRow | undefined; attends: boolean; onRows: (rows: number) => void },
   ): Promise<{ ends: Map<PreparedRow, RowEnd>; reused: number }> {
-    const held = this.kept?.sharedWith(tree, !this.model.info.recurrent) ?? [];
+    // Where a kept row lies in the cache was not followed.
+    const kept = options.attends ? undefined : this.kept;
+    const held = kept?.sharedWith(tree, !this.model.info.recurrent) ?? [];
     this.kept = undefined;
     const reused = held.reduce((n, { nRows }) => n + nRows, 0);
     const onRows = (n: number) => {
@@ -323,7 +315,8 @@ export class Context implements AsyncDisposable {
       options.onRows(n);
     };
     onRows(reused);
-    const ends = await runTree(tree, target, { keepSequences: options.keepSequences, onRows, held });
+    const { keepSequences, attends } = options;
+    const ends = await runTree(tree, target, { keepSequences, attends, onRows, held });
     return { ends, reused };
   }
 
@@ -415,7 +408,6 @@ export class Context implements AsyncDisposable {
       signal?.addEventListener('abort', onAbort);
       return await work({
         nUbatch: this.options.nUbatch,
-        nLayers: info.nLayers,
         nEmbd: info.nEmbd,
         nEmbdInput: info.nEmbdInput,
         positionsPerEmbedding: info.positionsPerEmbedding,

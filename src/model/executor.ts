@@ -1,11 +1,11 @@
+import type { PlacedIntervention, RowEdit } from '../hooks/place.js';
 import type { DecodeJob, NativeCapture, NativePatch } from '../native/addon.js';
-import type { PlacedIntervention, PreparedRow } from './pass.js';
+import type { PreparedRow, Read } from './pass.js';
 import type { PrefixTree, TreeNode } from './prefix-tree.js';
 
 /** What the executor needs of a context. */
 export interface DecodeTarget {
   nUbatch: number;
-  nLayers: number;
   nEmbd: number;
   nEmbdInput: number;
   positionsPerEmbedding: 1 | 4;
@@ -47,6 +47,8 @@ export async function runTree(
     onRows: (rows: number) => void;
     /** Nodes from the start of the tree whose cells sequence 0 of the cache holds already. Defaults to none. */
     held?: readonly TreeNode[];
+    /** Whether a row reads or changes attention scores or patterns, for which the addon follows where positions are stored. */
+    attends: boolean;
   },
 ): Promise<Map<PreparedRow, RowEnd>> {
   const ends = new Map<PreparedRow, RowEnd>();
@@ -95,6 +97,7 @@ export async function runTree(
       ? tokenBatch(cursors, target.nUbatch)
       : imageBatch(cursors, target.nUbatch);
     const job = buildJob(batch, target);
+    if (options.attends) job.places = Int32Array.from(batch, ({ node, offset }) => node.position + offset);
     if (first && last) job.cuts = Int32Array.of(0, counter);
     else job.clear = first;
     if (copies.length) job.copies = Int32Array.from(copies);
@@ -176,27 +179,27 @@ function imageBatch(cursors: Cursor[], limit: number): Selection {
 function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
   const n = batch.length;
   const outputs = new Uint8Array(n);
-  const captures = new Map<string, { row: PreparedRow; l: number; rows: number[]; offsets: number[] }>();
+  const captures = new Map<Read, { rows: number[]; offsets: number[] }[]>(); // one a layer
   const logits = new Map<PreparedRow, { rows: number[]; offsets: number[] }>();
   const topRows: { row: number; k: number }[] = [];
 
   batch.forEach(({ node, offset }, i) => {
     const position = node.position + offset;
     for (const edit of node.interventions) {
-      if (edit.position === position && edit.layer === target.nLayers - 1) outputs[i] = 1;
+      if (edit.position === position && edit.trimmed) outputs[i] = 1;
     }
     for (const reader of node.readers) {
-      const p = reader.stateIndex.get(position);
-      if (p !== undefined && reader.states) {
-        const { layers, positions } = reader.states;
-        layers.forEach((layer, l) => {
+      for (const read of reader.reads) {
+        const p = read.index.get(position);
+        if (p === undefined) continue;
+        const items = captures.get(read) ?? read.parts.map(() => ({ rows: [], offsets: [] }));
+        captures.set(read, items);
+        read.parts.forEach((part, l) => {
           // The last block keeps only rows whose logits were asked for.
-          if (layer === target.nLayers - 1) outputs[i] = 1;
-          const key = `${reader.id}:${l}`;
-          const item = captures.get(key) ?? { row: reader, l, rows: [], offsets: [] };
-          captures.set(key, item);
+          if (part.trimmed) outputs[i] = 1;
+          const item = items[l] as (typeof items)[0];
           item.rows.push(i);
-          item.offsets.push((l * positions.length + p) * target.nEmbd);
+          item.offsets.push((l * read.states.positions.length + p) * part.width);
         });
       }
       const g = reader.logitIndex.get(position);
@@ -226,18 +229,15 @@ function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
     job.positions = Int32Array.from(batch, (row) => row.node.counter);
   }
   if (captures.size) {
-    job.captures = Array.from(captures.values(), ({ row, l, rows, offsets }): NativeCapture => {
-      const states = row.states as NonNullable<PreparedRow['states']>;
-      return {
-        hook: row.captureHook,
-        layer: states.layers[l] as number,
-        rows: Int32Array.from(rows),
-        offsets: Float64Array.from(offsets),
-        out: states.data,
-      };
-    });
+    job.captures = Array.from(captures, ([{ states, parts }, items]) =>
+      items.map(({ rows, offsets }, l): NativeCapture => {
+        const { hook, layer, spans, keys } = parts[l] as Read['parts'][0];
+        const places = { rows: Int32Array.from(rows), offsets: Float64Array.from(offsets) };
+        return { hook, layer, spans, keys, ...places, out: states.data };
+      }),
+    ).flat();
   }
-  const patches = buildPatches(batch, target.nEmbd);
+  const patches = buildPatches(batch);
   if (patches.length) job.patches = patches;
   if (logits.size) {
     job.logits = Array.from(logits, ([row, { rows, offsets }]) => ({
@@ -276,14 +276,14 @@ function fillEmbeddings(job: DecodeJob, batch: BatchRow[], target: DecodeTarget)
   }
 }
 
-/** Edits of a batch, grouped so that one native patch serves all rows with the same operation at the same layer. */
-function buildPatches(batch: BatchRow[], nEmbd: number): (NativePatch & { edits: PlacedIntervention[] })[] {
+/** Edits of a batch, grouped so that one native patch serves all rows with the same operation at the same place. */
+function buildPatches(batch: BatchRow[]): (NativePatch & { edits: PlacedIntervention[] })[] {
   const groups = new Map<string, { order: number; rows: number[]; edits: PlacedIntervention[] }>();
   batch.forEach(({ node, offset }, i) => {
     let order = 0;
     for (const edit of node.interventions) {
       if (edit.position !== node.position + offset) continue;
-      const key = `${order},${edit.hook},${edit.layer},${edit.op},${edit.factor}`;
+      const key = `${order},${edit.kind}`;
       const group = groups.get(key) ?? { order, rows: [], edits: [] };
       group.rows.push(i);
       group.edits.push(edit);
@@ -294,21 +294,16 @@ function buildPatches(batch: BatchRow[], nEmbd: number): (NativePatch & { edits:
   // In the order of each row's own list: two edits of one row do not commute.
   return Array.from(groups.values())
     .sort((a, b) => a.order - b.order)
-    .map(({ rows, edits }) => {
-      const [{ hook, layer, op, factor, value }] = edits as [PlacedIntervention];
-      const values = new Float32Array(value ? rows.length * nEmbd : 0);
-      if (value) edits.forEach((edit, i) => void values.set(edit.value as Float32Array, i * nEmbd));
-      return {
-        hook,
-        layer,
-        op,
-        factor,
-        rows: Int32Array.from(rows),
-        values,
-        deltas: new Float32Array(rows.length),
-        edits,
-      };
-    });
+    .map(({ rows, edits }) => ({ ...nativePatch(edits, rows), edits }));
+}
+
+/** Edits of one kind at rows of a batch, as the addon takes them. */
+export function nativePatch(edits: readonly RowEdit[], rows: readonly number[]): NativePatch {
+  const [{ hook, layer, spans, keys, op, factor, upper, width, value }] = edits as [RowEdit];
+  const values = new Float32Array(value ? rows.length * width : 0);
+  if (value) edits.forEach((edit, i) => void values.set(edit.value as Float32Array, i * width));
+  const place = { hook, layer, spans, keys, rows: Int32Array.from(rows) };
+  return { ...place, op, factor, upper, values, deltas: new Float32Array(rows.length) };
 }
 
 /** Hands the results of a decode to the rows that asked for them. */

@@ -1,10 +1,12 @@
+import type { GeneratedEdit } from '../hooks/place.js';
+import type { Edge, Intervention, InterventionReport } from '../hooks/types.js';
 import type { DecodeJob } from '../native/addon.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
-import type { DecodeTarget, RowEnd } from './executor.js';
+import { type DecodeTarget, nativePatch, type RowEnd } from './executor.js';
 import type { Model } from './model.js';
-import type { BuiltRow, GeneratedEdit, PassResult, PassRow, PreparedRow } from './pass.js';
-import type { Intervention, InterventionReport, OnProgress } from './types.js';
+import type { BuiltRow, PassResult, PassRow, PreparedRow } from './pass.js';
+import type { OnProgress } from './types.js';
 
 /** How answers are generated. */
 export interface GenerateOptions {
@@ -80,7 +82,10 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
     JSON.stringify(stop),
   );
 
-  if (maxTokens === 1 && rows.some(({ interventions = [] }) => interventions.some(editsGenerated))) {
+  if (
+    maxTokens === 1 &&
+    rows.some(({ interventions = [], edges = [] }) => [...interventions, ...edges].some(editsGenerated))
+  ) {
     const problem = 'With one new token, no generated token is decoded that an intervention could edit';
     throw new XpatchError('INTERVENTION_INVALID', `${problem}. Allow at least two.`);
   }
@@ -105,13 +110,14 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
         return { ...empty, index, random, edits, top, end, start: end.counter, behind: row.prompt.length };
       });
       streams.push(...wave);
+      const attends = members.some(({ row }) => row.attends);
       let live = wave;
       for (let step = 0; step < maxTokens && live.length; step++) {
         for (const stream of live) accept(stream, sample(stream.top, stream.random, { temperature, topP, k }), step);
         onTokens(live.length);
         live = live.filter((stream) => !stream.finish);
         for (let from = 0; from < live.length; from += target.nUbatch) {
-          await advance(live.slice(from, from + target.nUbatch), target, k);
+          await advance(live.slice(from, from + target.nUbatch), target, { k, attends });
         }
       }
     },
@@ -204,31 +210,28 @@ function safeLength(text: string, stop: readonly string[]): number {
 }
 
 /** Whether an intervention edits generated tokens. */
-function editsGenerated({ steps = 'prompt' }: Intervention): boolean {
+function editsGenerated({ steps = 'prompt' }: Intervention | Edge): boolean {
   return steps !== 'prompt';
 }
 
 /** Decodes the newest token of every stream in one batch. */
-async function advance(streams: Stream[], target: DecodeTarget, k: number): Promise<void> {
+async function advance(
+  streams: Stream[],
+  target: DecodeTarget,
+  { k, attends }: { k: number; attends: boolean },
+): Promise<void> {
   const n = streams.length;
   const edits = streams.flatMap((stream, row) =>
     stream.edits.filter(({ every }) => stream.tokens.length % every === 0).map((edit) => ({ stream, row, edit })),
   );
-  const patches = edits.map(({ row, edit: { hook, layer, op, factor, value } }) => ({
-    hook,
-    layer,
-    op,
-    factor,
-    rows: Int32Array.of(row),
-    values: value ?? new Float32Array(0),
-    deltas: new Float32Array(1),
-  }));
+  const patches = edits.map(({ row, edit }) => nativePatch([edit], [row]));
   const job: DecodeJob = {
     tokens: Int32Array.from(streams, (s) => s.tokens.at(-1) as number),
     positions: Int32Array.from(streams, (s) => s.end.counter),
     sequences: Int32Array.from(streams, (s) => s.end.seq),
     outputs: new Uint8Array(n).fill(1),
     patches,
+    ...(attends && { places: Int32Array.from(streams, (s) => s.behind + s.tokens.length - 1) }),
     top: {
       rows: Int32Array.from({ length: n }, (_, i) => i),
       k,

@@ -1,9 +1,10 @@
+import { ATTENTION_HOOKS, type HookName, type LayerSelection, STREAM_HOOKS } from '../hooks/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import type { PositionRef } from '../prompt/types.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { readCapture, writeCapture } from './capture-file.js';
-import type { HiddenStatesInfo, HookName, LayerSelection, ModelIdentity } from './types.js';
+import type { HiddenStatesInfo, ModelIdentity } from './types.js';
 
 /** Which part of the states is wanted; what is left out stays whole. */
 export interface StatesSelection {
@@ -13,7 +14,8 @@ export interface StatesSelection {
 }
 
 /**
- * Hidden states of one prompt, read at one hook: layers x positions x width. They know where they were read, so that nobody
+ * Hidden states of one prompt, read at one hook: layers x positions x width. At points with heads a state is made of them side by
+ * side: `axes` says what its numbers are, `head` gives one. They know where they were read, so that nobody
  * counts offsets: `states.at(3, 'delimiter')`.
  *
  * @example
@@ -32,40 +34,46 @@ export class HiddenStates {
   readonly marks: Readonly<Record<string, number>>;
   readonly model: ModelIdentity;
   readonly prompt: PromptRecord | undefined;
-  /** Sizes of `data`, row by row. */
-  readonly shape: readonly [layers: number, positions: number, nEmbd: number];
+  /** Heads that each state is made of, side by side; undefined at points without heads. */
+  readonly heads: readonly number[] | undefined;
+  /** Sizes of `data`, row by row. `width` is n_embd for the residual stream and what is added to it. */
+  readonly shape: readonly [layers: number, positions: number, width: number];
 
   /**
-   * @param data [layers, positions, n_embd], row by row; not copied
+   * @param data [layers, positions, width], row by row; not copied
    * @throws {XpatchError} INVALID_ARGUMENT when the sizes do not agree
    */
   constructor(
     info: HiddenStatesInfo,
     readonly data: Float32Array,
   ) {
-    const { hook, layers, positions, tokens, marks = {}, model, prompt } = info;
+    const { hook, layers, heads, positions, tokens, marks = {}, model, prompt } = info;
     if (layers.length === 0 || positions.length === 0 || tokens.length !== positions.length) {
       const found = `${layers.length} layers, ${positions.length} positions and ${tokens.length} tokens`;
       throw new XpatchError('INVALID_ARGUMENT', `Not hidden states: they have ${found}. Give at least one of each.`);
     }
-    if (data.length !== layers.length * positions.length * model.nEmbd) {
-      const wanted = `${layers.length} layers of ${positions.length} positions and width ${model.nEmbd}`;
+    const rows = layers.length * positions.length;
+    const width = STREAM_HOOKS.includes(hook) ? model.nEmbd : Math.floor(data.length / rows);
+    if (width === 0 || data.length !== rows * width || (heads && width % heads.length !== 0)) {
+      const size = STREAM_HOOKS.includes(hook) ? `width ${width}` : 'one width';
+      const wanted = `${layers.length} layers of ${positions.length} positions and ${size}`;
       throw new XpatchError('INVALID_ARGUMENT', `Not hidden states: ${data.length} numbers do not make ${wanted}.`);
     }
     this.hook = hook;
     this.layers = [...layers];
+    this.heads = heads && [...heads];
     this.positions = [...positions];
     this.tokens = [...tokens];
     this.marks = { ...marks };
     this.model = model;
     this.prompt = prompt;
-    this.shape = [layers.length, positions.length, model.nEmbd];
+    this.shape = [layers.length, positions.length, width];
   }
 
   /**
-   * The state of one layer at one position, [n_embd]: a view of `data`, not a copy.
+   * The state of one layer at one position, [width]: a view of `data`, not a copy.
    *
-   * @param layer 0-based block output
+   * @param layer 0-based
    * @param position index in the prompt, a mark, or `last` for the last position that was read. Defaults to the only one
    * @throws {XpatchError} LAYER_OUT_OF_RANGE, POSITION_OUT_OF_RANGE for what was not read; INVALID_ARGUMENT when several
    *   positions were read and none is named
@@ -76,6 +84,34 @@ export class HiddenStates {
       throw new XpatchError('INVALID_ARGUMENT', `The states have ${this.positions.length} positions. ${wayOut}`);
     }
     return this.row(this.layerIndex(layer), position === undefined ? 0 : this.positionIndex(position));
+  }
+
+  /** What the numbers of a state are, from the outside in: `['head', 'dimension']` for `z`, `['neuron']` for `mlp_post`. */
+  get axes(): readonly string[] {
+    if (ATTENTION_HOOKS.includes(this.hook)) return ['head', 'position'];
+    if (this.heads) return ['head', 'dimension'];
+    if (this.hook === 'mlp_post') return ['neuron'];
+    return this.hook === 'router' ? ['expert'] : ['dimension'];
+  }
+
+  /**
+   * One head's part of a state: a view of `data`, not a copy. For `z`, `q`, `k` and `v` its numbers; for `pattern` and `attn_scores`
+   * one number for each position of the prompt.
+   *
+   * @param head as the model counts them, from 0
+   * @throws {XpatchError} HEAD_OUT_OF_RANGE for a head that was not read, HOOK_UNSUPPORTED at a point without heads; else as `at`
+   */
+  head(layer: number, head: number, position?: PositionRef): Float32Array {
+    const { heads, hook } = this;
+    if (!heads)
+      throw new XpatchError('HOOK_UNSUPPORTED', `States of '${hook}' are not made of heads. Read them with at().`);
+    const index = heads.indexOf(head);
+    if (index < 0) {
+      throw new XpatchError('HEAD_OUT_OF_RANGE', `The states have no head ${head}; they have ${heads.join(', ')}.`);
+    }
+    const state = this.at(layer, position);
+    const size = state.length / heads.length;
+    return state.subarray(index * size, (index + 1) * size);
   }
 
   /** The state at indices of the two axes, not layer and position numbers: a view. @internal */
@@ -134,29 +170,31 @@ export class HiddenStates {
   }
 
   /**
-   * Saves as safetensors that Python reads unchanged: a tensor named after the hook, F32 [layers, positions, n_embd], and in
-   * the metadata JSON `layers`, `positions` (indices in the expanded prompt), `tokens` (-1 = row of a picture), `marks`,
-   * `model` and, where it is known, `prompt`.
+   * Saves as safetensors that Python reads unchanged: a tensor named after the hook, F32 [layers, positions, width], and in
+   * the metadata JSON `layers`, `heads` (where it has some, side by side), `positions` (indices in the expanded prompt), `tokens`
+   * (-1 = row of a picture), `marks`, `model` and, where it is known, `prompt`.
    *
-   * @throws {XpatchError} FILE_WRITE
+   * @param others states of other points at the same positions of the same prompt, for the same file
+   * @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT for states of one point twice, or of other positions
    */
-  async save(path: string): Promise<void> {
-    await writeCapture(path, this.info, this.data, this.shape);
+  async save(path: string, ...others: readonly HiddenStates[]): Promise<void> {
+    await writeCapture(path, [this, ...others]);
   }
 
   /**
    * Loads what `save` or `xpatch capture` wrote.
    *
+   * @param options.hook of a file with several: which one. Defaults to the only one
    * @throws {XpatchError} FILE_NOT_FOUND, CAPTURE_INVALID
    */
-  static async load(path: string): Promise<HiddenStates> {
-    const { info, data } = await readCapture(path);
+  static async load(path: string, options: { hook?: HookName } = {}): Promise<HiddenStates> {
+    const { info, data } = await readCapture(path, options.hook);
     return new HiddenStates(info, data);
   }
 
   private get info(): HiddenStatesInfo {
-    const { hook, layers, positions, tokens, marks, model, prompt } = this;
-    return { hook, layers, positions, tokens, marks, model, prompt };
+    const { hook, layers, heads, positions, tokens, marks, model, prompt } = this;
+    return { hook, layers, heads, positions, tokens, marks, model, prompt };
   }
 
   private layerIndex(layer: number): number {

@@ -1,4 +1,5 @@
-import type { PlacedIntervention, PreparedRow } from './pass.js';
+import type { PlacedIntervention } from '../hooks/place.js';
+import type { PreparedRow } from './pass.js';
 import { type PrefixTree, type TreeNode, type Unit, units } from './prefix-tree.js';
 
 /** A row whose cells stay in the cache behind its call, so that rows that begin alike need not compute them again. */

@@ -6,6 +6,7 @@ import { type GgufHeader, ggufNumber, readGgufHeader } from '../gguf/gguf.js';
 import { checkModelFile, modelParts } from '../gguf/gguf-check.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import { modelNotes, projectorNotes } from '../gguf/model-notes.js';
+import type { HookPoint } from '../hooks/points.js';
 import { resolveModel } from '../hub/resolve.js';
 import { blankRows, type ImageEncoder } from '../images/encoders/encoder.js';
 import { openEncoder } from '../images/encoders/index.js';
@@ -347,6 +348,16 @@ export class Model implements AsyncDisposable {
     }
     this.contexts.add(context);
     return context;
+  }
+
+  /**
+   * Where states of this model can be read and written, without flash attention. What a context has, as it computes: `context.hooks`.
+   *
+   * @throws XpatchError DISPOSED.
+   */
+  async hooks(): Promise<readonly HookPoint[]> {
+    await using context = await this.createContext({ nCtx: 64, nUbatch: 64, flashAttention: 'off' });
+    return context.hooks;
   }
 
   /** @internal */

@@ -1,20 +1,14 @@
+import { type GeneratedEdit, type PlacedIntervention, placeEdge, placeIntervention } from '../hooks/place.js';
+import { type HookPoints, requireHookName } from '../hooks/points.js';
+import { partOf, type RowPart } from '../hooks/rows.js';
+import type { Edge, HookName, Intervention, InterventionReport, LayerSelection } from '../hooks/types.js';
 import { Prompt, type PromptInput } from '../prompt/prompt.js';
 import type { PositionSelection, PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { HiddenStates } from './hidden-states.js';
-import {
-  HOOKS,
-  type HookName,
-  type Intervention,
-  type InterventionReport,
-  type LayerSelection,
-  type ModelIdentity,
-  OPS,
-  type Steps,
-  type TokenScore,
-} from './types.js';
+import type { ModelIdentity, TokenScore } from './types.js';
 
-/** Which hidden states are wanted: `all` is every layer at every position. */
+/** Which hidden states are wanted: `all` is `resid_post` of every layer at every position. */
 export type Capture =
   | 'all'
   | {
@@ -22,6 +16,8 @@ export type Capture =
       readonly hook?: HookName;
       /** Defaults to `all`. */
       readonly layers?: LayerSelection;
+      /** At points that have heads. Defaults to all of them. */
+      readonly heads?: readonly number[];
       /** Defaults to `all`. */
       readonly positions?: PositionSelection;
     };
@@ -32,8 +28,12 @@ export interface PassRow {
   readonly prompt: PromptInput;
   /** Applied in their order. Other rows are not affected. Defaults to none. */
   readonly interventions?: readonly Intervention[];
-  /** Hidden states to return, as the later blocks see them (after interventions). Defaults to none. */
+  /** Attention that is knocked out, whatever interventions do to its scores. Defaults to none. */
+  readonly edges?: readonly Edge[];
+  /** Hidden states to return, as what comes behind them sees them (after interventions). Defaults to none. */
   readonly capture?: Capture;
+  /** The same at several points. Defaults to none. */
+  readonly captures?: readonly Capture[];
   /** Positions whose logits are returned. Defaults to none. */
   readonly logits?: PositionSelection;
   /** How many of the best next tokens to return for the last position. Defaults to 0. */
@@ -54,6 +54,8 @@ export interface Logits {
 /** What a row may ask for. */
 interface Answers {
   states: HiddenStates;
+  /** In the order of `captures`. */
+  captured: HiddenStates[];
   logits: Logits;
   /** The best next tokens after the last position, best first. */
   top: TokenScore[];
@@ -66,41 +68,35 @@ type Answer<Row, Request extends string, Field extends keyof Answers> = [Row] ex
   ? Pick<Answers, Field>
   : Partial<Pick<Answers, Field>>;
 
-/** What came of a row: `states`, `logits` and `top` where `capture`, `logits` and `topK` asked for them. */
+/** What came of a row: `states`, `captured`, `logits` and `top` where `capture`, `captures`, `logits` and `topK` asked for them. */
 export type PassResult<Row = PassRow> = {
   /** The prompt as it was read. */
   prompt: Prompt;
-  /** One entry for each state that an intervention edited. */
+  /** One entry for each state that an edge or an intervention edited. */
   interventions: InterventionReport[];
 } & Answer<Row, 'capture', 'states'> &
+  Answer<Row, 'captures', 'captured'> &
   Answer<Row, 'logits', 'logits'> &
   Answer<Row, 'topK', 'top'>;
 
 /** Sizes of the model that rows are checked against. */
 export interface PassLimits {
-  nLayers: number;
-  nEmbd: number;
   nVocab: number;
+  points: HookPoints;
+  /** Standard deviation of the embeddings, where a row has noise. */
+  deviation: number;
   identity: ModelIdentity;
   /** Positions that the model has embeddings for, if it learned them. */
   maxPositions?: number;
 }
 
-/** An intervention at one position, checked. */
-export interface PlacedIntervention {
-  hook: number;
-  layer: number;
-  position: number;
-  op: number;
-  factor: number;
-  value?: Float32Array;
-  report: InterventionReport;
-}
-
-/** An intervention at generated tokens, checked: `every`-th of them. */
-export interface GeneratedEdit extends Omit<PlacedIntervention, 'position' | 'report'> {
-  every: number;
-  report: Pick<InterventionReport, 'hook' | 'layer' | 'op'>;
+/** States that a row wants of one point. */
+export interface Read {
+  states: HiddenStates;
+  /** One a layer of the states. */
+  parts: readonly RowPart[];
+  /** Position in the prompt -> index in `states.positions`. */
+  index: Map<number, number>;
 }
 
 /** A row with its prompt built. */
@@ -113,10 +109,13 @@ export interface PreparedRow {
   prompt: Prompt;
   interventions: PlacedIntervention[];
   generated: GeneratedEdit[];
-  captureHook: number;
-  states?: HiddenStates;
-  /** Position in the prompt -> index in `states.positions`. */
-  stateIndex: Map<number, number>;
+  /** Those of `capture` first, then those of `captures`. */
+  reads: Read[];
+  /** Whether `capture` asked for the first of them; the others are of `captures`. */
+  single: boolean;
+  several: boolean;
+  /** Whether attention scores or patterns are read or changed. */
+  attends: boolean;
   logits?: Logits;
   /** Position in the prompt -> index in `logits.positions`. */
   logitIndex: Map<number, number>;
@@ -124,34 +123,6 @@ export interface PreparedRow {
   /** Whether the row itself asked for the best tokens. */
   wantsTop: boolean;
   top?: { ids: Int32Array; logits: Float32Array; logsumexp: number };
-}
-
-/**
- * Layers of a selection, checked against the model.
- *
- * @throws XpatchError LAYER_OUT_OF_RANGE, INVALID_ARGUMENT.
- */
-export function resolveLayers(selection: LayerSelection, nLayers: number): number[] {
-  if (selection === 'all') return Array.from({ length: nLayers }, (_, i) => i);
-  if (!Array.isArray(selection)) {
-    throw new XpatchError('INVALID_ARGUMENT', `Layers must be 'all' or a list of numbers, not ${selection}.`);
-  }
-  if (selection.length === 0)
-    throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
-  for (const layer of selection) checkLayer(layer, nLayers);
-  if (new Set(selection).size !== selection.length) {
-    throw new XpatchError('INVALID_ARGUMENT', `Layers repeat: ${selection.join(', ')}. Name each one once.`);
-  }
-  return [...selection];
-}
-
-function checkLayer(layer: number, nLayers: number): void {
-  if (!Number.isInteger(layer) || layer < 0 || layer >= nLayers) {
-    throw new XpatchError(
-      'LAYER_OUT_OF_RANGE',
-      `Layer ${layer} does not exist: the model has layers 0 to ${nLayers - 1}.`,
-    );
-  }
 }
 
 let nextRowId = 0;
@@ -180,15 +151,25 @@ export function prepareRow(row: BuiltRow, limits: PassLimits): PreparedRow {
       `The prompt has ${prompt.length} positions, and the model learned ${limits.maxPositions}, with none behind them. Shorten the prompt.`,
     );
   }
-  const edits = (row.interventions ?? []).map((intervention) => place(intervention, prompt, limits));
+  const { points, deviation } = limits;
+  const edits = [
+    ...(row.interventions ?? []).map((intervention) => placeIntervention(intervention, prompt, points, deviation)),
+    ...(row.edges ?? []).map((edge) => placeEdge(edge, prompt, points)), // last: a cut holds, whatever the scores
+  ];
+  const placed = edits.flatMap((edit) => edit.placed);
+  const generated = edits.flatMap((edit) => edit.generated);
+  const captures = [...(row.capture === undefined ? [] : [row.capture]), ...(row.captures ?? [])];
+  const reads = captures.map((capture) => prepareRead(capture, prompt, limits));
   const prepared: PreparedRow = {
     id: nextRowId++,
     prompt,
-    captureHook: 0,
-    stateIndex: new Map(),
+    reads,
+    single: row.capture !== undefined,
+    several: row.captures !== undefined,
+    attends: [...placed, ...generated, ...reads.flatMap(({ parts }) => parts)].some(({ keys }) => keys > 0),
     logitIndex: new Map(),
-    interventions: edits.flatMap(({ placed }) => placed),
-    generated: edits.flatMap(({ generated }) => generated),
+    interventions: placed,
+    generated,
     topK: row.topK ?? 0,
     wantsTop: row.topK !== undefined,
   };
@@ -206,22 +187,6 @@ export function prepareRow(row: BuiltRow, limits: PassLimits): PreparedRow {
         `Token id ${token} is outside the vocabulary. Was the prompt built for another model?`,
       );
     }
-  }
-  if (row.capture) {
-    const { hook = 'resid_post', layers = 'all', positions = 'all' } = row.capture === 'all' ? {} : row.capture;
-    prepared.captureHook = hookIndex(hook);
-    const info = {
-      hook,
-      layers: resolveLayers(layers, limits.nLayers),
-      positions: prompt.positions(positions),
-      marks: prompt.marks,
-      model: limits.identity,
-      prompt: prompt.record(),
-    };
-    const tokens = info.positions.map((p) => prompt.tokens[p] as number);
-    const size = info.layers.length * info.positions.length * limits.nEmbd;
-    prepared.states = new HiddenStates({ ...info, tokens }, new Float32Array(size));
-    prepared.stateIndex = indexOf(info.positions);
   }
   if (row.logits !== undefined) {
     const positions = prompt.positions(row.logits);
@@ -245,106 +210,41 @@ function indexOf(positions: number[]): Map<number, number> {
   return new Map(positions.map((position, i) => [position, i]));
 }
 
-function hookIndex(hook: HookName): number {
-  const index = HOOKS.indexOf(hook);
-  if (index < 0)
-    throw new XpatchError('HOOK_UNSUPPORTED', `There is no hook '${hook}'; there are: ${HOOKS.join(', ')}.`);
-  return index;
-}
-
-function place(intervention: Intervention, prompt: Prompt, limits: PassLimits) {
-  const { hook = 'resid_post', layers, positions = 'last', op, steps = 'prompt' } = intervention;
-  const index = hookIndex(hook);
-  const invalid = (why: string) =>
-    new XpatchError(
-      'INTERVENTION_INVALID',
-      `Intervention ${op} at ${layers === 'all' ? 'all layers' : `layer ${layers}`}: ${why}.`,
-    );
-  if (!OPS.includes(op)) throw invalid(`the operation must be one of ${OPS.join(', ')}`);
-  const chosen = resolveLayers(typeof layers === 'number' ? [layers] : layers, limits.nLayers);
-  const values = valuesOf(intervention, chosen.length, limits.nEmbd, invalid);
-  const factors = factorsOf(intervention, chosen.length, invalid);
-  const every = everyOf(steps, invalid);
-  const edits = chosen.map((layer, i) => ({
-    hook: index,
-    layer,
-    op: OPS.indexOf(op),
-    factor: factors[i] as number,
-    value: values?.[i],
-    report: { hook, layer, op },
-  }));
-  const inPrompt = steps === 'prompt' || steps === 'all' ? prompt.positions(positions) : [];
-  if (steps === 'all' && !inPrompt.includes(prompt.length - 1)) {
-    throw invalid("steps 'all' goes on from the last position of the prompt, which is not among its positions");
+function prepareRead(capture: Capture, prompt: Prompt, { points, identity }: PassLimits): Read {
+  const {
+    hook = 'resid_post',
+    layers: selection = 'all',
+    heads,
+    positions: where = 'all',
+  } = capture === 'all' ? {} : capture;
+  requireHookName(hook);
+  const layers = points.layers(hook, selection);
+  const positions = prompt.positions(where);
+  const parts = layers.map((layer) => partOf(points, hook, layer, { heads, nPositions: prompt.length }));
+  const [first] = parts as [(typeof parts)[0]];
+  const other = parts.find(({ width, heads: own }) => width !== first.width || own?.length !== first.heads?.length);
+  if (other) {
+    const problem = `'${hook}' has ${first.width} numbers at layer ${first.layer} and ${other.width} at layer ${other.layer}`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Capture layers of the same shape together.`);
   }
-  if (inPrompt.length === 0 && positions !== 'last' && positions !== 'all') {
-    throw invalid('generated tokens have no positions to choose from: leave them out');
-  }
-  return {
-    placed: inPrompt.flatMap((position) =>
-      edits.map(
-        (edit): PlacedIntervention => ({
-          ...edit,
-          position,
-          report: { ...edit.report, position, step: 0, delta: Number.NaN },
-        }),
-      ),
-    ),
-    generated: every ? edits.map((edit): GeneratedEdit => ({ ...edit, every })) : [],
+  const info = {
+    hook,
+    layers,
+    heads: first.heads,
+    positions,
+    tokens: positions.map((p) => prompt.tokens[p] as number),
+    marks: prompt.marks,
+    model: identity,
+    prompt: prompt.record(),
   };
-}
-
-type Invalid = (why: string) => XpatchError;
-
-/** Copies, one a layer: the caller may change the arrays while the pass runs. */
-function valuesOf({ op, value }: Intervention, n: number, nEmbd: number, invalid: Invalid): Float32Array[] | undefined {
-  const needed = op === 'replace' || op === 'add';
-  if (needed && !value) throw invalid(`${op} needs a value of ${nEmbd} numbers`);
-  if (!value) return undefined;
-  if (!needed) throw invalid(`${op} takes no value`);
-  const list = perLayer(value, n, 'values', invalid).map((numbers) => {
-    if (numbers.length !== nEmbd) {
-      throw invalid(`the value has ${numbers.length} numbers, this model's states have ${nEmbd}`);
-    }
-    const copy = Float32Array.from(numbers);
-    if (copy.some((x) => !Number.isFinite(x)))
-      throw invalid('the value holds NaN, infinity or a number beyond float32');
-    return copy;
-  });
-  return list.length === n ? list : Array.from({ length: n }, () => list[0] as Float32Array);
-}
-
-function factorsOf({ op, factor }: Intervention, n: number, invalid: Invalid): number[] {
-  if (factor === undefined) {
-    if (op === 'scale') throw invalid('scale needs a factor');
-    return Array.from({ length: n }, () => 1);
-  }
-  const list = perLayer(factor, n, 'factors', invalid);
-  const beyond = list.find((x) => !Number.isFinite(Math.fround(x)));
-  if (beyond !== undefined) throw invalid(`a factor of ${beyond} is not a number that float32 can hold`);
-  if (op === 'replace' || op === 'zero') throw invalid(`a factor of ${list[0]} does not belong to it`);
-  return list.length === n ? list : Array.from({ length: n }, () => list[0] as number);
-}
-
-/** One entry for all layers, or one a layer. */
-function perLayer<T>(given: T | readonly T[], n: number, what: string, invalid: Invalid): T[] {
-  if (!Array.isArray(given)) return [given as T];
-  if (given.length !== n) throw invalid(`there are ${given.length} ${what} for ${n} layers`);
-  return [...given];
-}
-
-/** Every how many generated tokens an intervention is applied; 0 for none. */
-function everyOf(steps: Steps, invalid: Invalid): number {
-  if (steps === 'prompt') return 0;
-  if (steps === 'generated' || steps === 'all') return 1;
-  const { every } = (steps ?? {}) as { every?: number };
-  if (Number.isInteger(every) && (every as number) > 0) return every as number;
-  throw invalid("steps are 'prompt', 'generated', 'all' or { every: n }");
+  const data = new Float32Array(layers.length * positions.length * first.width);
+  return { states: new HiddenStates(info, data), parts, index: indexOf(positions) };
 }
 
 /** The result of a prepared row, once the addon has filled its buffers. */
 export function finishRow(row: PreparedRow, textOf: (token: number) => string): PassResult {
-  const { prompt, states, logits, top, wantsTop } = row;
+  const { prompt, reads, single, several, logits, top, wantsTop } = row;
+  const states = reads.map((read) => read.states);
   const interventions = row.interventions.map((i) => i.report);
   const missed = interventions.find(({ delta }) => Number.isNaN(delta));
   if (missed) {
@@ -354,7 +254,8 @@ export function finishRow(row: PreparedRow, textOf: (token: number) => string): 
   return {
     prompt,
     interventions,
-    ...(states && { states }),
+    ...(single && { states: states[0] as HiddenStates }),
+    ...(several && { captured: states.slice(Number(single)) }),
     ...(logits && { logits }),
     ...(wantsTop && { top: top ? topScores(top, textOf) : [] }),
   };

@@ -1,5 +1,6 @@
+import type { PlacedIntervention } from '../hooks/place.js';
 import type { Segment } from '../prompt/prompt.js';
-import type { PlacedIntervention, PreparedRow } from './pass.js';
+import type { PreparedRow } from './pass.js';
 
 /** A token or a whole picture in the tree, shared by every row that goes through it. */
 export interface TreeNode {
@@ -107,7 +108,7 @@ export function units(row: PreparedRow): Unit[] {
     if (list) list.push(edit);
     else edits.set(edit.position, [edit]);
   }
-  const reads = new Set([...(row.states?.positions ?? []), ...(row.logits?.positions ?? [])]);
+  const reads = new Set([...row.reads.flatMap(({ states }) => states.positions), ...(row.logits?.positions ?? [])]);
   if (row.topK > 0) reads.add(row.prompt.length - 1);
 
   const list: Unit[] = [];
@@ -143,7 +144,7 @@ function fingerprint(edit: PlacedIntervention): string {
     const value = edit.value
       ? Buffer.from(edit.value.buffer, edit.value.byteOffset, edit.value.byteLength).toString('latin1')
       : '';
-    id = `|${edit.hook},${edit.layer},${edit.position},${edit.op},${edit.factor},${value}`;
+    id = `|${edit.kind},${edit.position},${value}`;
     valueIds.set(edit, id);
   }
   return id;

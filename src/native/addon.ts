@@ -38,7 +38,9 @@ export interface Addon {
 
   contextCreate(model: ModelHandle, options: NativeContextOptions): Promise<ContextHandle>;
   contextSize(context: ContextHandle): number;
-  contextHookLayers(context: ContextHandle, hook: number): Promise<Int32Array>;
+  /** Where states can be read and written, by hook (in the order of `HOOKS`) and layer. */
+  contextPoints(context: ContextHandle): NativePoint[][];
+  contextEmbeddingDeviation(context: ContextHandle): Promise<number>;
   contextDecode(context: ContextHandle, job: DecodeJob): Promise<void>;
   contextLens(context: ContextHandle, job: LensJob): Promise<void>;
   contextAbort(context: ContextHandle, on: boolean): void;
@@ -161,6 +163,8 @@ export interface DecodeJob {
   nonCausal?: boolean;
   captures?: NativeCapture[];
   patches?: NativePatch[];
+  /** Where in its prompt each row is: in every decode of a call that reads or changes attention scores or patterns. */
+  places?: Int32Array;
   logits?: { rows: Int32Array; offsets: Float64Array; out: Float32Array }[];
   top?: { rows: Int32Array; k: number; ids: Int32Array; logits: Float32Array; logsumexp: Float32Array };
 }
@@ -191,20 +195,41 @@ export interface LensReadings {
   kl: Float32Array;
 }
 
-export interface NativeCapture {
+/** A point of one layer; see point in native/points.h. */
+export interface NativePoint {
+  there: boolean;
+  /** Numbers of a row; 0 at attention scores and patterns. */
+  width: number;
+  /** Heads of a row; 0: it has none. */
+  heads: number;
+  /** Whether edges of the layer's attention can be cut. */
+  cuts: boolean;
+  /** Whether only rows with outputs pass here. */
+  trimmed: boolean;
+  rotated: boolean;
+  /** Why it is not there. */
+  why: string;
+}
+
+/** Rows at a point and what of them is meant; see place in native/hooks.h. Spans are pairs of first and count. */
+export interface NativePlace {
   hook: number;
   layer: number;
   rows: Int32Array;
+  spans: Int32Array;
+  keys: number;
+}
+
+export interface NativeCapture extends NativePlace {
   offsets: Float64Array;
   out: Float32Array;
 }
 
-export interface NativePatch {
-  hook: number;
-  layer: number;
-  rows: Int32Array;
+export interface NativePatch extends NativePlace {
   op: number;
   factor: number;
+  /** Upper bound of a clamp. */
+  upper: number;
   values: Float32Array;
   deltas: Float32Array;
 }

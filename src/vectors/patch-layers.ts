@@ -1,7 +1,9 @@
+import { resolveLayers } from '../hooks/points.js';
+import type { HookName, LayerSelection } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
-import { asRow, type RowInput, resolveLayers } from '../model/pass.js';
+import { asRow, type RowInput } from '../model/pass.js';
 import { logSumExp, trackedTokens } from '../model/tracked.js';
-import type { HookName, LayerSelection, OnProgress } from '../model/types.js';
+import type { OnProgress } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 

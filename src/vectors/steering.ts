@@ -1,6 +1,7 @@
+import { resolveLayers } from '../hooks/points.js';
+import type { LayerSelection } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
-import { resolveLayers } from '../model/pass.js';
-import type { LayerSelection, OnProgress } from '../model/types.js';
+import type { OnProgress } from '../model/types.js';
 import type { PromptInput } from '../prompt/prompt.js';
 import { meanDifference, principalDifference } from '../stats/direction.js';
 import { XpatchError } from '../util/errors.js';

@@ -1,7 +1,9 @@
+import { resolveLayers } from '../hooks/points.js';
+import type { LayerSelection } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
-import { asRow, type PassRow, type RowInput, resolveLayers } from '../model/pass.js';
+import { asRow, type PassRow, type RowInput } from '../model/pass.js';
 import { type RankedToken, rankTokens, trackedTokens } from '../model/tracked.js';
-import type { LayerSelection, OnProgress, TokenScore } from '../model/types.js';
+import type { OnProgress, TokenScore } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import type { TaskVector } from './task-vector.js';
 

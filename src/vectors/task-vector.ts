@@ -1,6 +1,7 @@
+import { type HookName, type Intervention, STREAM_HOOKS } from '../hooks/types.js';
 import { UNKNOWN_HASH } from '../model/capture-file.js';
 import type { HiddenStates } from '../model/hidden-states.js';
-import type { Intervention, ModelIdentity } from '../model/types.js';
+import type { ModelIdentity } from '../model/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
@@ -24,21 +25,26 @@ import { type DirectionNumbering, isDirection, type TaskVectorInfo, type VectorO
  */
 export class TaskVector {
   readonly info: TaskVectorInfo;
+  /** Numbers a layer: n_embd at the residual stream and what is added to it. */
+  readonly width: number;
   readonly #data: Float32Array;
 
   /**
-   * @param data row-major [layers, nEmbd], copied
+   * @param data row-major [layers, width], copied
    * @throws {XpatchError} VECTOR_INVALID when the size is wrong, layers do not rise within the model, or a number is NaN or infinite
    */
   constructor(info: TaskVectorInfo, data: ArrayLike<number>) {
-    const { model, layers } = info;
-    if (layers.length === 0 || data.length !== layers.length * model.nEmbd) {
-      const problem = `${data.length} numbers do not make ${layers.length} layers of width ${model.nEmbd}`;
+    const { model, hook, layers, heads } = info;
+    const width = STREAM_HOOKS.includes(hook) ? model.nEmbd : Math.floor(data.length / layers.length);
+    const fits = layers.length > 0 && width > 0 && data.length === layers.length * width;
+    if (!fits || (heads && width % heads.length)) {
+      const problem = `${data.length} numbers do not make ${layers.length} layers of width ${width}`;
       throw new XpatchError(
         'VECTOR_INVALID',
-        `Not a task vector: ${problem}. Give [layers, n_embd] values, row by row.`,
+        `Not a task vector: ${problem}. Give [layers, width] values, row by row.`,
       );
     }
+    this.width = width;
     layers.forEach((layer, i) => {
       const rises = i === 0 || layer > (layers[i - 1] as number);
       if (!Number.isInteger(layer) || layer < 0 || layer >= model.nLayers || !rises) {
@@ -49,7 +55,7 @@ export class TaskVector {
     this.#data = Float32Array.from(data);
     const bad = this.#data.findIndex((x) => !Number.isFinite(x));
     if (bad >= 0) {
-      const place = `layer ${layers[Math.floor(bad / model.nEmbd)]}, dimension ${bad % model.nEmbd}`;
+      const place = `layer ${layers[Math.floor(bad / width)]}, dimension ${bad % width}`;
       const wayOut = 'Extract it again; if that repeats, the model overflows at this layer (try F32 or BF16 weights).';
       throw new XpatchError('VECTOR_INVALID', `A task vector has ${this.#data[bad]} at ${place}. ${wayOut}`);
     }
@@ -61,12 +67,12 @@ export class TaskVector {
    * @param states with exactly one position
    * @throws {XpatchError} VECTOR_INVALID
    */
-  static fromStates(states: HiddenStates, info: Omit<TaskVectorInfo, 'hook' | 'layers'>): TaskVector {
+  static fromStates(states: HiddenStates, info: Omit<TaskVectorInfo, 'hook' | 'layers' | 'heads'>): TaskVector {
     if (states.positions.length !== 1) {
       const problem = `${states.positions.length} positions were captured, a task vector has one`;
       throw new XpatchError('VECTOR_INVALID', `Not a task vector: ${problem}. Capture the read position only.`);
     }
-    return new TaskVector({ ...info, hook: states.hook, layers: states.layers }, states.data);
+    return new TaskVector({ ...info, hook: states.hook, layers: states.layers, heads: states.heads }, states.data);
   }
 
   /**
@@ -128,7 +134,7 @@ export class TaskVector {
   /** A control: seeded Gaussian directions, each layer scaled to the L2 norm it has here. */
   normMatchedRandom(seed: number): TaskVector {
     const norms = this.norms();
-    const width = this.info.model.nEmbd;
+    const { width } = this;
     const data = new Float64Array(this.#data.length);
     this.info.layers.forEach((layer, row) => {
       // A stream a layer: the noise at one layer does not depend on which others the vector has.
@@ -153,18 +159,18 @@ export class TaskVector {
     }
     const data = new Float32Array(this.#data.length);
     const n = this.info.layers.length;
-    for (let row = 0; row < n; row++) data.set(this.#row(row), ((row + by) % n) * this.info.model.nEmbd);
+    for (let row = 0; row < n; row++) data.set(this.#row(row), ((row + by) % n) * this.width);
     return new TaskVector({ ...this.info, origin: { op: 'roll', by, of: [this.info.origin] } }, data);
   }
 
-  /** Copy of all numbers, row-major [layers, nEmbd]. */
+  /** Copy of all numbers, row-major [layers, width]. */
   toArray(): Float32Array {
     return this.#data.slice();
   }
 
   /**
-   * Copy of the state of one layer, [nEmbd].
-   * @param layer 0-based block output
+   * Copy of the state of one layer, [width].
+   * @param layer 0-based
    * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have it
    */
   state(layer: number): Float32Array {
@@ -194,7 +200,8 @@ export class TaskVector {
 
   /**
    * The intervention that patches this vector in: its state of a layer, written at the same layer.
-   * @param layers block outputs: one, or a list, each with its own state
+   * @param layers blocks: one, or a list, each with its own state
+   * @param options.heads which heads of it are written, at a hook that has heads. Defaults to those that it has
    * @param options.op Defaults to `this.op`
    * @param options.positions where in the prompt. Defaults to `last`
    * @param options.steps Defaults to `prompt`
@@ -203,12 +210,13 @@ export class TaskVector {
    */
   at(
     layers: number | readonly number[],
-    options: { op?: 'replace' | 'add'; strength?: number } & Pick<Intervention, 'positions' | 'steps'> = {},
+    options: { op?: 'replace' | 'add'; strength?: number } & Pick<Intervention, 'heads' | 'positions' | 'steps'> = {},
   ): Intervention {
     const { op = this.op, positions = 'last', steps = 'prompt', strength = 1 } = options;
-    const scaled = (layer: number) => this.state(layer).map((x) => x * strength);
+    const heads = options.heads ?? this.info.heads;
+    const scaled = (layer: number) => this.#select(this.state(layer), heads).map((x) => x * strength);
     const value = typeof layers === 'number' ? scaled(layers) : layers.map(scaled);
-    return { hook: this.info.hook, layers, positions, steps, op, value };
+    return { hook: this.info.hook, layers, ...(heads && { heads }), positions, steps, op, value };
   }
 
   /** What `at` does with this vector unless told otherwise: a steering or control vector is added, a state replaces another one. */
@@ -217,15 +225,15 @@ export class TaskVector {
   }
 
   /**
-   * Saves as safetensors: tensor `task_vector` F32 [layers, n_embd], everything else as text or JSON in the metadata (keys
+   * Saves as safetensors: tensor `task_vector` F32 [layers, width], everything else as text or JSON in the metadata (keys
    * `format`, `model`, `hook`, `layers`, `read_position`, `origin`). A path that ends in `.gguf` gets a control vector, as llama.cpp
    * and repeng read it: `direction.N` for the output of block N, without block 0 and without the origin.
    * @throws {XpatchError} FILE_WRITE; VECTOR_INVALID for a control vector of layer 0 alone
    */
   async save(path: string): Promise<void> {
-    const { model, hook, layers, readPosition, origin } = this.info;
+    const { hook, layers, heads, model, readPosition, origin } = this.info;
     if (isControlVector(path)) return writeControlVector(path, this.info, this.#data);
-    const shape = [layers.length, model.nEmbd];
+    const shape = [layers.length, this.width];
     await writeSafetensors(
       path,
       { [VECTOR_TENSOR]: { data: this.#data, shape } },
@@ -234,6 +242,7 @@ export class TaskVector {
         model: JSON.stringify(model),
         hook,
         layers: JSON.stringify(layers),
+        ...(heads && { heads: JSON.stringify(heads) }),
         read_position: readPosition,
         origin: JSON.stringify(origin),
       },
@@ -243,21 +252,36 @@ export class TaskVector {
   /**
    * Loads a saved vector, a file made by `xpatch capture`, or a control vector (`.gguf`) of llama.cpp or repeng.
    * @param options.position for a capture of several positions: which one, by its index in the prompt
+   * @param options.hook for a capture of several points: which one
    * @param options.numbering for a control vector: which block `direction.N` belongs to. The file does not say it. Defaults to
    *   `applied`: block N, as llama.cpp applies every such file
    * @throws {XpatchError} FILE_NOT_FOUND; VECTOR_INVALID for anything else, for a damaged file, or leaves the position open
    */
   static async load(
     path: string,
-    options: { position?: number; numbering?: DirectionNumbering } = {},
+    options: { position?: number; hook?: HookName; numbering?: DirectionNumbering } = {},
   ): Promise<TaskVector> {
     const { info, data } = await readVectorFile(path, options);
     return new TaskVector(info, data);
   }
 
   #row(row: number): Float32Array {
-    const width = this.info.model.nEmbd;
+    const { width } = this;
     return this.#data.subarray(row * width, (row + 1) * width);
+  }
+
+  /** Some heads of a state, side by side. */
+  #select(state: Float32Array, wanted: readonly number[] | undefined): Float32Array {
+    const { heads, hook } = this.info;
+    if (!wanted) return state;
+    const missing = wanted.find((head) => !heads?.includes(head));
+    if (missing !== undefined || !heads) {
+      const has = heads ? `it has heads ${heads.join(', ')} of '${hook}'` : `'${hook}' is not made of heads`;
+      throw new XpatchError('HEAD_OUT_OF_RANGE', `The vector has no head ${missing}: ${has}.`);
+    }
+    const size = this.width / heads.length;
+    const parts = wanted.map((head) => state.subarray(heads.indexOf(head) * size, (heads.indexOf(head) + 1) * size));
+    return Float32Array.from(parts.flatMap((part) => [...part]));
   }
 
   #combine(other: TaskVector, op: 'add' | 'subtract', apply: (a: number, b: number) => number): TaskVector {
@@ -274,7 +298,8 @@ export class TaskVector {
     const a = this.info;
     const b = other.info;
     let problem: string | undefined;
-    if (a.model.nEmbd !== b.model.nEmbd) problem = `widths ${a.model.nEmbd} and ${b.model.nEmbd}`;
+    if (this.width !== other.width) problem = `widths ${this.width} and ${other.width}`;
+    else if (a.heads?.join() !== b.heads?.join()) problem = `heads ${a.heads} and ${b.heads}`;
     else if (a.hook !== b.hook) problem = `hooks ${a.hook} and ${b.hook}`;
     else if (a.layers.join() !== b.layers.join()) problem = `${formatLayers(a.layers)} and ${formatLayers(b.layers)}`;
     else if (sameModel && a.model.hash !== b.model.hash) problem = `models ${a.model.name} and ${b.model.name}`;

@@ -1,6 +1,7 @@
+import { HOOKS, type HookName, STREAM_HOOKS } from '../hooks/types.js';
 import { Fields, isCount, isPromptRecord, isText, readStates } from '../model/capture-file.js';
 import { HiddenStates } from '../model/hidden-states.js';
-import { type HiddenStatesInfo, HOOKS } from '../model/types.js';
+import type { HiddenStatesInfo } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { isControlVector, readControlVector } from './control-vector.js';
 import type { DirectionNumbering, TaskVectorInfo, VectorOrigin } from './vector-origin.js';
@@ -11,7 +12,11 @@ export const VECTOR_FORMAT = 'xpatch.task-vector/1';
 /** What `TaskVector.load` reads: a saved vector, one position of a capture, or a control vector. */
 export async function readVectorFile(
   path: string,
-  { position, numbering }: { position?: number | undefined; numbering?: DirectionNumbering | undefined },
+  {
+    position,
+    hook,
+    numbering,
+  }: { position?: number | undefined; hook?: HookName | undefined; numbering?: DirectionNumbering | undefined },
 ): Promise<{ info: TaskVectorInfo; data: Float32Array }> {
   if (isControlVector(path)) {
     if (position === undefined) return readControlVector(path, numbering ?? 'applied');
@@ -24,7 +29,7 @@ export async function readVectorFile(
   try {
     const { tensors } = fields.file;
     if (tensors.has(VECTOR_TENSOR)) return await readVector(fields, position);
-    if (HOOKS.some((hook) => tensors.has(hook))) return onePosition(fields, await readStates(fields), position);
+    if (HOOKS.some((hook) => tensors.has(hook))) return onePosition(fields, await readStates(fields, hook), position);
     const names = [...tensors.keys()].slice(0, 5).join(', ') || 'none';
     throw fields.invalid(`it has neither a tensor ${VECTOR_TENSOR} nor ${HOOKS.join(', ')} (its tensors: ${names})`);
   } finally {
@@ -40,11 +45,13 @@ async function readVector(fields: Fields, position: number | undefined) {
   if (format !== VECTOR_FORMAT) throw fields.invalid(`its format is ${format}, this version reads ${VECTOR_FORMAT}`);
   const model = fields.model();
   const layers = fields.counts('layers');
-  fields.requireShape(VECTOR_TENSOR, [layers.length, model.nEmbd]);
+  const width = fields.file.tensors.get(VECTOR_TENSOR)?.shape[1] ?? 0;
+  fields.requireShape(VECTOR_TENSOR, [layers.length, STREAM_HOOKS.includes(fields.hook()) ? model.nEmbd : width]);
   const info = {
     model,
     hook: fields.hook(),
     layers,
+    heads: fields.has('heads') ? fields.counts('heads') : undefined,
     readPosition: fields.text('read_position'),
     origin: readOrigin(fields),
   };
@@ -62,7 +69,7 @@ function onePosition(
   { info, data }: { info: HiddenStatesInfo; data: Float32Array },
   position: number | undefined,
 ) {
-  const { hook, layers, positions, tokens, model } = info;
+  const { hook, layers, heads, positions, tokens, model } = info;
   const index = position === undefined && positions.length === 1 ? 0 : positions.indexOf(position ?? -1);
   if (index < 0) {
     const problem =
@@ -74,7 +81,7 @@ function onePosition(
   const token = tokens[index] as number;
   const states = new HiddenStates(info, data).select({ positions: [positions[index] as number] });
   const origin = { op: 'capture', position: positions[index] as number, token } as const;
-  return { info: { model, hook, layers, readPosition: 'position', origin }, data: states.data };
+  return { info: { model, hook, layers, heads, readPosition: 'position', origin }, data: states.data };
 }
 
 function summarise(positions: readonly number[]): string {

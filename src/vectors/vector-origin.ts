@@ -1,4 +1,5 @@
-import type { HookName, ModelIdentity } from '../model/types.js';
+import type { HookName } from '../hooks/types.js';
+import type { ModelIdentity } from '../model/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import type { TaskSpec } from '../tasks/prompts.js';
 
@@ -51,8 +52,10 @@ export interface TaskVectorInfo {
   /** The model whose states these are. */
   readonly model: ModelIdentity;
   readonly hook: HookName;
-  /** Block outputs, 0-based and rising: row i of the data is the state after block `layers[i]`. */
+  /** Blocks, 0-based and rising: row i of the data is the state at the hook of block `layers[i]`. */
   readonly layers: readonly number[];
+  /** Heads that each state is made of, side by side, at a hook that has heads. */
+  readonly heads?: readonly number[] | undefined;
   /**
    * The token whose state was read: `last-example` (the `:` of the last example's `A:`, before its answer), `dummy-query`
    * (the `:` of a query after all examples), `instruction` (its final `:`), `position` (named in a capture), `last`

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { TENSOR_TYPES } from '../../src/gguf/gguf.js';
+import { HOOKS } from '../../src/hooks/types.js';
 import type { Addon, ContextHandle, ModelHandle, VisionHandle, WeightsHandle } from '../../src/native/addon.js';
 import { listDevices, native } from '../../src/native/index.js';
 import { fixture } from './helpers.js';
@@ -111,9 +112,11 @@ test('a decode whose parts do not fit together is refused', async () => {
   };
   const nEmbd = addon.modelInfo(model).nEmbd;
   const capture = {
-    hook: 0,
+    hook: HOOKS.indexOf('resid_post'),
     layer: 0,
     rows: Int32Array.of(0),
+    spans: Int32Array.of(0, nEmbd),
+    keys: 0,
     offsets: Float64Array.of(0),
     out: new Float32Array(nEmbd),
   };
@@ -126,7 +129,13 @@ test('a decode whose parts do not fit together is refused', async () => {
     ['an offset outside the buffer', { ...row, captures: [{ ...capture, offsets: Float64Array.of(1) }] }],
     ['a row outside the batch', { ...row, captures: [{ ...capture, rows: Int32Array.of(1) }] }],
     ['a layer that does not exist', { ...row, captures: [{ ...capture, layer: 3 }] }],
-    ['a hook that does not exist', { ...row, captures: [{ ...capture, hook: 7 }] }],
+    ['a hook that does not exist', { ...row, captures: [{ ...capture, hook: HOOKS.length }] }],
+    ['a part outside the row', { ...row, captures: [{ ...capture, spans: Int32Array.of(1, nEmbd) }] }],
+    ['no part of the row', { ...row, captures: [{ ...capture, spans: new Int32Array(0) }] }],
+    [
+      'scores without places',
+      { ...row, captures: [{ ...capture, hook: HOOKS.indexOf('pattern'), keys: 1, spans: Int32Array.of(0, 1) }] },
+    ],
     [
       'the last layer of a row without output',
       { ...row, outputs: Uint8Array.of(0), captures: [{ ...capture, layer: 2 }] },

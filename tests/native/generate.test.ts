@@ -2,11 +2,11 @@
 
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import type { Intervention } from '../../src/hooks/types.js';
 import type { Context } from '../../src/model/context.js';
 import type { Generation } from '../../src/model/generate.js';
 import { loadModel, type Model } from '../../src/model/model.js';
 import type { PassRow } from '../../src/model/pass.js';
-import type { Intervention } from '../../src/model/types.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { load, randomVector, tokenPrompt } from './helpers.js';

@@ -81,3 +81,13 @@ function digestOf(items: (string | number)[]): string {
 function sha(data: Uint8Array): string {
   return createHash('sha256').update(data).digest('hex').slice(0, 16);
 }
+
+/** The numbers of an F32 tensor. */
+export function readTensor(path: string, name: string): Float32Array {
+  const header = readGgufHeader(path);
+  const tensor = header.tensors.find((one) => one.name === name);
+  if (tensor?.type !== 0) throw new Error(`${path} has no F32 tensor ${name}`);
+  const from = header.dataOffset + tensor.offset;
+  const bytes = readFileSync(path).subarray(from, from + 4 * tensor.shape.reduce((a, b) => a * b, 1));
+  return new Float32Array(Uint8Array.from(bytes).buffer);
+}

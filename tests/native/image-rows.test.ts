@@ -1,10 +1,10 @@
 // Pictures in prompts: rows decoded in batches of their own, causal and not, with one and with four positions a row.
 
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import type { Intervention } from '../../src/hooks/types.js';
 import type { Context } from '../../src/model/context.js';
 import type { Model } from '../../src/model/model.js';
 import type { PassResult, PassRow } from '../../src/model/pass.js';
-import type { Intervention } from '../../src/model/types.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import type { PromptPart } from '../../src/prompt/types.js';
 import { expectError } from '../unit/helpers.js';

@@ -1,10 +1,10 @@
 // What a pass must not depend on: how rows are batched, what other rows do, and where the KV cache keeps things.
 
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import type { Intervention } from '../../src/hooks/types.js';
 import type { Context, ContextOptions } from '../../src/model/context.js';
 import type { Model } from '../../src/model/model.js';
 import type { PassResult, PassRow } from '../../src/model/pass.js';
-import type { Intervention } from '../../src/model/types.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { expectError } from '../unit/helpers.js';
 import {

@@ -36,6 +36,7 @@ async function measure(name, device, image) {
     await logitLens(context, plain, whole),
     await logitLens(context, normed, { ...whole, normalise: false }),
   ];
+  const { points, cut, scored } = await measurePoints(model, prompt);
   await model.dispose();
   const rows = (results) => results.map((result) => Array.from(result.logits.data));
   return {
@@ -49,8 +50,28 @@ async function measure(name, device, image) {
     shared: rows(shared),
     naive: rows(naive),
     tokens: generated[0].tokens,
+    points,
+    cut,
+    scored,
     identical: Buffer.from(same.logits.data.buffer).equals(Buffer.from(read.logits.data.buffer)),
   };
+}
+
+/** Every point of one block, logits when two edges are cut by the mask, and by scores. */
+async function measurePoints(model, prompt) {
+  const off = await model.createContext({ nCtx: 256, nUbatch: 64, flashAttention: 'off' });
+  const on = await model.createContext({ nCtx: 256, nUbatch: 64, flashAttention: 'on' });
+  const hooks = off.hooks.filter(({ layers }) => layers.length > 0);
+  const captures = hooks.map(({ hook, layers }) => ({ hook, layers: [layers.at(-1)], positions: [2, -1] }));
+  const { captured } = await off.run({ prompt, captures });
+  const finite = (data) => Array.from(data, (x) => (Number.isFinite(x) ? x : 0));
+  const points = Object.fromEntries(captured.map(({ hook, data }) => [hook, finite(data)]));
+  const edges = [{ layers: 'all', from: [0, 3], to: 'last' }];
+  const [cut, scored] = [
+    await on.run({ prompt, edges, logits: 'last' }),
+    await off.run({ prompt, edges, logits: 'last' }),
+  ];
+  return { points, cut: Array.from(cut.logits.data), scored: Array.from(scored.logits.data) };
 }
 
 const [device] = process.argv.slice(2);

@@ -21,6 +21,11 @@ interface Measured {
   shared: number[][];
   naive: number[][];
   tokens: number[];
+  /** Two states at every point of one block. */
+  points: Record<string, number[]>;
+  /** Last logits with edges cut, by the mask of flash attention and by scores. */
+  cut: number[];
+  scored: number[];
   identical: boolean;
 }
 interface Answer {
@@ -81,6 +86,17 @@ if (platform() !== 'linux') {
       // The last layer's rows are the logits of the pass.
       const logits = rows([device.logits[0] as number[]]);
       expectClose(rows(device.lenses[0]).subarray(-logits.length), logits, device.nVocab);
+    });
+
+    test.each(FAMILIES)('%s: every point, and attention that is cut, equal those of the CPU', (name) => {
+      const { device, cpu } = answer.families[name] as Answer['families'][string];
+      expect(Object.keys(device.points)).toEqual(Object.keys(cpu.points));
+      expect(Object.keys(device.points).length).toBeGreaterThan(12);
+      for (const [hook, values] of Object.entries(cpu.points)) {
+        expectClose(rows([device.points[hook] as number[]]), rows([values]), values.length / 2);
+      }
+      for (const what of ['cut', 'scored'] as const) expectClose(rows([device[what]]), rows([cpu[what]]), cpu.nVocab);
+      expectClose(rows([device.cut]), rows([device.scored]), cpu.nVocab);
     });
 
     test.each(FAMILIES)('%s: on the device itself the sweep equals the naive one', (name) => {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Intervention } from '../../src/model/types.js';
+import type { Intervention } from '../../src/hooks/types.js';
 
 export interface Case {
   name: string;

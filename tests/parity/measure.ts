@@ -6,6 +6,15 @@ import { FAMILIES, type Family, hashOf } from './families.js';
 
 const OUT = new URL('../../docs/families.json', import.meta.url);
 const asked = process.argv.slice(2);
+/** Points that the family lacks, in some layers or all of them. */
+async function missing(family: Family) {
+  await using opened = await openFamily(family);
+  const points = await opened.model.hooks();
+  return Object.fromEntries(
+    points.filter(({ refusals }) => refusals.length).map(({ hook, refusals }) => [hook, refusals]),
+  );
+}
+
 const records = existsSync(OUT) ? JSON.parse(readFileSync(OUT, 'utf8')) : {};
 
 const worse = (a: Measured, b: Measured): Measured => ({
@@ -41,7 +50,12 @@ async function record(family: Family) {
 for (const family of FAMILIES) {
   if (asked.length && !asked.includes(family.name)) continue;
   const { madeWith } = family;
-  records[family.name] = { files: hashOf(family), transformers: madeWith.transformers, tiers: await record(family) };
+  records[family.name] = {
+    files: hashOf(family),
+    transformers: madeWith.transformers,
+    missing: await missing(family),
+    tiers: await record(family),
+  };
   console.log(family.name, JSON.stringify(records[family.name].tiers[TIERS[0]?.name ?? '']));
 }
 const sorted = Object.fromEntries(FAMILIES.map(({ name }) => [name, records[name]]).filter(([, value]) => value));

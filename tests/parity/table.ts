@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { NO_DECODERS } from '../../src/gguf/architecture-check.js';
+import { HOOKS } from '../../src/hooks/types.js';
 import { BOUNDS } from '../../src/studies/verify-model.js';
 import { TIERS } from './compare.js';
 import { FAMILIES } from './families.js';
@@ -47,6 +48,8 @@ const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
 interface Record_ {
   files: string;
   transformers: string;
+  /** Points that it lacks in some layers. */
+  missing: Record<string, { layers: number[]; reason: string }[]>;
   tiers: Record<string, { cosineFromOne: number; magnitudeFromOne: number; nmse: number; absolute: number }>;
 }
 
@@ -89,6 +92,21 @@ export function render(): string {
       notes,
     );
   });
+  const points = FAMILIES.map((family) => {
+    const { missing = {} } = measured[family.name] ?? {};
+    const [name = family.name] = ABOUT[family.name] ?? [];
+    const why = Object.entries(missing).map(([hook, refusals]) => {
+      const reasons = refusals.map(({ layers, reason }) =>
+        layers.length === family.nLayers ? reason : `layers ${layers.join(', ')}: ${reason}`,
+      );
+      return `\`${hook}\`: ${reasons.join('; ')}`;
+    });
+    return row(
+      name,
+      HOOKS.filter((hook) => missing[hook]?.[0]?.layers.length !== family.nLayers).length,
+      why.join('. '),
+    );
+  });
   const refused = Object.entries(NO_DECODERS).map(([what, names]) =>
     row(names.map((name) => `\`${name}\``).join(', '), 'not loaded', '`ARCHITECTURE_UNSUPPORTED`', what),
   );
@@ -128,6 +146,16 @@ ${[...head('family', 'architecture', 'models', 'verified', exact.name, fast.name
 
 Weights are of the tiny models; a real one is checked with \`xpatch verify-model\` (below). An architecture that is not in this table
 may run: its hooks are checked when they are set, its numbers are not known to be right.
+
+## Points beside \`resid_post\`
+
+Of the ${HOOKS.length} points of [hooks.md](hooks.md), without flash attention, which has no \`attn_scores\` and \`pattern\`. \`xpatch hooks -m MODEL\` says it of
+any model. States at every point of block 1, and logits when something is added there, equal transformers' in nine text families
+(\`tests/parity/hooks.test.ts\`: within 1e-4 of the largest number, 5e-3 with GELU from a table); laws that any model obeys are tested in fourteen
+(\`tests/native/hooks.test.ts\`). llama.cpp rotates \`q\` and \`k\` of a Llama in pairs of neighbours: its dimensions are in another
+order than transformers'.
+
+${[...head('family', 'points', 'not there'), ...points].join('\n')}
 
 ## Where llama.cpp computes otherwise
 

@@ -1,0 +1,47 @@
+import type { HookPoint } from '../hooks/points.js';
+import { defineCommand } from './command.js';
+import { describeModel, withSession } from './common.js';
+import { MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
+
+/** `xpatch hooks`: which points of a model can be read and written. */
+export const hooks = defineCommand({
+  command: 'hooks',
+  describe: 'List the points of a model that can be read and overwritten',
+  options: { ...MODEL_OPTIONS, ...OUTPUT_OPTIONS },
+  examples: [
+    ['What the demo model has', 'hooks -m demo'],
+    ['Without flash attention, which computes no scores', 'hooks -m model.gguf --flash-attention off'],
+  ],
+  run: async (args, terminal) => {
+    await withSession(args, terminal, async ({ model, context, progress }) => {
+      progress.done();
+      const points = context.hooks;
+      const { flashAttention } = context.options;
+      if (args.json) terminal.printJson({ model: model.identity, flashAttention, hooks: points });
+      else terminal.print(`${describeModel(model.identity)}, ${model.info.nLayers} layers\n${table(points)}`);
+    });
+  },
+});
+
+function table(points: readonly HookPoint[]): string {
+  const lines = points.map(({ hook, layers, width, heads, rotated, refusals }) => {
+    const size = width ?? (hook === 'pattern' || hook === 'attn_scores' ? 'positions' : 'differs');
+    const numbers = heads ? `${heads} heads x ${typeof size === 'number' ? size / heads : size}` : String(size);
+    const rotation = rotated === undefined ? '' : rotated ? ', rotated' : ', not rotated';
+    const there = layers.length ? [`layers ${ranges(layers)}: ${numbers}${rotation}`] : [];
+    const missing = refusals.map(({ layers, reason }) => `layers ${ranges(layers)}: none, ${reason}`);
+    return [...there, ...missing].map((text, i) => `${(i ? '' : hook).padEnd(12)} ${text}\n`).join('');
+  });
+  return lines.join('');
+}
+
+/** `0-3, 5` */
+function ranges(layers: readonly number[]): string {
+  const parts: [number, number][] = [];
+  for (const layer of layers) {
+    const last = parts.at(-1);
+    if (last && last[1] === layer - 1) last[1] = layer;
+    else parts.push([layer, layer]);
+  }
+  return parts.map(([from, to]) => (from === to ? String(from) : `${from}-${to}`)).join(', ');
+}

@@ -1,0 +1,90 @@
+// Every point against transformers, plain and when something is added there. tests/reference/hook_points.py made the values.
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { HOOKS, type HookName } from '../../src/hooks/types.js';
+import type { Context } from '../../src/model/context.js';
+import { loadModel, type Model } from '../../src/model/model.js';
+import type { Prompt } from '../../src/prompt/prompt.js';
+import { SafetensorsFile } from '../../src/util/safetensors.js';
+import { FOLDER } from './families.js';
+
+jest.setTimeout(300_000);
+
+const REFERENCES = fileURLToPath(new URL('../fixtures/hooks/', import.meta.url));
+const FAMILIES = readdirSync(REFERENCES).map((file) => file.replace('.safetensors', ''));
+const LAYER = 1;
+/** GELU comes from a table of 16-bit values on the CPU. */
+const bound = (name: string) => (['gemma2', 'gpt-neox'].includes(name) ? 5e-3 : 1e-4);
+
+test('there are references of nine families', () => {
+  expect(FAMILIES).toHaveLength(9);
+});
+
+describe.each(FAMILIES)('%s', (name) => {
+  let model: Model;
+  let context: Context;
+  let prompt: Prompt;
+  const values = new Map<string, Float32Array>();
+
+  beforeAll(async () => {
+    const file = await SafetensorsFile.open(`${REFERENCES}${name}.safetensors`);
+    for (const [key, { dtype }] of file.tensors) if (dtype === 'F32') values.set(key, await file.readFloat32(key));
+    const tokens = Array.from((await file.read('tokens')) as Int32Array);
+    await file.close();
+    model = await loadModel(`${FOLDER}/${name}.gguf`, { device: 'cpu', threads: 1 });
+    context = await model.createContext({ nCtx: 64, kvType: 'f32', flashAttention: 'off' });
+    prompt = await model.prompt({ tokens });
+  });
+
+  afterAll(() => model.dispose());
+
+  /** Largest difference in units of the largest number. */
+  const expectClose = (what: string, actual: Float32Array, expected: Float32Array) => {
+    expect([what, actual.length]).toEqual([what, expected.length]);
+    const size = expected.reduce((a, x) => Math.max(a, Math.abs(x)), 0);
+    const worst = actual.reduce((a, x, i) => Math.max(a, Math.abs(x - (expected[i] as number))), 0);
+    expect([what, worst / size < bound(name) ? 'close' : worst / size]).toEqual([what, 'close']);
+  };
+
+  test('states at every point', async () => {
+    const hooks = HOOKS.filter((hook) => values.has(hook));
+    expect(hooks.length).toBeGreaterThan(10);
+    const captures = hooks.map((hook) => ({
+      hook,
+      ...(hook !== 'embed' && hook !== 'final_norm' && { layers: [LAYER] }),
+    }));
+    const { captured } = await context.run({ prompt, captures });
+    hooks.forEach(
+      (hook, i) => void expectClose(hook, captured[i]?.data as Float32Array, values.get(hook) as Float32Array),
+    );
+  });
+
+  test('logits when something is added at a point', async () => {
+    const hooks = HOOKS.filter((hook) => values.has(`add.${hook}`));
+    expect(hooks.length).toBeGreaterThan(7);
+    for (const hook of hooks as HookName[]) {
+      const value = values.get(`value.${hook}`) as Float32Array;
+      const edit = { hook, layers: LAYER, positions: 2, op: 'add', value } as const;
+      const { logits } = await context.run({ prompt, logits: 'last', interventions: [edit] });
+      expectClose(hook, logits.data, values.get(`add.${hook}`) as Float32Array);
+    }
+    const { logits } = await context.run({ prompt, logits: 'last' });
+    expectClose('plain', logits.data, values.get('logits') as Float32Array);
+  });
+
+  test('logits when edges are cut, by scores and by the mask of flash attention', async () => {
+    const expected = values.get('knock-out');
+    expect(expected === undefined).toBe(['gemma2', 'gpt-oss'].includes(name)); // theirs have masks for windows besides
+    if (!expected) return;
+    const edges = [{ layers: 'all', from: [0, 1], to: 'last' }] as const;
+    const { logits } = await context.run({ prompt, logits: 'last', edges });
+    expectClose('scores', logits.data, expected);
+    const flash = await model.createContext({ nCtx: 64, kvType: 'f32', flashAttention: 'on' });
+    const masked = await flash.run({ prompt, logits: 'last', edges });
+    const size = expected.reduce((a, x) => Math.max(a, Math.abs(x)), 0);
+    const worst = masked.logits.data.reduce((a, x, i) => Math.max(a, Math.abs(x - (expected[i] as number))), 0);
+    expect(worst / size).toBeLessThan(0.01);
+    await flash.dispose();
+  });
+});
