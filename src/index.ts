@@ -1,17 +1,16 @@
 // The public interface: what is not exported here, or by ./experiment, ./report and ./convert, may change without notice.
 export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
 export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
-export { type HookPoint, resolveLayers } from './hooks/points.js';
-export {
-  type Edge,
-  HOOKS,
-  type HookName,
-  type Intervention,
-  type InterventionOp,
-  type InterventionReport,
-  type LayerSelection,
-  type StateSet,
-  type Steps,
+export type { HookPoint } from './hooks/points.js';
+export type {
+  Edge,
+  HookName,
+  Intervention,
+  InterventionOp,
+  InterventionReport,
+  LayerSelection,
+  StateSet,
+  Steps,
 } from './hooks/types.js';
 export { type CatalogueEntry, listCatalogue } from './hub/catalogue.js';
 export {
