@@ -1,23 +1,6 @@
 import type { PositionSelection } from '../prompt/types.js';
 
-/**
- * The points of a model where states can be read and overwritten, in TransformerLens' names, in the order of the native enum.
- *
- * - `embed`: what the first block reads: embeddings of tokens (times the model's own factor, with learned positions) and rows
- *   of pictures. There is one, at layer 0.
- * - `resid_pre`, `resid_mid`, `resid_post`: the residual stream before a block, between attention and MLP, and after the block.
- *   `resid_post` is llama.cpp's `l_out-L` and transformers' `hidden_states[L + 1]` (whose last element is after the final norm,
- *   unlike here). In models with a deepstack (Qwen3-VL) it holds the rows of pictures that are added behind the block.
- * - `attn_out`, `mlp_out`: what attention and MLP add to the stream, norms and factors behind them included, so that
- *   `resid_pre + attn_out + mlp_out` is the block's output.
- * - `z`: what the heads hand to the output projection, [heads, size of a head].
- * - `q`, `k`, `v`: queries, keys and values of the heads; q and k behind their position encoding. Of k and v there may be fewer heads.
- * - `attn_scores`: scaled and capped scores as the softmax reads them, [heads, positions]; -infinity for what is not seen.
- * - `pattern`: the softmax of them, [heads, positions]; 0 for what is not seen.
- * - `mlp_post`: the neurons of the MLP, as its last projection reads them.
- * - `router`: the logits by which a mixture of experts chooses them.
- * - `final_norm`: the stream after the final norm. There is one, at the last layer.
- */
+/** The points of a model, in the order of the native enum. @internal */
 export const HOOKS = [
   'embed',
   'resid_pre',
@@ -35,7 +18,24 @@ export const HOOKS = [
   'router',
   'final_norm',
 ] as const;
-/** A point of a model where states can be read and overwritten: see `HOOKS`. */
+/**
+ * A point of a model where states can be read and overwritten, in TransformerLens' names.
+ *
+ * - `embed`: what the first block reads: embeddings of tokens (times the model's own factor, with learned positions) and rows
+ *   of pictures. There is one, at layer 0.
+ * - `resid_pre`, `resid_mid`, `resid_post`: the residual stream before a block, between attention and MLP, and after the block.
+ *   `resid_post` is llama.cpp's `l_out-L` and transformers' `hidden_states[L + 1]` (whose last element is after the final norm,
+ *   unlike here). In models with a deepstack (Qwen3-VL) it holds the rows of pictures that are added behind the block.
+ * - `attn_out`, `mlp_out`: what attention and MLP add to the stream, norms and factors behind them included, so that
+ *   `resid_pre + attn_out + mlp_out` is the block's output.
+ * - `z`: what the heads hand to the output projection, [heads, size of a head].
+ * - `q`, `k`, `v`: queries, keys and values of the heads; q and k behind their position encoding. Of k and v there may be fewer heads.
+ * - `attn_scores`: scaled and capped scores as the softmax reads them, [heads, positions]; -infinity for what is not seen.
+ * - `pattern`: the softmax of them, [heads, positions]; 0 for what is not seen.
+ * - `mlp_post`: the neurons of the MLP, as its last projection reads them.
+ * - `router`: the logits by which a mixture of experts chooses them.
+ * - `final_norm`: the stream after the final norm. There is one, at the last layer.
+ */
 export type HookName = (typeof HOOKS)[number];
 
 /** Points with one place in the model, and which end of its layers that is. @internal */
