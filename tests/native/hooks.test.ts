@@ -69,8 +69,14 @@ describe.each(FAMILIES)('%s', (name) => {
 
   const run = <const Row extends Omit<PassRow, 'prompt' | 'logits'>>(row: Row, on = context) =>
     on.run({ prompt, logits: 'all', ...row } as const);
-  async function read<const Names extends readonly HookName[]>(hooks: Names, more: Partial<PassRow> = {}) {
-    const captures = hooks.map((hook): Capture => ({ hook, layers: context.hooks[HOOKS.indexOf(hook)]?.layers ?? [] }));
+  async function read<const Names extends readonly HookName[]>(
+    hooks: Names,
+    { layer, ...more }: Partial<PassRow> & { layer?: number } = {},
+  ) {
+    const captures = hooks.map((hook): Capture => {
+      const there = context.hooks[HOOKS.indexOf(hook)]?.layers ?? [];
+      return { hook, layers: layer === undefined ? there : [layer] };
+    });
     const { captured } = await context.run({ prompt, ...more, captures });
     return Object.fromEntries(hooks.map((hook, i) => [hook, captured[i]])) as Record<Names[number], HiddenStates>;
   }
@@ -115,10 +121,11 @@ describe.each(FAMILIES)('%s', (name) => {
   });
 
   test('patterns are the softmax of the scores, sum to 1, and mix the values to z', async () => {
-    const { pattern, attn_scores, v, z } = await read(['pattern', 'attn_scores', 'v', 'z']);
-    const heads = z.heads?.length as number;
-    const shared = heads / (v.heads?.length as number);
+    // Layer by layer: their heads may differ.
     for (let layer = 0; layer < nLayers; layer++) {
+      const { pattern, attn_scores, v, z } = await read(['pattern', 'attn_scores', 'v', 'z'], { layer });
+      const heads = z.heads?.length as number;
+      const shared = heads / (v.heads?.length as number);
       for (const [head, query] of [
         [0, 0],
         [heads - 1, 22],
@@ -189,7 +196,7 @@ describe.each(FAMILIES)('%s', (name) => {
   });
 
   test('what is added to a head comes out through its columns of the output projection', async () => {
-    const { z } = await read(['z']);
+    const { z } = await read(['z'], { layer: 1 });
     const size = (z.shape[2] / (z.heads?.length as number)) as number;
     const value = randomVector(size, 5);
     const head = (z.heads?.length as number) - 1;
