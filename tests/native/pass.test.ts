@@ -354,9 +354,9 @@ describe('what is refused', () => {
     ],
     [
       'another hook',
-      { interventions: [{ ...patch(0, 0, value), hook: 'mlp_out' as 'resid_post' }] },
+      { interventions: [{ ...patch(0, 0, value), hook: 'hook_mlp_out' as 'resid_post' }] },
       'HOOK_UNSUPPORTED',
-      /mlp_out/,
+      /no hook 'hook_mlp_out'/,
     ],
     [
       'another operation',
