@@ -1,8 +1,8 @@
-import { fork } from 'node:child_process';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findLlama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
 import type { Device } from '../native/addon.js';
+import { runChild } from '../util/child.js';
 import { defineCommand } from './command.js';
 import { fetchEvents, requireNotAborted } from './common.js';
 import type { ChildMessage, NativeReport } from './doctor-child.js';
@@ -68,38 +68,31 @@ async function diagnose(options: SelfTestOptions, progress: ProgressLine, signal
   const { checks } = diagnosis;
   let stage = 'start';
   let done = false;
-  const child = fork(fileURLToPath(new URL('./doctor-child.js', import.meta.url)), [JSON.stringify(options)], {
-    execArgv: ['--no-warnings'], // what they say is in the report
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    signal,
-  });
-  let stderr = '';
-  child.stderr?.on('data', (chunk: Buffer) => {
-    stderr = (stderr + chunk).slice(-2000);
-  });
-  child.on('message', (message: ChildMessage) => {
-    if (message.type === 'stage') {
-      stage = message.stage;
-      progress.update(`checking whether ${stage}`);
-    } else if (message.type === 'native') {
-      const { devices, failedBackends, ...addon } = message.report;
-      Object.assign(diagnosis, { addon, devices });
-      diagnosis.failedBackends = failedBackends.map((failed) => ({ ...failed, wayOut: wayOut(failed.path) }));
-    } else if (message.type === 'check') {
-      checks.push(message.check);
-    } else {
-      done = true;
-    }
-  });
-  const ended = await new Promise<string>((resolve) => {
-    child.on('error', (error) => resolve(error.message));
-    child.on('close', (code, name) => resolve(name ? `signal ${name}` : `code ${code}`));
-  });
+  const { how, log } = await runChild<ChildMessage>(
+    [fileURLToPath(new URL('./doctor-child.js', import.meta.url)), JSON.stringify(options)],
+    {
+      signal,
+      onMessage: (message) => {
+        if (message.type === 'stage') {
+          stage = message.stage;
+          progress.update(`checking whether ${stage}`);
+        } else if (message.type === 'native') {
+          const { devices, failedBackends, ...addon } = message.report;
+          Object.assign(diagnosis, { addon, devices });
+          diagnosis.failedBackends = failedBackends.map((failed) => ({ ...failed, wayOut: wayOut(failed.path) }));
+        } else if (message.type === 'check') {
+          checks.push(message.check);
+        } else {
+          done = true;
+        }
+      },
+    },
+  );
   progress.done();
   requireNotAborted(signal);
   if (!done) {
     const wayOut = 'Try --device cpu, or `XPATCH_LLAMA=source npx xpatch build` to compile for this machine.';
-    const detail = `its process ended with ${ended}. ${stderr.trim()}${stderr ? '\n' : ''}${wayOut}`;
+    const detail = `its process ${how}. ${log}${log ? '\n' : ''}${wayOut}`;
     checks.push({ name: stage, ok: false, detail });
   }
   diagnosis.ok = checks.every((check) => check.ok);

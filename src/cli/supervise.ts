@@ -1,12 +1,12 @@
-import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { runChild as runProcess } from '../util/child.js';
 import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
 
 /** What the command hears of the process with the model. */
 export type EvalEvent = ChildMessage | { readonly type: 'child'; readonly pid: number } | Restart;
 
-export interface Restart {
+interface Restart {
   readonly type: 'restart';
   /** How the process ended, and what it was doing. */
   readonly reason: string;
@@ -14,8 +14,6 @@ export interface Restart {
 
 /** So long it may take to finish the batch in hand. What is then lost is asked again. */
 export const GRACE_MS = 6000;
-/** So much of what a process said last is kept for the report of a crash. */
-const LOG_CHARACTERS = 2000;
 
 /**
  * Does a job in a process of its own, which holds the model: an abort in native code, a driver that fails and the system's
@@ -52,56 +50,25 @@ async function runChild(
   signal: AbortSignal,
   onEvent: (event: EvalEvent) => void,
 ): Promise<Crash | undefined> {
-  const child = fork(fileURLToPath(new URL('./eval-child.js', import.meta.url)), [], {
-    execArgv: ['--no-warnings'],
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    serialization: 'advanced',
-  });
-  const tell = (message: ParentMessage) => child.connected && child.send(message, () => undefined);
-  const kill = () => child.kill('SIGKILL');
-  let killer: NodeJS.Timeout | undefined;
-  const stop = () => {
-    tell({ type: 'stop' });
-    killer ??= setTimeout(kill, GRACE_MS);
-  };
-  signal.addEventListener('abort', stop);
-  process.on('exit', kill);
-  let log = '';
   let doing = 'while it was starting';
   let saved = false;
   let end: Extract<ChildMessage, { type: 'done' | 'plan' | 'error' }> | undefined;
-  child.stderr?.on('data', (chunk: Buffer) => {
-    log = (log + chunk).slice(-LOG_CHARACTERS);
+  const { how, log } = await runProcess<ChildMessage>([fileURLToPath(new URL('./eval-child.js', import.meta.url))], {
+    job: { type: 'job', job } satisfies ParentMessage,
+    signal,
+    stop: { message: { type: 'stop' } satisfies ParentMessage, graceMs: GRACE_MS },
+    onStart: (pid) => onEvent({ type: 'child', pid }),
+    onMessage: (message) => {
+      if (message.type === 'doing') doing = `while ${message.what}`;
+      else if (message.type === 'progress') doing = whileAnswering(message.progress);
+      else if (message.type === 'saved') saved = true;
+      else if (message.type === 'done' || message.type === 'plan' || message.type === 'error') end = message;
+      onEvent(message);
+    },
   });
-  child.on('message', (message: ChildMessage) => {
-    if (message.type === 'doing') doing = `while ${message.what}`;
-    else if (message.type === 'progress') doing = whileAnswering(message.progress);
-    else if (message.type === 'saved') saved = true;
-    else if (message.type === 'done' || message.type === 'plan' || message.type === 'error') end = message;
-    onEvent(message);
-  });
-  const ended = new Promise<{ code: number | null; name: string | null; error?: Error }>((resolve) => {
-    child.on('error', (error) => resolve({ code: null, name: null, error }));
-    child.on('close', (code, name) => resolve({ code, name }));
-  });
-  try {
-    if (child.pid !== undefined) onEvent({ type: 'child', pid: child.pid });
-    tell({ type: 'job', job });
-    if (signal.aborted) stop();
-    const { code, name, error } = await ended;
-    if (end?.type === 'error') throw errorOf(end);
-    if (end) return undefined;
-    const how = error
-      ? `could not be started (${error.message})`
-      : name
-        ? `was ended by ${name}`
-        : `ended with code ${code}`;
-    return { saved, how, doing, log: log.trim() };
-  } finally {
-    clearTimeout(killer);
-    signal.removeEventListener('abort', stop);
-    process.off('exit', kill);
-  }
+  const last = end as typeof end | undefined;
+  if (last?.type === 'error') throw errorOf(last);
+  return last ? undefined : { saved, how, doing, log };
 }
 
 function whileAnswering({

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import { HookPoints } from '../hooks/points.js';
 import type { Model } from '../model/model.js';
 import { prepareRow } from '../model/pass.js';
@@ -11,6 +10,7 @@ import { checkTask } from '../tasks/check.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import { inShard, type Shard } from './shard.js';
 import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
@@ -40,8 +40,9 @@ export interface PlanOptions {
 export async function planExperiment(model: Model, experiment: Experiment, options: PlanOptions = {}): Promise<Plan> {
   const study = await prepareStudy(model, experiment, options.foreign);
   await checkData(experiment, options);
-  const { warnings, laterFirst } = await checkAnswers(model, study, options.signal);
-  const counter = new Counter(model, options.signal);
+  const pace = new Pace(options.signal);
+  const { warnings, laterFirst } = await checkAnswers(model, study, pace);
+  const counter = new Counter(model, pace);
   const vectors = await countVectors(study, counter);
   const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
@@ -146,13 +147,12 @@ class Counter {
 
   constructor(
     private readonly model: Model,
-    private readonly signal: AbortSignal | undefined,
+    private readonly pace: Pace,
   ) {}
 
   /** Prompts that go through one pass: what they have in common from their start counts once. */
   async add(prompts: readonly (readonly PromptPart[])[]): Promise<Prompt[]> {
-    await setImmediate(); // thousands of them
-    if (this.signal?.aborted) throw new XpatchError('ABORTED', 'Planning was aborted.', { cause: this.signal.reason });
+    if (this.pace.due()) await this.pace.rest();
     const tree = new PrefixTree();
     const built: Prompt[] = [];
     for (const parts of prompts) {
@@ -207,7 +207,7 @@ type LaterFirst = ReadonlyMap<string, number>;
  * @throws {XpatchError} TASK_INVALID when all of them do: the lenient score could not tell right from wrong; MARK_AMBIGUOUS when
  *   answers are to be scored whose tokens cannot be told from the query's; ABORTED
  */
-async function checkAnswers(model: Model, study: Study, signal?: AbortSignal) {
+async function checkAnswers(model: Model, study: Study, pace: Pace) {
   const { cells, experiment, format } = study;
   const warnings: string[] = [];
   const laterFirst = new Map<string, number>();
@@ -215,7 +215,7 @@ async function checkAnswers(model: Model, study: Study, signal?: AbortSignal) {
   if (!format.continues && modalities.length > 0) warnings.push(NO_CONTINUATION);
   for (const { task, test } of new Map(cells.map(({ split }) => [split.task.name, split])).values()) {
     if (modalities.length > 0) {
-      const found = await beginnings(model, study, task, modalities, signal);
+      const found = await beginnings(model, study, task, modalities, pace);
       warnings.push(...found.warnings);
       for (const [output, first] of found.laterFirst) laterFirst.set(output, first);
     }
@@ -241,7 +241,7 @@ async function beginnings(
   { format, experiment }: Study,
   task: Task,
   modalities: readonly Modality[],
-  signal?: AbortSignal,
+  pace: Pace,
 ) {
   const warnings: string[] = [];
   const laterFirst = new Map<string, number>();
@@ -250,8 +250,7 @@ async function beginnings(
   let asked = 0;
   for (const queryModality of modalities) {
     for (const item of task.items.filter(({ image }) => queryModality === 'text' || image !== undefined)) {
-      await setImmediate(); // hundreds of them
-      if (signal?.aborted) throw new XpatchError('ABORTED', 'Planning was aborted.', { cause: signal.reason });
+      if (pace.due()) await pace.rest();
       const { output } = item;
       const query = format.write({ query: item, queryModality });
       const [answer] = await answerTokens(model, query, format, [output]);

@@ -1,9 +1,9 @@
-import { setImmediate } from 'node:timers/promises';
 import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import { logSumExp } from '../model/tracked.js';
 import type { Prompt } from '../prompt/prompt.js';
+import { Pace } from '../util/pace.js';
 
 /** Probability of a token under the softmax over the whole vocabulary, and how many tokens have a larger logit. */
 export function tokenScore(logits: Float32Array, token: number): { probability: number; rank: number } {
@@ -43,6 +43,7 @@ export async function logLikelihoods<Row extends AskedRow>(
   answersOf: (row: Row) => readonly (readonly number[])[],
   { maxBytes, signal }: { maxBytes: number; signal?: AbortSignal | undefined },
 ): Promise<number[][]> {
+  const pace = new Pace();
   const known = new Map<unknown, readonly Beginning[]>();
   const jobs = rows.flatMap((row, r) => {
     const answers = answersOf(row);
@@ -67,7 +68,7 @@ export async function logLikelihoods<Row extends AskedRow>(
       const total = logSumExp(logits);
       const own = scores[r] as number[];
       for (const { answer, token } of next) own[answer] = (own[answer] as number) + (logits[token] as number) - total;
-      await setImmediate(); // a large vocabulary takes a millisecond each
+      if (pace.due()) await pace.rest();
     }
   }
   return scores;

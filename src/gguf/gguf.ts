@@ -105,9 +105,14 @@ const VALUE_BYTES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4
  */
 export function readGgufHeader(path: string): GgufHeader {
   let file: number;
+  let key: string;
   try {
+    const info = statSync(path, { bigint: true });
+    key = [info.dev, info.ino, info.size, info.mtimeNs, info.ctimeNs].join();
+    const before = known.get(key);
+    if (before) return before;
     // Before it is opened: opening a named pipe waits for its writer.
-    if (!statSync(path).isFile())
+    if (!info.isFile())
       throw new XpatchError('GGUF_INVALID', `'${path}' is not a usable GGUF file: ${whatIs(path, 'GGUF')}.`);
     file = openSync(path, 'r');
   } catch (error) {
@@ -117,10 +122,25 @@ export function readGgufHeader(path: string): GgufHeader {
     });
   }
   try {
-    return new HeaderReader(file, fstatSync(file).size, path).read();
+    const info = fstatSync(file);
+    const header = new HeaderReader(file, info.size, path).read();
+    if (Date.now() - info.mtimeMs > SETTLED_MS) remember(key, header);
+    return header;
   } finally {
     closeSync(file);
   }
+}
+
+/** Headers read last: loading a model asks for the same one a dozen times, and a vocabulary takes a while. */
+const known = new Map<string, GgufHeader>();
+const MOST_KNOWN = 8;
+/** A file written since may be written again within the same tick of the file system's clock, which its times would not show. */
+const SETTLED_MS = 2000;
+
+function remember(key: string, header: GgufHeader): void {
+  known.set(key, header);
+  const [oldest] = known.keys();
+  if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
 }
 
 /** A number from the metadata, or undefined where the key is missing or of another type. */

@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { gunzipSync } from 'node:zlib';
+import { runChild } from '../util/child.js';
 
 /** A drawing that takes longer is refused: filters and references can ask for any amount of work in a few bytes. */
 const MAX_SECONDS = 20;
@@ -46,27 +46,10 @@ export async function drawSvg(
 ): Promise<Buffer> {
   const text = bytes[0] === 0x1f ? gunzipSync(bytes, { maxOutputLength: MAX_BYTES }) : bytes;
   const library = createRequire(import.meta.url).resolve('sharp');
-  const options = ['--input-type=commonjs', '-e', PROGRAM, library, String(maxPixels), String(width ?? '')];
-  const child = spawn(process.execPath, options, {
-    stdio: ['pipe', 'pipe', 'pipe', 'ipc'],
-    env: { ...process.env, NODE_OPTIONS: '' },
-  });
-  const png: Buffer[] = [];
-  const problem: Buffer[] = [];
-  child.stdout?.on('data', (chunk) => png.push(chunk));
-  child.stderr?.on('data', (chunk) => problem.push(chunk));
-  child.stdin?.on('error', () => {}); // it ended before it had read everything; how, is told below
-  child.stdin?.end(text);
-  let late = false;
-  const clock = setTimeout(() => {
-    late = true;
-    child.kill('SIGKILL');
-  }, maxSeconds * 1000);
-  const code = await new Promise<number | NodeJS.Signals | null>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (status, signal) => resolve(status ?? signal));
-  }).finally(() => clearTimeout(clock));
-  if (code === 0) return Buffer.concat(png);
+  const args = ['--input-type=commonjs', '-e', PROGRAM, library, String(maxPixels), String(width ?? '')];
+  const env = { ...process.env, NODE_OPTIONS: '' };
+  const { code, how, stdout, log, late } = await runChild(args, { input: text, env, maxSeconds });
+  if (code === 0) return stdout;
   if (late) throw new Error(`drawing it takes longer than ${maxSeconds} seconds. Save it as PNG`);
-  throw new Error(Buffer.concat(problem).toString() || `drawing it ended with ${code}`);
+  throw new Error(log || `drawing it ${how}`);
 }

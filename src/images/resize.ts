@@ -1,11 +1,9 @@
-import { setImmediate } from 'node:timers/promises';
 import type { RgbImage } from '../prompt/types.js';
+import { Pace } from '../util/pace.js';
 import { rgbImage } from './image.js';
 
 /** Fractional bits of a weight. */
 const PRECISION = 22;
-/** Milliseconds before others on the event loop get their turn. */
-const SLICE = 30;
 
 /**
  * Scales a picture as `Image.resize(size, BILINEAR)` of Pillow 10.4 does, to the last bit: the triangle is widened by the
@@ -57,7 +55,7 @@ async function pass(
   const out = new Uint8ClampedArray((rows ? n * height : n * width) * 3);
   const step = (rows ? 1 : width) * 3; // from a pixel that is read to the next
   const half = 1 << (PRECISION - 1);
-  let since = performance.now();
+  const pace = new Pace();
   let to = 0;
   for (let line = 0; line < (rows ? height : n); line++) {
     for (let column = 0; column < (rows ? n : width); column++) {
@@ -76,10 +74,7 @@ async function pass(
       out[to++] = green >> PRECISION;
       out[to++] = blue >> PRECISION;
     }
-    if (performance.now() - since > SLICE) {
-      await setImmediate();
-      since = performance.now();
-    }
+    if (pace.due()) await pace.rest();
   }
   return new Uint8Array(out.buffer);
 }

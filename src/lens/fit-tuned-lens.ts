@@ -1,6 +1,4 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Context } from '../model/context.js';
 import { HiddenStates } from '../model/hidden-states.js';
 import type { OnProgress } from '../model/types.js';
@@ -8,7 +6,7 @@ import type { Prompt } from '../prompt/prompt.js';
 import { RidgeSums } from '../stats/ridge.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
-import { PACKAGE_ROOT } from '../util/package-root.js';
+import { packageVersion } from '../util/package-root.js';
 import { Random } from '../util/random.js';
 import { logitLens } from './logit-lens.js';
 import { TunedLens, translate } from './tuned-lens.js';
@@ -114,7 +112,6 @@ export async function fitTunedLens(
       report(group.length + i + 1);
     }
   }
-  const { version } = JSON.parse(await readFile(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
   const count = (samples: Sample[]) => samples.reduce((n, sample) => n + sample.positions.length, 0);
   const fit = {
     prompts: training.length,
@@ -123,7 +120,7 @@ export async function fitTunedLens(
     validationPositions: count(validation),
     seed,
     promptsHash: divided.hash,
-    xpatch: version,
+    xpatch: packageVersion(),
   };
   return new TunedLens({ model: identity, hook: 'resid_post', layers, fit }, translators);
 }

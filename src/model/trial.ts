@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,6 +8,7 @@ import { trialFolder } from '../hub/cache.js';
 import { isShipped } from '../hub/catalogue.js';
 import type { ModelFiles } from '../hub/resolve.js';
 import { native } from '../native/index.js';
+import { runChild } from '../util/child.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { printable } from '../util/printable.js';
@@ -53,7 +53,6 @@ const LIMIT_S_PER_GB = { model: 10, mmproj: 200 };
 const waitFor = (seconds: number) => 60 + 4 * seconds;
 /** Beside the files themselves. */
 const LIMIT_BYTES = 2 * 2 ** 30;
-const LOG_CHARACTERS = 4000;
 /** Tells a program that is its own Node.js, and starts itself here, not to try again. */
 const INSIDE = 'XPATCH_TRIAL';
 
@@ -119,41 +118,20 @@ async function startTrial(
     { bytes: limitBytes, seconds },
   ];
   const { NODE_OPTIONS: _, ...env } = process.env; // of this process: a debugger, a loader
-  const child = spawn(process.execPath, ['--no-warnings', CHILD, JSON.stringify(task)], {
+  const { how, stdout, log, late } = await runChild([CHILD, JSON.stringify(task)], {
     env: {
       ...env,
       [INSIDE]: '1',
       GGML_NO_BACKTRACE: '1', // it would start a debugger
       ...(process.versions.electron !== undefined && { ELECTRON_RUN_AS_NODE: '1' }),
     },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    windowsHide: true,
+    signal,
+    maxSeconds: waitFor(seconds),
   });
-  const kill = () => child.kill('SIGKILL');
-  let late = false;
-  const timer = setTimeout(() => {
-    late = true;
-    kill();
-  }, waitFor(seconds) * 1000);
-  signal?.addEventListener('abort', kill);
-  process.on('exit', kill);
-  let [out, log] = ['', ''];
-  child.stdout.on('data', (chunk: Buffer) => {
-    out += chunk;
-  });
-  child.stderr.on('data', (chunk: Buffer) => {
-    log = (log + chunk).slice(-LOG_CHARACTERS);
-  });
-  const how = await new Promise<string>((resolve) => {
-    child.on('error', (error) => resolve(error.message));
-    child.on('close', (code, name) => resolve(name ?? `exit code ${code}`));
-  });
-  clearTimeout(timer);
-  signal?.removeEventListener('abort', kill);
-  process.off('exit', kill);
   if (signal?.aborted) throw new XpatchError('ABORTED', 'Loading the model was aborted.', { cause: signal.reason });
 
-  const messages = out
+  const messages = stdout
+    .toString()
     .split('\n')
     .flatMap((line): TrialMessage[] => (/^\{"type":.*\}$/.test(line) ? [JSON.parse(line)] : []));
   const end = messages.at(-1);
@@ -164,7 +142,7 @@ async function startTrial(
   const stage = messages.findLast((message) => message.type === 'stage')?.stage;
   const trust = `To load it all the same, at the risk of ending this process: XPATCH_TRUST=1, or the option trust of loadModel.`;
   if (stage === undefined) {
-    const message = `'${files.model}' was never loaded here, and the process that was to try it could not be started: ${how}${said(log)}. ${trust}`;
+    const message = `'${files.model}' was never loaded here, and the process that was to try it ${how}${said(log)}. ${trust}`;
     throw new XpatchError('NATIVE_FAILURE', message);
   }
   const gigabytes = (limitBytes / 2 ** 30).toFixed(1);
@@ -173,7 +151,7 @@ async function startTrial(
       ? `took more than ${gigabytes} GiB of memory while ${stage}`
       : end?.type === 'time' || late
         ? `did not return within ${late ? `${waitFor(seconds)} s` : `${seconds} s of the processor's time`} while ${stage}`
-        : `was ended by ${how} while ${stage}${said(log)}`;
+        : `${how} while ${stage}${said(log)}`;
   const pair = files.mmproj === undefined ? `'${files.model}'` : `'${files.model}' with '${files.mmproj}'`;
   throw new XpatchError(
     'MODEL_UNUSABLE',

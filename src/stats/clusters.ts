@@ -1,5 +1,5 @@
-import { setImmediate } from 'node:timers/promises';
 import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import { Random } from '../util/random.js';
 import { bootstrapInterval, type Estimate, type Observation } from './statistics.js';
 
@@ -24,9 +24,9 @@ export async function distancesBetween(
     throw new XpatchError('INVALID_ARGUMENT', 'Distances need at least two points of one width.');
   }
   const data = new Float64Array(n * n);
+  const pace = new Pace(signal);
   for (let i = 0; i < n; i++) {
-    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
-    await setImmediate();
+    if (pace.due()) await pace.rest();
     const a = points[i] as ArrayLike<number>;
     for (let j = i + 1; j < n; j++) {
       const b = points[j] as ArrayLike<number>;
@@ -119,7 +119,7 @@ export interface ClusterScore extends Estimate {
 }
 
 /** A point as the intervals take it: those of one item and domain come or go together. */
-export type PointIdentity = Pick<Observation, 'task' | 'domain' | 'seed' | 'item'>;
+type PointIdentity = Pick<Observation, 'task' | 'domain' | 'seed' | 'item'>;
 
 const PERMUTATIONS = 200;
 
@@ -146,9 +146,9 @@ export async function clusterScore(
   );
   const random = new Random(seed, 'permutation');
   const means = new Float64Array(PERMUTATIONS);
+  const pace = new Pace(signal);
   for (let r = 0; r < PERMUTATIONS; r++) {
-    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
-    await setImmediate();
+    if (pace.due()) await pace.rest();
     means[r] = mean(score(random.sample(labels)));
   }
   const atLeast = means.filter((value) => value >= mean(own)).length;

@@ -1,8 +1,8 @@
-import { setImmediate } from 'node:timers/promises';
 import { TSNE } from '@saehrimnir/druidjs';
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 import type { OnProgress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import type { Distances } from './clusters.js';
 
 /** How points are projected by t-SNE. */
@@ -36,15 +36,15 @@ export async function tsne({ n, data }: Distances, options: TsneOptions = {}): P
   const typical = squares.reduce((a, b) => a + b, 0) / (n * (n - 1)) || 1;
   const rows = Array.from({ length: n }, (_, i) => squares.subarray(i * n, (i + 1) * n).map((x) => x / typical));
   const run = new TSNE(rows, { d: 2, metric: 'precomputed', perplexity, seed });
+  const pace = new Pace(signal);
   let layout: ArrayLike<number>[] = [];
   let done = 0;
   for (const step of run.generator(iterations)) {
     layout = step;
     done++;
     if (done % 20 && done < iterations) continue;
-    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
     onProgress?.({ done, total: iterations });
-    await setImmediate();
+    if (pace.due()) await pace.rest();
   }
   return layout.map((point) => [point[0] as number, point[1] as number]);
 }

@@ -9,7 +9,7 @@ const BLOCK = 8;
 const CONSTANT = 1e-12;
 
 /** `prediction = matrix x + bias`, `matrix` row-major [width, width]. */
-export interface AffineMap {
+interface AffineMap {
   matrix: Float32Array;
   bias: Float32Array;
 }

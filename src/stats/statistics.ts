@@ -111,7 +111,7 @@ export function spreadOverSeeds(observations: readonly Observation[]): SeedSprea
 }
 
 /** The scores of one domain: for every item a row of sums and a row of counts, one number a task. */
-export interface Domain {
+interface Domain {
   readonly items: number;
   readonly sums: Float64Array;
   readonly counts: Float64Array;

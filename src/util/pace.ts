@@ -8,10 +8,11 @@ const SLICE = 30;
 export class Pace {
   private since = performance.now();
 
-  constructor(private readonly signal?: AbortSignal) {}
+  constructor(private readonly signal?: AbortSignal | undefined) {}
 
+  /** Whether it is time for a rest, or to stop. */
   due(): boolean {
-    return performance.now() - this.since > SLICE;
+    return this.signal?.aborted === true || performance.now() - this.since > SLICE;
   }
 
   /** `items.map(work)`, with a rest whenever one is due. @throws XpatchError ABORTED. */

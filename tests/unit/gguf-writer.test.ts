@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { checkpointName, sizeLabel } from '../../src/convert/general.js';
@@ -28,6 +28,21 @@ describe('a GGUF header', () => {
     flags: { type: 'bool', list: [true, false] },
     numbers: { type: 'f32', list: Float32Array.of(1.5, -2) },
   };
+
+  test('is read once while its file stays as it is, and each time while it is being written', () => {
+    const path = join(folder, 'again.gguf');
+    const write = (value: number) => writeFileSync(path, layOutGguf({ a: { type: 'u8', value } }, []).header);
+    write(1);
+    expect(readGgufHeader(path).metadata.get('a')).toBe(1);
+    write(2); // of the same size, maybe within the same tick
+    expect(readGgufHeader(path).metadata.get('a')).toBe(2);
+    const settle = () => utimesSync(path, 1, 1);
+    settle();
+    expect(readGgufHeader(path)).toBe(readGgufHeader(path));
+    write(3);
+    settle();
+    expect(readGgufHeader(path).metadata.get('a')).toBe(3);
+  });
 
   test('is read back as it was written, values and places', () => {
     const tensors = [

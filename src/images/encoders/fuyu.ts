@@ -1,5 +1,4 @@
 import { open } from 'node:fs/promises';
-import { setImmediate } from 'node:timers/promises';
 import {
   GGUF_TYPE,
   type GgufArray,
@@ -16,11 +15,10 @@ import type { Segment } from '../../prompt/prompt.js';
 import type { RgbImage } from '../../prompt/types.js';
 import { dot } from '../../util/dot.js';
 import { XpatchError } from '../../util/errors.js';
+import { Pace } from '../../util/pace.js';
 import { resizeBilinear } from '../resize.js';
 import { blankRows, causalRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
 
-/** Milliseconds before others on the event loop get their turn. */
-const SLICE = 30;
 /** Patches that are multiplied with a row of weights before the next row: they stay in the processor's cache. */
 const TILE = 16;
 /** What the reference pads with, before it scales pixels to 0..1: all but black. */
@@ -87,7 +85,7 @@ class FuyuEncoder implements ImageEncoder {
 
     const tile = new Float32Array(TILE * patchSize * patchSize * 3);
     const width = patchSize * patchSize * 3;
-    let since = performance.now();
+    const pace = new Pace();
     for (let first = 0; first < lines * columns; first += TILE) {
       const count = Math.min(TILE, lines * columns - first);
       for (let i = 0; i < count; i++) {
@@ -105,10 +103,7 @@ class FuyuEncoder implements ImageEncoder {
           const sum = dot(weights.weight, tile, out * width, i * width, width);
           embeddings[rowOf(first + i) * nEmbd + out] = sum + (weights.bias[out] as number);
         }
-        if (performance.now() - since > SLICE) {
-          await setImmediate();
-          since = performance.now();
-        }
+        if (pace.due()) await pace.rest();
       }
     }
     return [causalRows(embeddings, { id: this.id, projector: 'fuyu', image, seen, patchSize, nRows })];
