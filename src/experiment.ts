@@ -7,12 +7,11 @@ export { mergeShards } from './experiment/merge.js';
 export { type PlanOptions, planExperiment } from './experiment/plan.js';
 export { PRESETS, type Preset } from './experiment/presets.js';
 export { type ExperimentResult, parallelism, type RunOptions, runExperiment } from './experiment/run.js';
-export { type Manifest, RunFolder } from './experiment/run-folder.js';
+export { RunFolder } from './experiment/run-folder.js';
 export { type OptionScore, type OptionsToScore, scoreOptions } from './experiment/score-options.js';
 export { type Scorer, scoreLines } from './experiment/scorers.js';
 export { lenientMatch, majorityAnswer, type ScoringOptions, strictMatch } from './experiment/scoring.js';
 export { parseShard, type Shard } from './experiment/shard.js';
-export { ExperimentRun } from './experiment/store.js';
 export {
   CONTROLS,
   type Condition,
@@ -23,7 +22,9 @@ export {
   type Plan,
   type QueryKey,
   type ResultLine,
+  type RunLine,
   type RunStore,
+  type StudyLine,
   type VectorSpec,
 } from './experiment/types.js';
 export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
@@ -74,19 +75,25 @@ export {
   leadingShares,
   topClasses,
 } from './studies/class-curves.js';
-export { type ComputeOptions, type ComputeResult, runCompute, type WayCost } from './studies/compute.js';
+export {
+  type ComputeOptions,
+  type ComputePart,
+  type ComputeResult,
+  runCompute,
+  type WayCost,
+} from './studies/compute.js';
 export {
   type DecodedLayer,
   type Decoding,
-  type DecodingEvents,
   type DecodingOptions,
   decodeVector,
   runDecodings,
+  type SavedVectorOptions,
 } from './studies/decodings.js';
 export {
   type EmbeddedPrompt,
-  type EmbeddingEvents,
   type EmbeddingOptions,
+  type EmbeddingPart,
   type EmbeddingResult,
   type EmbeddingSpace,
   type Measure,
@@ -94,7 +101,6 @@ export {
 } from './studies/embedding.js';
 export {
   type EvolutionCell,
-  type EvolutionEvents,
   type EvolutionOptions,
   type PromptReading,
   runEvolution,
@@ -107,6 +113,7 @@ export {
   textLensPrompts,
 } from './studies/lens-prompts.js';
 export { evaluateLens, type LensQuality, type LensQualityOptions } from './studies/lens-quality.js';
+export type { StudyEvents, TaskPromptOptions } from './studies/study.js';
 export { answersCollide } from './tasks/answers.js';
 export { rivalAnswers, rivalTask } from './tasks/conflict.js';
 export { swapLetters } from './tasks/noise.js';

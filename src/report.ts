@@ -1,4 +1,5 @@
 // `xpatch/report`: pages, figures and tables.
+export { describeRun, type Manifest, type RunDescription } from './experiment/manifest.js';
 export { type PromptLens, type PromptLensOptions, readPromptLens } from './lens/prompt-lens.js';
 export { barsToSvg } from './report/figures/bars.js';
 export { type Figure, figureToSvg, type Panel, type Series } from './report/figures/figure.js';
@@ -23,10 +24,4 @@ export type {
 export { sweepReport } from './report/sweep.js';
 export { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './report/tables.js';
 export { type RunServer, serveRuns } from './report/view/server.js';
-export {
-  describeRun,
-  provenanceOf,
-  type RunDescription,
-  type RunManifest,
-  writeReport,
-} from './report/write-report.js';
+export { provenanceOf, writeReport } from './report/write-report.js';

@@ -1,9 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import yargs from 'yargs';
 import type { XpatchError } from '../util/errors.js';
 import { didYouMean } from '../util/nearest.js';
-import { PACKAGE_ROOT } from '../util/package-root.js';
+import { packageVersion } from '../util/package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
 import { addCommands, type Chosen, type Command, type Example, nameOf } from './command.js';
@@ -25,6 +23,7 @@ import { merge } from './merge.js';
 import { models } from './models.js';
 import { dashed } from './option.js';
 import { patchscope } from './patchscope.js';
+import { report } from './report.js';
 import { run } from './run.js';
 import { score } from './score.js';
 import { steer } from './steer.js';
@@ -54,6 +53,7 @@ export const COMMANDS: readonly Command[] = [
   data,
   models,
   verify,
+  report,
   verifyModelCommand,
   merge,
   view,
@@ -119,10 +119,9 @@ function commandOf(args: readonly string[]): { command?: Command; path: string[]
 
 /** What the arguments ask for. @param model of commands that name none @throws {XpatchError} INVALID_ARGUMENT */
 export async function parse(args: readonly string[], model?: string): Promise<Chosen> {
-  const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
   const { command, path, unknown } = commandOf(args);
   if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? COMMANDS);
-  let chosen: Chosen = (terminal) => terminal.print(`${version}\n`);
+  let chosen: Chosen = (terminal) => terminal.print(`${packageVersion()}\n`);
   const cli = yargs()
     .scriptName('xpatch')
     // One language, whatever the system's: scripts and error messages stay the same everywhere.
@@ -131,7 +130,7 @@ export async function parse(args: readonly string[], model?: string): Promise<Ch
     .strict()
     .option('verbose', { type: 'boolean', default: false, global: true })
     .help(false)
-    .version(version)
+    .version(packageVersion())
     // Called with a message for wrong arguments, with an error when one of ours found them wrong.
     .fail((message: string | null, error: Error | undefined) => {
       if (error && !message) throw error;

@@ -1,24 +1,17 @@
+import { hashOf } from '../experiment/run-files.js';
 import { resolveLayers } from '../hooks/points.js';
-import { decodingReport, decodingStatements, decodingTable, type ShownLayer } from '../report/decodings.js';
+import { decodingStatements, decodingTable, shownLayers } from '../report/decodings.js';
 import { tableToText } from '../report/tables.js';
-import {
-  bestWordLayer,
-  type Decoding,
-  decodeVector,
-  defaultDecodingLayer,
-  runDecodings,
-} from '../studies/decodings.js';
+import { decodingUnits } from '../studies/decodings.js';
 import { requireModalities } from '../studies/modalities.js';
 import type { TaskSpec } from '../tasks/prompts.js';
-import { listTasks, loadTask } from '../tasks/task.js';
 import { defineCommand } from './command.js';
-import { describeModel, type Session, withSession } from './common.js';
+import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseNames, requireTasks, shippedTasks, TASK_OPTIONS } from './experiment.js';
+import { parseNames, requireTasks, TASK_OPTIONS } from './experiment.js';
 import { grouped, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, TOP, theOne, VECTOR } from './options.js';
-import { startRun } from './report-run.js';
-import { shippedNotes } from './shipped-notes.js';
+import { runStudyCommand } from './report-run.js';
 import { type LoadedVector, loadVector, requireFit } from './vector-file.js';
 
 const KINDS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
@@ -66,80 +59,34 @@ export const decode = defineCommand({
       for (const note of files.flatMap(({ notes }) => notes)) progress.note(note);
       const { style, shots = 5, prompts = 30, top } = args;
       const seed = theOne('--seeds', args.seeds) ?? 1;
+      const topK = Math.min(top, nVocab);
       const options = files.length
-        ? { vectors: files.map(({ file }) => file), topK: Math.min(top, nVocab) }
-        : { tasks, specs, seed, style, shots, prompts, topK: Math.min(top, nVocab) };
-      const title = `Task vectors of ${describeModel(model.identity)} as words`;
-      await using run = await startRun(session, args, {
-        experiment: 'decode',
-        title,
-        options: { ...options, layers: chosen ?? null },
-        tasks: files.length ? [] : await shippedTasks(tasks),
+        ? { vectors: files.map(({ file }) => file), topK }
+        : { tasks, specs, seed, style, shots, prompts, topK };
+      const inputs: Record<string, string> = {};
+      for (const { file } of files) inputs[file] = await hashOf(file);
+      const { folder, results, summary } = await runStudyCommand(session, args, {
+        study: 'decode',
+        units: decodingUnits,
+        title: `Task vectors of ${describeModel(model.identity)} as words`,
+        options: { ...options, layers: chosen ?? null, vocabulary: nVocab, nLayers },
+        tasks: files.length ? [] : tasks,
+        pictures: files.length === 0 && specs.includes('image'),
+        style,
+        inputs,
       });
-      const decodings =
-        'vectors' in options
-          ? await decodeFiles(session, files, options.topK)
-          : await runDecodings(session.context, options, {
-              signal: session.signal,
-              onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
-              onVector: (name, vector) => run.files.saveVector(name, vector),
-            });
-      await run.files.append(decodings);
-      const layers = shownLayers(decodings, chosen, nLayers);
-      const notes = shippedNotes(model);
-      await run.finish(decodingReport(decodings, layers, nVocab, { title, notes, provenance: run.provenance }));
-      const statements = decodingStatements(decodings);
+      const layers = shownLayers(results, chosen ?? null, nLayers);
+      const statements = decodingStatements(results);
       if (args.json) {
-        terminal.printJson({ folder: run.folder, model: model.identity, options, layers, statements, decodings });
+        const decodings = results.map(({ vector: _, ...decoded }) => decoded);
+        terminal.printJson({ folder, model: model.identity, options, layers, statements, decodings });
       } else {
         const tables = layers.map(({ layer, why }) => {
-          const table = decodingTable(decodings, layer, nVocab);
+          const table = decodingTable(results, layer, nVocab);
           return tableToText(why === undefined ? table : { ...table, title: `${table.title}, ${why}` });
         });
-        terminal.print(`${tables.join('\n')}\n${statements.map((line) => `${line}\n`).join('')}\n${run.summary()}`);
+        terminal.print(`${tables.join('\n')}\n${statements.map((line) => `${line}\n`).join('')}\n${summary}`);
       }
     });
   },
 });
-
-/** Saved vectors; one of a shipped task has the ranks of its task word and answers too. */
-async function decodeFiles(
-  { context, signal, progress }: Session,
-  files: readonly LoadedVector[],
-  topK: number,
-): Promise<Decoding[]> {
-  const shipped = await listTasks();
-  const decodings: Decoding[] = [];
-  for (const [i, { file, vector }] of files.entries()) {
-    progress.update('decoding vectors', i / files.length);
-    const { origin } = vector.info;
-    const about = origin.op === 'prompts' ? { task: origin.task, spec: origin.spec } : {};
-    const task = about.task !== undefined && shipped.includes(about.task) ? await loadTask(about.task) : undefined;
-    decodings.push({ ...(await decodeVector(context, vector, { topK, task, signal })), ...about, file });
-  }
-  return decodings;
-}
-
-/** Those asked for; else the paper's depth and the layer where task words rank best. */
-function shownLayers(
-  decodings: readonly Decoding[],
-  chosen: 'all' | number[] | undefined,
-  nLayers: number,
-): ShownLayer[] {
-  const known = new Set(decodings.flatMap(({ layers }) => layers.map(({ layer }) => layer)));
-  if (chosen !== undefined) {
-    const layers = chosen === 'all' ? [...known].sort((a, b) => a - b) : chosen;
-    const missing = layers.find((layer) => !known.has(layer));
-    if (missing !== undefined) throw usageError(`No vector has layer ${missing}; they have ${[...known].join(', ')}.`);
-    return layers.map((layer) => ({ layer }));
-  }
-  const paper = defaultDecodingLayer(nLayers);
-  const best = bestWordLayer(decodings);
-  return [
-    ...(known.has(paper) ? [{ layer: paper, why: "the paper's 18 of 32 as a share of the depth" }] : []),
-    ...(best !== undefined && best !== paper
-      ? [{ layer: best, why: 'where task words rank best (chosen by that)' }]
-      : []),
-    ...(known.has(paper) || best !== undefined ? [] : [...known].map((layer) => ({ layer }))),
-  ];
-}

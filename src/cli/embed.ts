@@ -1,15 +1,13 @@
 import { resolveLayers } from '../hooks/points.js';
 import { tableToText } from '../report/tables.js';
-import type { EmbeddingResult } from '../studies/embedding.js';
 import { requireModalities } from '../studies/modalities.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseModalities, readable, requireTasks, shippedTasks, TASK_OPTIONS } from './experiment.js';
+import { parseModalities, readable, requireTasks, TASK_OPTIONS } from './experiment.js';
 import { grouped, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, theLayer, theOne } from './options.js';
-import { startRun } from './report-run.js';
-import { shippedNotes } from './shipped-notes.js';
+import { runStudyCommand } from './report-run.js';
 
 /** `xpatch embed`: prompts as points, by their contexts and by their last delimiters. */
 export const embed = defineCommand({
@@ -36,10 +34,10 @@ export const embed = defineCommand({
     if (args.prompts !== undefined && args.prompts < 3) throw usageError('--prompts must be a whole number from 3.');
     const wanted = parseModalities(args.specs);
     // Not imported at the top: no other command needs the library behind it.
-    const { defaultEmbeddingLayer, runEmbedding } = await import('../studies/embedding.js');
-    const { embeddingReport, embeddingStatements, scoresTable } = await import('../report/embedding.js');
+    const { defaultEmbeddingLayer, embeddingOf, embeddingUnits } = await import('../studies/embedding.js');
+    const { embeddingStatements, scoresTable } = await import('../report/embedding.js');
     await withSession(args, terminal, async (session) => {
-      const { model, context, signal, progress } = session;
+      const { model } = session;
       const { nLayers } = model.info;
       const modalities = wanted ?? readable(model);
       requireModalities(model, modalities);
@@ -48,32 +46,22 @@ export const embed = defineCommand({
       const seed = theOne('--seeds', args.seeds) ?? 1;
       const { style, shots = 5, prompts = 30 } = args;
       const options = { tasks, modalities, seed, style, shots, prompts, layer };
-      const title = `Prompts of ${describeModel(model.identity)} as points`;
-      await using run = await startRun(session, args, {
-        experiment: 'embed',
-        title,
+      const { folder, results, summary } = await runStudyCommand(session, args, {
+        study: 'embed',
+        units: embeddingUnits,
+        title: `Prompts of ${describeModel(model.identity)} as points`,
         options,
-        tasks: await shippedTasks(tasks),
+        tasks,
+        pictures: modalities.includes('image'),
+        style,
       });
-      const result: EmbeddingResult = await runEmbedding(context, options, {
-        signal,
-        onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
-      });
-      const places = result.spaces.map(({ of, layer, tsne, pca }) => ({ of, layer, tsne, pca: pca.points }));
-      await run.files.append(
-        result.prompts.map((prompt, i) => ({
-          ...prompt,
-          places: places.map(({ tsne, pca, ...space }) => ({ ...space, tsne: tsne[i], pca: pca[i] })),
-        })),
-      );
-      const notes = shippedNotes(model);
-      await run.finish(embeddingReport(result, { title, notes, provenance: { ...run.provenance, seed } }));
+      const result = embeddingOf(results);
       const statements = embeddingStatements(result);
       if (args.json) {
-        terminal.printJson({ folder: run.folder, model: model.identity, options, statements, ...result });
+        terminal.printJson({ folder, model: model.identity, options, statements, ...result });
       } else {
         const lines = statements.map((line) => `${line}\n`).join('');
-        terminal.print(`${tableToText(scoresTable(result))}\n${lines}\n${run.summary()}`);
+        terminal.print(`${tableToText(scoresTable(result))}\n${lines}\n${summary}`);
       }
     });
   },

@@ -1,18 +1,17 @@
-import { readdir } from 'node:fs/promises';
+import { cpus, hostname } from 'node:os';
 import { join } from 'node:path';
 import { fitToModel } from '../experiment/fit.js';
 import { planExperiment } from '../experiment/plan.js';
 import { LOGITS_BYTES, parallelism } from '../experiment/run.js';
-import { RunFolder, requireEmpty } from '../experiment/run-folder.js';
 import type { Experiment } from '../experiment/types.js';
 import type { Context } from '../model/context.js';
 import { contextBytes, contextWithin } from '../model/context-size.js';
 import type { Model } from '../model/model.js';
-import { computeReport } from '../report/experiment/compute.js';
+import { listDevices } from '../native/index.js';
+import { compute } from '../report/experiment/compute.js';
 import { runInFolder } from '../report/experiment/run-experiment.js';
 import type { Report } from '../report/report.js';
-import { describeRun, provenanceOf, writeReport } from '../report/write-report.js';
-import { runCompute } from '../studies/compute.js';
+import { runStudyInFolder } from '../report/run-study.js';
 import { openModel } from './common.js';
 import { estimateCost } from './eval-estimate.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
@@ -42,7 +41,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
   const { experiment, notes } = fitToModel(job.loaded, model.hasVision);
   for (const text of notes) void tell({ type: 'note', text });
   const reportNotes = [...notes, ...shippedNotes(model), ...promptGapNotes(model)];
-  if (experiment.measure === 'compute') return await compute(job, model, experiment, reportNotes, events);
+  if (experiment.measure === 'compute') return await measure(job, model, experiment, reportNotes, events);
 
   const { vectorModel } = experiment;
   await using foreign =
@@ -140,8 +139,8 @@ function makeContext(
   return model.createContext({ ...fitting, flashAttention, threads });
 }
 
-/** The preset `compute`: some minutes at most, so it has nothing to resume. */
-async function compute(
+/** The preset `compute`, which asks nothing and so plans nothing. */
+async function measure(
   job: EvalJob,
   model: Model,
   experiment: Experiment,
@@ -150,30 +149,39 @@ async function compute(
 ): Promise<ChildMessage> {
   const folder = job.folder as string; // `xpatch eval` refuses a plan of it
   const context = await makeContext(model, job.model, job.memory, 0);
-  const { tasks, seeds, query, style, shots, test: queries } = experiment;
-  const title = `${experiment.title}: ${model.identity.name || model.identity.architecture}`;
-  const options = { experiment: experiment.name, title, command: job.command, options: experiment, tasks };
-  const manifest = await describeRun(context, options);
-  // Made when there is something to write: it cannot go on with one that was interrupted.
-  requireEmpty(folder, await readdir(folder).catch(() => []));
-  const what = 'measuring';
-  const costs = await runCompute(context, {
-    task: tasks[0] as string,
-    seed: seeds[0] as number,
-    query,
-    style,
-    shots,
-    queries,
+  const { report } = await runStudyInFolder(context, folder, {
+    study: 'compute',
+    units: compute.units,
+    experiment: experiment.name,
+    title: `${experiment.title}: ${model.identity.name || model.identity.architecture}`,
+    command: job.command,
+    options: experiment,
+    tasks: experiment.tasks,
+    pictures: experiment.query === 'image',
+    style: experiment.style,
+    // Times of two machines are no times of one.
+    inputs: { machine: machineOf(context) },
+    notes,
     signal,
-    onProgress: ({ done, total }) => void tell({ type: 'doing', what, fraction: done / total }),
+    onOpen: ({ notes: found }) => {
+      for (const text of found) void tell({ type: 'note', text });
+    },
+    onProgress: ({ done, total, stage }) =>
+      void tell({ type: 'doing', what: `measuring, ${stage}`, fraction: done / total }),
+    onReport: () => void tell({ type: 'doing', what: 'writing the report' }),
   });
-  const about = { title, preset: experiment.preset, notes, provenance: provenanceOf(manifest) };
-  const report = computeReport(costs, about);
-  const run = await RunFolder.create(folder, manifest);
-  await run.write('compute.json', `${JSON.stringify(costs, null, 1)}\n`);
-  await writeReport(run, report, { signal });
-  await run.writeManifest({ ...manifest, status: 'complete', finished: new Date().toISOString() });
   return { type: 'done', result: resultOf(folder, model, experiment, report, []) };
+}
+
+function machineOf({ model, options }: Context): string {
+  const { device, threads } = model.options;
+  return [
+    hostname(),
+    cpus()[0]?.model,
+    ...listDevices().map(({ description }) => description),
+    device,
+    options.threads ?? threads,
+  ].join(', ');
 }
 
 function resultOf(

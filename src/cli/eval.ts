@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type LoadedExperiment, loadExperiment } from '../experiment/config.js';
+import { MANIFEST_FILE } from '../experiment/manifest.js';
 import { PRESETS } from '../experiment/presets.js';
-import { MANIFEST_FILE } from '../experiment/run-folder.js';
 import { parseShard } from '../experiment/shard.js';
-import { requireRunFolder } from '../experiment/store.js';
+import { requireRunFolder } from '../experiment/run-folder.js';
 import { findEntry } from '../hub/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { XpatchError } from '../util/errors.js';
@@ -16,7 +16,7 @@ import { summaryOf } from './eval-summary.js';
 import { requireTasks } from './experiment.js';
 import { type ArgumentsOf, flag, grouped, several, text, vary, whole } from './option.js';
 import { LAYERS, MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, RUN_FOLDER, SEEDS, STYLE, TASKS } from './options.js';
-import { timestamp } from './report-run.js';
+import { commandWith, timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
 import type { Terminal } from './terminal.js';
 
@@ -195,16 +195,4 @@ export function parseBytes(text: string): number {
   const bytes = Number(number) * 1024 ** ' kmg'.indexOf((unit || ' ').toLowerCase());
   if (number !== undefined && bytes >= 1 << 20) return Math.floor(bytes);
   throw usageError(`--memory takes at least 1M, such as 2G, 500M or a number of bytes, not ${JSON.stringify(text)}.`);
-}
-
-/** The command line as it was given, with the folder in it, so that it goes on with the run. */
-export function commandWith(terminal: Terminal, folder: string | undefined): string {
-  // What goes on with a run must not refuse it.
-  const isResume = (arg: string | undefined) => /^--(no-)?resume(=|$)/.test(arg ?? '');
-  const given = terminal.args.filter(
-    (arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)),
-  );
-  const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
-  const args = folder === undefined || named ? given : [...given, '-o', folder];
-  return terminal.commandLine(args);
 }

@@ -1,19 +1,18 @@
 import { resolveLayers } from '../hooks/points.js';
-import { crossingsTable, evolutionReport, evolutionStatements } from '../report/evolution.js';
+import { crossingsTable, evolutionFindings, evolutionStatements } from '../report/evolution.js';
 import { tableToText } from '../report/tables.js';
-import { classCurves, defaultPieLayers, topClasses } from '../studies/class-curves.js';
-import { type EvolutionCell, runEvolution } from '../studies/evolution.js';
+import { defaultPieLayers, topClasses } from '../studies/class-curves.js';
+import { type EvolutionCell, evolutionUnits } from '../studies/evolution.js';
 import { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from '../studies/evolution-classes.js';
 import { requireModalities } from '../studies/modalities.js';
 import { didYouMean } from '../util/nearest.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseModalities, readable, requireTasks, shippedTasks, TASK_OPTIONS } from './experiment.js';
+import { parseModalities, readable, requireTasks, TASK_OPTIONS } from './experiment.js';
 import { grouped, parsed, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, parseTexts, RUN_FOLDER, SPECS, theOne } from './options.js';
-import { startRun } from './report-run.js';
-import { shippedNotes } from './shipped-notes.js';
+import { runStudyCommand } from './report-run.js';
 
 /** `xpatch evolution`: what the last delimiter says, from input to task to answer. */
 export const evolution = defineCommand({
@@ -49,48 +48,31 @@ export const evolution = defineCommand({
     const { classes, layers: chosen } = args;
     const wanted = parseModalities(args.specs);
     await withSession(args, terminal, async (session) => {
-      const { model, context, signal, progress } = session;
+      const { model, signal } = session;
       const modalities = wanted ?? readable(model);
       requireModalities(model, modalities);
       const pieLayers = chosen ? resolveLayers(chosen, model.info.nLayers) : defaultPieLayers(model.info.nLayers);
       const seed = theOne('--seeds', args.seeds) ?? 1;
       const { style, shots = 5, prompts = 100 } = args;
       const options = { tasks, modalities, seed, style, shots, prompts, classes };
-      const title = `Evolution of representations in ${describeModel(model.identity)}`;
-      await using run = await startRun(session, args, {
-        experiment: 'evolution',
-        title,
+      const { folder, results, summary } = await runStudyCommand(session, args, {
+        study: 'evolution',
+        units: evolutionUnits,
+        title: `Evolution of representations in ${describeModel(model.identity)}`,
         options: { ...options, pieLayers },
-        tasks: await shippedTasks(tasks),
+        tasks,
+        pictures: modalities.includes('image'),
+        style,
       });
-      const cells = await runEvolution(context, options, {
-        signal,
-        onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
-        onCell: ({ task, modality, readings }) =>
-          run.files.append(readings.map((reading) => ({ task, modality, ...reading }))),
-      });
-      const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
-      const without = names.filter((name) => name !== 'other');
-      const sets = [];
-      for (const choice of without.length > 1 && without.length < names.length ? [without, names] : [names]) {
-        const curves = [];
-        for (const [i, cell] of cells.entries()) {
-          progress.update('bands of the curves', i / cells.length);
-          curves.push(await classCurves(cell, choice, { signal }));
-        }
-        sets.push({ names: choice, curves });
-      }
-      const findings = { cells, sets, pieLayers };
-      const notes = shippedNotes(model);
-      await run.finish(evolutionReport(findings, { title, notes, provenance: { ...run.provenance, seed } }));
-      const statements = evolutionStatements(cells);
+      const findings = await evolutionFindings(results, pieLayers, signal);
+      const statements = evolutionStatements(results);
+      const crossings = crossingsTable(findings);
       if (args.json) {
-        const { folder } = run;
-        const crossings = crossingsTable(findings);
-        const results = cells.map((cell) => summaryOf(cell, pieLayers));
-        terminal.printJson({ folder, model: model.identity, options, statements, crossings, cells: results, sets });
+        const cells = results.map((cell) => summaryOf(cell, pieLayers));
+        const { sets } = findings;
+        terminal.printJson({ folder, model: model.identity, options, statements, crossings, cells, sets });
       } else {
-        terminal.print(`${tableToText(crossingsTable(findings))}\n${statements.join('\n')}\n\n${run.summary()}`);
+        terminal.print(`${tableToText(crossings)}\n${statements.join('\n')}\n\n${summary}`);
       }
     });
   },

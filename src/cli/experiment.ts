@@ -47,9 +47,3 @@ export function parseNames<Name extends string>(
   const expected = `--${option} takes some of ${allowed.join(', ')} with commas between them`;
   throw usageError(`${expected}; ${JSON.stringify(bad)} is not one.${didYouMean(bad, allowed)}`);
 }
-
-/** The shipped ones among tasks, whose hashes a manifest records. */
-export async function shippedTasks(tasks: readonly string[]): Promise<string[]> {
-  const shipped = await listTasks();
-  return tasks.filter((name) => shipped.includes(name));
-}

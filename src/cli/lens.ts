@@ -51,7 +51,7 @@ export const lens = defineCommand({
       prompt.positions(positions);
       const tracked = await trackedTokens(model, prompt, track);
       const record = prompt.record();
-      await using run = await startRun(session, args, {
+      const run = await startRun(session, args, {
         experiment: 'lens',
         title: `${tuned ? 'Tuned' : 'Logit'} lens of ${describeModel(model.identity)}`,
         options: { prompt: record, layers, positions, top: args.top, track: tracked, tuned: args.tuned ?? null },

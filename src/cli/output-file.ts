@@ -9,7 +9,7 @@ import { usageError } from './errors.js';
 import type { Terminal } from './terminal.js';
 
 /** Where a command writes its file, from before the work to after it. */
-export interface OutputFile extends AsyncDisposable {
+interface OutputFile extends AsyncDisposable {
   /** What to write. */
   readonly path: string;
   /** How it is named to the reader. */

@@ -1,21 +1,56 @@
 import { join } from 'node:path';
-import { type Manifest, RunFolder } from '../experiment/run-folder.js';
+import { describeRun } from '../experiment/manifest.js';
+import { requireEmpty } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
+import type { StudyRunOptions } from '../report/run-study.js';
+import { makeFolder } from '../util/files.js';
 import { requireNotAborted, type Session } from './common.js';
+import { shippedNotes } from './shipped-notes.js';
+import type { Terminal } from './terminal.js';
 
 /** `20261123-081500`, in UTC. */
 export function timestamp(): string {
   return new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
 }
 
-/**
- * A run folder from before the work, so that a bad `--output` is found early, to the report after it. Its manifest says so when the
- * work ends without one.
- */
-export interface ReportRun extends AsyncDisposable {
+/** Where to look, for the terminal. */
+const summaryOf = (folder: string) => `Report: ${join(folder, 'report.html')}\n`;
+
+/** Runs a study in the folder of `--output`; one that was interrupted there goes on. */
+export async function runStudyCommand<Options extends object, Result extends object>(
+  { model, context, terminal, signal, progress }: Session,
+  args: { readonly output?: string },
+  what: Pick<
+    StudyRunOptions<Options, Result>,
+    'units' | 'title' | 'options' | 'tasks' | 'pictures' | 'style' | 'inputs'
+  > & { study: string },
+): Promise<{ folder: string; results: Result[]; summary: string }> {
+  // Not imported at the top: --help needs no report.
+  const { runStudyInFolder } = await import('../report/run-study.js');
+  const folder = args.output ?? `xpatch-${what.study}-${timestamp()}`;
+  const command = commandWith(terminal, folder);
+  const { results } = await runStudyInFolder(context, folder, {
+    ...what,
+    experiment: what.study,
+    command,
+    notes: shippedNotes(model),
+    signal,
+    onOpen: ({ notes, known, complete }) => {
+      terminal.explainInterrupt(`What is done is kept in ${folder}; go on with: ${command}`);
+      for (const note of notes) progress.note(note);
+      if (complete) progress.note(`${folder} is complete: nothing is left to do`);
+      else if (known.size > 0) progress.note(`going on with ${folder}: ${known.size} parts are there already`);
+    },
+    onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
+    onReport: () => progress.update('writing the report'),
+  });
+  progress.done();
+  return { folder, results, summary: summaryOf(folder) };
+}
+
+/** A page that is written after the work. */
+interface ReportRun {
   folder: string;
-  /** For what a run keeps in addition to its report: a line a result, vectors. */
-  files: RunFolder;
   provenance: Report['provenance'];
   /** Writes the report with its tables and figures. @throws XpatchError ABORTED, FILE_WRITE. */
   finish(report: Report): Promise<void>;
@@ -23,37 +58,39 @@ export interface ReportRun extends AsyncDisposable {
   summary(): string;
 }
 
-/** @throws XpatchError FILE_WRITE when the folder cannot be made or holds something already. */
+/** Before the work, so that a bad `--output` is found early. @throws XpatchError FILE_WRITE when the folder holds something already */
 export async function startRun(
   { context, terminal, signal, progress }: Session,
   args: { readonly output?: string },
-  what: { experiment: string; title: string; options: object; tasks?: readonly string[] },
+  what: { experiment: string; title: string; options: object },
 ): Promise<ReportRun> {
-  // Not imported at the top: --help needs no report.
-  const { describeRun, provenanceOf, writeReport } = await import('../report/write-report.js');
+  const { ReportPage } = await import('../report/lens-report.js');
+  const { provenanceOf } = await import('../report/write-report.js');
   const folder = args.output ?? `xpatch-${what.experiment}-${timestamp()}`;
+  await requireEmpty(folder);
+  await makeFolder(folder);
   const manifest = await describeRun(context, { ...what, command: terminal.commandLine() });
-  const run = await RunFolder.create(folder, manifest);
-  const end = (status: Manifest['status'], more: object = {}) =>
-    run.writeManifest({ ...manifest, status, finished: new Date().toISOString(), ...more });
-  let finished = false;
-  terminal.explainInterrupt(`What there is of it is in ${folder}: remove it, or name another folder, to run it again.`);
   return {
     folder,
-    files: run,
     provenance: provenanceOf(manifest),
     async finish(report) {
       requireNotAborted(signal);
       progress.update('writing the report');
-      await run.requireWhole();
-      await writeReport(run, report, { signal });
-      await end('complete', { headline: report.headline });
-      finished = true;
+      await new ReportPage(report, manifest).save(folder, { signal });
       progress.done();
     },
-    // A disk that takes no more must not hide what went wrong.
-    [Symbol.asyncDispose]: async () =>
-      finished ? undefined : end(signal.aborted ? 'interrupted' : 'failed').catch(() => undefined),
-    summary: () => `Report: ${join(folder, 'report.html')}\n`,
+    summary: () => summaryOf(folder),
   };
+}
+
+/** The command line as it was given, with the folder in it, so that it goes on with the run. */
+export function commandWith(terminal: Terminal, folder: string | undefined): string {
+  // What goes on with a run must not refuse it.
+  const isResume = (arg: string | undefined) => /^--(no-)?resume(=|$)/.test(arg ?? '');
+  const given = terminal.args.filter(
+    (arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)),
+  );
+  const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
+  const args = folder === undefined || named ? given : [...given, '-o', folder];
+  return terminal.commandLine(args);
 }

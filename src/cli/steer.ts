@@ -163,7 +163,7 @@ async function writeAnswers(
   options: object,
 ): Promise<void> {
   const title = `Steering ${describeModel(session.model.identity)}`;
-  await using run = await startRun(session, { output: folder }, { experiment: 'steer', title, options });
+  const run = await startRun(session, { output: folder }, { experiment: 'steer', title, options });
   const { steeringReport } = await import('../report/steering.js');
   await run.finish(steeringReport(answers, { title, introduction: [], provenance: run.provenance }));
 }

@@ -69,7 +69,7 @@ export const sweep = defineCommand({
       const { naive, op = loaded.vector.op } = args;
       const tracked = await trackedTokens(model, prompt, followed);
       const title = `Layer sweep of ${describeModel(model.identity)}`;
-      await using run =
+      const run =
         args.report === undefined
           ? undefined
           : await startRun(

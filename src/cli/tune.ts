@@ -1,14 +1,18 @@
-import { fitTunedLens } from '../lens/fit-tuned-lens.js';
-import { type LensPrompts, taskLensPrompts, textLensPrompts } from '../studies/lens-prompts.js';
-import { evaluateLens } from '../studies/lens-quality.js';
-import { readWhole } from '../util/read-file.js';
+import { createHash } from 'node:crypto';
+import { memoryStore } from '../experiment/memory-store.js';
+import { loadSaved } from '../experiment/run-files.js';
+import type { StudyLine } from '../experiment/types.js';
+import { TunedLens } from '../lens/tuned-lens.js';
+import { runStudy, type StudyEvents } from '../studies/study.js';
+import { LENS, readText, type TuningPart, tuningOf } from '../studies/tuning.js';
+import { listTasks } from '../tasks/task.js';
 import { defineCommand } from './command.js';
-import { describeModel, requireNotAborted, type Session, withSession } from './common.js';
+import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { type ArgumentsOf, grouped, text, vary } from './option.js';
+import { grouped, text, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PROMPTS, REPORT, SEED } from './options.js';
 import { openOutput } from './output-file.js';
-import { startRun } from './report-run.js';
+import { runStudyCommand } from './report-run.js';
 
 const OPTIONS = {
   ...grouped('Lens', {
@@ -21,7 +25,6 @@ const OPTIONS = {
   ...MODEL_OPTIONS,
   ...OUTPUT_OPTIONS,
 };
-type TuneArguments = ArgumentsOf<typeof OPTIONS>;
 
 /** `xpatch tune`: fits a tuned lens, and tests it on prompts that it was not fitted on. */
 export const tune = defineCommand({
@@ -38,80 +41,48 @@ export const tune = defineCommand({
     await using file = await openOutput(args.output, terminal, { json: args.json, inputs });
     const text = args.text === undefined ? undefined : await readText(args.text);
     await withSession(args, terminal, async (session) => {
-      const { model, context, signal, progress, track } = session;
-      const { prompts, seed } = args;
+      const { model, context, signal, progress } = session;
+      const { prompts, seed, report } = args;
       const title = `Tuned lens of ${describeModel(model.identity)}`;
-      await using run =
-        args.report === undefined
+      const { tableToText } = await import('../report/tables.js');
+      const { tunedLensTable, tuningOutcome } = await import('../report/tuned-lens.js');
+      const units = tuningOf(text);
+      const options = { text: args.text, prompts, seed };
+      const store = memoryStore<TuningPart & StudyLine>();
+      const run =
+        report === undefined
           ? undefined
-          : await startRun(
+          : await runStudyCommand(
               session,
-              { output: args.report },
-              { experiment: 'tune', title, options: { text: args.text, prompts, seed } },
+              { output: report },
+              {
+                study: 'tune',
+                units,
+                title,
+                options,
+                tasks: text === undefined ? await listTasks() : [],
+                pictures: text === undefined && model.hasVision,
+                inputs: text === undefined ? {} : { text: createHash('sha256').update(text).digest('hex') },
+              },
             );
-      const made = await makePrompts(session, args, text);
-      const { fit, validation } = made;
-      const lens = await fitTunedLens(context, fit, { validation, seed, signal, onProgress: track('fitting') });
-      const quality = await evaluateLens(context, made.test, lens, {
-        items: made.testItems,
-        seed,
-        signal,
-        onProgress: track('testing'),
-      });
+      const onProgress: StudyEvents<TuningPart>['onProgress'] = ({ done, total, stage }) =>
+        progress.update(stage, done / total);
+      const parts = run?.results ?? (await runStudy(units, context, options, { store, signal, onProgress }));
       requireNotAborted(signal);
       progress.update('writing');
-      await lens.save(file.path);
+      const load = (path: string) => TunedLens.load(path, model.identity);
+      const fitted = run ? loadSaved(run.folder, LENS, load) : store.load(LENS, load);
+      await (await fitted)?.save(file.path);
       await file.deliver();
-      const { tunedLensFigure, tunedLensTable } = await import('../report/tuned-lens.js');
-      const table = tunedLensTable(quality, lens, title);
-      await run?.finish({
-        title,
-        introduction: [
-          'A tuned lens (Belrose et al. 2023) predicts the last layer’s state from that of each layer before the model’s own head reads it.',
-        ],
-        blocks: [
-          {
-            kind: 'curves',
-            name: 'kl',
-            heading: 'How far each layer is from the answer',
-            figure: tunedLensFigure(quality, title),
-          },
-          { kind: 'table', name: 'kl-per-layer', heading: 'The numbers', table },
-        ],
-        provenance: { ...run.provenance, seed },
-      });
       progress.done();
+      const { lens, quality } = tuningOutcome(parts);
       if (args.json) {
-        const strengths = lens.translators.map(({ strength }) => strength);
-        const { output, report } = args;
-        terminal.printJson({ output, ...(report !== undefined && { report }), ...lens.info, strengths, quality });
+        const { output } = args;
+        const { info, strengths } = lens;
+        terminal.printJson({ output, ...(report !== undefined && { report }), ...info, strengths, quality });
       } else {
-        const { tableToText } = await import('../report/tables.js');
-        terminal.print(`${tableToText(table)}\n${file.name}\n${run?.summary() ?? ''}`);
+        terminal.print(`${tableToText(tunedLensTable(quality, lens, title))}\n${file.name}\n${run?.summary ?? ''}`);
       }
     });
   },
 });
-
-async function makePrompts(
-  { model, signal, progress, track }: Session,
-  { prompts, seed }: TuneArguments,
-  text: string | undefined,
-): Promise<LensPrompts> {
-  progress.update('reading prompts');
-  if (text !== undefined) return textLensPrompts(model, text, { prompts, seed, signal });
-  return taskLensPrompts(model, { prompts, seed, signal, onProgress: track('reading prompts') });
-}
-
-/** Far more than any lens is fitted on. */
-const TEXT = { what: 'the text', maxBytes: 256 << 20, pipe: true } as const;
-
-/** @throws XpatchError FILE_NOT_FOUND, INVALID_ARGUMENT */
-async function readText(path: string): Promise<string> {
-  const bytes = await readWhole(path, TEXT);
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch {
-    throw usageError(`${path} is not a text in UTF-8. Convert it, or name another file.`);
-  }
-}

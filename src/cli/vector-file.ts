@@ -1,7 +1,7 @@
 import type { HookName } from '../hooks/types.js';
 import type { ModelIdentity } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
-import { SafetensorsFile } from '../util/safetensors.js';
+import { lastPosition } from '../vectors/last-position.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { describeModel } from './common.js';
 
@@ -20,7 +20,7 @@ export async function loadVector(
   file: string,
   { position, hook = 'resid_post' }: { position?: number | undefined; hook?: HookName | undefined } = {},
 ): Promise<LoadedVector> {
-  const chosen = position ?? (await lastOfSeveral(file));
+  const chosen = position ?? (await lastPosition(file));
   const vector = await TaskVector.load(file, { position: chosen, hook });
   if (vector.info.hook !== hook) {
     const problem = `${file} was read at '${vector.info.hook}' and would be written at '${hook}'`;
@@ -31,21 +31,6 @@ export async function loadVector(
     ? []
     : [`${file} holds several positions; the last one, ${chosen}, is used (see --vector-position)`];
   return { file, vector, notes };
-}
-
-/** undefined for anything but a capture of several positions; `TaskVector.load` says what is wrong with a bad file. */
-async function lastOfSeveral(path: string): Promise<number | undefined> {
-  const file = await SafetensorsFile.open(path).catch(() => undefined);
-  await file?.close();
-  try {
-    const positions: unknown = JSON.parse(file?.metadata.positions ?? 'null');
-    if (Array.isArray(positions) && positions.length > 1 && positions.every(Number.isInteger)) {
-      return Math.max(...(positions as number[]));
-    }
-  } catch {
-    // Not JSON: no capture of ours.
-  }
-  return undefined;
 }
 
 /** The layers to patch: `all` are those that the vector has. */

@@ -18,7 +18,7 @@ const OPTIONS = {
     value: 'FOLDER',
     completes: 'folder',
   }),
-  sample: vary(whole(0, 'Queries to ask again'), { default: 20 }),
+  sample: vary(whole(0, 'Queries to ask again; of a study one part for each 20'), { default: 20 }),
   seed: vary(SEED, { describe: 'Draws the sample', default: 1 }),
   ...MODEL_OPTIONS,
   model: vary(MODEL, {
@@ -32,7 +32,7 @@ type VerifyArguments = ArgumentsOf<typeof OPTIONS>;
 /** `xpatch verify`: whether a run is whole, says what its answers say, and a sample of it can be answered again. */
 export const verify = defineCommand({
   command: 'verify <run>',
-  describe: 'Check a run of eval: files, tables, and a sample of answers asked again',
+  describe: 'Check a run: files, tables, and a sample of answers asked again',
   positionals: { run: vary(text('Folder of the run', { completes: 'folder' }), { required: true }) },
   options: OPTIONS,
   examples: [
@@ -91,6 +91,7 @@ async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: Chec
     const undone = run.checks.find(({ state }) => state === 'not done');
     if (undone !== undefined) return asking(`that needs the run's own tasks: see ${undone.name}`);
     const { loadModel } = await import('../model/model.js');
+    const again = run.manifest.study === undefined ? askAgain : (await import('../report/run-study.js')).repeatUnits;
     let foreign: Model | undefined;
     try {
       let other: Context | undefined;
@@ -106,7 +107,7 @@ async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: Chec
       const { sample, seed } = args;
       const onProgress = track('asking again');
       checks.push(
-        await askAgain(context, run, { sample, seed, foreign: other, signal, onProgress }).catch((error: unknown) => {
+        await again(context, run, { sample, seed, foreign: other, signal, onProgress }).catch((error: unknown) => {
           if (signal.aborted) throw error;
           return failed('answers', error);
         }),

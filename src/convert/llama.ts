@@ -8,7 +8,7 @@ import { specialTokenFields } from './special-tokens.js';
 import { type Vocabulary, vocabularyFields } from './vocabulary.js';
 
 /** Sizes of a Llama or Mistral decoder. */
-export interface LlamaShape {
+interface LlamaShape {
   nLayers: number;
   nEmbd: number;
   nHeads: number;

@@ -28,7 +28,7 @@ export interface FilePlan {
 }
 
 /** How rows of a source become a tensor. */
-export interface Rearrangement {
+interface Rearrangement {
   /** Defaults to the fastest axis. */
   rowLength?: number;
   rows?: Int32Array;

@@ -29,7 +29,7 @@ interface State {
   written: Record<string, number>;
 }
 
-export interface WriteOptions {
+interface WriteOptions {
   threads: number;
   signal: AbortSignal | undefined;
   /** `done` and `total` in bytes of the files. */

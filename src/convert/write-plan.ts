@@ -22,7 +22,7 @@ interface Chunk {
   bytes: number;
 }
 
-export interface WriteEvents {
+interface WriteEvents {
   signal?: AbortSignal | undefined;
   /** Bytes of the file that are written. */
   onWritten: (bytes: number) => void;

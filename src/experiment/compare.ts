@@ -37,3 +37,18 @@ export function differenceOfVectors(a: TaskVector, b: TaskVector): string | unde
   const row = apart.findIndex((norm, i) => norm > VECTOR_TOLERANCE * (norms[i] as number));
   return row < 0 ? undefined : `layer ${a.info.layers[row]}`;
 }
+
+/** The same for what came of a part of a study: numbers by a twentieth or 0.05, all else to the letter. */
+export function differenceOfResults(a: unknown, b: unknown, path = ''): string | undefined {
+  if (typeof a === 'number' && typeof b === 'number') {
+    if (Math.abs(a - b) <= 0.05 + 0.05 * Math.max(Math.abs(a), Math.abs(b))) return undefined;
+  } else if (typeof a === 'object' && typeof b === 'object' && a !== null && b !== null) {
+    const [x, y] = [a, b] as Record<string, unknown>[];
+    for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
+      const difference = differenceOfResults(x?.[key], y?.[key], path ? `${path}.${key}` : key);
+      if (difference !== undefined) return difference;
+    }
+    return undefined;
+  } else if (a === b) return undefined;
+  return `${path}: ${JSON.stringify(a) ?? 'none'} and ${JSON.stringify(b) ?? 'none'}`;
+}

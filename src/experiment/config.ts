@@ -1,24 +1,19 @@
-import { readFileSync } from 'node:fs';
-import { basename, extname, join } from 'node:path';
-import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
+import { basename, extname } from 'node:path';
 import { parseDocument } from 'yaml';
 import { locateTask } from '../tasks/task.js';
-import { checkTemplate, placeholderProblems, type Template } from '../tasks/template.js';
+import type { Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { isShallow, MAX_DEPTH } from '../util/json.js';
 import { didYouMean } from '../util/nearest.js';
-import { PACKAGE_ROOT } from '../util/package-root.js';
-import { printable } from '../util/printable.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
 import { PRESETS } from './presets.js';
+import { problemsOf } from './rules.js';
+import { quote } from './schema.js';
 import type { Experiment } from './types.js';
 
 /** A config as it stands in a file, not yet checked. */
 type Raw = Record<string, unknown>;
-
-/** JSON Schema of a config file, shipped with the package. */
-export const SCHEMA_FILE = join(PACKAGE_ROOT, 'schemas', 'experiment.schema.json');
 
 /** An experiment is a page of text; the largest file is far longer than any. */
 const FILE = { what: 'the config', maxBytes: 1 << 20, code: 'CONFIG_INVALID', pipe: true } as const;
@@ -86,24 +81,17 @@ export function experimentOf(config: object, about: { name: string; file?: strin
   const merged: Raw = { ...structuredClone(base), ...own };
   merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
   merged.title ??= merged.name;
-  const wrong = schemaProblems(merged);
-  if (wrong.length > 0) throw invalid(wrong);
-  merged.prompts ??= merged.validation;
   const experiment = merged as unknown as Experiment;
-  const problems = crossChecks(experiment);
+  const problems = problemsOf(experiment);
+  if (problems.length === 0) problems.push(...vectorModelProblems(experiment));
   if (problems.length > 0) throw invalid(problems);
+  merged.prompts ??= merged.validation;
   const spelt = own.query !== undefined || own.conditions !== undefined;
   return { experiment, textToo: known?.textToo === true && !spelt };
 }
 
 function presetOf({ preset }: Raw) {
   return typeof preset === 'string' && Object.hasOwn(PRESETS, preset) ? PRESETS[preset] : undefined;
-}
-
-/** What is wrong with the types of an experiment, whose defaults are filled in. */
-export function schemaProblems(experiment: object): string[] {
-  const validate = validator();
-  return validate(experiment) ? [] : describeErrors(validate.errors ?? []);
 }
 
 /**
@@ -201,159 +189,20 @@ async function readText(file: string): Promise<string> {
   }
 }
 
-let compiled: ValidateFunction | undefined;
-
-function validator(): ValidateFunction {
-  if (!compiled) {
-    const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8')) as object;
-    // Union types and the like are how `template` and `layers` are written; the rest of ajv's strict mode stays on.
-    const ajv = new Ajv2020({
-      allErrors: true,
-      verbose: true,
-      useDefaults: true,
-      discriminator: true,
-      strictTypes: false,
-      strictRequired: false,
-    });
-    compiled = ajv.compile(schema);
-  }
-  return compiled;
+function configError(file: string | undefined, problems: readonly string[]): XpatchError {
+  const shown = problems.slice(0, MAX_PROBLEMS).join('; ');
+  const more = problems.length > MAX_PROBLEMS ? `; and ${problems.length - MAX_PROBLEMS} more` : '';
+  return new XpatchError('CONFIG_INVALID', `${file === undefined ? '' : `${file}: `}${shown}${more}.`);
 }
 
-interface Schema {
-  readonly $comment?: string;
-  readonly const?: unknown;
-  readonly enum?: readonly unknown[];
-  readonly properties?: Readonly<Record<string, Schema>>;
-  readonly oneOf?: readonly Schema[];
+function isObject(value: unknown): value is Raw {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function describeErrors(errors: readonly ErrorObject[]): string[] {
-  // `if` only says which branch the other errors come from.
-  return errors.filter(({ keyword }) => keyword !== 'if').map(describeError);
-}
-
-/** One problem in one line: the path, what may stand there, and what does. */
-function describeError({ instancePath, keyword, params, data, parentSchema, message }: ErrorObject): string {
-  const schema = (parentSchema ?? {}) as Schema;
-  const path = (extra?: string) => pathOf(extra === undefined ? instancePath : `${instancePath}/${extra}`);
-  const not = `, not ${quote(data)}`;
-  switch (keyword) {
-    case 'enum': {
-      const more = schema.$comment === undefined ? '' : ` ${schema.$comment}`;
-      return `${path()}: must be one of ${(schema.enum ?? []).join(', ')}${more && `,${more}`}${not}`;
-    }
-    case 'discriminator': {
-      const kinds = (schema.oneOf ?? []).map(({ properties }) => properties?.[params.tag as string]?.const);
-      return `${path(params.tag as string)}: must be one of ${kinds.join(', ')}, not ${quote(params.tagValue)}`;
-    }
-    case 'additionalProperties': {
-      const allowed = Object.keys(schema.properties ?? {}).join(', ');
-      return `${path(params.additionalProperty as string)}: is no setting here; allowed are ${allowed}`;
-    }
-    case 'required': {
-      const missing = params.missingProperty as string;
-      const values = schema.properties?.[missing]?.enum;
-      return `${path(missing)}: is missing${values ? `; it must be one of ${values.join(', ')}` : ''}`;
-    }
-    case 'type':
-      return `${path()}: must be ${[params.type]
-        .flat()
-        .map((type) => TYPES[type] ?? type)
-        .join(' or ')}${not}`;
-    case 'minimum':
-    case 'maximum':
-      return `${path()}: must be ${keyword === 'minimum' ? 'at least' : 'at most'} ${params.limit}${not}`;
-    case 'minItems':
-    case 'minLength':
-      return `${path()}: must not be empty${schema.$comment === undefined ? '' : `: ${schema.$comment}`}`;
-    case 'maxItems':
-      return `${path()}: has ${(data as unknown[]).length} entries, and may have ${params.limit}`;
-    case 'uniqueItems':
-      return `${path()}: entries ${params.i} and ${params.j} are the same; name each one once`;
-    case 'pattern':
-    case 'maxLength':
-      return `${path()}: must be ${schema.$comment}${not}`;
-    default:
-      return `${path()}: ${message}${not}`;
-  }
-}
-
-const TYPES: Record<string, string> = {
-  array: 'a list, such as [a, b]',
-  boolean: 'true or false',
-  integer: 'a whole number',
-  number: 'a number',
-  object: 'an object of settings',
-  string: 'text',
-};
-
-/** `/conditions/2/spec` as `conditions[2].spec`. */
-function pathOf(pointer: string): string {
-  const parts = pointer
-    .split('/')
-    .slice(1)
-    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
-  const text = parts.map((part) => (/^\d+$/.test(part) ? `[${part}]` : `.${printable(part)}`)).join('');
-  return text.replace(/^\./, '') || 'the config';
-}
-
-/** What a schema cannot say: how settings fit together. */
-function crossChecks(experiment: Experiment): string[] {
-  const { conditions, tasks, seeds, shots, validation, test, prompts, template, vectorModel, layers, measure } =
-    experiment;
-  const { readPosition } = experiment;
+/** A config names the model that foreign conditions need; code may hand one over without a name. */
+function vectorModelProblems({ conditions, vectorModel }: Experiment): string[] {
   const problems: string[] = [];
   const need = (right: boolean, problem: string) => right || problems.push(problem);
-  const examples = conditions.some(
-    ({ kind, spec }) => kind !== 'bare' && kind !== 'majority' && spec !== 'instruction',
-  );
-  need(!examples || shots < validation, `validation: must be greater than shots (${shots}), not ${validation}`);
-  const inPrompts = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
-  need(
-    !inPrompts || shots < test,
-    `test: must be greater than shots (${shots}), which prompts draw from it, not ${test}`,
-  );
-  need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
-  if (measure === 'compute') {
-    need(conditions.length === 0, 'conditions: must be empty with measure: compute, which compares ways of its own');
-    need(tasks.length === 1, `tasks: measure: compute takes one task, not ${tasks.length}`);
-    need(seeds.length === 1, `seeds: measure: compute takes one seed, not ${seeds.length}`);
-  } else {
-    need(conditions.length > 0, 'conditions: must not be empty');
-  }
-  if (typeof template === 'object') problems.push(...templateProblems(template));
-  const names = conditions.map(({ name }) => name);
-  for (const [i, condition] of conditions.entries()) {
-    const at = `conditions[${i}]`;
-    const { name, spec, control, swaps, prompts: own } = condition;
-    problems.push(...placeholderProblems(`${at}.before`, condition.before, ['instruction']));
-    problems.push(...placeholderProblems(`${at}.question`, condition.question, ['rival']));
-    const first = names.indexOf(name);
-    need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
-    need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
-    need((own ?? 1) <= validation, `${at}.prompts: must be at most validation (${validation}), not ${own}`);
-    need(
-      swaps === undefined || spec === 'instruction' || spec === 'ensemble',
-      `${at}.swaps: only an instruction has letters to swap; the spec is ${spec}`,
-    );
-    need(
-      control !== 'shuffled-labels' || shots > (readPosition === 'dummy-query' ? 1 : 2),
-      `${at}.control: shuffled-labels needs two whole examples in a prompt: shots from 3, or from 2 with readPosition: dummy-query`,
-    );
-    need(
-      control !== 'shuffled-labels' || spec === 'text' || spec === 'image',
-      `${at}.control: shuffled-labels needs the spec text or image, whose examples have labels, not ${spec}`,
-    );
-    need(
-      control !== 'wrong-task' || tasks.length > 1,
-      `${at}.control: wrong-task needs at least two tasks; name another one, or leave ${quote(name)} out in a config file`,
-    );
-    need(
-      control !== 'wrong-layer' || layers !== 'all',
-      `${at}.control: wrong-layer means nothing with layers: all, which patches every layer`,
-    );
-  }
   const foreignAt = conditions.findIndex(({ foreign }) => foreign);
   need(
     foreignAt < 0 || vectorModel !== undefined,
@@ -364,29 +213,4 @@ function crossChecks(experiment: Experiment): string[] {
     'vectorModel: no condition is foreign, so it would not be used; give a patch foreign: true',
   );
   return problems;
-}
-
-function templateProblems(template: Template): string[] {
-  try {
-    checkTemplate(template);
-    return [];
-  } catch (error) {
-    return [(error as Error).message.replace(/\.$/, '')];
-  }
-}
-
-function configError(file: string | undefined, problems: readonly string[]): XpatchError {
-  const shown = problems.slice(0, MAX_PROBLEMS).join('; ');
-  const more = problems.length > MAX_PROBLEMS ? `; and ${problems.length - MAX_PROBLEMS} more` : '';
-  return new XpatchError('CONFIG_INVALID', `${file === undefined ? '' : `${file}: `}${shown}${more}.`);
-}
-
-function quote(value: unknown): string {
-  // JSON has no word for .nan and .inf.
-  const text = typeof value === 'number' ? String(value) : printable(JSON.stringify(value) ?? 'nothing');
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}
-
-function isObject(value: unknown): value is Raw {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { isShallow } from '../util/json.js';
 import { type RawLine, rawLines } from './result-file.js';
-import { RESULTS_FILE } from './run-folder.js';
-import { keyOf, type ResultLine } from './types.js';
+import { RESULTS_FILE } from './run-files.js';
+import { keyOf, type ResultLine, type RunLine } from './types.js';
 
 /** A line as it stands in the file. */
-export interface StoredLine {
-  readonly line: ResultLine;
+interface StoredLine<Line extends RunLine = ResultLine> {
+  readonly line: Line;
   readonly key: string;
   /** Counted from 1. */
   readonly number: number;
@@ -32,7 +32,10 @@ export const noFindings = (): Findings => ({ size: 0, torn: 0, repeated: 0 });
  *
  * @throws {XpatchError} RUN_INVALID, naming the line, for a broken one before the last, and for one query with two answers
  */
-export async function* readLines(folder: string, findings = noFindings()): AsyncGenerator<StoredLine> {
+export async function* readLines<Line extends RunLine = ResultLine>(
+  folder: string,
+  findings = noFindings(),
+): AsyncGenerator<StoredLine<Line>> {
   const path = join(folder, RESULTS_FILE);
   const seen = new Map<string, { number: number; hash: string }>();
   let broken: { raw: RawLine; problem: string } | undefined;
@@ -56,7 +59,7 @@ export async function* readLines(folder: string, findings = noFindings()): Async
     const hash = createHash('sha256').update(raw.bytes).digest('base64');
     if (before === undefined) {
       seen.set(key, { number: raw.number, hash });
-      yield { line: parsed, key, number: raw.number };
+      yield { line: parsed as Line, key, number: raw.number };
     } else if (before.hash === hash) {
       findings.repeated += 1;
     } else {
@@ -69,8 +72,8 @@ export async function* readLines(folder: string, findings = noFindings()): Async
 }
 
 /** The line, or what is wrong with it. */
-function parseLine(bytes: Buffer): ResultLine | string {
-  let value: Partial<ResultLine> | null;
+function parseLine(bytes: Buffer): RunLine | string {
+  let value: (Partial<ResultLine> & { unit?: unknown }) | null;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch {
@@ -78,6 +81,7 @@ function parseLine(bytes: Buffer): ResultLine | string {
   }
   if (typeof value !== 'object' || value === null) return 'is no object';
   if (!isShallow(value)) return 'is nested too deeply';
+  if (typeof value.unit === 'string') return value as RunLine;
   const { stage, seed, layer, lenient } = value;
   if (stage !== 'validation' && stage !== 'test') return 'has no stage';
   for (const field of ['condition', 'task', 'item', 'domain', 'expected', 'answer', 'firstToken'] as const) {

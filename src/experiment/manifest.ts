@@ -1,15 +1,26 @@
 import { createHash } from 'node:crypto';
 import { join, parse, win32 } from 'node:path';
+import type { Context } from '../model/context.js';
+import type { Model } from '../model/model.js';
 import type { ModelIdentity } from '../model/types.js';
-import { isTaskFile } from '../tasks/task.js';
+import { listDevices, native } from '../native/index.js';
+import { hashPictures } from '../tasks/hash-pictures.js';
+import { isTaskFile, loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { parseJson } from '../util/json.js';
+import { packageVersion } from '../util/package-root.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
-import { schemaProblems } from './config.js';
-import { MANIFEST_FILE, type Manifest } from './run-folder.js';
+import { schemaProblems } from './schema.js';
 import type { Shard } from './shard.js';
 import type { Experiment, Plan } from './types.js';
+
+export const MANIFEST_FILE = 'manifest.json';
+
+/** One that was interrupted or killed is left with `running`, and can go on. Earlier versions also wrote the other two. */
+export const STATUSES = ['running', 'complete', 'interrupted', 'failed'] as const;
+/** How far a run has come. */
+export type Status = (typeof STATUSES)[number];
 
 /** A model as a manifest names it. */
 export interface ModelRecord extends ModelIdentity {
@@ -21,9 +32,23 @@ export interface ModelRecord extends ModelIdentity {
   readonly imageWidth?: number;
 }
 
-/** The manifest of a run of an experiment (`describeRun`, and what is named here); what else is in it is for people. */
-export interface ExperimentManifest extends Manifest {
-  readonly options: Experiment;
+/**
+ * What a run needs to be repeated: written first, and again when it ends. What else is in it is for people.
+ *
+ * @typeParam Options of an experiment of scored queries, of a study, or of a command
+ */
+export interface Manifest<Options extends object = Experiment> {
+  readonly status: Status;
+  /** Which study it is of; a run without one is an experiment of scored queries, or a page. */
+  readonly study?: string;
+  /** What was run, for people: the name of the experiment, or the command. */
+  readonly experiment: string;
+  readonly title: string;
+  /** Command line that goes on with it. */
+  readonly command: string;
+  /** ISO 8601. */
+  readonly started: string;
+  readonly options: Options;
   readonly model: ModelRecord;
   /** Of `foreign` conditions. */
   readonly vectorModel?: ModelRecord;
@@ -31,17 +56,22 @@ export interface ExperimentManifest extends Manifest {
   readonly tasks: Readonly<
     Record<string, { readonly sha256: string; readonly items: number; readonly pictures?: string }>
   >;
-  /** How many lines the finished run has. */
-  readonly plan: Plan['queries'];
+  /** What else the results depend on, such as the SHA-256 of files that are read. */
+  readonly inputs?: Readonly<Record<string, string>>;
+  /** How many lines the finished run of an experiment has. */
+  readonly plan?: Plan['queries'];
+  /** The parts of a study: a line each. */
+  readonly units?: readonly string[];
   /** Of a run that answers a part of the queries. */
   readonly shard?: Shard;
   /** What has to be said beside the results. */
   readonly notes: readonly string[];
+  readonly [more: string]: unknown;
 }
 
-/** What the folder adds to it. */
-export interface StoredManifest extends ExperimentManifest {
-  /** SHA-256 over everything that answers depend on: experiment, models, tasks and their pictures, shard. */
+/** A manifest as the folder of a run has it. */
+export interface RunRecord<Options extends object = Experiment> extends Manifest<Options> {
+  /** SHA-256 over everything that results depend on: options, models, tasks and their pictures, shard. */
   readonly configHash: string;
   /** Every process that worked on the run, the first one first. */
   readonly sessions: readonly Readonly<Record<string, unknown>>[];
@@ -51,30 +81,101 @@ export interface StoredManifest extends ExperimentManifest {
   readonly vectors?: Readonly<Record<string, string>>;
 }
 
+/** What a run is described by. */
+export interface RunDescription<Options extends object = object>
+  extends Partial<Pick<Manifest, 'study' | 'command' | 'inputs' | 'plan' | 'units' | 'shard' | 'notes'>> {
+  /** What was run: the command, e.g. `lens`. */
+  readonly experiment: string;
+  readonly title: string;
+  /** What the command line said, with the defaults filled in. */
+  readonly options: Options;
+  /** Tasks that take part, whose hashes are recorded. Defaults to none. */
+  readonly tasks?: readonly string[];
+  /** Whether the pictures of the tasks take part: their hashes are recorded too. Defaults to false. */
+  readonly pictures?: boolean;
+  /** Drawing style of the pictures. Defaults to `twemoji`. */
+  readonly style?: string | undefined;
+  /** The model of `foreign` conditions. Defaults to none. */
+  readonly vectorModel?: Model | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The manifest of a run that begins: what is run, with what, on what. */
+export async function describeRun<Options extends object>(
+  context: Context,
+  description: RunDescription<Options>,
+): Promise<Manifest<Options>> {
+  const { tasks: names = [], pictures = false, style, vectorModel, signal, ...about } = description;
+  const tasks = await Promise.all(
+    names.map(async (source) => {
+      const task = await loadTask(source, { pictures, style });
+      const shown = task.pictures && { pictures: await hashPictures(task, signal) };
+      return [task.name, { sha256: task.hash, items: task.items.length, ...shown }] as const;
+    }),
+  );
+  const { model, options: sizes } = context;
+  const { build } = native();
+  return {
+    status: 'running',
+    command: '',
+    notes: [],
+    ...about,
+    xpatch: packageVersion(),
+    llamaCpp: build.llamaTag,
+    build: build.mode,
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    devices: listDevices().map(({ name, description }) => ({ name, description })),
+    started: new Date().toISOString(),
+    model: { ...recordOf(model), device: model.options.device, threads: model.options.threads } as ModelRecord,
+    context: sizes,
+    tasks: Object.fromEntries(tasks),
+    ...(vectorModel && { vectorModel: recordOf(vectorModel) }),
+  };
+}
+
+/** A language model has no pictures that could be scaled. */
+function recordOf({ identity, files, projectorHash: mmproj, options: { imageWidth } }: Model): ModelRecord {
+  return {
+    ...identity,
+    files,
+    ...(mmproj !== undefined && { mmproj, ...(imageWidth !== undefined && { imageWidth }) }),
+  };
+}
+
+/** How many lines the finished run has. */
+export function plannedLines({ plan = [], units = [] }: Pick<Manifest, 'plan' | 'units'>): number {
+  return plan.reduce((sum, { count }) => sum + count, units.length);
+}
+
 /** What two processes must agree in to work on the same run. */
-export function identityOf({ options, model, vectorModel, tasks, shard }: ExperimentManifest) {
+function identityOf({ study, units, options, model, vectorModel, tasks, inputs, shard }: Manifest<object>) {
   const hashes = (record: ModelRecord) => ({
     sha256: record.hash,
     'picture encoder': record.mmproj,
     'image width': record.imageWidth,
   });
+  const { tasks: sources, vectorModel: other } = options as Partial<Experiment>;
   return {
+    study,
+    units,
     experiment: {
       ...options,
       // By name: which content that is stands below, and another machine has it at another path.
-      tasks: options.tasks.map((source) => (isTaskFile(source) ? parse(win32.basename(source)).name : source)),
-      ...(options.vectorModel?.match(/[\\/]/) && { vectorModel: 'a file' }),
+      tasks: sources?.map((source) => (isTaskFile(source) ? parse(win32.basename(source)).name : source)),
+      ...(other?.match(/[\\/]/) && { vectorModel: 'a file' }),
     },
     model: hashes(model),
     'vector model': vectorModel && hashes(vectorModel),
     tasks: Object.fromEntries(
       Object.entries(tasks).map(([name, { sha256, pictures }]) => [name, { sha256, pictures }]),
     ),
+    inputs,
     shard: shard && `${shard.index}/${shard.of}`,
   };
 }
 
-export function configHash(manifest: ExperimentManifest): string {
+export function configHash(manifest: Manifest<object>): string {
   return createHash('sha256')
     .update(canonical(identityOf(manifest)))
     .digest('hex');
@@ -104,7 +205,7 @@ export function differences(a: unknown, b: unknown, path = ''): string[] {
 }
 
 /** @throws {XpatchError} RUN_MISMATCH, saying what differs */
-export function requireSameRun(there: ExperimentManifest, here: ExperimentManifest, path: string): void {
+export function requireSameRun(there: Manifest<object>, here: Manifest<object>, path: string): void {
   const different = differences(identityOf(there), identityOf(here));
   if (different.length === 0) return;
   const more = different.length > 5 ? ` and ${different.length - 5} more` : '';
@@ -130,10 +231,10 @@ function isModelRecord(value: unknown): boolean {
 }
 
 /**
- * The manifest of a run of an experiment; undefined when the folder has none.
+ * The manifest of a run of an experiment or of a study; undefined when the folder has none.
  * @throws {XpatchError} RUN_INVALID for a run of another kind, or a manifest that is damaged
  */
-export async function readManifest(folder: string): Promise<StoredManifest | undefined> {
+export async function readManifest(folder: string): Promise<RunRecord | undefined> {
   const path = join(folder, MANIFEST_FILE);
   const bytes = await readWhole(path, FILE).catch((error: XpatchError) => {
     const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
@@ -142,25 +243,28 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
   });
   if (bytes === undefined) return undefined;
   const invalid = (problem: string, cause?: unknown) =>
-    new XpatchError('RUN_INVALID', `${path} ${problem}. Name the folder of a run of xpatch eval.`, { cause });
-  let value: Partial<StoredManifest> | null;
+    new XpatchError('RUN_INVALID', `${path} ${problem}. Name the folder of a run of xpatch.`, { cause });
+  let value: Partial<RunRecord> | null;
   try {
     value = parseJson(bytes) as typeof value;
   } catch (cause) {
     throw invalid(`is no manifest: ${whatAre(bytes, 'JSON') ?? (cause as Error).message}`, cause);
   }
-  const { status, options, model, vectorModel, tasks, plan, sessions, notes, shard } = value ?? {};
-  if (options?.measure === 'compute') {
-    const message = `${path} is of measure: compute, whose numbers are times of one machine: there is nothing in it to verify, merge or go on with`;
-    throw new XpatchError('RUN_INVALID', `${message}. Name another folder; to check the times, measure again.`);
+  const { status, study, options, model, vectorModel, tasks, plan, units, sessions, notes, shard } = value ?? {};
+  const isStudy = study !== undefined;
+  if (!isStudy && options?.measure === 'compute') {
+    throw invalid('is of a measurement by an earlier version, which left no lines to go on from. Measure again');
   }
+  const work = isStudy
+    ? isText(study) && isRecord(options) && Array.isArray(units) && units.every(isText)
+    : [options?.conditions, options?.tasks, options?.seeds].every(Array.isArray) &&
+      isListOf(
+        plan,
+        ({ stage, condition, count }) => isText(stage) && isText(condition) && Number.isSafeInteger(count),
+      );
   const whole =
-    (status === 'running' || status === 'complete') &&
-    [options?.conditions, options?.tasks, options?.seeds].every(Array.isArray) &&
-    isListOf(
-      plan,
-      ({ stage, condition, count }) => isText(stage) && isText(condition) && Number.isSafeInteger(count),
-    ) &&
+    work &&
+    STATUSES.some((one) => one === status) &&
     isListOf(sessions, () => true) &&
     Array.isArray(notes) &&
     notes.every(isText) &&
@@ -168,8 +272,8 @@ export async function readManifest(folder: string): Promise<StoredManifest | und
     isRecord(tasks) &&
     isListOf(Object.values(tasks), ({ sha256 }) => isText(sha256)) &&
     (shard === undefined || (isRecord(shard) && [shard.index, shard.of].every(Number.isSafeInteger)));
-  if (!whole) throw invalid('describes no run of scored queries');
-  const [problem] = schemaProblems(options as Experiment);
+  if (!whole) throw invalid('describes no run of scored queries or of a study');
+  const [problem] = isStudy ? [] : schemaProblems(options as Experiment);
   if (problem !== undefined) throw invalid(`describes no experiment (${problem})`);
-  return value as StoredManifest;
+  return value as RunRecord;
 }

@@ -1,11 +1,11 @@
 import type { TaskVector } from '../vectors/task-vector.js';
-import { keyOf, type ResultLine, type RunStore } from './types.js';
+import { keyOf, type ResultLine, type RunLine, type RunStore, type Saved } from './types.js';
 
 /** A run that lives as long as the process. `RunFolder` keeps one on disk. */
-export function memoryStore(): RunStore {
-  const all: ResultLine[] = [];
+export function memoryStore<Line extends RunLine = ResultLine>(): RunStore<Line> {
+  const all: Line[] = [];
   const known = new Set<string>();
-  const vectors = new Map<string, TaskVector>();
+  const vectors = new Map<string, Saved>();
   return {
     known,
     async *lines() {
@@ -20,6 +20,7 @@ export function memoryStore(): RunStore {
       }
     },
     saveVector: async (name, vector) => void vectors.set(name, vector),
-    loadVector: async (name) => vectors.get(name),
+    loadVector: async (name) => vectors.get(name) as TaskVector | undefined,
+    load: async <T extends Saved>(name: string) => vectors.get(name) as T | undefined,
   };
 }

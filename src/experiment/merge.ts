@@ -4,15 +4,15 @@ import { readWhole } from '../util/read-file.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { differenceOfLines, differenceOfVectors } from './compare.js';
 import { readLines } from './lines.js';
-import { type ExperimentManifest, readManifest, requireSameRun, type StoredManifest } from './manifest.js';
-import { vectorFile } from './run-folder.js';
+import { type Manifest, type RunRecord, readManifest, requireSameRun } from './manifest.js';
+import { changedFiles, hashVectors, vectorFile } from './run-files.js';
+import { RunFolder } from './run-folder.js';
 import type { Shard } from './shard.js';
-import { changedFiles, ExperimentRun, hashVectors } from './store.js';
 import type { Plan, ResultLine } from './types.js';
 
 interface ShardRun {
   readonly path: string;
-  readonly manifest: StoredManifest & { readonly shard: Shard };
+  readonly manifest: RunRecord & { readonly shard: Shard };
 }
 
 /**
@@ -22,9 +22,9 @@ interface ShardRun {
  * @param paths folders of the shards, each at least once, in any order
  * @param output folder of the whole run
  * @throws {XpatchError} RUN_INVALID when one is no shard, not complete, changed since, or missing; RUN_MISMATCH when they are of different
- *   experiments, or answer a query differently; otherwise as `ExperimentRun.open`
+ *   experiments, or answer a query differently; otherwise as `RunFolder.open`
  */
-export async function mergeShards(paths: readonly string[], output: string, command: string): Promise<ExperimentRun> {
+export async function mergeShards(paths: readonly string[], output: string, command: string): Promise<RunFolder> {
   const shards: ShardRun[] = [];
   for (const path of paths) shards.push(await openShard(path));
   const [first] = shards;
@@ -34,7 +34,7 @@ export async function mergeShards(paths: readonly string[], output: string, comm
     requireSameRun({ ...manifest, shard: { ...manifest.shard, index } }, first.manifest, path);
   }
   requireAll(shards, of);
-  const run = await ExperimentRun.open(output, mergeManifests(shards, first.manifest, command));
+  const run = await RunFolder.open(output, mergeManifests(shards, first.manifest, command));
   if (run.complete) return run;
   try {
     for (const shard of shards) await copyVectors(shard, run);
@@ -90,7 +90,7 @@ function requireAll(shards: readonly ShardRun[], of: number): void {
   throw new XpatchError('RUN_INVALID', `Shards are missing: ${list}. Run them, and name them too.`);
 }
 
-function mergeManifests(shards: readonly ShardRun[], first: StoredManifest, command: string): ExperimentManifest {
+function mergeManifests(shards: readonly ShardRun[], first: RunRecord, command: string): Manifest {
   const { lines: _lines, results: _results, vectors: _vectors, finished: _finished, shard: _shard, ...common } = first;
   return {
     ...common,
@@ -107,7 +107,7 @@ function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
   const plans = new Map(shards.map(({ manifest }) => [manifest.shard.index, manifest.plan]));
   const counts = new Map<string, Plan['queries'][number]>();
   for (const plan of plans.values()) {
-    for (const { stage, condition, count } of plan) {
+    for (const { stage, condition, count } of plan ?? []) {
       const key = JSON.stringify([stage, condition]);
       const before = stage === 'test' ? (counts.get(key)?.count ?? 0) : 0;
       counts.set(key, { stage, condition, count: before + count });
@@ -118,7 +118,7 @@ function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
 
 const VECTOR = { what: 'the vector', maxBytes: 1 << 30, code: 'VECTOR_INVALID' } as const;
 
-async function copyVectors({ path }: ShardRun, run: ExperimentRun): Promise<void> {
+async function copyVectors({ path }: ShardRun, run: RunFolder): Promise<void> {
   for (const name of Object.keys(await hashVectors(path))) {
     const file = vectorFile(name);
     const bytes = await readWhole(join(path, file), VECTOR);

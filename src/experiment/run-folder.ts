@@ -1,51 +1,153 @@
 import { existsSync } from 'node:fs';
-import { readdir, stat, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readdir, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
-import { makeFolder, writeError, writeFileAtomic } from '../util/files.js';
+import { makeFolder, writeError } from '../util/files.js';
+import { LOCK_PREFIX, RunLock } from '../util/run-lock.js';
 import type { TaskVector } from '../vectors/task-vector.js';
+import { noFindings, readLines } from './lines.js';
+import {
+  configHash,
+  MANIFEST_FILE,
+  type Manifest,
+  plannedLines,
+  type RunRecord,
+  readManifest,
+  requireSameRun,
+} from './manifest.js';
 import { LineFile, lostError } from './result-file.js';
+import {
+  changedFiles,
+  hashResults,
+  hashVectors,
+  loadRunVector,
+  loadSaved,
+  placeIn,
+  RESULTS_FILE,
+  vectorFile,
+  writeInto,
+} from './run-files.js';
+import { keyOf, type ResultLine, type RunLine, type RunStore, type Saved } from './types.js';
 
-/** A killed run is left with `running`, as one of \`eval\` that can go on. */
-export const STATUSES = ['running', 'complete', 'interrupted', 'failed'] as const;
-
-/** What a run needs to be repeated: written first, and again when it ends. */
-export interface Manifest {
-  status: (typeof STATUSES)[number];
-  [key: string]: unknown;
-}
-
-export const MANIFEST_FILE = 'manifest.json';
-export const RESULTS_FILE = 'results.jsonl';
+/** What `writeFileAtomic` and the lock leave behind when their process is killed. */
+const LEFTOVER = /^\.(.+\.\d+\.[0-9a-f]{8}|lock-[0-9a-f]{16})\.tmp$/;
+const SUBFOLDERS = ['', 'vectors', 'tables', 'figures'];
+const DELETE_IT =
+  'Put back the file that was there, or delete it and start the run again: what is missing is made anew.';
 
 /**
- * The folder of a run: `manifest.json`, `results.jsonl` (one line a result), `vectors/`, `tables/`, `figures/`,
- * `report.html`. Whole files are written atomically; lines are appended as they come. Either is on the disk when the promise resolves.
+ * A run on disk: `manifest.json`, `results.jsonl` (one line a result), `vectors/`, `tables/`, `figures/`, `report.html`. Whole files
+ * are written atomically, lines are appended as they come; either is on the disk when the promise resolves. A kill at any instant
+ * loses at most the lines that were being appended; opening the folder again for the same run goes on where it was. One process
+ * at a time.
  */
-export class RunFolder {
-  /** Bytes of its lines. */
-  private size = 0;
+export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Line> {
+  /** Keys of all lines in the run. */
+  readonly known = new Set<string>();
+  /** What the reader should know about the state the run was found in. */
+  readonly notes: string[] = [];
+  /** Called when lines, or a vector, are on the disk. */
+  onSaved: (() => void) | undefined;
+  /** Vectors that the run has had and lost. */
+  readonly lost = new Set<string>();
+  /** Those that it has. */
+  private readonly vectors = new Set<string>();
+  private lock: RunLock | undefined;
+  private file: LineFile | undefined;
 
-  protected constructor(readonly path: string) {}
+  private constructor(
+    readonly path: string,
+    private stored: RunRecord<object>,
+  ) {}
 
   /**
-   * @throws {XpatchError} FILE_WRITE when the folder cannot be made or holds something already.
+   * Makes the folder of a new run, or opens that of an earlier process.
+   *
+   * A complete run is not locked and takes no more lines: look at `complete`. One that has lost lines or vectors since is
+   * complete no more and goes on.
+   *
+   * @throws {XpatchError} RUN_BUSY when another process writes it; RUN_MISMATCH for a run of other options, another model, task file or
+   *   shard; RUN_INVALID when it is damaged, or was changed after it was complete; FILE_WRITE, also when the folder holds something else
    */
-  static async create(path: string, manifest: Manifest): Promise<RunFolder> {
+  static async open<Line extends RunLine = ResultLine>(
+    path: string,
+    manifest: Manifest<object>,
+  ): Promise<RunFolder<Line>> {
+    const complete = await readManifest(path);
+    if (complete?.status === 'complete') {
+      requireSameRun(complete, manifest, path);
+      const run = new RunFolder<Line>(path, complete);
+      await run.readKnown();
+      if (await run.isWhole()) return run;
+    }
     await makeFolder(path);
-    requireEmpty(path, await readdir(path));
-    const folder = new RunFolder(path);
-    // Of two commands that start at once only one makes the file.
-    await writeFile(join(path, 'manifest.json'), '', { flag: 'wx' }).catch((cause) => {
-      throw writeError(path, cause);
-    });
-    await folder.writeManifest(manifest);
-    return folder;
+    const lock = await RunLock.acquire(path);
+    try {
+      const before = await readManifest(path); // again: another process may have ended in between
+      if (before !== undefined) requireSameRun(before, manifest, path);
+      else await requireRunFolder(path);
+      const sessions = [...(before?.sessions ?? []), sessionOf(manifest)];
+      const { started } = before ?? manifest;
+      const run = new RunFolder<Line>(path, {
+        shards: before?.shards,
+        ...manifest,
+        started,
+        status: 'running',
+        configHash: configHash(manifest),
+        sessions,
+      });
+      run.lock = lock;
+      await run.removeLeftovers();
+      const size = await run.readKnown(before?.vectors);
+      if (complete?.status === 'complete')
+        run.notes.unshift(
+          `${path} was complete and has lost some of its files or lines: what is missing is made again.`,
+        );
+      const [lost] = run.lost;
+      if (lost !== undefined)
+        run.notes.push(`${run.lost.size} of its vectors are missing, such as ${lost}; they are made again.`);
+      await run.writeManifest();
+      if (plannedLines(manifest) > 0) run.file = await LineFile.open(join(path, RESULTS_FILE), size);
+      return run;
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
   }
 
-  /** Writes `manifest.json`. @throws {XpatchError} FILE_WRITE */
-  async writeManifest(manifest: Manifest): Promise<void> {
-    await this.write(MANIFEST_FILE, `${JSON.stringify(manifest, null, 2)}\n`);
+  /** Makes the folder of a run that has nothing to go on with, such as a page. @throws {XpatchError} FILE_WRITE when it holds something */
+  static async create(path: string, manifest: Manifest<object>): Promise<RunFolder> {
+    await requireEmpty(path);
+    return RunFolder.open(path, manifest);
+  }
+
+  get manifest(): RunRecord<object> {
+    return this.stored;
+  }
+
+  /** Whether an earlier process has finished it. */
+  get complete(): boolean {
+    return this.stored.status === 'complete';
+  }
+
+  async *lines(): AsyncGenerator<Line> {
+    for await (const { line } of readLines<Line>(this.path)) yield line;
+  }
+
+  /**
+   * Appends to `results.jsonl`. Lines whose query is answered already are left out: no query stands in a run twice.
+   * @throws {XpatchError} FILE_WRITE; the run is then as it was before
+   */
+  async append(lines: readonly Line[]): Promise<void> {
+    if (this.file === undefined) throw new Error(`The run ${this.path} is closed or complete.`);
+    const fresh = new Map<string, Line>();
+    for (const line of lines) {
+      const key = keyOf(line);
+      if (!this.known.has(key) && !fresh.has(key)) fresh.set(key, line);
+    }
+    await this.file.append([...fresh.values()]);
+    for (const key of fresh.keys()) this.known.add(key);
+    this.onSaved?.();
   }
 
   /**
@@ -54,55 +156,148 @@ export class RunFolder {
    * @throws {XpatchError} FILE_WRITE
    */
   async write(name: string, content: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
-    await writeFileAtomic(await this.place(name), content);
+    await writeInto(this.path, name, content);
   }
 
   /** @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT for a name that is no file name */
-  async saveVector(name: string, vector: TaskVector): Promise<void> {
-    await vector.save(await this.place(vectorFile(name)));
+  async saveVector(name: string, vector: Saved): Promise<void> {
+    await vector.save(await placeIn(this.path, vectorFile(name)));
+    this.vectors.add(name);
+    this.onSaved?.();
   }
 
-  /** Appends to `results.jsonl`. @throws {XpatchError} FILE_WRITE; RUN_INVALID when what it wrote before has gone */
-  async append(lines: readonly object[]): Promise<void> {
+  loadVector(name: string): Promise<TaskVector | undefined> {
+    return loadRunVector(this.path, name);
+  }
+
+  load<T extends Saved>(name: string, open: (path: string) => Promise<T>): Promise<T | undefined> {
+    return loadSaved(this.path, name, open);
+  }
+
+  /**
+   * The last step, after the report: writes down the hashes of lines and vectors and that the run is complete, and closes it.
+   * @param more what else the manifest should say
+   * @throws {XpatchError} RUN_INVALID when it has another number of lines than was planned, or as `requireWhole`; FILE_WRITE
+   */
+  async finish(more: Readonly<Record<string, unknown>> = {}): Promise<void> {
+    const finished = new Date().toISOString();
+    const lines = this.known.size;
+    const planned = plannedLines(this.stored);
+    if (lines !== planned) {
+      const problem = `has ${lines} lines, and ${planned} were planned`;
+      throw new XpatchError('RUN_INVALID', `${join(this.path, RESULTS_FILE)} ${problem}. ${DELETE_IT}`);
+    }
     await this.requireWhole();
-    const file = await LineFile.open(join(this.path, RESULTS_FILE));
-    try {
-      await file.append(lines);
-      this.size = file.size;
-    } finally {
-      await file.close();
+    const vectors = await hashVectors(this.path);
+    const results = await hashResults(this.path);
+    this.stored = { ...this.stored, ...more, status: 'complete', finished, lines, results, vectors };
+    await this.writeManifest();
+    await this.close();
+  }
+
+  /**
+   * Whether the run stands on the disk as it was written: somebody may have deleted, replaced or cut off its files.
+   * @throws {XpatchError} RUN_INVALID
+   */
+  async requireWhole(): Promise<void> {
+    const manifest = join(this.path, MANIFEST_FILE);
+    if (!existsSync(manifest)) throw lostError(manifest, 'was deleted');
+    await this.file?.requireWhole();
+    const lines = new Set<string>();
+    for await (const { key } of readLines(this.path)) lines.add(key);
+    const file = join(this.path, RESULTS_FILE);
+    const gone = [...this.known].filter((key) => !lines.has(key)).length;
+    if (gone > 0) throw lostError(file, `lost ${gone} of ${this.known.size} lines`);
+    for (const name of this.vectors) {
+      const vector = join(this.path, vectorFile(name));
+      if (!existsSync(vector)) throw lostError(vector, 'was deleted');
     }
   }
 
-  /** Whether the run still stands where it was written; to be asked before it is called complete. @throws {XpatchError} RUN_INVALID */
-  async requireWhole(): Promise<void> {
-    if (!existsSync(join(this.path, MANIFEST_FILE))) throw lostError(join(this.path, MANIFEST_FILE), 'was deleted');
-    const file = join(this.path, RESULTS_FILE);
-    const size = (await stat(file).catch(() => undefined))?.size ?? 0;
-    if (size !== this.size) throw lostError(file, `has ${size} bytes, and ${this.size} were written: it was changed`);
+  /** Lets other processes at the run. Nothing is lost without it: the end of the process does the same. */
+  async close(): Promise<void> {
+    const { file, lock } = this;
+    this.file = undefined;
+    this.lock = undefined;
+    // Without it nobody could go on with what is left of a run whose folder was cleared.
+    const cleared = lock && existsSync(this.path) && !existsSync(join(this.path, MANIFEST_FILE));
+    if (cleared) await this.writeManifest().catch(() => undefined);
+    await file?.close().catch(() => undefined);
+    lock?.release();
   }
 
-  /** The path of a file of the run, whose folder then exists. */
-  private async place(name: string): Promise<string> {
-    const file = join(this.path, name);
-    if (!existsSync(this.path)) throw lostError(this.path, 'was deleted');
-    await makeFolder(dirname(file));
-    return file;
+  /** `close()`, at the end of an `await using` block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  private async writeManifest(): Promise<void> {
+    await this.write(MANIFEST_FILE, `${JSON.stringify(this.stored, null, 2)}\n`);
+  }
+
+  /** Whether all is there that a complete run records. @throws {XpatchError} RUN_INVALID when something is not what it was */
+  private async isWhole(): Promise<boolean> {
+    const files = await changedFiles(this.path, this.stored);
+    const { lines = 0 } = this.stored;
+    const changed = files.find((file) =>
+      file === RESULTS_FILE && this.known.size < lines ? false : existsSync(join(this.path, file)),
+    );
+    if (changed === undefined) return files.length === 0;
+    throw new XpatchError('RUN_INVALID', `${join(this.path, changed)} was changed after the run. ${DELETE_IT}`);
+  }
+
+  /**
+   * @param recorded vectors of a run that was complete
+   * @returns bytes of the whole lines
+   */
+  private async readKnown(recorded?: RunRecord['vectors']): Promise<number> {
+    const findings = noFindings();
+    const vectors = new Set(Object.keys(recorded ?? {}));
+    for await (const { key, line } of readLines(this.path, findings)) {
+      this.known.add(key);
+      if (line.vector !== undefined) vectors.add(line.vector);
+    }
+    for (const name of vectors) {
+      const there = existsSync(join(this.path, vectorFile(name)));
+      (there ? this.vectors : this.lost).add(name);
+    }
+    const { size, torn, repeated } = findings;
+    if (torn > 0)
+      this.notes.push(`1 line (${torn} bytes) was torn when the run was stopped; its query is asked again.`);
+    if (repeated > 0) this.notes.push(`${repeated} lines stand twice in ${RESULTS_FILE}; each counts once.`);
+    return size;
+  }
+
+  private async removeLeftovers(): Promise<void> {
+    for (const folder of SUBFOLDERS) {
+      const names = await readdir(join(this.path, folder)).catch(() => []);
+      for (const name of names)
+        if (LEFTOVER.test(name)) await unlink(join(this.path, folder, name)).catch(() => undefined);
+    }
   }
 }
 
-/** @throws {XpatchError} FILE_WRITE */
-export function requireEmpty(path: string, names: readonly string[]): void {
-  if (names.length === 0) return;
-  const found = names.slice(0, 3).join(', ');
-  throw new XpatchError(
-    'FILE_WRITE',
-    `The run folder ${path} is not empty (${found}). Name another one, or remove it.`,
-  );
+/** What may differ between the processes that worked on a run. */
+function sessionOf(manifest: Manifest<object>): Record<string, unknown> {
+  const { started, command, xpatch, llamaCpp, node, platform, devices, context } = manifest;
+  return { started, command, xpatch, llamaCpp, node, platform, devices, context };
 }
 
-/** Where a run keeps a vector. @throws {XpatchError} INVALID_ARGUMENT for a name that is no file name */
-export function vectorFile(name: string): string {
-  if (/^[^./\\:\0][^/\\:\0]*$/.test(name)) return `vectors/${name}.safetensors`;
-  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(name)} cannot name a vector: it must be a file name.`);
+/** @throws {XpatchError} FILE_WRITE for what is no folder, or one that holds something, but for what a killed process left */
+export async function requireEmpty(path: string): Promise<void> {
+  const names = await readdir(path).catch((cause: NodeJS.ErrnoException): string[] => {
+    if (cause.code === 'ENOENT') return [];
+    throw cause.code === 'ENOTDIR'
+      ? new XpatchError('FILE_WRITE', `Could not write to ${path}. It is not a folder: name another one.`, { cause })
+      : writeError(path, cause);
+  });
+  const found = names.filter((name) => !name.startsWith(LOCK_PREFIX) && !LEFTOVER.test(name)).slice(0, 3);
+  if (found.length === 0) return;
+  const message = `The run folder ${path} is not empty (${found.join(', ')}). Name another one, or remove it.`;
+  throw new XpatchError('FILE_WRITE', message);
+}
+
+/** The same, of something else than a run. */
+export async function requireRunFolder(path: string): Promise<void> {
+  if (!existsSync(join(path, MANIFEST_FILE))) await requireEmpty(path);
 }

@@ -7,6 +7,7 @@ import { baselineShots, type Modality, requireInstruction } from '../tasks/promp
 import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
+import { requireExperiment } from './rules.js';
 import { type PromptContent, type PromptFormat, promptFormat } from './template.js';
 import type { Condition, Experiment, QueryKey } from './types.js';
 
@@ -34,7 +35,7 @@ export interface Study {
  *   LAYER_OUT_OF_RANGE
  */
 export async function prepareStudy(model: Model, experiment: Experiment, foreign?: Model): Promise<Study> {
-  checkConditions(experiment);
+  requireExperiment(experiment);
   checkModels(model, experiment, foreign);
   const format = await promptFormat(model, experiment.template);
   const cells = await loadCells(experiment);
@@ -120,41 +121,6 @@ function contentOf(
 
 function invalid(field: string, why: string): XpatchError {
   return new XpatchError('CONFIG_INVALID', `${field}: ${why}.`);
-}
-
-function checkConditions({ conditions, tasks, seeds, prompts, validation }: Experiment): void {
-  for (const [field, list] of [
-    ['tasks', tasks],
-    ['seeds', seeds],
-    ['conditions', conditions.map(({ name }) => name)],
-  ] as const) {
-    if (list.length === 0) throw invalid(field, 'name at least one');
-    if (new Set<unknown>(list).size < list.length) throw invalid(field, 'one stands twice; name each once');
-  }
-  for (const condition of conditions) {
-    const { name, kind, spec, control, foreign, swaps } = condition;
-    const wrong = (why: string) => invalid(`conditions, ${JSON.stringify(name)}`, why);
-    if (kind === 'prompt' && (spec === undefined || spec === 'ensemble')) {
-      throw wrong('a prompt needs spec: text, image or instruction');
-    }
-    if (kind === 'patch' && spec === undefined && control !== 'identity') {
-      throw wrong('a patch needs spec: text, image, instruction or ensemble');
-    }
-    if (kind !== 'patch' && (control !== undefined || foreign || condition.prompts !== undefined)) {
-      throw wrong('control, foreign and prompts belong to a patch');
-    }
-    if (control === 'wrong-task' && tasks.length < 2) {
-      throw wrong('the wrong-task control needs at least two tasks; name another one, or leave it out');
-    }
-    if (control === 'shuffled-labels' && spec === 'instruction') {
-      throw wrong('an instruction has no labels to shuffle; use spec: text or image');
-    }
-    if (swaps && spec !== 'instruction' && spec !== 'ensemble') throw wrong('swaps are made in an instruction');
-    const count = condition.prompts ?? prompts;
-    if (!(Number.isInteger(count) && count >= 1 && count <= validation)) {
-      throw wrong(`the mean of ${count} prompts is asked for, validation gives 1 to ${validation}`);
-    }
-  }
 }
 
 function checkModels(model: Model, experiment: Experiment, foreign: Model | undefined): void {

@@ -145,22 +145,44 @@ export interface ResultLine extends QueryKey {
   readonly prompt?: PromptRecord;
 }
 
+/** One line of a study: a part of its work, and what came of it. */
+export interface StudyLine {
+  /** Unique in its run. */
+  readonly unit: string;
+  /** Name of what it left in the vectors of the run. */
+  readonly vector?: string;
+}
+
+/** One line of results.jsonl. */
+export type RunLine = ResultLine | StudyLine;
+
+/** What can be kept as a file: a vector, a lens. */
+export interface Saved {
+  save(path: string): Promise<void>;
+}
+
 /** Where a run is kept. Everything handed over is durable when the promise resolves. */
-export interface RunStore {
+export interface RunStore<Line extends RunLine = ResultLine> {
   /** Queries answered before, by an earlier process of this run. */
   readonly known: ReadonlySet<string>;
+  /** Vectors that lines name and that are gone. Defaults to none. */
+  readonly lost?: ReadonlySet<string>;
   /** All lines so far, those of earlier processes first, in their order. */
-  lines(): AsyncIterable<ResultLine>;
+  lines(): AsyncIterable<Line>;
   /** Keeps further lines. */
-  append(lines: readonly ResultLine[]): Promise<void>;
+  append(lines: readonly Line[]): Promise<void>;
   /** Keeps a vector under a name. */
-  saveVector(name: string, vector: TaskVector): Promise<void>;
+  saveVector(name: string, vector: Saved): Promise<void>;
   /** undefined when the run has none of this name. */
   loadVector(name: string): Promise<TaskVector | undefined>;
+  /** The same of what is no task vector. @param open reads such a file */
+  load<T extends Saved>(name: string, open: (path: string) => Promise<T>): Promise<T | undefined>;
 }
 
 /** A key as `RunStore.known` holds it. */
-export function keyOf({ stage, condition, task, seed, item, layer }: QueryKey): string {
+export function keyOf(line: QueryKey | StudyLine): string {
+  if ('unit' in line) return line.unit;
+  const { stage, condition, task, seed, item, layer } = line;
   return JSON.stringify([stage, condition, task, seed, item, layer ?? null]);
 }
 

@@ -10,14 +10,14 @@ import { differenceOfLines } from './compare.js';
 import { LayerChoice } from './layer-choice.js';
 import { scoreProblem } from './line-check.js';
 import { noFindings, readLines } from './lines.js';
-import { configHash, readManifest, type StoredManifest } from './manifest.js';
+import { configHash, type RunRecord, readManifest } from './manifest.js';
 import { memoryStore } from './memory-store.js';
 import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
+import { hashResults, hashVectors, loadRunVector } from './run-files.js';
 import { inShard } from './shard.js';
-import { hashResults, hashVectors, loadRunVector } from './store.js';
 import { loadCells, usesPictures } from './study.js';
-import { keyOf, type ResultLine } from './types.js';
+import { type Experiment, keyOf, type ResultLine, type RunLine } from './types.js';
 
 /** One thing that was looked at. `not done` is what could not be, and says why. */
 export interface Check {
@@ -29,10 +29,10 @@ export interface Check {
 /** A run as its folder has it. */
 export interface CheckedRun {
   readonly path: string;
-  readonly manifest: StoredManifest;
+  readonly manifest: RunRecord;
   /** The tasks of its experiment: names, and paths of task files on this machine. */
   readonly tasks: readonly string[];
-  readonly lines: readonly ResultLine[];
+  readonly lines: readonly RunLine[];
   readonly checks: readonly Check[];
 }
 
@@ -45,7 +45,8 @@ export function check(name: string, problems: readonly string[], fine: string): 
 
 /**
  * Looks whether a run is whole and its parts belong together, from its folder and the task files alone: configuration, lines, their
- * number against the plan, scores against answers, the layer against the validation answers, hashes of tasks, pictures and vectors.
+ * number against the plan, hashes of tasks, pictures and vectors; of an experiment also scores against answers and the layer against
+ * the validation answers.
  *
  * @param options.data folder that the run's own task files are in: at the path that the experiment names them by, or directly.
  *   Defaults to the current folder
@@ -60,26 +61,32 @@ export async function checkRun(
     throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
   }
   const { lines, problems } = await linesOf(path, manifest);
-  const tasks = manifest.options.tasks.map((source) => findTask(source, data));
+  const { tasks: sources = Object.keys(manifest.tasks) } = manifest.options as Partial<Experiment>;
+  const tasks = sources.map((source) => findTask(source, data));
+  const answers = lines as ResultLine[];
   const checks = [
     checkManifest(manifest),
-    check('lines', problems, `${lines.length} whole lines, no query twice`),
-    checkCounts(manifest, lines),
-    await checkQueries(manifest, tasks, lines),
-    checkScores(manifest, lines),
-    checkLayers(manifest, lines),
+    check('lines', problems, `${lines.length} whole lines, none twice`),
+    ...(manifest.study === undefined
+      ? [
+          checkCounts(manifest, answers),
+          await checkQueries(manifest, tasks, answers),
+          checkScores(manifest, answers),
+          checkLayers(manifest, answers),
+        ]
+      : [checkUnits(manifest, lines)]),
     await checkTasks(manifest, tasks, signal),
     await checkVectors(path, manifest, lines),
   ];
   return { path, manifest, tasks, lines, checks };
 }
 
-async function linesOf(path: string, { lines: recorded, results }: StoredManifest) {
-  const lines: ResultLine[] = [];
+async function linesOf(path: string, { lines: recorded, results }: RunRecord) {
+  const lines: RunLine[] = [];
   const problems: string[] = [];
   const findings = noFindings();
   try {
-    for await (const { line } of readLines(path, findings)) lines.push(line);
+    for await (const { line } of readLines<RunLine>(path, findings)) lines.push(line);
     if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
     if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
   } catch (error) {
@@ -97,7 +104,7 @@ async function linesOf(path: string, { lines: recorded, results }: StoredManifes
   return { lines, problems };
 }
 
-function checkManifest(manifest: StoredManifest): Check {
+function checkManifest(manifest: RunRecord): Check {
   const problems: string[] = [];
   if (manifest.status !== 'complete') problems.push('the run is not complete: start its command again');
   const hash = configHash(manifest);
@@ -105,7 +112,7 @@ function checkManifest(manifest: StoredManifest): Check {
   return check('manifest', problems, `complete, configuration ${hash.slice(0, 12)}`);
 }
 
-function checkCounts({ plan }: StoredManifest, lines: readonly ResultLine[]): Check {
+function checkCounts({ plan = [] }: RunRecord, lines: readonly ResultLine[]): Check {
   const counts = new Map(plan.map(({ stage, condition, count }) => [`${stage}, ${condition}`, { count, found: 0 }]));
   for (const { stage, condition } of lines) {
     const name = `${stage}, ${condition}`;
@@ -119,9 +126,17 @@ function checkCounts({ plan }: StoredManifest, lines: readonly ResultLine[]): Ch
   return check('counts', problems, `as planned in all ${plan.length} groups of stage and condition`);
 }
 
+/** Whether every part of a study has its line, and no other is there. */
+function checkUnits({ units = [] }: RunRecord, lines: readonly RunLine[]): Check {
+  const found = new Set(lines.map(keyOf));
+  const missing = units.filter((unit) => !found.has(unit)).map((unit) => `${unit} is missing`);
+  const others = [...found].filter((key) => !units.includes(key)).map((key) => `${key} is none of its parts`);
+  return check('counts', [...missing, ...others], `all ${units.length} parts`);
+}
+
 /** Whether the lines are about what the experiment asks, and expect what its tasks say. */
 async function checkQueries(
-  manifest: StoredManifest,
+  manifest: RunRecord,
   sources: readonly string[],
   lines: readonly ResultLine[],
 ): Promise<Check> {
@@ -157,12 +172,12 @@ async function checkQueries(
   }
 }
 
-function checkScores({ options }: StoredManifest, lines: readonly ResultLine[]): Check {
+function checkScores({ options }: RunRecord, lines: readonly ResultLine[]): Check {
   const problems = lines.flatMap((line) => scoreProblem(line, options) ?? []);
   return check('scores', problems, 'as the answers say');
 }
 
-function checkLayers({ options: experiment }: StoredManifest, lines: readonly ResultLine[]): Check {
+function checkLayers({ options: experiment }: RunRecord, lines: readonly ResultLine[]): Check {
   const patched = lines.filter(({ stage, layer }) => stage === 'test' && layer !== undefined);
   if (experiment.layers === 'all' || patched.length === 0) return check('layers', [], 'none had to be chosen');
   let layers = experiment.layers;
@@ -194,13 +209,13 @@ function findTask(source: string, data: string): string {
 }
 
 async function checkTasks(
-  { options, tasks }: StoredManifest,
+  { study, options, tasks }: RunRecord,
   sources: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<Check> {
   const problems: string[] = [];
   const missing: string[] = [];
-  const pictures = usesPictures(options);
+  const pictures = study === undefined ? usesPictures(options) : Object.values(tasks).some((task) => task.pictures);
   for (const source of sources) {
     try {
       const { name, hash } = await loadTask(source);
@@ -224,7 +239,7 @@ async function checkTasks(
   return { name: 'tasks', state: 'not done', detail: `${missing[0]} ${wayOut}` };
 }
 
-async function checkVectors(path: string, manifest: StoredManifest, lines: readonly ResultLine[]): Promise<Check> {
+async function checkVectors(path: string, manifest: RunRecord, lines: readonly RunLine[]): Promise<Check> {
   const hashes = await hashVectors(path);
   const recorded = manifest.vectors ?? {};
   const names = new Set([
@@ -238,7 +253,8 @@ async function checkVectors(path: string, manifest: StoredManifest, lines: reado
     return hashes[name] === recorded[name] ? [] : [`${name} was changed after the run`];
   });
   const models = [manifest.model.hash, manifest.vectorModel?.hash];
-  for (const name of Object.keys(hashes)) {
+  // A study may keep other things there.
+  for (const name of manifest.study === undefined ? Object.keys(hashes) : []) {
     try {
       const vector = await loadRunVector(path, name);
       if (!models.includes(vector?.info.model.hash)) problems.push(`${name} is of another model`);
@@ -274,7 +290,7 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
   const { foreign, signal, onProgress } = options;
   const conditions = manifest.options.conditions.filter((condition) => foreign || !condition.foreign);
   const named = new Map(conditions.map(({ name, kind }) => [name, kind]));
-  const lines = run.lines.filter(({ condition }) => named.has(condition));
+  const lines = (run.lines as ResultLine[]).filter(({ condition }) => named.has(condition));
   // The majority is no answer of a model.
   const asked = lines.filter(({ condition }) => named.get(condition) !== 'majority');
   const sample = new Random(options.seed, 'verify').sample(asked, Math.min(options.sample, asked.length));

@@ -1,10 +1,63 @@
-import { bestWordLayer, type Decoding } from '../studies/decodings.js';
+import {
+  bestWordLayer,
+  type Decoding,
+  type DecodingOptions,
+  decodingUnits,
+  defaultDecodingLayer,
+  type SavedVectorOptions,
+} from '../studies/decodings.js';
+import { XpatchError } from '../util/errors.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, Report, TextTable } from './report.js';
+import type { StudyKind } from './study-kind.js';
 import { visibleText } from './visible.js';
 
+/** What is decoded, and which layers of it are shown. */
+type DecodingRun = (DecodingOptions | SavedVectorOptions) & {
+  /** `null` for the layers that `shownLayers` chooses. */
+  readonly layers: 'all' | readonly number[] | null;
+  /** Number of tokens, the scale of the ranks. */
+  readonly vocabulary: number;
+  readonly nLayers: number;
+};
+
+/** The study in the folder of a run. */
+export const decoding: StudyKind<DecodingRun, Decoding> = {
+  units: decodingUnits,
+  report: (decodings, { layers, nLayers, vocabulary }, about) =>
+    decodingReport(decodings, shownLayers(decodings, layers, nLayers), vocabulary, about),
+};
+
+/**
+ * Those asked for; else the paper's depth and the layer where task words rank best.
+ * @throws {XpatchError} INVALID_ARGUMENT for a layer that no vector has
+ */
+export function shownLayers(
+  decodings: readonly Decoding[],
+  chosen: DecodingRun['layers'],
+  nLayers: number,
+): ShownLayer[] {
+  const known = new Set(decodings.flatMap(({ layers }) => layers.map(({ layer }) => layer)));
+  if (chosen !== null) {
+    const layers = chosen === 'all' ? [...known].sort((a, b) => a - b) : chosen;
+    const missing = layers.find((layer) => !known.has(layer));
+    if (missing === undefined) return layers.map((layer) => ({ layer }));
+    const message = `No vector has layer ${missing}; they have ${[...known].join(', ')}.`;
+    throw new XpatchError('INVALID_ARGUMENT', message);
+  }
+  const paper = defaultDecodingLayer(nLayers);
+  const best = bestWordLayer(decodings);
+  return [
+    ...(known.has(paper) ? [{ layer: paper, why: "the paper's 18 of 32 as a share of the depth" }] : []),
+    ...(best !== undefined && best !== paper
+      ? [{ layer: best, why: 'where task words rank best (chosen by that)' }]
+      : []),
+    ...(known.has(paper) || best !== undefined ? [] : [...known].map((layer) => ({ layer }))),
+  ];
+}
+
 /** Layers to show, and whether one of them was chosen by its ranks. */
-export interface ShownLayer {
+interface ShownLayer {
   readonly layer: number;
   /** Why this one, for the heading. */
   readonly why?: string;
@@ -15,7 +68,7 @@ export interface ShownLayer {
  *
  * @param vocabulary number of tokens, the scale of the ranks
  */
-export function decodingReport(
+function decodingReport(
   decodings: readonly Decoding[],
   layers: readonly ShownLayer[],
   vocabulary: number,

@@ -1,11 +1,27 @@
-import { type EmbeddedPrompt, type EmbeddingResult, type EmbeddingSpace, MEASURES } from '../studies/embedding.js';
+import {
+  type EmbeddedPrompt,
+  type EmbeddingOptions,
+  type EmbeddingPart,
+  type EmbeddingResult,
+  type EmbeddingSpace,
+  embeddingOf,
+  embeddingUnits,
+  MEASURES,
+} from '../studies/embedding.js';
 import type { Figure } from './figures/figure.js';
 import type { Report, Scatter, TextTable } from './report.js';
+import type { StudyKind } from './study-kind.js';
+
+/** The study in the folder of a run. */
+export const embedding: StudyKind<EmbeddingOptions, EmbeddingPart> = {
+  units: embeddingUnits,
+  report: (parts, _, about) => embeddingReport(embeddingOf(parts), about),
+};
 
 const nameOf = ({ of, layer }: Pick<EmbeddingSpace, 'of' | 'layer'>): string =>
   `${of === 'context' ? 'contexts' : 'last delimiters'}, layer ${layer}`;
 
-export function embeddingReport(
+function embeddingReport(
   result: EmbeddingResult,
   about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
 ): Report {

@@ -1,16 +1,41 @@
-import { type ClassCurves, crossing, leadingShares, topClasses } from '../studies/class-curves.js';
-import type { EvolutionCell } from '../studies/evolution.js';
+import { type ClassCurves, classCurves, crossing, leadingShares, topClasses } from '../studies/class-curves.js';
+import { type EvolutionCell, type EvolutionOptions, evolutionUnits } from '../studies/evolution.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, Pies, Report, TextTable } from './report.js';
+import type { StudyKind } from './study-kind.js';
 import { visibleText } from './visible.js';
 
 /** What a run of `runEvolution` has to show. */
-export interface EvolutionFindings {
+interface EvolutionFindings {
   readonly cells: readonly EvolutionCell[];
   /** The classes of each set of curves, and the curves of each cell, in the order of the cells. */
   readonly sets: readonly { readonly names: readonly string[]; readonly curves: readonly ClassCurves[] }[];
   readonly pieLayers: readonly number[];
+}
+
+/** The study in the folder of a run. */
+export const evolution: StudyKind<EvolutionOptions & { pieLayers: readonly number[] }, EvolutionCell> = {
+  units: evolutionUnits,
+  report: async (cells, options, { signal, ...about }) =>
+    evolutionReport(await evolutionFindings(cells, options.pieLayers, signal), about),
+};
+
+/** The curves of the cells: without the class `other`, which has many tokens, and with it. */
+export async function evolutionFindings(
+  cells: readonly EvolutionCell[],
+  pieLayers: readonly number[],
+  signal?: AbortSignal,
+): Promise<EvolutionFindings> {
+  const { classes: names = [] } = cells[0] ?? {};
+  const without = names.filter((name) => name !== 'other');
+  const sets: { names: readonly string[]; curves: ClassCurves[] }[] = [];
+  for (const choice of without.length > 1 && without.length < names.length ? [without, names] : [names]) {
+    const curves: ClassCurves[] = [];
+    for (const cell of cells) curves.push(await classCurves(cell, choice, { ...(signal && { signal }) }));
+    sets.push({ names: choice, curves });
+  }
+  return { cells, sets, pieLayers };
 }
 
 /** What the classes are called in figures and tables. */

@@ -1,3 +1,4 @@
+import { describeRun, type Manifest } from '../experiment/manifest.js';
 import { RunFolder } from '../experiment/run-folder.js';
 import { type PromptLensOptions, readPromptLens } from '../lens/prompt-lens.js';
 import type { Context } from '../model/context.js';
@@ -5,14 +6,14 @@ import type { RowInput } from '../model/pass.js';
 import { reportOfLens } from './lens.js';
 import { reportToHtml } from './page/page.js';
 import type { Report } from './report.js';
-import { describeRun, provenanceOf, writeReport } from './write-report.js';
+import { provenanceOf, writeReport } from './write-report.js';
 
 /** A report that can be shown or saved. */
 export class ReportPage {
   /** @internal */
   constructor(
     readonly report: Report,
-    private readonly manifest: Awaited<ReturnType<typeof describeRun>>,
+    private readonly manifest: Manifest<object>,
   ) {}
 
   /** The page: one file that needs no other. */
@@ -24,13 +25,12 @@ export class ReportPage {
    * Writes `report.html`, its figures (SVG, PNG, CSV, JSON) and tables, and a manifest, as the commands do.
    *
    * @param folder new, or empty
-   * @throws {XpatchError} FILE_WRITE
+   * @throws {XpatchError} FILE_WRITE; ABORTED
    */
-  async save(folder: string): Promise<void> {
-    const run = await RunFolder.create(folder, this.manifest);
-    await writeReport(run, this.report);
-    const { headline } = this.report;
-    await run.writeManifest({ ...this.manifest, status: 'complete', finished: new Date().toISOString(), headline });
+  async save(folder: string, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    await using run = await RunFolder.create(folder, this.manifest);
+    await writeReport(run, this.report, { signal });
+    await run.finish({ headline: this.report.headline });
   }
 }
 

@@ -1,11 +1,44 @@
-import type { TunedLens } from '../lens/tuned-lens.js';
 import type { Estimate } from '../stats/statistics.js';
-import type { LensQuality } from '../studies/lens-quality.js';
+import { type LensQuality, lensQuality, type PromptDivergence } from '../studies/lens-quality.js';
+import { type TuningOptions, type TuningPart, tuningUnits } from '../studies/tuning.js';
 import type { Figure } from './figures/figure.js';
 import type { TextTable } from './report.js';
+import type { StudyKind } from './study-kind.js';
+
+/** The study in the folder of a run. */
+export const tuning: StudyKind<TuningOptions, TuningPart> = {
+  units: tuningUnits,
+  report: (parts, _, { title, provenance }) => {
+    const { lens, quality } = tuningOutcome(parts);
+    return {
+      title,
+      introduction: [
+        'A tuned lens (Belrose et al. 2023) predicts the last layer’s state from that of each layer before the model’s own head reads it.',
+      ],
+      blocks: [
+        {
+          kind: 'curves',
+          name: 'kl',
+          heading: 'How far each layer is from the answer',
+          figure: tunedLensFigure(quality, title),
+        },
+        { kind: 'table', name: 'kl-per-layer', heading: 'The numbers', table: tunedLensTable(quality, lens, title) },
+      ],
+      provenance,
+    };
+  },
+};
+
+type FittedLens = Extract<TuningPart, { info: unknown }>;
+
+/** The lens that was fitted, and how good it is. */
+export function tuningOutcome(parts: readonly TuningPart[]): { lens: FittedLens; quality: LensQuality } {
+  const [lens, ...tested] = parts as [FittedLens, ...PromptDivergence[]];
+  return { lens, quality: lensQuality(tested) };
+}
 
 /** KL of the plain and the tuned lens, layer by layer. */
-export function tunedLensTable(quality: LensQuality, lens: TunedLens, title: string): TextTable {
+export function tunedLensTable(quality: LensQuality, lens: FittedLens, title: string): TextTable {
   const cells = (estimate: Estimate | undefined) =>
     estimate ? [estimate.value, estimate.low, estimate.high] : [undefined, undefined, undefined];
   const { layers, mean, prompts, positions } = quality;
@@ -28,7 +61,7 @@ export function tunedLensTable(quality: LensQuality, lens: TunedLens, title: str
         String(layer),
         ...cells(plain),
         ...cells(tuned),
-        String(lens.translators[lens.info.layers.indexOf(layer)]?.strength),
+        String(lens.strengths[lens.info.layers.indexOf(layer)]),
       ]),
       ['mean', ...cells(mean.plain), ...cells(mean.tuned), ''],
     ],
@@ -44,7 +77,7 @@ export function tunedLensTable(quality: LensQuality, lens: TunedLens, title: str
   };
 }
 
-export function tunedLensFigure(quality: LensQuality, title: string): Figure {
+function tunedLensFigure(quality: LensQuality, title: string): Figure {
   const { layers, prompts } = quality;
   const series = (label: string, of: (entry: LensQuality['layers'][number]) => Estimate | undefined) => ({
     label,

@@ -1,12 +1,6 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Manifest, RunFolder } from '../experiment/run-folder.js';
-import type { Context } from '../model/context.js';
-import { listDevices, native } from '../native/index.js';
-import { hashPictures } from '../tasks/hash-pictures.js';
-import { loadTask } from '../tasks/task.js';
+import type { Manifest } from '../experiment/manifest.js';
+import type { RunFolder } from '../experiment/run-folder.js';
 import { XpatchError } from '../util/errors.js';
-import { PACKAGE_ROOT } from '../util/package-root.js';
 import { barsToSvg } from './figures/bars.js';
 import { figureToSvg } from './figures/figure.js';
 import { heatmapToSvg } from './figures/heatmap.js';
@@ -20,68 +14,21 @@ import { reportToHtml } from './page/page.js';
 import type { Block, Report } from './report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown, tableToText } from './tables.js';
 
-/** What a run is described by. */
-export interface RunDescription {
-  /** What was run: the command, e.g. `lens`. */
-  experiment: string;
-  title: string;
-  /** Command line that made the run. */
-  command: string;
-  /** What the command line said, with the defaults filled in. */
-  options: object;
-  /** Names of the shipped tasks that take part, whose hashes are recorded. Defaults to none. */
-  tasks?: readonly string[];
-  /** Drawing style of the pictures, where those of the tasks take part: their hashes are recorded too. Defaults to no pictures. */
-  pictureStyle?: string | undefined;
-  signal?: AbortSignal | undefined;
-}
-
-/** Of a run that has just begun. Its parts beyond `Manifest` are for people and for repeating the run. */
-export type RunManifest = Awaited<ReturnType<typeof describeRun>>;
-
-/** The manifest that all commands share: what is run, with what, on what. Write it again with status `complete` at the end. */
-export async function describeRun(context: Context, description: RunDescription) {
-  const { experiment, title, command, options, tasks: names = [], pictureStyle: style, signal } = description;
-  const { version } = JSON.parse(await readFile(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
-  const tasks = await Promise.all(
-    names.map(async (source) => {
-      const task = await loadTask(source, { pictures: style !== undefined, style });
-      const pictures = task.pictures && { pictures: await hashPictures(task, signal) };
-      return [task.name, { sha256: task.hash, items: task.items.length, ...pictures }] as const;
-    }),
-  );
-  const { identity, files, options: loaded, projectorHash } = context.model;
-  // A language model has no pictures that could be scaled.
-  const pictures = projectorHash === undefined ? {} : { mmproj: projectorHash, imageWidth: loaded.imageWidth };
-  return {
-    status: 'running',
-    experiment,
-    title,
-    xpatch: version,
-    llamaCpp: native().build.llamaTag,
-    build: native().build.mode,
-    node: process.version,
-    platform: `${process.platform}-${process.arch}`,
-    devices: listDevices().map(({ name, description }) => ({ name, description })),
-    command,
-    started: new Date().toISOString(),
-    model: { ...identity, files, device: loaded.device, threads: loaded.threads, ...pictures },
-    context: context.options,
-    options,
-    tasks: Object.fromEntries(tasks),
-  } satisfies Manifest;
-}
-
 /** What the page says about repeating a run. */
-export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunManifest): Report['provenance'] {
+export function provenanceOf(manifest: Manifest<object>): Report['provenance'] {
+  const { command, model, vectorModel, xpatch, llamaCpp, started, options } = manifest;
+  const { seed, seeds } = options as { seed?: number; seeds?: readonly number[] };
   return {
     command,
     model: `${model.name}, sha256 ${model.hash}`,
     ...(model.mmproj === undefined ? {} : { 'picture encoder': `sha256 ${model.mmproj}` }),
     ...(model.imageWidth === undefined ? {} : { 'pictures scaled to width': `${model.imageWidth}` }),
-    xpatch,
-    'llama.cpp': llamaCpp,
+    xpatch: String(xpatch),
+    'llama.cpp': String(llamaCpp),
     started,
+    ...(vectorModel && { 'model of the vectors': `${vectorModel.name}, sha256 ${vectorModel.hash}` }),
+    ...(seed !== undefined && { seed }),
+    ...(seeds && { seeds: seeds.join(', ') }),
   };
 }
 
@@ -94,7 +41,7 @@ export function provenanceOf({ command, model, xpatch, llamaCpp, started }: RunM
  *   FILE_WRITE; ABORTED between two blocks
  */
 export async function writeReport(
-  folder: RunFolder,
+  folder: Pick<RunFolder, 'write'>,
   report: Report,
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
@@ -130,7 +77,10 @@ export function tableFiles(block: Extract<Block, { kind: 'table' | 'examples' }>
   ];
 }
 
-async function writeFigure(folder: RunFolder, block: Exclude<Block, { kind: 'table' | 'examples' }>): Promise<void> {
+async function writeFigure(
+  folder: Pick<RunFolder, 'write'>,
+  block: Exclude<Block, { kind: 'table' | 'examples' }>,
+): Promise<void> {
   const { svg, csv, json } = filesOf(block);
   await folder.write(`figures/${block.name}.svg`, svg);
   await folder.write(`figures/${block.name}.png`, await svgToPng(svg));

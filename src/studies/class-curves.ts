@@ -1,8 +1,8 @@
-import { setImmediate } from 'node:timers/promises';
 import { bootstrapInterval, type Estimate } from '../stats/statistics.js';
 import type { Modality } from '../tasks/prompts.js';
 import { TOP_CLASSES, type TopClass } from '../tasks/token-classes.js';
 import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import type { EvolutionCell, PromptReading } from './evolution.js';
 
 /** Mean probability of one class among the classes of its curves, at each layer. */
@@ -67,12 +67,12 @@ export async function classCurves(
   const shares = used.map((reading) =>
     softmaxByLayer(present.map((name) => reading.logits[name] as readonly number[])),
   );
+  const pace = new Pace(signal);
   const curves: ClassCurve[] = [];
   for (const [c, name] of present.entries()) {
     const points: Estimate[] = [];
     for (let layer = 0; layer < (shares[0]?.length ?? 0); layer++) {
-      if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
-      await setImmediate(); // a band is 2000 resamples
+      if (pace.due()) await pace.rest(); // a band is 2000 resamples
       const observations = used.map(({ seed, query }, i) => {
         const value = shares[i]?.[layer]?.[c] as number;
         return { task, seed, item: query, value };

@@ -6,6 +6,7 @@ import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { extractTaskVector } from '../vectors/extract.js';
+import { runStudy, type Study, type StudyEvents, type Unit } from './study.js';
 
 /** Which ways to an answer are measured, on which queries. */
 export interface ComputeOptions {
@@ -22,13 +23,10 @@ export interface ComputeOptions {
   readonly queries?: number;
   /** Rounds over all queries and ways. Defaults to 7. */
   readonly repetitions?: number;
-  readonly signal?: AbortSignal;
-  /** Repetitions done of all. */
-  readonly onProgress?: (progress: { done: number; total: number }) => void;
 }
 
 export const WAYS = ['Prompt', 'Patch', 'Query alone'] as const;
-export type Way = (typeof WAYS)[number];
+type Way = (typeof WAYS)[number];
 
 /** What a way of asking costs. */
 export interface WayCost {
@@ -53,6 +51,12 @@ export interface ComputeResult {
   readonly weightBytes: number;
 }
 
+/** What a part of the measurement leaves: what is measured, or the times of one round. */
+export interface ComputePart extends Partial<Omit<ComputeResult, 'ways'>> {
+  readonly positions?: Readonly<Record<Way, readonly number[]>>;
+  readonly seconds?: Readonly<Record<Way, readonly number[]>>;
+}
+
 /**
  * What a task costs when it is in the prompt, when it is patched in, and when it is not there (Luo, Darrell and Bar 2024, table
  * of compute): `shots` text examples and the query; the query with a vector; the query. All three are measured in turns, so that
@@ -61,8 +65,28 @@ export interface ComputeResult {
  * @throws XpatchError INVALID_ARGUMENT; TASK_INVALID for too few items; CONTEXT_OVERFLOW when the examples do not fit;
  *   otherwise as `Context.pass`.
  */
-export async function runCompute(context: Context, options: ComputeOptions): Promise<ComputeResult> {
-  const { seed, query, style, shots = 30, queries = 5, repetitions = 7, signal, onProgress } = options;
+export async function runCompute(
+  context: Context,
+  options: ComputeOptions,
+  events: StudyEvents<ComputePart> = {},
+): Promise<ComputeResult> {
+  return computeOf(await runStudy(computeUnits, context, options, events));
+}
+
+/** The result that the parts of a measurement make. */
+export function computeOf([first = {}, ...rounds]: readonly ComputePart[]): ComputeResult {
+  const { positions, ...about } = first as Required<ComputePart>;
+  const ways = WAYS.map((way) => ({
+    way,
+    positions: positions[way],
+    seconds: rounds.flatMap(({ seconds }) => seconds?.[way] ?? []),
+  }));
+  return { ...about, ways };
+}
+
+/** A part to set it up, and one for each round. */
+export const computeUnits: Study<ComputeOptions, ComputePart> = async (context, options) => {
+  const { seed, query, style, shots = 30, queries = 5, repetitions = 7 } = options;
   for (const [name, value] of Object.entries({ shots, queries, repetitions })) {
     if (Number.isInteger(value) && value >= 1) continue;
     throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1, not ${value}.`);
@@ -76,39 +100,63 @@ export async function runCompute(context: Context, options: ComputeOptions): Pro
       `${task.name} has no items left to ask about beside ${shots} examples. Ask for fewer.`,
     );
   }
-  const started = performance.now();
-  const vector = await extractTaskVector(context, split, { spec: 'text', shots, prompts: 1, signal });
-  const vectorSeconds = (performance.now() - started) / 1000;
-  const edit = vector.at(Math.floor(context.model.info.nLayers / 2), { positions: 'delimiter' });
-  const asked: Record<Way, BuiltRow>[] = [];
-  for (const item of split.test) {
-    const bare = await context.model.prompt(queryPrompt(item, query), { signal });
-    const examples = fewShotPrompt(split.validation.slice(0, shots), 'text', item, query);
-    asked.push({
-      Prompt: { prompt: await context.model.prompt(examples, { signal }), topK: 1 },
-      Patch: { prompt: bare, topK: 1, interventions: [edit] },
-      'Query alone': { prompt: bare, topK: 1 },
-    });
-  }
-  const seconds: Record<Way, number[]> = { Prompt: [], Patch: [], 'Query alone': [] };
-  // The first round warms up and does not count.
-  for (let round = -1; round < repetitions; round++) {
-    for (const rows of asked) {
-      for (const way of WAYS) {
-        const start = performance.now();
-        await context.pass([rows[way]], { signal });
-        if (round >= 0) seconds[way].push((performance.now() - start) / 1000);
-      }
+  const setUp = async (signal: AbortSignal | undefined) => {
+    const started = performance.now();
+    const vector = await extractTaskVector(context, split, { spec: 'text', shots, prompts: 1, signal });
+    const vectorSeconds = (performance.now() - started) / 1000;
+    const edit = vector.at(Math.floor(context.model.info.nLayers / 2), { positions: 'delimiter' });
+    const asked: Record<Way, BuiltRow>[] = [];
+    for (const item of split.test) {
+      const bare = await context.model.prompt(queryPrompt(item, query), { signal });
+      const examples = fewShotPrompt(split.validation.slice(0, shots), 'text', item, query);
+      asked.push({
+        Prompt: { prompt: await context.model.prompt(examples, { signal }), topK: 1 },
+        Patch: { prompt: bare, topK: 1, interventions: [edit] },
+        'Query alone': { prompt: bare, topK: 1 },
+      });
     }
-    onProgress?.({ done: round + 2, total: repetitions + 1 });
-  }
-  return {
-    shots,
-    query,
-    repetitions,
-    ways: WAYS.map((way) => ({ way, positions: asked.map((rows) => rows[way].prompt.length), seconds: seconds[way] })),
-    vectorSeconds,
-    bytesPerPosition: bytesPerPosition(context.model, context.options.kvType),
-    weightBytes: context.model.info.sizeBytes,
+    const round = async () => {
+      const seconds: Record<Way, number[]> = { Prompt: [], Patch: [], 'Query alone': [] };
+      for (const rows of asked) {
+        for (const way of WAYS) {
+          const start = performance.now();
+          await context.pass([rows[way]], { signal });
+          seconds[way].push((performance.now() - start) / 1000);
+        }
+      }
+      return seconds;
+    };
+    await round(); // warms up and does not count
+    return { vectorSeconds, asked, round };
   };
-}
+  let ready: Awaited<ReturnType<typeof setUp>> | undefined;
+  return [
+    {
+      name: 'setting up',
+      run: async (_, { signal }) => {
+        ready = await setUp(signal);
+        const { vectorSeconds, asked } = ready;
+        const positionsOf = (way: Way) => asked.map((rows) => rows[way].prompt.length);
+        return {
+          shots,
+          query,
+          repetitions,
+          positions: Object.fromEntries(WAYS.map((way) => [way, positionsOf(way)])) as Record<Way, number[]>,
+          vectorSeconds,
+          bytesPerPosition: bytesPerPosition(context.model, context.options.kvType),
+          weightBytes: context.model.info.sizeBytes,
+        };
+      },
+    },
+    ...Array.from(
+      { length: repetitions },
+      (_, i): Unit<ComputePart> => ({
+        name: `round ${i + 1} of ${repetitions}`,
+        run: async (_, { signal }) => {
+          ready ??= await setUp(signal);
+          return { seconds: await ready.round() };
+        },
+      }),
+    ),
+  ];
+};

@@ -3,25 +3,27 @@ import type { Context } from '../model/context.js';
 import type { TokenScore } from '../model/types.js';
 import type { TaskSpec } from '../tasks/prompts.js';
 import { splitTask, type TaskSplit } from '../tasks/split.js';
-import { loadTask, type Task } from '../tasks/task.js';
+import { listTasks, loadTask, type Task } from '../tasks/task.js';
 import { taskTokens } from '../tasks/token-classes.js';
 import { extractTaskVector } from '../vectors/extract.js';
-import type { TaskVector } from '../vectors/task-vector.js';
+import { lastPosition } from '../vectors/last-position.js';
+import { TaskVector } from '../vectors/task-vector.js';
 import { requireModalities } from './modalities.js';
+import { runStudy, type Study, type StudyEvents, type TaskPromptOptions, type Unit } from './study.js';
 
 /** Which task vectors are decoded. */
-export interface DecodingOptions {
-  /** Names of shipped tasks, or paths of task files. */
-  tasks: readonly string[];
+export interface DecodingOptions extends TaskPromptOptions {
   specs: readonly TaskSpec[];
-  /** Defaults to 1. */
-  seed?: number;
-  /** Drawing style of the pictures. Defaults to `twemoji`. */
-  style?: string;
-  /** Examples in a prompt. Defaults to 5. */
-  shots?: number;
   /** Prompts whose mean is a vector. Defaults to 30. */
   prompts?: number;
+  /** Best tokens of each layer. Defaults to 5. */
+  topK?: number;
+}
+
+/** Vectors that are decoded in place of those of tasks. */
+export interface SavedVectorOptions {
+  /** Files of task vectors, or of captures, whose last position is taken. */
+  vectors: readonly string[];
   /** Best tokens of each layer. Defaults to 5. */
   topK?: number;
 }
@@ -42,6 +44,8 @@ export interface Decoding {
   /** Name of the task; undefined for a vector of none. */
   readonly task?: string;
   readonly spec?: TaskSpec;
+  /** Its name among the vectors of the run, when it was made there. */
+  readonly vector?: string;
   /** Path of the vector when it was loaded. */
   readonly file?: string;
   readonly taskWord?: string;
@@ -49,15 +53,6 @@ export interface Decoding {
   readonly answerTokens: number;
   /** All layers of the vector, rising. */
   readonly layers: readonly DecodedLayer[];
-}
-
-/** What a run of decodings can be stopped with, and what it tells. */
-export interface DecodingEvents {
-  signal?: AbortSignal;
-  /** Vectors done of all, with fractions, and what is being done. */
-  onProgress?: (progress: { done: number; total: number; stage: string }) => void;
-  /** Called once for every vector, with a name for its file. */
-  onVector?: (name: string, vector: TaskVector) => Promise<void>;
 }
 
 /** The paper's layer 18 of 32, as a share of the depth. */
@@ -69,38 +64,58 @@ export const defaultDecodingLayer = (nLayers: number): number => Math.floor((18 
  *
  * @throws {XpatchError} IMAGE_UNSUPPORTED, TASK_INVALID, TOKEN_INVALID, INVALID_ARGUMENT, and as `Context.pass`.
  */
-export async function runDecodings(
+export function runDecodings(
   context: Context,
-  options: DecodingOptions,
-  events: DecodingEvents = {},
+  options: DecodingOptions | SavedVectorOptions,
+  events: StudyEvents<Decoding> = {},
 ): Promise<Decoding[]> {
+  return runStudy(decodingUnits, context, options, events);
+}
+
+/** A part for each vector. */
+export const decodingUnits: Study<DecodingOptions | SavedVectorOptions, Decoding> = async (context, options) => {
+  if ('vectors' in options) return savedUnits(context, options);
   const { tasks, specs, seed = 1, style, shots, prompts = 30, topK } = options;
   requireModalities(context.model, specs);
   // Text and image vectors of one run have the same items.
   const pictures = specs.includes('image');
   const loaded: Task[] = [];
   for (const name of tasks) loaded.push(await loadTask(name, { pictures, style }));
-  const plan = loaded.flatMap((task) => specs.map((spec) => ({ task, spec })));
-  const decodings: Decoding[] = [];
-  for (const { task, spec } of plan) {
-    const stage = `${task.name}, ${spec} vector`;
-    const report = (share: number) =>
-      events.onProgress?.({ done: decodings.length + share, total: plan.length, stage });
-    report(0);
-    const split = vectorSplit(task, seed, prompts, pictures);
-    const vector = await extractTaskVector(context, split, {
-      spec,
-      shots,
-      prompts,
-      signal: events.signal,
-      onProgress: (p) => p.stage === 'pass' && report(p.done / p.total),
-    });
-    await events.onVector?.(`${task.name}.${spec}.seed${seed}`, vector);
-    const decoded = await decodeVector(context, vector, { topK, task, signal: events.signal });
-    decodings.push({ ...decoded, task: task.name, spec });
-    report(0);
-  }
-  return decodings;
+  return loaded.flatMap((task) =>
+    specs.map(
+      (spec): Unit<Decoding> => ({
+        name: `${task.name}, ${spec} vector`,
+        run: async (_, { store, signal, onProgress }) => {
+          const vector = await extractTaskVector(context, vectorSplit(task, seed, prompts, pictures), {
+            spec,
+            shots,
+            prompts,
+            signal,
+            onProgress: (p) => p.stage === 'pass' && onProgress(p.done / p.total),
+          });
+          const name = `${task.name}.${spec}.seed${seed}`;
+          await store.saveVector(name, vector);
+          const decoded = await decodeVector(context, vector, { topK, task, signal });
+          return { ...decoded, task: task.name, spec, vector: name };
+        },
+      }),
+    ),
+  );
+};
+
+/** One of a shipped task has the ranks of its task word and answers too. */
+async function savedUnits(context: Context, { vectors, topK }: SavedVectorOptions): Promise<Unit<Decoding>[]> {
+  const shipped = await listTasks();
+  return vectors.map((file, i) => ({
+    name: `vector ${i + 1}, ${file}`,
+    run: async (_, { signal }) => {
+      const vector = await TaskVector.load(file, { position: await lastPosition(file) });
+      const { origin } = vector.info;
+      const about = origin.op === 'prompts' ? { task: origin.task, spec: origin.spec } : {};
+      const task = about.task !== undefined && shipped.includes(about.task) ? await loadTask(about.task) : undefined;
+      return { ...(await decodeVector(context, vector, { topK, task, signal })), ...about, file };
+    },
+  }));
 }
 
 /** The items of vectors: the paper's 30, fewer only in a task that is smaller and of which fewer prompts are asked for. */

@@ -1,8 +1,10 @@
 import { finalNorm } from '../lens/final-norm.js';
 import type { Context, PassOptions } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
+import type { Model } from '../model/model.js';
 import type { PassResult, PassRow } from '../model/pass.js';
-import type { Prompt } from '../prompt/prompt.js';
+import type { Segment } from '../prompt/prompt.js';
+import type { PromptPart } from '../prompt/types.js';
 import {
   type ClusterScore,
   clusterScore,
@@ -17,20 +19,14 @@ import { bootstrapInterval, type Estimate } from '../stats/statistics.js';
 import { DELIMITER, type Modality, vectorPrompts } from '../tasks/prompts.js';
 import { loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
+import { SafetensorsFile, writeSafetensors } from '../util/safetensors.js';
 import { vectorSplit } from './decodings.js';
 import { requireModalities } from './modalities.js';
+import { runStudy, type Study, type StudyEvents, type TaskPromptOptions, type Unit } from './study.js';
 
 /** Which prompts become points, and how. */
-export interface EmbeddingOptions {
-  /** At least two; names of shipped tasks, or paths of task files. */
-  tasks: readonly string[];
+export interface EmbeddingOptions extends TaskPromptOptions {
   modalities: readonly Modality[];
-  /** Of the items, the shots and the projection. Defaults to 1. */
-  seed?: number;
-  /** Drawing style of the pictures. Defaults to `twemoji`. */
-  style?: string;
-  /** Examples in a prompt; the last one is without its answer. Defaults to 5. */
-  shots?: number;
   /** Points a task and modality. Defaults to 30. */
   prompts?: number;
   /** Block whose output is shown. Defaults to `defaultEmbeddingLayer`. */
@@ -86,11 +82,10 @@ export interface EmbeddingResult {
   readonly byLayer: Readonly<Partial<Record<Measure, readonly Estimate[]>>>;
 }
 
-/** What an embedding can be stopped with, and what it tells. */
-export interface EmbeddingEvents {
-  signal?: AbortSignal;
-  /** `done` of `total` rises to 1 of 1 with fractions. */
-  onProgress?: (progress: { done: number; total: number; stage: string }) => void;
+/** What a part of an embedding leaves: prompts that were read, or what came of all of them. */
+export interface EmbeddingPart extends Partial<EmbeddingResult> {
+  /** Name of the states of its prompts among the vectors of the run. */
+  readonly vector?: string;
 }
 
 /** Neighbours of a point, the usual number (fewer where there are fewer points). */
@@ -115,11 +110,23 @@ export const defaultEmbeddingLayer = (nLayers: number): number => Math.floor((23
 export async function runEmbedding(
   context: Context,
   options: EmbeddingOptions,
-  events: EmbeddingEvents = {},
+  events: StudyEvents<EmbeddingPart> = {},
 ): Promise<EmbeddingResult> {
-  const { nLayers } = context.model.info;
-  const { tasks, modalities, seed = 1, layer = defaultEmbeddingLayer(nLayers) } = options;
-  const { signal, onProgress } = events;
+  return embeddingOf(await runStudy(embeddingUnits, context, options, events));
+}
+
+/** The result that the parts of an embedding make. */
+export function embeddingOf(parts: readonly EmbeddingPart[]): EmbeddingResult {
+  const { layer = 0, neighbours = 0, spaces = [], byLayer = {} } = parts.at(-1) ?? {};
+  return { layer, neighbours, prompts: promptsOf(parts), spaces, byLayer };
+}
+
+const promptsOf = (parts: readonly EmbeddingPart[]) => parts.flatMap(({ prompts = [] }) => prompts);
+
+/** Prompts are read in parts that fit into memory; the last part makes points of all of them. */
+export const embeddingUnits: Study<EmbeddingOptions, EmbeddingPart> = async (context, options) => {
+  const { nLayers, nEmbd } = context.model.info;
+  const { tasks, modalities, layer = defaultEmbeddingLayer(nLayers) } = options;
   requireModalities(context.model, modalities);
   if (!Number.isInteger(layer) || layer < 0 || layer >= nLayers) {
     throw new XpatchError('LAYER_OUT_OF_RANGE', `The model has layers 0 to ${nLayers - 1}, not ${String(layer)}.`);
@@ -127,30 +134,61 @@ export async function runEmbedding(
   if (new Set(tasks).size < 2) {
     throw new XpatchError('INVALID_ARGUMENT', 'Tasks are compared with each other: name at least two different ones.');
   }
-  const report = (share: number, stage: string) => onProgress?.({ done: share, total: 1, stage });
-  report(0, 'reading prompts');
-  const drawn = await drawPrompts(context, options, signal);
-  const prompts = drawn.map(({ prompt: _, ...point }) => point);
-  const read = await readPoints(context, drawn, layer, {
-    signal,
-    onProgress: (p) => report((0.6 * p.done) / p.total, 'decoding'),
-  });
+  const drawn = await drawPrompts(options);
+  const longest = await longestOf(context.model, drawn);
+  const perPart = Math.max(1, Math.floor(CAPTURED / (nEmbd * (new Set([0, layer]).size * longest + nLayers))));
+  const parts = Array.from({ length: Math.ceil(drawn.length / perPart) }, (_, i) =>
+    drawn.slice(i * perPart, (i + 1) * perPart),
+  );
+  const nameOf = (part: number) => `prompts-${part + 1}`;
+  return [
+    ...parts.map(
+      (part, i): Unit<EmbeddingPart> => ({
+        name: `reading prompts, part ${i + 1} of ${parts.length}`,
+        run: async (_, { store, signal, onProgress }) => {
+          const points = await readPoints(context, part, layer, {
+            signal,
+            onProgress: ({ done, total }) => onProgress(done / total),
+          });
+          await store.saveVector(nameOf(i), points);
+          return { prompts: part.map(({ parts: _, ...prompt }) => prompt), vector: nameOf(i) };
+        },
+      }),
+    ),
+    {
+      name: 't-SNE and scores',
+      run: async (before, { store, signal, onProgress }) => {
+        const read: Points['spaces'][] = [];
+        for (const i of parts.keys()) read.push((await store.load(nameOf(i), Points.load))?.spaces ?? []);
+        const spaces = (read[0] ?? []).map((_, s) => read.flatMap((one) => one[s] ?? []));
+        return clusterPoints(spaces, promptsOf(before), { ...options, layer }, signal, onProgress);
+      },
+    },
+  ];
+};
 
+/** Two-dimensional places and scores of the points in all spaces. */
+async function clusterPoints(
+  [first = [], chosen = [], ...delimiters]: readonly Float32Array[][],
+  prompts: readonly EmbeddedPrompt[],
+  { tasks, modalities, seed = 1, layer }: EmbeddingOptions & { layer: number },
+  signal: AbortSignal | undefined,
+  report: (share: number) => void,
+): Promise<EmbeddingPart> {
   const k = Math.min(NEIGHBOURS, prompts.length / tasks.length / modalities.length - 1);
   const plan = [
-    { of: 'context', layer: 0, points: read.contexts.first },
-    ...(layer === 0 ? [] : [{ of: 'context' as const, layer, points: read.contexts.chosen }]),
-    { of: 'delimiter', layer, points: read.delimiters[layer] as Float32Array[] },
+    { of: 'context', layer: 0, points: first },
+    ...(layer === 0 ? [] : [{ of: 'context' as const, layer, points: chosen }]),
+    { of: 'delimiter', layer, points: delimiters[layer] as Float32Array[] },
   ] as const;
   const spaces: EmbeddingSpace[] = [];
   for (const { points, ...space } of plan) {
-    const share = 0.6 + (0.3 * spaces.length) / plan.length;
-    report(share, 't-SNE');
+    const share = (0.75 * spaces.length) / plan.length;
     const distances = await distancesBetween(points, { signal });
     const layout = await tsne(distances, {
       seed,
       signal,
-      onProgress: (p) => report(share + ((0.3 / plan.length) * p.done) / p.total, 't-SNE'),
+      onProgress: (p) => report(share + ((0.75 / plan.length) * p.done) / p.total),
     });
     const scores: Partial<Record<Measure, ClusterScore>> = {};
     for (const { name, labels, score } of measures(distances, prompts, k)) {
@@ -158,10 +196,9 @@ export async function runEmbedding(
     }
     spaces.push({ ...space, tsne: layout, pca: principalComponents(distances), scores });
   }
-
   const byLayer: Partial<Record<Measure, Estimate[]>> = {};
-  for (const [l, points] of read.delimiters.entries()) {
-    report(0.9 + (0.1 * l) / nLayers, 'scores of all layers');
+  for (const [l, points] of delimiters.entries()) {
+    report(0.75 + (0.25 * l) / delimiters.length);
     const distances = await distancesBetween(points, { signal });
     for (const { name, labels, score } of measures(distances, prompts, k)) {
       const values = score(labels);
@@ -169,17 +206,19 @@ export async function runEmbedding(
       byLayer[name] = [...(byLayer[name] ?? []), estimate];
     }
   }
-  report(1, 'scores of all layers');
-  return { layer, neighbours: k, prompts, spaces, byLayer };
+  return { layer, neighbours: k, spaces, byLayer };
 }
 
-type Drawn = EmbeddedPrompt & { prompt: Prompt };
+type Drawn = EmbeddedPrompt & { parts: readonly PromptPart[] };
 
-async function drawPrompts(
-  context: Context,
-  { tasks, modalities, seed = 1, style, shots = 5, prompts: count = 30 }: EmbeddingOptions,
-  signal?: AbortSignal,
-): Promise<Drawn[]> {
+async function drawPrompts({
+  tasks,
+  modalities,
+  seed = 1,
+  style,
+  shots = 5,
+  prompts: count = 30,
+}: EmbeddingOptions): Promise<Drawn[]> {
   if (!Number.isSafeInteger(count) || count < 3) {
     throw new XpatchError('INVALID_ARGUMENT', `A cluster needs at least 3 prompts, not ${String(count)}.`);
   }
@@ -197,7 +236,7 @@ async function drawPrompts(
           seed,
           item: query?.input as string,
           examples: examples.map(({ input }) => input),
-          prompt: await context.model.prompt(parts, { signal }),
+          parts,
         });
       }
     }
@@ -205,41 +244,71 @@ async function drawPrompts(
   return drawn;
 }
 
-interface ReadPoints {
-  /** Mean states of the contexts, at layer 0 and at the chosen layer, one a prompt. */
-  contexts: { first: Float32Array[]; chosen: Float32Array[] };
-  /** [layer][prompt] */
-  delimiters: Float32Array[][];
+/** Positions of the longest prompt; no picture is encoded. */
+async function longestOf(model: Model, drawn: readonly Drawn[]): Promise<number> {
+  const layouts = new Map<unknown, Promise<Segment[]>>();
+  let longest = 0;
+  for (const { parts } of drawn) {
+    const prompt = await model.assemble(parts, (image) => {
+      const layout = layouts.get(image) ?? model.layoutOf(image);
+      layouts.set(image, layout);
+      return layout;
+    });
+    longest = Math.max(longest, prompt.length);
+  }
+  return longest;
 }
 
-/** In parts that fit into memory, whatever the length of the prompts. */
-async function readPoints(context: Context, drawn: readonly Drawn[], layer: number, how: PassOptions) {
-  const { nEmbd, nLayers } = context.model.info;
-  const layers = [...new Set([0, layer])];
-  const delimiters: Float32Array[][] = Array.from({ length: nLayers }, () => []);
-  const points: ReadPoints = { contexts: { first: [], chosen: [] }, delimiters };
-  const longest = Math.max(...drawn.map(({ prompt }) => prompt.length));
-  const perPart = Math.max(1, Math.floor(CAPTURED / (nEmbd * (layers.length * longest + nLayers))));
-  for (let from = 0; from < drawn.length; from += perPart) {
-    const part = drawn.slice(from, from + perPart);
-    const rows = part.flatMap(({ prompt }): PassRow[] => [
-      { prompt, capture: { layers, positions: 'all' } },
-      { prompt, capture: { layers: 'all', positions: [DELIMITER] } },
-    ]);
-    const results = await context.pass(rows, {
-      signal: how.signal,
-      onProgress: (p) => how.onProgress?.({ done: from + (part.length * p.done) / p.total, total: drawn.length }),
-    });
-    for (let i = 0; i < results.length; i += 2) {
-      const [inContext, atDelimiter] = results.slice(i, i + 2) as [PassResult, PassResult];
-      const all = await finalNorm(context, inContext, { signal: how.signal });
-      const last = await finalNorm(context, atDelimiter, { signal: how.signal });
-      points.contexts.first.push(meanBeforeLast(all, 0));
-      points.contexts.chosen.push(meanBeforeLast(all, layers.indexOf(layer)));
-      for (const [l, list] of points.delimiters.entries()) list.push(last.at(l).slice());
-    }
+/** Prompts as points: in the contexts' spaces at layer 0 and at the chosen layer, then in those of the delimiters at every layer. */
+class Points {
+  /** @param spaces [space][prompt] */
+  constructor(readonly spaces: readonly (readonly Float32Array[])[]) {}
+
+  /** As safetensors: one tensor F32 [spaces, prompts, n_embd]. */
+  async save(path: string): Promise<void> {
+    const rows = this.spaces.flat();
+    const { length: width = 0 } = rows[0] ?? [];
+    const data = new Float32Array(rows.length * width);
+    for (const [i, row] of rows.entries()) data.set(row, i * width);
+    const { length } = this.spaces;
+    await writeSafetensors(path, { points: { data, shape: [length, rows.length / length, width] } });
   }
-  return points;
+
+  static async load(path: string): Promise<Points> {
+    await using file = await SafetensorsFile.open(path);
+    const data = await file.readFloat32('points');
+    const [spaces = 0, count = 0, width = 0] = file.tensors.get('points')?.shape ?? [];
+    const row = (i: number) => data.subarray(i * width, (i + 1) * width);
+    return new Points(
+      Array.from({ length: spaces }, (_, s) => Array.from({ length: count }, (_, p) => row(s * count + p))),
+    );
+  }
+}
+
+async function readPoints(
+  context: Context,
+  drawn: readonly Drawn[],
+  layer: number,
+  { signal, onProgress }: PassOptions,
+): Promise<Points> {
+  const layers = [...new Set([0, layer])];
+  const rows: PassRow[] = [];
+  for (const { parts } of drawn) {
+    const prompt = await context.model.prompt(parts, { signal });
+    rows.push({ prompt, capture: { layers, positions: 'all' } });
+    rows.push({ prompt, capture: { layers: 'all', positions: [DELIMITER] } });
+  }
+  const results = await context.pass(rows, { signal, onProgress });
+  const spaces: Float32Array[][] = Array.from({ length: 2 + context.model.info.nLayers }, () => []);
+  for (let i = 0; i < results.length; i += 2) {
+    const [inContext, atDelimiter] = results.slice(i, i + 2) as [PassResult, PassResult];
+    const all = await finalNorm(context, inContext, { signal });
+    const last = await finalNorm(context, atDelimiter, { signal });
+    const delimiters = last.layers.map((_, l) => last.at(l).slice());
+    const points = [meanBeforeLast(all, 0), meanBeforeLast(all, layers.indexOf(layer)), ...delimiters];
+    for (const [s, point] of points.entries()) spaces[s]?.push(point);
+  }
+  return new Points(spaces);
 }
 
 /** Mean over the positions but the last, which is the delimiter. @param l index among the layers of the states */

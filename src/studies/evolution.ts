@@ -24,18 +24,11 @@ import {
   type WordClass,
 } from './evolution-classes.js';
 import { requireModalities } from './modalities.js';
+import { runStudy, type Study, type StudyEvents, type TaskPromptOptions } from './study.js';
 
 /** Which prompts are read through the layers. */
-export interface EvolutionOptions {
-  /** Names of shipped tasks, or paths of task files. */
-  tasks: readonly string[];
+export interface EvolutionOptions extends TaskPromptOptions {
   modalities: readonly Modality[];
-  /** Defaults to 1. */
-  seed?: number;
-  /** Drawing style of the pictures. Defaults to `twemoji`. */
-  style?: string;
-  /** Examples in a prompt; the last one is without its answer. Defaults to 5. */
-  shots?: number;
   /** Different prompts a task and modality. Defaults to 100. */
   prompts?: number;
   /** Defaults to `EVOLUTION_CLASSES`. */
@@ -81,15 +74,6 @@ export interface EvolutionCell {
   readonly ambiguous: number;
 }
 
-/** What an evolution can be stopped with, and what it tells. */
-export interface EvolutionEvents {
-  signal?: AbortSignal;
-  /** Tasks and modalities done of all, with fractions, and what is being done. */
-  onProgress?: (progress: { done: number; total: number; stage: string }) => void;
-  /** Called with each cell as soon as it is there. */
-  onCell?: (cell: EvolutionCell) => Promise<void>;
-}
-
 /** Prompts read through the lens at once. */
 const GROUP = 16;
 /** Seeds that prompts are drawn from before a task counts as too small. */
@@ -105,11 +89,16 @@ const MAX_SEEDS = 100;
  *
  * @throws {XpatchError} IMAGE_UNSUPPORTED, TASK_INVALID, TOKEN_INVALID, INVALID_ARGUMENT, and as `Context.pass`.
  */
-export async function runEvolution(
+export function runEvolution(
   context: Context,
   options: EvolutionOptions,
-  events: EvolutionEvents = {},
+  events: StudyEvents<EvolutionCell> = {},
 ): Promise<EvolutionCell[]> {
+  return runStudy(evolutionUnits, context, options, events);
+}
+
+/** A part for each task and modality. */
+export const evolutionUnits: Study<EvolutionOptions, EvolutionCell> = async (context, options) => {
   const { tasks, modalities, style, prompts = 100 } = options;
   const pictures = modalities.includes('image');
   requireModalities(context.model, modalities);
@@ -123,19 +112,14 @@ export async function runEvolution(
     if (names.length === 2 && names.includes('task')) await requireTaskWord(context.model, task);
     loaded.push(task);
   }
-  const plan = loaded.flatMap((task) => modalities.map((modality) => ({ task, modality })));
-  const cells: EvolutionCell[] = [];
-  for (const { task, modality } of plan) {
-    const stage = `${task.name}, ${modality}`;
-    const report = (share: number) => events.onProgress?.({ done: cells.length + share, total: plan.length, stage });
-    report(0);
-    const cell = await readCell(context, { ...options, task, modality, pictures, prompts }, events.signal, report);
-    cells.push(cell);
-    await events.onCell?.(cell);
-    report(0);
-  }
-  return cells;
-}
+  return loaded.flatMap((task) =>
+    modalities.map((modality) => ({
+      name: `${task.name}, ${modality}`,
+      run: (_, { signal, onProgress }) =>
+        readCell(context, { ...options, task, modality, pictures, prompts }, signal, onProgress),
+    })),
+  );
+};
 
 /** Curves compare two classes at least, and one of two is the task word. */
 async function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): Promise<void> {

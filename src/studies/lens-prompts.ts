@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import type { Model } from '../model/model.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
@@ -7,6 +6,7 @@ import { baselineShots, fewShotPrompt, type Modality, vectorPrompts } from '../t
 import { splitTask } from '../tasks/split.js';
 import { listTasks, loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import { Random } from '../util/random.js';
 
 /** Prompts to fit a lens on, others to choose its strengths on, and others to test it on. */
@@ -107,6 +107,7 @@ export async function textLensPrompts(
   const { prompts = 120, test = 60, seed = 1, signal } = options;
   const { addsBos, bosToken } = model.info;
   const start = addsBos ? [bosToken] : [];
+  const pace = new Pace(signal);
   // A window that comes twice must not stand on two sides.
   const windows = new Map<string, number[]>();
   // Piece by piece, since the tokenizer holds up everything else meanwhile.
@@ -116,8 +117,7 @@ export async function textLensPrompts(
       const window = [...start, ...tokens.subarray(at, at + WINDOW)];
       windows.set(window.join(), window);
     }
-    await setImmediate();
-    if (signal?.aborted) throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal.reason });
+    if (pace.due()) await pace.rest();
   }
   const nTest = Math.min(test, Math.floor(windows.size / TEST_SHARE));
   if (nTest < 2) {

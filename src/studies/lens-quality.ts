@@ -44,52 +44,84 @@ export async function evaluateLens(
   tuned: TunedLens | undefined,
   options: LensQualityOptions = {},
 ): Promise<LensQuality> {
-  const { positions = 8, seed = 1, signal, onProgress } = options;
-  const { nLayers } = context.model.info;
-  const usable = prompts.filter((prompt) => prompt.length > 1);
-  const items = prompts.map((_, i) => options.items?.[i] ?? String(i)).filter((_, i) => (prompts[i]?.length ?? 0) > 1);
-  if (usable.length < 2) {
-    throw new XpatchError('INVALID_ARGUMENT', 'A lens is tested on at least 2 prompts of more than one position.');
+  const { signal, onProgress } = options;
+  const tested = drawTests(prompts, options);
+  const divergences: PromptDivergence[] = [];
+  for (const [i, one] of tested.entries()) {
+    divergences.push(await promptDivergence(context, one, tuned, signal));
+    onProgress?.({ done: i + 1, total: tested.length });
   }
+  return lensQuality(divergences);
+}
+
+/** A prompt that lenses are tested on, and where. */
+interface TestPrompt {
+  readonly prompt: Prompt;
+  readonly item: string;
+  readonly positions: readonly number[];
+}
+
+/** How far lenses are from the model on one prompt. */
+export interface PromptDivergence {
+  readonly item: string;
+  readonly positions: number;
+  /** KL in nats, mean over the positions, of every layer but the last. */
+  readonly plain: readonly number[];
+  readonly tuned?: readonly number[];
+}
+
+/** @throws {XpatchError} INVALID_ARGUMENT for fewer than 2 prompts of more than one position */
+export function drawTests(prompts: readonly Prompt[], options: LensQualityOptions): TestPrompt[] {
+  const { positions = 8, seed = 1, items } = options;
   const random = new Random(seed, 'lens-quality');
-  /** [prompt][layer] mean KL. */
-  const plain: number[][] = [];
-  const translated: number[][] = [];
-  let count = 0;
-  for (const [i, prompt] of usable.entries()) {
+  const tests = prompts.flatMap((prompt, i): TestPrompt[] => {
+    if (prompt.length < 2) return [];
     const all = Array.from({ length: prompt.length - 1 }, (_, p) => p + 1);
-    const chosen = random.sample(all, Math.min(positions, all.length));
-    const { states } = await context.run({ prompt, capture: { positions: chosen } }, { signal });
-    const kl = async (of: HiddenStates) => {
-      const { cells } = await logitLens(context, of, { topK: 0, signal });
-      return cells.slice(0, -1).map((row) => row.reduce((sum, cell) => sum + cell.kl, 0) / row.length);
-    };
-    plain.push(await kl(states));
-    if (tuned) translated.push(await kl(await tuned.apply(states, { signal })));
-    count += chosen.length;
-    onProgress?.({ done: i + 1, total: usable.length });
-  }
+    return [{ prompt, item: items?.[i] ?? String(i), positions: random.sample(all, Math.min(positions, all.length)) }];
+  });
+  if (tests.length >= 2) return tests;
+  throw new XpatchError('INVALID_ARGUMENT', 'A lens is tested on at least 2 prompts of more than one position.');
+}
+
+export async function promptDivergence(
+  context: Context,
+  { prompt, item, positions }: TestPrompt,
+  tuned: TunedLens | undefined,
+  signal?: AbortSignal,
+): Promise<PromptDivergence> {
+  const { states } = await context.run({ prompt, capture: { positions } }, { signal });
+  const kl = async (of: HiddenStates) => {
+    const { cells } = await logitLens(context, of, { topK: 0, signal });
+    return cells.slice(0, -1).map((row) => row.reduce((sum, cell) => sum + cell.kl, 0) / row.length);
+  };
+  const plain = await kl(states);
+  const translated = tuned && (await kl(await tuned.apply(states, { signal })));
+  return { item, positions: positions.length, plain, ...(translated && { tuned: translated }) };
+}
+
+/** Means over prompts, with intervals. */
+export function lensQuality(divergences: readonly PromptDivergence[]): LensQuality {
   const meanOf = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
-  const estimate = (values: readonly number[]) =>
+  const estimate = (of: (one: PromptDivergence) => number) =>
     bootstrapInterval(
-      values.map((value, i): Observation => ({ task: 'lens', seed: 0, item: items[i] as string, value })),
+      divergences.map((one): Observation => ({ task: 'lens', seed: 0, item: one.item, value: of(one) })),
     );
-  const layers = Array.from({ length: nLayers - 1 }, (_, layer) => ({
-    layer,
-    plain: estimate(plain.map((row) => row[layer] as number)),
-    ...(tuned && { tuned: estimate(translated.map((row) => row[layer] as number)) }),
-  }));
-  const means = plain.map(meanOf);
+  const isTuned = divergences.every(({ tuned }) => tuned !== undefined);
+  const tunedOf = ({ tuned = [] }: PromptDivergence) => tuned;
   return {
-    layers,
+    layers: (divergences[0]?.plain ?? []).map((_, layer) => ({
+      layer,
+      plain: estimate(({ plain }) => plain[layer] as number),
+      ...(isTuned && { tuned: estimate((one) => tunedOf(one)[layer] as number) }),
+    })),
     mean: {
-      plain: estimate(means),
-      ...(tuned && {
-        tuned: estimate(translated.map(meanOf)),
-        gain: estimate(translated.map((row, i) => (means[i] as number) - meanOf(row))),
+      plain: estimate(({ plain }) => meanOf(plain)),
+      ...(isTuned && {
+        tuned: estimate((one) => meanOf(tunedOf(one))),
+        gain: estimate((one) => meanOf(one.plain) - meanOf(tunedOf(one))),
       }),
     },
-    prompts: usable.length,
-    positions: count,
+    prompts: divergences.length,
+    positions: divergences.reduce((sum, { positions }) => sum + positions, 0),
   };
 }

@@ -36,7 +36,7 @@ export const BOUNDS: readonly { bits: number; name: string; bounds: Bounds }[] =
   { bits: 0, name: '4 bits and fewer', bounds: { cosine: 0.7, magnitude: 0.5, nmse: 0.5 } },
 ];
 
-export interface PromptReport {
+interface PromptReport {
   /** Positions of the prompt. */
   length: number;
   /** Why nothing was compared: model and reference tokenised differently. */

@@ -1,5 +1,5 @@
 /** What a finding is about; see docs/evaluation.md. */
-export type FindingKind =
+type FindingKind =
   | 'invalid-item'
   | 'missing-picture'
   | 'broken-picture'

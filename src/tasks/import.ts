@@ -79,7 +79,7 @@ export async function importTask(file: string, options: ImportOptions): Promise<
 }
 
 /** One item a line, as in the shipped files; a bare list when there is nothing to say about them. */
-export function taskFileText(fields: TaskFileFields, items: readonly object[]): string {
+function taskFileText(fields: TaskFileFields, items: readonly object[]): string {
   const lines = items.map((item) => JSON.stringify(item));
   if (Object.keys(fields).length === 0) return `[\n  ${lines.join(',\n  ')}\n]\n`;
   const about = Object.entries(fields).map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value)},\n`);

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { XpatchError } from './errors.js';
 
 /** The four 32-bit words of a generator's state; not all of them zero. */
-export type RandomState = readonly [number, number, number, number];
+type RandomState = readonly [number, number, number, number];
 
 const { imul } = Math;
 const rotateLeft = (x: number, k: number): number => (x << k) | (x >>> (32 - k));

@@ -1,5 +1,5 @@
 // evolution, decode and embed as a user runs them, on the shipped model and in small.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { commandLine, finish } from './cli-helpers.js';
@@ -8,6 +8,13 @@ const cli = commandLine();
 const TASKS = ['--tasks', 'country-capital,food-color'];
 const files = (folder: string, part: string) => readdirSync(join(cli.folder, folder, part)).sort();
 const read = (...path: string[]) => readFileSync(join(cli.folder, ...path), 'utf8');
+
+/** Lines of results.jsonl, whatever they hold. */
+// biome-ignore lint/suspicious/noExplicitAny: as JSON has it
+const linesOf = (folder: string): any[] => {
+  const texts = read(folder, 'results.jsonl').trimEnd().split('\n');
+  return texts.map((text) => JSON.parse(text));
+};
 
 /** What every folder of a run has. */
 function expectRun(folder: string, experiment: string): void {
@@ -23,7 +30,7 @@ function expectRun(folder: string, experiment: string): void {
   expect(page).toContain('is no evidence about large models');
 }
 
-test('evolution: table, statements, figures, and a line a prompt', async () => {
+test('evolution: table, statements, figures, and a line for each task and modality', async () => {
   const result = await cli.json('evolution', '-m', 'demo', ...TASKS, '--prompts', '12', '-o', 'evolution');
   expect(result.folder).toBe('evolution');
   expect(result.cells.map(({ task, modality }: Record<string, string>) => `${task} ${modality}`)).toEqual([
@@ -57,9 +64,14 @@ test('evolution: table, statements, figures, and a line a prompt', async () => {
     'pies-text.png',
     'pies.png',
   ]);
-  const lines = read('evolution', 'results.jsonl').trimEnd().split('\n');
-  expect(lines.length).toBe(result.cells.reduce((sum: number, { read: n }: { read: number }) => sum + n, 0));
-  expect(JSON.parse(lines[0] as string)).toMatchObject({ task: 'country-capital', modality: 'text', seed: 1 });
+  const lines = linesOf('evolution');
+  expect(lines.map(({ task, modality }) => `${task} ${modality}`)).toEqual([
+    'country-capital text',
+    'country-capital image',
+    'food-color text',
+    'food-color image',
+  ]);
+  expect(lines.map(({ readings }) => readings.length)).toEqual(result.cells.map(({ read: n }: { read: number }) => n));
 });
 
 test('evolution of a text model, with classes of its own choice, for the terminal', async () => {
@@ -123,7 +135,7 @@ test('embed: contexts by modality, last delimiters by task; repeated to the digi
     'pca.png',
     'tsne.png',
   ]);
-  expect(read('embed', 'results.jsonl').trimEnd().split('\n')).toHaveLength(32);
+  expect(linesOf('embed').flatMap(({ prompts = [] }) => prompts)).toHaveLength(32);
   const { spaces } = await run('embed-again');
   expect(spaces).toEqual(result.spaces);
 });
@@ -180,8 +192,9 @@ test.each(['evolution', 'decode', 'embed'])('%s --help has examples', async (com
   expect(stdout).toContain('--tasks');
 });
 
-test('Ctrl-C ends evolution with its code, without a report, and the folder says so', async () => {
-  const child = cli.start(['evolution', '-m', 'demo', '-o', 'stopped']);
+test('Ctrl-C ends evolution with its code, and the same command goes on', async () => {
+  const args = ['evolution', '-m', 'demo', ...TASKS, '--prompts', '30', '-o', 'stopped'];
+  const child = cli.start(args);
   const ended = finish(child);
   const manifest = join(cli.folder, 'stopped', 'manifest.json');
   const started = setInterval(() => {
@@ -191,7 +204,35 @@ test('Ctrl-C ends evolution with its code, without a report, and the folder says
   }, 50);
   const { code, stderr } = await ended;
   expect(code).toBe(130);
-  expect(stderr).toMatch(/ABORTED: Interrupted\. What there is of it is in stopped: remove it, or name another/);
+  expect(stderr).toMatch(
+    /ABORTED: Interrupted\. What is done is kept in stopped; go on with: xpatch evolution -m demo/,
+  );
   expect(existsSync(join(cli.folder, 'stopped', 'report.html'))).toBe(false);
-  expect(JSON.parse(readFileSync(manifest, 'utf8')).status).toBe('interrupted');
+  expect(JSON.parse(readFileSync(manifest, 'utf8')).status).toBe('running');
+  expect(await cli.error('report', 'stopped')).toMatchObject({ code: 'RUN_INVALID', exit: 1 });
+  const { code: again, stdout } = await cli.run(args);
+  expect([again, stdout]).toEqual([0, expect.stringContaining('Report: stopped/report.html')]);
+  expect(JSON.parse(readFileSync(manifest, 'utf8'))).toMatchObject({ status: 'complete', lines: 4 });
+  expect((await cli.error('evolution', '-m', 'demo', ...TASKS, '--prompts', '29', '-o', 'stopped')).code).toBe(
+    'RUN_MISMATCH',
+  );
+});
+
+test('a study is verified to the part done again, and its report is made anew from its lines', async () => {
+  await cli.json('decode', '-m', 'demo', ...TASKS, '--specs', 'text', '--prompts', '4', '-o', 'checked');
+  const { ok, checks } = await cli.json('verify', 'checked', '--sample', '40');
+  expect(checks.map(({ name, state }: Record<string, string>) => `${name} ${state}`)).toEqual(
+    ['manifest', 'lines', 'counts', 'tasks', 'vectors', 'tables', 'model', 'answers'].map((name) => `${name} ok`),
+  );
+  expect([ok, checks.at(-1).detail]).toEqual([true, '2 of 2 parts done again: the same']);
+  const table = read('checked', 'tables', 'layer-4.md');
+  rmSync(join(cli.folder, 'checked', 'tables'), { recursive: true });
+  const { report, blocks } = await cli.json('report', 'checked');
+  expect([report, blocks.length > 2]).toEqual([join('checked', 'report.html'), true]);
+  expect(read('checked', 'tables', 'layer-4.md')).toBe(table);
+  const results = join(cli.folder, 'checked', 'results.jsonl');
+  writeFileSync(results, readFileSync(results, 'utf8').replace(/"answerRank":\d+/g, '"answerRank":77777'));
+  const damaged = await cli.run(['verify', 'checked', '--json']);
+  const failed = JSON.parse(damaged.stdout).checks.filter(({ state }: { state: string }) => state === 'failed');
+  expect([damaged.code, failed.map(({ name }: { name: string }) => name)]).toEqual([1, ['lines', 'tables']]);
 });

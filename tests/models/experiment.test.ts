@@ -260,6 +260,7 @@ function mortal(inner: RunStore, random: Random): RunStore {
     },
     lines: () => inner.lines(),
     loadVector: (name) => inner.loadVector(name),
+    load: (name, open) => inner.load(name, open),
     append: async (some) => {
       live();
       if (!dies()) return inner.append(some);
@@ -318,10 +319,7 @@ describe('a run that is killed', () => {
     const refused: ResultLine[] = [];
     let appends = 0;
     const flaky: RunStore = {
-      known: inner.known,
-      lines: () => inner.lines(),
-      loadVector: (name) => inner.loadVector(name),
-      saveVector: (name, vector) => inner.saveVector(name, vector),
+      ...inner,
       append: async (some) => {
         if (++appends !== 2) return inner.append(some);
         refused.push(...some);
@@ -347,6 +345,7 @@ describe('a run that is killed', () => {
       known: store.known,
       lines: () => store.lines(),
       loadVector: (name) => store.loadVector(name),
+      load: (name, open) => store.load(name, open),
       append: () => Promise.reject(new Error('appended')),
       saveVector: () => Promise.reject(new Error('saved')),
     };
@@ -481,13 +480,17 @@ describe('what cannot run is refused before any pass', () => {
 
   test('by its conditions', async () => {
     const only = (condition: Condition) => ({ conditions: [condition] });
-    await refused(only({ name: 'x', kind: 'patch' }), 'CONFIG_INVALID', /needs spec/);
-    await refused(only({ name: 'x', kind: 'prompt', spec: 'ensemble' }), 'CONFIG_INVALID', /needs spec/);
-    await refused({ conditions: [own, own] }, 'CONFIG_INVALID', /twice/);
+    await refused(only({ name: 'x', kind: 'patch' }), 'CONFIG_INVALID', /spec: is missing/);
+    await refused(
+      only({ name: 'x', kind: 'prompt', spec: 'ensemble' }),
+      'CONFIG_INVALID',
+      /spec: must be one of text, image, instruction/,
+    );
+    await refused({ conditions: [own, own] }, 'CONFIG_INVALID', /is the name of conditions\[0\] too/);
     await refused({ tasks: ['food-color'] }, 'CONFIG_INVALID', /two tasks/);
     await refused(only({ ...own, foreign: true }), 'CONFIG_INVALID', /without control|another model/);
     await refused(only({ ...own, control: 'random-vector' }), 'CONFIG_INVALID', /name the layers/);
-    await refused(only({ ...own, prompts: 7 }), 'CONFIG_INVALID', /7 prompts/);
+    await refused(only({ ...own, prompts: 7 }), 'CONFIG_INVALID', /prompts: must be at most validation \(6\), not 7/);
     await refused({ layers: [99] }, 'LAYER_OUT_OF_RANGE', /99/);
     await refused({ template: 'chat' }, 'CONFIG_INVALID', /no chat template/);
   });

@@ -14,6 +14,7 @@ import type { Cell, Table } from '../../src/stats/tables.js';
 import type { ComputeResult } from '../../src/studies/compute.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { temporaryFolder } from './helpers.js';
+import { sampleManifest } from './run-samples.js';
 
 const folder = await temporaryFolder();
 
@@ -534,7 +535,10 @@ describe('report of an experiment', () => {
         ),
       ),
     );
-    await writeReport(await RunFolder.create(join(folder, 'run'), { status: 'running' }), await report(of, lines));
+    await writeReport(
+      await RunFolder.create(join(folder, 'run'), sampleManifest({ plan: [] })),
+      await report(of, lines),
+    );
     const read = (file: string) => readFile(join(folder, 'run', file), 'utf8');
     const page = (await read('report.html')).replace(/<script type="application\/json".*?<\/script>/gs, '');
     for (const text of [page, await read('figures/layer-sweep.svg'), await read('tables/lenient.md')]) {

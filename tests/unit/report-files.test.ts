@@ -7,8 +7,10 @@ import type { Block, LensView, Report } from '../../src/report/report.js';
 import { sweepReport } from '../../src/report/sweep.js';
 import { writeReport } from '../../src/report/write-report.js';
 import { expectError, temporaryFolder } from './helpers.js';
+import { sampleManifest } from './run-samples.js';
 
 const parent = await temporaryFolder();
+const PAGE = sampleManifest({ plan: [] });
 const EVIL = '<script>alert(1)</script>"\u0000,\r\nשלום\u202e中';
 /** As a CSV file has it. */
 const SHOWN = EVIL.replace('\0', '\\u{0}').replace('\r', '\\u{d}').replace('\u202e', '\\u{202e}');
@@ -114,7 +116,7 @@ function parseCsv(text: string): string[][] {
 
 async function write(name: string, of: Report): Promise<(path: string) => Promise<string>> {
   const path = join(parent, name);
-  await writeReport(await RunFolder.create(path, { status: 'running' }), of);
+  await writeReport(await RunFolder.create(path, PAGE), of);
   return (file) => readFile(join(path, file), 'utf8');
 }
 
@@ -185,16 +187,18 @@ test('the same report gives the same bytes', async () => {
 
 test('names that are not file names, or stand twice, are refused before anything is written', async () => {
   for (const name of ['../x', 'a/b', '', 'A', '.x', 'curves', 'a'.repeat(65)]) {
-    const folder = await RunFolder.create(join(parent, `name-${name.length}-${Math.random()}`), { status: 'running' });
+    const folder = await RunFolder.create(join(parent, `name-${name.length}-${Math.random()}`), PAGE);
     const twice = { ...report, blocks: [blocks[0] as Block, { ...(blocks[1] as Block), name }] };
     await expectError(() => writeReport(folder, twice), 'INVALID_ARGUMENT', /cannot name a block/);
+    await folder.close();
     expect(await readdir(folder.path)).toEqual(['manifest.json']);
   }
 });
 
 test('an aborted report ends before its next block', async () => {
-  const folder = await RunFolder.create(join(parent, 'aborted'), { status: 'running' });
+  const folder = await RunFolder.create(join(parent, 'aborted'), PAGE);
   await expectError(() => writeReport(folder, report, { signal: AbortSignal.abort() }), 'ABORTED', /not finished/);
+  await folder.close();
   expect(await readdir(folder.path)).toEqual(['manifest.json']);
 });
 

@@ -2,8 +2,8 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { mergeShards } from '../../src/experiment/merge.js';
+import { RunFolder } from '../../src/experiment/run-folder.js';
 import { inShard, parseShard, type Shard } from '../../src/experiment/shard.js';
-import { ExperimentRun } from '../../src/experiment/store.js';
 import type { ResultLine } from '../../src/experiment/types.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
@@ -22,7 +22,7 @@ async function finishedRun(shard?: Shard, change = (line: ResultLine) => line, v
     ...entry,
     count: own.filter(({ stage, condition }) => stage === entry.stage && condition === entry.condition).length,
   }));
-  const run = await ExperimentRun.open(path, sampleManifest({ plan, ...(shard && { shard }) }));
+  const run = await RunFolder.open(path, sampleManifest({ plan, ...(shard && { shard }) }));
   await run.append(own);
   await run.saveVector('food-color.text.seed1', sampleVector(vector));
   await run.finish();
@@ -30,7 +30,7 @@ async function finishedRun(shard?: Shard, change = (line: ResultLine) => line, v
 }
 const shardsOf = (of: number) => Promise.all(Array.from({ length: of }, (_, i) => finishedRun({ index: i + 1, of })));
 const merge = (paths: readonly string[], output = newPath()) => mergeShards(paths, output, 'xpatch merge');
-async function linesOf(run: ExperimentRun): Promise<ResultLine[]> {
+async function linesOf(run: RunFolder): Promise<ResultLine[]> {
   const lines: ResultLine[] = [];
   for await (const line of run.lines()) lines.push(line);
   return lines;
@@ -75,7 +75,7 @@ describe('merged shards', () => {
     expect(sorted(await linesOf(run))).toEqual(sorted(LINES));
     const whole = sampleManifest();
     expect(run.manifest).toMatchObject({ options: whole.options, status: 'running', plan: expect.anything() });
-    expect([...run.manifest.plan].sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1))).toEqual(
+    expect([...(run.manifest.plan ?? [])].sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1))).toEqual(
       [...whole.plan].sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)),
     );
     expect(run.manifest.shard).toBeUndefined();
@@ -83,7 +83,7 @@ describe('merged shards', () => {
     expect((await run.loadVector('food-color.text.seed1'))?.toArray()).toEqual(sampleVector(1).toArray());
     // The identity is that of a run without shards: resuming it is a matter of the folder alone.
     await run.finish();
-    const again = await ExperimentRun.open(run.path, whole);
+    const again = await RunFolder.open(run.path, whole);
     expect(again.complete).toBe(true);
   });
 
@@ -145,7 +145,7 @@ describe('merged shards', () => {
   test('that are missing, not complete, no shards, or of another experiment are refused', async () => {
     const [first, , third] = await shardsOf(3);
     await expectError(() => merge([first as string, third as string]), 'RUN_INVALID', /Shards are missing: 2\/3\./);
-    const open = await ExperimentRun.open(newPath(), sampleManifest({ shard: { index: 2, of: 3 } }));
+    const open = await RunFolder.open(newPath(), sampleManifest({ shard: { index: 2, of: 3 } }));
     await open.close();
     await expectError(() => merge([first as string, open.path]), 'RUN_INVALID', /not complete.*goes on where it was/);
     const whole = await finishedRun();
@@ -154,7 +154,7 @@ describe('merged shards', () => {
     const [other] = await shardsOf(2);
     await expectError(() => merge([first as string, other as string]), 'RUN_MISMATCH', /shard: "1\/2" and "1\/3"/);
     const config = { ...EXPERIMENT, shots: 3 };
-    const foreign = await ExperimentRun.open(
+    const foreign = await RunFolder.open(
       newPath(),
       sampleManifest({ options: config, shard: { index: 2, of: 3 }, plan: [] }),
     );

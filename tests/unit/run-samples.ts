@@ -1,5 +1,5 @@
-import type { ExperimentManifest } from '../../src/experiment/manifest.js';
-import type { Experiment, QueryKey, ResultLine } from '../../src/experiment/types.js';
+import type { Manifest } from '../../src/experiment/manifest.js';
+import type { Experiment, Plan, QueryKey, ResultLine } from '../../src/experiment/types.js';
 import { Random } from '../../src/util/random.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 
@@ -74,7 +74,7 @@ export function sampleVector(value: number): TaskVector {
   return new TaskVector(info, [value, 1, 2, 3, 4, 5]);
 }
 
-export function sampleManifest(more: Partial<ExperimentManifest> = {}): ExperimentManifest {
+export function sampleManifest(more: Partial<Manifest> = {}): Manifest & { readonly plan: Plan['queries'] } {
   const counts = new Map<string, number>();
   for (const { stage, condition } of sampleLines(more.options)) {
     const key = JSON.stringify({ stage, condition });

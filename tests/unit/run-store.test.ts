@@ -3,9 +3,8 @@ import { appendFile, mkdir, readdir, readFile, rm, truncate, writeFile } from 'n
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import type { ExperimentManifest } from '../../src/experiment/manifest.js';
+import type { Manifest } from '../../src/experiment/manifest.js';
 import { RunFolder } from '../../src/experiment/run-folder.js';
-import { ExperimentRun } from '../../src/experiment/store.js';
 import { keyOf, type ResultLine } from '../../src/experiment/types.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
@@ -18,7 +17,7 @@ const newPath = () => join(parent, `run-${runs++}`);
 const results = (path: string) => join(path, 'results.jsonl');
 const textOf = (lines: readonly object[]) => lines.map((line) => `${JSON.stringify(line)}\n`).join('');
 
-async function linesOf(run: ExperimentRun): Promise<ResultLine[]> {
+async function linesOf(run: RunFolder): Promise<ResultLine[]> {
   const lines: ResultLine[] = [];
   for await (const line of run.lines()) lines.push(line);
   return lines;
@@ -27,7 +26,7 @@ async function linesOf(run: ExperimentRun): Promise<ResultLine[]> {
 /** A run in which a process wrote these lines and was killed. */
 async function brokenOff(lines: readonly object[]): Promise<string> {
   const path = newPath();
-  const run = await ExperimentRun.open(path, sampleManifest());
+  const run = await RunFolder.open(path, sampleManifest());
   await run.close();
   await writeFile(results(path), textOf(lines));
   return path;
@@ -37,7 +36,7 @@ describe('lines', () => {
   test('are there again when the run is opened anew, in their order', async () => {
     const path = newPath();
     {
-      await using run = await ExperimentRun.open(path, sampleManifest());
+      await using run = await RunFolder.open(path, sampleManifest());
       expect({ known: run.known.size, notes: run.notes, complete: run.complete }).toEqual({
         known: 0,
         notes: [],
@@ -46,7 +45,7 @@ describe('lines', () => {
       await Promise.all([run.append(LINES.slice(0, 10)), run.append([]), run.append(LINES.slice(10, 20))]);
       expect(await linesOf(run)).toEqual(LINES.slice(0, 20));
     }
-    await using run = await ExperimentRun.open(path, sampleManifest());
+    await using run = await RunFolder.open(path, sampleManifest());
     expect([...run.known]).toEqual(LINES.slice(0, 20).map(keyOf));
     await run.append(LINES.slice(20));
     expect(await linesOf(run)).toEqual(LINES);
@@ -55,7 +54,7 @@ describe('lines', () => {
   });
 
   test('a query is never written twice', async () => {
-    await using run = await ExperimentRun.open(newPath(), sampleManifest());
+    await using run = await RunFolder.open(newPath(), sampleManifest());
     await run.append([...LINES.slice(0, 5), ...LINES.slice(0, 5)]);
     await run.append(LINES.slice(3, 8));
     expect(await linesOf(run)).toEqual(LINES.slice(0, 8));
@@ -67,7 +66,7 @@ describe('lines', () => {
     const path = await brokenOff([]);
     for (let size = 0; size <= whole.length; size++) {
       await writeFile(results(path), whole.subarray(0, size));
-      await using run = await ExperimentRun.open(path, sampleManifest());
+      await using run = await RunFolder.open(path, sampleManifest());
       const kept = whole.subarray(0, size).toString('latin1').split('\n').length - 1;
       const torn = size - (whole.lastIndexOf(10, size - 1) + 1);
       expect(run.known.size).toBe(kept);
@@ -86,7 +85,7 @@ describe('lines', () => {
   ])('%s at the end is cut off', async (_, tail) => {
     const path = await brokenOff(LINES.slice(0, 4));
     await appendFile(results(path), tail);
-    await using run = await ExperimentRun.open(path, sampleManifest());
+    await using run = await RunFolder.open(path, sampleManifest());
     expect(run.notes).toEqual([expect.stringMatching(/torn when the run was stopped/)]);
     expect(await readFile(results(path), 'utf8')).toBe(textOf(LINES.slice(0, 4)));
   });
@@ -97,7 +96,7 @@ describe('lines', () => {
     bytes[bytes.indexOf(10) + 3] = 0;
     await writeFile(results(path), bytes);
     await expectError(
-      () => ExperimentRun.open(path, sampleManifest()),
+      () => RunFolder.open(path, sampleManifest()),
       'RUN_INVALID',
       /^Line 2 of .*results\.jsonl is not JSON/,
     );
@@ -107,26 +106,26 @@ describe('lines', () => {
 
   test('a line that stands there twice counts once, two answers to one query are an error', async () => {
     const path = await brokenOff([...LINES.slice(0, 3), LINES[1] as ResultLine]);
-    const run = await ExperimentRun.open(path, sampleManifest());
+    const run = await RunFolder.open(path, sampleManifest());
     expect(await linesOf(run)).toEqual(LINES.slice(0, 3));
     expect(run.notes).toEqual([expect.stringMatching(/^1 lines stand twice/)]);
     await run.close();
     await appendFile(results(path), textOf([{ ...LINES[2], answer: 'other' }]));
-    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', /^Lines 3 and 5 of/);
+    await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_INVALID', /^Lines 3 and 5 of/);
   });
 
   test('something else in place of the results is refused', async () => {
     const path = await brokenOff([]);
     await rm(results(path));
     await mkdir(results(path));
-    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', /it is a folder/);
+    await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_INVALID', /it is a folder/);
   });
 });
 
 describe('a run', () => {
   test('keeps vectors, and knows which it has', async () => {
     const path = newPath();
-    await using run = await ExperimentRun.open(path, sampleManifest());
+    await using run = await RunFolder.open(path, sampleManifest());
     expect(await run.loadVector('a.text.seed1')).toBeUndefined();
     await run.saveVector('a.text.seed1', sampleVector(7));
     expect((await run.loadVector('a.text.seed1'))?.toArray()).toEqual(sampleVector(7).toArray());
@@ -141,13 +140,13 @@ describe('a run', () => {
   test('that lost a vector while it was written does not become complete, and knows it when it goes on', async () => {
     const path = newPath();
     const named = LINES.map((line) => ({ ...line, vector: 'v' }));
-    const run = await ExperimentRun.open(path, sampleManifest());
+    const run = await RunFolder.open(path, sampleManifest());
     await run.append(named);
     await run.saveVector('v', sampleVector(1));
     await rm(join(path, 'vectors', 'v.safetensors'));
     await expectError(() => run.finish(), 'RUN_INVALID', /v\.safetensors was deleted/);
     await run.close();
-    const again = await ExperimentRun.open(path, sampleManifest());
+    const again = await RunFolder.open(path, sampleManifest());
     expect([...again.lost]).toEqual(['v']);
     await again.saveVector('v', sampleVector(1));
     await again.finish();
@@ -155,17 +154,14 @@ describe('a run', () => {
 
   test('that is complete is not written again, not even locked', async () => {
     const path = newPath();
-    const run = await ExperimentRun.open(path, sampleManifest());
+    const run = await RunFolder.open(path, sampleManifest());
     await run.append(LINES);
     await run.saveVector('v', sampleVector(1));
     await run.finish({ layer: 1 });
     const manifest = JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8'));
     expect(manifest).toMatchObject({ status: 'complete', layer: 1, lines: LINES.length });
     expect(manifest.vectors).toEqual({ v: expect.stringMatching(/^[0-9a-f]{64}$/) });
-    const [one, two] = [
-      await ExperimentRun.open(path, sampleManifest()),
-      await ExperimentRun.open(path, sampleManifest()),
-    ];
+    const [one, two] = [await RunFolder.open(path, sampleManifest()), await RunFolder.open(path, sampleManifest())];
     expect([one.complete, two.complete]).toEqual([true, true]);
     expect(await linesOf(one)).toEqual(LINES);
     await expect(one.append([{ ...LINES[0], item: 'new' } as ResultLine])).rejects.toThrow(/complete/);
@@ -177,7 +173,7 @@ describe('a run', () => {
   /** A complete run with two vectors, of which one is named by a line. */
   async function completeRun(): Promise<string> {
     const path = newPath();
-    const run = await ExperimentRun.open(path, sampleManifest());
+    const run = await RunFolder.open(path, sampleManifest());
     await run.append(ALL);
     for (const name of VECTORS) await run.saveVector(name, sampleVector(1));
     await run.finish();
@@ -198,7 +194,7 @@ describe('a run', () => {
     if (bytes === undefined) await rm(results(path));
     else await writeFile(results(path), bytes);
     {
-      await using run = await ExperimentRun.open(path, sampleManifest());
+      await using run = await RunFolder.open(path, sampleManifest());
       expect([run.complete, run.known.size, run.lost.size]).toEqual([false, left, 0]);
       expect(run.notes).toEqual(notes.map((note) => expect.stringContaining(note)));
       const { status, lines, vectors, results: hash } = JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8'));
@@ -206,7 +202,7 @@ describe('a run', () => {
       await run.append(ALL);
       await run.finish();
     }
-    await using run = await ExperimentRun.open(path, sampleManifest());
+    await using run = await RunFolder.open(path, sampleManifest());
     expect([run.complete, run.notes]).toEqual([true, []]);
     const text = await readFile(results(path), 'utf8');
     expect(text.split('\n').sort()).toEqual(whole.split('\n').sort());
@@ -216,7 +212,7 @@ describe('a run', () => {
     const path = await completeRun();
     for (const name of VECTORS) await rm(vectorPath(path, name));
     const open = async () => {
-      await using run = await ExperimentRun.open(path, sampleManifest());
+      await using run = await RunFolder.open(path, sampleManifest());
       return { complete: run.complete, lost: [...run.lost], known: run.known.size };
     };
     expect(await open()).toEqual({ complete: false, lost: VECTORS, known: LINES.length });
@@ -236,8 +232,8 @@ describe('a run', () => {
     await change(path);
     const files = async () => [await readFile(results(path)), await readFile(join(path, 'manifest.json'))];
     const before = await files();
-    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', message);
-    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_INVALID', /delete it and start the run/);
+    await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_INVALID', message);
+    await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_INVALID', /delete it and start the run/);
     expect(await files()).toEqual(before);
   });
 
@@ -245,7 +241,7 @@ describe('a run', () => {
     ['more', [...LINES, { ...(LINES[0] as ResultLine), item: 'x' }], LINES.length + 1],
     ['fewer', LINES.slice(1), LINES.length - 1],
   ])('with %s lines than were planned does not become complete', async (_, lines, n) => {
-    await using run = await ExperimentRun.open(newPath(), sampleManifest());
+    await using run = await RunFolder.open(newPath(), sampleManifest());
     await run.append(lines);
     await expectError(
       () => run.finish(),
@@ -256,7 +252,7 @@ describe('a run', () => {
   });
 
   const model = sampleManifest().model;
-  test.each<[string, Partial<ExperimentManifest>, RegExp]>([
+  test.each<[string, Partial<Manifest>, RegExp]>([
     ['experiment', { options: { ...EXPERIMENT, shots: 4 } }, /experiment\.shots: 5 and 4\. Name another folder/],
     [
       'condition',
@@ -280,26 +276,23 @@ describe('a run', () => {
   ])('of another %s is refused', async (_, other, message) => {
     const path = await brokenOff(LINES.slice(0, 2));
     const before = await readFile(join(path, 'manifest.json'), 'utf8');
-    await expectError(() => ExperimentRun.open(path, sampleManifest(other)), 'RUN_MISMATCH', message);
+    await expectError(() => RunFolder.open(path, sampleManifest(other)), 'RUN_MISMATCH', message);
     expect(await readFile(join(path, 'manifest.json'), 'utf8')).toBe(before);
-    await (await ExperimentRun.open(path, sampleManifest({ command: 'another one', started: 'later' }))).close();
+    await (await RunFolder.open(path, sampleManifest({ command: 'another one', started: 'later' }))).close();
   });
 
   test('does not take over a folder of something else', async () => {
     const [files, report, broken] = [newPath(), newPath(), newPath()];
     await mkdir(files);
     await writeFile(join(files, 'thesis.tex'), '');
-    await expectError(() => ExperimentRun.open(files, sampleManifest()), 'FILE_WRITE', /not empty \(thesis\.tex\)/);
-    await RunFolder.create(report, { status: 'complete', experiment: 'lens' });
-    await expectError(() => ExperimentRun.open(report, sampleManifest()), 'RUN_INVALID', /describes no run of scored/);
+    await expectError(() => RunFolder.open(files, sampleManifest()), 'FILE_WRITE', /not empty \(thesis\.tex\)/);
+    const page = await RunFolder.create(report, { ...sampleManifest({ plan: [] }), options: {}, experiment: 'lens' });
+    await page.finish();
+    await expectError(() => RunFolder.open(report, sampleManifest()), 'RUN_INVALID', /describes no run of scored/);
     await mkdir(broken);
     await writeFile(join(broken, 'manifest.json'), '{"status":');
-    await expectError(() => ExperimentRun.open(broken, sampleManifest()), 'RUN_INVALID', /is not JSON/);
-    await expectError(
-      () => ExperimentRun.open(join(files, 'thesis.tex'), sampleManifest()),
-      'FILE_WRITE',
-      /thesis\.tex/,
-    );
+    await expectError(() => RunFolder.open(broken, sampleManifest()), 'RUN_INVALID', /is not JSON/);
+    await expectError(() => RunFolder.open(join(files, 'thesis.tex'), sampleManifest()), 'FILE_WRITE', /thesis\.tex/);
     expect(await readdir(files)).toEqual(['thesis.tex']);
   });
 
@@ -308,7 +301,7 @@ describe('a run', () => {
     await mkdir(join(path, 'vectors'));
     await writeFile(join(path, 'vectors', '.v.safetensors.123.0123abcd.tmp'), 'half');
     await writeFile(join(path, '.manifest.json.123.0123abcd.tmp'), 'half');
-    await (await ExperimentRun.open(path, sampleManifest())).close();
+    await (await RunFolder.open(path, sampleManifest())).close();
     expect([await readdir(join(path, 'vectors')), (await readdir(path)).sort()]).toEqual([
       [],
       ['manifest.json', 'results.jsonl', 'vectors'],
@@ -319,12 +312,12 @@ describe('a run', () => {
 describe('the lock', () => {
   test('keeps a second writer out until the first one is done, and names it', async () => {
     const path = newPath();
-    const first = await ExperimentRun.open(path, sampleManifest());
+    const first = await RunFolder.open(path, sampleManifest());
     const busy = new RegExp(`process ${process.pid} on ${hostname()}, since 20`);
-    await expectError(() => ExperimentRun.open(path, sampleManifest()), 'RUN_BUSY', busy);
+    await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_BUSY', busy);
     await first.close();
     await first.close();
-    const again = await ExperimentRun.open(path, sampleManifest());
+    const again = await RunFolder.open(path, sampleManifest());
     await again.close();
     expect((await readdir(path)).filter((name) => name.startsWith('.'))).toEqual([]);
   });
@@ -333,7 +326,7 @@ describe('the lock', () => {
     for (let round = 0; round < 3; round++) {
       const path = newPath();
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 6 }, () => ExperimentRun.open(path, sampleManifest())),
+        Array.from({ length: 6 }, () => RunFolder.open(path, sampleManifest())),
       );
       const opened = outcomes.flatMap((o) => (o.status === 'fulfilled' ? [o.value] : []));
       const codes = outcomes.flatMap((o) => (o.status === 'rejected' ? [o.reason.code] : []));
@@ -349,7 +342,7 @@ describe('the lock', () => {
   }
   const own = async () => {
     const path = newPath();
-    await using _ = await ExperimentRun.open(path, sampleManifest());
+    await using _ = await RunFolder.open(path, sampleManifest());
     const name = (await readdir(path)).find((entry) => entry.startsWith('.lock-')) as string;
     return JSON.parse(await readFile(join(path, name), 'utf8'));
   };
@@ -361,7 +354,7 @@ describe('the lock', () => {
     for (const dead of [{ pid: child.pid }, { start: '1' }, { boot: 'another' }]) {
       const path = newPath();
       await leave(path, { ...me, ...dead });
-      await (await ExperimentRun.open(path, sampleManifest())).close();
+      await (await RunFolder.open(path, sampleManifest())).close();
       expect((await readdir(path)).filter((name) => name.startsWith('.'))).toEqual([]);
     }
   });
@@ -370,16 +363,12 @@ describe('the lock', () => {
     const [there, torn] = [newPath(), newPath()];
     await leave(there, { ...(await own()), host: 'elsewhere', pid: 7 });
     await expectError(
-      () => ExperimentRun.open(there, sampleManifest()),
+      () => RunFolder.open(there, sampleManifest()),
       'RUN_BUSY',
       /process 7 on elsewhere.*delete .*\.lock-0123456789abcdef/,
     );
     await mkdir(torn);
     await writeFile(join(torn, '.lock-0'), '{');
-    await expectError(
-      () => ExperimentRun.open(torn, sampleManifest()),
-      'RUN_BUSY',
-      /another process.*delete .*\.lock-0/,
-    );
+    await expectError(() => RunFolder.open(torn, sampleManifest()), 'RUN_BUSY', /another process.*delete .*\.lock-0/);
   });
 });

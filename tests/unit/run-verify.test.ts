@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { differenceOfLines, differenceOfVectors } from '../../src/experiment/compare.js';
 import { LayerChoice } from '../../src/experiment/layer-choice.js';
-import type { StoredManifest } from '../../src/experiment/manifest.js';
+import { MANIFEST_FILE, type RunRecord } from '../../src/experiment/manifest.js';
 import { Queries } from '../../src/experiment/queries.js';
+import { hashResults } from '../../src/experiment/run-files.js';
+import { RunFolder } from '../../src/experiment/run-folder.js';
 import { majorityAnswer } from '../../src/experiment/scoring.js';
-import { ExperimentRun, hashResults } from '../../src/experiment/store.js';
 import { type Cell, itemsOf, loadCells } from '../../src/experiment/study.js';
 import { keyOf, type ResultLine } from '../../src/experiment/types.js';
 import { checkRun } from '../../src/experiment/verify.js';
@@ -47,7 +48,7 @@ let runs = 0;
 /** A complete run whose tasks are the shipped ones, with `change` made to its lines and `more` to its manifest afterwards. */
 async function finishedRun(
   change: (lines: ResultLine[]) => ResultLine[] = (lines) => lines,
-  more: Partial<StoredManifest> = {},
+  more: Partial<RunRecord> = {},
 ): Promise<string> {
   const path = join(parent, `run-${runs++}`);
   const tasks: Record<string, { sha256: string; items: number }> = {};
@@ -55,7 +56,7 @@ async function finishedRun(
     const { name, hash, items } = await loadTask(source);
     tasks[name] = { sha256: hash, items: items.length };
   }
-  const run = await ExperimentRun.open(path, sampleManifest({ options: EXPERIMENT, tasks }));
+  const run = await RunFolder.open(path, sampleManifest({ options: EXPERIMENT, tasks }));
   await run.append(LINES);
   for (const name of vectors) await run.saveVector(name, sampleVector(1));
   await run.finish();
@@ -63,7 +64,7 @@ async function finishedRun(
   // With hashes that fit, as who would deceive makes them.
   await writeFile(join(path, 'results.jsonl'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
   const results = await hashResults(path);
-  await run.writeManifest({ ...run.manifest, ...more, lines: lines.length, results });
+  await run.write(MANIFEST_FILE, JSON.stringify({ ...run.manifest, ...more, lines: lines.length, results }));
   return path;
 }
 
@@ -131,7 +132,7 @@ describe('the checks of a run', () => {
   });
 
   test('say that queries were not compared where the task files are not those of the run, or are gone', async () => {
-    const queriesOf = async (more: Partial<StoredManifest>) => {
+    const queriesOf = async (more: Partial<RunRecord>) => {
       const { checks } = await checkRun(await finishedRun(undefined, more));
       return checks.find(({ name }) => name === 'queries');
     };
@@ -268,7 +269,7 @@ test('task files are looked for where they are said to be, and their pictures ar
   const state = async (source: string, found = data, query: 'image' | 'text' = 'image') => {
     const path = join(parent, `own-${runs++}`);
     const options = { ...EXPERIMENT, query, tasks: [source] };
-    await (await ExperimentRun.open(path, sampleManifest({ options, tasks: { capital: recorded } }))).close();
+    await (await RunFolder.open(path, sampleManifest({ options, tasks: { capital: recorded } }))).close();
     const { checks, tasks } = await checkRun(path, { data: found });
     const tried = checks.find(({ name }) => name === 'tasks');
     return { tasks, text: `${tried?.state}: ${tried?.detail}` };
@@ -289,7 +290,7 @@ test('task files are looked for where they are said to be, and their pictures ar
 
 test('tables are those that the lines give, each of them and no other', async () => {
   const path = join(parent, 'report');
-  const run = await ExperimentRun.open(path, sampleManifest());
+  const run = await RunFolder.open(path, sampleManifest());
   await run.append(LINES);
   for (const name of vectors) await run.saveVector(name, sampleVector(1));
   await writeRunReport(run);
@@ -316,7 +317,7 @@ test('tables are those that the lines give, each of them and no other', async ()
   // A complete run is written again where something is missing.
   for (const name of ['report.html', 'tables', 'tables/lenient.csv', 'figures/layer-sweep.png']) {
     await rm(join(path, name), { recursive: true });
-    await using again = await ExperimentRun.open(path, sampleManifest());
+    await using again = await RunFolder.open(path, sampleManifest());
     expect(again.complete).toBe(true);
     await writeRunReport(again);
     expect(existsSync(join(path, name))).toBe(true);

@@ -1,9 +1,22 @@
-import type { ComputeResult, WayCost } from '../../studies/compute.js';
+import type { Experiment } from '../../experiment/types.js';
+import { type ComputePart, type ComputeResult, computeOf, computeUnits, type WayCost } from '../../studies/compute.js';
 import type { Report, TextTable } from '../report.js';
+import type { StudyKind } from '../study-kind.js';
 import { paperBlocks } from './paper.js';
 
+/** The study in the folder of a run. */
+export const compute: StudyKind<Experiment, ComputePart> = {
+  units: (context, { tasks, seeds, query, style, shots, test: queries }, events) => {
+    const [task, seed] = [tasks[0] as string, seeds[0] as number];
+    return computeUnits(context, { task, seed, query, style, shots, queries }, events);
+  },
+  repeatable: false,
+  report: (parts, { preset }, { title, notes, provenance }) =>
+    computeReport(computeOf(parts), { title, preset, notes, provenance }),
+};
+
 /** Time and memory of prompting, patching and the bare query, next to the paper's. */
-export function computeReport(
+function computeReport(
   result: ComputeResult,
   about: { title: string; preset?: string | undefined; notes: readonly string[]; provenance: Report['provenance'] },
 ): Report {

@@ -4,7 +4,7 @@ import type { TaskVector } from '../../vectors/task-vector.js';
 import type { Block } from '../report.js';
 
 /** Vectors of one task and seed, read from the model itself and from the other one. */
-export interface VectorPair {
+interface VectorPair {
   readonly task: string;
   readonly seed: number;
   readonly own: TaskVector;
@@ -12,14 +12,14 @@ export interface VectorPair {
 }
 
 /** Cosine similarities at one layer: of vectors of one task, and of vectors of two tasks (the random row). */
-export interface CosineLayer {
+interface CosineLayer {
   readonly layer: number;
   readonly matched: readonly number[];
   readonly mismatched: readonly number[];
 }
 
 /** Cosines between the vectors of two models, layer by layer; mismatched are all pairs of two tasks under one seed. */
-export function cosineByLayer(pairs: readonly VectorPair[]): CosineLayer[] {
+function cosineByLayer(pairs: readonly VectorPair[]): CosineLayer[] {
   const layers = pairs[0]?.own.info.layers ?? [];
   const finite = (values: readonly (number | undefined)[]) =>
     values.flatMap((x) => (Number.isFinite(x) ? [x as number] : []));

@@ -13,7 +13,7 @@ export interface EffectPair {
 
 /** What became of a query under a patch and a prompt. */
 export const CELLS = ['only the patch right', 'only the prompt right', 'both right', 'neither right'] as const;
-export type CellName = (typeof CELLS)[number];
+type CellName = (typeof CELLS)[number];
 
 export interface PairedQuery {
   readonly cell: CellName;

@@ -1,21 +1,19 @@
 import { join } from 'node:path';
 import { scoreProblem } from '../../experiment/line-check.js';
 import { readLines } from '../../experiment/lines.js';
-import type { ExperimentManifest, ModelRecord } from '../../experiment/manifest.js';
+import { describeRun, type Manifest } from '../../experiment/manifest.js';
 import { planExperiment } from '../../experiment/plan.js';
 import { Queries } from '../../experiment/queries.js';
 import { type RunOptions, runExperiment } from '../../experiment/run.js';
-import { RESULTS_FILE } from '../../experiment/run-folder.js';
-import { ExperimentRun } from '../../experiment/store.js';
+import { RESULTS_FILE } from '../../experiment/run-files.js';
+import { RunFolder } from '../../experiment/run-folder.js';
 import { prepareStudy, usesPictures } from '../../experiment/study.js';
-import type { Experiment, Plan, RunStore } from '../../experiment/types.js';
+import type { Experiment, Plan } from '../../experiment/types.js';
 import { VectorMaker, vectorsOf } from '../../experiment/vectors.js';
 import type { Context } from '../../model/context.js';
-import type { Model } from '../../model/model.js';
 import { XpatchError } from '../../util/errors.js';
 import { printable } from '../../util/printable.js';
 import type { Report } from '../report.js';
-import { describeRun } from '../write-report.js';
 import { writeRunReport } from './run.js';
 
 /** How an experiment is run in a folder. */
@@ -27,7 +25,7 @@ export interface FolderRunOptions extends RunOptions {
   /** What `planExperiment` gave for the same experiment, model and shard. Defaults to planning here. */
   readonly plan?: Plan;
   /** Called before the first pass. */
-  readonly onOpen?: (run: ExperimentRun) => void | Promise<void>;
+  readonly onOpen?: (run: RunFolder) => void | Promise<void>;
   /** Called when lines, or a vector, are on the disk: lines of the run so far. */
   readonly onSaved?: (lines: number) => void;
   /** Called when all answers are there. */
@@ -36,7 +34,7 @@ export interface FolderRunOptions extends RunOptions {
 
 /** A finished run. */
 export interface FolderRun {
-  readonly run: ExperimentRun;
+  readonly run: RunFolder;
   readonly report: Report;
   /** Where patches were written in the test; none without patch conditions. */
   readonly layers: readonly number[];
@@ -46,8 +44,8 @@ export interface FolderRun {
  * Runs an experiment into a folder: manifest, answers, vectors, tables, figures and report. A run that was interrupted goes on
  * where it was, and so does a complete one that has lost lines or vectors; a whole one is only reported.
  *
- * @throws {XpatchError} RUN_INVALID when it goes on from lines that are not its own; as `planExperiment`, `ExperimentRun.open`,
- *   `runExperiment`, `writeReport` and `ExperimentRun.finish`
+ * @throws {XpatchError} RUN_INVALID when it goes on from lines that are not its own; as `planExperiment`, `RunFolder.open`,
+ *   `runExperiment`, `writeReport` and `RunFolder.finish`
  */
 export async function runInFolder(
   context: Context,
@@ -58,11 +56,11 @@ export async function runInFolder(
   const { foreign, shard, signal, onOpen, onSaved, onReport } = options;
   const sizes = { nCtx: context.options.nCtx, foreign: foreign?.model, shard, signal };
   const plan = options.plan ?? (await planExperiment(context.model, experiment, sizes));
-  await using run = await ExperimentRun.open(folder, await describe(context, experiment, plan, options));
+  await using run = await RunFolder.open(folder, await describe(context, experiment, plan, options));
   await onOpen?.(run);
   if (!run.complete && run.known.size + run.lost.size > 0) await mend(context, experiment, run, options);
-  const store = announcing(run, onSaved);
-  const { layers } = await runExperiment(context, experiment, store, { work: plan.work, ...options });
+  run.onSaved = () => onSaved?.(run.known.size);
+  const { layers } = await runExperiment(context, experiment, run, { work: plan.work, ...options });
   if (!run.complete) await run.requireWhole();
   onReport?.();
   const report = await writeRunReport(run, signal);
@@ -71,7 +69,7 @@ export async function runInFolder(
 }
 
 /** Before a run goes on: what it knows must be its own, and vectors of answered queries that it has lost are made again. */
-async function mend(context: Context, experiment: Experiment, run: ExperimentRun, options: FolderRunOptions) {
+async function mend(context: Context, experiment: Experiment, run: RunFolder, options: FolderRunOptions) {
   const { foreign, shard, signal } = options;
   const study = await prepareStudy(context.model, experiment, foreign?.model);
   const queries = new Queries(study, context.model.info.nLayers, shard);
@@ -87,50 +85,26 @@ async function mend(context: Context, experiment: Experiment, run: ExperimentRun
   for (const wanted of vectorsOf(study)) if (run.lost.has(wanted.name)) await maker.get(wanted, lane, { signal });
 }
 
-/** A store that tells of everything that it has made durable. */
-function announcing(store: RunStore, onSaved: FolderRunOptions['onSaved']): RunStore {
-  return {
-    known: store.known,
-    lines: () => store.lines(),
-    loadVector: (name) => store.loadVector(name),
-    async append(some) {
-      await store.append(some);
-      onSaved?.(store.known.size);
-    },
-    async saveVector(name, vector) {
-      await store.saveVector(name, vector);
-      onSaved?.(store.known.size);
-    },
-  };
-}
-
 async function describe(
   context: Context,
   experiment: Experiment,
   plan: Plan,
   { command = '', notes = [], foreign, shard, signal }: FolderRunOptions,
-): Promise<ExperimentManifest> {
+): Promise<Manifest> {
   const { identity } = context.model;
-  const description = await describeRun(context, {
+  const description = {
     experiment: experiment.name,
     title: `${experiment.title}: ${identity.name || identity.architecture}`,
     command,
     options: experiment,
     tasks: experiment.tasks,
-    pictureStyle: usesPictures(experiment) ? experiment.style : undefined,
-    signal,
-  });
-  return {
-    ...description,
-    options: experiment,
+    pictures: usesPictures(experiment),
+    style: experiment.style,
     notes: [...notes, ...plan.warnings],
     plan: plan.queries,
-    hook: 'resid_post',
-    ...(foreign && { vectorModel: recordOf(foreign.model) }),
+    vectorModel: foreign?.model,
     ...(shard && { shard }),
+    signal,
   };
-}
-
-function recordOf({ identity, files, projectorHash: mmproj, options: { imageWidth } }: Model): ModelRecord {
-  return { ...identity, files, ...(mmproj !== undefined && { mmproj, imageWidth }) };
+  return { ...(await describeRun(context, description)), hook: 'resid_post' };
 }

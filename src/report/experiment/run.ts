@@ -1,39 +1,59 @@
 import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ExperimentManifest } from '../../experiment/manifest.js';
-import { type ExperimentRun, loadRunVector } from '../../experiment/store.js';
-import type { ResultLine } from '../../experiment/types.js';
+import { readLines } from '../../experiment/lines.js';
+import { type Manifest, readManifest } from '../../experiment/manifest.js';
+import { loadRunVector, writeInto } from '../../experiment/run-files.js';
+import type { RunFolder } from '../../experiment/run-folder.js';
+import type { Experiment, ResultLine, RunLine } from '../../experiment/types.js';
 import { type Check, type CheckedRun, check } from '../../experiment/verify.js';
+import { XpatchError } from '../../util/errors.js';
 import { readWhole } from '../../util/read-file.js';
+import { RunLock } from '../../util/run-lock.js';
 import type { Block, Report } from '../report.js';
-import { provenanceOf, type RunManifest, tableFiles, writeReport } from '../write-report.js';
+import { findStudy } from '../studies.js';
+import { provenanceOf, tableFiles, writeReport } from '../write-report.js';
 import { experimentReport } from './report.js';
 
 /**
- * The report of a run, from its manifest, lines and vectors alone: what `eval` and `merge` write, and `verify` makes again.
+ * The report of a run, from its manifest, lines and vectors alone: what its command writes, `report` writes anew, and `verify`
+ * compares.
  * @throws {XpatchError} RUN_INVALID, VECTOR_INVALID, ABORTED
  */
-export async function reportOfRun(
-  manifest: ExperimentManifest,
-  lines: readonly ResultLine[],
-  options: { loadVector: ExperimentRun['loadVector']; signal?: AbortSignal | undefined },
+async function reportOfRun(
+  manifest: Manifest<object>,
+  lines: readonly RunLine[],
+  options: { loadVector: RunFolder['loadVector']; signal?: AbortSignal | undefined },
 ): Promise<Report> {
-  const { options: experiment, notes, title, vectorModel } = manifest;
-  const provenance = {
-    ...provenanceOf(manifest as unknown as RunManifest),
-    ...(vectorModel && { 'model of the vectors': `${vectorModel.name}, sha256 ${vectorModel.hash}` }),
-    seeds: experiment.seeds.join(', '),
-  };
-  return experimentReport(experiment, lines, { notes, provenance, title: String(title), ...options });
+  const { notes, title, study, units = [] } = manifest;
+  const about = { notes, title, provenance: provenanceOf(manifest) };
+  if (study === undefined) {
+    return experimentReport(manifest.options as Experiment, lines as ResultLine[], { ...about, ...options });
+  }
+  const { report } = await findStudy(study);
+  const results = units.map((unit) => lines.find((line) => 'unit' in line && line.unit === unit));
+  if (results.includes(undefined)) {
+    const message = 'A part of the study is missing. Start its command again: it goes on where it was.';
+    throw new XpatchError('RUN_INVALID', message);
+  }
+  try {
+    return await report(results, manifest.options, { ...about, signal: options.signal });
+  } catch (cause) {
+    if (cause instanceof XpatchError) throw cause;
+    const message = `The lines of the run are not those of the study ${study}: ${(cause as Error).message}.`;
+    throw new XpatchError('RUN_INVALID', `${message} Put back those that were there, or start it anew.`, { cause });
+  }
 }
 
 /**
  * Writes tables, figures and the page of a run whose lines are all there; of a complete run only when one of them is missing.
  * @throws {XpatchError} as `reportOfRun`; FILE_WRITE
  */
-export async function writeRunReport(run: ExperimentRun, signal?: AbortSignal): Promise<Report> {
-  const lines: ResultLine[] = [];
+export async function writeRunReport<Line extends RunLine>(
+  run: RunFolder<Line>,
+  signal?: AbortSignal,
+): Promise<Report> {
+  const lines: RunLine[] = [];
   for await (const line of run.lines()) lines.push(line);
   const report = await reportOfRun(run.manifest, lines, { loadVector: (name) => run.loadVector(name), signal });
   const files = ['report.html', ...report.blocks.flatMap(filesOf)];
@@ -46,6 +66,29 @@ export async function writeRunReport(run: ExperimentRun, signal?: AbortSignal): 
 function filesOf(block: Block): string[] {
   if (block.kind === 'table' || block.kind === 'examples') return tableFiles(block).map(([name]) => `tables/${name}`);
   return ['svg', 'png', 'csv', 'json'].map((ending) => `figures/${block.name}.${ending}`);
+}
+
+/**
+ * Writes tables, figures and page of a run anew, from its manifest, lines and vectors; those that were there go.
+ * @throws {XpatchError} RUN_INVALID; RUN_BUSY; as `reportOfRun`; FILE_WRITE
+ */
+export async function rewriteReport(path: string, signal?: AbortSignal): Promise<Report> {
+  const manifest = await readManifest(path);
+  if (manifest === undefined) {
+    throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
+  }
+  const lock = await RunLock.acquire(path);
+  try {
+    const lines: RunLine[] = [];
+    for await (const { line } of readLines<RunLine>(path)) lines.push(line);
+    const loadVector = (name: string) => loadRunVector(path, name);
+    const report = await reportOfRun(manifest, lines, { loadVector, signal });
+    for (const folder of ['tables', 'figures']) await rm(join(path, folder), { recursive: true, force: true });
+    await writeReport({ write: (name, content) => writeInto(path, name, content) }, report, { signal });
+    return report;
+  } finally {
+    lock.release();
+  }
 }
 
 const TABLE = { what: 'the table', maxBytes: 64 << 20 } as const;

@@ -5,7 +5,7 @@ export const MARGIN = 16;
 /** Of a figure without its margins, so that a phone of 360 pixels shows it at its size. */
 export const PHONE_WIDTH = 316;
 
-export interface Sheet {
+interface Sheet {
   readonly title: string;
   /** Without the margins. */
   readonly width: number;

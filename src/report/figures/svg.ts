@@ -35,7 +35,7 @@ export function colour(mode: TextMode, name: ColourName): string {
 const paint = (mode: TextMode, name: string, literal: string): string =>
   mode === 'text' ? `var(--${name},${literal})` : literal;
 
-export interface TextStyle {
+interface TextStyle {
   /** Height of an em in pixels. */
   readonly size: number;
   /** Defaults to `ink`. */

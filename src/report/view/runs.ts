@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join, sep } from 'node:path';
-import { type Manifest, STATUSES } from '../../experiment/run-folder.js';
+import { STATUSES, type Status } from '../../experiment/manifest.js';
 import { XpatchError } from '../../util/errors.js';
 
 /** A folder with a manifest. */
@@ -15,7 +15,7 @@ export interface RunEntry {
 
 /** What a list says about a run. Strings come from the manifest as they are: hostile until escaped. */
 export interface Run extends RunEntry {
-  readonly state: Manifest['status'] | 'broken';
+  readonly state: Status | 'broken';
   /** Why it is broken, with the code of the error. */
   readonly problem?: string;
   readonly title: string;

@@ -1,0 +1,88 @@
+import { checkTemplate, placeholderProblems, type Template } from '../tasks/template.js';
+import { XpatchError } from '../util/errors.js';
+import { quote, schemaProblems } from './schema.js';
+import type { Experiment } from './types.js';
+
+/**
+ * Refuses an experiment whose settings are not what they may be, or do not fit together, wherever it comes from.
+ * @throws {XpatchError} CONFIG_INVALID
+ */
+export function requireExperiment(experiment: Experiment): void {
+  const [problem] = problemsOf(structuredClone(experiment));
+  if (problem !== undefined) throw new XpatchError('CONFIG_INVALID', `${problem}.`);
+}
+
+/** What is wrong with an experiment; defaults that it lacks are filled in. */
+export function problemsOf(experiment: Experiment): string[] {
+  const wrong = schemaProblems(experiment);
+  return wrong.length > 0
+    ? wrong
+    : ruleProblems({ ...experiment, prompts: experiment.prompts ?? experiment.validation });
+}
+
+/** What a schema cannot say: how settings fit together. */
+function ruleProblems(experiment: Experiment): string[] {
+  const { conditions, tasks, seeds, shots, validation, test, prompts, template, layers, measure } = experiment;
+  const { readPosition } = experiment;
+  const problems: string[] = [];
+  const need = (right: boolean, problem: string) => right || problems.push(problem);
+  const examples = conditions.some(
+    ({ kind, spec }) => kind !== 'bare' && kind !== 'majority' && spec !== 'instruction',
+  );
+  need(!examples || shots < validation, `validation: must be greater than shots (${shots}), not ${validation}`);
+  const inPrompts = conditions.some(({ kind, spec }) => kind === 'prompt' && spec !== 'instruction');
+  need(
+    !inPrompts || shots < test,
+    `test: must be greater than shots (${shots}), which prompts draw from it, not ${test}`,
+  );
+  need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
+  if (measure === 'compute') {
+    need(conditions.length === 0, 'conditions: must be empty with measure: compute, which compares ways of its own');
+    need(tasks.length === 1, `tasks: measure: compute takes one task, not ${tasks.length}`);
+    need(seeds.length === 1, `seeds: measure: compute takes one seed, not ${seeds.length}`);
+  } else {
+    need(conditions.length > 0, 'conditions: must not be empty');
+  }
+  if (typeof template === 'object') problems.push(...templateProblems(template));
+  const names = conditions.map(({ name }) => name);
+  for (const [i, condition] of conditions.entries()) {
+    const at = `conditions[${i}]`;
+    const { name, spec, control, swaps, prompts: own } = condition;
+    problems.push(...placeholderProblems(`${at}.before`, condition.before, ['instruction']));
+    problems.push(...placeholderProblems(`${at}.question`, condition.question, ['rival']));
+    const first = names.indexOf(name);
+    need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
+    need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
+    need((own ?? 1) <= validation, `${at}.prompts: must be at most validation (${validation}), not ${own}`);
+    need(
+      swaps === undefined || spec === 'instruction' || spec === 'ensemble',
+      `${at}.swaps: only an instruction has letters to swap; the spec is ${spec}`,
+    );
+    need(
+      control !== 'shuffled-labels' || shots > (readPosition === 'dummy-query' ? 1 : 2),
+      `${at}.control: shuffled-labels needs two whole examples in a prompt: shots from 3, or from 2 with readPosition: dummy-query`,
+    );
+    need(
+      control !== 'shuffled-labels' || spec === 'text' || spec === 'image',
+      `${at}.control: shuffled-labels needs the spec text or image, whose examples have labels, not ${spec}`,
+    );
+    need(
+      control !== 'wrong-task' || tasks.length > 1,
+      `${at}.control: wrong-task needs at least two tasks; name another one, or leave ${quote(name)} out in a config file`,
+    );
+    need(
+      control !== 'wrong-layer' || layers !== 'all',
+      `${at}.control: wrong-layer means nothing with layers: all, which patches every layer`,
+    );
+  }
+  return problems;
+}
+
+function templateProblems(template: Template): string[] {
+  try {
+    checkTemplate(template);
+    return [];
+  } catch (error) {
+    return [(error as Error).message.replace(/\.$/, '')];
+  }
+}

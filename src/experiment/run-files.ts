@@ -1,0 +1,94 @@
+// What lies in the folder of a run, and by which hashes it is known again.
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { XpatchError } from '../util/errors.js';
+import { hashInto, makeFolder, writeFileAtomic } from '../util/files.js';
+import { TaskVector } from '../vectors/task-vector.js';
+import type { RunRecord } from './manifest.js';
+import { lostError } from './result-file.js';
+import type { Saved } from './types.js';
+
+export const RESULTS_FILE = 'results.jsonl';
+
+/** Where a run keeps a vector. @throws {XpatchError} INVALID_ARGUMENT for a name that is no file name */
+export function vectorFile(name: string): string {
+  if (/^[^./\\:\0][^/\\:\0]*$/.test(name)) return `vectors/${name}.safetensors`;
+  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(name)} cannot name a vector: it must be a file name.`);
+}
+
+/** The path of a file of a run, whose folder then exists. @throws {XpatchError} RUN_INVALID when the run is gone; FILE_WRITE */
+export async function placeIn(path: string, name: string): Promise<string> {
+  const file = join(path, name);
+  if (!existsSync(path)) throw lostError(path, 'was deleted');
+  await makeFolder(dirname(file));
+  return file;
+}
+
+/** Writes a whole file of a run, atomically. @throws {XpatchError} as `placeIn` */
+export async function writeInto(
+  path: string,
+  name: string,
+  content: string | Uint8Array | Iterable<Uint8Array>,
+): Promise<void> {
+  await writeFileAtomic(await placeIn(path, name), content);
+}
+
+/** A vector of a run; undefined when it has none of this name. @throws {XpatchError} VECTOR_INVALID when its file is damaged */
+export function loadRunVector(path: string, name: string): Promise<TaskVector | undefined> {
+  return loadSaved(path, name, (file) => TaskVector.load(file));
+}
+
+/** The same of whatever a run keeps among its vectors. @param open reads such a file */
+export async function loadSaved<T extends Saved>(
+  path: string,
+  name: string,
+  open: (path: string) => Promise<T>,
+): Promise<T | undefined> {
+  const file = join(path, vectorFile(name));
+  if (!existsSync(file)) return undefined;
+  return open(file).catch((cause) => {
+    if (!(cause instanceof XpatchError && /^(VECTOR|LENS|SAFETENSORS)_INVALID$/.test(cause.code))) throw cause;
+    const message = `${file} is damaged. Delete it and start the run again: it is made anew.`;
+    throw new XpatchError('VECTOR_INVALID', message, { cause });
+  });
+}
+
+/** Files of lines and vectors that are not those that the manifest of a complete run records, or are missing. */
+export async function changedFiles(
+  path: string,
+  { results, vectors: recorded }: Pick<RunRecord, 'results' | 'vectors'>,
+): Promise<string[]> {
+  const vectors = recorded ?? {};
+  const there = await hashVectors(path);
+  const names = [...new Set([...Object.keys(vectors), ...Object.keys(there)])];
+  return [
+    ...(results === (await hashResults(path)) ? [] : [RESULTS_FILE]),
+    ...names.filter((name) => vectors[name] !== there[name]).map(vectorFile),
+  ];
+}
+
+/** SHA-256 of the file of lines; undefined when there is none. */
+export async function hashResults(path: string): Promise<string | undefined> {
+  const file = join(path, RESULTS_FILE);
+  return existsSync(file) ? hashOf(file) : undefined;
+}
+
+/** SHA-256 of a file, hex. @throws {XpatchError} FILE_NOT_FOUND */
+export async function hashOf(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await hashInto(hash, file);
+  return hash.digest('hex');
+}
+
+/** SHA-256 of every file of vectors/, by the name of the vector. */
+export async function hashVectors(path: string): Promise<Record<string, string>> {
+  const names = (await readdir(join(path, 'vectors')).catch(() => []))
+    .filter((name) => name.endsWith('.safetensors'))
+    .map((name) => name.slice(0, -'.safetensors'.length))
+    .sort();
+  const hashes: Record<string, string> = {};
+  for (const name of names) hashes[name] = await hashOf(join(path, vectorFile(name)));
+  return hashes;
+}

@@ -1,0 +1,85 @@
+// Studies on the demo model, killed at random instants: in the end the lines, tables and figures of an undisturbed run.
+import type { ChildProcess } from 'node:child_process';
+import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { beforeAll, describe, expect, test } from '@jest/globals';
+import { Random } from '../../src/util/random.js';
+import { ending, faultFolder, KILLS, kill, launch, leftovers, MAIN, sorted, tablesOf, wholeLines } from './helpers.js';
+
+const folder = faultFolder();
+let runs = 0;
+const newRun = () => join(folder, `run-${runs++}`);
+const TASKS = ['--tasks', 'country-capital,food-color'];
+
+const STUDIES: [name: string, args: string[], output: string][] = [
+  ['evolution', [...TASKS, '--prompts', '6'], '-o'],
+  ['decode', [...TASKS, '--prompts', '4', '--specs', 'text,instruction'], '-o'],
+  ['embed', [...TASKS, '--prompts', '4'], '-o'],
+  ['tune', ['--prompts', '12', '-o', 'lens.safetensors'], '--report'],
+];
+
+describe.each(STUDIES)('%s', (name, args, output) => {
+  const start = (run: string): ChildProcess =>
+    launch(process.execPath, ['--no-warnings', MAIN, name, '-m', 'demo', ...args, '--json', output, run], folder);
+
+  /** Runs what is left of a run, and checks that it is whole. */
+  async function finish(run: string) {
+    const ended = await ending(start(run));
+    expect(ended).toMatchObject({ code: 0, stderr: '' });
+    const lines = sorted(wholeLines(run));
+    const { status, units, lines: count } = JSON.parse(readFileSync(join(run, 'manifest.json'), 'utf8'));
+    expect([status, count]).toEqual(['complete', units.length]);
+    expect(existsSync(join(run, 'report.html'))).toBe(true);
+    expect(leftovers(run)).toEqual([]);
+    const { folder: _, report: __, ...said } = JSON.parse(ended.stdout);
+    const figures = readdirSync(join(run, 'figures')).filter((file) => file.endsWith('.json'));
+    return {
+      said,
+      lines,
+      tables: tablesOf(run),
+      figures: figures.map((file) => readFileSync(join(run, 'figures', file), 'utf8')),
+      vectors: existsSync(join(run, 'vectors')) ? readdirSync(join(run, 'vectors')) : [],
+    };
+  }
+
+  let undisturbed: Awaited<ReturnType<typeof finish>>;
+  /** How long it takes, milliseconds. */
+  let duration = 0;
+  beforeAll(async () => {
+    const begun = Date.now();
+    undisturbed = await finish(newRun());
+    duration = Date.now() - begun;
+    expect(undisturbed.lines.length).toBeGreaterThan(1);
+  }, 300_000);
+
+  test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, async () => {
+    const random = new Random(1, 'kills', name);
+    let [run, before] = [newRun(), 0];
+    for (let i = 0; i < KILLS; i++) {
+      const child = start(run);
+      const ended = ending(child);
+      await delay(random.uniform() * duration);
+      kill(child, false);
+      const { signal } = await ended;
+      const count = wholeLines(run).length;
+      expect(count).toBeGreaterThanOrEqual(before);
+      before = count;
+      if (signal === 'SIGKILL') continue;
+      expect(await finish(run)).toEqual(undisturbed);
+      [run, before] = [newRun(), 0];
+    }
+    expect(await finish(run)).toEqual(undisturbed);
+  }, 900_000);
+
+  test('that lost a line, its vectors and its tables does what is missing again', async () => {
+    const run = newRun();
+    await finish(run);
+    const results = join(run, 'results.jsonl');
+    const [first = '', ...others] = readFileSync(results, 'utf8').split('\n');
+    rmSync(results);
+    appendFileSync(results, `${first}\n${others.slice(1).join('\n')}`);
+    for (const lost of ['vectors', 'tables', 'report.html']) rmSync(join(run, lost), { recursive: true, force: true });
+    expect(await finish(run)).toEqual(undisturbed);
+  }, 300_000);
+});
