@@ -1,8 +1,12 @@
-import { type SpawnOptions, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 
 /** So much of what a process said last is kept, for the report of a crash. */
 const LOG_CHARACTERS = 4000;
+
+/** One listener for all of them: many may run at once. */
+const running = new Set<ChildProcess>();
+const killAll = () => running.forEach((child) => void child.kill('SIGKILL'));
 
 /** How a process of ours is run. */
 interface ChildOptions<Message> {
@@ -63,7 +67,8 @@ export async function runChild<Message>(
     timers.push(setTimeout(kill, stop.graceMs));
   };
   signal?.addEventListener('abort', abort, { once: true });
-  process.on('exit', kill);
+  if (running.size === 0) process.on('exit', killAll);
+  running.add(child);
   if (maxSeconds !== undefined) {
     const end = () => {
       late = true;
@@ -94,6 +99,7 @@ export async function runChild<Message>(
   } finally {
     for (const timer of timers) clearTimeout(timer);
     signal?.removeEventListener('abort', abort);
-    process.off('exit', kill);
+    running.delete(child);
+    if (running.size === 0) process.off('exit', killAll);
   }
 }

@@ -44,3 +44,11 @@ test('on abort a process is asked first, and killed when it does not listen', as
   });
   expect(await run("process.on('message', () => {})")).toMatchObject({ how: 'was ended by SIGKILL', late: false });
 });
+
+test('many at once leave one listener on the end of this process, and none when they have ended', async () => {
+  const before = process.listenerCount('exit');
+  const all = Promise.all(Array.from({ length: 12 }, () => runChild(program(''))));
+  expect(process.listenerCount('exit')).toBe(before + 1);
+  expect((await all).map(({ code }) => code)).toEqual(Array(12).fill(0));
+  expect(process.listenerCount('exit')).toBe(before);
+});
