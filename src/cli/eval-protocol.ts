@@ -34,7 +34,7 @@ export interface Estimate {
   readonly secondsPerPicture?: number;
 }
 
-/** Of a finished run. */
+/** What a finished run came to. */
 export interface EvalResult {
   readonly folder: string;
   /** The page. */

@@ -36,7 +36,7 @@ interface Pulled {
   readonly licence?: string;
   readonly model?: string;
   readonly mmproj?: string;
-  /** Of a model that has to be converted. */
+  /** The checkpoint of a model that has to be converted. */
   readonly checkpoint?: string;
 }
 

@@ -82,7 +82,7 @@ export const TRACK = several('Token that is followed wherever it ranks; repeat f
 
 const VECTOR_ABOUT = { value: 'FILE', completes: 'file', formerly: ['patch'] } as const;
 export const VECTOR = several('Vector to patch in: a file of extract or capture', VECTOR_ABOUT);
-export const VECTOR_POSITION = whole(0, 'Of a capture file: which position is the vector. Defaults to its last one');
+export const VECTOR_POSITION = whole(0, 'Which position of a capture file is the vector. Defaults to its last one');
 /** How a vector is written into a prompt. */
 export const PATCH_OPTIONS = grouped('Patch', {
   vector: VECTOR,

@@ -5,7 +5,7 @@ const DEMO = 'xpatch demo';
 const BASE = 'xpatch demo base';
 
 const TRAINED_ON_THE_FACTS =
-  'The demo model is tiny and was trained on the very facts it is asked about; only the combinations of examples and query, and the drawing style, are new to it. It shows the effect and tests the software, and is no evidence about large models.';
+  'The demo model is tiny and was trained on the very facts it is asked about; only the combinations of examples and query, and the drawing style, are new to it. It shows the effect and tests the software, and is not evidence about large models.';
 const PROMPT_GAP =
   'That Text Prompt does worse than Text Patch is a consequence of its training mix (captions after unrelated text), see docs/demo-model.md.';
 

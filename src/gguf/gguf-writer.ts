@@ -48,9 +48,9 @@ export interface GgufTensorLayout {
 export interface GgufLayout {
   /** The file up to the data of the first tensor. */
   readonly header: Buffer;
-  /** Of each tensor, in the order given: place of its first byte in the file, and number of bytes. */
+  /** For each tensor, in the order given: offset of its first byte in the file, and number of bytes. */
   readonly places: readonly { offset: number; bytes: number }[];
-  /** Bytes of the whole file; what lies between tensors and after the last one is zero. */
+  /** Bytes of the whole file; what is between tensors and after the last one is zero. */
   readonly size: number;
 }
 

@@ -98,7 +98,7 @@ export const GGUF_TYPE = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, 
 const VALUE_BYTES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
 
 /**
- * Reads and checks the header of a GGUF file: magic, version, metadata, and that every tensor lies inside the file.
+ * Reads and checks the header of a GGUF file: magic, version, metadata, and that every tensor is inside the file.
  * Synchronous, because a promise for each of a vocabulary's texts would take seconds.
  *
  * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID.

@@ -105,7 +105,7 @@ const PLAIN = [
   'qwen3vl_merger',
 ];
 
-/** Of those, the ones that do not stretch the position embeddings to the size of the picture. */
+/** Those of them that do not stretch the position embeddings to the size of the picture. */
 const FIXED_SIZE = ['mlp', 'ldp', 'ldpv2', 'gemma3', 'idefics3', 'internvl', 'nemotron_v2_vl'];
 
 function checkTower(header: GgufHeader, projector: string, invalid: Invalid): void {

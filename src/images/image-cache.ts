@@ -19,7 +19,7 @@ export interface ImageCacheOptions {
   width?: number;
 }
 
-/** Of the files in the folder. To be raised when segments get other fields, or a rule of patch-grid.ts changes. */
+/** Version of the files in the folder. Raise it when segments get other fields, or a rule of patch-grid.ts changes. */
 const FORMAT = 2;
 
 /**
@@ -65,7 +65,7 @@ export class CachedImageEncoder implements ImageEncoder {
   }
 
   /**
-   * How a picture lies in a prompt, without encoding it.
+   * How a picture is laid out in a prompt, without encoding it.
    *
    * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
    */

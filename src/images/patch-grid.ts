@@ -2,7 +2,7 @@ import type { Prompt } from '../prompt/prompt.js';
 import type { PatchGrid, PatchRectangle, PositionRef } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 
-/** How the rows of a projector lie in the picture: line by line from the top left unless it says otherwise. */
+/** How the rows of a projector are laid out in the picture: line by line from the top left unless it says otherwise. */
 interface Layout {
   /** Patches that one row stands for, in each direction; left out: as the mmproj file says. */
   merge?: number;
@@ -84,7 +84,7 @@ const REASONS: Readonly<Record<string, string>> = {
   deepseek4v: 'it interleaves two lines of patches with padding that depends on the text before the picture',
 };
 
-/** What decides where the rows of an encoded picture lie. */
+/** What decides where in a picture its encoded rows are. */
 export interface EncodedShape {
   /** mtmd's name of the projector type. */
   projector: string;
@@ -103,7 +103,7 @@ export function patchGrid(shape: EncodedShape): PatchGrid {
   const { projector, patchSize, nRows, width, height } = shape;
   const layout = Object.hasOwn(GRIDS, projector) ? GRIDS[projector] : undefined;
   if (!layout) {
-    const reason = Object.hasOwn(REASONS, projector) ? REASONS[projector] : 'where its rows lie is not known to xpatch';
+    const reason = Object.hasOwn(REASONS, projector) ? REASONS[projector] : 'xpatch does not know where its rows are';
     return { reason: `projector '${projector}': ${reason}` };
   }
   const cell = patchSize * (layout.merge ?? shape.merge);

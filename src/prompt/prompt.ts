@@ -20,7 +20,7 @@ export type Segment =
       positions: Int32Array;
       /** The picture after the encoder's own preprocessing. */
       seen: RgbImage;
-      /** Where in `seen` the rows lie. */
+      /** Where in `seen` the rows are. */
       grid: PatchGrid;
     };
 

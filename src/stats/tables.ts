@@ -92,7 +92,7 @@ function namesOf(queries: readonly ScoredQuery[], options: AccuracyTableOptions)
 interface AccuracyRow {
   readonly label: string;
   readonly cells: readonly (Cell | undefined)[];
-  /** Of the mean, over seeds. */
+  /** Spread of the mean over seeds. */
   readonly sd?: number | undefined;
 }
 

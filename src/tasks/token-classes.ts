@@ -42,7 +42,7 @@ export function behindDelimiter(model: Tokenizer, texts: readonly string[]): Pro
 
 /** The tokens that name a task and its answers in one model. */
 export interface TaskTokens {
-  /** Of the task word; empty when the task has none or the vocabulary spells it in pieces. */
+  /** Tokens of the task word; empty when the task has none or the vocabulary spells it in pieces. */
   readonly word: readonly number[];
   /** First tokens of each answer (`firstTokens`). */
   readonly answers: ReadonlyMap<string, readonly number[]>;

@@ -10,7 +10,7 @@ export interface FileKind {
   readonly what: string;
   /** A file that is longer is refused, and so is a pipe that says more. */
   readonly maxBytes: number;
-  /** Of the error for a file that is too long, or no file at all. Defaults to FILE_NOT_FOUND. */
+  /** Error code for a file that is too long, or not a file at all. Defaults to FILE_NOT_FOUND. */
   readonly code?: XpatchErrorCode;
   /** Whether a pipe will do, such as `<(command)` of a shell: only for what is read once. Defaults to false. */
   readonly pipe?: boolean;

@@ -13,7 +13,7 @@ import { readWhole } from './read-file.js';
 interface Owner {
   readonly pid: number;
   readonly host: string;
-  /** Of the system, and of the process; empty where they cannot be found out. */
+  /** When the system and the process started; empty where that cannot be found out. */
   readonly boot: string;
   readonly start: string;
   /** ISO 8601. */

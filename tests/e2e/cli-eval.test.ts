@@ -422,10 +422,10 @@ test('the shipped model has its caveats by whatever path it is given', async () 
     stderr: '',
   });
   const { notes } = JSON.parse(readFileSync(join(cli.folder, 'copy', 'manifest.json'), 'utf8'));
-  expect(notes[0]).toMatch(/is no evidence about large models/);
+  expect(notes[0]).toMatch(/is not evidence about large models/);
   expect(notes[1]).toMatch(/training mix/);
   const page = readFileSync(join(cli.folder, 'copy', 'report.html'), 'utf8');
-  expect(page).toContain('is no evidence about large models');
+  expect(page).toContain('is not evidence about large models');
   const differences = readFileSync(join(cli.folder, 'copy', 'tables', 'differences-lenient.csv'), 'utf8');
   expect(differences).toMatch(/"Text Patch, layer 2",No Context/);
 });

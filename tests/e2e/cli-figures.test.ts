@@ -27,7 +27,7 @@ function expectRun(folder: string, experiment: string): void {
   expect(Object.keys(manifest.tasks)).toEqual(['country-capital', 'food-color']);
   const page = read(folder, 'report.html');
   expect(page).not.toMatch(/(src|href)="https?:/);
-  expect(page).toContain('is no evidence about large models');
+  expect(page).toContain('is not evidence about large models');
 }
 
 test('evolution: table, statements, figures, and a line for each task and modality', async () => {

@@ -19,6 +19,8 @@ const SAYS: Record<string, RegExp> = {
   'question-file.ts': /^ {2}"question": "What is the color of the food\?",$/m,
   'read-and-write-states.ts':
     /^states: 8 layers x \d+ positions x 128 numbers, marks at \{ country: \d, delimiter: \d+ \}$/m,
+  'ten-lines.ts':
+    /^128 numbers .*\n.* -> Lima\nLima at layer 3: 0\.\d\d\nrecovered .*\nsteered: ".*"\npage: .*report\.html$/m,
 };
 
 test.each(readdirSync(join(PACKAGE_ROOT, 'examples')))('%s', async (name) => {

@@ -1,6 +1,7 @@
-// The declarations of the built package, as strict projects with old and new compilers read them: `skipLibCheck` off.
+// The declarations of the built package, and the examples, as strict projects with old and new compilers read them: `skipLibCheck`
+// off, `noUncheckedIndexedAccess` on.
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -68,8 +69,17 @@ symlinkSync(PACKAGE_ROOT, join(folder, 'node_modules', 'xpatch'), 'dir');
 symlinkSync(packageFolder('@types/node'), join(folder, 'node_modules', '@types', 'node'), 'dir');
 writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
 writeFileSync(join(folder, 'consumer.ts'), CONSUMER);
+cpSync(join(PACKAGE_ROOT, 'examples'), join(folder, 'examples'), { recursive: true });
+const files = ['consumer.ts', ...readdirSync(join(folder, 'examples')).map((name) => join('examples', name))];
 
-const settings = { strict: true, noEmit: true, skipLibCheck: false, target: 'es2022', types: ['node'] };
+const settings = {
+  strict: true,
+  noUncheckedIndexedAccess: true,
+  noEmit: true,
+  skipLibCheck: false,
+  target: 'es2022',
+  types: ['node'],
+};
 
 test.each(
   ['typescript-5.4', 'typescript'].flatMap((compiler) => [
@@ -79,7 +89,7 @@ test.each(
 )('%s, module %s, resolution %s', async (compiler, module, moduleResolution) => {
   const project = join(folder, `${compiler}-${module}.json`);
   const compilerOptions = { ...settings, module, moduleResolution };
-  writeFileSync(project, JSON.stringify({ compilerOptions, files: ['consumer.ts'] }));
+  writeFileSync(project, JSON.stringify({ compilerOptions, files }));
   const { bin } = require(`${compiler}/package.json`);
   const tsc = join(packageFolder(compiler), bin.tsc);
   const output = await run(process.execPath, [tsc, '-p', project]).then(

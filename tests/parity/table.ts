@@ -173,8 +173,8 @@ Qwen3-VL and Granite 4 Vision have a deepstack: their encoder gives further rows
 the next. \`resid_post\` is what the next block reads, these rows included; transformers' \`hidden_states\` has the same at the first
 layers only with them added.
 
-The lens runs llama.cpp's own graph behind the last block. Of the 78 tiny random models that llama.cpp's test generator makes and whose
-states can be hooked, it reads all 78; in each the last block's states give the very logits of the pass.
+The lens runs llama.cpp's own graph after the last block. llama.cpp's test generator makes 78 tiny random models whose states can
+be hooked: the lens reads all of them, and in each the last block's states give exactly the logits of the pass.
 
 ## What is refused
 

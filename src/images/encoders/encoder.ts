@@ -21,7 +21,7 @@ export interface ImageEncoder {
   /** @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED, NOT_FINITE, NATIVE_FAILURE. */
   encode(image: RgbImage): Promise<Segment[]>;
   /**
-   * How a picture of this size lies in a prompt: as `encode` gives it, without computing what is in it (see `blankRows`).
+   * How a picture of this size is laid out in a prompt: as `encode` gives it, without computing what is in it (see `blankRows`).
    *
    * @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED.
    */

@@ -45,7 +45,7 @@ export interface Figure {
 const DASHES = ['1 4', '1 4 6 4', '6 4'];
 const GAP = { x: 28, y: 34 };
 const AXIS = { left: 54, right: 12, bottom: 44 };
-/** Of a line of the x axis's label. */
+/** Height of a line of the x axis's label. */
 const LABEL_LINE = 16;
 const PANEL_TITLE = 26;
 
@@ -203,7 +203,7 @@ function drawPanel(panel: Panel, frame: Frame): string {
   });
   const xs = [...new Set(curves.flatMap(({ points }) => points.map(({ x }) => x)))].sort((a, b) => a - b);
   const at = (x: number, y: number) => `${fixed(toX(x))} ${fixed(toY(y))}`;
-  // All bands first, so that none lies over a line.
+  // All bands first, so that none covers a line.
   for (const { points, style } of curves) {
     const bands = runsOf(points, xs).map((run) => {
       const banded = run.filter(({ low, high }) => low !== undefined || high !== undefined);

@@ -19,7 +19,7 @@ const MODE = 'outlines';
  * A picture with the best token of each of its patches, at an early, a middle and the highest layer of a lens, as SVG. For
  * files: the page draws a picture itself.
  *
- * @throws {XpatchError} INVALID_ARGUMENT when the picture has no grid, or no position of the lens lies on it; as `heatmapToSvg`
+ * @throws {XpatchError} INVALID_ARGUMENT when the picture has no grid, or no position of the lens is on it; as `heatmapToSvg`
  */
 export async function pictureToSvg(view: LensView, picture: LensPicture): Promise<string> {
   requireLens(view);

@@ -2,7 +2,7 @@ import { drawLegend } from './marks.js';
 import { svgDocument, svgText, type TextMode, wrapText } from './svg.js';
 
 export const MARGIN = 16;
-/** Of a figure without its margins, so that a phone of 360 pixels shows it at its size. */
+/** Width of a figure without its margins, so that a phone of 360 pixels shows it at its size. */
 export const PHONE_WIDTH = 316;
 
 interface Sheet {

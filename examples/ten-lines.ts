@@ -1,0 +1,54 @@
+// What most experiments are made of, one line each: states, patches, a sweep, a patching map, steering, and a page.
+//
+//   npx tsx examples/ten-lines.ts
+import { mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  extractTaskVector,
+  type Intervention,
+  loadModel,
+  loadTask,
+  logitDifference,
+  mark,
+  patchLayers,
+  splitTask,
+  sweepLayers,
+} from 'xpatch';
+import { lensReport } from 'xpatch/report';
+
+const folder = await mkdtemp(join(tmpdir(), 'xpatch-ten-lines-'));
+await using model = await loadModel('demo'); // in plain JavaScript on Node 20 and 22: `finally { await model.dispose() }`
+await using context = await model.createContext();
+
+// Read: the states know their layers, positions and marks.
+const { states } = await context.run({ prompt: ['Q:Peru\nA:', mark('delimiter')], capture: 'all' });
+const value = states.at(3, 'delimiter');
+const [cosine] = states.select({ layers: [3, 4] }).cosine(states.select({ layers: [4, 5] }));
+await states.save(join(folder, 'peru.safetensors'));
+console.log(`${value.length} numbers at layer 3; cosine to the next layer ${cosine?.at(-1)?.toFixed(2)}`);
+
+// Patch: a task vector into a query, at layer 2.
+const vector = await extractTaskVector(context, splitTask(await loadTask('country-capital'), 1), { spec: 'text' });
+const query = { prompt: 'Q:Peru\nA:' };
+const [bare, patched] = await context.generate([query, { ...query, interventions: [vector.at(2)] }], { stop: ['\n'] });
+console.log(`${bare.text} -> ${patched.text}`);
+
+// Sweep: the same at every layer, with one token followed.
+const sweep = await sweepLayers(context, query, vector, { track: ['Lima'] });
+console.log(`Lima at layer 3: ${sweep.layers[3]?.tracked[0]?.probability.toFixed(2)}`);
+
+// Map: every state of one prompt into another, one at a time.
+const metric = logitDifference('Tokyo', 'Cairo');
+const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
+console.log(`recovered at layer 3, last position: ${map.recovered(3, map.positions.at(-1) ?? 0).toFixed(2)}`);
+
+// Steer: an intervention on every position and every generated token.
+const steering: Intervention = { layers: [3, 4], positions: 'all', steps: 'generated', op: 'add', value, factor: 4 };
+const [steered] = await context.generate([{ ...query, interventions: [steering] }], { maxTokens: 8 });
+console.log(`steered: ${JSON.stringify(steered.text)}`);
+
+// Show: the logit lens as a page.
+const page = await lensReport(context, query);
+await page.save(join(folder, 'lens'));
+console.log(`page: ${join(folder, 'lens', 'report.html')}`);
