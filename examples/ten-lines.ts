@@ -24,9 +24,10 @@ await using context = await model.createContext();
 // Read: the states know their layers, positions and marks.
 const { states } = await context.run({ prompt: ['Q:Peru\nA:', mark('delimiter')], capture: 'all' });
 const value = states.at(3, 'delimiter');
-const [cosine] = states.select({ layers: [3, 4] }).cosine(states.select({ layers: [4, 5] }));
+const { states: other } = await context.run({ prompt: 'Q:Japan\nA:', capture: { positions: 'last' } });
+const cosines = states.select({ positions: ['delimiter'] }).cosine(other); // [layer][position]
 await states.save(join(folder, 'peru.safetensors'));
-console.log(`${value.length} numbers at layer 3; cosine to the next layer ${cosine?.at(-1)?.toFixed(2)}`);
+console.log(`${value.length} numbers at layer 3; cosine to those of Japan ${cosines[3]?.[0]?.toFixed(2)}`);
 
 // Patch: a task vector into a query, at layer 2.
 const vector = await extractTaskVector(context, splitTask(await loadTask('country-capital'), 1), { spec: 'text' });
@@ -36,16 +37,24 @@ console.log(`${bare.text} -> ${patched.text}`);
 
 // Sweep: the same at every layer, with one token followed.
 const sweep = await sweepLayers(context, query, vector, { track: ['Lima'] });
-console.log(`Lima at layer 3: ${sweep.layers[3]?.tracked[0]?.probability.toFixed(2)}`);
+console.log(`Lima at layer 2: ${sweep.layers[2]?.tracked[0]?.probability.toFixed(2)}`);
 
 // Map: every state of one prompt into another, one at a time.
 const metric = logitDifference('Tokyo', 'Cairo');
 const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
 console.log(`recovered at layer 3, last position: ${map.recovered(3, map.positions.at(-1) ?? 0).toFixed(2)}`);
 
-// Steer: an intervention on every position and every generated token.
-const steering: Intervention = { layers: [3, 4], positions: 'all', steps: 'generated', op: 'add', value, factor: 4 };
-const [steered] = await context.generate([{ ...query, interventions: [steering] }], { maxTokens: 8 });
+// Steer: add the direction from one country to the other, in the prompt and to every generated token.
+const direction = states.at(2, 'delimiter').map((x, i) => (other.at(2, 'last')[i] ?? 0) - x);
+const steering: Intervention = {
+  layers: [2, 3],
+  positions: 'all',
+  steps: 'all',
+  op: 'add',
+  value: direction,
+  factor: 0.5,
+};
+const [steered] = await context.generate([{ ...query, interventions: [steering] }], { stop: ['\n'] });
 console.log(`steered: ${JSON.stringify(steered.text)}`);
 
 // Show: the logit lens as a page.

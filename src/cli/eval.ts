@@ -22,8 +22,10 @@ import type { Terminal } from './terminal.js';
 
 export const EVAL_OPTIONS = {
   ...grouped('Experiment', {
-    tasks: TASKS,
-    seeds: vary(SEEDS, { describe: 'Each draws its own items and examples. Defaults to 1,2,3' }),
+    tasks: vary(TASKS, {
+      describe: 'Shipped tasks, or task files ending in .json, with commas. Defaults to those of the preset',
+    }),
+    seeds: vary(SEEDS, { describe: 'Each draws its own items and examples. Defaults to those of the preset' }),
     layers: vary(LAYERS, {
       describe: 'Where the test patches. Defaults to the layer that is best on validation items',
     }),

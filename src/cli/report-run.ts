@@ -90,7 +90,7 @@ export function commandWith(terminal: Terminal, folder: string | undefined): str
   const given = terminal.args.filter(
     (arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)),
   );
-  const named = given.some((arg) => /^(-o|--output)(=|$)/.test(arg));
+  const named = given.some((arg) => /^(-o|--output|--report)(=|$)/.test(arg));
   const args = folder === undefined || named ? given : [...given, '-o', folder];
   return terminal.commandLine(args);
 }

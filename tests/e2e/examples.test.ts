@@ -20,7 +20,7 @@ const SAYS: Record<string, RegExp> = {
   'read-and-write-states.ts':
     /^states: 8 layers x \d+ positions x 128 numbers, marks at \{ country: \d, delimiter: \d+ \}$/m,
   'ten-lines.ts':
-    /^128 numbers .*\n.* -> Lima\nLima at layer 3: 0\.\d\d\nrecovered .*\nsteered: ".*"\npage: .*report\.html$/m,
+    /^128 numbers .*\n.* -> Lima\nLima at layer 2: 0\.\d\d\nrecovered .*\nsteered: ".*"\npage: .*report\.html$/m,
 };
 
 test.each(readdirSync(join(PACKAGE_ROOT, 'examples')))('%s', async (name) => {

@@ -2,7 +2,9 @@ import { describe, expect, test } from '@jest/globals';
 import { COMMANDS, parse } from '../../src/cli/cli.js';
 import { type Command, nameOf } from '../../src/cli/command.js';
 import { dashed, type Option } from '../../src/cli/option.js';
-import { xpatch } from '../command.js';
+import { commandWith } from '../../src/cli/report-run.js';
+import { Terminal } from '../../src/cli/terminal.js';
+import { Collected, xpatch } from '../command.js';
 
 function* every(commands: readonly Command[], above = ''): Generator<readonly [path: string, command: Command]> {
   for (const command of commands) {
@@ -171,3 +173,18 @@ test('a prompt may come from a file, to the letter but for its last line end', a
   expect(none).toMatchObject({ code: 1, stderr: expect.stringMatching(/FILE_NOT_FOUND/) });
   await rm(folder, { recursive: true });
 });
+
+test.each(['-o', '--output', '--report'])(
+  'the command that resumes a run names its folder once, given as %s',
+  (name) => {
+    const { signal } = new AbortController();
+    const exit = (): never => {
+      throw new Error('exit');
+    };
+    const io = { stdin: process.stdin, stdout: new Collected(), stderr: new Collected(), env: {}, signal, exit };
+    const given = ['eval', 'main', '-m', 'demo', name, 'folder'];
+    expect(commandWith(new Terminal(given, io), 'folder')).toBe(`xpatch ${given.join(' ')}`);
+    const bare = new Terminal(given.slice(0, 4), io);
+    expect(commandWith(bare, 'folder')).toBe('xpatch eval main -m demo -o folder');
+  },
+);
