@@ -23,11 +23,11 @@ await using context = await model.createContext();
 
 // Read: the states know their layers, positions and marks.
 const { states } = await context.run({ prompt: ['Q:Peru\nA:', mark('delimiter')], capture: 'all' });
-const value = states.at(3, 'delimiter');
+const state = states.at(3, 'delimiter');
 const { states: other } = await context.run({ prompt: 'Q:Japan\nA:', capture: { positions: 'last' } });
 const cosines = states.select({ positions: ['delimiter'] }).cosine(other); // [layer][position]
 await states.save(join(folder, 'peru.safetensors'));
-console.log(`${value.length} numbers at layer 3; cosine to those of Japan ${cosines[3]?.[0]?.toFixed(2)}`);
+console.log(`${state.length} numbers at layer 3; cosine to those of Japan ${cosines[3]?.[0]?.toFixed(2)}`);
 
 // Patch: a task vector into a query, at layer 2.
 const vector = await extractTaskVector(context, splitTask(await loadTask('country-capital'), 1), { spec: 'text' });
@@ -44,16 +44,9 @@ const metric = logitDifference('Tokyo', 'Cairo');
 const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
 console.log(`recovered at layer 3, last position: ${map.recovered(3, map.positions.at(-1) ?? 0).toFixed(2)}`);
 
-// Steer: add the direction from one country to the other, in the prompt and to every generated token.
-const direction = states.at(2, 'delimiter').map((x, i) => (other.at(2, 'last')[i] ?? 0) - x);
-const steering: Intervention = {
-  layers: [2, 3],
-  positions: 'all',
-  steps: 'all',
-  op: 'add',
-  value: direction,
-  factor: 0.5,
-};
+// Steer: the vector added, at two layers and twice its length, instead of put in place of the state.
+const value = [vector.state(1), vector.state(2)];
+const steering: Intervention = { layers: [1, 2], positions: 'last', steps: 'prompt', op: 'add', value, factor: 2 };
 const [steered] = await context.generate([{ ...query, interventions: [steering] }], { stop: ['\n'] });
 console.log(`steered: ${JSON.stringify(steered.text)}`);
 
