@@ -1,24 +1,11 @@
-import { HOOKS, type HookName, ONE_PLACE } from '../hooks/types.js';
+import { ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
-import { usageError } from './errors.js';
-import { type Option, several, vary } from './option.js';
-import { HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, POSITIONS } from './options.js';
+import { vary } from './option.js';
+import { HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, POSITIONS } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
-
-const HOOKS_TO_READ: Option<HookName[]> = {
-  ...several('Point that is read, as `hooks` lists them; repeat for more', { value: 'HOOK', choices: HOOKS }),
-  default: ['resid_post'],
-  read: (given: unknown, name) => {
-    const hooks = [given].flat().map(String);
-    const unknown = hooks.find((hook) => !(HOOKS as readonly string[]).includes(hook));
-    if (unknown !== undefined) throw usageError(`${name} takes ${HOOKS.join(', ')}, not ${JSON.stringify(unknown)}.`);
-    if (new Set(hooks).size < hooks.length) throw usageError(`${name} names one of them twice: ${hooks.join(', ')}.`);
-    return hooks as HookName[];
-  },
-};
 
 /** `xpatch capture`: hidden states of one prompt into a safetensors file. */
 export const capture = defineCommand({
@@ -29,7 +16,7 @@ export const capture = defineCommand({
     ...PROMPT_OPTIONS,
     layers: vary(LAYERS, { default: 'all' }),
     positions: vary(POSITIONS, { default: 'all' }),
-    hook: HOOKS_TO_READ,
+    hook: vary(HOOK, { default: ['resid_post'] }),
     heads: vary(HOOK_OPTIONS.heads, {
       describe: 'Heads, such as 0,3-5, at points that have some. Defaults to all',
       group: undefined,

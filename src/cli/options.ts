@@ -1,4 +1,5 @@
-import { HOOKS, type Steps } from '../hooks/types.js';
+import { HOOKS, type HookName, type Steps } from '../hooks/types.js';
+import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 import {
   type ArgumentsOf,
@@ -6,6 +7,8 @@ import {
   flag,
   grouped,
   number,
+  type Option,
+  orList,
   parsed,
   several,
   text,
@@ -95,10 +98,14 @@ export const PATCH_OPTIONS = grouped('Patch', {
   strength: number('Factor on the vector. Defaults to 1'),
   vectorPosition: VECTOR_POSITION,
 });
+export const HOOK: Option<HookName[] | undefined> = {
+  ...several('Point that is read, as `hooks` lists them; repeat for more', { value: 'HOOK', choices: HOOKS }),
+  read: (given: unknown, name) => (given === undefined ? undefined : parseHooks([given].flat().map(String), name)),
+};
 /** At which point a vector is written. */
 export const HOOK_OPTIONS = grouped('Patch', {
-  hook: choice(HOOKS, 'Point that is written, as `hooks` lists them: the one of the file. Defaults to resid_post', {
-    value: 'HOOK',
+  hook: vary(HOOK, {
+    describe: 'Point that is written, as `hooks` lists them: the one of the file. Defaults to resid_post',
   }),
   heads: parsed('Heads of it that are written, such as 0,3-5. Defaults to all', parseHeads, { value: 'LIST' }),
 });
@@ -185,6 +192,17 @@ export function parsePositions(given: string, option: string): 'all' | 'last' | 
     const problem = `${JSON.stringify(item)} is not one`;
     throw usageError(`${option} takes all, last, or positions with commas such as 0,5,-1; ${problem}.`);
   });
+}
+
+function parseHooks(given: readonly string[], option: string): HookName[] {
+  const known: readonly string[] = HOOKS;
+  const unknown = given.find((hook) => !known.includes(hook));
+  if (unknown !== undefined) {
+    const problem = `${option} takes ${orList(HOOKS)}, not ${JSON.stringify(unknown)}.`;
+    throw usageError(`${problem}${didYouMean(unknown, HOOKS)}`);
+  }
+  if (new Set(given).size < given.length) throw usageError(`${option} names one of them twice: ${given.join(', ')}.`);
+  return given as HookName[];
 }
 
 /** `1,2,3` */

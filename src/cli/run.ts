@@ -62,7 +62,7 @@ export const run = defineCommand({
     const patch =
       vectorFile === undefined
         ? undefined
-        : await loadVector(vectorFile, { position: args.vectorPosition, hook: args.hook });
+        : await loadVector(vectorFile, { position: args.vectorPosition, hook: theOne('--hook', args.hook) });
     const intervention = patch?.vector.at(layersFor(patch, args.layers ?? 'all'), {
       op,
       strength,
