@@ -175,5 +175,5 @@ function answersText(answers: readonly SteeredAnswer[], layers: readonly number[
   const lines = answers.map(
     ({ strength, text }) => `${String(strength).padStart(width)}  ${text.trim().replaceAll('\n', indent)}\n`,
   );
-  return `Strength, and what the model says with it at layers ${layers.join(', ')}:\n${lines.join('')}`;
+  return `Strength, and what the model says with it at ${layers.length > 1 ? 'layers' : 'layer'} ${layers.join(', ')}:\n${lines.join('')}`;
 }
