@@ -1,4 +1,31 @@
-// `xpatch/experiment`: experiments with run folders, the studies of the paper, and the statistics behind them.
+// `xpatch/experiment`: experiments with run folders, the studies of the paper, the tools that take a model apart, and the statistics behind them.
+export { type AblateOptions, type Ablation, ablate, type Item } from './circuits/ablate.js';
+export {
+  type Attribution,
+  type AttributionOptions,
+  attributeLogits,
+  type LogitPart,
+} from './circuits/attribution.js';
+export {
+  type CorruptPrompt,
+  type FunctionVectorOptions,
+  functionVector,
+  type HeadEffects,
+  headEffects,
+} from './circuits/function-vector.js';
+export { type Head, HeadMap } from './circuits/heads.js';
+export { divergenceFrom, type MeasureOptions } from './circuits/measure.js';
+export { type HeadPatching, patchHeads } from './circuits/patch-heads.js';
+export { type TaskHeadOptions, taskHeadEffects } from './circuits/task-heads.js';
+export { type CorpusInput, type CorpusOptions, captureCorpus } from './corpus/capture-corpus.js';
+export { Corpus, type CorpusRows, openCorpus } from './corpus/corpus.js';
+export type {
+  CorpusManifest,
+  CorpusPositions,
+  CorpusPrompt,
+  CorpusRequest,
+  CorpusShard,
+} from './corpus/corpus-file.js';
 export { type Comparison, compareConditions, pairsOf } from './experiment/comparisons.js';
 export { experimentOf, type LoadedExperiment, loadExperiment } from './experiment/config.js';
 export { fitToModel } from './experiment/fit.js';
@@ -29,6 +56,7 @@ export {
 } from './experiment/types.js';
 export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
 export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
+export { textPositions } from './model/text-positions.js';
 export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
 export { checkTables, writeRunReport } from './report/experiment/run.js';
 export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';

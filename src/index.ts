@@ -1,6 +1,8 @@
 // The public interface: what is not exported here, or by ./experiment, ./report and ./convert, may change without notice.
 export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
 export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
+export { logitDifference, type Metric, tokenProbability } from './circuits/measure.js';
+export { type PatchLayersOptions, type PatchMap, patchLayers } from './circuits/patch-layers.js';
 export type { HookPoint } from './hooks/points.js';
 export type {
   Edge,
@@ -80,14 +82,6 @@ export {
   writeSafetensors,
 } from './util/safetensors.js';
 export { type ExtractOptions, extractTaskVector } from './vectors/extract.js';
-export {
-  logitDifference,
-  type Metric,
-  type PatchLayersOptions,
-  type PatchMap,
-  patchLayers,
-  tokenProbability,
-} from './vectors/patch-layers.js';
 export { type SteeringMethod, type SteeringOptions, steeringVector } from './vectors/steering.js';
 export { type Said, type Sweep, type SweepOptions, type SweptLayer, sweepLayers } from './vectors/sweep.js';
 export { TaskVector } from './vectors/task-vector.js';

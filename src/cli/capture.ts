@@ -1,30 +1,46 @@
 import { ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
+import { textPositions } from '../model/text-positions.js';
+import { CORPUS_OPTIONS, captureMany, parseCapturePositions } from './capture-corpus.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
-import { vary } from './option.js';
-import { HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, POSITIONS } from './options.js';
+import { usageError } from './errors.js';
+import { parsed, text, vary } from './option.js';
+import { HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 
 /** `xpatch capture`: hidden states of one prompt into a safetensors file. */
 export const capture = defineCommand({
   command: 'capture',
-  describe: 'Read hidden states of a prompt into a safetensors file',
+  describe: 'Read hidden states of a prompt, or of a file of prompts, into safetensors',
   options: {
     ...MODEL_OPTIONS,
     ...PROMPT_OPTIONS,
     layers: vary(LAYERS, { default: 'all' }),
-    positions: vary(POSITIONS, { default: 'all' }),
+    positions: parsed(
+      'all, last, or 0,5,-1; of --prompts also mean or generated. Defaults to all, there to last',
+      parseCapturePositions,
+      {
+        value: 'LIST',
+        formerly: ['position'],
+      },
+    ),
+    at: text('Instead: the tokens of the last such text of the prompt'),
     hook: vary(HOOK, { default: ['resid_post'] }),
     heads: vary(HOOK_OPTIONS.heads, {
       describe: 'Heads, such as 0,3-5, at points that have some. Defaults to all',
       group: undefined,
     }),
-    output: vary(OUTPUT_FILE, { required: true }),
+    output: vary(OUTPUT_FILE, { describe: 'File to write, or -; with --prompts a folder', required: true }),
+    ...CORPUS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   examples: [
+    [
+      'The last token of each line of a file, three layers, as shards with an index',
+      'capture -m demo --prompts texts.jsonl --layers 2,4,6 -o states',
+    ],
     ['The last token, all layers', 'capture -m demo --prompt "Q:Peru\\nA:" --positions last -o peru.safetensors'],
     ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
     [
@@ -34,12 +50,23 @@ export const capture = defineCommand({
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],
   ],
   run: async (args, terminal) => {
-    const { json, layers, positions, image = [] } = args;
+    const { json, layers, prompts, image = [] } = args;
+    if (args.at !== undefined && args.positions !== undefined) throw usageError('Give either --at or --positions.');
+    if (prompts !== undefined) {
+      if (args.prompt !== undefined || args.promptFile !== undefined || args.tokens !== undefined)
+        throw usageError('--prompts is a file of prompts: leave --prompt, --prompt-file and --tokens out.');
+      return captureMany({ ...args, prompts }, terminal);
+    }
+    const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);
+    if (lone) throw usageError(`--${lone} belongs to --prompts, a file of them.`);
+    const { positions: given = 'all' } = args;
+    if (given === 'mean' || given === 'generated') throw usageError(`--positions ${given} belongs to --prompts.`);
     const parts = await promptParts(args, terminal);
     await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const prompt = await readPrompt(session, args, parts);
+      const positions = args.at === undefined ? given : textPositions(model, prompt, args.at);
       const captures = args.hook.map((hook) => {
         const one = ONE_PLACE[hook] !== undefined; // whichever layers are asked for elsewhere
         return { hook, positions, ...(args.heads && { heads: args.heads }), ...(!one && { layers }) };

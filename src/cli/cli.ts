@@ -4,6 +4,7 @@ import { didYouMean } from '../util/nearest.js';
 import { packageVersion } from '../util/package-root.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
+import { circuit } from './circuit.js';
 import { addCommands, type Chosen, type Command, type Example, nameOf } from './command.js';
 import { completionOf } from './completion.js';
 import { data } from './data.js';
@@ -44,6 +45,7 @@ export const COMMANDS: readonly Command[] = [
   sweep,
   steer,
   score,
+  circuit,
   lens,
   patchscope,
   tune,

@@ -142,6 +142,9 @@ export const IMAGES_ROOT = text("Folder that a task file's image paths start fro
 });
 export const INSTRUCTION = text('Instruction of the task, ending in a colon');
 
+export const TEMPLATE = text('How prompts are written', { value: 'TEXT' });
+export const CHAT = flag('Talk in the chat template of the model, see /help there');
+
 export const MAX_TOKENS = whole(0, 'Largest number of new tokens', { letter: 'n' });
 
 export function parseLayers(given: string, option = '--layers'): 'all' | number[] {

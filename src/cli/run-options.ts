@@ -1,5 +1,6 @@
 import { type ArgumentsOf, flag, grouped, number, several, text, vary } from './option.js';
 import {
+  CHAT,
   HOOK_OPTIONS,
   MAX_TOKENS,
   MODEL_OPTIONS,
@@ -37,7 +38,7 @@ export const RUN_OPTIONS = {
     saveLogits: vary(SAVE_LOGITS, { describe: 'Write the logits of the last prompt position to this file' }),
   }),
   ...grouped('Chat', {
-    chat: flag('Talk in the chat template of the model, see /help there'),
+    chat: CHAT,
     system: text('System message of the chat'),
     chatTemplate: text("File with a chat template (Jinja) instead of the model's own", {
       value: 'FILE',

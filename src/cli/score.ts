@@ -11,12 +11,22 @@ import { defineCommand } from './command.js';
 import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, choice, text, vary } from './option.js';
-import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, theOne, unescapeText } from './options.js';
+import {
+  MODEL_OPTIONS,
+  OUTPUT_FILE,
+  OUTPUT_OPTIONS,
+  PATCH_OPTIONS,
+  TEMPLATE,
+  theOne,
+  unescapeText,
+} from './options.js';
 import { openOutput } from './output-file.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
-  template: text('For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper'),
+  template: vary(TEMPLATE, {
+    describe: 'For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper',
+  }),
   normalise: vary(choice(['none', 'token'], 'What the best option is by: the sum over its tokens, or their mean'), {
     default: 'none',
   }),

@@ -47,6 +47,8 @@ export interface TextTable {
   readonly columns: readonly { readonly name: string; readonly digits?: number }[];
   readonly rows: readonly (readonly (string | number | undefined)[])[];
   readonly notes: readonly string[];
+  /** Colours the numbers of all columns but the first, from the pale end at the first of these to the dark one. Defaults to no colours. */
+  readonly shade?: readonly [low: number, high: number];
 }
 
 /** Values from 0 to 1 with their intervals, a bar each, e.g. the accuracy of every condition. */

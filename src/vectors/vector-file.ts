@@ -116,6 +116,13 @@ function isOrigin(value: unknown, depth: number): value is VectorOrigin {
       );
     case 'control-vector':
       return rest.numbering === 'applied' || rest.numbering === 'measured';
+    case 'function':
+      return (
+        Array.isArray(rest.heads) &&
+        rest.heads.every((head) => isCount(head?.layer) && isCount(head?.head)) &&
+        Array.isArray(rest.prompts) &&
+        rest.prompts.every(isPromptRecord)
+      );
     case 'mean':
       return parents > 0;
     case 'add':

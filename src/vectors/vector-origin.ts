@@ -10,6 +10,7 @@ import type { TaskSpec } from '../tasks/prompts.js';
  * - `capture`: one position of a file made by `xpatch capture`; `token` is its id, -1 for an image row.
  * - `contrast`: from the states of prompts of two kinds, as `steeringVector` makes it.
  * - `control-vector`: read from a GGUF file of directions; `numbering` says how its layers were counted (see `TaskVector.load`).
+ * - `function`: what some heads add, of their mean states over prompts, as `functionVector` makes it.
  * - `random`: Gaussian noise with the layer norms of another vector.
  * - `roll`: every layer's state moved `by` layers up, those of the top to the bottom.
  */
@@ -30,6 +31,11 @@ export type VectorOrigin =
       readonly negative: readonly PromptRecord[];
     }
   | { readonly op: 'control-vector'; readonly numbering: DirectionNumbering }
+  | {
+      readonly op: 'function';
+      readonly heads: readonly { readonly layer: number; readonly head: number }[];
+      readonly prompts: readonly PromptRecord[];
+    }
   | { readonly op: 'mean' | 'add' | 'subtract'; readonly of: readonly VectorOrigin[] }
   | { readonly op: 'scale'; readonly factor: number; readonly of: readonly [VectorOrigin] }
   | { readonly op: 'random'; readonly seed: number; readonly of: readonly [VectorOrigin] }
@@ -41,9 +47,11 @@ export type VectorOrigin =
  */
 export type DirectionNumbering = 'applied' | 'measured';
 
+const DIRECTIONS: readonly VectorOrigin['op'][] = ['contrast', 'control-vector', 'function'];
+
 /** Whether a vector is a direction, which is added to states, rather than a state, which is put in their place. */
 export function isDirection(origin: VectorOrigin): boolean {
-  if (origin.op === 'contrast' || origin.op === 'control-vector') return true;
+  if (DIRECTIONS.includes(origin.op)) return true;
   return 'of' in origin && origin.of.every(isDirection);
 }
 

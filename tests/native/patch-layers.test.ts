@@ -2,10 +2,11 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from '@jest/globals';
+import { logitDifference, tokenProbability } from '../../src/circuits/measure.js';
+import { patchLayers } from '../../src/circuits/patch-layers.js';
 import type { Context } from '../../src/model/context.js';
 import type { Model } from '../../src/model/model.js';
 import { lensReport } from '../../src/report/lens-report.js';
-import { logitDifference, patchLayers, tokenProbability } from '../../src/vectors/patch-layers.js';
 import { sweepLayers } from '../../src/vectors/sweep.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';

@@ -5,6 +5,7 @@ import { barsToSvg } from '../figures/bars.js';
 import { figureToSvg } from '../figures/figure.js';
 import { piesToSvg } from '../figures/pies.js';
 import { scatterToSvg } from '../figures/scatter.js';
+import { stepOf } from '../figures/steps.js';
 import type { Block, TextTable, WorkedExample } from '../report.js';
 import { formatCell, formatValue } from '../tables.js';
 import { textHtml } from './text.js';
@@ -40,6 +41,8 @@ interface HtmlCell {
   readonly html: string;
   readonly value?: number;
   readonly missing?: boolean;
+  /** Step of the colour scale. */
+  readonly step?: number;
 }
 
 /** Letters that a column keeps on one line. */
@@ -52,9 +55,11 @@ function tableToHtml(table: Table | TextTable): string {
   const side = (column: number) => (numeric[column] ? ' class="number"' : short[column] ? ' class="short"' : '');
   const head = heads.map((name, column) => `<th scope="col"${side(column)}>${textHtml(name)}</th>`).join('');
   const body = rows.map((row) => {
-    const cells = row.map(({ html, value, missing }, column) => {
+    const cells = row.map(({ html, value, missing, step }, column) => {
       const sort = missing ? ' data-missing' : value === undefined ? '' : ` data-value="${value}"`;
-      return column === 0 ? `<th scope="row"${side(0)}${sort}>${html}</th>` : `<td${side(column)}${sort}>${html}</td>`;
+      return column === 0
+        ? `<th scope="row"${side(0)}${sort}>${html}</th>`
+        : `<td${step === undefined ? side(column) : ` class="number q${step}"`}${sort}>${html}</td>`;
     });
     return `<tr>${cells.join('')}</tr>`;
   });
@@ -80,11 +85,14 @@ function measuredRows(table: Table): { heads: string[]; rows: HtmlCell[][] } {
 }
 
 function textRows(table: TextTable): { heads: string[]; rows: HtmlCell[][] } {
+  const [low, high] = table.shade ?? [0, 0];
   const rows = table.rows.map((row) =>
     row.map((value, column): HtmlCell => {
       const html = textHtml(formatValue(value, table.columns[column]?.digits));
       if (value === undefined) return { html, missing: true };
-      return typeof value === 'number' ? { html, value } : { html };
+      if (typeof value !== 'number') return { html };
+      if (high <= low || column === 0) return { html, value };
+      return { html, value, step: stepOf((value - low) / (high - low)) };
     }),
   );
   return { heads: table.columns.map(({ name }) => name), rows };

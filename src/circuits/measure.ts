@@ -1,0 +1,128 @@
+import type { Intervention } from '../hooks/types.js';
+import type { Context } from '../model/context.js';
+import { asRow, type PassRow, type RowInput } from '../model/pass.js';
+import { logSumExp, trackedTokens } from '../model/tracked.js';
+import type { OnProgress } from '../model/types.js';
+import type { Prompt } from '../prompt/prompt.js';
+
+/** One number that says how the model answers. */
+export interface Metric {
+  /** Token ids, or texts that are one token after the prompt, that the number is made of. */
+  readonly track: readonly (string | number)[];
+  /**
+   * @param logits of the last position, [n_vocab]
+   * @param tokens ids of `track`
+   */
+  value(logits: Float32Array, tokens: readonly number[]): number;
+}
+
+/**
+ * By how much the logit of one token is above that of another; each an id, or a text that is one token after the prompt.
+ *
+ * @example
+ * ```ts
+ * const metric = logitDifference('Tokyo', 'Cairo');
+ * const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
+ * ```
+ */
+export function logitDifference(right: string | number, wrong: string | number): Metric {
+  return {
+    track: [right, wrong],
+    value: (logits, [a, b]) => (logits[a as number] as number) - (logits[b as number] as number),
+  };
+}
+
+/**
+ * Probability of a token, an id or a text that is one token after the prompt, under the softmax over the whole vocabulary.
+ *
+ * @example
+ * ```ts
+ * const metric = tokenProbability('Tokyo');
+ * const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
+ * ```
+ */
+export function tokenProbability(token: string | number): Metric {
+  return {
+    track: [token],
+    value: (logits, [id]) => Math.exp((logits[id as number] as number) - logSumExp(logits)),
+  };
+}
+
+/** Kullback-Leibler divergence in nats of the next-token distribution from that of other logits, [n_vocab]: how much an edit changes. */
+export function divergenceFrom(logits: Float32Array): Metric {
+  const total = logSumExp(logits);
+  return {
+    track: [],
+    value: (edited) => {
+      const other = logSumExp(edited);
+      let sum = 0;
+      for (const [i, logit] of logits.entries()) {
+        const p = logit - total;
+        sum += Math.exp(p) * (p - ((edited[i] as number) - other));
+      }
+      return sum;
+    },
+  };
+}
+
+/** What every measurement takes. */
+export interface MeasureOptions {
+  signal?: AbortSignal;
+  /** Edits measured of all. */
+  onProgress?: OnProgress;
+}
+
+/** A prompt with its own edits, and the number that is taken of its answer. */
+export interface Measured {
+  readonly prompt: Prompt;
+  readonly row: PassRow;
+  readonly measure: (logits: Float32Array) => number;
+}
+
+/** Builds the prompt, and finds the tokens of the metric behind it. */
+export async function measured(
+  context: Context,
+  query: RowInput,
+  metric: Metric,
+  signal?: AbortSignal,
+): Promise<Measured> {
+  const row = asRow(query);
+  const prompt = await context.model.prompt(row.prompt, { signal });
+  const tokens = await trackedTokens(context.model, prompt, metric.track);
+  return { prompt, row: { ...row, prompt }, measure: (logits) => metric.value(logits, tokens) };
+}
+
+/** Logits that are held at a time. */
+const MAX_BYTES = 64e6;
+
+/**
+ * The metric under each of many edits of one prompt, and without any. What the edited prompts have in common is decoded once, so edits
+ * of one position should stand beside each other.
+ */
+export async function measureEach(
+  context: Context,
+  { row, measure }: Measured,
+  edits: readonly (readonly Intervention[])[],
+  { signal, onProgress }: MeasureOptions = {},
+): Promise<{ plain: number; values: Float64Array }> {
+  const { interventions = [] } = row;
+  const held = Math.max(1, Math.floor(MAX_BYTES / (Float32Array.BYTES_PER_ELEMENT * context.model.info.nVocab)));
+  const values = new Float64Array(edits.length);
+  let plain = Number.NaN;
+  for (let first = 0; first <= edits.length; first += held) {
+    // The first one of all is the prompt as it is.
+    const some = (first === 0 ? [[], ...edits] : edits.slice(first - 1)).slice(0, held);
+    const rows = some.map((more) => ({ ...row, interventions: [...interventions, ...more], logits: 'last' as const }));
+    const results = await context.pass(rows, {
+      signal,
+      onProgress: ({ done, total }) =>
+        onProgress?.({ done: first + (some.length * done) / total, total: edits.length + 1 }),
+    });
+    for (const [i, { logits }] of results.entries()) {
+      const value = measure(logits.data);
+      if (first + i === 0) plain = value;
+      else values[first + i - 1] = value;
+    }
+  }
+  return { plain, values };
+}

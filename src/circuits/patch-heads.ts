@@ -1,0 +1,39 @@
+import type { Context } from '../model/context.js';
+import { HeadMap, headPatch, headsOf } from './heads.js';
+import { measured, measureEach } from './measure.js';
+import { type PatchLayersOptions, requireSameLength } from './patch-layers.js';
+
+/** What patching each head does to a metric. */
+export interface HeadPatching {
+  /** The metric with one head patched. */
+  readonly map: HeadMap;
+  /** The metric of `from`, and of `into` without a patch. */
+  readonly clean: number;
+  readonly corrupt: number;
+}
+
+/**
+ * Activation patching by head: what each attention head says (`z`) at all the positions asked for is written from one prompt into
+ * another, head by head, and a metric of the answer is taken.
+ *
+ * @throws {XpatchError} as `patchLayers`; HOOK_UNSUPPORTED for a model whose heads cannot be read
+ */
+export async function patchHeads(
+  context: Context,
+  options: Omit<PatchLayersOptions, 'hook' | 'layers'> & { layers?: readonly number[] },
+): Promise<HeadPatching> {
+  const { metric, signal, onProgress } = options;
+  const [from, into] = [
+    await measured(context, options.from, metric, signal),
+    await measured(context, options.into, metric, signal),
+  ];
+  requireSameLength(from, into);
+  const heads = headsOf(context, options.layers);
+  const positions = into.prompt.positions(options.positions ?? 'all');
+  const layers = [...new Set(heads.map(({ layer }) => layer))];
+  const row = { ...from.row, capture: { hook: 'z', layers, positions }, logits: 'last' } as const;
+  const { states, logits } = await context.run(row, { signal });
+  const edits = heads.map((head) => headPatch(head, states, positions));
+  const { plain, values } = await measureEach(context, into, edits, { signal, onProgress });
+  return { map: new HeadMap(heads, values), clean: into.measure(logits.data), corrupt: plain };
+}

@@ -1,0 +1,158 @@
+import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import type { ChatTemplate } from '../chat/chat-template.js';
+import type { CorpusInput } from '../corpus/capture-corpus.js';
+import type { CorpusPositions } from '../corpus/corpus-file.js';
+import type { HookName } from '../hooks/types.js';
+import type { PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
+import { hashInto } from '../util/files.js';
+import { type FileRecord, readRecords } from '../util/records.js';
+import { describeModel, withSession } from './common.js';
+import { usageError } from './errors.js';
+import { type ArgumentsOf, grouped, text, vary, whole } from './option.js';
+import { CHAT, type ModelArguments, type OutputArguments, parsePositions, TEMPLATE, unescapeText } from './options.js';
+import type { Terminal } from './terminal.js';
+
+export const CORPUS_OPTIONS = grouped('Many prompts', {
+  prompts: text('Instead of a prompt: a file of them, .jsonl, .csv, .tsv, or lines of text', {
+    value: 'FILE',
+    completes: 'file',
+  }),
+  template: vary(TEMPLATE, { describe: 'How a prompt is made of the fields of a line: "Q:{input}\\nA:"' }),
+  chat: vary(CHAT, { describe: "Ask each prompt in the model's chat template" }),
+  generate: vary(whole(0, 'Tokens to generate after each prompt'), { default: 0 }),
+});
+
+/** Positions of one prompt, or of each of many, which may also be their mean or what was generated. */
+export function parseCapturePositions(given: string, option: string): 'all' | 'last' | 'mean' | 'generated' | number[] {
+  return given === 'mean' || given === 'generated' ? given : parsePositions(given, option);
+}
+
+/** What `capture` takes, and what of it a file of prompts needs. */
+export type CorpusArguments = ModelArguments &
+  OutputArguments &
+  Omit<ArgumentsOf<typeof CORPUS_OPTIONS>, 'prompts'> & {
+    prompts: string;
+    at?: string | undefined;
+    layers: 'all' | number[];
+    positions?: ReturnType<typeof parseCapturePositions> | undefined;
+    hook: HookName[];
+    output: string;
+    escape: boolean;
+    bos: boolean;
+  };
+
+/** `xpatch capture --prompts`: states of many prompts into a folder. */
+export async function captureMany(args: CorpusArguments, terminal: Terminal): Promise<void> {
+  const positions = positionsOf(args);
+  if (args.template !== undefined && args.chat) throw usageError('Give either --template or --chat.');
+  const total = await countRecords(args.prompts);
+  const template = args.template === undefined ? undefined : args.escape ? unescapeText(args.template) : args.template;
+  const hash = createHash('sha256');
+  await hashInto(hash, args.prompts, terminal.signal);
+  const source = { prompts: hash.digest('hex'), template: template ?? (args.chat ? 'chat' : 'none'), bos: args.bos };
+  terminal.explainInterrupt(`Whole shards stay in ${args.output}; the same command goes on with them.`);
+  await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+    const [{ captureCorpus }, { ChatTemplate }] = await Promise.all([
+      import('../corpus/capture-corpus.js'),
+      import('../chat/chat-template.js'),
+    ]);
+    const chat = args.chat ? ChatTemplate.of(model) : undefined;
+    const inputs = corpusInputs(args.prompts, { template, chat });
+    const show = track('capturing');
+    const built = async function* () {
+      for await (const { prompt, fields } of inputs) {
+        yield { prompt: await model.prompt(prompt as PromptPart[], { signal, bos: args.bos }), fields };
+      }
+    };
+    const manifest = await captureCorpus(context, built(), args.output, {
+      hooks: args.hook,
+      layers: args.layers,
+      positions,
+      generate: args.generate,
+      source,
+      signal,
+      onProgress: ({ prompts }) => show({ done: prompts, total }),
+    });
+    progress.done();
+    const rows = manifest.shards.reduce((n, shard) => n + shard.rows, 0);
+    if (args.json) {
+      const { hooks, shards } = manifest;
+      terminal.printJson({
+        output: args.output,
+        prompts: total,
+        rows,
+        hooks,
+        layers: manifest.layers,
+        shards,
+        model: model.identity,
+      });
+      return;
+    }
+    const what = `${rows} states of ${args.hook.join(', ')} at ${manifest.layers.length} layers`;
+    terminal.print(`${args.output}: ${total} prompts, ${what} of ${describeModel(model.identity)}\n`);
+  });
+}
+
+function positionsOf({ positions = 'last', at, generate }: CorpusArguments): CorpusPositions {
+  if (at !== undefined) return { text: at };
+  if (Array.isArray(positions)) {
+    throw usageError(
+      'With --prompts, --positions is last, all, mean or generated, or --at names a text of each prompt.',
+    );
+  }
+  if (positions === 'generated' && generate === 0) throw usageError('--positions generated needs --generate N.');
+  return positions;
+}
+
+/** All records, looked at before the model is loaded. */
+async function countRecords(path: string): Promise<number> {
+  if (statSync(path, { throwIfNoEntry: false })?.isFIFO()) {
+    throw usageError('--prompts is read twice, which a pipe cannot be: write it to a file first.');
+  }
+  let n = 0;
+  for await (const _ of readRecords(path)) n++;
+  if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Give it some lines.`);
+  return n;
+}
+
+async function* corpusInputs(
+  path: string,
+  { template, chat }: { template: string | undefined; chat: ChatTemplate | undefined },
+): AsyncGenerator<CorpusInput> {
+  const folder = dirname(resolve(path));
+  for await (const record of readRecords(path)) {
+    const written = partsOf(record, template, { path, folder });
+    const { prompt: _, ...fields } = record.fields;
+    // The chat template takes texts of messages as literal by itself.
+    const said = written.flatMap((part) => (typeof part === 'object' && 'literal' in part ? [part.literal] : [part]));
+    const prompt = chat ? chat.render([{ role: 'user', content: said as never }]) : written;
+    yield { prompt, fields };
+  }
+}
+
+/** The prompt of a record: its field `prompt`, or the template with its fields in it. `<image>` stands for those of `image`. */
+function partsOf(
+  { line, fields }: FileRecord,
+  template: string | undefined,
+  { path, folder }: { path: string; folder: string },
+): PromptPart[] {
+  const invalid = (problem: string) =>
+    new XpatchError('DATA_INVALID', `${path}: line ${line} ${problem}. Mend the line.`);
+  const pattern = template ?? fields.prompt;
+  if (typeof pattern !== 'string') throw invalid('has no text named prompt');
+  const pictures = [fields.image ?? []].flat().map(String);
+  let used = 0;
+  const parts = pattern.split(/(<image>|\{\w+\})/).flatMap((piece): PromptPart[] => {
+    if (piece === '') return [];
+    if (piece === '<image>') return [{ image: resolve(folder, pictures[used++] ?? '') }];
+    if (template === undefined || !/^\{\w+\}$/.test(piece)) return [piece];
+    const value = fields[piece.slice(1, -1)];
+    if (value === undefined) throw invalid(`has no field ${piece.slice(1, -1)}, which the template names`);
+    return [{ literal: String(value) }];
+  });
+  if (used !== pictures.length) throw invalid(`has ${used} <image> and ${pictures.length} pictures`);
+  return parts;
+}

@@ -1,0 +1,72 @@
+import { ablate } from '../circuits/ablate.js';
+import { logitDifference, tokenProbability } from '../circuits/measure.js';
+import { XpatchError } from '../util/errors.js';
+import { readRecords } from '../util/records.js';
+import { writeCircuit } from './circuit-report.js';
+import { defineCommand } from './command.js';
+import { describeModel, withSession } from './common.js';
+import { choice, text, vary } from './option.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
+
+/** `xpatch circuit ablate`: answers without one part of the model at a time. */
+export const circuitAblate = defineCommand({
+  command: 'ablate <file>',
+  describe: 'Take attention, MLPs or heads out, one at a time, over a file of prompts',
+  positionals: {
+    file: vary(
+      text('Prompts with the fields prompt, right and perhaps wrong: .jsonl, .csv or .tsv', { completes: 'file' }),
+      { required: true },
+    ),
+  },
+  options: {
+    what: vary(choice(['attn_out', 'mlp_out', 'z'], 'What attention or MLP of a block add, or z, a head'), {
+      default: 'attn_out',
+    }),
+    replacement: vary(choice(['zero', 'mean'], 'What comes in its place: nothing, or its mean over all the prompts'), {
+      default: 'zero',
+    }),
+    layers: vary(LAYERS, { default: 'all' }),
+    report: REPORT,
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  examples: [
+    [
+      'Lines like {"prompt": "Q:Peru\\nA:", "right": "Lima", "wrong": "Tokyo"}',
+      'circuit ablate prompts.jsonl -m demo --what z',
+    ],
+  ],
+  run: async (args, terminal) => {
+    const items: { query: string; metric: ReturnType<typeof tokenProbability> }[] = [];
+    for await (const { line, fields } of readRecords(args.file)) {
+      const { prompt, right, wrong } = fields;
+      if (typeof prompt !== 'string' || typeof right !== 'string') {
+        throw new XpatchError('DATA_INVALID', `${args.file}: line ${line} lacks prompt or right. Give each line both.`);
+      }
+      const metric =
+        typeof wrong === 'string' && wrong !== '' ? logitDifference(right, wrong) : tokenProbability(right);
+      items.push({ query: prompt, metric });
+    }
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal, track } = session;
+      const { what, replacement: op } = args;
+      const layers = args.layers === 'all' ? undefined : args.layers;
+      const of = [];
+      if (op === 'mean') {
+        const capture = { hook: what } as const;
+        for (const { query } of items) of.push((await context.run({ prompt: query, capture }, { signal })).states);
+      }
+      const options = { op, layers, signal, onProgress: track('ablating'), ...(op === 'mean' && { of }) };
+      const ablation = await ablate(context, items, what, options);
+      const { ablationReport } = await import('../report/circuits.js');
+      const title = `Ablation of ${what} in ${describeModel(model.identity)}`;
+      const introduction = [
+        `${items.length} prompts; ${op === 'zero' ? 'nothing' : 'the mean over all of them'} in its place.`,
+      ];
+      await writeCircuit(session, args, {
+        result: { what, op, n: items.length, ...ablation },
+        make: (given) => ablationReport(ablation, 'Metric', { title, introduction, ...given }),
+      });
+    });
+  },
+});

@@ -1,0 +1,48 @@
+import { attributeLogits } from '../circuits/attribution.js';
+import { BY_HEAD, METRIC_OPTIONS, metricOf } from './circuit-options.js';
+import { writeCircuit } from './circuit-report.js';
+import { defineCommand } from './command.js';
+import { describeModel, withSession } from './common.js';
+import { usageError } from './errors.js';
+import { vary } from './option.js';
+import { MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
+import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+
+/** `xpatch circuit attribute`: what each part of the model adds to a logit difference. */
+export const circuitAttribute = defineCommand({
+  command: 'attribute',
+  describe: 'Direct logit attribution: what each layer or head adds to the answer',
+  options: {
+    ...PROMPT_OPTIONS,
+    ...METRIC_OPTIONS,
+    byHead: vary(BY_HEAD, { describe: 'Attention by its heads' }),
+    report: REPORT,
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  examples: [['By head', 'circuit attribute -m demo --prompt "Q:Peru\\nA:" --right Lima --wrong Havana --by-head']],
+  run: async (args, terminal) => {
+    const { name } = metricOf(args);
+    const { right, wrong, byHead } = args;
+    if (right === undefined || wrong === undefined)
+      throw usageError('An attribution is of a difference: give --wrong too.');
+    const parts = await promptParts(args, terminal);
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal } = session;
+      const prompt = await readPrompt(session, args, parts);
+      session.progress.update('decoding');
+      const attribution = await attributeLogits(context, prompt, {
+        right,
+        wrong,
+        by: byHead ? 'head' : 'layer',
+        signal,
+      });
+      const { attributionReport } = await import('../report/circuits.js');
+      const title = `Direct logit attribution in ${describeModel(model.identity)}`;
+      await writeCircuit(session, args, {
+        result: { ...attribution, prompt: prompt.record() },
+        make: (given) => attributionReport(attribution, name, { title, introduction: [], ...given }),
+      });
+    });
+  },
+});

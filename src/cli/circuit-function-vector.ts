@@ -1,0 +1,96 @@
+import { splitTask } from '../tasks/split.js';
+import { loadTask } from '../tasks/task.js';
+import { defineCommand } from './command.js';
+import { describeModel, requireNotAborted, withSession } from './common.js';
+import { usageError } from './errors.js';
+import { vary, whole } from './option.js';
+import {
+  IMAGES_ROOT,
+  MODEL_OPTIONS,
+  OUTPUT_FILE,
+  OUTPUT_OPTIONS,
+  PROMPTS,
+  SEED,
+  SHOTS,
+  SPECS,
+  TASKS,
+  TOP,
+  theOne,
+} from './options.js';
+import { openOutput } from './output-file.js';
+
+/** `xpatch circuit function-vector`: the heads that carry a task, and the vector of the best ones. */
+export const circuitFunctionVector = defineCommand({
+  command: 'function-vector',
+  describe: 'Find the heads that carry a task, and make a vector of what the best ones add',
+  options: {
+    tasks: vary(TASKS, { describe: 'Shipped task, or a task file ending in .json', required: true }),
+    specs: vary(SPECS, { describe: 'Whether examples are shown as text or image. Defaults to text' }),
+    shots: SHOTS,
+    prompts: vary(PROMPTS, { describe: 'Prompts whose mean is taken', default: 10 }),
+    corruptPrompts: vary(whole(1, 'Prompts with shuffled labels that effects are measured on'), { default: 10 }),
+    top: vary(TOP, { describe: 'How many of the best heads the vector is made of', default: 10 }),
+    seed: vary(SEED, { default: 1 }),
+    imagesRoot: IMAGES_ROOT,
+    output: vary(OUTPUT_FILE, { describe: 'File to write, for sweep and run', required: true }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  examples: [
+    ['From text examples', 'circuit function-vector -m demo --tasks country-capital -o fv.safetensors'],
+    ['Where it works', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector fv.safetensors'],
+  ],
+  run: async (args, terminal) => {
+    const { seed, shots = 5, prompts, corruptPrompts: corrupt } = args;
+    const named = theOne('--tasks', args.tasks) as string;
+    const spec = theOne('--specs', args.specs) ?? 'text';
+    if (spec !== 'text' && spec !== 'image')
+      throw usageError(`--specs takes text or image, not ${JSON.stringify(spec)}.`);
+    await using file = await openOutput(args.output, terminal, { json: args.json, inputs: [args.model, named] });
+    const pictures = spec === 'image';
+    const task = await loadTask(named, { pictures, imagesRoot: args.imagesRoot });
+    const split = splitTask(task, seed, { pictures, validation: Math.max(30, prompts, corrupt) });
+    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+      const [{ taskHeadEffects }, { functionVector }] = await Promise.all([
+        import('../circuits/task-heads.js'),
+        import('../circuits/function-vector.js'),
+      ]);
+      progress.update('reading prompts');
+      const effects = await taskHeadEffects(context, split, {
+        spec,
+        shots,
+        prompts,
+        corrupt,
+        signal,
+        onProgress: track('patching heads'),
+      });
+      const vector = await functionVector(context, effects, args.top);
+      requireNotAborted(signal);
+      await vector.save(file.path);
+      await file.deliver();
+      progress.done();
+      const best = effects.effects.best(args.top);
+      if (args.json) {
+        const all = effects.effects.heads.map((head, i) => ({ ...head, effect: effects.effects.values[i] }));
+        terminal.printJson({
+          output: args.output,
+          task: { name: task.name, hash: task.hash },
+          spec,
+          seed,
+          plain: effects.plain,
+          best,
+          effects: all,
+          model: model.identity,
+        });
+        return;
+      }
+      const lines = best.map(
+        ({ layer, head, value }) => `  layer ${layer} head ${head}  ${value >= 0 ? '+' : ''}${value.toFixed(4)}`,
+      );
+      terminal.print(
+        `Effect of a head: rise of the right answer's probability, from ${effects.plain.toFixed(4)}, with its mean state in a prompt of shuffled labels\n` +
+          `${lines.join('\n')}\n${file.name}: function vector of ${best.length} heads of ${describeModel(model.identity)}\n`,
+      );
+    });
+  },
+});

@@ -1,0 +1,152 @@
+import { HeadMap } from '../circuits/heads.js';
+import { patchHeads } from '../circuits/patch-heads.js';
+import { PatchMap, patchLayers } from '../circuits/patch-layers.js';
+import type { HookName, Intervention } from '../hooks/types.js';
+import type { RowInput } from '../model/pass.js';
+import { textPositions } from '../model/text-positions.js';
+import type { Prompt } from '../prompt/prompt.js';
+import type { PromptPart } from '../prompt/types.js';
+import { BY_HEAD, METRIC_OPTIONS, metricOf } from './circuit-options.js';
+import { writeCircuit } from './circuit-report.js';
+import { defineCommand } from './command.js';
+import { describeModel, type Session, withSession } from './common.js';
+import { usageError } from './errors.js';
+import { type ArgumentsOf, grouped, several, text, vary, whole } from './option.js';
+import { HOOK, LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, POSITIONS, REPORT, theOne } from './options.js';
+import { PROMPT_OPTIONS, promptParts } from './prompt-options.js';
+import type { Terminal } from './terminal.js';
+
+const OPTIONS = {
+  ...grouped('Prompts', {
+    from: vary(text('The prompt that is answered rightly'), { required: true }),
+    into: text('One of as many tokens that is not, which is patched'),
+    fromImage: several('Picture for an <image> of --from', { value: 'FILE', completes: 'file' }),
+    intoImage: several('Picture for an <image> of --into', { value: 'FILE', completes: 'file' }),
+    noise: text('Instead of --into: noise on the tokens of this text of --from, or on its <image>'),
+    noiseSeeds: vary(whole(1, 'How many draws of noise are averaged'), { default: 3 }),
+    escape: PROMPT_OPTIONS.escape,
+    bos: PROMPT_OPTIONS.bos,
+  }),
+  ...METRIC_OPTIONS,
+  byHead: vary(BY_HEAD, { describe: 'Patch each head at all positions, instead of each layer and position' }),
+  hook: vary(HOOK, { describe: 'What is patched by position', default: ['resid_post'] }),
+  layers: vary(LAYERS, { default: 'all' }),
+  positions: vary(POSITIONS, { default: 'all' }),
+  report: REPORT,
+  ...MODEL_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type MapArguments = ArgumentsOf<typeof OPTIONS>;
+
+/** `xpatch circuit map`: which states carry the answer from one prompt to another. */
+export const circuitMap = defineCommand({
+  command: 'map',
+  describe: 'Patch each state of a clean prompt, alone, into a corrupt one',
+  options: OPTIONS,
+  examples: [
+    [
+      'Where the country is read, and where its capital is written',
+      'circuit map -m demo --from "Q:Peru\\nA:" --into "Q:Cuba\\nA:" --right Lima --wrong Havana',
+    ],
+    ['Causal tracing', 'circuit map -m demo --from "Q:Peru\\nA:" --noise Peru --right Lima --report trace'],
+    ['By head', 'circuit map -m demo --from "Q:Peru\\nA:" --into "Q:Cuba\\nA:" --right Lima --by-head'],
+  ],
+  run: async (args, terminal) => {
+    if ((args.into === undefined) === (args.noise === undefined)) throw usageError('Give either --into or --noise.');
+    const hook = theOne('--hook', args.hook) as HookName;
+    if (args.byHead && hook !== 'resid_post') throw usageError('--by-head patches heads: leave --hook out.');
+    const { metric, name } = metricOf(args);
+    const clean = await partsOf(args.from, args.fromImage, args, terminal);
+    const corrupt = args.into === undefined ? undefined : await partsOf(args.into, args.intoImage, args, terminal);
+    const { layers, positions } = args;
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal, track, progress } = session;
+      const from = await model.prompt(clean, { signal, bos: args.bos });
+      const intos: RowInput[] = corrupt
+        ? [await model.prompt(corrupt, { signal, bos: args.bos })]
+        : noisy(session, from, args).map((noise) => ({ prompt: from, interventions: [noise] }));
+      const onProgress = track('patching');
+      const shared = { from, metric, positions, signal };
+      const about = {
+        title: `Activation patching in ${describeModel(model.identity)}`,
+        introduction: [introduction(args)],
+      };
+      const report = await import('../report/circuits.js');
+      if (args.byHead) {
+        const chosen = layers === 'all' ? {} : { layers };
+        const all = [];
+        for (const into of intos) all.push(await patchHeads(context, { ...shared, into, ...chosen, onProgress }));
+        const map = HeadMap.mean(all.map((one) => one.map));
+        const clean = all[0]?.clean as number;
+        const corrupt = all.reduce((sum, one) => sum + one.corrupt / all.length, 0);
+        progress.done();
+        const result = { clean, corrupt, heads: map.heads.map((head, i) => ({ ...head, value: map.values[i] })) };
+        await writeCircuit(session, args, {
+          result,
+          make: (given) => report.headMapReport(map, { metric: name, clean, corrupt }, { ...about, ...given }),
+        });
+        return;
+      }
+      const maps: PatchMap[] = [];
+      for (const into of intos) maps.push(await patchLayers(context, { ...shared, into, hook, layers, onProgress }));
+      const map = meanOf(maps);
+      const inputs = map.tokens.map((token) => (token < 0 ? 'picture' : model.detokenize([token])));
+      const { clean: right, corrupt: wrong, tokens } = map;
+      const values = map.layers.map((layer) => map.positions.map((position) => map.at(layer, position)));
+      progress.done();
+      const result = {
+        hook,
+        layers: map.layers,
+        positions: map.positions,
+        tokens,
+        clean: right,
+        corrupt: wrong,
+        values,
+      };
+      await writeCircuit(session, args, {
+        result,
+        make: (given) => report.patchMapReport(map, inputs, name, { ...about, ...given }),
+      });
+    });
+  },
+});
+
+/** The parts of a prompt of a command that has several. */
+function partsOf(
+  prompt: string,
+  image: string[] | undefined,
+  { escape: escaped, bos }: MapArguments,
+  terminal: Terminal,
+): Promise<PromptPart[]> {
+  return promptParts({ prompt, image, escape: escaped, bos, literal: false }, terminal);
+}
+
+function noisy({ model }: Session, prompt: Prompt, { noise = '', noiseSeeds }: MapArguments): Intervention[] {
+  const pictures = prompt.pictures.flatMap(({ first, nRows }) => Array.from({ length: nRows }, (_, i) => first + i));
+  if (noise === '<image>' && pictures.length === 0) throw usageError('--noise "<image>" needs a picture in --from.');
+  const positions = noise === '<image>' ? pictures : textPositions(model, prompt, noise);
+  // A factor of 3 is Meng et al.'s.
+  return Array.from({ length: noiseSeeds }, (_, i) => ({
+    hook: 'embed',
+    positions,
+    op: 'noise',
+    factor: 3,
+    seed: i + 1,
+  }));
+}
+
+function meanOf(maps: readonly PatchMap[]): PatchMap {
+  const [{ layers, positions, tokens, clean, values }] = maps as [PatchMap];
+  const mean = values.map((_, i) => maps.reduce((sum, map) => sum + (map.values[i] as number) / maps.length, 0));
+  const corrupt = maps.reduce((sum, map) => sum + map.corrupt / maps.length, 0);
+  return new PatchMap(layers, positions, tokens, mean, clean, corrupt);
+}
+
+function introduction({ noise, noiseSeeds, byHead, hook }: MapArguments): string {
+  const what = byHead ? 'What each attention head says at all positions' : `Each ${hook[0]} of one layer and position`;
+  const where =
+    noise === undefined
+      ? 'is written from the clean prompt into the corrupt one, alone'
+      : `is written from the prompt as it is into the one with noise on the embeddings of ${JSON.stringify(noise)} (${noiseSeeds} draws), alone: causal tracing`;
+  return `${what} ${where}, and the answer is measured again.`;
+}

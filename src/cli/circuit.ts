@@ -1,0 +1,19 @@
+import { circuitAblate } from './circuit-ablate.js';
+import { circuitAttribute } from './circuit-attribute.js';
+import { circuitFunctionVector } from './circuit-function-vector.js';
+import { circuitMap } from './circuit-map.js';
+import { defineGroup } from './command.js';
+
+/** `xpatch circuit`: which parts of a model carry an answer. */
+export const circuit = defineGroup({
+  command: 'circuit',
+  describe: 'Which parts of a model carry an answer: patching maps, heads, attribution, ablation',
+  subcommands: [circuitMap, circuitAttribute, circuitAblate, circuitFunctionVector],
+  examples: [
+    [
+      'Where the country is read, and where its capital is written',
+      'circuit map -m demo --from "Q:Peru\\nA:" --into "Q:Cuba\\nA:" --right Lima --wrong Havana',
+    ],
+    ['The heads that carry a task', 'circuit function-vector -m demo --tasks country-capital -o fv.safetensors'],
+  ],
+});

@@ -1,0 +1,99 @@
+import { createReadStream } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type HookName, ONE_PLACE } from '../hooks/types.js';
+import { XpatchError } from '../util/errors.js';
+import { SafetensorsFile } from '../util/safetensors.js';
+import { type CorpusManifest, type CorpusPrompt, readManifest } from './corpus-file.js';
+
+/** States of one hook and layer: `rows[i]` is a row of the prompt `prompts[i]`. */
+export interface CorpusRows {
+  readonly prompts: readonly CorpusPrompt[];
+  readonly rows: readonly Float32Array[];
+}
+
+/** Hidden states of many prompts in a folder, as `captureCorpus` and `xpatch capture --prompts` write them. */
+export class Corpus {
+  /** @internal Use `openCorpus`. */
+  constructor(
+    readonly folder: string,
+    readonly manifest: CorpusManifest,
+  ) {}
+
+  /** How many prompts there are. */
+  get length(): number {
+    return this.manifest.shards.reduce((n, { prompts }) => n + prompts, 0);
+  }
+
+  /** The prompts, in their order. One shard is read at a time. */
+  async *prompts(): AsyncGenerator<CorpusPrompt> {
+    for (const { name } of this.manifest.shards) yield* this.index(name);
+  }
+
+  /**
+   * Every state of a hook at one layer, shard by shard, such as the data of a linear probe.
+   *
+   * @param layer one of those that were captured; whichever for `embed` and `final_norm`, which have one place
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE, INVALID_ARGUMENT for what was not captured; DATA_INVALID, SAFETENSORS_INVALID
+   */
+  async *rows(layer: number, hook: HookName = this.manifest.hooks[0] as HookName): AsyncGenerator<CorpusRows> {
+    const { hooks, layers, shards } = this.manifest;
+    const l = ONE_PLACE[hook] ? 0 : layers.indexOf(layer);
+    if (l < 0) throw new XpatchError('LAYER_OUT_OF_RANGE', `The corpus has layers ${layers.join(', ')}, not ${layer}.`);
+    if (!hooks.includes(hook)) {
+      throw new XpatchError('INVALID_ARGUMENT', `The corpus has the hooks ${hooks.join(', ')}, not ${hook}.`);
+    }
+    for (const { name, rows: nRows } of shards) {
+      const path = join(this.folder, `${name}.safetensors`);
+      await using file = await SafetensorsFile.open(path);
+      const [rows = 0, nLayers = 0, width = 0] = file.tensors.get(hook)?.shape ?? [];
+      if (rows !== nRows || nLayers !== (ONE_PLACE[hook] ? 1 : layers.length))
+        throw invalid(path, `does not have ${nRows} rows of ${hook}`);
+      const prompts: CorpusPrompt[] = [];
+      const found: Float32Array[] = [];
+      for await (const prompt of this.index(name)) {
+        for (let row = prompt.rows[0]; row < prompt.rows[1]; row++) {
+          const bytes = new Uint8Array(4 * width);
+          await file.readBytes(hook, 4 * (row * nLayers + l) * width, bytes);
+          found.push(new Float32Array(bytes.buffer));
+          prompts.push(prompt);
+        }
+      }
+      yield { prompts, rows: found };
+    }
+  }
+
+  private async *index(name: string): AsyncGenerator<CorpusPrompt> {
+    const path = join(this.folder, `${name}.jsonl`);
+    const input = createReadStream(path);
+    try {
+      for await (const line of createInterface({ input })) {
+        const prompt = JSON.parse(line) as CorpusPrompt;
+        if (!Array.isArray(prompt.rows)) throw new Error('no rows');
+        yield prompt;
+      }
+    } catch (cause) {
+      throw invalid(path, `is damaged (${(cause as Error).message})`, cause);
+    } finally {
+      input.destroy();
+    }
+  }
+}
+
+/**
+ * Opens a corpus of `captureCorpus`.
+ *
+ * @throws {XpatchError} FILE_NOT_FOUND for a folder without one, DATA_INVALID for one that is damaged or not complete
+ */
+export async function openCorpus(folder: string): Promise<Corpus> {
+  const manifest = await readManifest(folder);
+  if (manifest === undefined) {
+    throw new XpatchError('FILE_NOT_FOUND', `${folder} has no corpus.json. Make one with "xpatch capture --prompts".`);
+  }
+  if (manifest.status !== 'complete') throw invalid(folder, 'is not complete: start its command again, it goes on');
+  return new Corpus(folder, manifest);
+}
+
+function invalid(path: string, problem: string, cause?: unknown): XpatchError {
+  return new XpatchError('DATA_INVALID', `${path} ${problem}. Capture the corpus anew.`, { cause });
+}

@@ -1,0 +1,93 @@
+// The commands that take the shipped model apart, and states of many prompts.
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { openCorpus } from '../../src/corpus/corpus.js';
+import { TaskVector } from '../../src/vectors/task-vector.js';
+import { xpatch } from '../command.js';
+import { temporaryFolder } from '../unit/helpers.js';
+
+const folder = await temporaryFolder();
+const at = (name: string) => join(folder, name);
+const DEMO = ['-m', 'demo', '--device', 'cpu'];
+const PAIR = ['--from', 'Q:Peru\\nA:', '--into', 'Q:Cuba\\nA:', '--right', 'Lima', '--wrong', 'Havana'];
+
+async function json(...args: string[]) {
+  const { code, stdout, stderr } = await xpatch([...args, ...DEMO, '--json']);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  return JSON.parse(stdout);
+}
+
+test('a map by position, as text, JSON and a page with colours', async () => {
+  const map = await json('circuit', 'map', ...PAIR, '--layers', '0,7');
+  expect(map.values.map((row: number[]) => row.length)).toEqual([map.positions.length, map.positions.length]);
+  expect(map.values[1].at(-1)).toBeCloseTo(map.clean, 3); // the last layer's last position decides
+  expect(map.values[1][0]).toBeCloseTo(map.corrupt, 3);
+  const { code, stdout } = await xpatch(['circuit', 'map', ...PAIR, '--layers', '0,7', ...DEMO, '--report', at('map')]);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/by layer and position/);
+  expect(await readFile(at('map/report.html'), 'utf8')).toMatch(/class="number q31"/);
+});
+
+test('by head, and with noise instead of a corrupt prompt', async () => {
+  const heads = await json('circuit', 'map', ...PAIR, '--by-head', '--positions', 'last');
+  expect(heads.heads.length).toBeGreaterThan(8);
+  const noise = ['--from', 'Q:Peru\\nA:', '--noise', 'Peru', '--noise-seeds', '2', '--right', 'P', '--layers', '7'];
+  const traced = await json('circuit', 'map', ...noise);
+  expect(traced.values[0].at(-1)).toBeCloseTo(traced.clean, 4);
+});
+
+test('attribution sums to the difference; an ablation has every part', async () => {
+  const prompt = ['--prompt', 'Q:Peru\\nA:', '--right', 'Lima', '--wrong', 'Tokyo'];
+  const { difference, parts } = await json('circuit', 'attribute', ...prompt, '--by-head');
+  expect(parts.reduce((sum: number, { value }: { value: number }) => sum + value, 0)).toBeCloseTo(difference, 2);
+  await writeFile(at('items.jsonl'), `${JSON.stringify({ prompt: 'Q:Peru\nA:', right: 'Lima' })}\n`);
+  const ablation = await json('circuit', 'ablate', at('items.jsonl'), '--what', 'mlp_out', '--replacement', 'mean');
+  expect(ablation.without.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+test('a function vector raises the right answer of a bare query', async () => {
+  const out = at('fv.safetensors');
+  const counts = ['--prompts', '6', '--corrupt-prompts', '3', '--top', '8'];
+  const found = await json('circuit', 'function-vector', '--tasks', 'country-capital', ...counts, '-o', out);
+  expect(found.best.length).toBe(8);
+  expect(found.best[0].value).toBeGreaterThan(0);
+  expect((await TaskVector.load(out)).info.origin).toMatchObject({ op: 'function' });
+});
+
+test('states of a file of prompts, by template, with labels', async () => {
+  await writeFile(at('prompts.csv'), 'country,label\nPeru,south\nJapan,east\nKenya,africa\n');
+  const template = ['--template', 'Q:{country}\\nA:', '--layers', '3'];
+  const result = await json('capture', '--prompts', at('prompts.csv'), ...template, '-o', at('corpus'));
+  expect(result).toMatchObject({ prompts: 3, rows: 3 });
+  const corpus = await openCorpus(at('corpus'));
+  const labels = [];
+  for await (const { fields } of corpus.prompts()) labels.push(fields.label);
+  expect(labels).toEqual(['south', 'east', 'africa']);
+  await json('capture', '--prompt', 'Q:Peru\\nA:', '--positions', 'last', '--layers', '3', '-o', at('one.safetensors'));
+  const one = (await TaskVector.load(at('one.safetensors'))).state(3);
+  for await (const { rows } of corpus.rows(3)) {
+    expect([...(rows[0] as Float32Array)].slice(0, 5)).toEqual([...one.slice(0, 5)].map((x) => expect.closeTo(x, 3)));
+  }
+  await json('capture', '--prompt', 'Q:Peru\\nA:', '--at', 'Peru', '-o', at('peru.safetensors'));
+});
+
+test.each([
+  [['circuit', 'map', '--from', 'Q:Peru\\nA:', '--right', 'Lima'], /either --into or --noise/],
+  [['circuit', 'map', ...PAIR.slice(0, 4)], /Name the right answer/],
+  [['circuit', 'map', '--from', 'Q:Peru', '--into', 'Q:Japan and more', '--right', 'x'], /no common places/],
+  [['circuit', 'map', ...PAIR, '--layers', '99'], /layer/i],
+  [['circuit', 'attribute', '--prompt', 'x', '--right', 'a'], /give --wrong too/],
+  [['circuit', 'ablate', 'none.jsonl'], /none\.jsonl/],
+  [
+    ['circuit', 'function-vector', '--tasks', 'country-capital', '--top', '999', '-o', 'x.safetensors'],
+    /heads make a vector/,
+  ],
+  [['capture', '--prompts', 'none.jsonl', '-o', 'x'], /none\.jsonl/],
+  [['capture', '--prompt', 'x', '--chat', '-o', 'x'], /belongs to --prompts/],
+  [['capture', '--prompt', 'x', '--at', 'y', '-o', 'x'], /not at all/],
+])('refused: %j', async (args, message) => {
+  const { code, stderr } = await xpatch([...(args as string[]), ...DEMO]);
+  expect(code).not.toBe(0);
+  expect(stderr).toMatch(message);
+});

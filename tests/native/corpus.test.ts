@@ -1,0 +1,172 @@
+// Corpora of states: shards, index, resuming, reading back.
+import { existsSync, readdirSync } from 'node:fs';
+import { appendFile, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from '@jest/globals';
+import { type CorpusOptions, captureCorpus } from '../../src/corpus/capture-corpus.js';
+import { openCorpus } from '../../src/corpus/corpus.js';
+import type { CorpusPrompt } from '../../src/corpus/corpus-file.js';
+import type { Context } from '../../src/model/context.js';
+import type { Model } from '../../src/model/model.js';
+import { textPositions } from '../../src/model/text-positions.js';
+import { mark } from '../../src/prompt/prompt.js';
+import { expectError, temporaryFolder } from '../unit/helpers.js';
+import { cosine, load, logitsOf, randomTokens } from './helpers.js';
+
+const parent = await temporaryFolder();
+const at = (name: string) => join(parent, name);
+let model: Model;
+let context: Context;
+beforeAll(async () => {
+  model = await load('llama');
+  context = await model.createContext({ nCtx: 512, kvType: 'f32' });
+});
+
+const inputs = (n: number) =>
+  Array.from({ length: n }, (_, i) => ({
+    prompt: { tokens: randomTokens(model, 3 + (i % 5), i) },
+    fields: { label: i % 2 ? 'odd' : 'even' },
+  }));
+
+async function all(folder: string, layer: number, hook?: 'resid_post' | 'z') {
+  const found: { prompt: CorpusPrompt; row: Float32Array }[] = [];
+  for await (const { prompts, rows } of (await openCorpus(folder)).rows(layer, hook)) {
+    for (const [i, row] of rows.entries()) found.push({ prompt: prompts[i] as CorpusPrompt, row });
+  }
+  return found;
+}
+
+test('every state is the one of a pass of its own, whatever shard it is in', async () => {
+  const some = inputs(100);
+  const progress: number[] = [];
+  const options: CorpusOptions = {
+    hooks: ['resid_post', 'z'],
+    layers: [1, 0],
+    shardBytes: 20_000,
+    onProgress: ({ prompts }) => progress.push(prompts),
+  };
+  const manifest = await captureCorpus(context, some, at('last'), options);
+  expect(manifest).toMatchObject({ status: 'complete', layers: [1, 0], hooks: ['resid_post', 'z'] });
+  expect(manifest.shards.length).toBeGreaterThan(1);
+  expect(progress.at(-1)).toBe(100);
+  for (const hook of ['resid_post', 'z'] as const) {
+    const found = await all(at('last'), 1, hook);
+    expect(found.map(({ prompt }) => prompt.index)).toEqual(some.map((_, i) => i));
+    for (const i of [0, 42, 99]) {
+      const { prompt, fields } = some[i] as (typeof some)[number];
+      const { states } = await context.run({ prompt, capture: { hook, layers: [1], positions: 'last' } });
+      expect(cosine(found[i]?.row as Float32Array, states.at(1))).toBeGreaterThan(0.99999);
+      expect(found[i]?.prompt).toMatchObject({ fields, tokens: prompt.tokens, positions: [prompt.tokens.length - 1] });
+    }
+  }
+});
+
+describe('positions', () => {
+  test('all, their mean, and marks', async () => {
+    const prompt = { tokens: [5, 6, 7, 8] };
+    await captureCorpus(context, [{ prompt }], at('all'), { positions: 'all' });
+    await captureCorpus(context, [{ prompt }], at('mean'), { positions: 'mean' });
+    const parts = [{ tokens: [5, 6] }, mark('here'), { tokens: [7, 8] }];
+    await captureCorpus(context, [{ prompt: parts }], at('marks'), { positions: 'marks' });
+    const rows = (await all(at('all'), 1)).map(({ row }) => row);
+    expect(rows.length).toBe(4);
+    const [mean] = await all(at('mean'), 1);
+    for (const [d, x] of (mean?.row ?? new Float32Array(0)).entries()) {
+      expect(x).toBeCloseTo(
+        rows.reduce((sum, row) => sum + (row[d] as number) / 4, 0),
+        5,
+      );
+    }
+    expect(mean?.prompt.positions).toEqual([]);
+    const [marked] = await all(at('marks'), 1);
+    expect(marked?.prompt.positions).toEqual([1]);
+    expect(cosine(marked?.row as Float32Array, rows[1] as Float32Array)).toBeGreaterThan(0.99999);
+    const without = () => captureCorpus(context, [{ prompt }], at('none'), { positions: 'marks' });
+    await expectError(without, 'POSITION_OUT_OF_RANGE', /no marks/);
+  });
+
+  test('generated tokens, with their log-probabilities', async () => {
+    const prompt = { tokens: [5, 6, 7] };
+    await captureCorpus(context, [{ prompt }], at('generated'), { positions: 'generated', generate: 4 });
+    const found = await all(at('generated'), 0);
+    const [said] = await context.generate([prompt], { maxTokens: 4 });
+    const whole = [...prompt.tokens, ...said.tokens];
+    expect(found[0]?.prompt.tokens).toEqual(whole);
+    expect(found.length).toBe(said.tokens.length);
+    const logits = await context.run({ prompt: { tokens: whole }, logits: 'all' });
+    const { nVocab } = model.info;
+    for (const [n, token] of said.tokens.entries()) {
+      const row = logitsOf(logits).subarray((2 + n) * nVocab, (3 + n) * nVocab);
+      const total = Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
+      expect(found[0]?.prompt.generated?.logProbabilities[n]).toBeCloseTo((row[token] as number) - total, 4);
+    }
+    const nothing = () => captureCorpus(context, [{ prompt }], at('no'), { positions: 'generated' });
+    await expectError(nothing, 'INVALID_ARGUMENT', /set generate/);
+  });
+});
+
+describe('a corpus that was stopped', () => {
+  const options: CorpusOptions = { shardBytes: 5_000 };
+  const bytes = (folder: string) =>
+    Promise.all(
+      readdirSync(folder)
+        .filter((name) => !name.startsWith('.'))
+        .sort()
+        .map(async (name) => [name, (await readFile(join(folder, name))).toString('base64')]),
+    );
+
+  test('goes on where it was, to the same files', async () => {
+    const some = inputs(200);
+    await captureCorpus(context, some, at('whole'), options);
+    const controller = new AbortController();
+    let passes = 0;
+    const stopped = captureCorpus(context, some, at('stopped'), {
+      ...options,
+      signal: controller.signal,
+      onProgress: () => ++passes === 2 && controller.abort(),
+    });
+    await expectError(() => stopped, 'ABORTED', /./);
+    await expectError(() => openCorpus(at('stopped')), 'DATA_INVALID', /not complete/);
+    await writeFile(at('stopped/states-00002.jsonl'), 'half of a li'); // killed between the files of a shard
+    const seen: number[] = [];
+    await captureCorpus(context, some, at('stopped'), {
+      ...options,
+      onProgress: ({ prompts }) => void seen.push(prompts),
+    });
+    expect(seen[0]).toBeGreaterThan(64);
+    expect(await bytes(at('stopped'))).toEqual(await bytes(at('whole')));
+    expect((await captureCorpus(context, some, at('stopped'), options)).status).toBe('complete');
+  });
+
+  test('is not mixed with another one', async () => {
+    const other = () => captureCorpus(context, inputs(200), at('whole'), { ...options, layers: [0] });
+    await expectError(other, 'RUN_MISMATCH', /its layers is \[0,1/);
+    await expectError(() => captureCorpus(context, [], at('empty')), 'DATA_INVALID', /no prompts/);
+  });
+
+  test('is refused where it is damaged', async () => {
+    await appendFile(at('whole/states-00000.jsonl'), '{');
+    await expectError(() => all(at('whole'), 1), 'DATA_INVALID', /damaged/);
+    await rm(at('whole/states-00000.safetensors'));
+    await expectError(() => all(at('whole'), 1), 'FILE_NOT_FOUND', /states-00000/);
+    await expectError(() => all(at('last'), 99), 'LAYER_OUT_OF_RANGE', /99/);
+    await expectError(() => openCorpus(at('nowhere')), 'FILE_NOT_FOUND', /corpus\.json/);
+    await writeFile(at('last/corpus.json'), '{}');
+    await expectError(() => openCorpus(at('last')), 'DATA_INVALID', /manifest/);
+    expect(existsSync(at('nowhere'))).toBe(false);
+  });
+});
+
+test('a text of a prompt has positions', async () => {
+  const prompt = await model.prompt('Q: Peru A: Lima Q: Chile A:');
+  const said = (positions: number[]) => positions.map((p) => model.detokenize([prompt.tokens[p] as number])).join('');
+  const last = textPositions(model, prompt, 'A:');
+  expect(last.at(-1)).toBe(prompt.length - 1);
+  const first = textPositions(model, prompt, 'A:', 1);
+  expect(said(first).trim()).toBe('A:');
+  expect(first.at(-1)).toBeLessThan(last[0] as number);
+  expect(said(textPositions(model, prompt, 'Peru')).trim()).toBe('Peru');
+  await expectError(async () => textPositions(model, prompt, 'Bolivia'), 'POSITION_OUT_OF_RANGE', /not at all/);
+  await expectError(async () => textPositions(model, prompt, 'A:', 3), 'POSITION_OUT_OF_RANGE', /2 times/);
+  await expectError(async () => textPositions(model, prompt, '', 1), 'INVALID_ARGUMENT', /empty/);
+});
