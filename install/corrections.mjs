@@ -44,6 +44,51 @@ export const CORRECTIONS = [
       'size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens * image_tokens) {',
     ].join('\n'),
   },
+  // ggml-rpc ends the process when a server is lost. With the transport of native/rpc.cpp it goes on with zeros, which
+  // `rpc_servers::require` keeps from being used.
+  ...[
+    {
+      from: 'if (!(x)) GGML_ABORT("Remote RPC server crashed or returned malformed response")',
+      to: 'if (!(x)) GGML_LOG_ERROR("the RPC server was lost\\n")',
+    },
+    {
+      from: [
+        'msg_ptr->input_size, msg_ptr->output, msg_ptr->output_size);',
+        '                RPC_STATUS_ASSERT(status);',
+      ].join('\n'),
+      to: [
+        'msg_ptr->input_size, msg_ptr->output, msg_ptr->output_size);',
+        '                if (!status) memset(msg_ptr->output, 0, msg_ptr->output_size);',
+      ].join('\n'),
+    },
+    {
+      // A greeting of nobody: nothing gets through from here on.
+      from: 'GGML_ABORT("RPC handshake failed for %s\\n", endpoint.c_str());',
+      to: 'const uint8_t nobody[RPC_CONN_CAPS_SIZE] = {}; sock->update_caps(nobody);',
+    },
+    {
+      from: 'static std::shared_ptr<rpc_dispatcher> get_dispatcher(const std::string & endpoint) {',
+      to: [
+        'bool rpc_keeps(const std::string & endpoint);',
+        '',
+        'static std::shared_ptr<rpc_dispatcher> get_dispatcher(const std::string & endpoint) {',
+      ].join('\n'),
+    },
+    {
+      from: 'if (auto dispatcher = it->second.lock()) {',
+      to: 'if (auto dispatcher = it->second.lock(); dispatcher && rpc_keeps(endpoint)) {',
+    },
+    {
+      from: 'ctx->base_ptr = reinterpret_cast<void *>(response.base_ptr);',
+      to: 'ctx->base_ptr = reinterpret_cast<void *>(response.base_ptr ? response.base_ptr : 4096);',
+    },
+    { from: 'return response.alignment;', to: 'return response.alignment ? response.alignment : 64;' },
+    {
+      from: 'cache[cache_hash] = response.alloc_size;',
+      to: 'if (response.alloc_size == 0) return ggml_nbytes(tensor);\n            cache[cache_hash] = response.alloc_size;',
+    },
+    { from: 'buft_map[buft_name] = buft;', to: 'if (max_size > 0) buft_map[buft_name] = buft;' },
+  ].map((correction) => ({ file: 'ggml/src/ggml-rpc/ggml-rpc.cpp', ...correction })),
 ];
 
 /** Applies them to unpacked sources. */

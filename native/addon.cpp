@@ -8,6 +8,8 @@
 #include "idefics2.h"
 #include "quantise.h"
 
+#include "ggml-rpc.h"
+
 #include <system_error>
 
 // ---- backends --------------------------------------------------------------------------------------------------------
@@ -40,6 +42,43 @@ static Napi::Value list_devices(const Napi::CallbackInfo & info) {
     return list;
 }
 
+static Napi::Value rpc_protocol(const Napi::CallbackInfo & info) {
+    const std::string greeting = rpc_greeting();
+    auto o       = Napi::Object::New(info.Env());
+    auto version = Napi::Array::New(info.Env(), 3);
+    version.Set(0u, RPC_PROTO_MAJOR_VERSION);
+    version.Set(1u, RPC_PROTO_MINOR_VERSION);
+    version.Set(2u, RPC_PROTO_PATCH_VERSION);
+    o.Set("version", version);
+    o.Set("greeting", greeting);
+    return o;
+}
+
+static Napi::Value rpc_traffic_of(const Napi::CallbackInfo & info) {
+    const auto [sent, received, decodes] = rpc_traffic_so_far();
+    auto o = Napi::Object::New(info.Env());
+    o.Set("sent", static_cast<double>(sent));
+    o.Set("received", static_cast<double>(received));
+    o.Set("decodes", static_cast<double>(decodes));
+    return o;
+}
+
+static Napi::Value rpc_connected(const Napi::CallbackInfo & info) {
+    return Napi::Boolean::New(info.Env(), rpc_is_alive(info[0].As<Napi::String>().Utf8Value()));
+}
+
+// rpcServe(endpoint, device, threads): returns at once, and serves until the process ends.
+static Napi::Value rpc_serve_devices(const Napi::CallbackInfo & info) {
+    backends_start();
+    auto devices = backends_select(info[1].As<Napi::String>().Utf8Value());
+    devices.pop_back(); // what ends the list
+    if (devices.empty()) {
+        devices.push_back(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    }
+    rpc_serve(info[0].As<Napi::String>().Utf8Value(), info[2].As<Napi::Number>().Int32Value(), devices);
+    return info.Env().Undefined();
+}
+
 static Napi::Value llama_version_string(const Napi::CallbackInfo & info) {
     return Napi::String::New(info.Env(), llama_version());
 }
@@ -68,6 +107,9 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
     options.path         = string_of(o, "path");
     options.device       = string_of(o, "device");
     options.n_gpu_layers = int_of(o, "gpuLayers");
+    if (has(o, "rpc")) {
+        options.rpc = string_vector(o.Get("rpc"));
+    }
     options.weightless   = has(o, "weightless") && o.Get("weightless").As<Napi::Boolean>();
 
     if (has(o, "qkNorm")) {
@@ -120,12 +162,7 @@ static Napi::Value model_info(const Napi::CallbackInfo & info) {
 
 static Napi::Value model_tokenize(const Napi::CallbackInfo & info) {
     const auto & m = *unwrap<model>(info[0]).value;
-    const auto list = info[1].As<Napi::Array>();
-    std::vector<std::string> parts(list.Length());
-    for (uint32_t i = 0; i < parts.size(); ++i) {
-        parts[i] = list.Get(i).As<Napi::String>().Utf8Value();
-    }
-    const auto tokens = m.text->tokenize(parts);
+    const auto tokens = m.text->tokenize(string_vector(info[1]));
     auto array = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), array.Data());
     return array;
@@ -415,6 +452,10 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("loadBackends", load_backends);
     add("loadBackendLibrary", load_backend_library);
     add("listDevices", list_devices);
+    add("rpcProtocol", rpc_protocol);
+    add("rpcTraffic", rpc_traffic_of);
+    add("rpcConnected", rpc_connected);
+    add("rpcServe", rpc_serve_devices);
     add("llamaVersion", llama_version_string);
     add("tensorTypes", tensor_types);
     add("modelLoad", model_load);

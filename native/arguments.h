@@ -57,6 +57,15 @@ inline std::vector<int64_t> offsets_into(const Napi::Value & value, size_t n_row
     return offsets;
 }
 
+inline std::vector<std::string> string_vector(const Napi::Value & value) {
+    const auto list = value.As<Napi::Array>();
+    std::vector<std::string> strings(list.Length());
+    for (uint32_t i = 0; i < strings.size(); ++i) {
+        strings[i] = list.Get(i).As<Napi::String>().Utf8Value();
+    }
+    return strings;
+}
+
 inline std::string string_of(const Napi::Object & o, const char * key) {
     return o.Get(key).As<Napi::String>().Utf8Value();
 }

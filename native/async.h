@@ -48,6 +48,8 @@ inline void environment::stop() {
     ending = true;
     for (auto * h : handles) {
         h->abort();
+    }
+    for (auto * h : handles) { // behind all of them: a pass waits for a server that its model hangs up on
         h->thread.stop();
     }
 }
@@ -61,6 +63,11 @@ struct handle : handle_base {
         if constexpr (std::is_same_v<T, context> || std::is_same_v<T, gguf_weights>) {
             if (value) {
                 value->abort_requested = true;
+            }
+        }
+        if constexpr (std::is_same_v<T, model>) {
+            if (value) {
+                value->servers.hang_up();
             }
         }
     }

@@ -36,9 +36,10 @@ void require_threads(int32_t n_threads) {
     }
 }
 
-model::model(const options & o) : qk_norm(o.qk_norm) {
+model::model(const options & o) : qk_norm(o.qk_norm), servers(o.rpc) {
     auto params = llama_model_default_params();
     auto devices = backends_select(o.device);
+    devices.insert(devices.begin(), servers.devices.begin(), servers.devices.end()); // the last one has the output head
     params.devices      = devices.data();
     params.n_gpu_layers = o.n_gpu_layers;
     params.load_mode    = o.weightless ? LLAMA_LOAD_MODE_NONE : LLAMA_LOAD_MODE_MMAP;
@@ -55,7 +56,14 @@ model::model(const options & o) : qk_norm(o.qk_norm) {
     log_take();
     handle = llama_model_load_from_file(o.path.c_str(), params);
     if (!handle) {
+        servers.require();
         throw aborted ? coded_error("ABORTED", "loading was aborted") : coded_error("MODEL_LOAD", log_take());
+    }
+    try {
+        servers.settle();
+    } catch (...) {
+        llama_model_free(handle);
+        throw;
     }
     vocab = llama_model_get_vocab(handle);
     text  = std::make_unique<tokenizer>(handle);
@@ -119,6 +127,7 @@ std::string model::detokenize(const std::vector<int32_t> & tokens, bool render_s
 
 context::context(std::shared_ptr<model> shared, const options & o)
     : owner(std::move(shared)), norm(owner->qk_norm), n_seq(o.n_seq), n_threads(o.n_threads) {
+    owner->servers.require();
     auto params = llama_context_default_params();
     params.n_ctx           = o.n_ctx;
     params.n_batch         = o.n_ubatch;
@@ -141,6 +150,7 @@ context::context(std::shared_ptr<model> shared, const options & o)
     log_take();
     handle = llama_init_from_model(owner->handle, params);
     if (!handle) {
+        owner->servers.require();
         throw coded_error("MODEL_LOAD", "no context could be made: " + log_take());
     }
 
@@ -247,6 +257,7 @@ double context::embedding_deviation() const {
 }
 
 void context::decode(const decode_job & job) {
+    owner->servers.require();
     llama_memory_t memory = llama_get_memory(handle);
     if (job.clear) {
         // Data too after NaN: masked cells still enter the attention, as 0 * NaN.
@@ -335,6 +346,8 @@ void context::decode(const decode_job & job) {
     llama_set_causal_attn(handle, !job.non_causal);
     const int32_t status = llama_decode(handle, batch);
     llama_synchronize(handle);
+    owner->servers.count_decode();
+    owner->servers.require();
 
     switch (status) {
         case 0:  break;
@@ -387,4 +400,5 @@ void context::lens(const lens_job & job) {
         head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, points.last_block);
     }
     head->run(job);
+    owner->servers.require();
 }

@@ -2,6 +2,7 @@
 
 #include "hooks.h"
 #include "qk_norm.h"
+#include "rpc.h"
 #include "tokenizer.h"
 #include "weightless.h"
 
@@ -41,11 +42,14 @@ struct model {
     struct options {
         std::string                  path;
         std::string                  device;       // see backends_select
+        std::vector<std::string>     rpc;          // servers that take layers too, "1.2.3.4:50052"
         int32_t                      n_gpu_layers; // negative = all
         bool                         weightless;   // see weightless.h
         std::function<bool(float)>   progress;     // false = abort
         std::shared_ptr<const qk_norm_weights> qk_norm; // null: none
     };
+
+    const rpc_servers servers;
 
     explicit model(const options & options);
     ~model();

@@ -48,8 +48,9 @@ export type {
   Progress,
   TokenScore,
 } from './model/types.js';
-export type { Device } from './native/addon.js';
+export type { Device, RpcTraffic } from './native/addon.js';
 export { listDevices } from './native/index.js';
+export { rpcTraffic } from './native/rpc.js';
 export { mark, Prompt, type PromptInput, type PromptPicture, type Segment } from './prompt/prompt.js';
 export type { PromptRecord } from './prompt/prompt-record.js';
 export type {

@@ -7,6 +7,7 @@ import { type FetchEvents, fetchModel } from './fetch-model.js';
 import type { ModelArguments, OutputArguments } from './options.js';
 import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
+import { meterTraffic } from './traffic.js';
 
 /** A loaded model with a context, for the time of one command. */
 export interface Session {
@@ -31,6 +32,7 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
   const model = await loadModel(files.model, {
     mmproj: files.mmproj,
     device,
+    rpc: args.rpc,
     gpuLayers,
     threads,
     imageWidth,
@@ -67,7 +69,11 @@ export async function withSession<T>(
     model = await openModel(args, fetchEvents(terminal, progress));
     const { nCtx, nUbatch, flashAttention } = args;
     const context = await model.createContext({ nCtx, nUbatch, flashAttention });
-    return await work({ model, context, terminal, signal, progress, track });
+    const traffic = await meterTraffic(args.rpc);
+    const result = await work({ model, context, terminal, signal, progress, track });
+    const used = traffic();
+    if (used !== undefined) progress.note(used);
+    return result;
   } finally {
     progress.done();
     await model?.dispose();

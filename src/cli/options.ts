@@ -38,19 +38,28 @@ export const MMPROJ = text('GGUF file of the picture encoder. Defaults to that o
 export const DEVICE = vary(text('auto, cpu, or a device as doctor names it', { value: 'NAME' }), { default: 'auto' });
 export const THREADS = whole(1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8');
 
-/** What every command that runs a model takes. */
-export const MODEL_OPTIONS = grouped('Model', {
+/** Which model, and where it runs: nothing that its numbers depend on but the kernels. */
+export const DEVICE_OPTIONS = grouped('Model', {
   model: vary(MODEL, { required: true }),
   mmproj: MMPROJ,
   device: DEVICE,
+  rpc: parsed('Servers that hold layers too, with commas; see rpc-server', parseTexts, { value: 'HOST:PORT' }),
   gpuLayers: whole(0, 'Layers to keep on the device. Defaults to all'),
   threads: THREADS,
-  imageWidth: whole(1, 'Scale pictures to this width first; the paper: 224. Defaults to their own'),
   imageCache: text('Folder that keeps encoded pictures between runs', { value: 'FOLDER', completes: 'folder' }),
-  nCtx: whole(1, 'Positions that a context holds. Defaults to 4096'),
-  nUbatch: whole(1, 'Positions decoded at once. Defaults to 512'),
-  flashAttention: choice(['on', 'off', 'auto'], 'Defaults to off on the CPU, else auto'),
 });
+export type DeviceArguments = ArgumentsOf<typeof DEVICE_OPTIONS>;
+
+/** What every command that runs a model takes. */
+export const MODEL_OPTIONS = {
+  ...DEVICE_OPTIONS,
+  ...grouped('Model', {
+    imageWidth: whole(1, 'Scale pictures to this width first; the paper: 224. Defaults to their own'),
+    nCtx: whole(1, 'Positions that a context holds. Defaults to 4096'),
+    nUbatch: whole(1, 'Positions decoded at once. Defaults to 512'),
+    flashAttention: choice(['on', 'off', 'auto'], 'Defaults to off on the CPU, else auto'),
+  }),
+};
 export type ModelArguments = ArgumentsOf<typeof MODEL_OPTIONS>;
 
 /** A place to write to. */

@@ -13,6 +13,7 @@ import { openEncoder } from '../images/encoders/index.js';
 import { CachedImageEncoder } from '../images/image-cache.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
+import { findServers } from '../native/rpc.js';
 import { frameParts } from '../prompt/framing.js';
 import { Prompt, type PromptInput, type Segment } from '../prompt/prompt.js';
 import { buildPrompt, type PromptTools } from '../prompt/prompt-builder.js';
@@ -35,6 +36,11 @@ export interface LoadOptions {
   mmproj?: string;
   /** `auto` (every GPU there is), `cpu`, or the name of a device as `xpatch doctor` prints it. Defaults to `auto`. */
   device?: string;
+  /**
+   * Servers that take layers too, `host:port` each (`xpatch rpc-server`; see docs/scale.md): layers are divided over them and the
+   * device by their free memory, and none goes to a CPU. Defaults to none.
+   */
+  rpc?: readonly string[];
   /** Layers to keep on the device, the rest on the CPU. Defaults to all. */
   gpuLayers?: number;
   /** CPU threads, of contexts and the picture encoder. Defaults to 1 for files under 64 MB, else to the machine's cores, at most 8. */
@@ -64,7 +70,7 @@ export interface LoadOptions {
  *
  * @param source Name of the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
  *   here: see `downloadModel`.
- * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, MODEL_UNUSABLE, ABORTED.
+ * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, MODEL_UNUSABLE, RPC_FAILED, ABORTED.
  *
  * @example
  * ```ts
@@ -111,7 +117,12 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     const hashing = options.weightless ? '' : hashFiles(modelParts(files.model), options.signal);
     Promise.resolve(hashing).catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
     const { weightless } = options;
-    handle = await addon.modelLoad({ path: files.model, device, gpuLayers, qkNorm, weightless }, onProgress, abort);
+    const rpc = await findServers(options.rpc ?? []);
+    handle = await addon.modelLoad(
+      { path: files.model, device, rpc, gpuLayers, qkNorm, weightless },
+      onProgress,
+      abort,
+    );
     if (thrown) throw thrown.error;
     const info: ModelInfo = { ...addon.modelInfo(handle), maxPositions: learnedPositions(header) };
     const bos = ggufNumber(header, 'tokenizer.ggml.bos_token_id') ?? info.bosToken;

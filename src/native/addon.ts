@@ -8,6 +8,16 @@ export interface Addon {
   loadBackendLibrary(path: string): string;
   listDevices(): Device[];
   llamaVersion(): string;
+
+  /** What a server must answer to the first message of ggml-rpc's protocol. */
+  rpcProtocol(): { version: [number, number, number]; greeting: string };
+  /** Of the whole process, so far. */
+  rpcTraffic(): RpcTraffic;
+  /** Whether this process has a connection to a server: it then answers no other. */
+  rpcConnected(endpoint: string): boolean;
+  /** Serves the devices that `device` names at an endpoint, until the process ends; ends it where the address cannot be used. */
+  rpcServe(endpoint: string, device: string, threads: number): void;
+
   /** What ggml can read: triples of a tensor type's number, values a block, bytes a block. */
   tensorTypes(): Int32Array;
 
@@ -86,9 +96,19 @@ export interface Device {
   memoryTotal: number;
 }
 
+/** Bytes to and from the servers of `rpc`, weights included. */
+export interface RpcTraffic {
+  sent: number;
+  received: number;
+  /** Batches that were computed with them. */
+  decodes: number;
+}
+
 export interface NativeModelOptions {
   path: string;
   device: string;
+  /** Servers that take layers too, with their addresses in numbers: `1.2.3.4:50052`. */
+  rpc?: readonly string[];
   gpuLayers: number;
   /** Small tensors as in the file, zeros for the others; see native/weightless.h. Absent: all of them, mapped from the file. */
   weightless?: boolean;

@@ -26,7 +26,7 @@ test('the command line runs in this process: help, version, a result, and wrong 
 
 test('commands reach the process only through what main is handed', () => {
   const folder = join(PACKAGE_ROOT, 'src', 'cli');
-  const own = /^(io|main|doctor-child|eval-child)\.ts$/;
+  const own = /^(io|main|doctor-child|eval-child|rpc-server-child)\.ts$/;
   for (const file of readdirSync(folder).filter((name) => name.endsWith('.ts') && !own.test(name))) {
     const text = readFileSync(join(folder, file), 'utf8');
     expect([file, text.match(/process\.(std\w+|exit\w*|argv|env)|console\.\w+/)?.[0]]).toEqual([file, undefined]);
