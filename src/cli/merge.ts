@@ -1,8 +1,10 @@
 import { join } from 'node:path';
 import { mergeShards } from '../experiment/merge.js';
+import { isToMerge } from '../experiment/shard.js';
 import { defineCommand } from './command.js';
 import { several, vary } from './option.js';
 import { OUTPUT_FOLDER, OUTPUT_OPTIONS } from './options.js';
+import { quoted } from './quoted.js';
 
 /** `xpatch merge`: the shards of an experiment become one run. */
 export const merge = defineCommand({
@@ -23,14 +25,21 @@ export const merge = defineCommand({
       await using run = await mergeShards(runs, output, terminal.commandLine());
       for (const note of run.notes) progress.note(note);
       const lines = run.known.size;
-      progress.update('writing the report');
-      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
-      const { writeRunReport } = await import('../report/experiment/run.js');
-      const { headline } = await writeRunReport(run, signal);
-      if (!run.complete) await run.finish({ headline });
+      const next = `Next: xpatch eval … --stage test --layer-from ${quoted(output)} --shard I/N`;
+      const isValidation = isToMerge(run.manifest);
+      if (isValidation) {
+        if (!run.complete) await run.finish();
+      } else {
+        progress.update('writing the report');
+        // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+        const { writeRunReport } = await import('../report/experiment/run.js');
+        const { headline } = await writeRunReport(run, signal);
+        if (!run.complete) await run.finish({ headline });
+      }
       progress.done();
+      const what = `${lines} lines of ${runs.length} shards.`;
       if (json) terminal.printJson({ output, shards: runs.length, lines });
-      else terminal.print(`${lines} lines of ${runs.length} shards.\nReport: ${join(output, 'report.html')}\n`);
+      else terminal.print(`${what}\n${isValidation ? next : `Report: ${join(output, 'report.html')}`}\n`);
     } finally {
       progress.done();
     }

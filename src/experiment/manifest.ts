@@ -12,7 +12,7 @@ import { packageVersion } from '../util/package-root.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
 import { schemaProblems } from './schema.js';
-import type { Shard } from './shard.js';
+import { nameOfShard, type Shard } from './shard.js';
 import type { Experiment, Plan } from './types.js';
 
 export const MANIFEST_FILE = 'manifest.json';
@@ -64,6 +64,8 @@ export interface Manifest<Options extends object = Experiment> {
   readonly units?: readonly string[];
   /** Of a run that answers a part of the queries. */
   readonly shard?: Shard;
+  /** Folder of the run that its validation was taken from. */
+  readonly layerFrom?: string;
   /** What has to be said beside the results. */
   readonly notes: readonly string[];
   readonly [more: string]: unknown;
@@ -171,7 +173,7 @@ function identityOf({ study, units, options, model, vectorModel, tasks, inputs, 
       Object.entries(tasks).map(([name, { sha256, pictures }]) => [name, { sha256, pictures }]),
     ),
     inputs,
-    shard: shard && `${shard.index}/${shard.of}`,
+    shard: shard && nameOfShard(shard),
   };
 }
 
@@ -230,6 +232,12 @@ function isModelRecord(value: unknown): boolean {
   return [hash, name, architecture, files.model].every(isText) && Number.isSafeInteger(nLayers);
 }
 
+function isShard(value: unknown): boolean {
+  if (!isRecord(value)) return false;
+  const { index, of, stage } = value;
+  return [index, of].every(Number.isSafeInteger) && (stage === undefined || stage === 'validation');
+}
+
 /**
  * The manifest of a run of an experiment or of a study; undefined when the folder has none.
  * @throws {XpatchError} RUN_INVALID for a run of another kind, or a manifest that is damaged
@@ -271,7 +279,7 @@ export async function readManifest(folder: string): Promise<RunRecord | undefine
     [model, ...(vectorModel === undefined ? [] : [vectorModel])].every(isModelRecord) &&
     isRecord(tasks) &&
     isListOf(Object.values(tasks), ({ sha256 }) => isText(sha256)) &&
-    (shard === undefined || (isRecord(shard) && [shard.index, shard.of].every(Number.isSafeInteger)));
+    (shard === undefined || isShard(shard));
   if (!whole) throw invalid('describes no run of scored queries or of a study');
   const [problem] = isStudy ? [] : schemaProblems(options as Experiment);
   if (problem !== undefined) throw invalid(`describes no experiment (${problem})`);

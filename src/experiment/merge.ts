@@ -91,9 +91,19 @@ function requireAll(shards: readonly ShardRun[], of: number): void {
 }
 
 function mergeManifests(shards: readonly ShardRun[], first: RunRecord, command: string): Manifest {
-  const { lines: _lines, results: _results, vectors: _vectors, finished: _finished, shard: _shard, ...common } = first;
+  const {
+    lines: _lines,
+    results: _results,
+    vectors: _vectors,
+    finished: _finished,
+    shard: _shard,
+    layerFrom: _from,
+    ...common
+  } = first;
   return {
     ...common,
+    // What the shards of a validation make is the whole of it.
+    ...(first.shard?.stage && { shard: { ...first.shard, index: 1, of: 1 } }),
     status: 'running',
     command,
     started: new Date().toISOString(),
@@ -102,14 +112,15 @@ function mergeManifests(shards: readonly ShardRun[], first: RunRecord, command: 
   };
 }
 
-/** Validation is the same in every shard, test queries are in one each. */
+/** Validation is the same in every shard but those of itself, test queries are in one each. */
 function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
   const plans = new Map(shards.map(({ manifest }) => [manifest.shard.index, manifest.plan]));
   const counts = new Map<string, Plan['queries'][number]>();
+  const divided = shards[0]?.manifest.shard.stage ?? 'test';
   for (const plan of plans.values()) {
     for (const { stage, condition, count } of plan ?? []) {
       const key = JSON.stringify([stage, condition]);
-      const before = stage === 'test' ? (counts.get(key)?.count ?? 0) : 0;
+      const before = stage === divided ? (counts.get(key)?.count ?? 0) : 0;
       counts.set(key, { stage, condition, count: before + count });
     }
   }
@@ -118,7 +129,8 @@ function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
 
 const VECTOR = { what: 'the vector', maxBytes: 1 << 30, code: 'VECTOR_INVALID' } as const;
 
-async function copyVectors({ path }: ShardRun, run: RunFolder): Promise<void> {
+/** Vectors of another run of the same experiment; those that are there must be the same. @throws {XpatchError} RUN_MISMATCH */
+export async function copyVectors({ path }: Pick<ShardRun, 'path'>, run: RunFolder): Promise<void> {
   for (const name of Object.keys(await hashVectors(path))) {
     const file = vectorFile(name);
     const bytes = await readWhole(join(path, file), VECTOR);

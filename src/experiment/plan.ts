@@ -11,7 +11,7 @@ import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
-import { inShard, type Shard } from './shard.js';
+import { membersOf, type Shard } from './shard.js';
 import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
 import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
@@ -46,18 +46,18 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   const vectors = await countVectors(study, counter);
   const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
+  const isMember = membersOf(options.shard, study.cells);
   let newTokens = 0;
   for (const stage of ['validation', 'test'] as const) {
     const conditions = conditionsOf(study, stage);
-    if (conditions.length === 0) continue;
+    if (conditions.length === 0 || (stage === 'test' && options.shard?.stage === 'validation')) continue;
     // Where validation has to choose there will be one layer.
     const nLayers = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
     let nItems = 0;
     const before = counter.tokens;
     for (const cell of study.cells) {
-      const items = itemsOf(cell, stage).filter(
-        ({ input }) => !options.shard || inShard(options.shard, { stage, item: input }),
-      );
+      const { task, seed } = cell.split;
+      const items = itemsOf(cell, stage).filter(({ input: item }) => isMember({ stage, task: task.name, seed, item }));
       nItems += items.length;
       for (const item of items) await countItem(study, { cell, stage, conditions, nLayers, item }, counter, laterFirst);
     }

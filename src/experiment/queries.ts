@@ -1,5 +1,5 @@
 import { majorityAnswer } from './scoring.js';
-import { inShard, type Shard } from './shard.js';
+import { membersOf, type Shard } from './shard.js';
 import { conditionsOf, itemsOf, type Study } from './study.js';
 import { keyOf, type ResultLine } from './types.js';
 
@@ -24,6 +24,7 @@ export class Queries {
     const { experiment, cells } = study;
     const { layers } = experiment;
     const tested = layers === 'validation' ? 1 : layers === 'all' ? nLayers : layers.length;
+    const isMember = membersOf(shard, cells);
     let lines = 0;
     for (const stage of ['validation', 'test'] as const) {
       for (const cell of cells) {
@@ -31,7 +32,7 @@ export class Queries {
         for (const { name: condition, kind, question } of conditionsOf(study, stage)) {
           const isPatch = kind === 'patch';
           for (const { input: item, output: expected } of itemsOf(cell, stage)) {
-            if (shard && !inShard(shard, { stage, item })) continue;
+            if (!isMember({ stage, task: task.name, seed, item })) continue;
             const rival = question?.includes('{rival}') ? cell.rival?.answers.get(item) : undefined;
             const answer = kind === 'majority' ? { answer: majorityAnswer(validation) ?? '' } : {};
             const says = { domain: task.domain, expected, rival, ...answer };

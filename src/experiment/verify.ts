@@ -15,7 +15,7 @@ import { memoryStore } from './memory-store.js';
 import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
 import { hashResults, hashVectors, loadRunVector } from './run-files.js';
-import { inShard } from './shard.js';
+import { nameOfShard } from './shard.js';
 import { loadCells, usesPictures } from './study.js';
 import { type Experiment, keyOf, type ResultLine, type RunLine } from './types.js';
 
@@ -143,14 +143,10 @@ async function checkQueries(
   const { options, tasks, shard, model } = manifest;
   const conditions = new Set(options.conditions.map(({ name }) => name));
   const wrong = lines.filter(
-    (line) =>
-      !conditions.has(line.condition) ||
-      !Object.hasOwn(tasks, line.task) ||
-      !options.seeds.includes(line.seed) ||
-      (shard !== undefined && !inShard(shard, line)),
+    (line) => !conditions.has(line.condition) || !Object.hasOwn(tasks, line.task) || !options.seeds.includes(line.seed),
   );
   const problems = wrong.map((line) => `${keyOf(line)} is none of its queries`);
-  const fine = shard ? `all of shard ${shard.index}/${shard.of}` : 'all of this experiment';
+  const fine = shard ? `all of shard ${nameOfShard(shard)}` : 'all of this experiment';
   if (problems.length > 0) return check('queries', problems, fine);
   const notDone = (why: string): Check => ({
     name: 'queries',
@@ -200,16 +196,25 @@ function checkLayers({ options: experiment }: RunRecord, lines: readonly ResultL
   );
 }
 
-/** A task file has its old path only on the machine of the run. */
-function findTask(source: string, data: string): string {
+/** A task file has its old path only on the machine of the run: it is looked for in a folder too. */
+export function findTask(source: string, data: string): string {
   if (!isTaskFile(source)) return source;
   const path = resolve(data, source);
   // win32 knows both separators, whichever the run was made with.
   return existsSync(path) ? path : resolve(data, win32.basename(source));
 }
 
-async function checkTasks(
-  { study, options, tasks }: RunRecord,
+/** Whether task files, and their pictures where they take part, are those of a run. @throws {XpatchError} ABORTED */
+export async function checkTasks(
+  {
+    study,
+    options,
+    tasks,
+  }: {
+    readonly study?: string;
+    readonly options: Experiment;
+    readonly tasks: Readonly<Record<string, { readonly sha256: string; readonly pictures?: string }>>;
+  },
   sources: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<Check> {

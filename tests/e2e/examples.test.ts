@@ -23,7 +23,10 @@ const SAYS: Record<string, RegExp> = {
     /^128 numbers .*\n.* -> Lima\nLima at layer 2: 0\.\d\d\nrecovered .*\nsteered: ".*"\npage: .*report\.html$/m,
 };
 
-test.each(readdirSync(join(PACKAGE_ROOT, 'examples')))('%s', async (name) => {
+/** What is in folders are job files (scale.test.ts). */
+const scripts = readdirSync(join(PACKAGE_ROOT, 'examples')).filter((name) => name.endsWith('.ts'));
+
+test.each(scripts)('%s', async (name) => {
   const { stdout } = await run(process.execPath, ['--import', 'tsx', join('examples', name)], { cwd: PACKAGE_ROOT });
   expect(stdout).toMatch(SAYS[name] as RegExp);
 });

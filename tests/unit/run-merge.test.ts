@@ -1,10 +1,12 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { takeValidation } from '../../src/experiment/layer-from.js';
 import { mergeShards } from '../../src/experiment/merge.js';
 import { RunFolder } from '../../src/experiment/run-folder.js';
-import { inShard, parseShard, type Shard } from '../../src/experiment/shard.js';
+import { membersOf, parseShard, type Shard } from '../../src/experiment/shard.js';
 import type { ResultLine } from '../../src/experiment/types.js';
+import type { TaskSplit } from '../../src/tasks/split.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 
@@ -14,14 +16,33 @@ let runs = 0;
 const newPath = () => join(parent, `run-${runs++}`);
 const sorted = (lines: readonly ResultLine[]) => lines.map((line) => JSON.stringify(line)).sort();
 
+const inputsOf = (stage: string, task: string, seed: number) => [
+  ...new Set(
+    LINES.filter((line) => line.stage === stage && line.task === task && line.seed === seed).map(({ item }) => item),
+  ),
+];
+/** The tasks of the sample under its seeds. */
+const CELLS = EXPERIMENT.seeds.flatMap((seed) =>
+  EXPERIMENT.tasks.map((name) => {
+    const items = (stage: string) => inputsOf(stage, name, seed).map((input) => ({ input, output: '' }));
+    return {
+      split: { task: { name }, seed, validation: items('validation'), test: items('test') } as unknown as TaskSplit,
+    };
+  }),
+);
+const linesIn = (shard: Shard) => LINES.filter(membersOf(shard, CELLS));
+
+const planOf = (lines: readonly ResultLine[]) =>
+  sampleManifest().plan.map((entry) => ({
+    ...entry,
+    count: lines.filter(({ stage, condition }) => stage === entry.stage && condition === entry.condition).length,
+  }));
+
 /** The run of one process, or of one shard, with `change` made to its lines. */
 async function finishedRun(shard?: Shard, change = (line: ResultLine) => line, vector = 1): Promise<string> {
   const path = newPath();
-  const own = LINES.filter((line) => !shard || inShard(shard, line)).map(change);
-  const plan = sampleManifest().plan.map((entry) => ({
-    ...entry,
-    count: own.filter(({ stage, condition }) => stage === entry.stage && condition === entry.condition).length,
-  }));
+  const own = (shard ? linesIn(shard) : LINES).map(change);
+  const plan = planOf(own);
   const run = await RunFolder.open(path, sampleManifest({ plan, ...(shard && { shard }) }));
   await run.append(own);
   await run.saveVector('food-color.text.seed1', sampleVector(vector));
@@ -38,7 +59,7 @@ async function linesOf(run: RunFolder): Promise<ResultLine[]> {
 
 describe('shards', () => {
   test.each([1, 2, 3, 7])('of %i have every test query once, whole items, and all validation queries', (of) => {
-    const shards = Array.from({ length: of }, (_, i) => LINES.filter((line) => inShard({ index: i + 1, of }, line)));
+    const shards = Array.from({ length: of }, (_, i) => linesIn({ index: i + 1, of }));
     const tested = shards.map((lines) => lines.filter(({ stage }) => stage === 'test'));
     expect(sorted(tested.flat())).toEqual(sorted(LINES.filter(({ stage }) => stage === 'test')));
     const items = tested.map((lines) => [...new Set(lines.map(({ item }) => item))]);
@@ -50,15 +71,35 @@ describe('shards', () => {
     }
   });
 
-  test('are about equally large', () => {
-    const counts = [1, 2, 3, 4].map(
-      (index) =>
-        Array.from({ length: 4000 }, (_, i) => inShard({ index, of: 4 }, { stage: 'test', item: `item ${i}` })).filter(
-          Boolean,
-        ).length,
+  test.each([2, 3, 4, 8])('of %i are equally large to one item, whatever else is asked about it', (of) => {
+    const items = Array.from({ length: 401 }, (_, i) => ({ input: `item ${i}`, output: '' }));
+    const cellOf = (name: string, from: number) => ({
+      split: {
+        task: { name },
+        seed: 1,
+        validation: items.slice(0, 30),
+        test: items.slice(from),
+      } as unknown as TaskSplit,
+    });
+    const cells = [cellOf('a', 30), cellOf('b', 200)];
+    const asked = cells.flatMap(({ split: { task, seed, test } }) =>
+      test.map(({ input }) => ({ stage: 'test' as const, task: task.name, seed, item: input })),
     );
-    for (const count of counts) expect(Math.abs(count - 1000)).toBeLessThan(4 * Math.sqrt(750));
+    for (let index = 1; index <= of; index++) {
+      const count = asked.filter(membersOf({ index, of }, cells)).length;
+      expect(Math.abs(count - asked.length / of)).toBeLessThanOrEqual(2);
+    }
   });
+
+  test.each([1, 2, 3, 7])(
+    'of the validation, %i of them, have each of its queries once and few cells in common',
+    (of) => {
+      const shards = Array.from({ length: of }, (_, i) => linesIn({ index: i + 1, of, stage: 'validation' }));
+      expect(sorted(shards.flat())).toEqual(sorted(LINES.filter(({ stage }) => stage === 'validation')));
+      const cells = shards.map((lines) => new Set(lines.map(({ task, seed }) => `${task} ${seed}`)));
+      expect(cells.reduce((sum, { size }) => sum + size, 0)).toBeLessThanOrEqual(CELLS.length + of - 1);
+    },
+  );
 
   test('are written i/n', async () => {
     expect(parseShard(' 2/5 ')).toEqual({ index: 2, of: 5 });
@@ -85,6 +126,51 @@ describe('merged shards', () => {
     await run.finish();
     const again = await RunFolder.open(run.path, whole);
     expect(again.complete).toBe(true);
+  });
+
+  test.each([1, 3])('of the validation, %i of them, are the run that a test goes on from', async (of) => {
+    const shards = await Promise.all(
+      Array.from({ length: of }, (_, i) => finishedRun({ index: i + 1, of, stage: 'validation' })),
+    );
+    const validation = LINES.filter(({ stage }) => stage === 'validation');
+    await using merged = await merge(shards);
+    expect(sorted(await linesOf(merged))).toEqual(sorted(validation));
+    expect(merged.manifest.shard).toEqual({ index: 1, of: 1, stage: 'validation' });
+    await merged.finish();
+
+    const parts = await Promise.all(
+      [1, 2].map(async (index) => {
+        const shard = { index, of: 2 };
+        const own = linesIn(shard);
+        const plan = planOf(own);
+        const run = await RunFolder.open(newPath(), sampleManifest({ shard, plan, layerFrom: merged.path }));
+        await takeValidation(merged.path, run);
+        expect(sorted(await linesOf(run))).toEqual(sorted(validation));
+        expect((await run.loadVector('food-color.text.seed1'))?.toArray()).toEqual(sampleVector(1).toArray());
+        await run.append(own);
+        await run.finish();
+        return run.path;
+      }),
+    );
+    await using whole = await merge(parts);
+    expect(sorted(await linesOf(whole))).toEqual(sorted(LINES));
+    expect([whole.manifest.shard, whole.manifest.layerFrom]).toEqual([undefined, undefined]);
+  });
+
+  test('a validation that is not whole, not complete, changed or of another experiment is not gone on from', async () => {
+    const [part] = await Promise.all([finishedRun({ index: 1, of: 2, stage: 'validation' })]);
+    const open = (more = {}) => RunFolder.open(newPath(), sampleManifest({ shard: { index: 1, of: 2 }, ...more }));
+    await using run = await open();
+    await expectError(() => takeValidation(part, run), 'RUN_INVALID', /a part of the validation\. Merge all/);
+    await expectError(() => takeValidation(parent, run), 'RUN_INVALID', /is no run/);
+    await using unfinished = await open({ shard: { index: 1, of: 1, stage: 'validation' } });
+    await expectError(() => takeValidation(unfinished.path, run), 'RUN_INVALID', /not complete/);
+    const whole = await finishedRun({ index: 1, of: 1, stage: 'validation' });
+    await using other = await open({ options: { ...EXPERIMENT, shots: 3 } });
+    await expectError(() => takeValidation(whole, other), 'RUN_MISMATCH', /experiment\.shots: 5 and 3/);
+    const lines = join(whole, 'results.jsonl');
+    await writeFile(lines, (await readFile(lines, 'utf8')).replace('"answer":"', '"answer":"x'));
+    await expectError(() => takeValidation(whole, run), 'RUN_INVALID', /is not what it was.*results\.jsonl/);
   });
 
   test('go on after a merge that was killed', async () => {
