@@ -25,6 +25,7 @@ import { models } from './models.js';
 import { dashed } from './option.js';
 import { patchscope } from './patchscope.js';
 import { report } from './report.js';
+import { rpcServer } from './rpc-server.js';
 import { run } from './run.js';
 import { score } from './score.js';
 import { steer } from './steer.js';
@@ -34,6 +35,7 @@ import { tune } from './tune.js';
 import { verify } from './verify.js';
 import { verifyModelCommand } from './verify-model.js';
 import { view } from './view.js';
+import { work } from './work.js';
 
 export const COMMANDS: readonly Command[] = [
   demo,
@@ -58,7 +60,9 @@ export const COMMANDS: readonly Command[] = [
   report,
   verifyModelCommand,
   merge,
+  work,
   view,
+  rpcServer,
   doctor,
   build,
   completionOf(() => COMMANDS),

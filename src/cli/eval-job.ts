@@ -17,6 +17,7 @@ import { estimateCost } from './eval-estimate.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
 import type { FetchEvents } from './fetch-model.js';
 import { promptGapNotes, shippedNotes } from './shipped-notes.js';
+import { meterTraffic } from './traffic.js';
 
 interface Events {
   readonly signal: AbortSignal;
@@ -67,10 +68,13 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     return { type: 'plan', plan, experiment, estimate, notes };
   }
 
-  const { shard, command } = job;
+  const { shard, layerFrom, queue, command } = job;
+  const traffic = await meterTraffic(job.model.rpc);
   const { report, layers } = await runInFolder(context, experiment, job.folder, {
     foreign: other,
     shard,
+    layerFrom,
+    queue,
     signal,
     command,
     plan,
@@ -87,6 +91,8 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     onNote: (text) => void tell({ type: 'note', text }),
     onProgress: reporter(tell),
   });
+  const used = traffic();
+  if (used !== undefined) void tell({ type: 'note', text: used });
   return { type: 'done', result: resultOf(job.folder, model, experiment, report, layers) };
 }
 
@@ -194,7 +200,7 @@ function resultOf(
   const chart = blocks.find((block) => block.kind === 'bars');
   return {
     folder,
-    report: join(folder, 'report.html'),
+    ...(blocks.length > 0 && { report: join(folder, 'report.html') }),
     model: identity,
     experiment,
     layers,

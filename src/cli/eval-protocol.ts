@@ -1,4 +1,5 @@
 import type { LoadedExperiment } from '../experiment/config.js';
+import type { Kernels } from '../experiment/queue/protocol.js';
 import type { Shard } from '../experiment/shard.js';
 import type { Experiment, ExperimentProgress, Plan } from '../experiment/types.js';
 import type { ModelIdentity } from '../model/types.js';
@@ -16,7 +17,11 @@ export interface EvalJob {
   readonly folder?: string;
   /** Command line, for the manifest. */
   readonly command: string;
-  readonly shard?: Shard;
+  readonly shard?: Shard | undefined;
+  /** Folder of the run of the validation, of a test that goes on from it. */
+  readonly layerFrom?: string | undefined;
+  /** Who answers in place of this process. */
+  readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
   /** How many processes have crashed on it before. Defaults to none. */
   readonly crashes?: number;
 }
@@ -37,8 +42,8 @@ export interface Estimate {
 /** What a finished run came to. */
 export interface EvalResult {
   readonly folder: string;
-  /** The page. */
-  readonly report: string;
+  /** The page; a shard that is made to be merged has none. */
+  readonly report?: string;
   readonly model: ModelIdentity;
   readonly experiment: Experiment;
   /** Where patches were written in the test; empty where nothing was patched. */

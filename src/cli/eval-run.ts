@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { LoadedExperiment } from '../experiment/config.js';
+import type { Kernels } from '../experiment/queue/protocol.js';
 import type { Shard } from '../experiment/shard.js';
 import type { ExperimentProgress } from '../experiment/types.js';
 import type { ChildMessage, EvalResult } from './eval-protocol.js';
@@ -13,7 +14,11 @@ export interface EvalWork {
   /** Without one only the plan is made. */
   readonly folder?: string;
   readonly memory?: number;
-  readonly shard?: Shard;
+  readonly shard?: Shard | undefined;
+  /** Folder of the run of the validation, of a test that goes on from it. */
+  readonly layerFrom?: string | undefined;
+  /** Who answers in place of this process. */
+  readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
   /** Whether `--json` prints events too. */
   readonly events: boolean;
   /** Command line that goes on with the run. */
@@ -34,7 +39,7 @@ export async function runEval(
   terminal: Terminal,
   work: EvalWork,
 ): Promise<EvalResult | PlanResult> {
-  const { folder, loaded, memory, shard, resume } = work;
+  const { folder, loaded, memory, shard, layerFrom, queue, resume } = work;
   const { signal } = terminal;
   const line = terminal.progress(args);
   // A plan is one object, with its notes in it.
@@ -103,7 +108,7 @@ export async function runEval(
     line.update('starting');
     const { json, quiet, ...model } = args;
     await supervise(
-      { model: modelArguments(model), loaded, folder, memory, shard, command: resume },
+      { model: modelArguments(model), loaded, folder, memory, shard, layerFrom, queue, command: resume },
       { signal, onEvent },
     );
   } finally {
@@ -114,8 +119,9 @@ export async function runEval(
 
 /** Only what a process can be told: yargs puts more into its arguments. */
 function modelArguments(args: ModelArguments): ModelArguments {
-  const { model, mmproj, device, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention } = args;
-  return { model, mmproj, device, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention };
+  const { model, mmproj, device, rpc, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention } =
+    args;
+  return { model, mmproj, device, rpc, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention };
 }
 
 function stageOf({ stage, task, seed }: ExperimentProgress): string {

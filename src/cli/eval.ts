@@ -4,12 +4,12 @@ import { type LoadedExperiment, loadExperiment } from '../experiment/config.js';
 import { MANIFEST_FILE } from '../experiment/manifest.js';
 import { PRESETS } from '../experiment/presets.js';
 import { requireRunFolder } from '../experiment/run-folder.js';
-import { parseShard } from '../experiment/shard.js';
 import { findEntry } from '../hub/catalogue.js';
 import { tableToText } from '../report/tables.js';
 import { XpatchError } from '../util/errors.js';
 import { defineCommand } from './command.js';
 import { usageError } from './errors.js';
+import { PART_OPTIONS, partsOf } from './eval-parts.js';
 import type { EvalResult } from './eval-protocol.js';
 import { type PlanResult, runEval } from './eval-run.js';
 import { summaryOf } from './eval-summary.js';
@@ -34,7 +34,6 @@ export const EVAL_OPTIONS = {
     set: several('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5', { value: 'FIELD=VALUE' }),
     plan: flag('Print what would run and how long it would take, and stop'),
     memory: text('Memory that contexts may take in addition to the weights, such as 2G or 500M', { value: 'BYTES' }),
-    shard: text('Run a part of the queries: 2/5 is the second of five', { value: 'I/N' }),
     output: vary(RUN_FOLDER, {
       describe: 'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
     }),
@@ -42,6 +41,7 @@ export const EVAL_OPTIONS = {
       default: true,
     }),
   }),
+  ...PART_OPTIONS,
   ...MODEL_OPTIONS,
   model: vary(MODEL, { group: 'Model' }),
   ...OUTPUT_OPTIONS,
@@ -65,6 +65,7 @@ export const evaluate = defineCommand({
     ['Smaller', 'eval main -m demo --seeds 1 --test 20'],
     ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
     ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
+    ['On other machines, where `xpatch work` runs', 'eval main -m demo --queue redis://10.0.0.7'],
   ],
   run: async (given, terminal) => {
     const { experiment, model = terminal.io.env.XPATCH_MODEL, ...args } = given;
@@ -103,12 +104,19 @@ export async function runEvaluation(
     throw usageError('compute is a measurement of this machine: it has no plan and no shards. Run it as it is.');
   }
   const memory = args.memory === undefined ? undefined : parseBytes(args.memory);
-  const shard = args.shard === undefined ? undefined : parseShard(args.shard);
+  const parts = partsOf(args, loaded.experiment);
   const stem = name ?? `eval-${loaded.experiment.name}`;
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
   if (folder !== undefined) await requireRunFolder(folder);
   const resume = commandWith(terminal, folder);
-  const result = await runEval({ ...args, model }, terminal, { loaded, folder, memory, shard, resume, events: !whole });
+  const result = await runEval({ ...args, model }, terminal, {
+    loaded,
+    folder,
+    memory,
+    ...parts,
+    resume,
+    events: !whole,
+  });
   if ('plan' in result) printPlan(terminal, result, args.json);
   else if (!args.json) printResult(terminal, result);
   else if (whole) printWhole(terminal, result);
@@ -169,6 +177,10 @@ function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: Pl
 }
 
 function printResult(terminal: Terminal, result: EvalResult): void {
+  if (result.report === undefined) {
+    terminal.print(`Answers: ${result.folder}. When all shards are there: xpatch merge FOLDERS -o RUN\n`);
+    return;
+  }
   if (result.bars) {
     terminal.print(summaryOf(result, Math.max(60, Math.min(100, terminal.out.columns ?? 80))));
     return;

@@ -85,9 +85,10 @@ export class Terminal {
     this.wayOn = text;
   }
 
-  /** The command line as a shell takes it, for a manifest. */
+  /** The command line as a shell takes it, for a manifest; without the password of a queue. */
   commandLine(args: readonly string[] = this.args): string {
-    return ['xpatch', ...args].map(quoted).join(' ');
+    const shown = args.map((arg) => arg.replace(/^((?:--queue=)?rediss?:\/\/[^:@/]*:)[^@/]*@/, '$1PASSWORD@'));
+    return ['xpatch', ...shown].map(quoted).join(' ');
   }
 
   /**

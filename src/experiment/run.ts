@@ -5,11 +5,10 @@ import { listDevices } from '../native/index.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
-import { answerBatch } from './answer.js';
-import { type Lane, Lanes } from './lanes.js';
 import { LayerChoice } from './layer-choice.js';
 import { memoryStore } from './memory-store.js';
-import { inShard, type Shard } from './shard.js';
+import { localSeats, type Seat, type Seats } from './seats.js';
+import { membersOf, type Shard } from './shard.js';
 import { type Cell, conditionsOf, itemsOf, prepareStudy, type Study } from './study.js';
 import {
   type Condition,
@@ -27,7 +26,7 @@ import { VectorMaker, vectorOf, type WantedVector } from './vectors.js';
 export interface RunOptions {
   /** The model of `foreign` conditions, for `vectorModel`. */
   foreign?: Context;
-  /** Ask only the queries of this shard (see `inShard`). Defaults to all. */
+  /** Ask only the queries of this shard (see `membersOf`). Defaults to all. */
   shard?: Shard;
   /** Bound of the logits that the scores of one thing computed at a time hold, bytes. Defaults to 64 MiB. */
   memory?: number;
@@ -36,6 +35,8 @@ export interface RunOptions {
    * says what suits a model. The answers do not depend on it. A whole number from 1 to 512; defaults to 1.
    */
   parallel?: number;
+  /** What computes the run in place of `parallel` contexts of this process, such as a queue. */
+  seats?: Seats | undefined;
   /**
    * Ends the run with ABORTED after the queries in hand, whose answers are kept; vectors that are being made are given up. The
    * same store goes on from there.
@@ -80,9 +81,10 @@ export async function runExperiment(
   const study = await prepareStudy(context.model, experiment, foreign?.model);
   const choice = new LayerChoice(experiment);
   for await (const line of store.lines()) choice.add(line);
-  await using lanes = await Lanes.open({ context, foreign }, parallel);
-  const runner = new Runner(context.model, lanes, study, store, options, (line) => choice.add(line));
+  await using seats = options.seats ?? (await localSeats({ context, foreign }, parallel));
+  const runner = new Runner(context.model, seats, study, store, options, (line) => choice.add(line));
   await runner.stage('validation', allLayers(context.model));
+  if (options.shard?.stage === 'validation') return { layers: [] };
   const layers = study.layers ?? [choice.best()];
   const doubt = study.layers ? undefined : choice.doubt();
   if (doubt !== undefined) options.onNote?.(doubt);
@@ -96,6 +98,7 @@ function allLayers({ info }: Model): number[] {
 
 class Runner {
   private readonly known: Set<string>;
+  private readonly isMember: ReturnType<typeof membersOf>;
   private readonly vectors: VectorMaker;
   private readonly progress: Meter;
   /** Vectors that `progress` has counted. */
@@ -106,14 +109,16 @@ class Runner {
 
   constructor(
     private readonly model: Model,
-    private readonly lanes: Lanes,
+    private readonly seats: Seats,
     private readonly study: Study,
     private readonly store: RunStore,
     private readonly options: RunOptions,
     private readonly onLine: (line: ResultLine) => void,
   ) {
     this.known = new Set(store.known);
-    this.vectors = new VectorMaker(study, store);
+    this.isMember = membersOf(options.shard, study.cells);
+    const identities = { own: model.identity, foreign: options.foreign?.model.identity };
+    this.vectors = new VectorMaker(study, store, identities, seats.wide);
     this.progress = new Meter(this.counts(), options);
   }
 
@@ -122,7 +127,9 @@ class Runner {
     const conditions = conditionsOf(this.study, stage);
     if (conditions.length === 0) return;
     try {
-      for (const cell of this.study.cells) await this.cell(cell, stage, conditions, layers);
+      const asked = (cell: Cell) => this.cell(cell, stage, conditions, layers);
+      if (this.seats.wide) await allOf(this.study.cells.map(asked));
+      else for (const cell of this.study.cells) await asked(cell);
     } finally {
       await this.append();
     }
@@ -159,38 +166,36 @@ class Runner {
     this.progress.add(stage, known.length * count, true);
     const answered: (ResultLine[] | undefined)[] = [];
     let taken = 0;
-    // In the order of the items, whichever is ready first.
-    const take = () => {
-      for (let lines = answered[taken]; lines; lines = answered[++taken]) this.take(lines);
+    // In the order of the items, whichever is ready first; of a queue, whose answers may be hours apart, as they come.
+    const take = (index: number) => {
+      if (this.seats.wide) this.take(answered[index] ?? []);
+      else for (let lines = answered[taken]; lines; lines = answered[++taken]) this.take(lines);
     };
-    const answer = async (some: readonly TaskItem[], index: number, lane: Lane) => {
+    const answer = async (some: readonly TaskItem[], index: number, seat: Seat) => {
       this.requireNotAborted();
       const maxBytes = options.memory ?? LOGITS_BYTES;
       const batch = { study, cell, stage, items: some, conditions, layers, vectors, maxBytes };
       const total = some.length * count;
-      answered[index] = await answerBatch(lane.context, batch, (p) =>
-        this.progress.begin(lane, stage, (total * p.done) / p.total),
-      );
-      this.progress.end(lane, stage, total);
-      take();
-      if (performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
+      answered[index] = await seat.answer(batch, (p) => this.progress.begin(seat, stage, (total * p.done) / p.total));
+      this.progress.end(seat, stage, total);
+      take(index);
+      if (this.seats.wide || performance.now() - this.appended > APPEND_EVERY_MS) await this.append();
     };
     try {
-      await this.lanes.each(fresh, answer);
+      await this.seats.each(fresh, answer);
     } finally {
       for (const lines of answered.slice(taken)) this.take(lines ?? []); // behind one that failed
     }
   }
 
   private itemsOf(cell: Cell, stage: QueryKey['stage']): readonly TaskItem[] {
-    const { shard } = this.options;
-    const items = itemsOf(cell, stage);
-    return shard ? items.filter(({ input }) => inShard(shard, { stage, item: input })) : items;
+    const { task, seed } = cell.split;
+    return itemsOf(cell, stage).filter(({ input: item }) => this.isMember({ stage, task: task.name, seed, item }));
   }
 
   private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
     const vectors = new Map<string, { name: string; vector: TaskVector }>();
-    await this.lanes.each(conditions, async (condition, _, lane) => {
+    await this.seats.each(conditions, async (condition, _, seat) => {
       const wanted = vectorOf(this.study, cell, condition);
       if (!wanted) return;
       this.requireNotAborted();
@@ -200,10 +205,10 @@ class Runner {
       this.counted.add(name);
       const how: PassOptions = {
         signal: this.options.signal,
-        onProgress: (p) => this.progress.begin(lane, 'vectors', (weight * p.done) / p.total),
+        onProgress: (p) => this.progress.begin(seat, 'vectors', (weight * p.done) / p.total),
       };
-      vectors.set(condition.name, { name, vector: await this.vectors.get(wanted, lane, how) });
-      this.progress.end(lane, 'vectors', weight);
+      vectors.set(condition.name, { name, vector: await this.vectors.get(wanted, seat.read, how) });
+      this.progress.end(seat, 'vectors', weight);
     });
     return vectors;
   }
@@ -229,6 +234,7 @@ class Runner {
         if (wanted) vectors.set(wanted.name, weightOf(wanted));
       }
       for (const stage of ['validation', 'test'] as const) {
+        if (stage === 'test' && this.options.shard?.stage === 'validation') continue;
         // Validation chooses one layer.
         const layers = stage === 'validation' ? allLayers(model) : (study.layers ?? [0]);
         queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
@@ -266,6 +272,11 @@ class Runner {
     const message = 'The run was interrupted. What is answered is kept; start it again to go on.';
     throw new XpatchError('ABORTED', message, { cause: signal.reason });
   }
+}
+
+/** Waits for all, whichever of them fails. @throws what failed first in the list */
+async function allOf(work: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(work)) if (result.status === 'rejected') throw result.reason;
 }
 
 /** Keys of everything that is asked about one item. */
@@ -317,8 +328,8 @@ class Meter {
   private readonly done = { vectors: 0, validation: 0, test: 0 };
   /** Of these what is not of an earlier process. */
   private readonly fresh = { vectors: 0, validation: 0, test: 0 };
-  /** What is under way in each lane. */
-  private readonly begun = new Map<Lane, { part: Part; n: number }>();
+  /** What is under way in each seat. */
+  private readonly begun = new Map<Seat, { part: Part; n: number }>();
   /** The part of the whole work that one of each is. */
   private readonly each: ExperimentWork;
   private where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'> = { stage: 'vectors', task: '', seed: 0 };
@@ -338,15 +349,15 @@ class Meter {
     this.show();
   }
 
-  /** @param n done of what is under way in a lane */
-  begin(lane: Lane, part: Part, n: number): void {
-    this.begun.set(lane, { part, n });
+  /** @param n done of what is under way in a seat */
+  begin(seat: Seat, part: Part, n: number): void {
+    this.begun.set(seat, { part, n });
     this.show();
   }
 
-  /** @param n all of what was under way in a lane */
-  end(lane: Lane, part: Part, n: number): void {
-    this.begun.delete(lane);
+  /** @param n all of what was under way in a seat */
+  end(seat: Seat, part: Part, n: number): void {
+    this.begun.delete(seat);
     this.add(part, n);
   }
 

@@ -1,4 +1,5 @@
 import type { Context, PassOptions } from '../model/context.js';
+import type { ModelIdentity } from '../model/types.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type Modality, type VectorExamples, vectorExamples } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
@@ -94,69 +95,83 @@ export function shuffleLabels(shots: readonly TaskItem[], seed: number, stream: 
   return best?.shots ?? [];
 }
 
+/** Reads a vector that has no sources. @throws {XpatchError} as `Context.pass` */
+export function readVector(
+  { context, foreign }: Lane,
+  study: Study,
+  wanted: WantedVector,
+  { signal, onProgress }: PassOptions = {},
+): Promise<TaskVector> {
+  const { task, seed } = wanted.cell.split;
+  const { shots, readPosition } = study.experiment;
+  const isInstruction = wanted.spec === 'instruction';
+  return vectorOfPrompts(wanted.foreign ? (foreign as Context) : context, promptsOf(study, wanted), {
+    task: task.name,
+    pictures: task.pictures,
+    spec: wanted.spec as Exclude<VectorSpec, 'ensemble'>,
+    seed,
+    shots: isInstruction ? 0 : shots,
+    readPosition: isInstruction ? 'instruction' : readPosition,
+    signal,
+    onProgress: ({ stage, done, total }) => stage === 'pass' && onProgress?.({ done, total }),
+  });
+}
+
+/** Reads a vector, of a study, that has no sources: `readVector` here, or what asks another machine to. */
+export type VectorReader = (study: Study, wanted: WantedVector, events: PassOptions) => Promise<TaskVector>;
+
 /** Makes vectors, each once in the life of a run: later ones come from its store. */
 export class VectorMaker {
-  /** Those of one seed, so that memory does not grow with the seeds. */
+  /** Of one seed, so that memory does not grow with the seeds; of all where they are made at once. */
   private readonly made = new Map<string, Promise<TaskVector>>();
   private seed: number | undefined;
 
   constructor(
     private readonly study: Study,
     private readonly store: RunStore,
+    private readonly models: { readonly own: ModelIdentity; readonly foreign: ModelIdentity | undefined },
+    private readonly seedsAtOnce = false,
   ) {}
 
   /**
-   * @param lane where it is read from its prompts, if it has to be
+   * @param read used where it is not in the store and has no sources
    * @param events.onProgress prompts read of all, of a vector that is made and not loaded
    * @throws {XpatchError} VECTOR_MISMATCH when the store's vector is of another model; as `Context.pass`
    */
-  get(wanted: WantedVector, lane: Lane, events: PassOptions = {}): Promise<TaskVector> {
+  get(wanted: WantedVector, read: VectorReader, events: PassOptions = {}): Promise<TaskVector> {
     const { seed } = wanted.cell.split;
-    if (seed !== this.seed) this.made.clear();
+    if (seed !== this.seed && !this.seedsAtOnce) this.made.clear();
     this.seed = seed;
     const before = this.made.get(wanted.name);
     if (before) return before;
-    const vector = this.loadOrMake(wanted, lane, events);
+    const vector = this.loadOrMake(wanted, read, events);
     this.made.set(wanted.name, vector);
     return vector;
   }
 
-  private async loadOrMake(wanted: WantedVector, lane: Lane, events: PassOptions): Promise<TaskVector> {
-    const context = wanted.foreign ? (lane.foreign as Context) : lane.context;
+  private async loadOrMake(wanted: WantedVector, read: VectorReader, events: PassOptions): Promise<TaskVector> {
     const stored = await this.store.loadVector(wanted.name);
     if (!stored) {
-      const vector = await this.make(wanted, lane, context, events);
+      const vector = await this.make(wanted, read, events);
       await this.store.saveVector(wanted.name, vector);
       return vector;
     }
-    if (stored.info.model.hash !== context.model.identity.hash) {
+    const model = wanted.foreign ? this.models.foreign : this.models.own;
+    if (stored.info.model.hash !== model?.hash) {
       const message = `The run's vector ${wanted.name} is of another model (${stored.info.model.name})`;
       throw new XpatchError('VECTOR_MISMATCH', `${message}. Resume it with the model it was begun with.`);
     }
     return stored;
   }
 
-  private async make(wanted: WantedVector, lane: Lane, context: Context, events: PassOptions): Promise<TaskVector> {
-    const { study } = this;
-    const { control, spec, cell } = wanted;
+  private async make(wanted: WantedVector, read: VectorReader, events: PassOptions): Promise<TaskVector> {
     const sources: TaskVector[] = [];
-    for (const source of sourcesOf(study, wanted)) sources.push(await this.get(source, lane, events));
+    for (const source of sourcesOf(this.study, wanted)) sources.push(await this.get(source, read, events));
     const [only] = sources;
     if (sources.length > 1) return TaskVector.mean(sources);
-    if (only)
-      return control === 'random-vector' ? only.normMatchedRandom(cell.split.seed) : only.rollLayers(halfDepth(only));
-    const { shots, readPosition } = study.experiment;
-    const isInstruction = spec === 'instruction';
-    return vectorOfPrompts(context, promptsOf(study, wanted), {
-      task: cell.split.task.name,
-      pictures: cell.split.task.pictures,
-      spec: spec as Exclude<VectorSpec, 'ensemble'>,
-      seed: cell.split.seed,
-      shots: isInstruction ? 0 : shots,
-      readPosition: isInstruction ? 'instruction' : readPosition,
-      signal: events.signal,
-      onProgress: ({ stage, done, total }) => stage === 'pass' && events.onProgress?.({ done, total }),
-    });
+    if (!only) return read(this.study, wanted, events);
+    const { seed } = wanted.cell.split;
+    return wanted.control === 'random-vector' ? only.normMatchedRandom(seed) : only.rollLayers(halfDepth(only));
   }
 }
 

@@ -1,0 +1,116 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import { Broker, placeOf } from '../experiment/queue/broker.js';
+import type { QueuedModel, QueuedRun } from '../experiment/queue/protocol.js';
+import { runsIn, workOn } from '../experiment/queue/work.js';
+import { checkTasks, findTask } from '../experiment/verify.js';
+import type { Context } from '../model/context.js';
+import type { Model } from '../model/model.js';
+import { XpatchError } from '../util/errors.js';
+import { defineCommand } from './command.js';
+import { fetchEvents, openModel } from './common.js';
+import { type ArgumentsOf, grouped, text, vary, whole } from './option.js';
+import { DEVICE_OPTIONS, OUTPUT_OPTIONS } from './options.js';
+import type { Terminal } from './terminal.js';
+
+const OPTIONS = {
+  ...grouped('Work', {
+    data: vary(text('Folder of task files that are not shipped', { value: 'FOLDER', completes: 'folder' }), {
+      default: '.',
+    }),
+    vectorModel: text('File of the model of foreign vectors, where a run takes them', {
+      value: 'FILE',
+      completes: 'file',
+    }),
+    idle: whole(1, 'End after so many seconds without a run. Defaults to never'),
+  }),
+  ...DEVICE_OPTIONS,
+  ...OUTPUT_OPTIONS,
+};
+type WorkArguments = ArgumentsOf<typeof OPTIONS>;
+
+/** Between two looks for a run. */
+const LOOK_MS = 1000;
+
+/** `xpatch work`: answers what `xpatch eval --queue` hands out. */
+export const work = defineCommand({
+  command: 'work <queue>',
+  describe: 'Answer queries of eval --queue with the model of this machine',
+  positionals: { queue: vary(text('redis://HOST:PORT, as eval has it'), { required: true }) },
+  options: OPTIONS,
+  examples: [
+    ['On each machine', 'work redis://10.0.0.7 -m demo'],
+    ['With a password and TLS', 'work rediss://:PASSWORD@big.example:6380 -m llava-1.5-7b'],
+    ['The run, on any one', 'eval main -m demo --queue redis://10.0.0.7'],
+  ],
+  run: async (args, terminal) => {
+    const { signal } = terminal;
+    const progress = terminal.progress(args);
+    const broker = await Broker.open(args.queue);
+    /** Runs that this machine cannot work on. */
+    const refused = new Set<string>();
+    const done: { run: string; batches: number }[] = [];
+    terminal.explainInterrupt('The batch in hand was answered; others go on with the rest.');
+    try {
+      for (let seen = Date.now(); !signal.aborted; ) {
+        const run = (await runsIn(broker)).find(({ id }) => !refused.has(id));
+        if (run === undefined) {
+          if (args.idle !== undefined && Date.now() - seen > 1000 * args.idle) break;
+          progress.update(`waiting for a run at ${placeOf(args.queue)}`);
+          await wait(LOOK_MS, undefined, { signal }).catch(() => undefined);
+          continue;
+        }
+        try {
+          done.push({ run: run.title, batches: await answer(broker, run, args, terminal, progress) });
+        } catch (error) {
+          if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
+          refused.add(run.id);
+          terminal.say(`xpatch: ${run.title} is left to others: ${error.code}: ${error.message}\n`);
+        }
+        seen = Date.now();
+      }
+    } finally {
+      progress.done();
+      broker.close();
+    }
+    if (args.json) terminal.printJson({ done, refused: refused.size });
+    else for (const { run, batches } of done) terminal.print(`${run}: ${batches} batches\n`);
+  },
+});
+
+type Line = ReturnType<Terminal['progress']>;
+
+/** Works on one run until it is complete. @returns how many batches */
+async function answer(
+  broker: Broker,
+  run: QueuedRun,
+  args: WorkArguments,
+  terminal: Terminal,
+  progress: Line,
+): Promise<number> {
+  const { signal } = terminal;
+  const sources = run.experiment.tasks.map((source) => findTask(source, args.data));
+  const tasks = await checkTasks({ options: run.experiment, tasks: run.tasks }, sources, signal);
+  if (tasks.state !== 'ok') throw new XpatchError('RUN_MISMATCH', tasks.detail);
+  const open = async (name: string, wanted: QueuedModel, mmproj?: string) => {
+    const files = { ...args, model: name, mmproj, imageWidth: wanted.imageWidth };
+    const model = await openModel(files, fetchEvents(terminal, progress));
+    const same = model.identity.hash === wanted.hash && model.projectorHash === wanted.mmproj;
+    if (same) return model;
+    await model.dispose();
+    const problem = `it is of ${wanted.name || wanted.architecture}, sha256 ${wanted.hash.slice(0, 12)}`;
+    throw new XpatchError('RUN_MISMATCH', `${problem}, and ${name}, or its picture encoder, has other bytes.`);
+  };
+  await using model = await open(args.model, run.model, args.mmproj);
+  const { vectorModel = run.experiment.vectorModel } = args;
+  await using foreign = run.vectorModel && vectorModel ? await open(vectorModel, run.vectorModel) : undefined;
+  const contextOf = (some: Model): Promise<Context> => some.createContext({ ...run.context, threads: undefined });
+  const counted = (batches: number) => progress.update(`answering ${run.title}`, undefined, `${batches} batches`);
+  counted(0);
+  return await workOn(broker, run, {
+    context: await contextOf(model),
+    foreign: foreign && (await contextOf(foreign)),
+    experiment: { ...run.experiment, tasks: sources },
+    signal,
+    onWork: counted,
+  });
+}

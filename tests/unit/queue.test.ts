@@ -1,0 +1,69 @@
+// What goes through a queue; the queue itself is in tests/e2e/queue.test.ts.
+import { describe, expect, test } from '@jest/globals';
+import { placeOf } from '../../src/experiment/queue/broker.js';
+import { idOf, packVector, type QueuedWork, unpackVector } from '../../src/experiment/queue/protocol.js';
+import { xpatch } from '../command.js';
+import { expectError } from './helpers.js';
+import { sampleVector } from './run-samples.js';
+
+const WORK: QueuedWork = {
+  kind: 'answers',
+  stage: 'test',
+  task: 'country-capital',
+  seed: 1,
+  items: ['Peru'],
+  layers: [3],
+  vectors: { 'Text Patch': 'country-capital.text.seed1' },
+};
+
+test('a vector comes out as it went in, to the last bit', () => {
+  const vector = sampleVector(1 / 3);
+  const again = unpackVector(JSON.parse(JSON.stringify(packVector(vector))));
+  expect(again.info).toEqual(vector.info);
+  expect(again.toArray()).toEqual(vector.toArray());
+});
+
+test('what is no vector is refused', async () => {
+  const packed = packVector(sampleVector(1));
+  const nan = Buffer.alloc(24);
+  nan.writeFloatLE(Number.NaN, 8);
+  for (const wrong of [undefined, null, {}, 'x', { ...packed, data: 7 }, { ...packed, data: packed.data.slice(8) }]) {
+    await expectError(() => unpackVector(wrong), 'VECTOR_INVALID', /task vector/);
+  }
+  await expectError(() => unpackVector({ ...packed, data: nan.toString('base64') }), 'VECTOR_INVALID', /NaN/);
+});
+
+test('the same work has the same name, other work another, and all names are ones that BullMQ takes', () => {
+  const others: QueuedWork[] = [
+    { ...WORK, stage: 'validation' },
+    { ...WORK, seed: 2 },
+    { ...WORK, items: ['Peru', 'Chad'] },
+    { ...WORK, layers: [4] },
+    { ...WORK, vectors: {} },
+    { kind: 'vector', name: 'country-capital.text.seed1' },
+  ];
+  expect(idOf({ ...WORK, items: [...WORK.items] })).toBe(idOf(WORK));
+  const names = [WORK, ...others].map(idOf);
+  expect(new Set(names).size).toBe(names.length);
+  for (const name of names) expect(name).toMatch(/^w[0-9a-f]{40}$/);
+});
+
+describe('the URL of a queue', () => {
+  test.each([
+    ['redis://10.0.0.7', 'redis://10.0.0.7'],
+    ['redis://:secret@10.0.0.7:6380/3', 'redis://10.0.0.7:6380'],
+    ['rediss://user:secret@big.example', 'rediss://big.example'],
+  ])('%s is shown as %s', (url, place) => {
+    expect(placeOf(url)).toBe(place);
+  });
+
+  test.each(['', 'redis', 'http://10.0.0.7', 'redis://', '10.0.0.7:6379'])('%j is refused', async (url) => {
+    await expectError(() => placeOf(url), 'INVALID_ARGUMENT', /redis:\/\/:PASSWORD@/);
+  });
+
+  test('is not echoed with its password when it is wrong', async () => {
+    const { code, stdout, stderr } = await xpatch(['work', 'http://:secret@10.0.0.7', '-m', 'demo', '--json']);
+    expect([code, JSON.parse(stdout).error.code]).toEqual([2, 'INVALID_ARGUMENT']);
+    expect(stdout + stderr).not.toContain('secret');
+  });
+});
