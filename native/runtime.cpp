@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <future>
+#include <mutex>
 #include <numeric>
 #include <system_error>
 #include <thread>
@@ -256,7 +257,14 @@ double context::embedding_deviation() const {
     return std::abs(points.table_scale) * std::sqrt(std::max(0.0, squares / count - mean * mean));
 }
 
+// ggml-rpc remembers which graph a server was given last, and no lock guards that: what uses servers takes turns.
+static std::unique_lock<std::mutex> turn_of(const model & owner) {
+    static std::mutex using_servers;
+    return owner.servers.devices.empty() ? std::unique_lock<std::mutex>() : std::unique_lock<std::mutex>(using_servers);
+}
+
 void context::decode(const decode_job & job) {
+    const auto turn = turn_of(*owner);
     owner->servers.require();
     llama_memory_t memory = llama_get_memory(handle);
     if (job.clear) {
@@ -396,6 +404,7 @@ void context::decode(const decode_job & job) {
 }
 
 void context::lens(const lens_job & job) {
+    const auto turn = turn_of(*owner);
     if (!head) {
         head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, points.last_block);
     }

@@ -129,11 +129,16 @@ export async function describeRun<Options extends object>(
     platform: `${process.platform}-${process.arch}`,
     devices: listDevices().map(({ name, description }) => ({ name, description })),
     started: new Date().toISOString(),
-    model: { ...recordOf(model), device: model.options.device, threads: model.options.threads } as ModelRecord,
+    model: { ...recordOf(model), ...placeOf(model) } as ModelRecord,
     context: sizes,
     tasks: Object.fromEntries(tasks),
     ...(vectorModel && { vectorModel: recordOf(vectorModel) }),
   };
+}
+
+/** Where a model runs. */
+function placeOf({ options: { device, threads, rpc } }: Model) {
+  return { device, threads, ...(rpc?.length && { rpc }) };
 }
 
 /** A language model has no pictures that could be scaled. */
