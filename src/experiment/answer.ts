@@ -17,7 +17,7 @@ import { type Cell, groupByPrompt, type Study } from './study.js';
 import type { Condition, QueryKey, ResultLine } from './types.js';
 
 /** Some queries of one cell: all conditions on these items. */
-interface Batch {
+export interface Batch {
   readonly study: Study;
   readonly cell: Cell;
   readonly stage: QueryKey['stage'];
