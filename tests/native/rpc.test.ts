@@ -87,9 +87,13 @@ describe('over two servers', () => {
     await using model = await loadModel('demo', { device: 'cpu', threads: 1, rpc: endpoints() });
     const [here, there] = [await measure(local, 'square-a.png'), await measure(model, 'square-a.png')];
     await local.dispose();
-    for (const [what, values] of Object.entries(here)) {
+    const { 'lens entropy': entropy, ...exact } = here;
+    for (const [what, values] of Object.entries(exact)) {
       expect([what, differing(values, there[what] as Float32Array)]).toEqual([what, 0]);
     }
+    // The head of this model is in a buffer that the processor has kernels of its own for, where many rows are read.
+    const off = entropy?.map((nats, i) => Math.abs(nats - (there['lens entropy']?.[i] as number)));
+    expect(Math.max(...(off as Float32Array))).toBeLessThan(1e-3);
   });
 
   test('the layers are on both, and the bytes of every pass are counted', async () => {
