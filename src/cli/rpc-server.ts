@@ -28,7 +28,7 @@ export const rpcServer = defineCommand({
   },
   examples: [
     ['On this machine, for another one that comes by SSH', 'rpc-server'],
-    ['The way there: ssh -L 50052:127.0.0.1:50052 BIG', 'run -m MODEL --rpc 127.0.0.1:50052 -p "Q:France\\nA:" -e'],
+    ['The way there: ssh -L 50052:127.0.0.1:50052 BIG', 'run -m MODEL --rpc 127.0.0.1:50052 --prompt "Q:France\\nA:"'],
     ['On an address of a private network', 'rpc-server --host 10.0.0.7'],
   ],
   run: async ({ host, port, device, threads = Math.min(availableParallelism(), 8), json }, terminal) => {

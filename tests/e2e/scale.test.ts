@@ -87,10 +87,11 @@ describe('stages', () => {
       const { code, message: said } = await cli.error(...EVAL, ...args, '-o', 'no');
       expect([code, said]).toEqual(['INVALID_ARGUMENT', expect.stringMatching(message)]);
     }
-    const part = await cli.run([...EVAL, '--stage', 'test', '--layer-from', 'v1', '-o', 'no']);
+    await ok(...EVAL, '--stage', 'validation', '--shard', '1/3', '-o', 'part');
+    const part = await cli.run([...EVAL, '--stage', 'test', '--layer-from', 'part', '-o', 'no']);
     expect(part).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/RUN_INVALID: v1 is a part of the validation/),
+      stderr: expect.stringMatching(/RUN_INVALID: part is a part of the validation/),
     });
   });
 });
