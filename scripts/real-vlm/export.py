@@ -15,7 +15,7 @@ import torch
 from files import put
 from parts import fetch
 from train_vision import encoder_of
-from vision import HEADS, HIDDEN, MEAN, MERGE, PATCH, SIDE, STD, WIDTH, Encoder, Projector
+from vision import FROZEN, HEADS, HIDDEN, MEAN, MERGE, PATCH, SIDE, STD, WIDTH, Encoder, Projector
 
 PARTS = {
     "q": "attn_q", "k": "attn_k", "v": "attn_v", "out": "attn_out", "ln1": "ln1", "ln2": "ln2",
@@ -44,31 +44,41 @@ def tensors(encoder, projector):
     return result
 
 
-def read(path):
-    """Encoder and projector of an mmproj that export.py wrote."""
+def read(path, encoder=None):
+    """Encoder and projector of an mmproj that this wrote. A given encoder takes the trained parts alone, and no others need be there."""
     tensors = {
         t.name: torch.from_numpy(np.array(gguf.quants.dequantize(t.data, t.tensor_type), dtype=np.float32))
         for t in gguf.GGUFReader(path).tensors
     }
-    encoder = Encoder(1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("v.blk.")))
-    state = {
-        "patch.weight": tensors["v.patch_embd.weight"], "patch.bias": tensors["v.patch_embd.bias"],
-        "position": tensors["v.position_embd.weight"], "first": tensors["v.class_embd"],
-        "norm.weight": tensors["v.post_ln.weight"], "norm.bias": tensors["v.post_ln.bias"],
-    }  # fmt: skip
-    for i in range(len(encoder.blocks)):
+    state = {"norm.weight": tensors["v.post_ln.weight"], "norm.bias": tensors["v.post_ln.bias"]}
+    blocks = sorted({int(name.split(".")[2]) for name in tensors if name.startswith("v.blk.")})
+    for i in blocks if encoder is None else [block for block in blocks if block >= FROZEN]:
         for ours, theirs in PARTS.items():
             for part in ("weight", "bias"):
                 state[f"blocks.{i}.{ours}.{part}"] = tensors[f"v.blk.{i}.{theirs}.{part}"]
-    encoder.load_state_dict(state)
+    if encoder is None:
+        encoder = Encoder(len(blocks))
+        state |= {
+            "patch.weight": tensors["v.patch_embd.weight"], "patch.bias": tensors["v.patch_embd.bias"],
+            "position": tensors["v.position_embd.weight"], "first": tensors["v.class_embd"],
+        }  # fmt: skip
+        encoder.load_state_dict(state)
+    else:
+        encoder.load_state_dict(state, strict=False)
     up, down = tensors["mm.model.mlp.1.weight"], tensors["mm.model.mlp.3.weight"]
     projector = Projector(len(down), len(up))
     projector.load_state_dict({"gain": tensors["mm.model.mlp.0.weight"], "up.weight": up, "down.weight": down})
     return encoder.eval(), projector.eval()
 
 
-def export(encoder, projector, path, language, kind="f16"):
-    """`language`: the GGUF file of the language model that the projector was trained for; xpatch refuses another one."""
+def is_trained(name):
+    """Whether a tensor differs from what the encoder was before; see FROZEN."""
+    return name.startswith(("mm.", "v.post_ln")) or (name.startswith("v.blk.") and int(name.split(".")[2]) >= FROZEN)
+
+
+def export(encoder, projector, path, language, kind="f16", trained_only=False):
+    """`language`: the GGUF file of the language model that the projector was trained for; xpatch refuses another one.
+    With `trained_only` it is no model but a start for `train.py --from`."""
     language_name = bytes(gguf.GGUFReader(language).fields["general.name"].parts[-1]).decode()
 
     def write(file):
@@ -90,6 +100,8 @@ def export(encoder, projector, path, language, kind="f16"):
         writer.add_array("clip.vision.image_mean", list(MEAN))
         writer.add_array("clip.vision.image_std", list(STD))
         for name, array in tensors(encoder, projector).items():
+            if trained_only and not is_trained(name):
+                continue
             if array.ndim == 1 or name == "v.position_embd.weight":
                 writer.add_tensor(name, array)
             elif array.ndim == 4 or kind == "f16":
@@ -119,10 +131,11 @@ def main():
     parser.add_argument("--projector", required=True, help="checkpoint of the stages warm or caption")
     parser.add_argument("--language", required=True, help="GGUF file of the language model it was trained for")
     parser.add_argument("--type", default="f16", choices=["f16", *TYPES])
+    parser.add_argument("--trained-only", action="store_true", help="no model, but what train.py --from goes on with")
     parser.add_argument("out")
     args = parser.parse_args()
     encoder = encoder_of(fetch(args.cache, "encoder/vit_s_focus.onnx"), args.encoder)
-    export(encoder, projector_of(args.projector), args.out, args.language, args.type)
+    export(encoder, projector_of(args.projector), args.out, args.language, args.type, args.trained_only)
 
 
 if __name__ == "__main__":

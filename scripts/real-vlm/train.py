@@ -32,7 +32,7 @@ def arguments():
     parser.add_argument("--no-teacher", action="store_true", help="the encoder learns from names alone")
     parser.add_argument("--warm-steps", type=int, default=1500)
     parser.add_argument("--caption-steps", type=int, default=3000)
-    parser.add_argument("--from", dest="start", type=Path, help="mmproj whose encoder and projector captions start from")
+    parser.add_argument("--from", dest="start", type=Path, help="GGUF that export.py wrote: captions go on from it")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -50,7 +50,7 @@ def main():
     from parts import fetch, sha256, stamps
     from pictures import Pictures
     from train_projector import Grids, caption, warm
-    from train_vision import encoder_of, train_vision, upper
+    from train_vision import encoder_of, train_vision
 
     torch.set_num_threads(args.threads)
     cache = args.cache
@@ -74,9 +74,7 @@ def main():
     if over("vision"):
         return
     if args.start:
-        shipped, projector = read(args.start)
-        encoder = encoder_of(onnx)
-        upper(encoder).load_state_dict(upper(shipped).state_dict())
+        encoder, projector = read(args.start, encoder_of(onnx))
         folder = cache / f"from-{sha256(args.start)[:12]}"
     else:
         checkpoint = cache / f"vision-{args.copies}-{args.vision_steps}{'-names' if args.no_teacher else ''}.pt"
