@@ -498,7 +498,10 @@ describe('what cannot run is refused before any pass', () => {
   test('by its tasks', async () => {
     await refused({ tasks: ['food-color', 'food-smell'] }, 'TASK_INVALID', /food-smell/);
     await refused({ validation: 500 }, 'TASK_INVALID', /500/);
-    await refused({ test: 4 }, 'TASK_INVALID', /4 test items, too few to draw 5 shots/);
+    await refused({ test: 4 }, 'CONFIG_INVALID', /test: must be greater than shots \(5\)/);
+    const { items } = await loadTask('food-color', { pictures: true });
+    const few = { validation: items.filter(({ image }) => image !== undefined).length - 4 };
+    await refused(few, 'TASK_INVALID', /4 test items, too few to draw 5 shots/);
   });
 
   test('by errors that `data check` finds in its splits, in the same words', async () => {

@@ -240,7 +240,7 @@ describe('files', () => {
     await expectError(
       () => loadExperiment('mian'),
       'CONFIG_INVALID',
-      /no preset "mian"\. Presets: main, .*\.\/mian\.yaml/,
+      /no preset "mian"\. Did you mean main\? Presets: main, .*\.\/mian\.yaml/,
     );
     await expectError(() => loadExperiment('constructor'), 'CONFIG_INVALID', /no preset "constructor"/);
   });
@@ -326,7 +326,7 @@ describe('presets', () => {
     expectError(
       () => loadExperiment('main', ['tasks=[contry-capital]']),
       'TASK_INVALID',
-      /no task named "contry-capital"\. Shipped tasks: country-capital/,
+      /no task named "contry-capital"\. Did you mean country-capital\? Shipped tasks: country-capital/,
     ));
 
   test('braces that hold no single word are text', () => {
