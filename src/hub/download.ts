@@ -1,10 +1,14 @@
-import { fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
-import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../util/errors.js';
-import { repoFolder } from './cache.js';
-import type { Listing } from './hub.js';
-import { parseHubSource } from './hub-source.js';
+import { existsSync, readdirSync, rmdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { XpatchError } from '../util/errors.js';
+import { makeFolder } from '../util/files.js';
+import { RunLock } from '../util/run-lock.js';
+import { type CacheRecord, cachedFile, PARTIAL, readRecord, repoFolder, writeRecord } from './cache.js';
+import { type Listing, listRepo, openFile } from './hub.js';
+import { chooseCheckpoint, chooseFiles, type HubFile, type HubSource, parseHubSource } from './hub-source.js';
 import { locateModel, type ModelFiles, type Wanted } from './resolve.js';
+import { fetchFile, partialName } from './transfer.js';
 
 /** What is about to be downloaded from a repository. */
 export interface DownloadPlan {
@@ -46,19 +50,6 @@ export interface DownloadOptions extends DownloadEvents {
   readonly mmproj?: string;
 }
 
-export type DownloadJob =
-  | { readonly kind: 'files'; readonly wanted: readonly Wanted[] }
-  | { readonly kind: 'checkpoint'; readonly uri: string }
-  | { readonly kind: 'list'; readonly uri: string };
-
-export type DownloadMessage =
-  | { readonly type: 'plan'; readonly plan: DownloadPlan }
-  | { readonly type: 'progress'; readonly progress: DownloadProgress }
-  | { readonly type: 'note'; readonly text: string }
-  | { readonly type: 'listing'; readonly listing: Listing }
-  | { readonly type: 'done' }
-  | { readonly type: 'error'; readonly code?: string; readonly message: string; readonly stack?: string };
-
 /**
  * Downloads the files of a model that are not on this machine yet, each checked against the hash that the hub lists, into
  * the cache (see `cacheFolder`). If all are there the network is not asked. `loadModel` itself never downloads.
@@ -80,7 +71,12 @@ export async function downloadModel(source: string, options: DownloadOptions = {
     const { files, missing } = locateModel(source, mmproj);
     if (files) return files;
     if (attempt > 0) throw new XpatchError('DOWNLOAD_FAILED', `${source} was removed while it was downloaded.`);
-    await runChild({ kind: 'files', wanted: missing }, events);
+    await online(missing.map(({ uri }) => uri).join(' and '), events, async () => {
+      for (const wanted of missing) {
+        const parsed = parseHubSource(wanted.uri);
+        await download(parsed, (listed) => chooseWanted(listed, parsed, wanted), events);
+      }
+    });
   }
 }
 
@@ -92,85 +88,127 @@ export async function downloadModel(source: string, options: DownloadOptions = {
  * @throws {XpatchError} as downloadModel
  */
 export async function downloadCheckpoint(uri: string, events: DownloadEvents = {}): Promise<string> {
-  await runChild({ kind: 'checkpoint', uri }, events);
-  return repoFolder(parseHubSource(uri));
+  const source = parseHubSource(uri);
+  await online(uri, events, () => download(source, (listed) => chooseCheckpoint(listed, source), events));
+  return repoFolder(source);
 }
 
 /** What the hub says of a repository; nothing is kept of it. @throws {XpatchError} as downloadModel */
-export async function lookUpRepo(uri: string, events: DownloadEvents = {}): Promise<Listing> {
-  let found: Listing | undefined;
-  await runChild({ kind: 'list', uri }, events, (listing) => {
-    found = listing;
-  });
-  if (!found) throw new XpatchError('DOWNLOAD_FAILED', `Nothing was said of ${uri}.`);
-  return found;
+export function lookUpRepo(uri: string, events: DownloadEvents = {}): Promise<Listing> {
+  return online(uri, events, () => listRepo(parseHubSource(uri), events.signal));
 }
 
-/** So long a child may take to end by itself. */
-const GRACE_MS = 3000;
-const LOG_CHARACTERS = 2000;
+const REPORT_MS = 100;
+const LOCK_PAUSE_MS = 1000;
 
-async function runChild(
-  job: DownloadJob,
-  { signal, onPlan, onProgress, onNote }: DownloadEvents,
-  onListing?: (listing: Listing) => void,
-): Promise<void> {
-  const aborted = () =>
-    new XpatchError('ABORTED', 'The download was stopped. What has arrived is kept: run the same again to go on.', {
-      cause: signal?.reason,
-    });
-  if (signal?.aborted) throw aborted();
-  if (/^(1|true|on|yes)$/i.test(process.env.HF_HUB_OFFLINE ?? '')) {
-    const what = job.kind === 'files' ? job.wanted.map(({ uri }) => uri).join(' and ') : job.uri;
+/** Work that needs the network, and what an interruption of it says. */
+async function online<T>(what: string, { signal }: DownloadEvents, work: () => Promise<T>): Promise<T> {
+  if (!signal?.aborted && /^(1|true|on|yes)$/i.test(process.env.HF_HUB_OFFLINE ?? '')) {
     const message = `${what} would have to be downloaded, and HF_HUB_OFFLINE forbids it. \`xpatch models list\` shows what is here.`;
     throw new XpatchError('DOWNLOAD_FAILED', message);
   }
-  const child = fork(fileURLToPath(new URL('download-child.js', import.meta.url)), [], {
-    execArgv: ['--no-warnings'],
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-  });
-  let killer: NodeJS.Timeout | undefined;
-  const kill = () => child.kill('SIGKILL');
-  const stop = () => {
-    if (child.connected) child.send('stop', () => undefined);
-    killer = setTimeout(kill, GRACE_MS);
-  };
-  signal?.addEventListener('abort', stop);
-  process.on('exit', kill);
-  let log = '';
-  let end: Extract<DownloadMessage, { type: 'done' | 'error' }> | undefined;
-  child.stderr?.on('data', (chunk: Buffer) => {
-    log = (log + chunk).slice(-LOG_CHARACTERS);
-  });
-  child.on('message', (message: DownloadMessage) => {
-    if (signal?.aborted) return;
-    if (message.type === 'plan') onPlan?.(message.plan);
-    else if (message.type === 'progress') onProgress?.(message.progress);
-    else if (message.type === 'note') onNote?.(message.text);
-    else if (message.type === 'listing') onListing?.(message.listing);
-    else end = message;
-  });
-  const ended = new Promise<string>((resolve) => {
-    child.on('error', (error) => resolve(`could not be started (${error.message})`));
-    child.on('close', (code, name) => resolve(name ? `was ended by ${name}` : `ended with code ${code}`));
-  });
   try {
-    child.send(job, () => undefined);
-    const how = await ended;
-    if (signal?.aborted) throw aborted();
-    if (end?.type === 'done') return;
-    if (end?.type === 'error') throw errorOf(end);
-    const said = log.trim() === '' ? '' : ` It said last:\n${log.trim()}`;
-    const message = `The process that downloads ${how}. What has arrived is kept: run the same again to go on.${said}`;
-    throw new XpatchError('DOWNLOAD_FAILED', message);
-  } finally {
-    clearTimeout(killer);
-    signal?.removeEventListener('abort', stop);
-    process.off('exit', kill);
+    signal?.throwIfAborted();
+    return await work();
+  } catch (error) {
+    if (!signal?.aborted) throw error;
+    const message = 'The download was stopped. What has arrived is kept: run the same again to go on.';
+    throw new XpatchError('ABORTED', message, { cause: signal.reason });
   }
 }
 
-function errorOf({ code, message, stack }: Extract<DownloadMessage, { type: 'error' }>): Error {
-  if (ERROR_CODES.includes(code as XpatchErrorCode)) return new XpatchError(code as XpatchErrorCode, message);
-  return Object.assign(new Error(message), { stack });
+function chooseWanted(listed: readonly HubFile[], source: HubSource, { uri, encoder, sha256 }: Wanted): HubFile[] {
+  const { model, mmproj } = chooseFiles(listed, source, encoder);
+  const [first] = model;
+  // The catalogue knew the content of some files when it was made.
+  if (sha256 !== undefined && first?.hash !== `sha256:${sha256}`) {
+    const message = `${uri} is not the file that the catalogue of this version of xpatch knows: its hash is ${first?.hash}, not ${sha256}. Somebody changed it since. To take it all the same, give the URI instead of the name: -m ${uri}`;
+    throw new XpatchError('DOWNLOAD_MISMATCH', message);
+  }
+  return mmproj ? [...model, mmproj] : [...model];
+}
+
+async function download(
+  source: HubSource,
+  choose: (listed: readonly HubFile[]) => HubFile[],
+  events: DownloadEvents,
+): Promise<void> {
+  const { signal, onPlan, onProgress, onNote } = events;
+  const folder = repoFolder(source);
+  const partial = join(folder, PARTIAL);
+  await makeFolder(folder);
+  const lock = await acquire(folder, events);
+  try {
+    const listing = await listRepo(source, signal);
+    const before = readRecord(source);
+    const files = choose(listing.files);
+    // Files of an earlier commit that were not changed since are as good as new.
+    const kept = (before?.files ?? []).filter((file) => before && cachedFile(before, file) !== undefined);
+    let record: CacheRecord = { ...listing, verified: Object.fromEntries(kept.map(({ path, hash }) => [path, hash])) };
+    const missing = files.filter((file) => cachedFile(record, file) === undefined);
+    const { licence, gated } = listing;
+    const total = missing.reduce((sum, { size }) => sum + size, 0);
+    onPlan?.({ source: `${source.user}/${source.repo}`, licence, gated, files: missing, bytes: total });
+    sweep(partial, listing.files);
+    requireRoom(folder, total);
+    await writeRecord(record);
+
+    let arrived = 0;
+    let told = 0;
+    for (const file of missing) {
+      const report = (stage: DownloadProgress['stage'], done: number) => {
+        const now = Date.now();
+        if (stage === 'downloading' && done < file.size && now - told < REPORT_MS) return;
+        told = now;
+        onProgress?.({ stage, file: file.path, done: arrived + done, total });
+      };
+      const openFrom = (byte: number) => openFile(source, listing.commit, file, byte, signal);
+      await fetchFile(file, { partial, target: join(folder, ...file.path.split('/')) }, openFrom, {
+        signal,
+        onBytes: (done) => report('downloading', done),
+        onVerify: () => report('checking', file.size),
+        onNote: (text) => onNote?.(text),
+      });
+      record = { ...record, verified: { ...record.verified, [file.path]: file.hash } };
+      await writeRecord(record);
+      arrived += file.size;
+    }
+    if (existsSync(partial) && readdirSync(partial).length === 0) rmdirSync(partial);
+  } finally {
+    lock.release();
+  }
+}
+
+/** At most one process writes a folder of the cache; others wait, and then find the files. */
+async function acquire(folder: string, { signal, onNote }: DownloadEvents): Promise<RunLock> {
+  for (let told = false; ; told = true) {
+    try {
+      return await RunLock.acquire(folder, 'The download');
+    } catch (error) {
+      if (!(error instanceof XpatchError && error.code === 'RUN_BUSY')) throw error;
+      if (!told) onNote?.(`${error.message.split(':')[0]} by another process: waiting for it`);
+      await delay(LOCK_PAUSE_MS, undefined, { signal });
+    }
+  }
+}
+
+/** Beginnings of files that the repository does not have any more can never be continued. */
+function sweep(partial: string, files: readonly HubFile[]): void {
+  if (!existsSync(partial)) return;
+  const live = new Set(files.map(partialName));
+  for (const name of readdirSync(partial)) {
+    if (!live.has(name)) rmSync(join(partial, name));
+  }
+}
+
+function requireRoom(folder: string, bytes: number): void {
+  const partial = join(folder, PARTIAL);
+  const begun = existsSync(partial) ? readdirSync(partial) : [];
+  const arrived = begun.reduce((sum, name) => sum + statSync(join(partial, name)).size, 0);
+  const { bavail, bsize } = statfsSync(folder);
+  const free = bavail * bsize;
+  if (free + arrived >= bytes) return;
+  const gigabytes = (n: number) => `${(n / 1e9).toFixed(1)} GB`;
+  const message = `${gigabytes(bytes - arrived)} do not fit: ${gigabytes(free)} are free in ${folder}. Free some space (\`xpatch models list\` and \`xpatch models rm\`), or name another folder with XPATCH_MODELS.`;
+  throw new XpatchError('FILE_WRITE', message);
 }

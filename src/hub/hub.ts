@@ -1,10 +1,11 @@
-import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Response } from 'undici';
 import { XpatchError } from '../util/errors.js';
-import { PACKAGE_ROOT } from '../util/package-root.js';
 import { readWholeSync } from '../util/read-file.js';
 import type { CacheRecord } from './cache.js';
+import { bytesOf, printable, send } from './connection.js';
 import { formatHubSource, type HubFile, type HubSource, isSafePath } from './hub-source.js';
 
 /** Of the Hugging Face hub, or one that speaks its protocol: MODEL_ENDPOINT or HF_ENDPOINT. */
@@ -14,12 +15,6 @@ export function hubEndpoint(): URL {
   const url = URL.canParse(text) ? new URL(text.endsWith('/') ? text : `${text}/`) : undefined;
   if (url?.protocol === 'https:' || url?.protocol === 'http:') return url;
   throw new XpatchError('INVALID_ARGUMENT', `HF_ENDPOINT is ${JSON.stringify(text)}, which is no http: or https: URL.`);
-}
-
-/** Milliseconds without an answer or a byte: HF_HUB_DOWNLOAD_TIMEOUT in seconds. Defaults to 60 s. */
-export function patienceMs(): number {
-  const seconds = Number(process.env.HF_HUB_DOWNLOAD_TIMEOUT);
-  return seconds > 0 ? seconds * 1000 : 60_000;
 }
 
 /** HF_TOKEN, or what `hf auth login` has kept. */
@@ -35,14 +30,6 @@ function hubToken(): string | undefined {
   }
 }
 
-/** Where a file is really served, and what the request for it must carry. */
-export interface FileLocation {
-  readonly url: string;
-  readonly headers: Readonly<Record<string, string>>;
-  /** Bytes, where the hub says it. */
-  readonly size?: number;
-}
-
 export type Listing = Omit<CacheRecord, 'verified'>;
 
 const MAX_LISTING = 32 << 20;
@@ -50,18 +37,15 @@ const MAX_REDIRECTS = 5;
 /** Pauses before a busy hub is asked again. */
 const PAUSES_MS = [1000, 4000];
 
-const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
-
 /**
  * The files of a repository with their hashes, and the licence that it declares.
  *
  * @throws {XpatchError} DOWNLOAD_DENIED, DOWNLOAD_FAILED, FILE_NOT_FOUND
  */
-export async function listRepo(source: HubSource): Promise<Listing> {
+export async function listRepo(source: HubSource, signal?: AbortSignal): Promise<Listing> {
   const { user, repo, revision } = source;
   const url = new URL(`api/models/${user}/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`, hubEndpoint());
-  const { response } = await ask(url, 'GET', source);
-  const text = await readBounded(response);
+  const text = await readBounded(await ask(url, source, { signal }));
   const failed = (why: string) =>
     new XpatchError('DOWNLOAD_FAILED', `${url.host} answered what cannot be used: ${why}.`);
   let answer: Answer;
@@ -114,36 +98,61 @@ function hubFile({ rfilename: path, size, blobId, lfs }: Sibling): HubFile[] {
   return [{ path, size: bytes as number, hash }];
 }
 
-/**
- * Asks the hub where a file is. It mostly answers with an address elsewhere that is good for some minutes or hours.
- *
- * @throws {XpatchError} as listRepo
- */
-export async function locateFile(source: HubSource, commit: string, path: string): Promise<FileLocation> {
-  const way = path.split('/').map(encodeURIComponent).join('/');
-  const url = new URL(`${source.user}/${source.repo}/resolve/${commit}/${way}`, hubEndpoint());
-  const { response, url: last, elsewhere } = await ask(url, 'HEAD', source);
-  const size = response.headers.get('x-linked-size') ?? (elsewhere ? null : response.headers.get('content-length'));
-  return {
-    url: (elsewhere ?? last).href,
-    headers: elsewhere ? {} : headersFor(last),
-    ...(size !== null && /^\d+$/.test(size) && { size: Number(size) }),
-  };
-}
-
+/** An answer, and who gave it in the end. */
 interface Reached {
   readonly response: Response;
   readonly url: URL;
-  /** Where a HEAD was sent to another server; it is not followed. */
-  readonly elsewhere?: URL;
 }
 
-async function ask(first: URL, method: 'GET' | 'HEAD', source: HubSource): Promise<Reached> {
+/** Bytes of a file that are on their way. */
+export interface FileBytes {
+  /** Where they begin: 0 from a server that knows no ranges. */
+  readonly from: number;
+  readonly bytes: AsyncIterable<Uint8Array>;
+}
+
+/**
+ * Asks for a file from byte `from` on. The hub mostly answers with an address elsewhere that is good for some minutes or hours,
+ * so every request begins at the hub.
+ *
+ * @throws {XpatchError} as listRepo; DOWNLOAD_MISMATCH where the file is not as long as it was listed
+ */
+export async function openFile(
+  source: HubSource,
+  commit: string,
+  file: HubFile,
+  from: number,
+  signal?: AbortSignal,
+): Promise<FileBytes> {
+  const way = file.path.split('/').map(encodeURIComponent).join('/');
+  const url = new URL(`${source.user}/${source.repo}/resolve/${commit}/${way}`, hubEndpoint());
+  const headers = { range: `bytes=${from}-${file.size - 1}` };
+  const { response, url: last } = await ask(url, source, { signal, headers, file });
+  const begins = response.status === 206 ? Number(/^bytes (\d+)-/.exec(rangeOf(response))?.[1]) : 0;
+  if (begins === 0 || begins === from) return { from: begins, bytes: bytesOf(response, last) };
+  throw new XpatchError('DOWNLOAD_FAILED', `${last.host} was asked for bytes from ${from} on and sends others.`);
+}
+
+interface Request {
+  readonly headers?: Record<string, string>;
+  readonly signal?: AbortSignal;
+  /** What is asked for, if it is a file: answers about one of another length are refused. */
+  readonly file?: HubFile;
+}
+
+async function ask(first: URL, source: HubSource, { headers, signal, file }: Request): Promise<Reached> {
   let url = first;
   let redirects = 0;
   for (let attempt = 0; ; ) {
-    const response = await send(url, method);
+    const response = await send(url, { ...headersFor(url), ...headers }, signal);
     const { status } = response;
+    const said = bytesSaid(response);
+    if (file && said !== undefined && said !== file.size) {
+      await response.body?.cancel();
+      throw mismatch(file, `the hub sends ${said} bytes and lists ${file.size}`);
+    }
+    if (response.ok) return { response, url };
+    await response.body?.cancel();
     const target = response.headers.get('location');
     if (status >= 300 && status < 400 && target && URL.canParse(target, url.href)) {
       const next = new URL(target, url);
@@ -153,29 +162,24 @@ async function ask(first: URL, method: 'GET' | 'HEAD', source: HubSource): Promi
           `${url.host} leads from https: to ${next.protocol}, which is refused.`,
         );
       }
-      if (method === 'HEAD' && next.origin !== hubEndpoint().origin) return { response, url, elsewhere: next };
       if (++redirects > MAX_REDIRECTS) throw new XpatchError('DOWNLOAD_FAILED', `${first.host} leads in circles.`);
       url = next;
       continue;
     }
-    if (response.ok) return { response, url };
     const pause = PAUSES_MS[attempt++];
     if ((status !== 429 && status < 500) || pause === undefined) throw statusError(status, source, response);
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    await delay(pause, undefined, { signal });
   }
 }
 
-async function send(url: URL, method: string): Promise<Response> {
-  try {
-    return await fetch(url, {
-      method,
-      redirect: 'manual',
-      headers: { 'accept-encoding': 'identity', 'user-agent': `xpatch/${version}`, ...headersFor(url) },
-      signal: AbortSignal.timeout(patienceMs()),
-    });
-  } catch (cause) {
-    throw unreachable(url.host, cause);
-  }
+const rangeOf = ({ headers }: Response) => headers.get('content-range') ?? '';
+
+/** How long a whole file is by an answer about it, if it tells. */
+function bytesSaid(response: Response): number | undefined {
+  const { status, headers } = response;
+  const whole = status === 200 ? headers.get('content-length') : undefined;
+  const text = headers.get('x-linked-size') ?? /\/(\d+)$/.exec(rangeOf(response))?.[1] ?? whole;
+  return text && /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
 /** The token goes to the hub only, and never readable on the way. */
@@ -185,29 +189,23 @@ function headersFor(url: URL): Record<string, string> {
   return token === undefined ? {} : { authorization: `Bearer ${token}` };
 }
 
-async function readBounded(response: Response): Promise<string> {
+async function readBounded({ response, url }: Reached): Promise<string> {
   const chunks: Uint8Array[] = [];
   let length = 0;
-  try {
-    for await (const chunk of response.body ?? []) {
-      length += chunk.length;
-      if (length > MAX_LISTING) throw new Error(`it is longer than ${MAX_LISTING} bytes`);
-      chunks.push(chunk);
+  for await (const chunk of bytesOf(response, url)) {
+    length += chunk.length;
+    if (length > MAX_LISTING) {
+      throw new XpatchError('DOWNLOAD_FAILED', `${url.host} sends a list of files longer than ${MAX_LISTING} bytes.`);
     }
-  } catch (cause) {
-    throw unreachable(new URL(response.url).host, cause);
+    chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
 }
 
-export function unreachable(host: string, cause: unknown): XpatchError {
-  const inner = (cause as Error).cause as NodeJS.ErrnoException | undefined;
-  const why = inner?.code ?? inner?.message ?? (cause as Error).message;
-  return new XpatchError(
-    'DOWNLOAD_FAILED',
-    `${host} cannot be reached (${printable(String(why))}). Check the network; behind a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT. What was downloaded before is kept, and models that are complete need no network.`,
-    { cause },
-  );
+/** DOWNLOAD_MISMATCH */
+export function mismatch(file: HubFile, problem: string): XpatchError {
+  const message = `${file.path} is not what the hub lists: ${problem}. Nothing of it was kept. Try again; if it stays so, the server or a proxy changes files.`;
+  return new XpatchError('DOWNLOAD_MISMATCH', message);
 }
 
 /** An answer that is no success, in words. */
@@ -227,9 +225,4 @@ export function statusError(status: number, source: HubSource, response?: Respon
     return new XpatchError('FILE_NOT_FOUND', `The hub has no ${name}. Check the name at ${page}.${said}`);
   const wait = status === 429 || status >= 500 ? ' Try again later: what was downloaded is kept.' : '';
   return new XpatchError('DOWNLOAD_FAILED', `The hub answered ${status} for ${name}.${wait}${said}`);
-}
-
-/** What a server says, in one line. */
-function printable(text: string): string {
-  return text.replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ').slice(0, 300);
 }

@@ -9,8 +9,12 @@ export interface Faults {
   cuts?: number;
   /** A byte of the content is another one. */
   corrupt?: boolean;
-  /** Nothing comes any more after so many bytes of an answer. */
+  /** Nothing comes any more after so many bytes of the file. */
   stallAfter?: number;
+  /** The server knows no ranges: every answer is the whole file. */
+  whole?: boolean;
+  /** The server sends another part than was asked for. */
+  shift?: number;
   /** Milliseconds between pieces of 64 KiB. */
   slow?: number;
   /** The address that the hub gives is good for so many requests, then there is a 403. */
@@ -38,6 +42,7 @@ export interface Asked {
   readonly method: string;
   readonly url: string;
   readonly authorization?: string;
+  readonly proxyAuthorization?: string;
   readonly range?: string;
 }
 
@@ -113,11 +118,11 @@ export class FakeHub {
     }
   }
 
-  private async send(response: ServerResponse, content: Buffer, faults: Faults): Promise<void> {
+  private async send(response: ServerResponse, content: Buffer, faults: Faults, first: number): Promise<void> {
     const STEP = 64 << 10;
     for (let at = 0; at < content.length; at += STEP) {
       if (response.destroyed) return;
-      if (faults.stallAfter !== undefined && at >= faults.stallAfter) return;
+      if (faults.stallAfter !== undefined && first + at >= faults.stallAfter) return;
       if (faults.cutAfter !== undefined && at >= faults.cutAfter && (faults.cuts ?? 0) > 0) {
         faults.cuts = (faults.cuts ?? 0) - 1;
         response.destroy();
@@ -132,7 +137,7 @@ export class FakeHub {
 
   private note(server: Asked['server'], { method = '', url = '', headers }: IncomingMessage): void {
     const { authorization, range } = headers;
-    this.asked.push({ server, method, url, authorization, range });
+    this.asked.push({ server, method, url, authorization, proxyAuthorization: headers['proxy-authorization'], range });
   }
 
   private answer(request: IncomingMessage, response: ServerResponse): unknown {
@@ -191,14 +196,17 @@ export class FakeHub {
     const faults = repo.faults?.[path] ?? {};
     const content = Buffer.from(repo.files[path] as Buffer);
     if (faults.corrupt) content[content.length - 1] = (content.at(-1) as number) ^ 1;
-    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
-    const piece = content.subarray(Number(from ?? 0), to === undefined ? undefined : Number(to) + 1);
-    response.writeHead(from === undefined ? 200 : 206, {
-      'accept-ranges': 'bytes',
+    const [, from = 0, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
+    const whole = to === undefined || faults.whole;
+    const first = whole ? 0 : Number(from) + (faults.shift ?? 0);
+    const piece = whole ? content : content.subarray(first, Number(to) + 1);
+    response.writeHead(whole ? 200 : 206, {
+      'accept-ranges': whole ? 'none' : 'bytes',
       'content-length': piece.length,
-      ...(from !== undefined && { 'content-range': `bytes ${from}-${to}/${content.length}` }),
+      ...(!whole && { 'content-range': `bytes ${first}-${to}/${content.length}` }),
     });
-    void this.send(response, piece, faults);
+    response.flushHeaders();
+    void this.send(response, piece, faults, first);
   }
 }
 
