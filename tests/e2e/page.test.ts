@@ -126,9 +126,10 @@ afterEach(async () => {
 });
 
 /** Opens a report and notes everything that went wrong in it or left it. */
-async function open(options: BrowserContextOptions = {}, url = file) {
+async function open(options: BrowserContextOptions = {}, url = file, before = '') {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
+  await page.addInitScript(before);
   pages.push(page);
   const problems: string[] = [];
   page.on('console', (message) => problems.push(`${message.type()}: ${message.text()}`));
@@ -137,7 +138,8 @@ async function open(options: BrowserContextOptions = {}, url = file) {
     if (request.url() !== url && !request.url().startsWith('data:')) problems.push(`request: ${request.url()}`);
   });
   await page.goto(url);
-  if (options.javaScriptEnabled !== false) await page.locator('.grid .active').first().waitFor();
+  const ready = before === '' ? '.grid .active' : '.lens [role=status]';
+  if (options.javaScriptEnabled !== false) await page.locator(ready).first().waitFor();
   return { page, problems };
 }
 
@@ -377,6 +379,16 @@ describe('every reader', () => {
     const pdf = await page.pdf({ format: 'A4' });
     expect(pdf.subarray(0, 5).toString()).toBe('%PDF-');
     expect(pdf.length).toBeGreaterThan(20_000);
+  });
+
+  test('is told when the browser cannot unpack a lens, and has its tables', async () => {
+    const { page, problems } = await open({}, file, 'delete globalThis.DecompressionStream');
+    expect(await page.locator('#lens [role=status]').textContent()).toMatch(/^This browser cannot unpack/);
+    expect(await page.locator('.lens-static table').last().textContent()).toContain(shown(bestOf(5, 59).text));
+    expect(await page.locator('.lens-static table').last().isVisible()).toBe(true);
+    await page.getByRole('button', { name: 'first' }).click();
+    expect(await accessibilityViolations(page)).toEqual([]);
+    expect(problems).toEqual([]);
   });
 
   test('has everything but the interaction without a script', async () => {

@@ -1,24 +1,11 @@
 import { promisify } from 'node:util';
-import { deflateRaw } from 'node:zlib';
+import { gzip } from 'node:zlib';
 import type { LensCell } from '../../lens/logit-lens.js';
 import { XpatchError } from '../../util/errors.js';
+import { Pace } from '../../util/pace.js';
 import { requireLens } from '../figures/heatmap.js';
 import type { LensView } from '../report.js';
-import {
-  BEST,
-  type EncodedLens,
-  type LensHead,
-  type LensRank,
-  packLinear,
-  packProbability,
-  TRACKED,
-  toPlanes,
-} from './lens-encoding.js';
-
-const deflate = promisify(deflateRaw);
-/** Cells handled before other work gets its turn. */
-const SLICE = 10_000;
-const pause = () => new Promise((resolve) => setImmediate(resolve));
+import type { EncodedLens, LensHead, LensRank } from './lens-encoding.js';
 
 /**
  * The numbers of a lens for a page, all ranks of its top-k.
@@ -31,73 +18,45 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
   const order = lens.layers.map((layer, l) => ({ layer, l })).sort((a, b) => a.layer - b.layer);
   const layers = order.map(({ layer }) => layer);
   const positions = lens.positions.slice(first);
-  const cells: LensCell[] = [];
-  let [maxEntropy, maxKl, topK] = [0, 0, Number.POSITIVE_INFINITY];
-  for (let p = first; p < lens.positions.length; p++) {
-    for (const { l } of order) {
-      const cell = lens.cells[l]?.[p] as LensCell;
-      cells.push(cell);
-      maxEntropy = Math.max(maxEntropy, cell.entropy);
-      maxKl = Math.max(maxKl, cell.kl);
-      topK = Math.min(topK, cell.top.length);
-    }
-    if (p % 500 === 0) await pause();
-  }
-  const tracked = cells[0]?.tokens.map(({ token, text }) => ({ token, text })) ?? [];
-  const texts = new Map<string, number>();
-  const indexOf = (text: string) => {
-    const index = texts.get(text) ?? texts.size;
-    texts.set(text, index);
-    return index;
-  };
-  const inputIndices = inputs.slice(first).map(({ text, kind }) => (kind === 'image' ? -1 : indexOf(text)));
+  const cells = positions.flatMap((_, p) => order.map(({ l }) => lens.cells[l]?.[first + p] as LensCell));
+  const pace = new Pace();
+  const numbers = (of: (cell: LensCell) => number | undefined) => pace.map(cells, of);
 
-  const plane = async (of: (cell: LensCell) => number, bytes: number) => {
-    const numbers = new Uint32Array(cells.length);
-    for (let from = 0; from < cells.length; from += SLICE) {
-      for (let i = from; i < Math.min(cells.length, from + SLICE); i++) numbers[i] = of(cells[i] as LensCell);
-      await pause();
-    }
-    return toPlanes(numbers, bytes);
-  };
+  const tracked: LensHead['tracked'][number][] = [];
+  for (const [i, { token, text }] of (cells[0]?.tokens ?? []).entries()) {
+    const probability = await numbers(({ tokens }) => toDigits(tokens[i]?.probability));
+    tracked.push({ token, text, probability, rank: await numbers(({ tokens }) => finite(tokens[i]?.rank)) });
+  }
   const head: LensHead = {
     layers,
     positions,
     settled: lens.settled.slice(first).map((layer) => layers.indexOf(layer)),
-    inputs: inputIndices,
-    texts: [...texts.keys()],
+    inputs: inputs.slice(first).map(({ text, kind }) => (kind === 'image' ? null : text)),
+    entropy: await numbers(({ entropy }) => toDecimals(entropy)),
+    kl: await numbers(({ kl }) => toDecimals(kl)),
     tracked,
     listed: view.listed ?? tracked.length,
-    maxEntropy,
-    maxKl,
   };
-  const planes = [
-    await plane((cell) => packLinear(finite(cell.entropy), maxEntropy), 2),
-    await plane((cell) => packLinear(finite(cell.kl), maxKl), 2),
-  ];
-  for (let i = 0; i < tracked.length; i++) {
-    planes.push(await plane((cell) => packProbability(finite(cell.tokens[i]?.probability), TRACKED), 2));
-    planes.push(await plane((cell) => finite(cell.tokens[i]?.rank), 3));
-  }
 
-  const known = new Map<number, number>();
+  const known = new Set<number>();
   const ranks: string[] = [];
+  const topK = cells.reduce((least, { top }) => Math.min(least, top.length), Number.POSITIVE_INFINITY);
   for (let r = 0; r < topK; r++) {
-    const fresh = { tokens: [] as number[], texts: [] as string[] } satisfies LensRank;
-    const index = ({ top }: LensCell) => {
+    const texts: Record<number, string> = {};
+    const tokenOf = ({ top }: LensCell) => {
       const { token, text } = top[r] as LensCell['top'][number];
-      const found = known.get(token);
-      if (found !== undefined) return found;
-      fresh.tokens.push(token);
-      fresh.texts.push(text);
-      known.set(token, known.size);
-      return known.size - 1;
+      if (!known.has(token)) texts[token] = text;
+      known.add(token);
+      return token;
     };
-    const tokens = await plane(index, 3);
-    const probabilities = await plane(({ top }) => packProbability(finite(top[r]?.probability), BEST), 2);
-    ranks.push(await pack(fresh, [tokens, probabilities]));
+    const rank: LensRank = {
+      token: await numbers(tokenOf),
+      probability: await numbers(({ top }) => toDigits(top[r]?.probability)),
+      texts,
+    };
+    ranks.push(await pack(rank));
   }
-  return { head: await pack(head, planes), ranks };
+  return { head: await pack(head), ranks };
 }
 
 /** What of a lens is in a page. */
@@ -140,14 +99,14 @@ export async function fitLenses(views: readonly LensView[], budget: number): Pro
 
 const sizeOf = ({ head, ranks }: EncodedLens): number => ranks.reduce((sum, rank) => sum + rank.length, head.length);
 
+const toDigits = (x: number | undefined): number => Number(finite(x).toPrecision(3));
+const toDecimals = (x: number): number => Number(finite(x).toFixed(3));
+
 function finite(x: number | undefined): number {
   if (x !== undefined && Number.isFinite(x)) return x;
   throw new XpatchError('NOT_FINITE', `A lens has ${x} among its numbers and cannot be shown.`);
 }
 
-async function pack(json: LensHead | LensRank, planes: readonly Uint8Array[]): Promise<string> {
-  const text = Buffer.from(JSON.stringify(json));
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(text.length);
-  return (await deflate(Buffer.concat([length, text, ...planes]))).toString('base64');
+async function pack(part: LensHead | LensRank): Promise<string> {
+  return (await promisify(gzip)(JSON.stringify(part))).toString('base64');
 }

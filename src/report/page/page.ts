@@ -153,7 +153,8 @@ function copies({ name, table }: Extract<Block, { kind: 'table' }>) {
 export const json = (value: unknown): string =>
   JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
-async function builtFile(name: string): Promise<string> {
+/** A style sheet or script that the build made. @throws {XpatchError} FILE_NOT_FOUND before the build */
+export async function builtFile(name: string): Promise<string> {
   const path = join(PACKAGE_ROOT, 'dist', 'report', 'page', name);
   try {
     return await readFile(path, 'utf8');

@@ -1,13 +1,4 @@
-import {
-  BEST,
-  type EncodedLens,
-  fromPlanes,
-  type LensHead,
-  type LensRank,
-  TRACKED,
-  unpackLinear,
-  unpackProbability,
-} from '../lens-encoding.js';
+import type { EncodedLens, LensHead, LensRank } from '../lens-encoding.js';
 
 /** Indices into the layers and positions of a lens. */
 export interface Cell {
@@ -28,42 +19,20 @@ export interface Score {
 
 /** The numbers of a lens. `l` and `p` are indices into `head.layers` and `head.positions`. */
 export class LensData {
-  private readonly texts = new Map<number, string>();
+  private readonly texts: Readonly<Record<number, string>>;
+  private readonly most: Readonly<Record<Metric, number>>;
 
   private constructor(
     readonly head: LensHead,
-    private readonly planes: { entropy: Uint32Array; kl: Uint32Array },
-    private readonly trackedPlanes: readonly { probability: Uint32Array; rank: Uint32Array }[],
-    private readonly ranks: readonly { index: Uint32Array; probability: Uint32Array }[],
-    private readonly vocabulary: readonly number[],
-    vocabularyTexts: readonly string[],
+    private readonly ranks: readonly LensRank[],
   ) {
-    vocabulary.forEach((token, i) => {
-      this.texts.set(token, vocabularyTexts[i] as string);
-    });
+    const greatest = (numbers: readonly number[]) => numbers.reduce((a, b) => Math.max(a, b), 0);
+    this.texts = Object.assign({}, ...ranks.map(({ texts }) => texts));
+    this.most = { probability: 1, entropy: greatest(head.entropy), kl: greatest(head.kl) };
   }
 
-  static async decode(encoded: EncodedLens): Promise<LensData> {
-    const { json: head, planes } = await unpack<LensHead>(encoded.head);
-    const count = head.layers.length * head.positions.length;
-    let offset = 0;
-    const next = (from: Uint8Array, bytes: number) => {
-      offset += bytes * count;
-      return fromPlanes(from, offset - bytes * count, count, bytes);
-    };
-    const base = { entropy: next(planes, 2), kl: next(planes, 2) };
-    const tracked = head.tracked.map(() => ({ probability: next(planes, 2), rank: next(planes, 3) }));
-    const vocabulary: number[] = [];
-    const texts: string[] = [];
-    const ranks = [];
-    for (const rank of encoded.ranks) {
-      const part = await unpack<LensRank>(rank);
-      vocabulary.push(...part.json.tokens);
-      texts.push(...part.json.texts);
-      offset = 0;
-      ranks.push({ index: next(part.planes, 3), probability: next(part.planes, 2) });
-    }
-    return new LensData(head, base, tracked, ranks, vocabulary, texts);
+  static async decode({ head, ranks }: EncodedLens): Promise<LensData> {
+    return new LensData(await unpack<LensHead>(head), await Promise.all(ranks.map((rank) => unpack<LensRank>(rank))));
   }
 
   get nLayers(): number {
@@ -89,11 +58,8 @@ export class LensData {
 
   /** The tracked tokens. */
   tracked(l: number, p: number): Score[] {
-    const i = p * this.nLayers + l;
-    return this.head.tracked.map(({ token, text }, t) => {
-      const plane = this.trackedPlanes[t] as (typeof this.trackedPlanes)[number];
-      const probability = unpackProbability(plane.probability[i] as number, TRACKED);
-      return { token, text, probability, rank: plane.rank[i] as number };
+    return this.head.tracked.map(({ token, text, probability, rank }) => {
+      return { token, text, probability: this.at(probability, l, p), rank: this.at(rank, l, p) };
     });
   }
 
@@ -103,16 +69,16 @@ export class LensData {
   }
 
   entropy(l: number, p: number): number {
-    return unpackLinear(this.planes.entropy[p * this.nLayers + l] as number, this.head.maxEntropy);
+    return this.at(this.head.entropy, l, p);
   }
 
   kl(l: number, p: number): number {
-    return unpackLinear(this.planes.kl[p * this.nLayers + l] as number, this.head.maxKl);
+    return this.at(this.head.kl, l, p);
   }
 
   /** What a metric is at its fullest colour. */
   maximum(metric: Metric): number {
-    return { probability: 1, entropy: this.head.maxEntropy, kl: this.head.maxKl }[metric];
+    return this.most[metric];
   }
 
   /** A metric from 0 to 1, as it is coloured. */
@@ -122,19 +88,17 @@ export class LensData {
   }
 
   private score(l: number, p: number, r: number): Score {
-    const rank = this.ranks[r] as (typeof this.ranks)[number];
-    const i = p * this.nLayers + l;
-    const token = this.vocabulary[rank.index[i] as number] as number;
-    const probability = unpackProbability(rank.probability[i] as number, BEST);
-    return { token, text: this.texts.get(token) as string, probability, rank: r };
+    const { token: tokens, probability } = this.ranks[r] as LensRank;
+    const token = this.at(tokens, l, p);
+    return { token, text: this.texts[token] as string, probability: this.at(probability, l, p), rank: r };
+  }
+
+  private at(numbers: readonly number[], l: number, p: number): number {
+    return numbers[p * this.nLayers + l] as number;
   }
 }
 
-async function unpack<T>(base64: string): Promise<{ json: T; planes: Uint8Array }> {
+async function unpack<T>(base64: string): Promise<T> {
   const packed = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate-raw'));
-  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  const length = new DataView(bytes.buffer).getUint32(0, true);
-  const json = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length))) as T;
-  return { json, planes: bytes.subarray(4 + length) };
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))).json();
 }

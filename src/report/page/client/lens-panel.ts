@@ -11,14 +11,14 @@ export interface Pin {
 
 /** What stands at a position of the prompt. */
 export function inputNode({ head }: LensData, p: number): HTMLElement {
-  const text = head.texts[head.inputs[p] as number];
-  return text === undefined ? h('span', { class: 'image-row' }, '▦') : tokenNode(text);
+  const text = head.inputs[p] ?? null;
+  return text === null ? h('span', { class: 'image-row' }, '▦') : tokenNode(text);
 }
 
 /** The same in words. */
 export function describeInput({ head }: LensData, p: number): string {
-  const text = head.texts[head.inputs[p] as number];
-  return text === undefined ? 'row of a picture' : `input ${tokenLabel(text)}`;
+  const text = head.inputs[p] ?? null;
+  return text === null ? 'row of a picture' : `input ${tokenLabel(text)}`;
 }
 
 /** Beside the grid: the best tokens of the cell that is pointed at, and the pinned token across the layers. */

@@ -1,7 +1,7 @@
 // What makes a report interactive. Without it the page is whole: text, tables, figures and the ends of its lenses.
 import type { EncodedLens } from '../lens-encoding.js';
 import { openDetails } from './details.js';
-import { find } from './dom.js';
+import { find, h } from './dom.js';
 import { addLens } from './lens.js';
 import { schemeToggle } from './scheme.js';
 import { enliven, type TableCopies } from './tables.js';
@@ -13,6 +13,9 @@ export interface PageData {
   readonly lenses: Readonly<Record<string, EncodedLens>>;
 }
 
+const OLD_BROWSER =
+  'This browser cannot unpack the numbers of the lens: Chrome 80, Firefox 113 and Safari 16.4 are the first that can. The tables show its last positions.';
+
 const data = JSON.parse(find(document, '#page-data').textContent ?? '') as PageData;
 const block = (name: string) => document.getElementById(name) as HTMLElement;
 
@@ -20,4 +23,8 @@ find(document, '.page-tools').append(schemeToggle());
 for (const [name, copies] of Object.entries(data.tables)) enliven(block(name), copies);
 openDetails();
 addTips(document.querySelectorAll<SVGSVGElement>('figure.drawn svg'));
-for (const [name, lens] of Object.entries(data.lenses)) void addLens(block(name), lens);
+const tooOld = typeof DecompressionStream === 'undefined';
+for (const [name, lens] of Object.entries(data.lenses)) {
+  if (tooOld) find(block(name), '.lens').prepend(h('p', { class: 'hint', role: 'status' }, OLD_BROWSER));
+  else void addLens(block(name), lens);
+}
