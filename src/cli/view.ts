@@ -9,7 +9,7 @@ import type { Terminal } from './terminal.js';
 /** `xpatch view`: runs in the browser, on this machine only. */
 export const view = defineCommand({
   command: 'view [folders..]',
-  describe: 'Show runs in the browser: a list, their reports, and two side by side',
+  describe: 'Show runs in the browser: a list, their reports and files',
   positionals: {
     folders: vary(several('Run folders, or folders with runs up to two levels deep', { completes: 'folder' }), {
       default: ['.'],
@@ -45,7 +45,7 @@ export const view = defineCommand({
 function describe({ url, runs }: RunServer) {
   const list = runs.map(({ id, path, state, problem, title, experiment, model, prompt, headline, started, bytes }) => {
     const about = { title, experiment, model, prompt, headline, started, bytes };
-    return { url: `${url}runs/${id}/`, path, state, problem, ...about };
+    return { url: `${url}#${id}`, path, state, problem, ...about };
   });
   return { url, runs: list };
 }

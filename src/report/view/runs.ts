@@ -29,8 +29,8 @@ export interface Run extends RunEntry {
   /** Of all files. */
   readonly bytes: number;
   readonly hasReport: boolean;
-  /** Empty when it cannot be read. */
-  readonly manifest: Readonly<Record<string, unknown>>;
+  /** Those that are served, as `report.html` or `tables/lenient.csv`. */
+  readonly files: readonly string[];
 }
 
 const MAX_MANIFEST_BYTES = 4 * 2 ** 20;
@@ -98,7 +98,7 @@ async function runsBelow(folder: string, depth: number): Promise<string[]> {
 
 /** Whether the manifest says of itself that it is of no run: those of models, web apps and browser extensions have that name too. */
 async function isOthers(folder: string): Promise<boolean> {
-  const text = await readRunText({ id: '', path: folder }, 'manifest.json', MAX_MANIFEST_BYTES).catch(() => '');
+  const text = await readManifest({ id: '', path: folder }).catch(() => '');
   try {
     return !('status' in record(JSON.parse(text)));
   } catch {
@@ -113,39 +113,37 @@ function runId(path: string): string {
 
 /** Reads what the manifest says; a broken run is described, never thrown. */
 export async function readRun(entry: RunEntry): Promise<Run> {
-  const [bytes, hasReport] = await Promise.all([
+  const [bytes, files, hasReport] = await Promise.all([
     folderBytes(entry.path),
+    listRunFiles(entry),
     openRunFile(entry, 'report.html').then(
       ({ handle, size }) => handle.close().then(() => size > 0),
       () => false,
     ),
   ]);
-  const known = { ...entry, bytes, hasReport };
-  const broken = (problem: string, manifest: Run['manifest'] = {}): Run => {
-    return { ...known, state: 'broken', problem: `RUN_INVALID: ${problem}`, manifest, ...facts(entry, manifest) };
-  };
-  let manifest: Record<string, unknown>;
+  const known = { ...entry, bytes, files, hasReport };
+  let manifest: Record<string, unknown> = {};
   try {
-    const value: unknown = JSON.parse(await readRunText(entry, 'manifest.json', MAX_MANIFEST_BYTES));
+    const value: unknown = JSON.parse(await readManifest(entry));
     if (value === null || typeof value !== 'object' || Array.isArray(value))
-      return broken('manifest.json is no object.');
+      throw new Error('manifest.json is no object.');
     manifest = value as Record<string, unknown>;
+    const status = STATUSES.find((name) => name === manifest.status);
+    if (status === undefined) {
+      throw new Error(`The status in manifest.json is none of ${STATUSES.join(', ')}: this is no run of xpatch.`);
+    }
+    if (status === 'complete' && !hasReport) {
+      throw new Error('The run is complete but has no report.html that can be read. Run its command again.');
+    }
+    return { ...known, state: status, ...facts(entry, manifest) };
   } catch (error) {
-    if (error instanceof SyntaxError) return broken(`manifest.json is not JSON: ${error.message}.`);
-    return broken((error as Error).message);
+    const { message } = error as Error;
+    const problem = error instanceof SyntaxError ? `manifest.json is not JSON: ${message}.` : message;
+    return { ...known, state: 'broken', problem: `RUN_INVALID: ${problem}`, ...facts(entry, manifest) };
   }
-  const status = STATUSES.find((name) => name === manifest.status);
-  if (status === undefined) {
-    const problem = `The status in manifest.json is none of ${STATUSES.join(', ')}: this is no run of xpatch.`;
-    return broken(problem, manifest);
-  }
-  if (status === 'complete' && !hasReport) {
-    return broken('The run is complete but has no report.html that can be read. Run its command again.', manifest);
-  }
-  return { ...known, state: status, manifest, ...facts(entry, manifest) };
 }
 
-function facts({ path }: RunEntry, manifest: Run['manifest']) {
+function facts({ path }: RunEntry, manifest: Readonly<Record<string, unknown>>) {
   const { model, options } = manifest;
   const { prompt } = record(options);
   return {
@@ -179,7 +177,7 @@ async function folderBytes(folder: string): Promise<number> {
 }
 
 /** The files of a run that may be read, as `report.html` or `tables/lenient.csv`, in the order of their names. */
-export async function listRunFiles({ path }: RunEntry): Promise<string[]> {
+async function listRunFiles({ path }: RunEntry): Promise<string[]> {
   const names: string[] = [];
   for (const folder of ['', 'figures', 'tables']) {
     const entries = await readdir(join(path, folder), { withFileTypes: true }).catch(() => []);
@@ -200,15 +198,16 @@ function isReadable(name: string): boolean {
   );
 }
 
-/** @throws {XpatchError} FILE_NOT_FOUND, RUN_INVALID when it is longer than `maxBytes` */
-export async function readRunText(entry: RunEntry, name: string, maxBytes: number): Promise<string> {
-  const { handle, size } = await openRunFile(entry, name);
+/** @throws {XpatchError} FILE_NOT_FOUND, RUN_INVALID when it is too long */
+async function readManifest(entry: RunEntry): Promise<string> {
+  const { handle, size } = await openRunFile(entry, 'manifest.json');
   try {
-    if (size <= maxBytes) return await handle.readFile('utf8');
+    if (size <= MAX_MANIFEST_BYTES) return await handle.readFile('utf8');
   } finally {
     await handle.close();
   }
-  throw new XpatchError('RUN_INVALID', `${name} has ${size} bytes, more than the ${maxBytes} that are read of it.`);
+  const message = `manifest.json has ${size} bytes, more than the ${MAX_MANIFEST_BYTES} that are read of it.`;
+  throw new XpatchError('RUN_INVALID', message);
 }
 
 /**

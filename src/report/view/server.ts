@@ -2,10 +2,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import { XpatchError } from '../../util/errors.js';
-import { manifestDifferences, mergeTables } from './compare.js';
-import { type Comparison, comparePage, indexPage, problemPage, renderPage, runPage, type ViewPage } from './page.js';
-import { findRuns, listRunFiles, openRunFile, type Run, type RunEntry, readRun, readRunText } from './runs.js';
-import { viewStyle } from './style.js';
+import { indexPage } from './page.js';
+import { findRuns, openRunFile, type Run, type RunEntry, readRun } from './runs.js';
 
 /** A server of run folders; see `serveRuns`. */
 export interface RunServer {
@@ -18,26 +16,22 @@ export interface RunServer {
 }
 
 const LOOPBACK = '127.0.0.1';
-/** A report is under 5 MB, its tables are far smaller; more of them is not compared. */
-const MAX_REPORT_BYTES = 16 * 2 ** 20;
-const MAX_TABLE_BYTES = 2 ** 20;
-
 const HEADERS = {
   'Cache-Control': 'no-store',
   'Cross-Origin-Resource-Policy': 'same-origin',
   'Referrer-Policy': 'no-referrer',
   'X-Content-Type-Options': 'nosniff',
 };
+
 /**
  * A report brings a policy of its own. This one holds whatever the file says: nothing is loaded from anywhere, and the page
  * has an origin of its own, so that the script of one report cannot read another.
  */
 const FILE_POLICY =
-  "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+  "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /**
- * Serves the runs in some folders to browsers on this machine: a list, their reports, figures and tables, and two of them
- * side by side. The folders are read anew for every request. Nothing else is served, nothing is written, and only requests
+ * Serves the runs in some folders to browsers on this machine: a list, their reports, figures and tables. The folders are read anew for every request. Nothing else is served, nothing is written, and only requests
  * that name this machine in their Host header are answered, so that no web page can reach the server under a name of its own.
  *
  * @param roots run folders, or folders with runs at most two levels deep
@@ -46,11 +40,9 @@ const FILE_POLICY =
  */
 export async function serveRuns(roots: readonly string[], { port = 0 } = {}): Promise<RunServer> {
   const runs = await readRuns(await findRuns(roots));
-  const style = await viewStyle();
   const server = createServer((request, response) => {
     answer(roots, request, response)
       .catch((error: Error) => problem(response, error))
-      .then((page) => page && send(response, page, style))
       // The browser went away, or a file changed while it was sent: nothing can be said any more.
       .catch(() => response.destroy());
   });
@@ -93,42 +85,33 @@ function listen(server: Server, port: number): Promise<void> {
   });
 }
 
-/** @returns the page to send; undefined when everything has been sent */
-async function answer(
-  roots: readonly string[],
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<ViewPage | undefined> {
+async function answer(roots: readonly string[], request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { port } = request.socket.address() as AddressInfo;
   const hosts = [LOOPBACK, 'localhost'].flatMap((host) => (port === 80 ? [host, `${host}:80`] : [`${host}:${port}`]));
   if (!hosts.includes(request.headers.host ?? '')) {
-    return refuse(response, 421, `This server answers to http://${LOOPBACK}:${port}/ only.`);
+    return say(response, 421, `This server answers to http://${LOOPBACK}:${port}/ only.`);
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('Allow', 'GET, HEAD');
-    return refuse(response, 405, 'This server only takes GET and HEAD.');
+    return say(response, 405, 'This server only takes GET and HEAD.');
   }
-  const [path = '', query = ''] = (request.url ?? '').split('?', 2);
-  const parameters = new URLSearchParams(query);
-  const entries = await presentRuns(roots);
-  if (path === '/') return indexPage(await readRuns(entries), parameters.get('sort') ?? '-started');
-  if (path === '/compare') {
-    const chosen = (side: string) => readRun(entryOf(entries, parameters.get(side) ?? ''));
-    return comparePage(await compare(await chosen('left'), await chosen('right')));
-  }
+  const [path = ''] = (request.url ?? '').split('?', 1);
   // Browsers ask for it by themselves.
   if (path === '/favicon.ico') return void response.writeHead(204, HEADERS).end();
-  const [, id, file] = /^\/runs\/([\w-]+)\/(.*)$/.exec(path) ?? [];
-  if (id === undefined || file === undefined) throw new XpatchError('FILE_NOT_FOUND', 'There is no such page.');
-  const entry = entryOf(entries, id);
-  if (file === '') return runPage(await readRun(entry), await listRunFiles(entry));
-  return sendFile(response, entry, decode(file));
-}
-
-function entryOf(entries: readonly RunEntry[], id: string): RunEntry {
+  const entries = await presentRuns(roots);
+  if (path === '/') {
+    const { html, policy } = await indexPage(await readRuns(entries));
+    response.setHeader('Content-Security-Policy', policy);
+    response.setHeader('Content-Length', Buffer.byteLength(html));
+    response.writeHead(200, { ...HEADERS, 'Content-Type': 'text/html; charset=utf-8' }).end(html);
+    return;
+  }
+  const [, id, file] = /^\/runs\/([\w-]+)\/(.+)$/.exec(path) ?? [];
   const entry = entries.find((run) => run.id === id);
-  if (entry) return entry;
-  throw new XpatchError('FILE_NOT_FOUND', `There is no run ${JSON.stringify(id)} any more. Choose one from the list.`);
+  if (entry === undefined || file === undefined) {
+    throw new XpatchError('FILE_NOT_FOUND', 'There is no such page, or its run has gone. Go back to the list.');
+  }
+  await sendFile(response, entry, decode(file));
 }
 
 function decode(path: string): string {
@@ -139,44 +122,12 @@ function decode(path: string): string {
   }
 }
 
-async function compare(left: Run, right: Run): Promise<Comparison> {
-  const [ours, theirs] = [await listRunFiles(left), await listRunFiles(right)];
-  const shared = ours.filter((name) => /^tables\/.*\.csv$/.test(name) && theirs.includes(name));
-  const tables: Comparison['tables'][number][] = [];
-  for (const file of shared) {
-    const texts = await Promise.all([left, right].map((run) => readRunText(run, file, MAX_TABLE_BYTES))).catch(
-      () => [],
-    );
-    const [a, b] = texts;
-    const merged = a === undefined || b === undefined ? undefined : mergeTables(a, b);
-    tables.push({ name: file.replace(/^tables\/(.*)\.csv$/, '$1'), merged });
-  }
-  const differences = manifestDifferences(left.manifest, right.manifest);
-  return { left, right, differences, tables, blocks: { left: await blocksOf(left), right: await blocksOf(right) } };
-}
-
-/** The ids of the sections of a report. */
-async function blocksOf(run: Run): Promise<string[]> {
-  if (!run.hasReport) return [];
-  const html = await readRunText(run, 'report.html', MAX_REPORT_BYTES).catch(() => '');
-  return [...new Set([...html.matchAll(/<section id="([\w.-]{1,100})"/g)].map(([, id]) => id as string))];
-}
-
-function send(response: ServerResponse, page: ViewPage, style: string): void {
-  const { html, policy } = renderPage(page, style);
-  response.setHeader('Content-Security-Policy', policy);
-  response.setHeader('Content-Type', 'text/html; charset=utf-8');
-  response.setHeader('Content-Length', Buffer.byteLength(html));
-  response.writeHead(response.statusCode, HEADERS).end(html);
-}
-
-async function sendFile(response: ServerResponse, entry: RunEntry, name: string): Promise<undefined> {
+async function sendFile(response: ServerResponse, entry: RunEntry, name: string): Promise<void> {
   const { handle, size, type } = await openRunFile(entry, name);
   try {
     response.setHeader('Content-Security-Policy', FILE_POLICY);
-    response.setHeader('Content-Type', type);
     response.setHeader('Content-Length', size);
-    response.writeHead(200, HEADERS);
+    response.writeHead(200, { ...HEADERS, 'Content-Type': type });
     if (response.req.method === 'HEAD' || size === 0) return void response.end();
     await pipeline(handle.createReadStream({ autoClose: false, start: 0, end: size - 1 }), response);
   } finally {
@@ -184,16 +135,13 @@ async function sendFile(response: ServerResponse, entry: RunEntry, name: string)
   }
 }
 
-/** For programs: whoever comes by a wrong name is told nothing else. */
-function refuse(response: ServerResponse, status: number, message: string): undefined {
-  response.setHeader('Content-Type', 'text/plain; charset=utf-8');
-  response.writeHead(status, HEADERS).end(`${message}\n`);
+function say(response: ServerResponse, status: number, message: string): void {
+  response.writeHead(status, { ...HEADERS, 'Content-Type': 'text/plain; charset=utf-8' }).end(`${message}\n`);
 }
 
-/** The page about a request that failed, unless its answer is already under way. */
-function problem(response: ServerResponse, error: Error): ViewPage {
+/** What is said of a request that failed, unless its answer is already under way. */
+function problem(response: ServerResponse, error: Error): void {
   if (response.headersSent) throw error;
-  const known = error instanceof XpatchError;
-  response.statusCode = known ? 404 : 500;
-  return problemPage(known ? error.code : 'UNEXPECTED', error.message);
+  if (error instanceof XpatchError) say(response, 404, `${error.code}: ${error.message}`);
+  else say(response, 500, `UNEXPECTED: ${error.message}`);
 }
