@@ -30,6 +30,6 @@ export function buildAddon(options?: BuildOptions): Promise<BuildResult>;
 export function clearCache(cache: string): void;
 export function parseCmakeArgs(text?: string): Record<string, string>;
 export function refuseHybrid(
-  llama: { platformPackage: string | undefined; libraries: object | undefined },
+  llama: { platformPackage: string | undefined; version: string; libraries: object | undefined },
   platform?: string,
 ): string | undefined;

@@ -47,7 +47,7 @@ export function parseCmakeArgs(text = '') {
 export function refuseHybrid(llama, platform = process.platform) {
   if (platform === 'win32') return 'the Windows packages of node-llama-cpp hold no import libraries to link against';
   if (llama.platformPackage === undefined) return `node-llama-cpp has no package for ${platform}-${process.arch}`;
-  if (llama.libraries === undefined) return `${llama.platformPackage} is not installed, or holds no libraries`;
+  if (llama.libraries === undefined) return `${llama.platformPackage} ${llama.version} is not installed`;
   return undefined;
 }
 
@@ -112,7 +112,7 @@ async function compile(mode, { folders, llama, sourceHash, clean, onProgress }) 
   const folder = join(folders.cache, mode);
   if (clean) rmSync(folder, { recursive: true, force: true });
   onProgress?.({ step: 'unpack llama.cpp', percent: 0 });
-  const sources = unpackSources(llama, folders.cache);
+  const sources = unpackSources(llama, folders);
   onProgress?.({ step: 'configure', percent: 0 });
   const found = await runCmake({
     root,
@@ -204,11 +204,6 @@ export async function buildAddon({
 
 async function attempt(mode, { folders, clean, onProgress, attempts }) {
   const llama = findLlama(folders.root);
-  if (llama === undefined) {
-    throw new BuildError('sources', `node-llama-cpp is not installed in any node_modules above ${folders.root}.`, {
-      hint: 'Install the packages with `npm ci`.',
-    });
-  }
   const sourceHash = hashSources(folders.root);
   if (mode === 'auto') {
     const { info, reason } = tryPrebuilt(folders, llama, sourceHash);

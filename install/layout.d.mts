@@ -12,12 +12,15 @@ export interface GpuBackendLibrary {
 }
 
 export interface Llama {
-  folder: string;
+  /** Of node-llama-cpp and its packages; others are as good as not installed. */
   version: string;
   tag: string;
-  bundle: string;
+  /** Of the package that holds llama.cpp's sources. */
+  integrity: string;
   platformPackage: string | undefined;
   libraries: LlamaLibraries | undefined;
+  /** Names of the packages with GPU backends for this platform, installed or not. */
+  gpuPackages: string[];
   gpuBackends: GpuBackendLibrary[];
 }
 
@@ -30,7 +33,8 @@ export interface Folders {
 }
 
 export const PACKAGE_ROOT: string;
-export function findLlama(root?: string, platform?: string, arch?: string): Llama | undefined;
+export function findLlama(root?: string, platform?: string, arch?: string): Llama;
+export function findPackage(name: string, version: string, from: string): string | undefined;
 export function findFolders(root?: string, platform?: string, arch?: string): Folders;
 export function hashSources(root?: string): string | undefined;
 export function hashFile(path: string): string;

@@ -1,10 +1,13 @@
-// Where everything lives: our own folders, node-llama-cpp and its platform packages. Shared by the build and by src/native/load.ts.
+// Where everything lives: our own folders, and node-llama-cpp's platform packages. Shared by the build and by src/native/load.ts.
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const PACKAGE_ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+/** The llama.cpp that the sources here are written for, and the release of node-llama-cpp that brings it. */
+const PINNED = readJson(join(PACKAGE_ROOT, 'install', 'llama.json'));
 
 const LIBRARY = /\.(so|dylib|dll)$/;
 
@@ -18,11 +21,12 @@ function packageNames(platform, arch) {
   return { base: `${os}-${cpu}`, gpu: ['cuda', 'cuda-ext', 'vulkan'].map((name) => `${os}-${cpu}-${name}`) };
 }
 
-/** Folder of an installed package, found as node finds it: in the node_modules of `from` and of every folder above. */
-function findPackage(name, from) {
+/** Folder of an installed package of one version, found as node finds it: in the node_modules of `from` and of every folder above. */
+export function findPackage(name, version, from) {
   for (let folder = from; ; folder = dirname(folder)) {
-    const candidate = join(folder, 'node_modules', name);
-    if (existsSync(join(candidate, 'package.json'))) return realpathSync(candidate);
+    const manifest = join(folder, 'node_modules', name, 'package.json');
+    if (existsSync(manifest))
+      return readJson(manifest).version === version ? realpathSync(dirname(manifest)) : undefined;
     if (dirname(folder) === folder) return undefined;
   }
 }
@@ -49,27 +53,27 @@ function findLibraries(packageFolder) {
   return { folder: dirname(llama), llama, ggml, ggmlBase };
 }
 
-/** What node-llama-cpp brings: the llama.cpp sources, the prebuilt libraries to link, and the GPU backends that load at run time. */
+/** What node-llama-cpp's packages bring: the prebuilt libraries to link, and the GPU backends that load at run time. */
 export function findLlama(root = PACKAGE_ROOT, platform = process.platform, arch = process.arch) {
-  const folder = findPackage('node-llama-cpp', root);
-  if (folder === undefined) return undefined;
+  const { tag, nodeLlamaCpp: version, integrity } = PINNED;
   const { base, gpu } = packageNames(platform, arch);
-  const baseFolder = base && findPackage(`@node-llama-cpp/${base}`, folder);
-  const gpuBackends = gpu.flatMap((name) => {
-    const found = findPackage(`@node-llama-cpp/${name}`, folder);
+  const baseFolder = base && findPackage(`@node-llama-cpp/${base}`, version, root);
+  const gpuPackages = gpu.map((name) => `@node-llama-cpp/${name}`);
+  const gpuBackends = gpuPackages.flatMap((name) => {
+    const found = findPackage(name, version, root);
     if (found === undefined) return [];
     const kind = name.includes('cuda') ? 'cuda' : 'vulkan';
     return filesBelow(join(found, 'bins'))
       .filter((file) => LIBRARY.test(file) && file.slice(file.lastIndexOf(sep) + 1).includes(`ggml-${kind}`))
-      .map((path) => ({ gpu: kind, path, package: `@node-llama-cpp/${name}` }));
+      .map((path) => ({ gpu: kind, path, package: name }));
   });
   return {
-    folder,
-    version: readJson(join(folder, 'package.json')).version,
-    tag: readJson(join(folder, 'llama', 'binariesGithubRelease.json')).release,
-    bundle: join(folder, 'llama', 'gitRelease.bundle'),
+    version,
+    tag,
+    integrity,
     platformPackage: base === undefined ? undefined : `@node-llama-cpp/${base}`,
     libraries: baseFolder && findLibraries(baseFolder),
+    gpuPackages,
     gpuBackends,
   };
 }

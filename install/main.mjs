@@ -20,7 +20,7 @@ if (values.prebuilt) {
   rmSync(prebuilt, { recursive: true, force: true });
   // llama.cpp compiled in must run on other processors than this machine's
   const llama = findLlama();
-  if (llama === undefined || values.mode === 'source' || refuseHybrid(llama))
+  if (values.mode === 'source' || refuseHybrid(llama))
     process.env.XPATCH_CMAKE_ARGS = `-DGGML_NATIVE=OFF ${process.env.XPATCH_CMAKE_ARGS ?? ''}`;
 }
 const progress = progressPrinter(process.stderr);

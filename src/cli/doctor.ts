@@ -1,6 +1,7 @@
+import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findLlama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
+import { findLlama, type Llama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
 import type { Device } from '../native/addon.js';
 import { runChild } from '../util/child.js';
 import { defineCommand } from './command.js';
@@ -15,12 +16,14 @@ import type { Check, SelfTestOptions } from './self-test.js';
 
 interface Diagnosis {
   ok: boolean;
-  versions: { xpatch: string; llamaCpp?: string; nodeLlamaCpp?: string; node: string };
+  versions: { xpatch: string; llamaCpp: string; nodeLlamaCpp: string; node: string };
   platform: string;
   addon?: Omit<NativeReport, 'devices' | 'failedBackends'>;
   devices: Device[];
   failedBackends: { path: string; reason: string; wayOut: string }[];
   checks: Check[];
+  /** What would make it faster. */
+  hint?: string;
 }
 
 /** `xpatch doctor`: whether the installation works, and what to do when it does not. */
@@ -56,14 +59,15 @@ async function diagnose(options: SelfTestOptions, progress: ProgressLine, signal
     ok: false,
     versions: {
       xpatch: packageVersion(PACKAGE_ROOT),
-      llamaCpp: llama?.tag,
-      nodeLlamaCpp: llama?.version,
+      llamaCpp: llama.tag,
+      nodeLlamaCpp: llama.version,
       node: process.version,
     },
     platform: `${process.platform}-${process.arch}`,
     devices: [],
     failedBackends: [],
     checks: [],
+    hint: missingBackend(llama),
   };
   const { checks } = diagnosis;
   let stage = 'start';
@@ -109,8 +113,16 @@ function wayOut(path: string): string {
   return 'Run `npm ci` to restore it, or compile it in with `XPATCH_LLAMA=source npx xpatch build`.';
 }
 
-function describe({ ok, versions, platform, addon, devices, failedBackends, checks }: Diagnosis): string {
-  const { xpatch, llamaCpp = 'not found', nodeLlamaCpp = 'not installed', node } = versions;
+/** What a GPU that is here lacks. */
+function missingBackend({ gpuPackages, gpuBackends, version }: Llama): string | undefined {
+  const [cuda] = gpuPackages;
+  if (cuda === undefined || gpuBackends.some(({ gpu }) => gpu === 'cuda') || !existsSync('/proc/driver/nvidia/version'))
+    return undefined;
+  return `There is an NVIDIA driver, and no backend for it: npm install --no-save ${cuda}@${version} (with CUDA 12: ${cuda}-ext@${version})`;
+}
+
+function describe({ ok, versions, platform, addon, devices, failedBackends, checks, hint }: Diagnosis): string {
+  const { xpatch, llamaCpp, nodeLlamaCpp, node } = versions;
   const lines = [`xpatch ${xpatch}, llama.cpp ${llamaCpp} (node-llama-cpp ${nodeLlamaCpp}), node ${node}, ${platform}`];
   if (addon) {
     const { mode, compiler, date, llamaTag } = addon.build;
@@ -126,6 +138,7 @@ function describe({ ok, versions, platform, addon, devices, failedBackends, chec
   }
   if (failedBackends.length > 0) lines.push('backends that could not be loaded:');
   for (const { path, reason, wayOut } of failedBackends) lines.push(`  ${path}`, `    ${reason}`, `    ${wayOut}`);
+  if (hint !== undefined) lines.push(hint);
   lines.push('checks:');
   for (const { name, ok, detail } of checks) lines.push(`  ${ok ? 'ok    ' : 'FAILED'} ${name}`, indent(detail));
   lines.push(ok ? 'Everything works.' : 'Some checks failed: see above.');

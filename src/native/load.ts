@@ -116,18 +116,17 @@ function readBuildInfo(folder: string): BuildInfo | undefined {
 }
 
 /** Why a binary must not even be opened: a damaged one, or one bound to other libraries, would take the process down. */
-function refuse(build: BuildInfo, path: string, llama: Llama | undefined): string | undefined {
+function refuse(build: BuildInfo, path: string, llama: Llama): string | undefined {
   if (build.platform !== process.platform || build.arch !== process.arch) {
     return `built for ${build.platform}-${build.arch}`;
   }
   if (hashFile(path) !== build.sha256) return 'damaged: its SHA-256 is not the one in build.json';
   if (build.mode !== 'hybrid') return undefined;
-  if (llama === undefined) return 'it needs the libraries of node-llama-cpp, which is not installed (`npm ci`)';
   if (llama.libraries === undefined) {
-    return `it needs the libraries of ${llama.platformPackage}, which is not installed (optional packages left out, or node_modules copied from another platform)`;
+    return `it needs the libraries of ${llama.platformPackage} ${llama.version}, which is not installed (optional packages left out, or node_modules copied from another platform)`;
   }
   if (build.nodeLlamaCpp !== llama.version) {
-    return `stale: built against node-llama-cpp ${build.nodeLlamaCpp} (llama.cpp ${build.llamaTag}), but ${llama.version} (${llama.tag}) is installed`;
+    return `stale: built against node-llama-cpp ${build.nodeLlamaCpp} (llama.cpp ${build.llamaTag}), but it is to be ${llama.version} (${llama.tag})`;
   }
   return undefined;
 }
@@ -147,19 +146,19 @@ function explain(message: string): string {
 }
 
 /** The addon works, but it was built from other sources than those next to it: a warning, because the interface may have changed. */
-function describeStale(build: BuildInfo, root: string, llama: Llama | undefined): string | undefined {
+function describeStale(build: BuildInfo, root: string, llama: Llama): string | undefined {
   const hash = hashSources(root);
   if (hash !== undefined && hash !== build.sourceHash) {
     return `The native addon was built on ${build.date} from other C++ sources than those in ${join(root, 'native')}.`;
   }
-  if (build.mode === 'source' && llama !== undefined && llama.tag !== build.llamaTag) {
-    return `The native addon holds llama.cpp ${build.llamaTag}, but ${llama.tag} is installed.`;
+  if (build.mode === 'source' && llama.tag !== build.llamaTag) {
+    return `The native addon holds llama.cpp ${build.llamaTag}, and this version of xpatch is for ${llama.tag}.`;
   }
   return undefined;
 }
 
-function findBackends(build: BuildInfo, llama: Llama | undefined): BackendSource[] {
-  if (build.mode !== 'hybrid' || llama?.libraries === undefined) return [];
+function findBackends(build: BuildInfo, llama: Llama): BackendSource[] {
+  if (build.mode !== 'hybrid' || llama.libraries === undefined) return [];
   return [
     { kind: 'folder', path: llama.libraries.folder },
     ...llama.gpuBackends.map((backend) => ({ kind: 'library' as const, ...backend })),

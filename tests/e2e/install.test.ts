@@ -7,6 +7,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -14,10 +15,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { findFolders, PACKAGE_ROOT } from '../../install/layout.mjs';
+import { findFolders, findLlama, PACKAGE_ROOT } from '../../install/layout.mjs';
+import { unpackSources } from '../../install/sources.mjs';
 
 const built = findFolders(PACKAGE_ROOT).binary;
 const roots: string[] = [];
@@ -36,6 +38,12 @@ beforeEach(() => {
   });
   symlinkSync(join(PACKAGE_ROOT, 'node_modules'), join(root, 'node_modules'), 'junction');
   binary = findFolders(root).binary;
+  // llama.cpp's sources, where this clone has unpacked them
+  const [ours, theirs] = [PACKAGE_ROOT, root].map((folder) => findFolders(folder).cache) as [string, string];
+  mkdirSync(theirs, { recursive: true });
+  for (const name of existsSync(ours) ? readdirSync(ours) : []) {
+    if (name.startsWith('llama.cpp-v')) symlinkSync(join(ours, name), join(theirs, name), 'junction');
+  }
 });
 
 afterAll(() => {
@@ -64,6 +72,13 @@ function load(): { code?: string; message?: string; loaded?: boolean; stale?: st
   const result = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
   expect(result.status).toBe(0);
   return { ...JSON.parse(result.stdout), stderr: result.stderr };
+}
+
+/** A package with no node_modules above it. */
+function alone(): { root: string; cache: string } {
+  const folder = mkdtempSync(join(tmpdir(), 'xpatch-install-'));
+  roots.push(folder);
+  return { root: folder, cache: join(folder, 'sources') };
 }
 
 function runBuild(script: 'install' | 'main', env: NodeJS.ProcessEnv, args: string[] = [], from = root) {
@@ -114,20 +129,14 @@ describe('the loader', () => {
   test('refuses an addon linked to other llama.cpp libraries than those installed', () => {
     putAddon((info) => ({ ...info, mode: 'hybrid', nodeLlamaCpp: '3.0.0', llamaTag: 'b4000' }));
     expect(load().message).toMatch(
-      /stale: built against node-llama-cpp 3\.0\.0 \(llama\.cpp b4000\), but .* is installed/,
+      /stale: built against node-llama-cpp 3\.0\.0 \(llama\.cpp b4000\), but it is to be 3\.21\.1/,
     );
   });
 
   test('says when the platform package is not installed', () => {
     putAddon((info) => ({ ...info, mode: 'hybrid' }));
     rmSync(join(root, 'node_modules'));
-    const fake = join(root, 'node_modules', 'node-llama-cpp');
-    const real = join(PACKAGE_ROOT, 'node_modules', 'node-llama-cpp');
-    for (const file of ['package.json', 'llama/binariesGithubRelease.json']) {
-      mkdirSync(dirname(join(fake, file)), { recursive: true });
-      copyFileSync(join(real, file), join(fake, file));
-    }
-    expect(load().message).toMatch(/needs the libraries of @node-llama-cpp\/\S+, which is not installed/);
+    expect(load().message).toMatch(/needs the libraries of @node-llama-cpp\/\S+ 3\.21\.1, which is not installed/);
   });
 
   test('warns of an addon built from other sources, and loads it', () => {
@@ -153,10 +162,6 @@ describe('the loader', () => {
     roots.push(elsewhere);
     const moved = join(elsewhere, 'node_modules', 'xpatch');
     mkdirSync(dirname(moved));
-    symlinkSync(
-      join(PACKAGE_ROOT, 'node_modules', 'node-llama-cpp'),
-      join(elsewhere, 'node_modules', 'node-llama-cpp'),
-    );
     symlinkSync(
       join(PACKAGE_ROOT, 'node_modules', '@node-llama-cpp'),
       join(elsewhere, 'node_modules', '@node-llama-cpp'),
@@ -193,6 +198,32 @@ describe('the install step', () => {
     expect(stderr).toMatch(/The whole output is in .*build\.log/);
     expect(existsSync(join(binary, 'xpatch.node'))).toBe(false);
     expect(load().message).toMatch(/failed at step "compile"/);
+  });
+
+  test("fetches llama.cpp's sources by npm and refuses others than those meant", () => {
+    const folders = alone();
+    const other = { ...findLlama(), integrity: 'sha512-AAAA' };
+    expect(() => unpackSources(other, folders)).toThrow(/node-llama-cpp-3\.21\.1\.tgz is not what it should be/);
+    const folder = unpackSources(findLlama(), folders);
+    expect(readFileSync(join(folder, 'tools', 'mtmd', 'mtmd.h'), 'utf8')).toContain('mtmd_init');
+    expect(readdirSync(folders.cache)).toEqual([basename(folder)]);
+  }, 300_000);
+
+  test('says what to check when npm cannot bring them', () => {
+    const env = { registry: process.env.npm_config_registry, cache: process.env.npm_config_cache };
+    Object.assign(process.env, { npm_config_registry: 'http://127.0.0.1:1', npm_config_cache: join(root, 'npm') });
+    process.env.npm_config_fetch_retries = '0';
+    const folders = alone();
+    try {
+      expect(() => unpackSources(findLlama(), folders)).toThrow(
+        expect.objectContaining({ step: 'sources', hint: expect.stringMatching(/36 MB.*registry/) }),
+      );
+    } finally {
+      for (const [name, value] of Object.entries({ ...env, fetch_retries: undefined })) {
+        if (value === undefined) delete process.env[`npm_config_${name}`];
+        else process.env[`npm_config_${name}`] = value;
+      }
+    }
   });
 
   test('refuses an unknown mode by name', () => {

@@ -1,6 +1,7 @@
 // docs/families.md from docs/families.json (tests/parity/measure.ts): node --import tsx tests/parity/table.ts
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { findLlama } from '../../install/layout.mjs';
 import { NO_DECODERS } from '../../src/gguf/architecture-check.js';
 import { HOOKS } from '../../src/hooks/types.js';
 import { BOUNDS } from '../../src/studies/verify-model.js';
@@ -61,12 +62,7 @@ const head = (...cells: string[]) => [row(...cells), row(...cells.map(() => '---
 
 export function render(): string {
   const measured = records();
-  const release = JSON.parse(
-    readFileSync(
-      new URL('../../node_modules/node-llama-cpp/llama/binariesGithubRelease.json', import.meta.url),
-      'utf8',
-    ),
-  ).release;
+  const { tag: release } = findLlama();
   const [exact, , fast] = TIERS as [(typeof TIERS)[0], (typeof TIERS)[0], (typeof TIERS)[0]];
   const power = (value: number) => (value === 0 ? '0' : value.toExponential(0));
   const families = FAMILIES.map((family) => {

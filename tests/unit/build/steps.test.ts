@@ -118,12 +118,14 @@ describe('settings', () => {
   });
 
   test('hybrid is refused with the reason', () => {
-    const llama = { platformPackage: '@node-llama-cpp/linux-x64', libraries: {} };
+    const llama = { platformPackage: '@node-llama-cpp/linux-x64', version: '3.21.1', libraries: {} };
     expect(refuseHybrid(llama, 'linux')).toBeUndefined();
     expect(refuseHybrid(llama, 'win32')).toMatch(/import libraries/);
     expect(refuseHybrid({ ...llama, libraries: undefined }, 'linux')).toMatch(
-      /@node-llama-cpp\/linux-x64 is not installed/,
+      /@node-llama-cpp\/linux-x64 3\.21\.1 is not installed/,
     );
-    expect(refuseHybrid({ platformPackage: undefined, libraries: undefined }, 'sunos')).toMatch(/no package for sunos/);
+    expect(refuseHybrid({ ...llama, platformPackage: undefined, libraries: undefined }, 'sunos')).toMatch(
+      /no package for sunos/,
+    );
   });
 });
