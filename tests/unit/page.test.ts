@@ -3,7 +3,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
-import { contrast, luminanceOf, scaleColours } from '../../src/report/figures/colour-scale.js';
+import { scaleColours } from '../../src/report/figures/colour-scale.js';
+import { STEPS } from '../../src/report/figures/steps.js';
 import { LensData } from '../../src/report/page/client/lens-data.js';
 import { encodeLens, fitLenses } from '../../src/report/page/lens-data.js';
 import type { EncodedLens } from '../../src/report/page/lens-encoding.js';
@@ -101,6 +102,13 @@ describe('a lens in a page', () => {
 });
 
 describe('the colour scale', () => {
+  /** Relative luminance of sRGB from 0 to 1, and contrast of two of them (WCAG 2.2). */
+  const luminanceOf = (rgb: readonly number[]) => {
+    const [r = 0, g = 0, b = 0] = rgb.map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (a: number, b: number) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+
   test('has more than the contrast of AA on every step, and lightness that only falls or only rises', () => {
     const channels = (hex: string) => [1, 3, 5].map((i) => Number.parseInt(hex.slice(i, i + 2), 16) / 255);
     for (const [scheme, sign] of [
@@ -108,8 +116,11 @@ describe('the colour scale', () => {
       ['dark', 1],
     ] as const) {
       const pairs = scaleColours().map((both) => both[scheme]);
+      expect(pairs).toHaveLength(STEPS);
       for (const { ground, ink } of pairs) {
-        expect(contrast(luminanceOf(channels(ground)), luminanceOf(channels(ink)))).toBeGreaterThan(4.5);
+        const [y, ours] = [ground, ink].map((hex) => luminanceOf(channels(hex))) as [number, number];
+        expect(contrast(y, ours)).toBeGreaterThan(4.5);
+        expect(contrast(y, ours)).toBeGreaterThanOrEqual(contrast(y, 1 - ours)); // the better of black and white
       }
       const luminances = pairs.map(({ ground }) => luminanceOf(channels(ground)));
       luminances.slice(1).forEach((y, i) => {

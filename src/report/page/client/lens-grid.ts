@@ -38,7 +38,6 @@ export class LensGrid {
   private readonly slots: Slot[] = [];
   /** What tokens look like, made once and copied. */
   private readonly looks = new Map<number, HTMLElement>();
-  private readonly scrollListeners: (() => void)[] = [];
   private active: Cell = { l: 0, p: 0 };
   private metric: Metric = 'probability';
   private pinned: { token: number; p: number } | undefined;
@@ -102,23 +101,6 @@ export class LensGrid {
   setPinned(pinned: { token: number; p: number } | undefined): void {
     this.pinned = pinned;
     this.repaint();
-  }
-
-  /** The share of the positions that is in sight. */
-  window(): { from: number; to: number } {
-    const { scrollLeft, clientWidth } = this.element;
-    const all = this.data.nPositions * COLUMN;
-    return { from: scrollLeft / all, to: Math.min(1, (scrollLeft + clientWidth - ROW_HEAD) / all) };
-  }
-
-  /** Brings a share of the positions to the middle. */
-  centre(share: number): void {
-    const { clientWidth } = this.element;
-    this.element.scrollLeft = share * this.data.nPositions * COLUMN - (clientWidth - ROW_HEAD) / 2;
-  }
-
-  onWindow(listener: () => void): void {
-    this.scrollListeners.push(listener);
   }
 
   private listen(): void {
@@ -204,7 +186,6 @@ export class LensGrid {
       if (slot.p !== p) this.fill(slot, p);
     }
     this.markActive();
-    for (const listener of this.scrollListeners) listener();
   }
 
   private addSlot(): void {

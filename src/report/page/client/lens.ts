@@ -5,7 +5,6 @@ import { type Cell, LensData, METRICS, type Metric } from './lens-data.js';
 import { LensGrid } from './lens-grid.js';
 import { LensPanel, type Pin } from './lens-panel.js';
 import { PatchView } from './lens-picture.js';
-import { Overview } from './overview.js';
 
 const NAMES: Record<Metric, string> = {
   probability: 'Probability',
@@ -29,7 +28,6 @@ export async function addLens(block: HTMLElement, encoded: EncodedLens): Promise
     onPin: pinBest,
     onUnpin: () => setPin(undefined),
   });
-  const overview = new Overview(data, grid);
   const pictures = [...root.querySelectorAll<HTMLElement>('.patches')].map(
     (element, i) =>
       new PatchView(element, data, `${prefix}-picture-${i}`, {
@@ -60,13 +58,12 @@ export async function addLens(block: HTMLElement, encoded: EncodedLens): Promise
   function setMetric(next: Metric): void {
     metric = next;
     grid.setMetric(metric);
-    overview.setMetric(metric);
     for (const picture of pictures) picture.setMetric(metric);
     legend.replaceChildren(...legendOf(metric, data));
   }
 
   const controls = h('div', { class: 'controls' }, metricSwitch(prefix, metric, setMetric), legend);
-  const main = h('div', { class: 'lens-main' }, controls, overview.element, grid.element, keysHelp());
+  const main = h('div', { class: 'lens-main' }, controls, grid.element, keysHelp());
   main.append(...root.querySelectorAll('.lens-picture'));
   find(root, '.lens-static').classList.add('print-only');
   root.prepend(h('div', { class: 'lens-live' }, main, panel.element));

@@ -1,18 +1,11 @@
 import { button } from './dom.js';
 
-/** Told when the colours of the page change. */
-const listeners: (() => void)[] = [];
-export const onSchemeChange = (listener: () => void): void => void listeners.push(listener);
-
 /** A button for light and dark. The choice lives as long as the page: storage may be closed to files. */
 export function schemeToggle(): HTMLElement {
   const system = window.matchMedia('(prefers-color-scheme: dark)');
   const root = document.documentElement;
   const isDark = () => (root.dataset.scheme ?? (system.matches ? 'dark' : 'light')) === 'dark';
-  const changed = () => {
-    toggle.setAttribute('aria-pressed', String(isDark()));
-    for (const listener of listeners) listener();
-  };
+  const changed = () => toggle.setAttribute('aria-pressed', String(isDark()));
   const toggle = button(
     'Dark',
     () => {
