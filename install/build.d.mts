@@ -21,6 +21,8 @@ export interface BuildOptions {
   mode?: BuildMode;
   /** Compile everything again. Defaults to false. */
   clean?: boolean;
+  /** Leave what the next build can go on from. Defaults to false. */
+  keep?: boolean;
   root?: string;
   onProgress?: (progress: { step: string; percent: number }) => void;
 }

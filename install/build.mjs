@@ -155,7 +155,7 @@ async function compile(mode, { folders, llama, sourceHash, clean, onProgress }) 
   return { ...info, upToDate: false };
 }
 
-/** Frees the 50 to 90 MB that a build leaves: only who changes the sources, which a package lacks, builds again. */
+/** Frees the 50 to 90 MB that a build leaves. */
 export function clearCache(cache) {
   for (const name of readdirSync(cache)) {
     if (name !== 'lock') rmSync(join(cache, name), { recursive: true, force: true });
@@ -169,6 +169,7 @@ export function clearCache(cache) {
 export async function buildAddon({
   mode = process.env.XPATCH_LLAMA || 'auto',
   clean = false,
+  keep = false,
   root = PACKAGE_ROOT,
   onProgress,
 } = {}) {
@@ -182,7 +183,7 @@ export async function buildAddon({
   try {
     result = await withLock(join(folders.cache, 'lock'), async () => {
       const made = await attempt(mode, { folders, clean, onProgress, attempts });
-      if (!existsSync(join(root, 'src'))) clearCache(folders.cache);
+      if (!keep) clearCache(folders.cache);
       return made;
     });
   } catch (caught) {

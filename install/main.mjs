@@ -1,4 +1,5 @@
 // npm run build:native -- [--mode auto|hybrid|source] [--clean] [--prebuilt] [--json]
+// Leaves what it compiled in .cache/, so that it takes seconds after a change of the sources.
 // --prebuilt puts the addon where the package ships it: prebuilds/<platform>-<arch>/.
 import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,7 +26,7 @@ if (values.prebuilt) {
 }
 const progress = progressPrinter(process.stderr);
 try {
-  const result = await buildAddon({ mode: values.mode, clean: values.clean, onProgress: progress.update });
+  const result = await buildAddon({ mode: values.mode, clean: values.clean, keep: true, onProgress: progress.update });
   if (values.prebuilt) {
     mkdirSync(prebuilt, { recursive: true });
     for (const file of ['xpatch.node', 'build.json']) copyFileSync(join(binary, file), join(prebuilt, file));
