@@ -13,6 +13,8 @@ function patienceMs(): number {
 
 const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
 
+type Agents = Pick<typeof import('undici'), 'Agent' | 'Pool' | 'ProxyAgent'>;
+
 /** By the proxy that they go through; connections are kept for some seconds. */
 const agents = new Map<string, Dispatcher>();
 
@@ -42,7 +44,7 @@ export async function send(url: URL, headers: Record<string, string>, signal?: A
   }
 }
 
-function makeAgent({ Agent, Pool, ProxyAgent }: typeof import('undici'), proxy: URL | undefined): Dispatcher {
+function makeAgent({ Agent, Pool, ProxyAgent }: Agents, proxy: URL | undefined): Dispatcher {
   const timeouts = { headersTimeout: patienceMs(), bodyTimeout: patienceMs() };
   if (!proxy) return new Agent(timeouts);
   const user = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;

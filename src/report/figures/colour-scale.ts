@@ -12,7 +12,7 @@ const DARK = [
   '338faa 3498ae 34a1b1 3aaab2 47b2b1 53bab0 5fc1ae 6ac9ac 75d1aa 82d8a8 97dca8 aae1a7 bde5a6 cfe9a4 e0eda3 f1f1a1',
 ];
 /** The first step whose ink is the other one: white on a light page, black on a dark one. */
-const TURNS = { light: 23, dark: 15 };
+const TURNS = { light: 23, dark: 14 };
 
 /** The rules `.q0` to `.q31`: ground and ink of a cell, and `fill` for shapes, for the light and the dark scheme. */
 export function scaleRules(): string {

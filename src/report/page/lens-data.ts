@@ -20,7 +20,7 @@ export async function encodeLens(view: LensView, first = 0): Promise<EncodedLens
   const positions = lens.positions.slice(first);
   const cells = positions.flatMap((_, p) => order.map(({ l }) => lens.cells[l]?.[first + p] as LensCell));
   const pace = new Pace();
-  const numbers = (of: (cell: LensCell) => number | undefined) => pace.map(cells, of);
+  const numbers = (of: (cell: LensCell) => number) => pace.map(cells, of);
 
   const tracked: LensHead['tracked'][number][] = [];
   for (const [i, { token, text }] of (cells[0]?.tokens ?? []).entries()) {

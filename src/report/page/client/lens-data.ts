@@ -100,5 +100,6 @@ export class LensData {
 
 async function unpack<T>(base64: string): Promise<T> {
   const packed = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))).json();
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return (await new Response(stream).json()) as T;
 }
