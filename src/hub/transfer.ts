@@ -17,7 +17,7 @@ export interface TransferEvents {
   onNote(text: string): void;
 }
 
-/** So often a connection may break without a byte between. */
+/** So often a connection may break without a byte more than before. */
 const VAIN_ATTEMPTS = 3;
 const PAUSE_MS = 500;
 
@@ -72,8 +72,8 @@ async function transfer(
   const handle = await onDisk(open(path, 'a'));
   try {
     let done = (await handle.stat()).size;
+    let best = done;
     for (let vain = 0; done < file.size; ) {
-      const before = done;
       let broken: XpatchError | undefined;
       try {
         const { from, bytes } = await openFrom(done);
@@ -90,7 +90,8 @@ async function transfer(
         if (!(error instanceof XpatchError) || error.code !== 'DOWNLOAD_FAILED' || signal?.aborted) throw error;
         broken = error;
       }
-      vain = done > before ? 0 : vain + 1;
+      vain = done > best ? 0 : vain + 1;
+      best = Math.max(best, done);
       if (vain >= VAIN_ATTEMPTS) {
         throw broken ?? new XpatchError('DOWNLOAD_FAILED', `${file.path} does not arrive whole. Try again later.`);
       }

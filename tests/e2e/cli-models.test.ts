@@ -354,6 +354,17 @@ describe('a download that is disturbed', () => {
     await resume();
   });
 
+  test('by a disk that is full says so, and goes on when there is room', async () => {
+    offer({ 'm.gguf': large });
+    const limited = ['-c', 'ulimit -f 8000; exec "$0" --no-warnings "$@"', process.execPath, MAIN];
+    const env = { ...process.env, ...hub.env(cache) };
+    const child = spawn('bash', [...limited, 'models', 'pull', 'hf:u/m-GGUF', '--json'], { env });
+    const { error } = parseJson(await finish(child));
+    expect(error).toMatchObject({ code: 'FILE_WRITE', message: expect.stringMatching(/ulimit -f/) });
+    expect(statSync(join(kept('.partial'), partial()[0] as string)).size).toBe(8000 << 10);
+    await resume();
+  });
+
   test('that brings something else is thrown away; with the right content it succeeds', async () => {
     const { faults } = offer({ 'm.gguf': base }, { faults: { 'm.gguf': { corrupt: true } } });
     const { code, message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF']);
