@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../install/layout.mjs';
-import { commandLine, FIXTURES, finish, type Outcome, parseJson } from './cli-helpers.js';
+import { commandLine, FIXTURES, finish, MAIN, type Outcome, parseJson } from './cli-helpers.js';
 import { FakeHub, type HubRepo, sha256 } from './hub.js';
 import { splitGguf } from './split-gguf.js';
 
