@@ -15,7 +15,7 @@ const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 
 
 type Agents = Pick<typeof import('undici'), 'Agent' | 'Pool' | 'ProxyAgent'>;
 
-/** By the proxy that they go through; connections are kept for some seconds. */
+/** By the proxy that they go through and their patience; connections are kept for some seconds. */
 const agents = new Map<string, Dispatcher>();
 
 /**
@@ -30,8 +30,9 @@ export async function send(url: URL, headers: Record<string, string>, signal?: A
   try {
     const undici = await import('undici'); // only here: most commands need no network
     const proxy = proxyFor(url);
-    const key = proxy?.href ?? '';
-    const agent = agents.get(key) ?? makeAgent(undici, proxy);
+    const patience = patienceMs();
+    const key = `${patience} ${proxy?.href}`;
+    const agent = agents.get(key) ?? makeAgent(undici, proxy, patience);
     agents.set(key, agent);
     return await undici.fetch(url, {
       dispatcher: agent,
@@ -44,8 +45,8 @@ export async function send(url: URL, headers: Record<string, string>, signal?: A
   }
 }
 
-function makeAgent({ Agent, Pool, ProxyAgent }: Agents, proxy: URL | undefined): Dispatcher {
-  const timeouts = { headersTimeout: patienceMs(), bodyTimeout: patienceMs() };
+function makeAgent({ Agent, Pool, ProxyAgent }: Agents, proxy: URL | undefined, patience: number): Dispatcher {
+  const timeouts = { headersTimeout: patience, bodyTimeout: patience };
   if (!proxy) return new Agent(timeouts);
   const user = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
   return new ProxyAgent({

@@ -37,14 +37,31 @@ beforeEach(() => {
   hub.forget();
   for (const name of Object.keys(hub.repos)) delete hub.repos[name];
   cache = mkdtempSync(join(tmpdir(), 'xpatch-cache-'));
+  Object.assign(process.env, hub.env(cache));
 });
-afterEach(() => rmSync(cache, { recursive: true, force: true }));
+afterEach(() => {
+  setEnvironment(environment);
+  rmSync(cache, { recursive: true, force: true });
+});
+
+const environment = { ...process.env };
+function setEnvironment(wanted: NodeJS.ProcessEnv): void {
+  for (const name of Object.keys(process.env)) if (!(name in wanted)) delete process.env[name];
+  Object.assign(process.env, wanted);
+}
 
 const offer = (files: Record<string, Buffer>, more: Omit<HubRepo, 'files'> = {}): HubRepo => {
   hub.repos['u/m-GGUF'] = { files, licence: 'mit', ...more };
   return hub.repos['u/m-GGUF'] as HubRepo;
 };
-const run = (args: readonly string[], env: NodeJS.ProcessEnv = {}) => cli.run(args, { ...hub.env(cache), ...env });
+/** The command in this process; `env` is added to its environment meanwhile. */
+const run = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Outcome> => {
+  const before = { ...process.env };
+  Object.assign(process.env, env);
+  const outcome = await cli.run(args);
+  setEnvironment(before);
+  return outcome;
+};
 const json = async (args: readonly string[], env?: NodeJS.ProcessEnv) => parseJson(await run([...args, '--json'], env));
 const errorOf = async (
   args: readonly string[],
