@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Dispatcher, Response } from 'undici';
+import type { Dispatcher, Pool, Response } from 'undici';
 import { XpatchError } from '../util/errors.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { proxyFor } from './proxy.js';
@@ -53,8 +53,18 @@ function makeAgent({ Agent, Pool, ProxyAgent }: Agents, proxy: URL | undefined, 
     uri: proxy.href,
     ...(proxy.username && { token: `Basic ${Buffer.from(user).toString('base64')}` }),
     ...timeouts,
-    clientFactory: (origin, options) => new Pool(origin, { ...options, ...timeouts }),
+    clientFactory: (origin, options) => withoutRetries(new Pool(origin, { ...options, ...timeouts }), proxy),
   });
+}
+
+/** undici takes a connection that is closed for one that will come back, and would ask a proxy that refuses it for ever. */
+function withoutRetries(pool: Pool, { host }: URL): Pool {
+  const connect = pool.connect.bind(pool) as (options: Dispatcher.ConnectOptions) => Promise<Dispatcher.ConnectData>;
+  const once = (options: Dispatcher.ConnectOptions) =>
+    connect(options).catch((cause: Error) => {
+      throw new Error(`the proxy ${host} gives no connection: ${cause.message}`, { cause });
+    });
+  return Object.assign(pool, { connect: once });
 }
 
 /** The bytes of an answer as they come. @throws {XpatchError} DOWNLOAD_FAILED when they end early or come no more */
@@ -73,7 +83,8 @@ function unreachable(host: string, cause: unknown): XpatchError {
     const message = `Nothing has arrived from ${host} for ${patienceMs() / 1000} s. What is there is kept: run the same again to go on.`;
     return new XpatchError('DOWNLOAD_FAILED', message, { cause });
   }
-  const why = printable(inner.code ?? inner.message);
+  // the codes of undici say less than its words
+  const why = printable(inner.code?.startsWith('UND_') ? inner.message : (inner.code ?? inner.message));
   return new XpatchError(
     'DOWNLOAD_FAILED',
     `${host} cannot be reached (${why}). Check the network; behind a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT. What was downloaded before is kept, and models that are complete need no network.`,

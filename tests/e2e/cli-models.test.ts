@@ -288,7 +288,11 @@ describe('a download', () => {
     const wrong = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: 'socks5://127.0.0.1:1' });
     expect(wrong.message).toMatch(/socks5:.*not reached by http/);
     const { message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: hub.url });
-    expect(message).toMatch(/cannot be reached/);
+    expect(message).toMatch(/cannot be reached.*the proxy 127\.0\.0\.1:\d+ gives no connection/);
+    hub.proxyStatus = 407;
+    const refused = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: hub.proxyUrl });
+    hub.proxyStatus = 200;
+    expect(refused.message).toMatch(/cannot be reached \(.*407/);
     expect(hub.requests('files')).toBe(0);
   });
 });

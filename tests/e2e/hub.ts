@@ -52,6 +52,8 @@ export interface Asked {
  */
 export class FakeHub {
   readonly asked: Asked[] = [];
+  /** What the proxy answers to who asks for a connection. */
+  proxyStatus = 200;
   readonly repos: Record<string, HubRepo> = {};
   private readonly addresses = new Map<string, { repo: HubRepo; path: string; left: number }>();
   private readonly hub = createServer((request, response) => this.answer(request, response));
@@ -62,6 +64,7 @@ export class FakeHub {
     const hub = new FakeHub();
     hub.proxy.on('connect', (request, socket, head) => {
       hub.note('proxy', request);
+      if (hub.proxyStatus !== 200) return void socket.end(`HTTP/1.1 ${hub.proxyStatus} No\r\n\r\n`);
       const [host, port] = String(request.url).split(':');
       const other = connect(Number(port), host, () => {
         socket.write('HTTP/1.1 200 OK\r\n\r\n');
