@@ -177,8 +177,10 @@ describe('a download', () => {
     const config = ['llm-to-vlm', '--set', 'vectorModel=smollm2-135m', '--set', 'tasks=[food-color,food-flavor]'];
     const small = ['seeds=[1]', 'test=10', 'validation=8', 'layers=[1]'].flatMap((one) => ['--set', one]);
     const outcome = await run(['eval', '-m', 'demo', ...config, ...small, '-o', join(cache, 'RUN')]);
-    expect(outcome).toMatchObject({ code: 0 });
-    expect(outcome.stderr).toMatch(/downloading 4\.57 MB from bartowski\/.*no licence is declared \(SmolLM2-135M/);
+    expect(outcome).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/downloading 4\.57 MB from bartowski\/.*no licence is declared \(SmolLM2-135M/),
+    });
     expect(hub.requests('files')).toBeGreaterThan(0);
     const { models } = await json(['models', 'list']);
     expect(models).toContainEqual(
@@ -524,7 +526,7 @@ describe('rm', () => {
     expect(readdirSync(join(cache, 'u'))).toEqual(['mine.gguf']);
     expect(await errorOf(['models', 'rm', 'hf:u/m-GGUF'])).toMatchObject({ code: 'MODEL_NOT_DOWNLOADED' });
     expect((await errorOf(['models', 'rm', 'demo'])).message).toMatch(/comes with xpatch/);
-    expect((await errorOf(['models', 'rm', own])).message).toMatch(/no name of the catalogue/);
+    expect((await errorOf(['models', 'rm', own])).message).toMatch(/The catalogue has no/);
     expect(existsSync(own)).toBe(true);
   });
 });
