@@ -176,7 +176,11 @@ describe('a download', () => {
     hub.repos['bartowski/SmolLM2-135M-Instruct-GGUF'] = { files: { 'SmolLM2-135M-Instruct-Q4_K_M.gguf': base } };
     const config = ['llm-to-vlm', '--set', 'vectorModel=smollm2-135m', '--set', 'tasks=[food-color,food-flavor]'];
     const small = ['seeds=[1]', 'test=10', 'validation=8', 'layers=[1]'].flatMap((one) => ['--set', one]);
-    const outcome = await run(['eval', '-m', 'demo', ...config, ...small, '-o', join(cache, 'RUN')]);
+    // the model works in a process of its own, with the environment of the first
+    const outcome = await cli.spawned(
+      ['eval', '-m', 'demo', ...config, ...small, '-o', join(cache, 'RUN')],
+      hub.env(cache),
+    );
     expect(outcome).toMatchObject({
       code: 0,
       stderr: expect.stringMatching(/downloading 4\.57 MB from bartowski\/.*no licence is declared \(SmolLM2-135M/),
@@ -292,7 +296,8 @@ describe('a download', () => {
     const { message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: hub.url });
     expect(message).toMatch(/cannot be reached.*the proxy 127\.0\.0\.1:\d+ gives no connection/);
     hub.proxyStatus = 407;
-    const refused = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: hub.proxyUrl });
+    const stranger = hub.proxyUrl.replace('//', '//stranger@'); // not the connections of the tests before
+    const refused = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: stranger });
     hub.proxyStatus = 200;
     expect(refused.message).toMatch(/cannot be reached \(.*407/);
     expect(hub.requests('files')).toBe(0);
