@@ -1,6 +1,7 @@
 #include "backends.h"
 
 #include "errors.h"
+#include "product_backend.h"
 
 #include "llama.h"
 
@@ -48,6 +49,7 @@ void backends_start() {
     std::call_once(once, [] {
         llama_log_set(log_keep, nullptr); // ggml's log goes the same way
         llama_backend_init();
+        product_backend_register();
     });
 }
 
@@ -77,6 +79,9 @@ std::vector<device_info> backends_devices() {
     std::vector<device_info> devices;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (device == product_device()) {
+            continue; // a part of the CPU, nothing to choose
+        }
         size_t free = 0, total = 0;
         ggml_backend_dev_memory(device, &free, &total);
         devices.push_back({
@@ -100,6 +105,9 @@ std::vector<ggml_backend_dev_t> backends_select(const std::string & wanted) {
         const auto type = ggml_backend_dev_type(device);
         const bool gpu  = type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
         const std::string name = ggml_backend_dev_name(device);
+        if (device == product_device()) {
+            continue;
+        }
         names += (names.empty() ? "" : ", ") + name;
         if ((wanted == "auto" && gpu) || wanted == name) {
             if (gpu) {

@@ -2,6 +2,7 @@
 
 #include "backends.h"
 #include "errors.h"
+#include "product_backend.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
@@ -30,7 +31,11 @@ output_head::output_head(std::shared_ptr<model> shared, llama_context * context,
     for (int i = 0; i < llama_model_n_devices(owner->handle); ++i) {
         devices.push_back(llama_model_get_device(owner->handle, i));
     }
+    if (ggml_backend_dev_t device = product_device()) {
+        devices.push_back(device);
+    }
     devices.push_back(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    const product_threads with(n_threads, threadpool);
     for (ggml_backend_dev_t device : devices) {
         ggml_backend_t backend = ggml_backend_dev_init(device, nullptr);
         if (!backend) {

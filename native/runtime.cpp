@@ -3,6 +3,7 @@
 #include "backends.h"
 #include "errors.h"
 #include "output_head.h"
+#include "product_backend.h"
 
 #include "llama-ext.h"
 
@@ -148,13 +149,25 @@ context::context(std::shared_ptr<model> shared, const options & o)
     params.abort_callback      = [](void * data) { return static_cast<context *>(data)->abort_requested.load(); };
     params.abort_callback_data = this;
 
+    // Without a pool of its own the CPU backend makes and frees threads for every graph segment, and hooks cut the graph
+    // into as many segments as they have nodes.
+    const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
+    if (make && o.n_threads > 1) {
+        require_threads(o.n_threads);
+        auto pool_params = ggml_threadpool_params_default(o.n_threads);
+        threadpool.reset(make(&pool_params));
+    }
+    const product_threads with(o.n_threads, threadpool.get());
+
     log_take();
     handle = llama_init_from_model(owner->handle, params);
     if (!handle) {
         owner->servers.require();
         throw coded_error("MODEL_LOAD", "no context could be made: " + log_take());
     }
-
+    if (threadpool) {
+        llama_attach_threadpool(handle, threadpool.get(), threadpool.get());
+    }
     ggml_cgraph * graph = llama_graph_reserve(handle, PROBE_ROWS, 1, PROBE_OUTPUTS);
     if (!graph) {
         llama_free(handle);
@@ -162,26 +175,15 @@ context::context(std::shared_ptr<model> shared, const options & o)
     }
     points = find_points(graph, llama_model_n_layer(owner->handle));
     hooks  = std::make_unique<hook_table>(static_cast<int32_t>(n_ctx()));
-
-    // Without a pool of its own the CPU backend makes and frees threads for every graph segment, and hooks cut the graph
-    // into as many segments as they have nodes.
-    const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
-    if (make && o.n_threads > 1) {
-        require_threads(o.n_threads);
-        auto pool_params = ggml_threadpool_params_default(o.n_threads);
-        threadpool = make(&pool_params);
-        if (threadpool) {
-            llama_attach_threadpool(handle, threadpool, threadpool);
-        }
-    }
 }
 
 context::~context() {
     head.reset(); // computes on the pool
-    llama_free(handle);
-    if (threadpool) {
-        cpu_function<decltype(&ggml_threadpool_free)>("ggml_threadpool_free")(threadpool);
-    }
+    llama_free(handle); // the pool after it
+}
+
+void free_threadpool::operator()(ggml_threadpool * pool) const {
+    cpu_function<decltype(&ggml_threadpool_free)>("ggml_threadpool_free")(pool);
 }
 
 bool context::on_node(ggml_tensor * tensor, bool ask, void * data) {
@@ -406,7 +408,7 @@ void context::decode(const decode_job & job) {
 void context::lens(const lens_job & job) {
     const auto turn = turn_of(*owner);
     if (!head) {
-        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool, points.last_block);
+        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool.get(), points.last_block);
     }
     head->run(job);
     owner->servers.require();

@@ -103,6 +103,8 @@ struct decode_job {
 struct lens_job;
 class output_head;
 
+struct free_threadpool { void operator()(ggml_threadpool * pool) const; };
+
 class context {
 public:
     struct options {
@@ -143,7 +145,7 @@ private:
 
     std::shared_ptr<model> owner;
     llama_context *        handle     = nullptr;
-    ggml_threadpool *      threadpool = nullptr;
+    std::unique_ptr<ggml_threadpool, free_threadpool> threadpool;
     graph_points           points;
     std::unique_ptr<hook_table> hooks;
     qk_norm                norm;

@@ -1,0 +1,93 @@
+// The work of the comparison, done with xpatch: by name, each from nothing but what the spec says.
+
+import { experimentOf } from '../../dist/experiment/config.js';
+import { memoryStore } from '../../dist/experiment/memory-store.js';
+import { runExperiment } from '../../dist/experiment/run.js';
+import { itemsOf, prepareStudy } from '../../dist/experiment/study.js';
+import { promptsOf, vectorOf } from '../../dist/experiment/vectors.js';
+import { logitLens } from '../../dist/index.js';
+import { answerTokens } from '../../dist/tasks/answer-tokens.js';
+
+const PROMPT = 600;
+const LENS_POSITIONS = 100;
+const NEW_TOKENS = 100;
+
+/** The protocol of `main` for one task and one condition: text examples into text queries. */
+export function oneTask() {
+  return experimentOf(
+    {
+      preset: 'main',
+      tasks: ['country-capital'],
+      seeds: [1],
+      query: 'text',
+      scores: [],
+      conditions: [{ name: 'Text Patch', kind: 'patch', spec: 'text' }],
+    },
+    { name: 'peers' },
+  ).experiment;
+}
+
+/** Everything that all sides are given, as token ids. */
+export async function specOf(model) {
+  const experiment = oneTask();
+  const study = await prepareStudy(model, experiment);
+  const [cell] = study.cells;
+  const [condition] = experiment.conditions;
+  const idsOf = async (parts) => [...(await model.prompt(parts)).tokens];
+  const examples = [];
+  for (const parts of promptsOf(study, vectorOf(study, cell, condition))) examples.push(await idsOf(parts));
+  const queryOf = (item) => study.format.write({ query: item, queryModality: 'text' });
+  const validation = [];
+  for (const item of itemsOf(cell, 'validation')) {
+    const [{ tokens, first }] = await answerTokens(model, queryOf(item), study.format, [item.output]);
+    validation.push({ tokens: await idsOf(queryOf(item)), answer: tokens[first] });
+  }
+  const test = [];
+  for (const item of itemsOf(cell, 'test')) test.push(await idsOf(queryOf(item)));
+  const { nEmbd, nVocab } = model.info;
+  const stop = [];
+  for (let id = 0; id < nVocab; id++) if (model.detokenize([id]).includes(study.format.stop)) stop.push(id);
+  const text = examples.flat();
+  return {
+    prompt: Array.from({ length: PROMPT }, (_, i) => text[i % text.length]),
+    vector: Array.from({ length: nEmbd }, (_, i) => Math.sin(i)),
+    lensPositions: LENS_POSITIONS,
+    steered: text.slice(0, 40),
+    strength: 0.5,
+    newTokens: NEW_TOKENS,
+    evaluation: { examples, validation, test, stop, maxTokens: experiment.maxTokens },
+  };
+}
+
+/** @returns an action for each piece of work; what reads states returns them */
+export async function works(context, spec) {
+  const { model } = context;
+  const prompt = await model.prompt({ tokens: spec.prompt });
+  const steered = await model.prompt({ tokens: spec.steered });
+  const value = Float32Array.from(spec.vector);
+  const { nLayers } = model.info;
+  const row = (layer) => ({
+    prompt,
+    interventions: [{ layers: layer, positions: 'last', op: 'replace', value }],
+    topK: 5,
+  });
+  const rows = Array.from({ length: nLayers }, (_, layer) => row(layer));
+  let kept;
+  return {
+    capture_last: async () => (await context.run({ prompt, capture: { positions: 'last' }, topK: 1 })).states.data,
+    capture_all: async () => (await context.run({ prompt, capture: 'all', topK: 1 })).states.data,
+    sweep: async () => void (await context.pass(rows)),
+    lens: async () => {
+      const positions = Array.from({ length: spec.lensPositions }, (_, i) => i);
+      kept ??= await context.run({ prompt, capture: { positions } });
+      await logitLens(context, kept, { topK: 10 });
+    },
+    evaluation: async () => void (await runExperiment(context, oneTask(), memoryStore())),
+    steered: async () => {
+      const edit = { layers: nLayers >> 1, op: 'add', value, factor: spec.strength, steps: 'all' };
+      await context.generate([{ prompt: steered, interventions: [edit] }], { maxTokens: spec.newTokens, stop: [] });
+    },
+    // llama.cpp and nothing else: no hook is set.
+    plain: async () => void (await context.run({ prompt, topK: 1 })),
+  };
+}

@@ -1,0 +1,138 @@
+// A product of matrices in single precision (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008):
+// weights are widened to f32 and turned into panels of PANEL columns that stay in the first cache, and tiles of ROWS x PANEL
+// sums stay in registers. Included by one file for each width of vectors, LANES, which defines it.
+
+#include "product.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+typedef float lanes __attribute__((vector_size(LANES * 4)));
+typedef float lanes_anywhere __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+enum { PANEL = 2 * LANES, ROWS_AT_ONCE = 96 };
+
+template <int ROWS>
+static inline __attribute__((always_inline)) void tile(const float * panel, const float * x, int64_t x_stride, float * c,
+    int64_t c_stride, int64_t k, int64_t width, bool add) {
+    lanes sums[ROWS][2];
+    for (int i = 0; i < ROWS; ++i) {
+        sums[i][0] = sums[i][1] = lanes {};
+    }
+    for (int64_t p = 0; p < k; ++p) {
+        const lanes w0 = *(const lanes *) (panel + p * PANEL), w1 = *(const lanes *) (panel + p * PANEL + LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; ++i) {
+            sums[i][0] += w0 * x[i * x_stride + p];
+            sums[i][1] += w1 * x[i * x_stride + p];
+        }
+    }
+    for (int i = 0; i < ROWS; ++i, c += c_stride) {
+        if (width == PANEL) {
+            auto * const left = (lanes_anywhere *) c, * const right = (lanes_anywhere *) (c + LANES);
+            *left  = add ? *left + sums[i][0] : sums[i][0];
+            *right = add ? *right + sums[i][1] : sums[i][1];
+        } else {
+            float row[PANEL];
+            memcpy(row, sums[i], sizeof(row));
+            for (int64_t j = 0; j < width; ++j) {
+                c[j] = add ? c[j] + row[j] : row[j];
+            }
+        }
+    }
+}
+
+// Eight numbers of a row of weights.
+template <product_type TYPE>
+static inline __attribute__((always_inline)) __m256 widen(const void * row, int64_t at) {
+    if (TYPE == product_f32) {
+        return _mm256_loadu_ps((const float *) row + at);
+    }
+    const __m128i halves = _mm_loadu_si128((const __m128i *) ((const uint16_t *) row + at));
+    return TYPE == product_f16 ? _mm256_cvtph_ps(halves)
+                               : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+static inline __attribute__((always_inline)) void turn(__m256 r[8]) {
+    __m256 pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i]     = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        for (int j = 0; j < 2; ++j) {
+            fours[i + 2 * j]     = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+            fours[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xee);
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        r[i]     = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+}
+
+// panel[p][j] = w[j][p] for `width` rows of w, zeros beyond. k is a multiple of 8.
+template <product_type TYPE>
+static void pack(const char * w, int64_t row_bytes, int64_t width, int64_t at, int64_t k, float * panel) {
+    for (int64_t j = 0; j < PANEL; j += 8) {
+        for (int64_t p = 0; p < k; p += 8) {
+            __m256 r[8];
+            for (int i = 0; i < 8; ++i) {
+                r[i] = j + i < width ? widen<TYPE>(w + (j + i) * row_bytes, at + p) : _mm256_setzero_ps();
+            }
+            turn(r);
+            for (int i = 0; i < 8; ++i) {
+                _mm256_store_ps(panel + (p + i) * PANEL + j, r[i]);
+            }
+        }
+    }
+}
+
+// The rows that fill no whole tile.
+template <int ROWS>
+static inline void last_tile(int64_t rows, const float * panel, const float * x, int64_t x_stride, float * c, int64_t c_stride,
+    int64_t k, int64_t width, bool add) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS) {
+            tile<ROWS>(panel, x, x_stride, c, c_stride, k, width, add);
+        } else {
+            last_tile<ROWS - 1>(rows, panel, x, x_stride, c, c_stride, k, width, add);
+        }
+    }
+}
+
+template <product_type TYPE>
+static void compute(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
+    const int64_t row_bytes = p->w_stride * (TYPE == product_f32 ? 4 : 2);
+    const char *  w         = (const char *) p->w + m0 * row_bytes;
+    for (int64_t k0 = 0; k0 < p->k; k0 += product_depth) {
+        const int64_t k   = p->k - k0 < product_depth ? p->k - k0 : product_depth;
+        const bool    add = k0 > 0;
+        for (int64_t j = 0; j < m; j += PANEL) {
+            pack<TYPE>(w + j * row_bytes, row_bytes, m - j, k0, k, scratch + j * k);
+        }
+        for (int64_t block = 0; block < n; block += ROWS_AT_ONCE) {
+            const int64_t rows = n - block < ROWS_AT_ONCE ? n - block : (int64_t) ROWS_AT_ONCE;
+            for (int64_t j = 0; j < m; j += PANEL) {
+                const float * panel = scratch + j * k;
+                const float * x     = p->x + (n0 + block) * p->x_stride + k0;
+                float *       c     = p->c + (n0 + block) * p->c_stride + m0 + j;
+                const int64_t width = m - j < PANEL ? m - j : (int64_t) PANEL;
+                int64_t       i     = 0;
+                for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {
+                    tile<TILE_ROWS>(panel, x + i * p->x_stride, p->x_stride, c + i * p->c_stride, p->c_stride, k, width, add);
+                }
+                last_tile<TILE_ROWS - 1>(rows - i, panel, x + i * p->x_stride, p->x_stride, c + i * p->c_stride, p->c_stride, k,
+                    width, add);
+            }
+        }
+    }
+}
+
+static inline void compute_any(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
+    switch (p->type) {
+        case product_f32:  return compute<product_f32>(p, m0, m, n0, n, scratch);
+        case product_f16:  return compute<product_f16>(p, m0, m, n0, n, scratch);
+        case product_bf16: return compute<product_bf16>(p, m0, m, n0, n, scratch);
+    }
+}
