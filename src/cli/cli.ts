@@ -2,6 +2,7 @@ import yargs from 'yargs';
 import type { XpatchError } from '../util/errors.js';
 import { didYouMean } from '../util/nearest.js';
 import { packageVersion } from '../util/package-root.js';
+import { bench } from './bench.js';
 import { build } from './build.js';
 import { capture } from './capture.js';
 import { circuit } from './circuit.js';
@@ -64,6 +65,7 @@ export const COMMANDS: readonly Command[] = [
   view,
   rpcServer,
   doctor,
+  bench,
   build,
   completionOf(() => COMMANDS),
 ];

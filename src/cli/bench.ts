@@ -1,0 +1,113 @@
+import { availableParallelism, cpus } from 'node:os';
+import type { Measurement } from '../studies/bench.js';
+import { XpatchError } from '../util/errors.js';
+import { parseJson } from '../util/json.js';
+import { readWhole } from '../util/read-file.js';
+import { defineCommand } from './command.js';
+import { describeModel, withSession } from './common.js';
+import { text, vary, whole } from './option.js';
+import { MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
+
+/** What `bench --json` prints. */
+interface Result {
+  readonly machine: { readonly processor: string; readonly cores: number; readonly threads: number };
+  readonly model: { readonly name: string; readonly hash: string };
+  readonly measured: readonly Measurement[];
+}
+
+/** `xpatch bench`: how fast this machine is with a model, in a minute. */
+export const bench = defineCommand({
+  command: 'bench [result]',
+  describe: 'Measure how fast a model runs here, or compare two measurements',
+  positionals: { result: text('Of --compare: the other measurement. Defaults to a new one', { completes: 'file' }) },
+  options: {
+    ...MODEL_OPTIONS,
+    model: vary(MODEL, { default: 'demo' }),
+    compare: text('A measurement to compare with, as --json printed it', { value: 'FILE', completes: 'file' }),
+    seconds: vary(whole(1, 'Seconds for all together'), { default: 40 }),
+    ...OUTPUT_OPTIONS,
+  },
+  examples: [
+    ['A minute with the model you use', 'bench -m model.gguf'],
+    ['Kept', 'bench -m model.gguf --json > before.json'],
+    ['What a change of threads makes', 'bench -m model.gguf --threads 4 --compare before.json'],
+    ['Two machines', 'bench --compare laptop.json server.json'],
+  ],
+  run: async (args, terminal) => {
+    const before = args.compare === undefined ? undefined : await readResult(args.compare);
+    const given = args.result === undefined ? undefined : await readResult(args.result);
+    if (given && !before) {
+      throw new XpatchError('INVALID_ARGUMENT', 'Name what the measurement is compared with: bench --compare A B.');
+    }
+    const result =
+      given ??
+      (await withSession(args, terminal, async ({ model, context, signal, track }): Promise<Result> => {
+        // Not imported at the top: --help must work where the addon does not.
+        const { measureSpeed } = await import('../studies/bench.js');
+        const measured = await measureSpeed(context, { seconds: args.seconds, signal, onProgress: track('measuring') });
+        const machine = { processor: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism() };
+        const { hash } = model.identity;
+        return {
+          machine: { ...machine, threads: context.options.threads },
+          model: { name: describeModel(model.identity), hash },
+          measured,
+        };
+      }));
+    if (args.json) terminal.printJson(before ? { before, after: result, ratios: ratiosOf(before, result) } : result);
+    else terminal.print(before ? compared(before, result) : described(result));
+  },
+});
+
+async function readResult(path: string): Promise<Result> {
+  const bytes = await readWhole(path, { what: 'the measurement', maxBytes: 1 << 20, pipe: true });
+  try {
+    const value = parseJson(bytes) as Partial<Result> | null;
+    if (value?.machine && value.model && Array.isArray(value.measured) && value.measured.every(isMeasurement)) {
+      return value as Result;
+    }
+    throw new Error('is not what the command prints');
+  } catch (cause) {
+    const wayOut = 'Make one with "xpatch bench --json".';
+    throw new XpatchError('INVALID_ARGUMENT', `'${path}' ${(cause as Error).message}. ${wayOut}`, { cause });
+  }
+}
+
+function isMeasurement(value: Partial<Measurement> | null): boolean {
+  return typeof value?.name === 'string' && typeof value.value === 'number' && value.value > 0;
+}
+
+const titleOf = ({ machine: { processor, cores, threads }, model }: Result) =>
+  `${model.name}, ${processor}, ${cores} cores, ${threads} threads`;
+
+function described(result: Result): string {
+  const lines = result.measured.map(({ name, what, unit, value, busy }) => {
+    const speed = `${figure(value)} ${unit}${name === 'memory' ? '' : '/s'}`;
+    return `${speed.padStart(20)}  ${what}${busy === undefined ? '' : `, ${busy.toFixed(1)} cores busy`}\n`;
+  });
+  return `${titleOf(result)}\n\n${lines.join('')}`;
+}
+
+/** After over before, of what both measured. */
+function ratiosOf(before: Result, after: Result): Record<string, number> {
+  const pairs = after.measured.flatMap(({ name, value }) => {
+    const other = before.measured.find((one) => one.name === name);
+    return other ? [[name, value / other.value] as const] : [];
+  });
+  return Object.fromEntries(pairs);
+}
+
+function compared(before: Result, after: Result): string {
+  const ratios = ratiosOf(before, after);
+  const lines = after.measured
+    .filter(({ name }) => ratios[name] !== undefined)
+    .map(({ name, what, unit, value }) => {
+      const other = before.measured.find((one) => one.name === name) as Measurement;
+      const cells = [figure(other.value), figure(value), unit, (ratios[name] as number).toFixed(2)];
+      const [a, b, of, ratio] = cells as [string, string, string, string];
+      return `${a.padStart(10)}${b.padStart(10)} ${of.padEnd(10)}${ratio.padStart(6)}  ${what}\n`;
+    });
+  const other = before.model.hash === after.model.hash ? '' : 'The models are not the same.\n';
+  return `before: ${titleOf(before)}\nafter:  ${titleOf(after)}\n${other}\n${lines.join('')}`;
+}
+
+const figure = (value: number) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
