@@ -111,6 +111,7 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
         options.rpc = string_vector(o.Get("rpc"));
     }
     options.weightless   = has(o, "weightless") && o.Get("weightless").As<Napi::Boolean>();
+    options.floats       = has(o, "floats") && o.Get("floats").As<Napi::Boolean>();
 
     if (has(o, "qkNorm")) {
         options.qk_norm = read_qk_norm(o.Get("qkNorm").As<Napi::Object>());

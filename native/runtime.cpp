@@ -46,6 +46,8 @@ model::model(const options & o) : qk_norm(o.qk_norm), servers(o.rpc) {
     params.n_gpu_layers = o.n_gpu_layers;
     params.load_mode    = o.weightless ? LLAMA_LOAD_MODE_NONE : LLAMA_LOAD_MODE_MMAP;
     params.no_alloc     = o.weightless;
+    // Layouts of the CPU's own, such as AMX's, are for its own kernels, of which those of floats are slow.
+    params.use_extra_bufts = !o.floats || !product_device();
     bool aborted = false;
     std::pair<const std::function<bool(float)> *, bool *> progress { &o.progress, &aborted };
     params.progress_callback = [](float fraction, void * data) {

@@ -45,6 +45,7 @@ struct model {
         std::vector<std::string>     rpc;          // servers that take layers too, "1.2.3.4:50052"
         int32_t                      n_gpu_layers; // negative = all
         bool                         weightless;   // see weightless.h
+        bool                         floats;       // the weights are F32, F16 or BF16
         std::function<bool(float)>   progress;     // false = abort
         std::shared_ptr<const qk_norm_weights> qk_norm; // null: none
     };

@@ -27,6 +27,9 @@ import { readQkNorm } from './qk-norm.js';
 import { tryFiles } from './trial.js';
 import type { ModelIdentity } from './types.js';
 
+/** Values of general.file_type (enum llama_ftype) whose matrices are F32, F16 and BF16. */
+const FLOAT_FILES = new Set<number | undefined>([0, 1, 32]);
+
 /** In a model smaller than this threads wait for each other longer than they compute. */
 export const SMALL_BYTES = 64e6;
 
@@ -118,11 +121,9 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     Promise.resolve(hashing).catch(() => {}); // awaited below; an earlier failure of loading must not leave it unhandled
     const { weightless } = options;
     const rpc = await findServers(options.rpc ?? []);
-    handle = await addon.modelLoad(
-      { path: files.model, device, rpc, gpuLayers, qkNorm, weightless },
-      onProgress,
-      abort,
-    );
+    const floats = FLOAT_FILES.has(ggufNumber(header, 'general.file_type'));
+    const load = { path: files.model, device, rpc, gpuLayers, qkNorm, weightless, floats };
+    handle = await addon.modelLoad(load, onProgress, abort);
     if (thrown) throw thrown.error;
     const info: ModelInfo = { ...addon.modelInfo(handle), maxPositions: learnedPositions(header) };
     const bos = ggufNumber(header, 'tokenizer.ggml.bos_token_id') ?? info.bosToken;
