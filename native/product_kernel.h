@@ -8,7 +8,6 @@
 #include <string.h>
 
 typedef float lanes __attribute__((vector_size(LANES * 4)));
-typedef float lanes_anywhere __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 enum { PANEL = 2 * LANES, ROWS_AT_ONCE = 96 };
 
@@ -29,9 +28,13 @@ static inline __attribute__((always_inline)) void tile(const float * panel, cons
     }
     for (int i = 0; i < ROWS; ++i, c += c_stride) {
         if (width == PANEL) {
-            auto * const left = (lanes_anywhere *) c, * const right = (lanes_anywhere *) (c + LANES);
-            *left  = add ? *left + sums[i][0] : sums[i][0];
-            *right = add ? *right + sums[i][1] : sums[i][1];
+            // Copies, as rows of any length begin anywhere.
+            lanes before[2] = {};
+            if (add) {
+                memcpy(before, c, sizeof(before));
+            }
+            const lanes after[2] = { before[0] + sums[i][0], before[1] + sums[i][1] };
+            memcpy(c, after, sizeof(after));
         } else {
             float row[PANEL];
             memcpy(row, sums[i], sizeof(row));
@@ -106,7 +109,7 @@ static void compute(const product * p, int64_t m0, int64_t m, int64_t n0, int64_
     const int64_t row_bytes = p->w_stride * (TYPE == product_f32 ? 4 : 2);
     const char *  w         = (const char *) p->w + m0 * row_bytes;
     for (int64_t k0 = 0; k0 < p->k; k0 += product_depth) {
-        const int64_t k   = p->k - k0 < product_depth ? p->k - k0 : product_depth;
+        const int64_t k   = p->k - k0 < product_depth ? p->k - k0 : (int64_t) product_depth;
         const bool    add = k0 > 0;
         for (int64_t j = 0; j < m; j += PANEL) {
             pack<TYPE>(w + j * row_bytes, row_bytes, m - j, k0, k, scratch + j * k);

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 // xpatch beside what else there is, on the same weights and in one run: PyTorch with hooks written for speed, the same one prompt
-// and one layer at a time, nnsight, TransformerLens, and llama.cpp without hooks. A time counts only where the states agree.
+// and one layer at a time, nnsight, TransformerLens, and llama.cpp without hooks. A time counts only where the states of all layers at all
+// positions agree.
 //
 //   python3 -m venv VENV && VENV/bin/pip install -r bench/peers/requirements.txt
 //   npm run bench:peers -- --python VENV/bin/python [--work FOLDER] [--threads N] [--repetitions 3] [--only WORK,...]
-//                          [--peers torch,naive,nnsight,transformer-lens] [--json FILE]
+//                          [--peers torch,naive,nnsight,transformer-lens] [--flash on|off] [--json FILE]
 //
 // FOLDER gets the weights, once, and defaults to a temporary one. Time of the processor counts, which others who use the machine
 // change least; with more than one thread it also counts what threads spin while they wait.
@@ -30,6 +31,7 @@ const { values } = parseArgs({
     repetitions: { type: 'string', default: '3' },
     only: { type: 'string' },
     peers: { type: 'string', default: 'torch,naive,nnsight,transformer-lens' },
+    flash: { type: 'string', default: 'on' },
     json: { type: 'string' },
   },
 });
@@ -103,7 +105,7 @@ const model = await loadModel(join(folder, 'model.f16.gguf'), { device: 'cpu', t
 const spec = await specOf(model);
 const specFile = join(folder, 'spec.json');
 writeFileSync(specFile, JSON.stringify(spec));
-const context = await model.createContext();
+const context = await model.createContext({ flashAttention: values.flash });
 const ours = await works(context, spec);
 // Keys and values in 32 bits, as PyTorch has them, for the comparison of numbers only.
 const exact = await works(await model.createContext({ kvType: 'f32' }), spec);
@@ -135,7 +137,7 @@ for (const kind of [...values.peers.split(','), 'llama.cpp']) {
   for (const { name, what, goal } of todo) {
     const mine = name === 'plain' ? 'capture_last' : name;
     let difference;
-    if (name.startsWith('capture') && peer) {
+    if (name === 'capture_all' && peer) {
       const file = join(folder, 'states.f32');
       await theirTurn(name, file);
       const bytes = readFileSync(file);
@@ -173,7 +175,7 @@ for (const kind of [...values.peers.split(','), 'llama.cpp']) {
 await model.dispose();
 
 const machine = { cpu: cpus()[0]?.model.trim(), threads, versions: found };
-const report = { date: new Date().toISOString(), machine, results };
+const report = { date: new Date().toISOString(), machine, flashAttention: values.flash, results };
 if (values.json) writeFileSync(values.json, `${JSON.stringify(report, null, 2)}\n`);
 const cells = results.map((r) => [
   r.what,
