@@ -1,9 +1,10 @@
 import { cpuUsage, resourceUsage } from 'node:process';
+import type { Intervention } from '../hooks/types.js';
 import { logitLens } from '../lens/logit-lens.js';
 import type { Context } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import type { RowInput } from '../model/pass.js';
-import type { Intervention, OnProgress } from '../model/types.js';
+import type { OnProgress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 
 /** How fast one kind of work is. */
