@@ -47,7 +47,9 @@ test.each(FAMILIES)('a prompt that grows costs what is new, and answers as from 
     const [alone] = await fresh.generate([{ prompt, logits: 'last' }], { maxTokens: 6 });
     expect(kept.tokens).toEqual(alone.tokens);
     const [a, b] = [kept.logits?.data as Float32Array, alone.logits?.data as Float32Array];
-    expect(Math.max(...a.map((x, i) => Math.abs(x - (b[i] as number))))).toBeLessThan(1e-4);
+    // Gemma's GELU comes from a table of halves, where sums in another order may fall to the next entry.
+    const bound = name === 'gemma2' ? 1e-3 : 1e-4;
+    expect(Math.max(...a.map((x, i) => Math.abs(x - (b[i] as number))))).toBeLessThan(bound);
     expect(kept.reused).toBe(held);
     // the last token of an answer that ends by its length was not decoded
     const answer = kept.tokens.length - (kept.finish === 'end' ? 0 : 1);
