@@ -132,7 +132,13 @@ describe('what would run', () => {
 describe('what cannot run is refused before anything is written', () => {
   test.each<[string, string[], string, RegExp, number]>([
     ['no model', ['main'], 'INVALID_ARGUMENT', /Name a model with -m/, 2],
-    ['an unknown preset', ['mian', ...DEMO], 'CONFIG_INVALID', /no preset "mian"\. Did you mean main\? Presets: main, /, 1],
+    [
+      'an unknown preset',
+      ['mian', ...DEMO],
+      'CONFIG_INVALID',
+      /no preset "mian"\. Did you mean main\? Presets: main, /,
+      1,
+    ],
     ['a missing file', ['nope.yaml', ...DEMO], 'FILE_NOT_FOUND', /nope\.yaml/, 1],
     [
       'a wrong value',
