@@ -57,13 +57,17 @@ function makeAgent({ Agent, Pool, ProxyAgent }: Agents, proxy: URL | undefined, 
   });
 }
 
-/** undici takes a connection that is closed for one that will come back, and would ask a proxy that refuses it for ever. */
+/** undici takes a connection that is closed for one that will come back, and would ask forever; of a refusal it loses the status. */
 function withoutRetries(pool: Pool, { host }: URL): Pool {
   const connect = pool.connect.bind(pool) as (options: Dispatcher.ConnectOptions) => Promise<Dispatcher.ConnectData>;
-  const once = (options: Dispatcher.ConnectOptions) =>
-    connect(options).catch((cause: Error) => {
+  const once = async (options: Dispatcher.ConnectOptions) => {
+    const answer = await connect(options).catch((cause: Error) => {
       throw new Error(`the proxy ${host} gives no connection: ${cause.message}`, { cause });
     });
+    if (answer.statusCode === 200) return answer;
+    answer.socket.destroy();
+    throw new Error(`the proxy ${host} answered ${answer.statusCode}`);
+  };
   return Object.assign(pool, { connect: once });
 }
 
@@ -84,7 +88,7 @@ function unreachable(host: string, cause: unknown): XpatchError {
     return new XpatchError('DOWNLOAD_FAILED', message, { cause });
   }
   // the codes of undici say less than its words
-  const why = printable(inner.code?.startsWith('UND_') ? inner.message : (inner.code ?? inner.message));
+  const why = printable(/^E[A-Z]/.test(inner.code ?? '') ? String(inner.code) : inner.message);
   return new XpatchError(
     'DOWNLOAD_FAILED',
     `${host} cannot be reached (${why}). Check the network; behind a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT. What was downloaded before is kept, and models that are complete need no network.`,
