@@ -238,7 +238,7 @@ describe('what cannot be converted is refused before anything is written', () =>
     truncateSync(join(folder, first), whole.length - 10);
     await refuse(folder, 'SAFETENSORS_INVALID', /cut off/);
     writeFileSync(join(folder, first), readFileSync(join(folder, second)));
-    await refuse(folder, 'CHECKPOINT_INVALID', /stands in/);
+    await refuse(folder, 'CHECKPOINT_INVALID', /is both in /);
     writeFileSync(join(folder, first), whole);
     edit(folder, 'model.safetensors.index.json', (index: Record<string, Record<string, unknown>>) => {
       (index.weight_map as Record<string, unknown>)['lm_head.weight'] = '../persimmon/model.safetensors';
@@ -287,7 +287,7 @@ describe('what cannot be converted is refused before anything is written', () =>
     await refuse(folder, 'CHECKPOINT_INVALID', /neither tokenizer.model nor tokenizer.json/);
     const idefics2 = copy('idefics2');
     truncateSync(join(idefics2, 'tokenizer.model'), 101);
-    await refuse(idefics2, 'CHECKPOINT_INVALID', /tokenizer.model is no SentencePiece model/);
+    await refuse(idefics2, 'CHECKPOINT_INVALID', /tokenizer.model is not a SentencePiece model/);
     const fuyu = copy('mantis-fuyu');
     writeFileSync(
       join(fuyu, 'tokenizer.json'),

@@ -246,7 +246,7 @@ describe('what is refused', () => {
     ['a folder', () => folder, 'IMAGE_INVALID', /it is a folder/],
     ['a data: URL of text', () => 'data:text/plain,hello', 'IMAGE_INVALID', /data:image/],
     ['a data: URL without a comma', () => 'data:image/png;base64', 'IMAGE_INVALID', /comma/],
-    ['a data: URL with broken escapes', () => 'data:image/svg+xml,%E0%A4%A', 'IMAGE_INVALID', /no escape/],
+    ['a data: URL with broken escapes', () => 'data:image/svg+xml,%E0%A4%A', 'IMAGE_INVALID', /not an escape/],
     [
       'too few raw bytes',
       () => ({ data: new Uint8Array(11), width: 2, height: 2 }),

@@ -231,7 +231,7 @@ describe('files', () => {
     ['no model', { model: undefined }, /no key model/],
     ['a model that is null', { model: 'null' }, /key model lacks/],
     ['a model without a width', { model: JSON.stringify({ ...model, nEmbd: undefined }) }, /key model lacks/],
-    ['an unknown hook', { hook: 'resid_mid' }, /hook is resid_mid; known: resid_post/],
+    ['an unknown hook', { hook: 'resid_midd' }, /hook is resid_midd; known: /],
     ['layers that are not JSON', { layers: '[0,' }, /key layers is not JSON/],
     ['layers that are text', { layers: '["0","2"]' }, /key layers is not a list/],
     ['other layers than rows', { layers: '[0,1,2]' }, /\[2, 3\], but its metadata says \[3, 3\]/],
