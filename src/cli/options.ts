@@ -149,6 +149,8 @@ export const IMAGES_ROOT = text("Folder that a task file's image paths start fro
   completes: 'folder',
   formerly: ['images'],
 });
+export const DATA_FOLDER = text('Folder of task files that are not shipped', { value: 'FOLDER', completes: 'folder' });
+export const PORT = whole(0, 'Port to listen on; 0 takes a free one');
 export const INSTRUCTION = text('Instruction of the task, ending in a colon');
 
 export const TEMPLATE = text('How prompts are written', { value: 'TEXT' });

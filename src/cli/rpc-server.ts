@@ -7,8 +7,8 @@ import { greet, RPC_PORT } from '../native/rpc.js';
 import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import { defineCommand } from './command.js';
 import { usageError } from './errors.js';
-import { text, vary, whole } from './option.js';
-import { DEVICE, OUTPUT_OPTIONS, THREADS } from './options.js';
+import { text, vary } from './option.js';
+import { DEVICE, OUTPUT_OPTIONS, PORT, THREADS } from './options.js';
 import type { Terminal } from './terminal.js';
 
 /** A process that starts loads the addon and its backends. */
@@ -21,7 +21,7 @@ export const rpcServer = defineCommand({
   describe: 'Hold layers of models that run on another machine (--rpc there)',
   options: {
     host: vary(text('Address to listen at', { value: 'ADDRESS' }), { default: '127.0.0.1' }),
-    port: vary(whole(0, 'Port to listen at; 0 takes a free one'), { default: RPC_PORT }),
+    port: vary(PORT, { default: RPC_PORT }),
     device: DEVICE,
     threads: vary(THREADS, { describe: 'CPU threads. Defaults to the cores, at most 8' }),
     json: vary(OUTPUT_OPTIONS.json, { describe: 'Print events as JSON, an object a line' }),

@@ -10,13 +10,12 @@ import { defineCommand } from './command.js';
 import { requireNotAborted, withSession } from './common.js';
 import { EXIT, usageError } from './errors.js';
 import { type ArgumentsOf, text, vary, whole } from './option.js';
-import { MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, SEED } from './options.js';
+import { DATA_FOLDER, MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, SEED } from './options.js';
 import type { Terminal } from './terminal.js';
 
 const OPTIONS = {
-  data: text("Folder of the run's own task files and their pictures. Defaults to the current one", {
-    value: 'FOLDER',
-    completes: 'folder',
+  data: vary(DATA_FOLDER, {
+    describe: "Folder of the run's own task files and their pictures. Defaults to the current one",
   }),
   sample: vary(whole(0, 'Queries to ask again; of a study one part for each 20'), { default: 20 }),
   seed: vary(SEED, { describe: 'Draws the sample', default: 1 }),

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { type RunServer, serveRuns } from '../report/view/server.js';
 import { defineCommand } from './command.js';
 import { usageError } from './errors.js';
-import { flag, several, vary, whole } from './option.js';
-import { OUTPUT_OPTIONS } from './options.js';
+import { flag, several, vary } from './option.js';
+import { OUTPUT_OPTIONS, PORT } from './options.js';
 import type { Terminal } from './terminal.js';
 
 /** `xpatch view`: runs in the browser, on this machine only. */
@@ -16,7 +16,7 @@ export const view = defineCommand({
     }),
   },
   options: {
-    port: whole(1, 'Port on 127.0.0.1. Defaults to a free one'),
+    port: vary(PORT, { describe: 'Port on 127.0.0.1. Defaults to a free one' }),
     open: flag('Open the list in the default browser'),
     json: vary(OUTPUT_OPTIONS.json, { describe: 'Print the address and the runs as one JSON object' }),
   },

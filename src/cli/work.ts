@@ -9,14 +9,12 @@ import { XpatchError } from '../util/errors.js';
 import { defineCommand } from './command.js';
 import { fetchEvents, openModel } from './common.js';
 import { type ArgumentsOf, grouped, text, vary, whole } from './option.js';
-import { DEVICE_OPTIONS, OUTPUT_OPTIONS } from './options.js';
+import { DATA_FOLDER, DEVICE_OPTIONS, OUTPUT_OPTIONS } from './options.js';
 import type { Terminal } from './terminal.js';
 
 const OPTIONS = {
   ...grouped('Work', {
-    data: vary(text('Folder of task files that are not shipped', { value: 'FOLDER', completes: 'folder' }), {
-      default: '.',
-    }),
+    data: vary(DATA_FOLDER, { default: '.' }),
     vectorModel: text('File of the model of foreign vectors, where a run takes them', {
       value: 'FILE',
       completes: 'file',

@@ -162,7 +162,8 @@ describe('Holm correction', () => {
     expect(results.map(({ p }) => p)).toEqual(pairs.map(({ first, second }) => permutationTest(first, second).p));
     expect(results.map(({ adjusted }) => adjusted)).toEqual(holm(results.map(({ p }) => p)));
     expect(compareFamily([])).toEqual([]);
-    for (const p of [-0.1, 1.1, Number.NaN]) await expectError(() => holm([0.5, p]), 'INVALID_ARGUMENT', /not a p-value/);
+    for (const p of [-0.1, 1.1, Number.NaN])
+      await expectError(() => holm([0.5, p]), 'INVALID_ARGUMENT', /not a p-value/);
   });
 
   test('keeps the chance of any false finding among ten at its level, which bare p-values do not', () => {
