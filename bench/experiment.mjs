@@ -5,11 +5,12 @@ import { LayerChoice } from '../dist/experiment/layer-choice.js';
 import { memoryStore } from '../dist/experiment/memory-store.js';
 import { PRESETS } from '../dist/experiment/presets.js';
 import { runExperiment } from '../dist/experiment/run.js';
-import { answerTokens, tokenScore } from '../dist/experiment/scores.js';
+import { tokenScore } from '../dist/experiment/scores.js';
 import { lenientMatch } from '../dist/experiment/scoring.js';
 import { conditionsOf, groupByPrompt, itemsOf, prepareStudy } from '../dist/experiment/study.js';
 import { keyOf } from '../dist/experiment/types.js';
 import { promptsOf, sourcesOf, vectorOf } from '../dist/experiment/vectors.js';
+import { answerTokens } from '../dist/tasks/answer-tokens.js';
 import { TaskVector } from '../dist/vectors/task-vector.js';
 
 /** The preset `main` with one seed, on two tasks and in other sizes if need be; with text queries and without pictures unless `pictures`. */

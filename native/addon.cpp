@@ -228,6 +228,7 @@ static Napi::Value context_points(const Napi::CallbackInfo & info) {
             o.Set("width", static_cast<double>(p.width));
             o.Set("heads", static_cast<size_t>(hook_point::attn_scores) == hook ? attention.heads : p.heads);
             o.Set("cuts", attention.node >= 0 && attention.store >= 0);
+            o.Set("flash", attention.flash);
             o.Set("trimmed", p.trimmed);
             o.Set("rotated", p.rotated);
             o.Set("why", p.why);

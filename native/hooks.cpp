@@ -30,8 +30,8 @@ void hook_table::add(const place & where, const capture * c, const patch * p) {
             std::to_string(points->attention.size() - 1));
     }
     const bool attends = of_attention(where.hook);
-    const bool masked  = p && p->op == patch_op::cut && points->attention[where.layer].flash;
-    if (!points->has(where.hook, where.layer) && !masked) {
+    const bool cut     = p && p->op == patch_op::cut && points->attention[where.layer].node >= 0;
+    if (!points->has(where.hook, where.layer) && !cut) {
         throw coded_error("HOOK_UNSUPPORTED", "layer " + std::to_string(where.layer) + " has no such point: " +
             points->at(where.hook, where.layer).why);
     }
@@ -203,19 +203,20 @@ static float scale_of(const ggml_tensor * softmax) {
 bool hook_table::read(const ggml_tensor * tensor, const place & where, int32_t batch_row) {
     const point & at = points->at(where.hook, where.layer);
     if (of_attention(where.hook)) {
+        const int32_t       heads  = points->attention[where.layer].heads;
         const bool          scores = where.hook == hook_point::attn_scores;
         const ggml_tensor * values = scores ? tensor->src[0] : tensor;
         const float         factor = scores ? scale_of(tensor) : 1.0f;
-        if (values->ne[1] != static_cast<int64_t>(rows.output_row.size()) || values->ne[2] != at.heads) {
+        if (values->ne[1] != static_cast<int64_t>(rows.output_row.size()) || values->ne[2] != heads) {
             fail("NATIVE_FAILURE", std::string("node ") + values->name + " has another shape than it was found with");
             return false;
         }
         if (!read_sight(tensor->src[1], where, batch_row)) {
             return false;
         }
-        before.assign(static_cast<size_t>(at.heads) * where.keys, scores ? -INFINITY : 0.0f);
+        before.assign(static_cast<size_t>(heads) * where.keys, scores ? -INFINITY : 0.0f);
         piece.resize(values->ne[0]);
-        for (int32_t head = 0; head < at.heads; ++head) {
+        for (int32_t head = 0; head < heads; ++head) {
             ggml_backend_tensor_get(values, piece.data(), batch_row * values->nb[1] + head * values->nb[2], piece.size() * sizeof(float));
             for (size_t i = 0; i < seen.cells.size(); ++i) {
                 before[static_cast<size_t>(head) * where.keys + seen.keys[i]] = factor * piece[seen.cells[i]];
@@ -246,11 +247,12 @@ bool hook_table::read(const ggml_tensor * tensor, const place & where, int32_t b
 bool hook_table::write(ggml_tensor * tensor, const place & where, int32_t batch_row) {
     const point & at = points->at(where.hook, where.layer);
     if (of_attention(where.hook)) {
+        const int32_t heads  = points->attention[where.layer].heads;
         const bool    scores = where.hook == hook_point::attn_scores;
         ggml_tensor * values = scores ? tensor->src[0] : tensor;
         const float   factor = scores ? scale_of(tensor) : 1.0f;
         piece.resize(values->ne[0]);
-        for (int32_t head = 0; head < at.heads; ++head) {
+        for (int32_t head = 0; head < heads; ++head) {
             const size_t offset = batch_row * values->nb[1] + head * values->nb[2];
             bool         any    = seen.more || !scores;
             ggml_backend_tensor_get(values, piece.data(), offset, piece.size() * sizeof(float));

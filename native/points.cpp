@@ -16,8 +16,20 @@ bool is_view(const ggml_tensor * t) {
     return t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE || t->op == GGML_OP_TRANSPOSE;
 }
 
+// What the scheduler copied to another device: ggml names it DEVICE#NAME#N. Null for anything else.
+const char * name_of_copied(const ggml_tensor * t) {
+    const char * first = t->op == GGML_OP_NONE && !t->view_src ? std::strchr(t->name, '#') : nullptr;
+    return first && std::strchr(first + 1, '#') ? first + 1 : nullptr;
+}
+
+bool is_input(const ggml_tensor * t) {
+    const char * copied = name_of_copied(t);
+    const bool   weight = copied && (std::strstr(copied, ".weight") || std::strstr(copied, ".bias") || std::strstr(copied, ".scale"));
+    return t->op == GGML_OP_NONE && ((t->flags & GGML_TENSOR_FLAG_INPUT) || (copied && !weight));
+}
+
 bool is_constant(const ggml_tensor * t) {
-    return t->op == GGML_OP_NONE && !(t->flags & GGML_TENSOR_FLAG_INPUT);
+    return t->op == GGML_OP_NONE && !is_input(t);
 }
 
 bool is_product(const ggml_tensor * t) {
@@ -26,8 +38,7 @@ bool is_product(const ggml_tensor * t) {
 
 // Picks the rows with outputs.
 bool selects_rows(const ggml_tensor * t) {
-    return t->op == GGML_OP_GET_ROWS && t->src[0]->op != GGML_OP_NONE && t->src[1]->op == GGML_OP_NONE &&
-           (t->src[1]->flags & GGML_TENSOR_FLAG_INPUT);
+    return t->op == GGML_OP_GET_ROWS && t->src[0]->op != GGML_OP_NONE && is_input(t->src[1]);
 }
 
 ggml_tensor * behind_views(ggml_tensor * t) {
@@ -39,12 +50,14 @@ ggml_tensor * behind_views(ggml_tensor * t) {
 
 // The number in a name such as "blk.3.attn_q.weight"; -1 for anything else.
 int32_t block_of_weight(const ggml_tensor * t) {
-    if (std::strncmp(t->name, "blk.", 4) != 0) {
+    const char * copied = name_of_copied(t);
+    const char * name   = copied ? copied : t->name;
+    if (std::strncmp(name, "blk.", 4) != 0) {
         return -1;
     }
     char * end = nullptr;
-    const long n = std::strtol(t->name + 4, &end, 10);
-    return end != t->name + 4 && *end == '.' ? static_cast<int32_t>(n) : -1;
+    const long n = std::strtol(name + 4, &end, 10);
+    return end != name + 4 && *end == '.' ? static_cast<int32_t>(n) : -1;
 }
 
 bool is_row_count(int64_t n) {
@@ -58,6 +71,15 @@ public:
         // In the order of the graph, where what a node reads comes before it.
         for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
             ggml_tensor * t = ggml_graph_node(graph, i);
+            // Where a block reads a copy on another device, it is what was copied that a hook changes. Nobody computes this graph.
+            for (ggml_tensor *& s : t->src) {
+                if (const char * copied = s ? name_of_copied(s) : nullptr) {
+                    const auto original = names.find(std::string(copied, std::strrchr(copied, '#')));
+                    if (original != names.end() && ggml_are_same_shape(original->second, s)) {
+                        s = original->second;
+                    }
+                }
+            }
             order[t] = i;
             names[t->name] = t;
             int32_t last = -1;
@@ -302,14 +324,15 @@ void finder::find_attention(graph_points & found, ggml_tensor * attention, ggml_
     inner.heads = nodes.heads;
     if (nodes.flash) {
         inner = missing("flash attention does not compute it");
-    } else if (float bias = 0.0f; std::memcpy(&bias, &attention->op_params[1], sizeof(bias)), bias != 0.0f) {
-        inner = missing("the softmax itself adds what stands for the positions (ALiBi)");
     } else if (attention->ne[3] != 1 || attention->ne[1] != PROBE_ROWS || attention->type != GGML_TYPE_F32 || scores->type != GGML_TYPE_F32 ||
                nodes.store < 0) {
         inner = missing("llama.cpp computes it in a shape of its own");
     }
     put(hook_point::pattern, inner);
-    put(hook_point::attn_scores, inner);
+    float bias = 0.0f;
+    std::memcpy(&bias, &attention->op_params[1], sizeof(bias));
+    const bool late = !nodes.flash && bias != 0.0f;
+    put(hook_point::attn_scores, late ? missing("the softmax itself adds to them what tells positions apart (ALiBi)") : inner);
 }
 
 void finder::find_mlp(graph_points & found, const tensors & mlp, ggml_tensor * out) {

@@ -132,7 +132,7 @@ export class HookPoints {
 
   private withFlash(hook: HookName, layer: number): boolean {
     const point = this.at(hook, layer);
-    return ATTENTION_HOOKS.includes(hook) && point.cuts && !point.there;
+    return ATTENTION_HOOKS.includes(hook) && point.flash;
   }
 
   private of(hook: HookName): readonly NativePoint[] {

@@ -226,6 +226,8 @@ export interface NativePoint {
   heads: number;
   /** Whether edges of the layer's attention can be cut. */
   cuts: boolean;
+  /** Whether the layer has flash attention, where they are cut for all heads at once. */
+  flash: boolean;
   /** Whether only rows with outputs pass here. */
   trimmed: boolean;
   rotated: boolean;
