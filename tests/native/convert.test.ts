@@ -243,7 +243,7 @@ describe('what cannot be converted is refused before anything is written', () =>
     edit(folder, 'model.safetensors.index.json', (index: Record<string, Record<string, unknown>>) => {
       (index.weight_map as Record<string, unknown>)['lm_head.weight'] = '../persimmon/model.safetensors';
     });
-    await refuse(folder, 'CHECKPOINT_INVALID', /no shard in this folder/);
+    await refuse(folder, 'CHECKPOINT_INVALID', /not a shard in this folder/);
   });
 
   test('tensors that config.json does not describe', async () => {

@@ -33,7 +33,6 @@ async function measure(model: Model, image: string | undefined): Promise<Record<
     { ...everything, interventions: patches },
     { prompt, capture: { layers: 'all', positions: 'last' }, logits: 'last' },
   ] as const);
-  const lens = await logitLens(context, plain.states, { topK: 3 });
   return {
     states: plain.states.data,
     logits: plain.logits.data,
@@ -41,12 +40,17 @@ async function measure(model: Model, image: string | undefined): Promise<Record<
     'patched logits': patched.logits.data,
     deltas: Float32Array.from(patched.interventions.map(({ delta }) => delta)),
     'last states': last.states.data,
-    'lens entropy': Float32Array.from(lens.cells.flat().map(({ entropy }) => entropy)),
   };
 }
 
-const differing = (a: Float32Array, b: Float32Array) =>
-  a.length === b.length ? a.filter((x, i) => !Object.is(x, b[i])).length : Number.NaN;
+/** Largest difference, in units of the largest number. */
+function distance(a: Float32Array, b: Float32Array): number {
+  const worst = a.reduce((most, x, i) => Math.max(most, Math.abs(x - (b[i] as number))), 0);
+  return a.length === b.length ? worst / a.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-30) : Number.NaN;
+}
+
+/** Servers sum products in ggml's order, this machine in that of its own kernels; the cache keeps keys and values in F16. */
+const ROUNDING = 1e-3;
 
 describe('over two servers', () => {
   let proxies: [TestProxy, TestProxy];
@@ -62,38 +66,41 @@ describe('over two servers', () => {
     ['qwen2-vl', 'wide.png'],
     ['mantis-fuyu', 'wide.png'],
     ['gpt-neox', undefined],
-  ] as const)(
-    '%s: states at all layers, patches, logits and the lens are those of the CPU to the last bit',
-    async (name, image) => {
-      const vision = image !== undefined;
-      const local = await measure(await load(name, { vision }), image);
-      for (const rpc of [endpoints().slice(0, 1), endpoints()]) {
-        await using model = await loadModel(fixture(`${name}.gguf`), {
-          device: 'cpu',
-          threads: 1,
-          mmproj: vision ? fixture(`${name}.mmproj.gguf`) : undefined,
-          rpc,
-        });
-        const remote = await measure(model, image);
-        for (const [what, values] of Object.entries(local)) {
-          expect([what, differing(values, remote[what] as Float32Array)]).toEqual([what, 0]);
-        }
+  ] as const)('%s: states at all layers, patches and logits are those of the CPU', async (name, image) => {
+    const vision = image !== undefined;
+    const local = await measure(await load(name, { vision }), image);
+    for (const rpc of [endpoints().slice(0, 1), endpoints()]) {
+      await using model = await loadModel(fixture(`${name}.gguf`), {
+        device: 'cpu',
+        threads: 1,
+        mmproj: vision ? fixture(`${name}.mmproj.gguf`) : undefined,
+        rpc,
+      });
+      const remote = await measure(model, image);
+      for (const [what, values] of Object.entries(local)) {
+        const far = distance(values, remote[what] as Float32Array);
+        expect([what, far < ROUNDING ? 0 : far]).toEqual([what, 0]);
       }
-    },
-  );
+    }
+  });
 
   test('the demo model and its pictures too', async () => {
     const local = await loadModel('demo', { device: 'cpu', threads: 1 });
     await using model = await loadModel('demo', { device: 'cpu', threads: 1, rpc: endpoints() });
     const [here, there] = [await measure(local, 'square-a.png'), await measure(model, 'square-a.png')];
     await local.dispose();
-    const { 'lens entropy': entropy, ...exact } = here;
-    for (const [what, values] of Object.entries(exact)) {
-      expect([what, differing(values, there[what] as Float32Array)]).toEqual([what, 0]);
+    // Its weights are in F16, for whose products ggml rounds states to halves.
+    for (const [what, values] of Object.entries(here)) {
+      const far = distance(values, there[what] as Float32Array);
+      expect([what, far < 1e-2 ? 0 : far]).toEqual([what, 0]);
     }
-    // The head of this model is in a buffer that the processor has kernels of its own for, where many rows are read.
-    const off = entropy?.map((nats, i) => Math.abs(nats - (there['lens entropy']?.[i] as number)));
-    expect(Math.max(...(off as Float32Array))).toBeLessThan(1e-3);
+  });
+
+  test('a head on a server reads no states', async () => {
+    await using model = await loadModel(fixture('llama.gguf'), { device: 'cpu', threads: 1, rpc: endpoints() });
+    await using context = await model.createContext({ nCtx: 256 });
+    const { states } = await context.run({ prompt: { tokens: [5, 6, 7] }, capture: 'all' });
+    await expect(logitLens(context, states)).rejects.toMatchObject({ code: 'LENS_UNSUPPORTED' });
   });
 
   test('the layers are on both, and the bytes of every pass are counted', async () => {
@@ -218,7 +225,7 @@ describe('a server that is lost', () => {
     const row = { prompt, capture: { layers: 'all', positions: 'all' } } as const;
     const expected = (await context.run(row)).states.data;
     const failing = (async () => {
-      for (;;) expect(differing((await context.run(row)).states.data, expected)).toBe(0);
+      for (;;) expect(distance((await context.run(row)).states.data, expected)).toBeLessThan(ROUNDING);
     })();
     await wait(100);
     await server.kill();
@@ -230,14 +237,14 @@ describe('a server that is lost', () => {
     await expect(lost.createContext()).rejects.toMatchObject({ code: 'RPC_FAILED' });
     // Models of this process go on, and one can be loaded again when the server is back.
     await using local = await kept.createContext({ nCtx: 256 });
-    expect(differing((await local.run(row)).states.data, expected)).toBe(0);
+    expect(distance((await local.run(row)).states.data, expected)).toBeLessThan(ROUNDING);
     server = await startServer(server.endpoint);
     await using again = await open([server.endpoint]);
     await using fresh = await again.createContext({ nCtx: 256 });
-    expect(differing((await fresh.run(row)).states.data, expected)).toBe(0);
+    expect(distance((await fresh.run(row)).states.data, expected)).toBeLessThan(ROUNDING);
     await expect(context.run(row)).rejects.toMatchObject({ code: 'RPC_FAILED' });
     await lost.dispose();
-    expect(differing((await fresh.run(row)).states.data, expected)).toBe(0);
+    expect(distance((await fresh.run(row)).states.data, expected)).toBeLessThan(ROUNDING);
   });
 
   test('while a model is loaded, at any byte', async () => {
