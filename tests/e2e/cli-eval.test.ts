@@ -393,7 +393,7 @@ describe('a run', () => {
   test('shows how far it is, in plain lines where there is no terminal', async () => {
     const { code, stderr } = await cli.run([...RUN, '--set', 'validation=30', '--set', 'test=100', '-o', 'lines']);
     expect(code).toBe(0);
-    expect(stderr).toMatch(/xpatch: \w+ queries, \w+-\w+, seed 1 \d+ %, \d+ of \d+, [\d.]+ queries\/s, \d+ s left\n/);
+    expect(stderr).toMatch(/xpatch: (\w+ queries|vectors), \w+-\w+, seed 1 \d+ %, \d+ of \d+.*\n/);
     expect(stderr).not.toContain('\r');
     expect(stderr).not.toContain(String.fromCharCode(27));
   });
