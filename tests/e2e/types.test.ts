@@ -70,7 +70,12 @@ symlinkSync(packageFolder('@types/node'), join(folder, 'node_modules', '@types',
 writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
 writeFileSync(join(folder, 'consumer.ts'), CONSUMER);
 cpSync(join(PACKAGE_ROOT, 'examples'), join(folder, 'examples'), { recursive: true });
-const files = ['consumer.ts', ...readdirSync(join(folder, 'examples')).map((name) => join('examples', name))];
+const files = [
+  'consumer.ts',
+  ...readdirSync(join(folder, 'examples'))
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => join('examples', name)),
+];
 
 const settings = {
   strict: true,
