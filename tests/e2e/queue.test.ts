@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { Random } from '../../src/util/random.js';
-import { commandLine, FIXTURES, type Outcome } from './cli-helpers.js';
+import { commandLine, type Outcome } from './cli-helpers.js';
 import { TestRedis } from './redis.js';
 
 const cli = commandLine();
@@ -54,11 +54,6 @@ function outcomeOf(child: ChildProcess): Promise<Outcome> {
 
 const startWorker = (url: string) =>
   cli.start(['work', url, '-m', 'demo', '--device', 'cpu', '--idle', '120', '--quiet']);
-
-/** Waits until a run is in the queue: a collector loads its model first. */
-async function untilQueued(redis: TestRedis): Promise<void> {
-  while (!(await redis.use((client) => client.exists('xpatch-runs')))) await wait(100);
-}
 
 /** Waits until a run has so many lines, or has ended. */
 async function untilLines(run: string, n: number, ended: Promise<unknown>): Promise<void> {
@@ -123,29 +118,6 @@ describe('a run of a queue is that of one process, line for line up to order', (
 });
 
 describe('a worker that does not fit', () => {
-  test('has another model, or computes otherwise: it leaves the run to others, unless the run takes any', async () => {
-    const redis = await TestRedis.start();
-    const collector = cli.start([...EVAL, '--queue', redis.url, '-o', 'kernels']);
-    const collecting = outcomeOf(collector);
-    await untilQueued(redis);
-    const other = cli.start(['work', redis.url, '-m', join(FIXTURES, 'llama.gguf'), '--device', 'cpu', '--idle', '1']);
-    expect((await outcomeOf(other)).stderr).toMatch(/is left to others: RUN_MISMATCH: .*has other bytes/);
-    const id = manifestOf('kernels').configHash as string;
-    await redis.use((client) => client.set(`xpatch-run:${id.slice(0, 24)}:kernels`, 'llama.cpp b1, CUDA, states 0'));
-    const refused = await outcomeOf(cli.start(['work', redis.url, '-m', 'demo', '--device', 'cpu', '--idle', '1']));
-    expect(refused.stderr).toMatch(/RUN_MISMATCH: The run is answered by llama\.cpp b1, CUDA.*--kernels any/);
-    collector.kill('SIGTERM');
-    expect(await collecting).toMatchObject({ stderr: expect.stringMatching(/Interrupted/) });
-    const worker = startWorker(redis.url);
-    expect(
-      await cli.run([...EVAL, '--queue', redis.url, '--kernels', 'any', '-o', 'kernels', '--quiet']),
-    ).toMatchObject({
-      code: 0,
-    });
-    expect(linesOf('kernels').sort()).toEqual(expected);
-    worker.kill('SIGTERM');
-  });
-
   test('finds no server, or none that a queue can use', async () => {
     for (const [url, code, message] of [
       ['redis://127.0.0.1:9', 'QUEUE_FAILED', /redis:\/\/127\.0\.0\.1:9 cannot be used: .*ECONNREFUSED/],

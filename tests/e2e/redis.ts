@@ -8,6 +8,14 @@ import { join } from 'node:path';
 import { afterAll } from '@jest/globals';
 import { Redis } from 'ioredis';
 
+const started: TestRedis[] = [];
+afterAll(async () => {
+  for (const server of started) {
+    await server.kill();
+    rmSync(server.folder, { recursive: true, force: true });
+  }
+});
+
 /** A server whose data outlive it, as far as they were written when it was killed. */
 export class TestRedis {
   readonly folder = mkdtempSync(join(tmpdir(), 'xpatch-redis-'));
@@ -21,10 +29,7 @@ export class TestRedis {
 
   static async start(password = '', tls = false): Promise<TestRedis> {
     const server = new TestRedis(await freePort(), password, tls);
-    afterAll(async () => {
-      await server.kill();
-      rmSync(server.folder, { recursive: true, force: true });
-    });
+    started.push(server);
     await server.start();
     return server;
   }

@@ -2,6 +2,7 @@
 // `node wrong-calls.mjs COUNT SEED FILE` makes COUNT of all that there are and prints, as JSON, how many there are, how each
 // ended, and every error that is no XpatchError. FILE always holds the call under way: what it holds when the process dies or
 // hangs is the culprit. Runs in a folder that it may fill.
+
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import vm from 'node:vm';
@@ -10,6 +11,7 @@ import * as experiment from '../../dist/checked/experiment.js';
 import * as core from '../../dist/checked/index.js';
 import * as report from '../../dist/checked/report.js';
 import { functions, methods, shapes } from '../../dist/checked/signatures.js';
+import { ERROR_CODES } from '../../dist/util/errors.js';
 import { Pace } from '../../dist/util/pace.js';
 
 /** By name: which are there is what this is about. */
@@ -192,7 +194,7 @@ for (let i = cases.length - 1; i > 0; i--) {
 const outcome = { of: cases.length, tried: 0, worked: 0, refused: {}, uncoded: [] };
 let label = '';
 const note = (error, how = '') => {
-  const coded = error instanceof xpatch.XpatchError && xpatch.ERROR_CODES.includes(error.code);
+  const coded = error instanceof xpatch.XpatchError && ERROR_CODES.includes(error.code);
   if (coded) outcome.refused[error.code] = (outcome.refused[error.code] ?? 0) + 1;
   // A trap's own error is the caller's.
   else if (error?.message === 'from a trap') outcome.refused.own = (outcome.refused.own ?? 0) + 1;
