@@ -142,6 +142,9 @@ std::unique_ptr<output_head::tail> output_head::clone_tail(lens_job::part part, 
     ggml_set_output(t->output);
     t->graph = ggml_new_graph_custom(t->context, MAX_NODES, false);
     ggml_build_forward_expand(t->graph, t->output);
+    for (ggml_tensor * tensor = ggml_get_first_tensor(t->context); tensor; tensor = ggml_get_next_tensor(t->context, tensor)) {
+        t->fresh.emplace_back(tensor, *tensor);
+    }
     return t;
 }
 
@@ -274,6 +277,10 @@ void output_head::run(const lens_job & job) {
         graph = clone_tail(job.tail, job.n_rows);
     }
     require_states(job, graph->input->ne[0]);
+    // A scheduler leaves its marks on the tensors: places, and copies of their inputs on other devices, which are gone by now.
+    for (const auto & [tensor, fresh] : graph->fresh) {
+        *tensor = fresh;
+    }
     ggml_backend_sched_reset(sched);
     if (!ggml_backend_sched_alloc_graph(sched, graph->graph)) {
         throw coded_error("NATIVE_FAILURE", "no memory for the logits of " + std::to_string(job.n_rows) + " rows");

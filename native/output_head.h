@@ -3,6 +3,7 @@
 #include "runtime.h"
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 // States to read, and where what they say goes.
@@ -53,6 +54,7 @@ private:
         ggml_cgraph *  graph   = nullptr;
         ggml_tensor *  input   = nullptr;
         ggml_tensor *  output  = nullptr;
+        std::vector<std::pair<ggml_tensor *, ggml_tensor>> fresh; // the tensors as they were made
         ~tail();
     };
 

@@ -233,21 +233,12 @@ export class Context implements AsyncDisposable {
 
   /** @internal What each state of a grid says; use `logitLens`. */
   readOut(states: StateGrid, options: ReadOutOptions): Promise<StateReading[][]> {
-    this.requireLocal();
     return this.exclusive(options.signal, (target) => readStates(target, states, options));
   }
 
   /** @internal Rows of n_embd numbers after the model's final norm; use `finalNorm`. */
   norm(rows: Float32Array, { signal, onProgress }: PassOptions): Promise<Float32Array> {
-    this.requireLocal();
     return this.exclusive(signal, (target) => normStates(target, rows, target.nEmbd, onProgress));
-  }
-
-  /** A head on a server was seen to give other answers for the rows of a large batch behind the first ones. */
-  private requireLocal(): void {
-    if (!this.model.options.rpc?.length) return;
-    const wayOut = 'Save the states, and read them with the model on this machine.';
-    throw new XpatchError('LENS_UNSUPPORTED', `States are not read through a head that is on a server. ${wayOut}`);
   }
 
   /**

@@ -33,6 +33,7 @@ async function measure(model: Model, image: string | undefined): Promise<Record<
     { ...everything, interventions: patches },
     { prompt, capture: { layers: 'all', positions: 'last' }, logits: 'last' },
   ] as const);
+  const lens = await logitLens(context, plain.states, { topK: 3 });
   return {
     states: plain.states.data,
     logits: plain.logits.data,
@@ -40,6 +41,7 @@ async function measure(model: Model, image: string | undefined): Promise<Record<
     'patched logits': patched.logits.data,
     deltas: Float32Array.from(patched.interventions.map(({ delta }) => delta)),
     'last states': last.states.data,
+    'lens entropy': Float32Array.from(lens.cells.flat().map(({ entropy }) => entropy)),
   };
 }
 
@@ -66,7 +68,7 @@ describe('over two servers', () => {
     ['qwen2-vl', 'wide.png'],
     ['mantis-fuyu', 'wide.png'],
     ['gpt-neox', undefined],
-  ] as const)('%s: states at all layers, patches and logits are those of the CPU', async (name, image) => {
+  ] as const)('%s: states at all layers, patches, logits and the lens are those of the CPU', async (name, image) => {
     const vision = image !== undefined;
     const local = await measure(await load(name, { vision }), image);
     for (const rpc of [endpoints().slice(0, 1), endpoints()]) {
@@ -94,13 +96,6 @@ describe('over two servers', () => {
       const far = distance(values, there[what] as Float32Array);
       expect([what, far < 1e-2 ? 0 : far]).toEqual([what, 0]);
     }
-  });
-
-  test('a head on a server reads no states', async () => {
-    await using model = await loadModel(fixture('llama.gguf'), { device: 'cpu', threads: 1, rpc: endpoints() });
-    await using context = await model.createContext({ nCtx: 256 });
-    const { states } = await context.run({ prompt: { tokens: [5, 6, 7] }, capture: 'all' });
-    await expect(logitLens(context, states)).rejects.toMatchObject({ code: 'LENS_UNSUPPORTED' });
   });
 
   test('the layers are on both, and the bytes of every pass are counted', async () => {

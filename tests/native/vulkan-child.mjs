@@ -34,6 +34,7 @@ async function measure(name, device, image) {
   const normed = await finalNorm(context, plain);
   const lenses = [
     await logitLens(context, plain, whole),
+    await logitLens(context, patched, whole), // as many rows: the same graph again
     await logitLens(context, normed, { ...whole, normalise: false }),
   ];
   const { points, cut, scored } = await measurePoints(model, prompt);

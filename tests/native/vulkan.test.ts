@@ -16,8 +16,8 @@ interface Measured {
   deltas: number[];
   /** States of all layers and positions after the final norm. */
   normed: number[];
-  /** Logits of the lens at all layers and positions: from the states, and from the normed ones. */
-  lenses: [number[][], number[][]];
+  /** Logits of the lens at all layers and positions: from the states, from the patched ones, and from the normed ones. */
+  lenses: [number[][], number[][], number[][]];
   shared: number[][];
   naive: number[][];
   tokens: number[];
@@ -82,7 +82,7 @@ if (platform() !== 'linux') {
     test.each(FAMILIES)('%s: the lens and the final norm equal those of the CPU', (name) => {
       const { device, cpu } = answer.families[name] as Answer['families'][string];
       expectClose(rows([device.normed]), rows([cpu.normed]), cpu.nEmbd);
-      for (const i of [0, 1] as const) expectClose(rows(device.lenses[i]), rows(cpu.lenses[i]), cpu.nVocab);
+      for (const i of [0, 1, 2] as const) expectClose(rows(device.lenses[i]), rows(cpu.lenses[i]), cpu.nVocab);
       // The last layer's rows are the logits of the pass.
       const logits = rows([device.logits[0] as number[]]);
       expectClose(rows(device.lenses[0]).subarray(-logits.length), logits, device.nVocab);
