@@ -34,10 +34,12 @@ export {
 } from './lens/patchscope.js';
 export { TunedLens } from './lens/tuned-lens.js';
 export type { LensStrength, Translator, TunedLensInfo } from './lens/tuned-lens-file.js';
-export { Context, type ContextOptions, type Generations, type PassOptions, type PassResults } from './model/context.js';
+export { Context, type Generations, type PassOptions, type PassResults } from './model/context.js';
+export type { ContextOptions } from './model/context-options.js';
 export type { GenerateOptions, Generation } from './model/generate.js';
 export { HiddenStates, type StatesSelection } from './model/hidden-states.js';
-export { type LoadOptions, loadModel, Model, type ModelInfo } from './model/model.js';
+export { loadModel } from './model/load-model.js';
+export { type LoadOptions, Model, type ModelInfo } from './model/model.js';
 export type { Capture, Logits, PassResult, PassRow, RowInput } from './model/pass.js';
 export type { StateReading } from './model/read-out.js';
 export type { RankedToken } from './model/tracked.js';

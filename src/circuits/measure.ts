@@ -107,22 +107,16 @@ export async function measureEach(
 ): Promise<{ plain: number; values: Float64Array }> {
   const { interventions = [] } = row;
   const held = Math.max(1, Math.floor(MAX_BYTES / (Float32Array.BYTES_PER_ELEMENT * context.model.info.nVocab)));
-  const values = new Float64Array(edits.length);
-  let plain = Number.NaN;
-  for (let first = 0; first <= edits.length; first += held) {
-    // The first one of all is the prompt as it is.
-    const some = (first === 0 ? [[], ...edits] : edits.slice(first - 1)).slice(0, held);
+  const all = [[], ...edits]; // first the prompt as it is
+  const values = new Float64Array(all.length);
+  for (let first = 0; first < all.length; first += held) {
+    const some = all.slice(first, first + held);
     const rows = some.map((more) => ({ ...row, interventions: [...interventions, ...more], logits: 'last' as const }));
     const results = await context.pass(rows, {
       signal,
-      onProgress: ({ done, total }) =>
-        onProgress?.({ done: first + (some.length * done) / total, total: edits.length + 1 }),
+      onProgress: ({ done, total }) => onProgress?.({ done: first + (some.length * done) / total, total: all.length }),
     });
-    for (const [i, { logits }] of results.entries()) {
-      const value = measure(logits.data);
-      if (first + i === 0) plain = value;
-      else values[first + i - 1] = value;
-    }
+    for (const [i, { logits }] of results.entries()) values[first + i] = measure(logits.data);
   }
-  return { plain, values };
+  return { plain: values[0] as number, values: values.subarray(1) };
 }

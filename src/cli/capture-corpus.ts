@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import type { ChatTemplate } from '../chat/chat-template.js';
 import type { CorpusInput } from '../corpus/capture-corpus.js';
 import type { CorpusPositions } from '../corpus/corpus-file.js';
@@ -8,11 +7,12 @@ import type { HookName } from '../hooks/types.js';
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
-import { type FileRecord, readRecords } from '../util/records.js';
+import { readRecords } from '../util/records.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, grouped, text, vary, whole } from './option.js';
 import { CHAT, type ModelArguments, type OutputArguments, parsePositions, TEMPLATE, unescapeText } from './options.js';
+import { recordPrompt } from './record-prompt.js';
 import type { Terminal } from './terminal.js';
 
 export const CORPUS_OPTIONS = grouped('Many prompts', {
@@ -122,37 +122,12 @@ async function* corpusInputs(
   path: string,
   { template, chat }: { template: string | undefined; chat: ChatTemplate | undefined },
 ): AsyncGenerator<CorpusInput> {
-  const folder = dirname(resolve(path));
   for await (const record of readRecords(path)) {
-    const written = partsOf(record, template, { path, folder });
+    const written = recordPrompt(path, record, template);
     const { prompt: _, ...fields } = record.fields;
     // The chat template takes texts of messages as literal by itself.
     const said = written.flatMap((part) => (typeof part === 'object' && 'literal' in part ? [part.literal] : [part]));
     const prompt = chat ? chat.render([{ role: 'user', content: said as never }]) : written;
     yield { prompt, fields };
   }
-}
-
-/** The prompt of a record: its field `prompt`, or the template with its fields in it. `<image>` stands for those of `image`. */
-function partsOf(
-  { line, fields }: FileRecord,
-  template: string | undefined,
-  { path, folder }: { path: string; folder: string },
-): PromptPart[] {
-  const invalid = (problem: string) =>
-    new XpatchError('DATA_INVALID', `${path}: line ${line} ${problem}. Mend the line.`);
-  const pattern = template ?? fields.prompt;
-  if (typeof pattern !== 'string') throw invalid('has no text named prompt');
-  const pictures = [fields.image ?? []].flat().map(String);
-  let used = 0;
-  const parts = pattern.split(/(<image>|\{\w+\})/).flatMap((piece): PromptPart[] => {
-    if (piece === '') return [];
-    if (piece === '<image>') return [{ image: resolve(folder, pictures[used++] ?? '') }];
-    if (template === undefined || !/^\{\w+\}$/.test(piece)) return [piece];
-    const value = fields[piece.slice(1, -1)];
-    if (value === undefined) throw invalid(`has no field ${piece.slice(1, -1)}, which the template names`);
-    return [{ literal: String(value) }];
-  });
-  if (used !== pictures.length) throw invalid(`has ${used} <image> and ${pictures.length} pictures`);
-  return parts;
 }

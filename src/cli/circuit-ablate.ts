@@ -1,12 +1,13 @@
 import { ablate } from '../circuits/ablate.js';
 import { logitDifference, tokenProbability } from '../circuits/measure.js';
-import { XpatchError } from '../util/errors.js';
+import type { PromptPart } from '../prompt/types.js';
 import { readRecords } from '../util/records.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { choice, text, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
+import { invalidRecord, recordPrompt } from './record-prompt.js';
 
 /** `xpatch circuit ablate`: answers without one part of the model at a time. */
 export const circuitAblate = defineCommand({
@@ -14,7 +15,9 @@ export const circuitAblate = defineCommand({
   describe: 'Take attention, MLPs or heads out, one at a time, over a file of prompts',
   positionals: {
     file: vary(
-      text('Prompts with the fields prompt, right and perhaps wrong: .jsonl, .csv or .tsv', { completes: 'file' }),
+      text('Prompts with the fields prompt, right and perhaps wrong and image: .jsonl, .csv or .tsv', {
+        completes: 'file',
+      }),
       { required: true },
     ),
   },
@@ -37,15 +40,13 @@ export const circuitAblate = defineCommand({
     ],
   ],
   run: async (args, terminal) => {
-    const items: { query: string; metric: ReturnType<typeof tokenProbability> }[] = [];
-    for await (const { line, fields } of readRecords(args.file)) {
-      const { prompt, right, wrong } = fields;
-      if (typeof prompt !== 'string' || typeof right !== 'string') {
-        throw new XpatchError('DATA_INVALID', `${args.file}: line ${line} lacks prompt or right. Give each line both.`);
-      }
+    const items: { query: PromptPart[]; metric: ReturnType<typeof tokenProbability> }[] = [];
+    for await (const record of readRecords(args.file)) {
+      const { right, wrong } = record.fields;
+      if (typeof right !== 'string') throw invalidRecord(args.file, record, 'has no text named right');
       const metric =
         typeof wrong === 'string' && wrong !== '' ? logitDifference(right, wrong) : tokenProbability(right);
-      items.push({ query: prompt, metric });
+      items.push({ query: recordPrompt(args.file, record), metric });
     }
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track } = session;

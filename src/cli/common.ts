@@ -26,7 +26,7 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
   const files = await fetchModel(args.model, args.mmproj, events);
   onDoing(what);
   // Not imported at the top: --help and doctor must work where the addon or sharp does not.
-  const { loadModel } = await import('../model/model.js');
+  const { loadModel } = await import('../model/load-model.js');
   const { device, gpuLayers, threads, imageWidth, imageCache: imageCacheFolder } = args;
   const onProgress = (fraction: number) => onDoing(what, fraction);
   const model = await loadModel(files.model, {

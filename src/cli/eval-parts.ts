@@ -1,4 +1,4 @@
-import { placeOf } from '../experiment/queue/broker.js';
+import { addressOf } from '../experiment/queue/broker.js';
 import { KERNELS } from '../experiment/queue/protocol.js';
 import { parseShard, type Shard } from '../experiment/shard.js';
 import type { Experiment } from '../experiment/types.js';
@@ -33,7 +33,7 @@ export function partsOf(args: PartArguments, { layers }: Experiment) {
     throw usageError('--queue divides the run by itself: leave --shard and --stage out.');
   }
   if (url !== undefined && args.plan) throw usageError('--plan asks nobody: leave --queue out.');
-  if (url !== undefined) placeOf(url);
+  if (url !== undefined) addressOf(url);
   const shard: Shard | undefined = stage === 'validation' ? { index: 1, of: 1, ...part, stage } : part;
   return { shard, layerFrom, queue: url === undefined ? undefined : { url, kernels } };
 }

@@ -21,6 +21,7 @@ import {
   unescapeText,
 } from './options.js';
 import { openOutput } from './output-file.js';
+import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
@@ -87,8 +88,7 @@ export const score = defineCommand({
       const layers = patch ? layersFor(patch, args.layers ?? 'all') : [];
       const interventions = patch ? [patch.vector.at(layers, { op, strength, positions })] : [];
       const format = await formatOf(context, args.template);
-      const folder = dirname(resolve(args.file));
-      const items = records.map((record) => ({ line: record.line, ...readItem(record, { args, format, folder }) }));
+      const items = records.map((record) => ({ line: record.line, ...readItem(record, args, format) }));
       const done: ScoredItem[] = [];
       const show = track('scoring');
       for (let from = 0; from < items.length; from += BATCH) {
@@ -150,12 +150,9 @@ async function formatOf({ model }: Context, template = 'paper'): Promise<PromptF
 }
 
 /** What a line asks. `prompt` is written as it is; `input` and `image` go into the template. */
-function readItem(
-  { line, fields }: FileRecord,
-  { args, format, folder }: { args: ScoreArguments; format: PromptFormat; folder: string },
-): Item {
-  const invalid = (problem: string) =>
-    new XpatchError('DATA_INVALID', `${args.file}: line ${line} ${problem}. See docs/cli.md#score for the fields.`);
+function readItem(record: FileRecord, args: ScoreArguments, format: PromptFormat): Item {
+  const { fields } = record;
+  const invalid = (problem: string) => invalidRecord(args.file, record, problem);
   const { prompt, input, image, options: given, answer } = fields;
   const options = listOf(given);
   if (options === undefined || options.length === 0) throw invalid('has no options');
@@ -166,26 +163,13 @@ function readItem(
   if (typeof prompt === 'string') {
     if (args.template !== undefined)
       throw invalid('has a prompt, which needs no --template: leave that out, or name it input');
-    const pictures = image === undefined || image === '' ? [] : (listOf(image) ?? []);
-    const texts = prompt.split('<image>');
-    if (texts.length - 1 !== pictures.length)
-      throw invalid(`has ${texts.length - 1} <image> and ${pictures.length} pictures`);
-    const parts = texts.flatMap((piece, i): PromptPart[] =>
-      i === 0 ? [piece] : [{ image: resolve(folder, pictures[i - 1] as string) }, piece],
-    );
-    return { parts, options, ...right };
+    return { parts: recordPrompt(args.file, record), options, ...right };
   }
-  const picture = typeof image === 'string' && image !== '' ? resolve(folder, image) : undefined;
+  const picture = typeof image === 'string' && image !== '' ? resolve(dirname(args.file), image) : undefined;
   if (typeof input !== 'string' && picture === undefined)
     throw invalid('has neither a prompt, nor an input, nor an image');
   const query = { input: String(input ?? ''), output: '', ...(picture !== undefined && { image: picture }) };
   return { parts: format.write({ query, queryModality: picture ? 'image' : 'text' }), options, format, ...right };
-}
-
-/** A list, or a text with its parts between upright strokes. */
-function listOf(value: unknown): string[] | undefined {
-  if (Array.isArray(value)) return value.map(String);
-  return typeof value === 'string' ? value.split('|') : undefined;
 }
 
 function scored(

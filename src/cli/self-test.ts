@@ -1,6 +1,7 @@
 import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
-import { loadModel, type Model } from '../model/model.js';
+import { loadModel } from '../model/load-model.js';
+import type { Model } from '../model/model.js';
 import { queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';

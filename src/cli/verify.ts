@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import type { ModelRecord } from '../experiment/manifest.js';
 import { askAgain, type Check, type CheckedRun, check, checkRun } from '../experiment/verify.js';
-import type { Context, ContextOptions } from '../model/context.js';
+import type { Context } from '../model/context.js';
+import type { ContextOptions } from '../model/context-options.js';
 import type { Model } from '../model/model.js';
 import { isTaskFile } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
@@ -89,7 +90,7 @@ async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: Chec
     }
     const undone = run.checks.find(({ state }) => state === 'not done');
     if (undone !== undefined) return asking(`that needs the run's own tasks: see ${undone.name}`);
-    const { loadModel } = await import('../model/model.js');
+    const { loadModel } = await import('../model/load-model.js');
     const again = run.manifest.study === undefined ? askAgain : (await import('../report/run-study.js')).repeatUnits;
     let foreign: Model | undefined;
     try {

@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { Broker, placeOf } from '../experiment/queue/broker.js';
+import { addressOf, Broker } from '../experiment/queue/broker.js';
 import type { QueuedModel, QueuedRun } from '../experiment/queue/protocol.js';
 import { runsIn, workOn } from '../experiment/queue/work.js';
 import { checkTasks, findTask } from '../experiment/verify.js';
@@ -53,7 +53,7 @@ export const work = defineCommand({
         const run = (await runsIn(broker)).find(({ id }) => !refused.has(id));
         if (run === undefined) {
           if (args.idle !== undefined && Date.now() - seen > 1000 * args.idle) break;
-          progress.update(`waiting for a run at ${placeOf(args.queue)}`);
+          progress.update(`waiting for a run at ${addressOf(args.queue)}`);
           await wait(LOOK_MS, undefined, { signal }).catch(() => undefined);
           continue;
         }

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import type { Context, PassOptions } from '../model/context.js';
-import { type Model, SMALL_BYTES } from '../model/model.js';
+import { SMALL_BYTES } from '../model/load-model.js';
+import type { Model } from '../model/model.js';
 import { listDevices } from '../native/index.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';

@@ -1,6 +1,6 @@
 import { type GgufArray, ggufNumber, readGgufHeader } from '../gguf/gguf.js';
 import { XpatchError } from '../util/errors.js';
-import type { ContextOptions } from './context.js';
+import type { ContextOptions } from './context-options.js';
 import type { Model } from './model.js';
 
 /** Bytes of one number of a work buffer. */

@@ -4,6 +4,7 @@ import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
+import { type ContextOptions, contextOptions } from './context-options.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
 import { type GenerateOptions, type Generation, planGeneration } from './generate.js';
 import { KeptRow } from './kept-row.js';
@@ -27,20 +28,6 @@ import {
   type StateReading,
 } from './read-out.js';
 import type { OnProgress } from './types.js';
-
-/** How large a context is and how it computes. */
-export interface ContextOptions {
-  /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
-  nCtx?: number;
-  /** Rows decoded at once. A picture of a model with non-causal images must fit. Defaults to 512. */
-  nUbatch?: number;
-  /** `on`, `off`, or `auto` (llama.cpp decides by device). Defaults to `off` on the CPU, where it slows batches of many sequences down, else `auto`. */
-  flashAttention?: 'on' | 'off' | 'auto';
-  /** Type of the KV cache. Defaults to `f16`. */
-  kvType?: 'f16' | 'f32';
-  /** CPU threads of its passes. Defaults to the model's (`LoadOptions.threads`). */
-  threads?: number;
-}
 
 /** One result a row, in their order: for a list a list, for rows written out a tuple that can be taken apart unchecked. */
 export type PassResults<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: PassResult<Rows[I]> };
@@ -98,28 +85,7 @@ export class Context implements AsyncDisposable {
   /** @internal Use `model.createContext`. */
   static async create(model: Model, options: ContextOptions): Promise<Context> {
     const { addon } = native();
-    const onCpu =
-      model.options.device === 'cpu' || !addon.listDevices().some((d) => d.type === 'gpu' || d.type === 'igpu');
-    const filled = {
-      nCtx: options.nCtx ?? 4096,
-      nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
-      flashAttention: options.flashAttention ?? (onCpu ? 'off' : 'auto'),
-      kvType: options.kvType ?? 'f16',
-      threads: options.threads ?? model.options.threads,
-    } as const;
-    for (const [name, max] of [
-      ['nCtx', 1 << 24],
-      ['nUbatch', 1 << 16],
-      ['threads', 512],
-    ] as const) {
-      const value = filled[name];
-      if (!Number.isInteger(value) || value < 1 || value > max) {
-        throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1 to ${max}, not ${value}.`);
-      }
-    }
-    if (!['on', 'off', 'auto'].includes(filled.flashAttention) || !['f16', 'f32'].includes(filled.kvType)) {
-      throw new XpatchError('INVALID_ARGUMENT', `flashAttention must be on, off or auto, and kvType f16 or f32.`);
-    }
+    const filled = contextOptions(model, options);
     // Recurrent state cannot be shared by metadata: one row at a time.
     const nSeq = model.info.recurrent ? 1 : MAX_SEQUENCES;
     try {

@@ -6,7 +6,8 @@ import { native, nativeError } from '../native/index.js';
 import { Prompt, type Segment } from '../prompt/prompt.js';
 import type { XpatchError, XpatchErrorCode } from '../util/errors.js';
 import type { Context } from './context.js';
-import { loadModel, type Model } from './model.js';
+import { loadModel } from './load-model.js';
+import type { Model } from './model.js';
 import type { TrialJob } from './trial.js';
 
 /** Letters, digits, spaces, scripts and an emoji: each is split by a rule of its own. */

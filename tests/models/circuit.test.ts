@@ -46,6 +46,23 @@ test('attribution sums to the difference; an ablation has every part', async () 
   expect(ablation.without.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
 });
 
+test('pictures of a file of prompts, in JSON and in a CSV with an empty cell', async () => {
+  const image = join(process.cwd(), 'data/images/twemoji/peru.png');
+  const items = [
+    { prompt: 'Q:<image>\nA:', image, right: 'Lima' },
+    { prompt: 'Q:Peru\nA:', right: 'Lima' },
+  ];
+  await writeFile(at('pictures.jsonl'), items.map((item) => `${JSON.stringify(item)}\n`).join(''));
+  const rows = items.map(({ prompt, image = '', right }) => `"${prompt}",${image},${right}\n`);
+  await writeFile(at('pictures.csv'), `prompt,image,right\n${rows.join('')}`);
+  const ablate = (name: string) => json('circuit', 'ablate', at(name), '--layers', '3');
+  expect(await ablate('pictures.csv')).toEqual(await ablate('pictures.jsonl'));
+  expect((await json('capture', '--prompts', at('pictures.csv'), '-o', at('pictures'))).rows).toBe(2);
+  await writeFile(at('short.csv'), `prompt,image,right\n"Q:<image>\nA:",,Lima\n`);
+  const { stderr } = await xpatch(['circuit', 'ablate', at('short.csv'), ...DEMO]);
+  expect(stderr).toMatch(/short.csv: line \d has 1 <image> and 0 pictures/);
+});
+
 test('a function vector raises the right answer of a bare query', async () => {
   const out = at('fv.safetensors');
   const counts = ['--prompts', '6', '--corrupt-prompts', '3', '--top', '8'];

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { beforeAll, expect, test } from '@jest/globals';
 import { encoderSource, findEntry } from '../../src/hub/catalogue.js';
 import { readImage } from '../../src/images/image.js';
-import { loadModel } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
 import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 import { Random } from '../../src/util/random.js';
 import { gguf, type Tensor } from '../native/gguf-writer.js';

@@ -2,7 +2,8 @@
 
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { fitTunedLens } from '../../src/lens/fit-tuned-lens.js';
-import { loadModel, type Model } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
+import type { Model } from '../../src/model/model.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { taskLensPrompts } from '../../src/studies/lens-prompts.js';
 import { evaluateLens } from '../../src/studies/lens-quality.js';

@@ -5,7 +5,8 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import { type ChatOptions, ChatSession } from '../../src/chat/chat-session.js';
 import { ChatTemplate } from '../../src/chat/chat-template.js';
 import { promptFormat } from '../../src/experiment/template.js';
-import { loadModel, type Model } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
+import type { Model } from '../../src/model/model.js';
 import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
 import type { PromptPart } from '../../src/prompt/types.js';

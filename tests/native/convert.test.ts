@@ -19,7 +19,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, jest, test } from '@jest/globals';
 import { type ConvertOptions, convertCheckpoint } from '../../src/convert/convert.js';
 import { GGML } from '../../src/gguf/tensor-types.js';
-import { loadModel } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
 import { RunLock } from '../../src/util/run-lock.js';
 import { expectError } from '../unit/helpers.js';
 import { ggufContents } from './gguf-contents.js';

@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { loadModel } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
 import { native } from '../../src/native/index.js';
 import type { Segment } from '../../src/prompt/prompt.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';

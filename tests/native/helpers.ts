@@ -3,7 +3,8 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect, jest } from '@jest/globals';
-import { type LoadOptions, loadModel, type Model } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
+import type { LoadOptions, Model } from '../../src/model/model.js';
 import type { PassResult } from '../../src/model/pass.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { Random } from '../../src/util/random.js';

@@ -4,7 +4,8 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import type { Edge, HookName, Intervention } from '../../src/hooks/types.js';
 import { HOOKS } from '../../src/hooks/types.js';
-import type { Context, ContextOptions } from '../../src/model/context.js';
+import type { Context } from '../../src/model/context.js';
+import type { ContextOptions } from '../../src/model/context-options.js';
 import type { HiddenStates } from '../../src/model/hidden-states.js';
 import type { Model } from '../../src/model/model.js';
 import type { Capture, PassRow } from '../../src/model/pass.js';

@@ -4,7 +4,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
-import { loadModel } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
 import { expectError } from '../unit/helpers.js';
 import { expectSame, fixture, load, logitsOf, picture, tokenPrompt } from './helpers.js';
 

@@ -2,7 +2,8 @@
 
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import type { Intervention } from '../../src/hooks/types.js';
-import type { Context, ContextOptions } from '../../src/model/context.js';
+import type { Context } from '../../src/model/context.js';
+import type { ContextOptions } from '../../src/model/context-options.js';
 import type { Model } from '../../src/model/model.js';
 import type { PassResult, PassRow } from '../../src/model/pass.js';
 import type { Prompt } from '../../src/prompt/prompt.js';

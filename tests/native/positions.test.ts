@@ -2,7 +2,8 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { Context } from '../../src/model/context.js';
-import { loadModel, type Model } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
+import type { Model } from '../../src/model/model.js';
 import { promptNotes } from '../../src/model/prompt-notes.js';
 import type { PromptPart } from '../../src/prompt/types.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';

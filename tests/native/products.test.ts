@@ -6,7 +6,7 @@ import { expect, test } from '@jest/globals';
 import { makeModel } from '../../bench/make-model.mjs';
 import { readGgufHeader } from '../../src/gguf/gguf.js';
 import { GGML } from '../../src/gguf/tensor-types.js';
-import { loadModel } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
 import type { ContextHandle } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
 import { Random } from '../../src/util/random.js';

@@ -1,6 +1,8 @@
 import { join } from 'node:path';
-import type { Context, ContextOptions } from '../../src/model/context.js';
-import { loadModel, type Model } from '../../src/model/model.js';
+import type { Context } from '../../src/model/context.js';
+import type { ContextOptions } from '../../src/model/context-options.js';
+import { loadModel } from '../../src/model/load-model.js';
+import type { Model } from '../../src/model/model.js';
 import type { PassRow } from '../../src/model/pass.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { SafetensorsFile } from '../../src/util/safetensors.js';

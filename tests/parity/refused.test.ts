@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { loadModel } from '../../src/model/model.js';
+import { loadModel } from '../../src/model/load-model.js';
 import type { PassRow } from '../../src/model/pass.js';
 import { gguf, type Tensor } from '../native/gguf-writer.js';
 import { randomVector } from '../native/helpers.js';

@@ -1,6 +1,6 @@
 // What goes through a queue; the queue itself is in tests/e2e/queue.test.ts.
 import { describe, expect, test } from '@jest/globals';
-import { placeOf } from '../../src/experiment/queue/broker.js';
+import { addressOf } from '../../src/experiment/queue/broker.js';
 import { idOf, packVector, type QueuedWork, unpackVector } from '../../src/experiment/queue/protocol.js';
 import { xpatch } from '../command.js';
 import { expectError } from './helpers.js';
@@ -54,11 +54,11 @@ describe('the URL of a queue', () => {
     ['redis://:secret@10.0.0.7:6380/3', 'redis://10.0.0.7:6380'],
     ['rediss://user:secret@big.example', 'rediss://big.example'],
   ])('%s is shown as %s', (url, place) => {
-    expect(placeOf(url)).toBe(place);
+    expect(addressOf(url)).toBe(place);
   });
 
   test.each(['', 'redis', 'http://10.0.0.7', 'redis://', '10.0.0.7:6379'])('%j is refused', async (url) => {
-    await expectError(() => placeOf(url), 'INVALID_ARGUMENT', /redis:\/\/:PASSWORD@/);
+    await expectError(() => addressOf(url), 'INVALID_ARGUMENT', /redis:\/\/:PASSWORD@/);
   });
 
   test('is not echoed with its password when it is wrong', async () => {

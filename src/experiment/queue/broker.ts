@@ -79,7 +79,7 @@ export class Broker {
    * @throws {XpatchError} INVALID_ARGUMENT; QUEUE_FAILED when the packages are not installed, or the server does not answer
    */
   static async open(url: string): Promise<Broker> {
-    const place = placeOf(url);
+    const place = addressOf(url);
     const [bullmq, ioredis] = await Promise.all([load<BullMq>('bullmq'), load<IoRedis>('ioredis')]);
     let problem = `no answer within ${CONNECT_MS / 1000} s`;
     // Without a bound on retries: a server that is started again is waited for.
@@ -120,7 +120,7 @@ function quiet<T extends { on(event: 'error', listener: () => void): unknown }>(
 }
 
 /** Where a queue is, without its password. @throws {XpatchError} INVALID_ARGUMENT */
-export function placeOf(url: string): string {
+export function addressOf(url: string): string {
   const parsed = URL.canParse(url) ? new URL(url) : undefined;
   if (parsed === undefined || !/^rediss?:$/.test(parsed.protocol) || parsed.hostname === '') {
     const example = 'redis://:PASSWORD@10.0.0.7:6379, or rediss:// with TLS';

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { ContextOptions } from '../../model/context.js';
+import type { ContextOptions } from '../../model/context-options.js';
 import type { ModelIdentity } from '../../model/types.js';
 import { XpatchError } from '../../util/errors.js';
 import { TaskVector } from '../../vectors/task-vector.js';

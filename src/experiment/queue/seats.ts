@@ -7,7 +7,7 @@ import type { Seat, Seats } from '../seats.js';
 import type { Study } from '../study.js';
 import { keyOf, type ResultLine } from '../types.js';
 import type { WantedVector } from '../vectors.js';
-import { Broker, type NewJob, placeOf, type Queue } from './broker.js';
+import { addressOf, Broker, type NewJob, type Queue } from './broker.js';
 import {
   idOf,
   kernelsOfRun,
@@ -190,7 +190,7 @@ export class QueueSeats implements Seats {
       if (took > 0 || (counts.active ?? 0) > 0 || this.waiting.size === 0) moved = Date.now();
       if (!told && Date.now() - moved > IDLE_MS) {
         told = true;
-        const how = `xpatch work ${placeOf(this.options.url)} -m MODEL`;
+        const how = `xpatch work ${addressOf(this.options.url)} -m MODEL`;
         this.options.onNote?.(`nobody answers what is in the queue; start a worker that has the model: ${how}`);
       }
       const lost = this.unsent.length === 0 && there < this.waiting.size;

@@ -1,0 +1,43 @@
+import { dirname, resolve } from 'node:path';
+import type { PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
+import type { FileRecord } from '../util/records.js';
+
+/** A list, or a text with its parts between upright strokes; an empty cell of a CSV file is an empty list. */
+export function listOf(value: unknown): string[] | undefined {
+  if (Array.isArray(value)) return value.map(String);
+  if (value === '') return [];
+  return typeof value === 'string' ? value.split('|') : undefined;
+}
+
+export function invalidRecord(file: string, { line }: FileRecord, problem: string): XpatchError {
+  return new XpatchError('DATA_INVALID', `${file}: line ${line} ${problem}. See docs/cli.md for the fields of a line.`);
+}
+
+/**
+ * The prompt of a line: its field `prompt`, or the template with the line's fields in it, as literal texts. Each `<image>` stands for
+ * the next picture of the field `image`, whose path is relative to the file.
+ *
+ * @throws XpatchError DATA_INVALID.
+ */
+export function recordPrompt(file: string, record: FileRecord, template?: string): PromptPart[] {
+  const { fields } = record;
+  const pattern = template ?? fields.prompt;
+  if (typeof pattern !== 'string') throw invalidRecord(file, record, 'has no text named prompt');
+  const pictures = listOf(fields.image) ?? [];
+  let used = 0;
+  const parts = pattern.split(/(<image>|\{\w+\})/).flatMap((piece): PromptPart[] => {
+    if (piece === '') return [];
+    if (piece === '<image>') return [{ image: resolve(dirname(file), pictures[used++] ?? '') }];
+    if (template === undefined || !/^\{\w+\}$/.test(piece)) return [piece];
+    const value = fields[piece.slice(1, -1)];
+    if (value === undefined) {
+      throw invalidRecord(file, record, `has no field ${piece.slice(1, -1)}, which the template names`);
+    }
+    return [{ literal: String(value) }];
+  });
+  if (used !== pictures.length) {
+    throw invalidRecord(file, record, `has ${used} <image> and ${pictures.length} pictures`);
+  }
+  return parts;
+}

@@ -1,0 +1,51 @@
+import { native } from '../native/index.js';
+import { XpatchError } from '../util/errors.js';
+import type { Model } from './model.js';
+
+/** How large a context is and how it computes. */
+export interface ContextOptions {
+  /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
+  nCtx?: number;
+  /** Rows decoded at once. A picture of a model with non-causal images must fit. Defaults to 512. */
+  nUbatch?: number;
+  /** `on`, `off`, or `auto` (llama.cpp decides by device). Defaults to `off` on the CPU, where it slows batches of many sequences down, else `auto`. */
+  flashAttention?: 'on' | 'off' | 'auto';
+  /** Type of the KV cache. Defaults to `f16`. */
+  kvType?: 'f16' | 'f32';
+  /** CPU threads of its passes. Defaults to the model's (`LoadOptions.threads`). */
+  threads?: number;
+}
+
+/**
+ * The options in force, defaults filled in.
+ *
+ * @throws XpatchError INVALID_ARGUMENT.
+ */
+export function contextOptions(model: Model, options: ContextOptions): Readonly<Required<ContextOptions>> {
+  const onCpu =
+    model.options.device === 'cpu' ||
+    !native()
+      .addon.listDevices()
+      .some((device) => device.type === 'gpu' || device.type === 'igpu');
+  const filled = {
+    nCtx: options.nCtx ?? 4096,
+    nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
+    flashAttention: options.flashAttention ?? (onCpu ? 'off' : 'auto'),
+    kvType: options.kvType ?? 'f16',
+    threads: options.threads ?? model.options.threads,
+  } as const;
+  for (const [name, max] of [
+    ['nCtx', 1 << 24],
+    ['nUbatch', 1 << 16],
+    ['threads', 512],
+  ] as const) {
+    const value = filled[name];
+    if (!Number.isInteger(value) || value < 1 || value > max) {
+      throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1 to ${max}, not ${value}.`);
+    }
+  }
+  if (!['on', 'off', 'auto'].includes(filled.flashAttention) || !['f16', 'f32'].includes(filled.kvType)) {
+    throw new XpatchError('INVALID_ARGUMENT', `flashAttention must be on, off or auto, and kvType f16 or f32.`);
+  }
+  return filled;
+}
