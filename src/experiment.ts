@@ -56,7 +56,6 @@ export {
 } from './experiment/types.js';
 export { type AskOptions, askAgain, type Check, type CheckedRun, checkRun } from './experiment/verify.js';
 export { type FitOptions, fitTunedLens } from './lens/fit-tuned-lens.js';
-export { textPositions } from './model/text-positions.js';
 export { type ExperimentReportOptions, experimentReport } from './report/experiment/report.js';
 export { checkTables, writeRunReport } from './report/experiment/run.js';
 export { type FolderRun, type FolderRunOptions, runInFolder } from './report/experiment/run-experiment.js';

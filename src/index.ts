@@ -64,6 +64,7 @@ export type {
   PositionSelection,
   PromptPart,
   RgbImage,
+  TextPositions,
 } from './prompt/types.js';
 export {
   fewShotPrompt,

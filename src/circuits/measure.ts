@@ -1,7 +1,7 @@
 import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import { asRow, type PassRow, type RowInput } from '../model/pass.js';
-import { logSumExp, trackedTokens } from '../model/tracked.js';
+import { divergence, logSumExp, trackedTokens } from '../model/tracked.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 
@@ -48,21 +48,12 @@ export function tokenProbability(token: string | number): Metric {
   };
 }
 
-/** Kullback-Leibler divergence in nats of the next-token distribution from that of other logits, [n_vocab]: how much an edit changes. */
+/**
+ * Kullback-Leibler divergence in nats of the next-token distribution from that of other logits, [n_vocab], such as those of the clean
+ * prompt: 0 where an edit brings all of it back.
+ */
 export function divergenceFrom(logits: Float32Array): Metric {
-  const total = logSumExp(logits);
-  return {
-    track: [],
-    value: (edited) => {
-      const other = logSumExp(edited);
-      let sum = 0;
-      for (const [i, logit] of logits.entries()) {
-        const p = logit - total;
-        sum += Math.exp(p) * (p - ((edited[i] as number) - other));
-      }
-      return sum;
-    },
-  };
+  return { track: [], value: (edited) => divergence(logits, edited) };
 }
 
 /** What every measurement takes. */

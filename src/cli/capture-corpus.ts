@@ -4,14 +4,22 @@ import type { ChatTemplate } from '../chat/chat-template.js';
 import type { CorpusInput } from '../corpus/capture-corpus.js';
 import type { CorpusPositions } from '../corpus/corpus-file.js';
 import type { HookName } from '../hooks/types.js';
-import type { PromptPart } from '../prompt/types.js';
+import type { PromptPart, TextPositions } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
 import { readRecords } from '../util/records.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, grouped, text, vary, whole } from './option.js';
-import { CHAT, type ModelArguments, type OutputArguments, parsePositions, TEMPLATE, unescapeText } from './options.js';
+import {
+  CHAT,
+  type ModelArguments,
+  type OutputArguments,
+  parsePositions,
+  placesOf,
+  TEMPLATE,
+  unescapeText,
+} from './options.js';
 import { recordPrompt } from './record-prompt.js';
 import type { Terminal } from './terminal.js';
 
@@ -35,7 +43,7 @@ export type CorpusArguments = ModelArguments &
   OutputArguments &
   Omit<ArgumentsOf<typeof CORPUS_OPTIONS>, 'prompts'> & {
     prompts: string;
-    at?: string | undefined;
+    at?: TextPositions | undefined;
     layers: 'all' | number[];
     positions?: ReturnType<typeof parseCapturePositions> | undefined;
     hook: HookName[];
@@ -96,14 +104,14 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
   });
 }
 
-function positionsOf({ positions = 'last', at, generate }: CorpusArguments): CorpusPositions {
-  if (at !== undefined) return { text: at };
+function positionsOf(args: CorpusArguments): CorpusPositions {
+  const positions = placesOf(args, 'last');
   if (Array.isArray(positions)) {
     throw usageError(
       'With --prompts, --positions is last, all, mean or generated, or --at names a text of each prompt.',
     );
   }
-  if (positions === 'generated' && generate === 0) throw usageError('--positions generated needs --generate N.');
+  if (positions === 'generated' && args.generate === 0) throw usageError('--positions generated needs --generate N.');
   return positions;
 }
 

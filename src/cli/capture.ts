@@ -1,12 +1,11 @@
 import { ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
-import { textPositions } from '../model/text-positions.js';
 import { CORPUS_OPTIONS, captureMany, parseCapturePositions } from './capture-corpus.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parsed, text, vary } from './option.js';
-import { HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS } from './options.js';
+import { parsed, vary } from './option.js';
+import { AT, HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, placesOf } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 
@@ -26,7 +25,7 @@ export const capture = defineCommand({
         formerly: ['position'],
       },
     ),
-    at: text('Instead: the tokens of the last such text of the prompt'),
+    at: AT,
     hook: vary(HOOK, { default: ['resid_post'] }),
     heads: vary(HOOK_OPTIONS.heads, {
       describe: 'Heads, such as 0,3-5, at points that have some. Defaults to all',
@@ -51,7 +50,6 @@ export const capture = defineCommand({
   ],
   run: async (args, terminal) => {
     const { json, layers, prompts, image = [] } = args;
-    if (args.at !== undefined && args.positions !== undefined) throw usageError('Give either --at or --positions.');
     if (prompts !== undefined) {
       if (args.prompt !== undefined || args.promptFile !== undefined || args.tokens !== undefined)
         throw usageError('--prompts is a file of prompts: leave --prompt, --prompt-file and --tokens out.');
@@ -59,14 +57,15 @@ export const capture = defineCommand({
     }
     const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);
     if (lone) throw usageError(`--${lone} belongs to --prompts, a file of them.`);
-    const { positions: given = 'all' } = args;
-    if (given === 'mean' || given === 'generated') throw usageError(`--positions ${given} belongs to --prompts.`);
+    const positions = placesOf(args, 'all');
+    if (positions === 'mean' || positions === 'generated') {
+      throw usageError(`--positions ${positions} belongs to --prompts.`);
+    }
     const parts = await promptParts(args, terminal);
     await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const prompt = await readPrompt(session, args, parts);
-      const positions = args.at === undefined ? given : textPositions(model, prompt, args.at);
       const captures = args.hook.map((hook) => {
         const one = ONE_PLACE[hook] !== undefined; // whichever layers are asked for elsewhere
         return { hook, positions, ...(args.heads && { heads: args.heads }), ...(!one && { layers }) };

@@ -144,7 +144,7 @@ async function readTemplate(path: string): Promise<string> {
 
 /** Checks what does not belong to a chat. */
 export function checkChatArguments(args: RunArguments): void {
-  const strange = ['prompt', 'promptFile', 'tokens', 'positions', 'saveLogits'] as const;
+  const strange = ['prompt', 'promptFile', 'tokens', 'positions', 'at', 'saveLogits'] as const;
   const other = strange.find((name) => args[name] !== undefined);
   if (other !== undefined)
     throw usageError(`--${dashed(other)} does not belong to --chat, which takes its messages from stdin.`);

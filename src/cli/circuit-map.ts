@@ -1,9 +1,9 @@
 import { HeadMap } from '../circuits/heads.js';
+import { divergenceFrom } from '../circuits/measure.js';
 import { patchHeads } from '../circuits/patch-heads.js';
 import { PatchMap, patchLayers } from '../circuits/patch-layers.js';
 import type { HookName, Intervention } from '../hooks/types.js';
 import type { RowInput } from '../model/pass.js';
-import { textPositions } from '../model/text-positions.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { BY_HEAD, METRIC_OPTIONS, metricOf } from './circuit-options.js';
@@ -11,8 +11,19 @@ import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
 import { describeModel, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { type ArgumentsOf, grouped, several, text, vary, whole } from './option.js';
-import { HOOK, LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, POSITIONS, REPORT, theOne } from './options.js';
+import { type ArgumentsOf, flag, grouped, several, text, vary, whole } from './option.js';
+import {
+  AT,
+  HOOK,
+  LAYERS,
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  POSITIONS,
+  parseAt,
+  placesOf,
+  REPORT,
+  theOne,
+} from './options.js';
 import { PROMPT_OPTIONS, promptParts } from './prompt-options.js';
 import type { Terminal } from './terminal.js';
 
@@ -22,16 +33,22 @@ const OPTIONS = {
     into: text('One of as many tokens that is not, which is patched'),
     fromImage: several('Picture for an <image> of --from', { value: 'FILE', completes: 'file' }),
     intoImage: several('Picture for an <image> of --into', { value: 'FILE', completes: 'file' }),
-    noise: text('Instead of --into: noise on the tokens of this text of --from, or on its <image>'),
+    noise: text('Instead of --into: noise on the tokens of a text of --from, as --at names it, or on its <image>', {
+      value: 'TEXT[#N]',
+    }),
     noiseSeeds: vary(whole(1, 'How many draws of noise are averaged'), { default: 3 }),
     escape: PROMPT_OPTIONS.escape,
     bos: PROMPT_OPTIONS.bos,
   }),
   ...METRIC_OPTIONS,
+  ...grouped('Answer', {
+    kl: flag('Instead of an answer: KL divergence of the next token from that after --from, in nats'),
+  }),
   byHead: vary(BY_HEAD, { describe: 'Patch each head at all positions, instead of each layer and position' }),
   hook: vary(HOOK, { describe: 'What is patched by position', default: ['resid_post'] }),
   layers: vary(LAYERS, { default: 'all' }),
-  positions: vary(POSITIONS, { default: 'all' }),
+  positions: vary(POSITIONS, { describe: 'all, last, or positions such as 0,5,-1. Defaults to all' }),
+  at: AT,
   report: REPORT,
   ...MODEL_OPTIONS,
   ...OUTPUT_OPTIONS,
@@ -55,16 +72,20 @@ export const circuitMap = defineCommand({
     if ((args.into === undefined) === (args.noise === undefined)) throw usageError('Give either --into or --noise.');
     const hook = theOne('--hook', args.hook) as HookName;
     if (args.byHead && hook !== 'resid_post') throw usageError('--by-head patches heads: leave --hook out.');
-    const { metric, name } = metricOf(args);
+    if (args.kl && (args.right ?? args.wrong) !== undefined)
+      throw usageError('--kl needs no answer: leave --right and --wrong out.');
+    const answer = args.kl ? undefined : metricOf(args);
     const clean = await partsOf(args.from, args.fromImage, args, terminal);
     const corrupt = args.into === undefined ? undefined : await partsOf(args.into, args.intoImage, args, terminal);
-    const { layers, positions } = args;
+    const { layers } = args;
+    const positions = placesOf(args, 'all');
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track, progress } = session;
       const from = await model.prompt(clean, { signal, bos: args.bos });
       const intos: RowInput[] = corrupt
         ? [await model.prompt(corrupt, { signal, bos: args.bos })]
-        : noisy(session, from, args).map((noise) => ({ prompt: from, interventions: [noise] }));
+        : noisy(from, args).map((noise) => ({ prompt: from, interventions: [noise] }));
+      const { metric, name } = answer ?? (await divergence(session, from));
       const onProgress = track('patching');
       const shared = { from, metric, positions, signal };
       const about = {
@@ -80,7 +101,12 @@ export const circuitMap = defineCommand({
         const clean = all[0]?.clean as number;
         const corrupt = all.reduce((sum, one) => sum + one.corrupt / all.length, 0);
         progress.done();
-        const result = { clean, corrupt, heads: map.heads.map((head, i) => ({ ...head, value: map.values[i] })) };
+        const result = {
+          metric: name,
+          clean,
+          corrupt,
+          heads: map.heads.map((head, i) => ({ ...head, value: map.values[i] })),
+        };
         await writeCircuit(session, args, {
           result,
           make: (given) => report.headMapReport(map, { metric: name, clean, corrupt }, { ...about, ...given }),
@@ -95,6 +121,7 @@ export const circuitMap = defineCommand({
       const values = map.layers.map((layer) => map.positions.map((position) => map.at(layer, position)));
       progress.done();
       const result = {
+        metric: name,
         hook,
         layers: map.layers,
         positions: map.positions,
@@ -121,10 +148,15 @@ function partsOf(
   return promptParts({ prompt, image, escape: escaped, bos, literal: false }, terminal);
 }
 
-function noisy({ model }: Session, prompt: Prompt, { noise = '', noiseSeeds }: MapArguments): Intervention[] {
+async function divergence({ context, signal }: Session, from: Prompt) {
+  const { logits } = await context.run({ prompt: from, logits: 'last' }, { signal });
+  return { metric: divergenceFrom(logits.data), name: 'KL divergence in nats' };
+}
+
+function noisy(prompt: Prompt, { noise = '', noiseSeeds, escape: escaped }: MapArguments): Intervention[] {
   const pictures = prompt.pictures.flatMap(({ first, nRows }) => Array.from({ length: nRows }, (_, i) => first + i));
   if (noise === '<image>' && pictures.length === 0) throw usageError('--noise "<image>" needs a picture in --from.');
-  const positions = noise === '<image>' ? pictures : textPositions(model, prompt, noise);
+  const positions = noise === '<image>' ? pictures : placesOf({ at: parseAt(noise), escape: escaped }, 'last');
   // A factor of 3 is Meng et al.'s.
   return Array.from({ length: noiseSeeds }, (_, i) => ({
     hook: 'embed',

@@ -6,7 +6,18 @@ import { lensTable, lensView, reportOfLens } from '../report/lens.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { grouped, text, vary } from './option.js';
-import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, POSITIONS, RUN_FOLDER, TOP, TRACK, unescapeText } from './options.js';
+import {
+  AT,
+  LAYERS,
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  POSITIONS,
+  placesOf,
+  RUN_FOLDER,
+  TOP,
+  TRACK,
+  unescapeText,
+} from './options.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
 import { shippedNotes } from './shipped-notes.js';
@@ -23,9 +34,9 @@ export const lens = defineCommand({
         default: 'all',
       }),
       positions: vary(POSITIONS, {
-        describe: 'all, last, or positions such as 0,5,-1; rows of pictures count',
-        default: 'all',
+        describe: 'all, last, or positions such as 0,5,-1; rows of pictures count. Defaults to all',
       }),
+      at: AT,
       top: vary(TOP, { describe: 'Best tokens kept of each state' }),
       track: TRACK,
       tuned: text('Tuned lens to read with: a file of tune', { value: 'FILE', completes: 'file' }),
@@ -40,7 +51,8 @@ export const lens = defineCommand({
     ['How one answer rises', 'lens -m model.gguf --prompt "The capital of Peru is" --track " Lima"'],
   ],
   run: async (args, terminal) => {
-    const { layers, positions } = args;
+    const { layers } = args;
+    const positions = placesOf(args, 'all');
     const parts = await promptParts(args, terminal);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal } = session;

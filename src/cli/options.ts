@@ -1,4 +1,5 @@
 import { HOOKS, type HookName, type Steps } from '../hooks/types.js';
+import type { TextPositions } from '../prompt/types.js';
 import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 import {
@@ -91,6 +92,13 @@ export const POSITIONS = parsed('all, last, or positions such as 0,5,-1', parseP
 });
 export const TOP = vary(whole(1, 'Best tokens of each state'), { default: 5 });
 export const TRACK = several('Token that is followed wherever it ranks; repeat for more', { value: 'TOKEN' });
+export const AT = parsed(
+  'Instead of positions: tokens of a text, its last time or the N-th (-N: from the end)',
+  parseAt,
+  {
+    value: 'TEXT[#N]',
+  },
+);
 
 const VECTOR_ABOUT = { value: 'FILE', completes: 'file', formerly: ['patch'] } as const;
 export const VECTOR = several('Vector to patch in: a file of extract or capture', VECTOR_ABOUT);
@@ -100,6 +108,7 @@ export const PATCH_OPTIONS = grouped('Patch', {
   vector: VECTOR,
   layers: LAYERS,
   positions: vary(POSITIONS, { describe: 'Where the vector is written: all, last, or positions. Defaults to last' }),
+  at: AT,
   op: choice(
     ['replace', 'add'],
     'Replace the state with the vector, or add the vector to it. Defaults to replace, for a direction to add',
@@ -206,6 +215,23 @@ export function parsePositions(given: string, option: string): 'all' | 'last' | 
     const problem = `${JSON.stringify(item)} is not one`;
     throw usageError(`${option} takes all, last, or positions with commas such as 0,5,-1; ${problem}.`);
   });
+}
+
+/** `Peru`, the last one; `Peru#2`, the second */
+export function parseAt(given: string): TextPositions {
+  const [, text, number] = /^(.+)#(-?[1-9]\d{0,5})$/s.exec(given) ?? [];
+  return text === undefined ? { text: given } : { text, occurrence: Number(number) };
+}
+
+/** The positions that are asked for with --positions or --at. */
+export function placesOf<Places = never, Default = never>(
+  args: { at?: TextPositions | undefined; positions?: Places | undefined; escape?: boolean },
+  otherwise: Default,
+): TextPositions | Places | Default {
+  const { at, positions, escape: escaped = true } = args;
+  if (at === undefined) return positions ?? otherwise;
+  if (positions !== undefined) throw usageError('Give either --at or --positions.');
+  return escaped ? { ...at, text: unescapeText(at.text) } : at;
 }
 
 function parseHooks(given: readonly string[], option: string): HookName[] {

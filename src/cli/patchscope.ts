@@ -9,6 +9,7 @@ import { describeModel, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, grouped, parsed, text, vary } from './option.js';
 import {
+  AT,
   LAYERS,
   MAX_TOKENS,
   MODEL,
@@ -17,6 +18,7 @@ import {
   POSITIONS,
   parseLayers,
   parsePositions,
+  placesOf,
   theOne,
   thePosition,
   unescapeText,
@@ -31,6 +33,7 @@ const OPTIONS = {
   ...PROMPT_OPTIONS,
   ...grouped('Source', {
     positions: vary(POSITIONS, { describe: 'Whose states: last, or a position of the prompt. Defaults to last' }),
+    at: vary(AT, { describe: 'Instead: the last token of a text, its last time or the N-th (-N: from the end)' }),
     layers: vary(LAYERS, { describe: 'Source layers: all, or block outputs such as 0,3-5', default: 'all' }),
     vector: vary(VECTOR, { describe: 'Decode this file of extract or capture instead of a prompt' }),
     vectorPosition: VECTOR_POSITION,
@@ -86,10 +89,11 @@ export const patchscope = defineCommand({
   run: async (args, terminal) => {
     const { layers, targetLayers } = args;
     const targetPosition = thePosition('--target-positions', args.targetPositions);
-    const position = thePosition('--positions', args.positions ?? 'last');
+    const given = placesOf(args, 'last');
+    const positions = typeof given === 'object' && 'text' in given ? given : thePosition('--positions', given);
     if (args.maxTokens === 0) throw usageError('-n must be a whole number from 1.');
-    const given = args.targetPrompt ?? IDENTITY_PROMPT;
-    const target = [args.escape ? unescapeText(given) : given];
+    const { targetPrompt = IDENTITY_PROMPT } = args;
+    const target = [args.escape ? unescapeText(targetPrompt) : targetPrompt];
     const parts = await sourceParts(args, terminal);
     const file = theOne('--vector', args.vector);
     const loaded = file === undefined ? undefined : await loadVector(file, { position: args.vectorPosition });
@@ -112,7 +116,7 @@ export const patchscope = defineCommand({
     const fromPrompt = async (session: Session): Promise<Source> => {
       const { model, context, signal } = session;
       const prompt: Prompt = await readPrompt(session, args, parts as PromptPart[]);
-      const source = prompt.position(position);
+      const source = prompt.positions(positions).at(-1) as number;
       const [result] = await context.pass([{ prompt, capture: { layers, positions: [source] } }], { signal });
       return {
         states: result?.states as HiddenStates,
@@ -154,6 +158,7 @@ async function sourceParts(args: PatchscopeArguments, terminal: Terminal): Promi
     tokens: args.tokens,
     image: args.image,
     positions: args.positions,
+    at: args.at,
     'target-model': args.targetModel,
   });
   const lonely = given.find(([, value]) => value !== undefined)?.[0];

@@ -8,7 +8,7 @@ import { defineCommand } from './command.js';
 import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { parseEdge } from './knock-out.js';
-import { theOne, unescapeText } from './options.js';
+import { placesOf, theOne, unescapeText } from './options.js';
 import { openOutput } from './output-file.js';
 import { promptParts, readPrompt } from './prompt-options.js';
 import { MAX_NEW, RUN_OPTIONS, type RunArguments } from './run-options.js';
@@ -51,7 +51,8 @@ export const run = defineCommand({
     if (maxTokens === 0 && args.saveLogits === undefined) {
       throw usageError('-n 0 generates nothing: that is of use with --save-logits only.');
     }
-    const { op, strength, positions, steps = args.everyStep ? 'all' : 'prompt' } = args;
+    const { op, strength, steps = args.everyStep ? 'all' : 'prompt' } = args;
+    const positions = placesOf(args, undefined);
     if (maxTokens === 0 && steps !== 'prompt') throw usageError('--steps needs new tokens, and -n 0 allows none.');
     const inputs = [args.model, args.mmproj, ...(args.vector ?? []), ...(args.image ?? [])];
     await using file =
@@ -152,7 +153,7 @@ async function readOnly(context: Context, row: PassRow, signal: AbortSignal): Pr
 
 /** Among the rest, half a patch is refused: it would run without one and look as if it had none to make. */
 function checkArguments(args: RunArguments): void {
-  const { vector, layers, positions, op, strength, vectorPosition, steps, everyStep } = args;
+  const { vector, layers, positions, at, op, strength, vectorPosition, steps, everyStep } = args;
   if (args.temperature < 0) throw usageError('--temperature must be a number from 0.');
   if (everyStep && steps !== undefined) throw usageError('--every-step is --steps all: give one of them.');
   if (vector !== undefined) {
@@ -161,7 +162,7 @@ function checkArguments(args: RunArguments): void {
   }
   const { hook, heads, knockOut } = args;
   const when = knockOut ? {} : { steps, 'every-step': everyStep || undefined };
-  const given = { layers, positions, op, strength, hook, heads, 'vector-position': vectorPosition, ...when };
+  const given = { layers, positions, at, op, strength, hook, heads, 'vector-position': vectorPosition, ...when };
   const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
   if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --vector.`);
 }

@@ -16,6 +16,7 @@ import {
   OUTPUT_FILE,
   OUTPUT_OPTIONS,
   PATCH_OPTIONS,
+  placesOf,
   TEMPLATE,
   theOne,
   unescapeText,
@@ -84,7 +85,8 @@ export const score = defineCommand({
     await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.note(note);
-      const { op, strength, positions } = args;
+      const { op, strength } = args;
+      const positions = placesOf(args, undefined);
       const layers = patch ? layersFor(patch, args.layers ?? 'all') : [];
       const interventions = patch ? [patch.vector.at(layers, { op, strength, positions })] : [];
       const format = await formatOf(context, args.template);

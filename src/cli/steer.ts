@@ -8,12 +8,14 @@ import { describeModel, requireNotAborted, type Session, withSession } from './c
 import { usageError } from './errors.js';
 import { type ArgumentsOf, choice, grouped, parsed, several, vary } from './option.js';
 import {
+  AT,
   LAYERS,
   MAX_TOKENS,
   MODEL_OPTIONS,
   OUTPUT_FILE,
   OUTPUT_OPTIONS,
   POSITIONS,
+  placesOf,
   REPORT,
   STEPS,
   theOne,
@@ -44,7 +46,8 @@ const OPTIONS = {
     strengths: vary(parsed('Factors on it: --strengths=-4,0,4', parseStrengths, { value: 'LIST' }), {
       default: '-8,-4,-2,0,2,4,8',
     }),
-    positions: vary(POSITIONS, { describe: 'Positions of the prompt that are steered', default: 'all' }),
+    positions: vary(POSITIONS, { describe: 'Positions of the prompt that are steered. Defaults to all' }),
+    at: AT,
     steps: vary(STEPS, { describe: 'Whether the prompt, the generated tokens or all are steered', default: 'all' }),
     maxTokens: vary(MAX_TOKENS, { default: 32 }),
     report: vary(REPORT, { describe: 'Write a report with the answers into this folder' }),
@@ -96,7 +99,8 @@ export const steer = defineCommand({
       const where = layers === 'all' ? vector.info.layers : (layers ?? middleThird(vector.info.layers));
       const answers = parts && (await steeredAnswers(session, args, { parts, vector, layers: where, strengths }));
       const record = { ...vectorRecord(made), vectorModel, layers: vector.info.layers, norms: vector.norms() };
-      const { positions, steps, output, report } = args;
+      const { steps, output, report } = args;
+      const positions = placesOf(args, 'all');
       const steered = answers && { layers: where, positions, steps, answers };
       if (answers && report !== undefined) await writeAnswers(session, report, answers, { vector: record, ...steered });
       progress.done();
@@ -145,7 +149,8 @@ async function steeredAnswers(
   args: SteerArguments,
   { parts, vector, layers, strengths }: Steering,
 ): Promise<SteeredAnswer[]> {
-  const { positions, steps, maxTokens } = args;
+  const { steps, maxTokens } = args;
+  const positions = placesOf(args, 'all');
   const prompt = await readPrompt(session, args, parts);
   const rows = strengths.map((strength) => ({
     prompt,

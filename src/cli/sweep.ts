@@ -11,6 +11,7 @@ import {
   MODEL_OPTIONS,
   OUTPUT_OPTIONS,
   PATCH_OPTIONS,
+  placesOf,
   REPORT,
   SAVE_LOGITS,
   TOP,
@@ -50,7 +51,8 @@ export const sweep = defineCommand({
     ],
   ],
   run: async (args, terminal) => {
-    const { layers, positions = 'last' } = args;
+    const { layers } = args;
+    const positions = placesOf(args, 'last');
     const vectorFile = theOne('--vector', args.vector) as string;
     const parts = await promptParts(args, terminal);
     const followed = (args.track ?? []).map((token) => (args.escape ? unescapeText(token) : token));

@@ -4,7 +4,6 @@ import { resolveLayers } from '../hooks/points.js';
 import { type HookName, type LayerSelection, ONE_PLACE } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
-import { textPositions } from '../model/text-positions.js';
 import { logSumExp } from '../model/tracked.js';
 import type { Prompt, PromptInput } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
@@ -36,7 +35,7 @@ export interface CorpusOptions {
   layers?: LayerSelection;
   /**
    * `last`: the last position of each prompt; `all` of them; `mean`: the mean over all of them, a single row; `marks`: those that have
-   * a mark; `generated`: the tokens that were generated; or the tokens of a text, as `textPositions` finds them. Defaults to `last`.
+   * a mark; `generated`: the tokens that were generated; or the tokens of a text. Defaults to `last`.
    */
   positions?: CorpusPositions;
   /** Tokens to generate after each prompt, greedily; their states are there to capture too. Defaults to 0. */
@@ -163,7 +162,7 @@ async function captureBatch(
   const rows = batch.map(({ prompt }, i) => {
     const whole = wholes[i] as Prompt;
     const added = whole.length - prompt.length;
-    const at = placesOf(context, prompt, whole, positions);
+    const at = placesOf(prompt, whole, positions);
     const captures = hooks.map((hook) => (ONE_PLACE[hook] ? { hook, positions: at } : { hook, layers, positions: at }));
     const before = { from: prompt.length - 1, to: prompt.length + added - 2 };
     return { prompt: whole, captures, ...(added > 0 && { logits: before }) };
@@ -193,7 +192,7 @@ async function captureBatch(
   });
 }
 
-function placesOf({ model }: Context, prompt: Prompt, whole: Prompt, positions: CorpusPositions): number[] | 'all' {
+function placesOf(prompt: Prompt, whole: Prompt, positions: CorpusPositions): number[] | 'all' {
   if (positions === 'all' || positions === 'mean') return 'all';
   if (positions === 'last') return [prompt.length - 1];
   if (positions === 'generated') {
@@ -204,7 +203,7 @@ function placesOf({ model }: Context, prompt: Prompt, whole: Prompt, positions: 
       'The model ends its answer at once, so there is no generated token to capture.',
     );
   }
-  if (positions !== 'marks') return textPositions(model, prompt, positions.text, positions.occurrence);
+  if (positions !== 'marks') return prompt.positions(positions);
   const marked = [...new Set(Object.values(prompt.marks))].sort((a, b) => a - b);
   if (marked.length > 0) return marked;
   throw new XpatchError('POSITION_OUT_OF_RANGE', 'A prompt has no marks whose states could be captured.');

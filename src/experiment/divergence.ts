@@ -1,4 +1,4 @@
-import { logSumExp } from '../model/tracked.js';
+import { divergence } from '../model/tracked.js';
 import type { Condition } from './types.js';
 
 /** The condition that patches the model's own vector where this one patches a foreign one, everything else alike. */
@@ -7,18 +7,6 @@ export function twinOf(conditions: readonly Condition[], foreign: Condition): Co
   const { name: _, foreign: __, ...rest } = foreign;
   const key = (condition: object) => JSON.stringify(Object.entries(condition).sort());
   return conditions.find(({ name: _name, foreign: other, ...own }) => !other && key(own) === key(rest));
-}
-
-/** Kullback-Leibler divergence in nats of the softmax of `q` from that of `p`. */
-export function divergence(p: Float32Array, q: Float32Array): number {
-  const [a, b] = [logSumExp(p), logSumExp(q)];
-  let sum = 0;
-  for (let i = 0; i < p.length; i++) {
-    const log = (p[i] as number) - a;
-    const share = Math.exp(log);
-    if (share > 0) sum += share * (log - (q[i] as number) + b);
-  }
-  return Math.max(0, sum); // rounding
 }
 
 interface Row {

@@ -167,6 +167,7 @@ export class Model implements AsyncDisposable {
     const tools: PromptTools = {
       tokenize: (some) => this.tokenize(some),
       describe: (token) => this.detokenize([token]),
+      bytesOf: (token) => this.tokenBytes([token]),
       bos: addsBos ? bosToken : undefined,
       nVocab: this.info.nVocab,
       encodeImage: pictureOf,

@@ -74,3 +74,15 @@ export function logSumExp(logits: Float32Array): number {
   for (const logit of logits) sum += Math.exp(logit - max);
   return max + Math.log(sum);
 }
+
+/** Kullback-Leibler divergence in nats of the softmax of `q` from that of `p`. */
+export function divergence(p: Float32Array, q: Float32Array): number {
+  const [a, b] = [logSumExp(p), logSumExp(q)];
+  let sum = 0;
+  for (let i = 0; i < p.length; i++) {
+    const log = (p[i] as number) - a;
+    const share = Math.exp(log);
+    if (share > 0) sum += share * (log - (q[i] as number) + b);
+  }
+  return Math.max(0, sum); // rounding
+}

@@ -9,6 +9,8 @@ export interface PromptTools {
   tokenize(parts: readonly TextPart[]): Int32Array;
   /** Text of a token, for messages. */
   describe(token: number): string;
+  /** Bytes of its text; none of a control token. */
+  bytesOf(token: number): Uint8Array;
   /** The BOS token, if the model's tokenizer puts one in front. */
   bos: number | undefined;
   nVocab: number;
@@ -105,7 +107,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
     }
   }
   flush();
-  return new Prompt(segments, Object.fromEntries(marks), source);
+  return new Prompt(segments, Object.fromEntries(marks), source, tools.bytesOf);
 }
 
 function joined(a: Int32Array, b: Int32Array): Int32Array {

@@ -1,6 +1,15 @@
 import { XpatchError } from '../util/errors.js';
 import { type PromptRecord, recordPrompt } from './prompt-record.js';
-import type { PatchGrid, PositionRange, PositionRef, PositionSelection, PromptPart, RgbImage } from './types.js';
+import { textPositions } from './text-positions.js';
+import type {
+  PatchGrid,
+  PositionRange,
+  PositionRef,
+  PositionSelection,
+  PromptPart,
+  RgbImage,
+  TextPositions,
+} from './types.js';
 
 /** A run of tokens, or a picture as ready rows of embeddings from some encoder. */
 export type Segment =
@@ -58,6 +67,8 @@ export class Prompt {
     readonly marks: Readonly<Record<string, number>>,
     /** What the prompt was made of. */
     readonly parts: readonly PromptPart[],
+    /** Bytes of a token's text, by which a text is found. */
+    private readonly bytesOf: (token: number) => Uint8Array = () => new Uint8Array(),
   ) {
     this.length = segments.reduce((n, s) => n + (s.kind === 'tokens' ? s.tokens.length : s.nRows), 0);
     if (this.length === 0) {
@@ -108,10 +119,12 @@ export class Prompt {
   append(more: ArrayLike<number> | Prompt): Prompt {
     if (more.length === 0) return this;
     if (more instanceof Prompt) {
-      return new Prompt([...this.segments, ...more.segments], this.marks, [...this.parts, ...more.parts]);
+      const segments = [...this.segments, ...more.segments];
+      return new Prompt(segments, this.marks, [...this.parts, ...more.parts], this.bytesOf);
     }
     const tokens = Int32Array.from(more);
-    return new Prompt([...this.segments, { kind: 'tokens', tokens }], this.marks, [...this.parts, { tokens }]);
+    const segments: Segment[] = [...this.segments, { kind: 'tokens', tokens }];
+    return new Prompt(segments, this.marks, [...this.parts, { tokens }], this.bytesOf);
   }
 
   /**
@@ -127,18 +140,27 @@ export class Prompt {
   /**
    * The indices that a selection means, in its order.
    *
-   * @throws XpatchError POSITION_OUT_OF_RANGE, and INVALID_ARGUMENT for none, for a range that ends before it begins, or for a
-   *   position that is named twice.
+   * @throws XpatchError POSITION_OUT_OF_RANGE, MARK_AMBIGUOUS where a token holds more than a text that is named, and
+   *   INVALID_ARGUMENT for none, for a range that ends before it begins, or for a position that is named twice.
    */
   positions(selection: PositionSelection): number[] {
     if (selection === 'all') return Array.from({ length: this.length }, (_, i) => i);
-    const list = (Array.isArray(selection) ? selection : [selection]) as readonly (PositionRef | PositionRange)[];
-    const positions = list.flatMap((item) => (typeof item === 'object' ? this.range(item) : [this.position(item)]));
+    const list = [selection].flat() as readonly (PositionRef | PositionRange | TextPositions)[];
+    const positions = list.flatMap((item) => {
+      if (typeof item !== 'object') return [this.position(item)];
+      return (item as TextPositions)?.text === undefined
+        ? this.range(item as PositionRange)
+        : textPositions(this.pieces(), item as TextPositions);
+    });
     if (positions.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'No positions were given. Name some.');
     if (new Set(positions).size !== positions.length) {
       throw new XpatchError('INVALID_ARGUMENT', `Positions repeat: ${positions.join(', ')}. Name each one once.`);
     }
     return positions;
+  }
+
+  private pieces(): (Uint8Array | undefined)[] {
+    return Array.from(this.tokens, (token) => (token < 0 ? undefined : this.bytesOf(token)));
   }
 
   private range(range: PositionRange): number[] {

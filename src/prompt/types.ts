@@ -37,8 +37,19 @@ export interface PositionRange {
   readonly to: PositionRef;
 }
 
-/** Positions of a capture, of logits or of an intervention: `'all'`, one, a range, or a list of these. */
-export type PositionSelection = PositionRef | PositionRange | readonly (PositionRef | PositionRange)[];
+/** The tokens of a text that the prompt has, such as all those of a name, or the `A:` of a question. */
+export interface TextPositions {
+  readonly text: string;
+  /** Which one, from 1; negative from the end. Defaults to -1, the last one. */
+  readonly occurrence?: number | undefined;
+}
+
+/** Positions of a capture, of logits or of an intervention: `'all'`, one, a range, those of a text, or a list of these. */
+export type PositionSelection =
+  | PositionRef
+  | PositionRange
+  | TextPositions
+  | readonly (PositionRef | PositionRange | TextPositions)[];
 
 /** A rectangle of the picture that the model saw (after its preprocessing), in that picture's pixels. */
 export interface PatchRectangle {

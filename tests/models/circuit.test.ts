@@ -29,6 +29,17 @@ test('a map by position, as text, JSON and a page with colours', async () => {
   expect(await readFile(at('map/report.html'), 'utf8')).toMatch(/class="number q31"/);
 });
 
+test('what a patch changes of the next token, at the tokens of a text', async () => {
+  const map = await json('circuit', 'map', ...PAIR.slice(0, 4), '--kl', '--layers', '0,7', '--at', '\\nA:#1');
+  expect(map.metric).toMatch(/KL/);
+  expect(map.clean).toBeCloseTo(0, 6);
+  expect(map.corrupt).toBeGreaterThan(0.1);
+  const states = await json('capture', '--prompt', 'Q:Cuba\\nA:', '--at', '\\nA:', '-o', at('at.safetensors'));
+  expect([map.positions, map.tokens]).toEqual([states.positions, states.tokens]);
+  expect(map.values[1].at(-1)).toBeCloseTo(0, 2); // the last layer's last position brings all of it back
+  expect(map.values[0][0]).toBeCloseTo(map.corrupt, 0);
+});
+
 test('by head, and with noise instead of a corrupt prompt', async () => {
   const heads = await json('circuit', 'map', ...PAIR, '--by-head', '--positions', 'last');
   expect(heads.heads.length).toBeGreaterThan(8);
@@ -103,6 +114,10 @@ test.each([
   [['capture', '--prompts', 'none.jsonl', '-o', 'x'], /none\.jsonl/],
   [['capture', '--prompt', 'x', '--chat', '-o', 'x'], /belongs to --prompts/],
   [['capture', '--prompt', 'x', '--at', 'y', '-o', 'x'], /not at all/],
+  [['lens', '--prompt', 'x', '--at', 'x#2', '-o', 'x'], /has "x" 1 time/],
+  [['lens', '--prompt', 'x', '--at', 'x', '--positions', 'last', '-o', 'x'], /either --at or --positions/],
+  [['run', '--prompt', 'x', '--at', 'x'], /--at belongs to a patch/],
+  [['circuit', 'map', ...PAIR, '--kl'], /--kl needs no answer/],
 ])('refused: %j', async (args, message) => {
   const { code, stderr } = await xpatch([...(args as string[]), ...DEMO]);
   expect(code).not.toBe(0);

@@ -8,7 +8,6 @@ import { openCorpus } from '../../src/corpus/corpus.js';
 import type { CorpusPrompt } from '../../src/corpus/corpus-file.js';
 import type { Context } from '../../src/model/context.js';
 import type { Model } from '../../src/model/model.js';
-import { textPositions } from '../../src/model/text-positions.js';
 import { mark } from '../../src/prompt/prompt.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { cosine, load, logitsOf, randomTokens } from './helpers.js';
@@ -160,13 +159,11 @@ describe('a corpus that was stopped', () => {
 test('a text of a prompt has positions', async () => {
   const prompt = await model.prompt('Q: Peru A: Lima Q: Chile A:');
   const said = (positions: number[]) => positions.map((p) => model.detokenize([prompt.tokens[p] as number])).join('');
-  const last = textPositions(model, prompt, 'A:');
+  const last = prompt.positions({ text: 'A:' });
   expect(last.at(-1)).toBe(prompt.length - 1);
-  const first = textPositions(model, prompt, 'A:', 1);
+  const first = prompt.positions({ text: 'A:', occurrence: 1 });
   expect(said(first).trim()).toBe('A:');
   expect(first.at(-1)).toBeLessThan(last[0] as number);
-  expect(said(textPositions(model, prompt, 'Peru')).trim()).toBe('Peru');
-  await expectError(async () => textPositions(model, prompt, 'Bolivia'), 'POSITION_OUT_OF_RANGE', /not at all/);
-  await expectError(async () => textPositions(model, prompt, 'A:', 3), 'POSITION_OUT_OF_RANGE', /2 times/);
-  await expectError(async () => textPositions(model, prompt, '', 1), 'INVALID_ARGUMENT', /empty/);
+  const { states } = await context.run({ prompt, capture: { positions: { text: 'Peru' } } });
+  expect(said(states.positions as number[]).trim()).toBe('Peru');
 });

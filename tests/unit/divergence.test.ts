@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
-import { Divergences, divergence, twinOf } from '../../src/experiment/divergence.js';
+import { Divergences, twinOf } from '../../src/experiment/divergence.js';
 import type { Condition } from '../../src/experiment/types.js';
+import { divergence } from '../../src/model/tracked.js';
 
 const OWN: Condition = { name: 'own', kind: 'patch', spec: 'text' };
 const FOREIGN: Condition = { name: 'foreign', kind: 'patch', spec: 'text', foreign: true };

@@ -56,7 +56,14 @@ function tokenize(parts: readonly TextPart[]): Int32Array {
 }
 const model: Tokenizer = {
   assemble: (parts, encodeImage = () => Promise.resolve([])) =>
-    buildPrompt(parts, { tokenize, describe: String, bos: undefined, nVocab: VOCABULARY.length, encodeImage }),
+    buildPrompt(parts, {
+      tokenize,
+      describe: String,
+      bytesOf: (token) => Buffer.from(VOCABULARY[token] as string),
+      bos: undefined,
+      nVocab: VOCABULARY.length,
+      encodeImage,
+    }),
   detokenize: (tokens: ArrayLike<number>) => Array.from(tokens, (token) => VOCABULARY[token]).join(''),
 };
 const id = (text: string) => VOCABULARY.indexOf(text);

@@ -11,6 +11,7 @@ const tools: PromptTools = {
   tokenize: (parts) =>
     Int32Array.from(pieces(textRuns(parts).join('')), (piece) => piece.charCodeAt(0) + 1000 * (piece.length - 1)),
   describe: (token) => String.fromCharCode(token % 1000),
+  bytesOf: (token) => Buffer.from(token < 1000 ? String.fromCharCode(token) : token === 1065 ? 'A:' : ':\n'),
   bos: 1,
   nVocab: 5000,
   encodeImage: async () => [
@@ -38,6 +39,27 @@ test('a mark is the position of the token that ends at its place, pictures and B
   expect(prompt.marks).toEqual({ question: 2, picture: 6, delimiter: 8 });
   expect(prompt.position('delimiter')).toBe(8);
   expect(prompt.position(-1)).toBe(8);
+});
+
+test('a text of a prompt has positions, by its occurrence, beside others and not across a picture', async () => {
+  const prompt = await buildPrompt(['Q:Peru A:', { image: 'x.png' }, '\nQ:Peru\nA:'], tools);
+  const places = (text: string, occurrence?: number) => prompt.positions({ text, occurrence });
+  const text = (positions: number[]) => positions.map((p) => tools.describe(prompt.tokens[p] as number)).join('');
+  expect([places('Peru'), text(places('Peru'))]).toEqual([[16, 17, 18, 19], 'Peru']);
+  expect([places('Peru', 1), places('Peru', 2), places('Peru', -2)]).toEqual([
+    [3, 4, 5, 6],
+    [16, 17, 18, 19],
+    [3, 4, 5, 6],
+  ]);
+  expect(places(' A:', 1)).toEqual([7, 8]);
+  expect(prompt.positions([{ text: 'A:', occurrence: 1 }, 'last', { from: 0, to: 1 }])).toEqual([8, 21, 0, 1]);
+  expect(prompt.append(Int32Array.of(80)).positions({ text: 'P' })).toEqual([22]);
+  await expectError(() => places('A:\n'), 'POSITION_OUT_OF_RANGE', /not at all/); // a picture is between
+  await expectError(() => places('Peru', 3), 'POSITION_OUT_OF_RANGE', /2 times/);
+  await expectError(() => places('A'), 'MARK_AMBIGUOUS', /"A:"/);
+  await expectError(() => places(''), 'INVALID_ARGUMENT', /empty/);
+  await expectError(() => places('Peru', 0), 'INVALID_ARGUMENT', /occurrence 0/);
+  await expectError(() => prompt.positions([null as never]), 'POSITION_OUT_OF_RANGE', /undefined/);
 });
 
 test('a row of a picture has its rectangle; tokens and separator rows have none', async () => {
