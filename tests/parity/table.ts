@@ -16,7 +16,7 @@ const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
     'gemma-3-4b, -12b, -27b',
     'rows of a picture see each other; `--n-ubatch` at least the rows of one',
   ],
-  gemma4: ['Gemma 4, dense', 'gemma-4-31B', 'output rows selected behind the last block, as in gpt-oss and Hy3'],
+  gemma4: ['Gemma 4, dense', 'gemma-4-31B', 'output rows selected after the last block, as in gpt-oss and Hy3'],
   'gpt-neox': ['GPT-NeoX', 'Pythia, GPT-NeoX-20B'],
   'gpt-oss': ['gpt-oss', 'gpt-oss-20b, -120b'],
   'hy-v3': ['Hunyuan 3', 'Hy3'],
@@ -32,7 +32,7 @@ const ABOUT: Record<string, [name: string, models: string, notes?: string]> = {
   pixtral: [
     'Pixtral',
     'Pixtral-12B',
-    'the converter of llama.cpp v0.4.0 loses `[IMG_BREAK]` of checkpoints in the format of transformers',
+    "the converter of llama.cpp v0.4.0 loses `[IMG_BREAK]` of checkpoints in transformers' format",
   ],
   qwen2: ['Qwen2', 'Qwen2, Qwen2.5'],
   'qwen2-vl': [
@@ -109,13 +109,13 @@ export function render(): string {
   const noHooks = [
     [
       'hybrid: Jamba, Falcon-H1, Granite 4 hybrid, LFM2, Nemotron-H, Qwen3-Next, Qwen3.5, Kimi Linear',
-      'a part of the layers passes on a recurrent state besides the residual stream',
+      'some of the layers pass on a recurrent state besides the residual stream',
     ],
     [
       'shared keys and values: Gemma 3n, small Gemma 4',
       'later layers read the keys and values of earlier ones, so that later tokens do not see a patched state',
     ],
-    ['an embedding a layer: Gemma 3n, small Gemma 4', 'every layer reads an embedding of the token of its own'],
+    ['an embedding per layer: Gemma 3n, small Gemma 4', 'every layer reads its own embedding of the token'],
     ['several residual streams: DeepSeek 4 (hyper-connections)', 'a hook sees one stream'],
     ['blocks whose output has no name in llama.cpp', 'there is no node to hook'],
   ].map(([what, why]) =>
@@ -130,9 +130,9 @@ Made by \`node --import tsx tests/parity/table.ts\`; the numbers by \`node --imp
 ${release}. How: [correctness.md](correctness.md).
 
 A tiny random-weight checkpoint of each family was made by transformers (the version is in the table) and converted as a user would
-convert a real one. Compared are the output of every block at every position, the logits, and both under \`replace\`, \`add\`, \`scale\` and
+convert a real one. We compare the output of every block at every position, the logits, and both under \`replace\`, \`add\`, \`scale\` and
 \`zero\`; for models with pictures, prompts with one and with two pictures among text. Each cell has the worst row of all: 1 - cosine,
-distance of the magnitude from 1, and the largest difference of a value (values are of the size of 1 to 10).
+distance of the magnitude from 1, and the largest difference of a value (values are around 1 to 10).
 
 \`npm run test:parity\` holds every row to cosine >= 0.9999, magnitude within 1 % and NMSE <= 1e-5, with either cache, with and without
 flash attention, and prompts cut into pieces; without 16-bit rounding (${exact.name}) also to the largest difference in the column
@@ -140,34 +140,34 @@ flash attention, and prompts cut into pieces; without 16-bit rounding (${exact.n
 
 ${[...head('family', 'architecture', 'models', 'verified', exact.name, fast.name, 'bound', 'transformers', 'notes'), ...families].join('\n')}
 
-Weights are of the tiny models; a real one is checked with \`xpatch verify-model\` (below). An architecture that is not in this table
-may run: its hooks are checked when they are set, its numbers are not known to be right.
+The weights are those of the tiny models; check a real one with \`xpatch verify-model\` (below). An architecture that is not in this table
+may run: its hooks are checked when they are set, but its numbers are not known to be right.
 
 ## Points beside \`resid_post\`
 
-Of the ${HOOKS.length} points of [hooks.md](hooks.md), without flash attention, which has no \`attn_scores\` and \`pattern\`. \`xpatch hooks -m MODEL\` says it of
+Of the ${HOOKS.length} points of [hooks.md](hooks.md), without flash attention, which has no \`attn_scores\` and \`pattern\`. \`xpatch hooks -m MODEL\` lists those of
 any model. States at every point of block 1, and logits when something is added there, equal transformers' in nine text families
 (\`tests/parity/hooks.test.ts\`: within 1e-4 of the largest number, 5e-3 with GELU from a table); laws that any model obeys are tested in fourteen
-(\`tests/native/hooks.test.ts\`). llama.cpp rotates \`q\` and \`k\` of a Llama in pairs of neighbours: its dimensions are in another
-order than transformers'.
+(\`tests/native/hooks.test.ts\`). llama.cpp rotates a Llama's \`q\` and \`k\` in adjacent pairs, so their dimensions are in a different
+order from transformers'.
 
-${[...head('family', 'points', 'not there'), ...points].join('\n')}
+${[...head('family', 'points', 'missing'), ...points].join('\n')}
 
-## Where llama.cpp computes otherwise
+## Where llama.cpp computes differently
 
-What a loaded model is concerned by stands in \`model.notes\`, and the command line says it once on stderr (not with \`--quiet\`).
+What affects a loaded model is in \`model.notes\`, and the command line prints it once on stderr (not with \`--quiet\`).
 
-- **Sliding windows.** llama.cpp v0.4.0 leaves Phi-3's off, and a Mistral converted as a Llama has none. Prompts within the window
+- **Sliding windows.** llama.cpp v0.4.0 disables Phi-3's, and a Mistral converted as a Llama has none. Prompts within the window
   (Phi-3-mini-4k: 2047 tokens) are exact; in longer ones tokens see further back than in training. A file that names no window, such
   as a Mistral's, gets no note.
-- **Quantised weights.** ggml has other arithmetic for one row than for many, so that a row's state depends on which rows are
+- **Quantised weights.** ggml computes one row differently from many, so a row's state depends on which rows are
   computed with it: 1 - cosine up to 5e-4 was seen. Compare small effects on F16 or F32 files.
-- **LLaVA-1.6.** mtmd cuts its pictures into tiles but leaves out the rows for line breaks and does not crop the padding, so that the
-  model reads other rows than in training. LLaVA-1.5 is not concerned.
+- **LLaVA-1.6.** mtmd cuts its pictures into tiles but leaves out the rows for line breaks and does not crop the padding, so the
+  model reads different rows than in training. LLaVA-1.5 is not affected.
 
 Qwen3-VL and Granite 4 Vision have a deepstack: their encoder gives further rows for each picture, which are added between one block and
-the next. \`resid_post\` is what the next block reads, these rows included; transformers' \`hidden_states\` has the same at the first
-layers only with them added.
+the next. \`resid_post\` is what the next block reads, including these rows; at the first layers, transformers' \`hidden_states\` equals it
+only with them added.
 
 The lens runs llama.cpp's own graph after the last block. llama.cpp's test generator makes 78 tiny random models whose states can
 be hooked: the lens reads all of them, and in each the last block's states give exactly the logits of the pass.
@@ -176,7 +176,7 @@ be hooked: the lens reads all of them, and in each the last block's states give 
 
 ${[...head('model', 'what happens', 'code', 'why'), ...refused, ...noHooks].join('\n')}
 
-Whatever an architecture is called, a model whose \`attention.causal\` is false is not loaded. \`tests/parity/refused.test.ts\` has a tiny
+Whatever its architecture, a model whose \`attention.causal\` is false is not loaded. \`tests/parity/refused.test.ts\` has a tiny
 model of each kind.
 
 ## Your own weights
@@ -184,15 +184,15 @@ model of each kind.
     python scripts/verify-model/dump.py --model CHECKPOINT --prompt "Q:France\\nA:Paris\\n\\nQ:Peru\\nA:" -o reference.safetensors
     xpatch verify-model -m model.gguf --reference reference.safetensors
 
-\`dump.py\` needs transformers and 4 bytes of memory a parameter; \`--prompt "Q:<image>\\nA:" --image flag.png\` adds a picture. The command
+\`dump.py\` needs transformers and 4 bytes of memory per parameter; \`--prompt "Q:<image>\\nA:" --image flag.png\` adds a picture. The command
 prints cosine, magnitude and NMSE of every layer, of the logits and of the rows of the pictures, with \`--json\` as one object, and ends with
-exit code 1 when a number is out of bounds. The cache is float32 there, so that what differs is the weights. Bounds go by the bits that a
+exit code 1 if a number is out of bounds. It uses a float32 cache, so that only the weights differ. Bounds depend on the bits that a
 weight takes on average:
 
 ${[...head('weights', 'cosine of the worst row', 'magnitude', 'NMSE of a layer'), ...bounds].join('\n')}
 
-Below 8 bits a small model loses so much that the bounds catch gross faults only; to check a model closely, compare its F16 or F32
-conversion. What was measured on SmolLM2-135M: [correctness.md](correctness.md).
+Below 8 bits a small model loses so much that the bounds catch only gross faults; to check a model closely, compare its F16 or F32
+conversion. Measurements on SmolLM2-135M: [correctness.md](correctness.md).
 `;
 }
 
