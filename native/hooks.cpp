@@ -6,13 +6,8 @@
 #include "ggml.h"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
-
-static bool of_attention(hook_point hook) {
-    return hook == hook_point::attn_scores || hook == hook_point::pattern;
-}
 
 hook_table::stop & hook_table::stop_at(int32_t node) {
     const auto it = std::lower_bound(stops.begin(), stops.end(), node, [](const stop & s, int32_t n) { return s.node < n; });
@@ -157,41 +152,6 @@ int32_t hook_table::tensor_row(const ggml_tensor * tensor, const point & at, int
     return row;
 }
 
-// The cells that a row attends to are those that its mask leaves open.
-bool hook_table::read_sight(const ggml_tensor * mask, const place & where, int32_t batch_row) {
-    seen = {};
-    const int64_t n = mask->ne[0];
-    if (n > n_cells || batch_row >= mask->ne[1] || (mask->type != GGML_TYPE_F32 && mask->type != GGML_TYPE_F16)) {
-        fail("NATIVE_FAILURE", "the mask of the attention has a shape of its own");
-        return false;
-    }
-    std::vector<float> open(n);
-    if (mask->type == GGML_TYPE_F32) {
-        ggml_backend_tensor_get(mask, open.data(), batch_row * mask->nb[1], n * sizeof(float));
-    } else {
-        std::vector<ggml_fp16_t> half(n);
-        ggml_backend_tensor_get(mask, half.data(), batch_row * mask->nb[1], n * sizeof(ggml_fp16_t));
-        ggml_fp16_to_fp32_row(half.data(), open.data(), n);
-    }
-    for (int32_t cell = 0; cell < n; ++cell) {
-        if (open[cell] == -INFINITY) {
-            continue;
-        }
-        const int32_t key = cells[where.layer][cell];
-        if (key < 0) {
-            fail("NATIVE_FAILURE", "a row attends to a cell that nothing was stored in");
-            return false;
-        }
-        if (key < where.keys) {
-            seen.cells.push_back(cell);
-            seen.keys.push_back(key);
-        } else {
-            seen.more = true;
-        }
-    }
-    return true;
-}
-
 // What the softmax multiplies the scores with.
 static float scale_of(const ggml_tensor * softmax) {
     float scale;
@@ -282,67 +242,6 @@ bool hook_table::write(ggml_tensor * tensor, const place & where, int32_t batch_
     return true;
 }
 
-// `after` from `before`, for row i of a patch.
-bool hook_table::change(const patch & p, size_t i) {
-    const bool attends = of_attention(p.hook);
-    std::vector<char> visible;
-    if (attends) {
-        visible.assign(before.size(), 0);
-        for (size_t head = 0; head * p.keys < before.size(); ++head) {
-            for (int32_t key : seen.keys) {
-                visible[head * p.keys + key] = 1;
-            }
-        }
-    }
-    const float * value = p.values ? p.values + i * p.width : nullptr;
-    const auto each = [&](auto && work) {
-        int64_t j = 0;
-        for (const span & s : p.spans) {
-            for (int32_t k = s.first; k < s.first + s.count; ++k, ++j) {
-                if (!attends || visible[k]) {
-                    work(k, value ? value[j] : 0.0f);
-                }
-            }
-        }
-    };
-    after = before;
-    double along = 0.0; // the direction
-    if (p.op == patch_op::remove || p.op == patch_op::keep) {
-        each([&](int32_t k, float v) { along += static_cast<double>(before[k]) * v; });
-    }
-    const float dot = static_cast<float>(along);
-    switch (p.op) {
-        case patch_op::replace: each([&](int32_t k, float v) { after[k] = v; }); break;
-        case patch_op::add:     each([&](int32_t k, float v) { after[k] = before[k] + p.factor * v; }); break;
-        case patch_op::scale:   each([&](int32_t k, float) { after[k] = before[k] * p.factor; }); break;
-        case patch_op::zero:    each([&](int32_t k, float) { after[k] = 0.0f; }); break;
-        case patch_op::remove:  each([&](int32_t k, float v) { after[k] = before[k] - p.factor * dot * v; }); break;
-        case patch_op::keep:    each([&](int32_t k, float v) { after[k] = before[k] - p.factor * (before[k] - dot * v); }); break;
-        case patch_op::clamp:   each([&](int32_t k, float) { after[k] = std::min(std::max(before[k], p.factor), p.upper); }); break;
-        default:                each([&](int32_t k, float) { after[k] = -INFINITY; }); break;
-    }
-    double delta = 0.0, squares = 0.0;
-    const bool scores = p.hook == hook_point::attn_scores;
-    for (size_t k = 0; k < after.size(); ++k) {
-        if (scores && after[k] == -INFINITY) { // not seen
-            delta += p.op == patch_op::cut && before[k] != -INFINITY;
-            continue;
-        }
-        const double d = after[k] == before[k] ? 0.0 : static_cast<double>(after[k]) - before[k];
-        delta += d * d;
-        squares += static_cast<double>(after[k]) * after[k];
-    }
-    // Numbers whose squares overflow in the next norm come out of it as zeros. Unwritten, so that nothing of it gets into the
-    // cache.
-    if (!(squares <= FLT_MAX)) {
-        fail("NOT_FINITE", "an intervention at layer " + std::to_string(p.layer) +
-            " makes NaN, infinity or numbers outside the range of the model's arithmetic");
-        return false;
-    }
-    p.deltas[i] = static_cast<float>(p.op == patch_op::cut ? delta : std::sqrt(delta));
-    return true;
-}
-
 void hook_table::capture_rows(const ggml_tensor * tensor, const capture & c) {
     const point & at    = points->at(c.hook, c.layer);
     const bool    whole = !of_attention(c.hook) && c.width == at.width && tensor->nb[at.axis] == c.width * sizeof(float);
@@ -390,44 +289,6 @@ void hook_table::run(ggml_tensor * tensor, const std::vector<const patch *> & pa
     }
 }
 
-// Flash attention reads scores from nowhere: the mask, which all layers share, is changed for the time of one.
-void hook_table::cut_mask(ggml_tensor * attention, const patch & p) {
-    ggml_tensor * mask = attention->src[3];
-    if (!mask) {
-        return fail("NATIVE_FAILURE", "the attention has no mask");
-    }
-    if (masks.empty()) {
-        std::vector<char> kept(ggml_nbytes(mask));
-        ggml_backend_tensor_get(mask, kept.data(), 0, kept.size());
-        masks.emplace_back(mask, std::move(kept));
-    }
-    for (size_t i = 0; i < p.rows.size(); ++i) {
-        if (!read_sight(mask, p, p.rows[i])) {
-            return;
-        }
-        std::vector<char> gone(p.keys, 0);
-        for (const span & s : p.spans) {
-            std::fill_n(gone.begin() + std::min(s.first, p.keys), std::max(0, std::min(s.count, p.keys - s.first)), 1);
-        }
-        const float       none = -INFINITY;
-        const ggml_fp16_t half = ggml_fp32_to_fp16(none);
-        const bool        wide = mask->type == GGML_TYPE_F32;
-        size_t            n    = 0;
-        for (size_t j = 0; j < seen.cells.size(); ++j) {
-            if (gone[seen.keys[j]]) {
-                const size_t offset = p.rows[i] * mask->nb[1] + seen.cells[j] * mask->nb[0];
-                ggml_backend_tensor_set(mask, wide ? static_cast<const void *>(&none) : &half, offset, mask->nb[0]);
-                n++;
-            }
-        }
-        if (n == seen.cells.size() && !seen.more) {
-            return fail("INTERVENTION_INVALID", "the heads of layer " + std::to_string(p.layer) +
-                " would see nothing from one of the positions: leave them something, such as the first position");
-        }
-        p.deltas[i] = static_cast<float>(n * points->attention[p.layer].heads);
-    }
-}
-
 // The rows of a picture come into the graph as they are: at `embed` they are the batch itself.
 void hook_table::use_input() {
     const auto at_input = [&](const place & where) { return points->at(where.hook, where.layer).input; };
@@ -449,22 +310,6 @@ void hook_table::use_input() {
                 to = std::copy_n(row_of(c.rows[i]) + s.first, s.count, to);
             }
         }
-    }
-}
-
-void hook_table::learn_cells(const ggml_tensor * store, int32_t layer) {
-    const ggml_tensor * to = store->src[1];
-    const size_t        n  = rows.output_row.size();
-    if (store->op != GGML_OP_SET_ROWS || to->type != GGML_TYPE_I64 || ggml_nelements(to) != static_cast<int64_t>(n)) {
-        return fail("NATIVE_FAILURE", "the cells of a batch are not where they were found");
-    }
-    std::vector<int64_t> indices(n);
-    ggml_backend_tensor_get(to, indices.data(), 0, n * sizeof(int64_t));
-    for (size_t i = 0; i < n; ++i) {
-        if (indices[i] < 0 || indices[i] >= n_cells) {
-            return fail("NATIVE_FAILURE", "a cell of the batch lies outside the cache");
-        }
-        cells[layer][indices[i]] = rows.positions[i];
     }
 }
 

@@ -21,6 +21,10 @@ enum class patch_op : int32_t {
     count
 };
 
+inline bool of_attention(hook_point hook) {
+    return hook == hook_point::attn_scores || hook == hook_point::pattern;
+}
+
 // Numbers of a row: `count` from `first` on. With attention scores and patterns a row has one block of `keys` numbers a head,
 // one for each position in the prompt.
 struct span { int32_t first, count; };

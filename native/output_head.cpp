@@ -2,6 +2,7 @@
 
 #include "backends.h"
 #include "errors.h"
+#include "logits.h"
 #include "product_backend.h"
 
 #include "ggml-alloc.h"

@@ -26,11 +26,6 @@ F cpu_function(const char * name) {
 // starting as many beforehand.
 void require_threads(int32_t n_threads);
 
-// The k best of a row of logits, best first; equal ones by their id.
-void top_k_of(const float * logits, int32_t n_vocab, int32_t k, int32_t * ids, float * values);
-
-double log_sum_exp(const float * logits, int32_t n_vocab);
-
 // A loaded GGUF. Shared by its contexts and vision encoders, freed with the last of them.
 struct model {
     llama_model *       handle = nullptr;
