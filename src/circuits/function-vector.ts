@@ -22,6 +22,8 @@ export interface FunctionVectorOptions extends MeasureOptions {
   corrupt: readonly CorruptPrompt[];
   /** The mark whose position is read and written in all prompts. Defaults to their last position. */
   position?: string;
+  /** What pictures are recorded as, see `Prompt.record`. */
+  pictures?: ReadonlyMap<string, string> | undefined;
 }
 
 /** What each head does for a task. */
@@ -76,7 +78,12 @@ export async function headEffects(context: Context, options: FunctionVectorOptio
       ),
     );
   }
-  return { effects: HeadMap.mean(maps), plain, mean, prompts: rows.map(({ prompt }) => prompt.record()) };
+  return {
+    effects: HeadMap.mean(maps),
+    plain,
+    mean,
+    prompts: rows.map(({ prompt }) => prompt.record(options.pictures)),
+  };
 }
 
 /**

@@ -50,7 +50,14 @@ export async function taskHeadEffects(
     corrupt.push({ prompt, answer: answer.tokens[answer.first] as number });
   }
   const prompts = written.slice(0, count).map(({ parts }) => parts);
-  return headEffects(context, { prompts, corrupt, position: DELIMITER, signal, onProgress });
+  return headEffects(context, {
+    prompts,
+    corrupt,
+    position: DELIMITER,
+    pictures: split.task.pictures,
+    signal,
+    onProgress,
+  });
 }
 
 /** The examples with each other's labels. */

@@ -13,7 +13,7 @@ import type { TaskVector } from '../vectors/task-vector.js';
 import { Divergences } from './divergence.js';
 import { type AskedRow, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
 import { lenientMatch, majorityAnswer, strictMatch } from './scoring.js';
-import { type Cell, groupByPrompt, type Study } from './study.js';
+import { type Cell, groupByPrompt, kindOf, type Study } from './study.js';
 import type { Condition, QueryKey, ResultLine } from './types.js';
 
 /** Some queries of one cell: all conditions on these items. */
@@ -23,8 +23,8 @@ export interface Batch {
   readonly stage: QueryKey['stage'];
   readonly items: readonly TaskItem[];
   readonly conditions: readonly Condition[];
-  /** Where patches are written. */
-  readonly layers: readonly number[];
+  /** Where patches are written, by the condition's name. */
+  readonly layers: Readonly<Record<string, readonly number[]>>;
   /** Vectors of patch conditions by the condition's name; `identity` has none. */
   readonly vectors: ReadonlyMap<string, { readonly name: string; readonly vector: TaskVector }>;
   /** Bound of logits held at a time. */
@@ -75,28 +75,30 @@ export async function answerBatch(context: Context, batch: Batch, onProgress?: O
 /** Rows of one prompt stand together, so that they share it. */
 async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
   const { study, cell, stage, items, conditions, layers, vectors } = batch;
-  const { op, strength } = study.experiment;
   const rows: Asked[] = [];
   for (const item of items) {
     for (const { parts, conditions: members } of groupByPrompt(study, cell, stage, conditions, item)) {
       const prompt = await context.model.prompt(parts);
-      const states = members.some(({ control }) => control === 'identity')
-        ? await ownStates(context, prompt, layers)
-        : undefined;
       for (const condition of members) {
+        const at = layers[condition.name] ?? [];
         const row = { item, condition, parts, prompt };
         if (condition.kind !== 'patch') rows.push({ ...row, interventions: [] });
-        else if (condition.control === 'identity' && states) {
-          for (const [i, layer] of layers.entries()) {
+        else if (condition.control === 'identity') {
+          const states = await ownStates(context, prompt, at);
+          for (const [i, layer] of at.entries()) {
             const { value, norm } = states.at(i);
             const edit: Intervention = { layers: layer, positions: DELIMITER, op: 'replace', value };
             rows.push({ ...row, layer, interventions: [edit], own: { norm, top: states.top } });
           }
         } else {
           const { vector } = vectors.get(condition.name) as { vector: TaskVector };
-          for (const layer of layers) {
-            const edit = vector.at(layer, { op, strength, positions: DELIMITER });
-            rows.push({ ...row, layer, interventions: [edit] });
+          const { experiment } = study;
+          const { strength = experiment.strength, steps } = condition;
+          const { op = kindOf(condition) === 'task' ? experiment.op : 'add' } = condition;
+          // In a pass the answer stands in the prompt.
+          const positions = steps === 'all' ? ({ from: DELIMITER, to: 'last' } as const) : DELIMITER;
+          for (const layer of at) {
+            rows.push({ ...row, layer, interventions: [vector.at(layer, { op, strength, positions })] });
           }
         }
       }
@@ -174,9 +176,12 @@ async function answers(
     const some = rows.slice(given.length, given.length + held);
     const generations = await context.generate(
       some.map(
-        ({ prompt, interventions, own }): PassRow => ({
+        ({ prompt, interventions, own, condition }): PassRow => ({
           prompt,
-          interventions,
+          interventions: interventions.map((edit) => ({
+            ...edit,
+            ...(condition.steps && { positions: DELIMITER, steps: condition.steps }),
+          })),
           ...(likely && { logits: 'last' }),
           ...(own && { topK: 1 }),
         }),

@@ -38,9 +38,19 @@ function sameQuery(a: Condition, b: Condition, { query }: Experiment): boolean {
   );
 }
 
+/** What a patch writes, and how. */
+const VECTOR_FIELDS = ['vector', 'heads', 'op', 'strength', 'layers', 'steps'] as const;
+
+/** As it is, and nothing else about it: what other vectors are compared with. */
+function isTaskVector(condition: Condition): boolean {
+  const { name: _, kind, spec: __, query: ___, ...more } = condition;
+  return kind === 'patch' && Object.keys(more).length === 0;
+}
+
 function comparable(patch: Condition, other: Condition): boolean {
   if (patch.kind !== 'patch' || patch.control !== undefined) return false;
   const { spec, prompts, swaps = 0, foreign = false } = patch;
+  const sameVector = VECTOR_FIELDS.every((field) => other[field] === patch[field]);
   const ownSwaps = other.swaps ?? 0;
   const ownForeign = other.foreign ?? false;
   switch (other.kind) {
@@ -51,6 +61,7 @@ function comparable(patch: Condition, other: Condition): boolean {
     case 'prompt':
       return other.spec === spec && ownSwaps === swaps;
     case 'patch': {
+      if (!sameVector) return patch.vector !== undefined && isTaskVector(other) && other.spec === spec;
       const alike = other.prompts === prompts && ownSwaps === swaps && ownForeign === foreign;
       if (other.control !== undefined) return other.spec === spec && alike;
       if (spec === 'ensemble' && other.spec === 'instruction') return ownSwaps === swaps && ownForeign === foreign;

@@ -1,40 +1,50 @@
 import { XpatchError } from '../util/errors.js';
-import { choosesLayer } from './study.js';
-import type { Experiment, ResultLine } from './types.js';
+import { choosesLayer, kindOf } from './study.js';
+import { type Experiment, type ResultLine, VECTOR_KINDS, type VectorKind } from './types.js';
 
 /**
  * Chooses the layer of the test from validation lines alone: the one with the highest lenient accuracy in the mean over
  * conditions, tasks and seeds, each counting alike; ties go to the lowest. Only conditions that patch the model's own
- * vectors as they are count: no control and no foreign vector has a say in where all of them are written.
+ * vectors as they are count: no control and no foreign vector has a say in where all of them are written. Each kind of vector has its
+ * own layer.
  */
 export class LayerChoice {
-  private readonly counting: ReadonlySet<string>;
-  /** Right answers and all of them, by layer and then by condition, task and seed. */
-  private readonly layers = new Map<number, Map<string, { right: number; n: number }>>();
+  /** Kind of vector by condition. */
+  private readonly counting: ReadonlyMap<string, VectorKind>;
+  /** Right answers and all of them, by kind of vector, layer, and then by condition, task and seed. */
+  private readonly kinds = new Map<VectorKind, Map<number, Map<string, { right: number; n: number }>>>();
 
   constructor({ conditions }: Pick<Experiment, 'conditions'>) {
-    this.counting = new Set(conditions.filter(choosesLayer).map(({ name }) => name));
+    this.counting = new Map(conditions.filter(choosesLayer).map((one) => [one.name, kindOf(one)]));
   }
 
   add({ stage, condition, task, seed, layer, lenient }: ResultLine): void {
-    if (stage !== 'validation' || layer === undefined || !this.counting.has(condition)) return;
-    const cells = this.layers.get(layer) ?? new Map<string, { right: number; n: number }>();
+    const kind = this.counting.get(condition);
+    if (stage !== 'validation' || layer === undefined || kind === undefined) return;
+    const layers = this.kinds.get(kind) ?? new Map<number, Map<string, { right: number; n: number }>>();
+    const cells = layers.get(layer) ?? new Map<string, { right: number; n: number }>();
     const key = JSON.stringify([condition, task, seed]);
     const { right, n } = cells.get(key) ?? { right: 0, n: 0 };
     cells.set(key, { right: right + (lenient ? 1 : 0), n: n + 1 });
-    this.layers.set(layer, cells);
+    layers.set(layer, cells);
+    this.kinds.set(kind, layers);
   }
 
   /** @throws {XpatchError} RUN_INVALID without validation lines of such a condition */
-  best(): number {
-    const [best] = this.ranked();
+  best(kind: VectorKind = 'task'): number {
+    const [best] = this.ranked(kind);
     if (best) return best.layer;
     throw new XpatchError('RUN_INVALID', 'The run has no validation answers to choose a layer from. Start it anew.');
   }
 
   /** What to say where validation cannot tell the layers apart; undefined where it can, or chooses none. */
   doubt(): string | undefined {
-    const ranked = this.ranked();
+    const doubts = VECTOR_KINDS.flatMap((kind) => this.doubtOf(kind) ?? []);
+    return doubts.length === 0 ? undefined : doubts.join(' ');
+  }
+
+  private doubtOf(kind: VectorKind): string | undefined {
+    const ranked = this.ranked(kind);
     const [best] = ranked;
     if (best === undefined || ranked.length < 2) return undefined;
     // As exact as sums of the same numbers in another order are.
@@ -45,12 +55,13 @@ export class LayerChoice {
         ? `${tied} of ${ranked.length} layers tie at the best lenient accuracy, ${best.mean.toFixed(2)}`
         : `no patch at any of the ${ranked.length} layers gives a right answer by the lenient score`;
     const wayOut = 'Look at the sweep over layers, ask more validation items, or name the layers.';
-    return `Validation cannot tell layers apart: ${what}. Layer ${best.layer} was taken as the lowest of them. ${wayOut}`;
+    const whose = kind === 'task' ? '' : ` of ${kind} vectors`;
+    return `Validation cannot tell layers${whose} apart: ${what}. Layer ${best.layer} was taken as the lowest of them. ${wayOut}`;
   }
 
   /** Layers by their accuracy, the best first; the lowest of those that tie. */
-  private ranked(): { layer: number; mean: number }[] {
-    const means = [...this.layers].map(([layer, cells]) => {
+  private ranked(kind: VectorKind): { layer: number; mean: number }[] {
+    const means = [...(this.kinds.get(kind) ?? [])].map(([layer, cells]) => {
       const mean = [...cells.values()].reduce((sum, { right, n }) => sum + right / n, 0) / cells.size;
       return { layer, mean };
     });

@@ -11,6 +11,7 @@ import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
+import { corruptOf } from './read-vector.js';
 import { membersOf, type Shard } from './shard.js';
 import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
@@ -43,7 +44,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   const pace = new Pace(options.signal);
   const { warnings, laterFirst } = await checkAnswers(model, study, pace);
   const counter = new Counter(model, pace);
-  const vectors = await countVectors(study, counter);
+  const vectors = await countVectors(study, counter, model.info.nLayers * Math.ceil(model.info.nEmbd / HEAD_SIZE));
   const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
   const isMember = membersOf(options.shard, study.cells);
@@ -52,7 +53,8 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     const conditions = conditionsOf(study, stage);
     if (conditions.length === 0 || (stage === 'test' && options.shard?.stage === 'validation')) continue;
     // Where validation has to choose there will be one layer.
-    const nLayers = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
+    const common = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
+    const nLayers = ({ layers }: Condition) => layers?.length ?? common;
     let nItems = 0;
     const before = counter.tokens;
     for (const cell of study.cells) {
@@ -61,8 +63,9 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
       nItems += items.length;
       for (const item of items) await countItem(study, { cell, stage, conditions, nLayers, item }, counter, laterFirst);
     }
-    for (const { name, kind } of conditions) {
-      const count = nItems * (kind === 'patch' ? nLayers : 1);
+    for (const condition of conditions) {
+      const { name, kind } = condition;
+      const count = nItems * (kind === 'patch' ? nLayers(condition) : 1);
       queries.push({ stage, condition: name, count });
       if (stage === 'test' && kind !== 'majority') newTokens += count * experiment.maxTokens;
     }
@@ -91,10 +94,19 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   };
 }
 
-async function countVectors(study: Study, counter: Counter): Promise<number> {
+/** Numbers of a head, in most models. */
+const HEAD_SIZE = 64;
+
+async function countVectors(study: Study, counter: Counter, nHeads: number): Promise<number> {
   const vectors = vectorsOf(study);
   for (const vector of vectors) {
-    if (sourcesOf(study, vector).length === 0) await counter.add(promptsOf(study, vector));
+    if (sourcesOf(study, vector).length > 0) continue;
+    const prompts = promptsOf(study, vector);
+    await counter.add(prompts);
+    if (vector.vector !== 'function') continue;
+    // A prompt of shuffled labels is as long, and has a last token more for every head.
+    const corrupt = await counter.add(prompts.slice(0, corruptOf(prompts.length)));
+    counter.tokens += corrupt.length * nHeads;
   }
   return vectors.length;
 }
@@ -103,7 +115,7 @@ interface AskedItem {
   readonly cell: Cell;
   readonly stage: QueryKey['stage'];
   readonly conditions: readonly Condition[];
-  readonly nLayers: number;
+  readonly nLayers: (condition: Condition) => number;
   readonly item: TaskItem;
 }
 
@@ -118,7 +130,7 @@ async function countItem(study: Study, asked: AskedItem, counter: Counter, later
   for (const [i, { conditions: members }] of groups.entries()) {
     const { length } = prompts[i] as Prompt;
     const patches = members.filter(({ kind }) => kind === 'patch');
-    const rows = patches.length * nLayers;
+    const rows = patches.reduce((n, condition) => n + nLayers(condition), 0);
     counter.tokens += rows - (patches.length === members.length ? 1 : 0);
     // A pass of its own reads the states that are written back; all but the position that it reads stays in the cache.
     if (patches.some(({ control }) => control === 'identity')) {

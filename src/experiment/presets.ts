@@ -29,6 +29,8 @@ const CONTROL_ROWS: readonly Condition[] = [
   { name: 'Identity Patch', kind: 'patch', spec: 'text', control: 'identity' },
 ];
 
+const FUNCTION = { kind: 'patch', vector: 'function' } as const;
+
 /** How many of the prompts of five examples a vector is the mean of: n = 5 to 30 examples. */
 const SAMPLES = [1, 2, 3, 4, 5, 6];
 const EXAMPLES = 5;
@@ -188,6 +190,28 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
         INSTRUCTION_PATCH,
         { name: 'Text Patch of the other precision', kind: 'patch', spec: 'text', foreign: true },
         { name: 'Instruction Patch of the other precision', kind: 'patch', spec: 'instruction', foreign: true },
+      ],
+    },
+  },
+  'function-vectors': {
+    title: 'Function vectors and steering beside task vectors',
+    shows: 'What the best heads add, of text and of image examples, added to image queries; with controls.',
+    textToo: true,
+    config: {
+      query: 'image',
+      scores: ['probability'],
+      conditions: [
+        NO_CONTEXT,
+        TEXT_PROMPT,
+        TEXT_PATCH,
+        IMAGE_PATCH,
+        { name: 'Text Function Vector', ...FUNCTION, spec: 'text' },
+        { name: 'Image Function Vector', ...FUNCTION, spec: 'image' },
+        { name: 'Random Function Vector', ...FUNCTION, spec: 'text', control: 'random-vector' },
+        { name: 'Wrong Task Function Vector', ...FUNCTION, spec: 'text', control: 'wrong-task' },
+        { name: 'Shuffled Labels Function Vector', ...FUNCTION, spec: 'text', control: 'shuffled-labels' },
+        { name: 'Text Steering Vector', kind: 'patch', vector: 'steering', spec: 'text' },
+        { name: 'Random Steering Vector', kind: 'patch', vector: 'steering', spec: 'text', control: 'random-vector' },
       ],
     },
   },

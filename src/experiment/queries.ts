@@ -23,13 +23,13 @@ export class Queries {
   ) {
     const { experiment, cells } = study;
     const { layers } = experiment;
-    const tested = layers === 'validation' ? 1 : layers === 'all' ? nLayers : layers.length;
+    const common = layers === 'validation' ? 1 : layers === 'all' ? nLayers : layers.length;
     const isMember = membersOf(shard, cells);
     let lines = 0;
     for (const stage of ['validation', 'test'] as const) {
       for (const cell of cells) {
         const { task, seed, validation } = cell.split;
-        for (const { name: condition, kind, question } of conditionsOf(study, stage)) {
+        for (const { name: condition, kind, question, layers: own } of conditionsOf(study, stage)) {
           const isPatch = kind === 'patch';
           for (const { input: item, output: expected } of itemsOf(cell, stage)) {
             if (!isMember({ stage, task: task.name, seed, item })) continue;
@@ -37,7 +37,7 @@ export class Queries {
             const answer = kind === 'majority' ? { answer: majorityAnswer(validation) ?? '' } : {};
             const says = { domain: task.domain, expected, rival, ...answer };
             this.all.set(keyOf({ stage, condition, task: task.name, seed, item }), { says, isPatch });
-            lines += !isPatch ? 1 : stage === 'validation' ? nLayers : tested;
+            lines += !isPatch ? 1 : stage === 'validation' ? nLayers : (own?.length ?? common);
           }
         }
       }

@@ -1,7 +1,7 @@
 import { checkTemplate, placeholderProblems, type Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { quote, schemaProblems } from './schema.js';
-import type { Experiment } from './types.js';
+import type { Condition, Experiment } from './types.js';
 
 /**
  * Refuses an experiment whose settings are not what they may be, or do not fit together, wherever it comes from.
@@ -58,6 +58,7 @@ function ruleProblems(experiment: Experiment): string[] {
       swaps === undefined || spec === 'instruction' || spec === 'ensemble',
       `${at}.swaps: only an instruction has letters to swap; the spec is ${spec}`,
     );
+    problems.push(...vectorProblems(at, condition, readPosition === 'dummy-query' ? shots : shots - 1));
     need(
       control !== 'shuffled-labels' || shots > (readPosition === 'dummy-query' ? 1 : 2),
       `${at}.control: shuffled-labels needs two whole examples in a prompt: shots from 3, or from 2 with readPosition: dummy-query`,
@@ -75,6 +76,35 @@ function ruleProblems(experiment: Experiment): string[] {
       `${at}.control: wrong-layer means nothing with layers: all, which patches every layer`,
     );
   }
+  return problems;
+}
+
+/** Of a patch that is no task vector. @param whole examples in a prompt that have their answers */
+function vectorProblems(at: string, { vector, spec, heads, control }: Condition, whole: number): string[] {
+  const problems: string[] = [];
+  const need = (right: boolean, problem: string) => right || problems.push(`${at}.${problem}`);
+  need(
+    heads === undefined || vector === 'function',
+    'heads: only a function vector is made of heads; set vector: function',
+  );
+  if (vector === undefined || vector === 'task') return problems;
+  need(
+    spec === 'text' || spec === 'image',
+    `vector: a ${vector} vector needs the spec text or image, whose examples have labels, not ${spec}`,
+  );
+  need(
+    whole > 1,
+    `vector: a ${vector} vector needs two whole examples in a prompt, whose labels can be exchanged; raise shots`,
+  );
+  const [other, why] =
+    vector === 'function'
+      ? (['wrong-layer', 'a function vector is one direction at all layers; name another layer with layers'] as const)
+      : ([
+          'shuffled-labels',
+          'a steering vector is the difference to shuffled labels; take random-vector or wrong-task',
+        ] as const);
+  need(control !== other, `control: ${why}`);
+  need(control !== 'identity', 'control: identity patches no vector; leave vector out');
   return problems;
 }
 

@@ -6,11 +6,12 @@ import { listDevices } from '../native/index.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
+import type { Batch } from './answer.js';
 import { LayerChoice } from './layer-choice.js';
 import { memoryStore } from './memory-store.js';
 import { localSeats, type Seat, type Seats } from './seats.js';
 import { membersOf, type Shard } from './shard.js';
-import { type Cell, conditionsOf, itemsOf, prepareStudy, type Study } from './study.js';
+import { type Cell, conditionsOf, itemsOf, layersOf, prepareStudy, type Study } from './study.js';
 import {
   type Condition,
   type Experiment,
@@ -84,13 +85,14 @@ export async function runExperiment(
   for await (const line of store.lines()) choice.add(line);
   await using seats = options.seats ?? (await localSeats({ context, foreign }, parallel));
   const runner = new Runner(context.model, seats, study, store, options, (line) => choice.add(line));
-  await runner.stage('validation', allLayers(context.model));
+  const every = allLayers(context.model);
+  await runner.stage('validation', Object.fromEntries(experiment.conditions.map(({ name }) => [name, every])));
   if (options.shard?.stage === 'validation') return { layers: [] };
-  const layers = study.layers ?? [choice.best()];
+  const layers = layersOf(study, (kind) => choice.best(kind));
   const doubt = study.layers ? undefined : choice.doubt();
   if (doubt !== undefined) options.onNote?.(doubt);
   await runner.stage('test', layers);
-  return { layers };
+  return { layers: [...new Set(Object.values(layers).flat())].sort((a, b) => a - b) };
 }
 
 function allLayers({ info }: Model): number[] {
@@ -124,7 +126,7 @@ class Runner {
   }
 
   /** Asks what the store does not know yet. When this fails it knows every answer that there was, unless it is the store that failed. */
-  async stage(stage: QueryKey['stage'], layers: readonly number[]): Promise<void> {
+  async stage(stage: QueryKey['stage'], layers: Batch['layers']): Promise<void> {
     const conditions = conditionsOf(this.study, stage);
     if (conditions.length === 0) return;
     try {
@@ -140,7 +142,7 @@ class Runner {
     cell: Cell,
     stage: QueryKey['stage'],
     conditions: readonly Condition[],
-    layers: readonly number[],
+    layers: Batch['layers'],
   ): Promise<void> {
     const { model, study, options } = this;
     const { task, seed } = cell.split;
@@ -237,8 +239,11 @@ class Runner {
       for (const stage of ['validation', 'test'] as const) {
         if (stage === 'test' && this.options.shard?.stage === 'validation') continue;
         // Validation chooses one layer.
-        const layers = stage === 'validation' ? allLayers(model) : (study.layers ?? [0]);
-        queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditionsOf(study, stage), layers);
+        const tested = layersOf(study, () => 0);
+        const every = allLayers(model);
+        const conditions = conditionsOf(study, stage);
+        const layers = stage === 'test' ? tested : Object.fromEntries(conditions.map(({ name }) => [name, every]));
+        queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditions, layers);
       }
     }
     return { vectors: [...vectors.values()].reduce((sum, weight) => sum + weight, 0), ...queries };
@@ -284,15 +289,15 @@ async function allOf(work: readonly Promise<void>[]): Promise<void> {
 function keysOfItem(
   asked: Omit<QueryKey, 'condition' | 'layer'>,
   conditions: readonly Condition[],
-  layers: readonly number[],
+  layers: Batch['layers'],
 ): string[] {
   return conditions.flatMap(({ name, kind }) =>
-    (kind === 'patch' ? layers : [undefined]).map((layer) => keyOf({ ...asked, condition: name, layer })),
+    (kind === 'patch' ? (layers[name] ?? []) : [undefined]).map((layer) => keyOf({ ...asked, condition: name, layer })),
   );
 }
 
-function keysOfCount(conditions: readonly Condition[], layers: readonly number[]): number {
-  return conditions.reduce((n, { kind }) => n + (kind === 'patch' ? layers.length : 1), 0);
+function keysOfCount(conditions: readonly Condition[], layers: Batch['layers']): number {
+  return conditions.reduce((n, { kind, name }) => n + (kind === 'patch' ? (layers[name]?.length ?? 0) : 1), 0);
 }
 
 /**

@@ -3,9 +3,10 @@ import type { OnProgress } from '../model/types.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { answerBatch, type Batch } from './answer.js';
 import { type Lane, Lanes } from './lanes.js';
+import { readVector } from './read-vector.js';
 import type { Study } from './study.js';
 import type { ResultLine } from './types.js';
-import { readVector, type WantedVector } from './vectors.js';
+import type { WantedVector } from './vectors.js';
 
 /** Where one thing of a run is computed at a time. */
 export interface Seat {

@@ -9,7 +9,7 @@ import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { requireExperiment } from './rules.js';
 import { type PromptContent, type PromptFormat, promptFormat } from './template.js';
-import type { Condition, Experiment, QueryKey } from './types.js';
+import type { Condition, Experiment, QueryKey, VectorKind } from './types.js';
 
 /** One task under one seed. */
 export interface Cell {
@@ -41,20 +41,39 @@ export async function prepareStudy(model: Model, experiment: Experiment, foreign
   const cells = await loadCells(experiment);
   const hasPatches = experiment.conditions.some(({ kind }) => kind === 'patch');
   if (!hasPatches) return { experiment, format, cells, layers: [] };
+  for (const { layers: own } of experiment.conditions) if (own) resolveLayers(own, model.info.nLayers);
   const { layers } = experiment;
   if (layers !== 'validation') return { experiment, format, cells, layers: resolveLayers(layers, model.info.nLayers) };
-  if (!experiment.conditions.some(choosesLayer)) {
+  const chosen = experiment.conditions.filter(choosesLayer).map(kindOf);
+  const without = experiment.conditions.find(
+    (condition) => condition.kind === 'patch' && condition.layers === undefined && !chosen.includes(kindOf(condition)),
+  );
+  if (without) {
+    const vectors = kindOf(without) === 'task' ? '' : ` of ${kindOf(without)} vectors`;
     throw invalid(
       'layers',
-      'validation needs a patch condition without control and not foreign; name the layers instead',
+      `validation needs a patch condition${vectors} without control and not foreign; name the layers instead`,
     );
   }
   return { experiment, format, cells };
 }
 
 /** Whether a condition's validation accuracy counts when the layer is chosen: own vectors as they are. */
-export function choosesLayer({ kind, control, foreign }: Condition): boolean {
-  return kind === 'patch' && control === undefined && foreign !== true;
+export function choosesLayer({ kind, control, foreign, layers }: Condition): boolean {
+  return kind === 'patch' && control === undefined && foreign !== true && layers === undefined;
+}
+
+export function kindOf({ vector = 'task' }: Condition): VectorKind {
+  return vector;
+}
+
+/** Where conditions are written in the test, by their names. @param chosen the layer of a kind of vector, where validation chooses it */
+export function layersOf(
+  { experiment, layers }: Pick<Study, 'experiment' | 'layers'>,
+  chosen: (kind: VectorKind) => number,
+): Record<string, readonly number[]> {
+  const patches = experiment.conditions.filter(({ kind }) => kind === 'patch');
+  return Object.fromEntries(patches.map((one) => [one.name, one.layers ?? layers ?? [chosen(kindOf(one))]]));
 }
 
 /** Conditions that answer the queries of a stage. Validation asks only what the choice of the layer needs. */

@@ -14,6 +14,10 @@ export const CONTROLS = ['random-vector', 'wrong-task', 'shuffled-labels', 'wron
 /** A vector that should not work: see `Condition`. */
 export type Control = (typeof CONTROLS)[number];
 
+/** What a patch writes: see `Condition.vector`. */
+export const VECTOR_KINDS = ['task', 'function', 'steering'] as const;
+export type VectorKind = (typeof VECTOR_KINDS)[number];
+
 /**
  * One way of getting answers: a row of the tables. All conditions of an experiment answer the same queries.
  * - `majority`: the answer that most validation items have; no model is asked.
@@ -29,6 +33,22 @@ export interface Condition {
   readonly query?: Modality;
   /** Of `prompt` (not `ensemble`) and `patch`: what specifies the task. */
   readonly spec?: VectorSpec;
+  /**
+   * Of `patch`: `task`, the mean state at the read position; `function`, what the heads with the largest effect add (`functionVector`);
+   * `steering`, the task vector less that of shuffled labels. The last two come from examples, text or image. Validation chooses a
+   * layer for each of the three. Defaults to `task`.
+   */
+  readonly vector?: VectorKind;
+  /** Of `patch` with a function vector: how many heads. Defaults to 10, or all that there are. */
+  readonly heads?: number;
+  /** Of `patch`. Defaults to the experiment's; of a function or steering vector to `add`. */
+  readonly op?: Experiment['op'];
+  /** Of `patch`: factor on the vector. Defaults to the experiment's. */
+  readonly strength?: number;
+  /** Of `patch`: where it is written, each layer by itself. Defaults to the experiment's. */
+  readonly layers?: readonly number[];
+  /** Of `patch`: at the end of the query, or there and at every token generated after it. Defaults to `prompt`. */
+  readonly steps?: 'prompt' | 'all';
   /** Of `patch`. */
   readonly control?: Control;
   /** Of `patch`: vectors of `vectorModel` instead of the model's own (LLM to VLM). Defaults to false. */

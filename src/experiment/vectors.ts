@@ -1,15 +1,13 @@
-import type { Context, PassOptions } from '../model/context.js';
+import type { PassOptions } from '../model/context.js';
 import type { ModelIdentity } from '../model/types.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type Modality, type VectorExamples, vectorExamples } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
-import { vectorOfPrompts } from '../vectors/extract.js';
 import { TaskVector } from '../vectors/task-vector.js';
-import type { Lane } from './lanes.js';
-import { type Cell, instructionOf, type Study } from './study.js';
-import type { Condition, Control, RunStore, VectorSpec } from './types.js';
+import { type Cell, instructionOf, kindOf, type Study } from './study.js';
+import type { Condition, Control, RunStore, VectorKind, VectorSpec } from './types.js';
 
 /** A vector that a run needs: of one task and seed, made in one way. */
 export interface WantedVector {
@@ -21,14 +19,20 @@ export interface WantedVector {
   readonly prompts: number;
   readonly swaps: number;
   readonly foreign: boolean;
+  readonly vector: VectorKind;
+  /** Of a function vector. */
+  readonly heads: number;
   readonly control?: Exclude<Control, 'wrong-task' | 'identity'>;
 }
+
+/** Heads of a function vector. */
+const HEADS = 10;
 
 /** The vector that a condition patches into the queries of a cell; undefined where it patches none of a file. */
 export function vectorOf(study: Study, cell: Cell, condition: Condition): WantedVector | undefined {
   const { kind, spec, control, foreign = false } = condition;
   if (kind !== 'patch' || control === 'identity' || spec === undefined) return undefined;
-  const { prompts = study.experiment.prompts, swaps = 0 } = condition;
+  const { prompts = study.experiment.prompts, swaps = 0, heads = HEADS } = condition;
   const own = control === 'wrong-task' ? nextTask(study, cell) : cell;
   return wanted(study, {
     cell: own,
@@ -36,6 +40,8 @@ export function vectorOf(study: Study, cell: Cell, condition: Condition): Wanted
     prompts,
     swaps,
     foreign,
+    vector: kindOf(condition),
+    heads,
     ...(control !== undefined && control !== 'wrong-task' && { control }),
   });
 }
@@ -44,6 +50,10 @@ export function vectorOf(study: Study, cell: Cell, condition: Condition): Wanted
 export function sourcesOf(study: Study, vector: WantedVector): WantedVector[] {
   const { control, ...plain } = vector;
   if (control === 'random-vector' || control === 'wrong-layer') return [wanted(study, plain)];
+  if (vector.vector === 'steering') {
+    const task = { ...plain, vector: 'task' } as const;
+    return [wanted(study, task), wanted(study, { ...task, control: 'shuffled-labels' })];
+  }
   if (vector.spec !== 'ensemble') return [];
   return [wanted(study, { ...vector, spec: 'text', swaps: 0 }), wanted(study, { ...plain, spec: 'instruction' })];
 }
@@ -93,28 +103,6 @@ export function shuffleLabels(shots: readonly TaskItem[], seed: number, stream: 
     if (best === undefined || right < best.right) best = { shots: shuffled, right };
   }
   return best?.shots ?? [];
-}
-
-/** Reads a vector that has no sources. @throws {XpatchError} as `Context.pass` */
-export function readVector(
-  { context, foreign }: Lane,
-  study: Study,
-  wanted: WantedVector,
-  { signal, onProgress }: PassOptions = {},
-): Promise<TaskVector> {
-  const { task, seed } = wanted.cell.split;
-  const { shots, readPosition } = study.experiment;
-  const isInstruction = wanted.spec === 'instruction';
-  return vectorOfPrompts(wanted.foreign ? (foreign as Context) : context, promptsOf(study, wanted), {
-    task: task.name,
-    pictures: task.pictures,
-    spec: wanted.spec as Exclude<VectorSpec, 'ensemble'>,
-    seed,
-    shots: isInstruction ? 0 : shots,
-    readPosition: isInstruction ? 'instruction' : readPosition,
-    signal,
-    onProgress: ({ stage, done, total }) => stage === 'pass' && onProgress?.({ done, total }),
-  });
 }
 
 /** Reads a vector, of a study, that has no sources: `readVector` here, or what asks another machine to. */
@@ -167,8 +155,8 @@ export class VectorMaker {
   private async make(wanted: WantedVector, read: VectorReader, events: PassOptions): Promise<TaskVector> {
     const sources: TaskVector[] = [];
     for (const source of sourcesOf(this.study, wanted)) sources.push(await this.get(source, read, events));
-    const [only] = sources;
-    if (sources.length > 1) return TaskVector.mean(sources);
+    const [only, shuffled] = sources;
+    if (only && shuffled) return wanted.vector === 'steering' ? only.subtract(shuffled) : TaskVector.mean(sources);
     if (!only) return read(this.study, wanted, events);
     const { seed } = wanted.cell.split;
     return wanted.control === 'random-vector' ? only.normMatchedRandom(seed) : only.rollLayers(halfDepth(only));
@@ -181,11 +169,13 @@ function halfDepth(vector: TaskVector): number {
 }
 
 function wanted({ experiment }: Study, vector: Omit<WantedVector, 'name'>): WantedVector {
-  const { cell, spec, prompts, swaps, foreign, control } = vector;
+  const { cell, spec, prompts, swaps, foreign, heads, control } = vector;
   const isInstruction = spec === 'instruction';
   const parts = [
     cell.split.task.name,
     spec,
+    ...(vector.vector === 'task' ? [] : [vector.vector]),
+    ...(vector.vector === 'function' && heads !== HEADS ? [`heads${heads}`] : []),
     ...(!isInstruction && prompts !== experiment.prompts ? [`prompts${prompts}`] : []),
     ...(swaps > 0 ? [`swaps${swaps}`] : []),
     ...(foreign ? ['foreign'] : []),

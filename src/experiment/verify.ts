@@ -16,7 +16,7 @@ import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
 import { hashResults, hashVectors, loadRunVector } from './run-files.js';
 import { nameOfShard } from './shard.js';
-import { loadCells, usesPictures } from './study.js';
+import { layersOf, loadCells, usesPictures } from './study.js';
 import { type Experiment, keyOf, type ResultLine, type RunLine } from './types.js';
 
 /** One thing that was looked at. `not done` is what could not be, and says why. */
@@ -175,24 +175,25 @@ function checkScores({ options }: RunRecord, lines: readonly ResultLine[]): Chec
 
 function checkLayers({ options: experiment }: RunRecord, lines: readonly ResultLine[]): Check {
   const patched = lines.filter(({ stage, layer }) => stage === 'test' && layer !== undefined);
-  if (experiment.layers === 'all' || patched.length === 0) return check('layers', [], 'none had to be chosen');
-  let layers = experiment.layers;
-  if (layers === 'validation') {
-    const choice = new LayerChoice(experiment);
-    for (const line of lines) choice.add(line);
-    try {
-      layers = [choice.best()];
-    } catch (error) {
-      return check('layers', [(error as Error).message], '');
-    }
+  const { layers: common } = experiment;
+  if (common === 'all' || patched.length === 0) return check('layers', [], 'none had to be chosen');
+  const choice = new LayerChoice(experiment);
+  for (const line of lines) choice.add(line);
+  let layers: Record<string, readonly number[]>;
+  try {
+    layers = layersOf({ experiment, ...(common !== 'validation' && { layers: common }) }, (kind) => choice.best(kind));
+  } catch (error) {
+    return check('layers', [(error as Error).message], '');
   }
   const problems = patched
-    .filter(({ layer }) => !layers.includes(layer as number))
-    .map((line) => `${keyOf(line)} is patched at layer ${line.layer}, chosen was ${layers.join(', ')}`);
+    .filter(({ condition, layer }) => !layers[condition]?.includes(layer as number))
+    .map(
+      (line) => `${keyOf(line)} is patched at layer ${line.layer}, chosen was ${layers[line.condition]?.join(', ')}`,
+    );
   return check(
     'layers',
     problems,
-    `patched at ${layers.join(', ')}, as ${experiment.layers === 'validation' ? 'the validation answers choose' : 'asked for'}`,
+    `patched at ${[...new Set(Object.values(layers).flat())].sort((a, b) => a - b).join(', ')}, as ${experiment.layers === 'validation' ? 'the validation answers choose' : 'asked for'}`,
   );
 }
 

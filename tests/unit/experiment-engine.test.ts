@@ -208,6 +208,21 @@ describe('the layer', () => {
     expect(chosen([...lines, ...second])).toBe(1);
   });
 
+  test('each kind of vector has its own, and a condition that names its layers has no say', () => {
+    const choice = new LayerChoice({
+      conditions: [
+        ...conditions,
+        { name: 'heads', kind: 'patch', spec: 'text', vector: 'function' },
+        { name: 'fixed', kind: 'patch', spec: 'text', vector: 'function', layers: [0] },
+      ],
+    });
+    for (const name of ['own', 'heads', 'fixed']) {
+      for (const layer of [0, 1, 2]) choice.add(line(name, layer, layer === { own: 1, heads: 2, fixed: 0 }[name]));
+    }
+    expect([choice.best(), choice.best('function')]).toEqual([1, 2]);
+    expect(() => choice.best('steering')).toThrow(/no validation answers/);
+  });
+
   test('controls, other models, prompts and test lines have no say', () => {
     const lines = ['control', 'other model', 'prompt'].map((name) => line(name, 0, true));
     const test: ResultLine = { ...line('own', 0, true), stage: 'test' };

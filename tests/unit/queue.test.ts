@@ -12,7 +12,7 @@ const WORK: QueuedWork = {
   task: 'country-capital',
   seed: 1,
   items: ['Peru'],
-  layers: [3],
+  layers: { 'Text Patch': [3] },
   vectors: { 'Text Patch': 'country-capital.text.seed1' },
 };
 
@@ -38,7 +38,7 @@ test('the same work has the same name, other work another, and all names are one
     { ...WORK, stage: 'validation' },
     { ...WORK, seed: 2 },
     { ...WORK, items: ['Peru', 'Chad'] },
-    { ...WORK, layers: [4] },
+    { ...WORK, layers: { 'Text Patch': [4] } },
     { ...WORK, vectors: {} },
     { kind: 'vector', name: 'country-capital.text.seed1' },
   ];

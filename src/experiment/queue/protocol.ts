@@ -44,7 +44,7 @@ export type QueuedWork =
       readonly seed: number;
       /** Inputs of items. */
       readonly items: readonly string[];
-      readonly layers: readonly number[];
+      readonly layers: Readonly<Record<string, readonly number[]>>;
       /** Names of vectors by condition. */
       readonly vectors: Readonly<Record<string, string>>;
     };

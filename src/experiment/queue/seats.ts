@@ -132,7 +132,9 @@ export class QueueSeats implements Seats {
     const { lines = [] } = await this.ask({ kind: 'answers', ...asked, items: inputs, layers, vectors: named });
     const expected = conditions.flatMap(({ name: condition, kind }) =>
       inputs.flatMap((item) =>
-        (kind === 'patch' ? layers : [undefined]).map((layer) => keyOf({ ...asked, condition, item, layer })),
+        (kind === 'patch' ? (layers[condition] ?? []) : [undefined]).map((layer) =>
+          keyOf({ ...asked, condition, item, layer }),
+        ),
       ),
     );
     if (isDeepStrictEqual(lines.map(keyOf).sort(), expected.sort())) return [...lines];

@@ -5,9 +5,10 @@ import { listDevices, native } from '../../native/index.js';
 import { XpatchError } from '../../util/errors.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
 import { answerBatch } from '../answer.js';
+import { readVector } from '../read-vector.js';
 import { conditionsOf, prepareStudy, type Study } from '../study.js';
 import type { Experiment } from '../types.js';
-import { readVector, vectorsOf } from '../vectors.js';
+import { vectorsOf } from '../vectors.js';
 import type { Broker } from './broker.js';
 import {
   kernelsOfRun,

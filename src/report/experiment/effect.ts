@@ -30,7 +30,8 @@ export function effectPairs(experiment: Experiment, { rows, layers }: Experiment
   const pairs = pairsOf(experiment)
     .map(([first, second]) => ({ condition: conditionOf(first), other: conditionOf(second) }))
     .filter(({ other }) => other.kind === 'prompt');
-  const rank = ({ spec, query = experiment.query, foreign, prompts, swaps }: Condition) =>
+  const rank = ({ spec, query = experiment.query, foreign, prompts, swaps, vector }: Condition) =>
+    16 * Number(vector !== undefined) +
     8 * Number(foreign === true) +
     4 * Number(prompts !== undefined || (swaps ?? 0) > 0) +
     2 * Number(spec === query) +

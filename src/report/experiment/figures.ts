@@ -4,7 +4,7 @@ import { observationsOf } from '../../stats/tables.js';
 import type { Pace } from '../../util/pace.js';
 import type { Figure, Panel, Point, Series } from '../figures/figure.js';
 import type { Block } from '../report.js';
-import { type ExperimentLines, layersApart, MAX_LAYERS, queriesOf, rowOf } from './lines.js';
+import { type ExperimentLines, layersApart, layersOf, MAX_LAYERS, queriesOf, rowOf } from './lines.js';
 import { tasksOf } from './tables.js';
 
 const RANGES = 'Bands: 95 % bootstrap intervals over items, seeds held fixed.';
@@ -104,23 +104,26 @@ async function sweepOf(
 }
 
 /** Whether a condition has another one's vector from fewer prompts, or with noise: too many curves cannot be read. */
-function isVariant({ spec, query, prompts, swaps = 0 }: Condition, all: readonly Condition[]): boolean {
+function isVariant({ spec, query, vector, prompts, swaps = 0 }: Condition, all: readonly Condition[]): boolean {
   const more = (other: Condition) => other.prompts === undefined || other.prompts > (prompts ?? 0);
-  const fewer = all.some((other) => other.spec === spec && other.query === query && more(other));
+  const fewer = all.some(
+    (other) => other.spec === spec && other.query === query && other.vector === vector && more(other),
+  );
   return swaps > 0 || (prompts !== undefined && fewer);
 }
 
 /** Accuracy by number of examples that the vector was made of, a panel a layer: 0 is the instruction alone. */
 export async function examplesBlocks(
   experiment: Experiment,
-  { test, rows, layers }: ExperimentLines,
+  { test, rows }: ExperimentLines,
   pace: Pace,
 ): Promise<Block[]> {
-  if (layers.length > MAX_LAYERS) return [];
   const own = experiment.conditions.filter(
-    ({ kind, control, foreign, swaps, before, question }) =>
-      kind === 'patch' && !control && !foreign && !swaps && before === undefined && question === undefined,
+    ({ kind, vector, control, foreign, swaps, before, question }) =>
+      kind === 'patch' && !vector && !control && !foreign && !swaps && before === undefined && question === undefined,
   );
+  const layers = layersOf(rows, own);
+  if (layers.length > MAX_LAYERS) return [];
   const byRow = grouped(test, ({ condition }) => condition);
   const points = new Map<string, Point[]>();
   for (const condition of own) {

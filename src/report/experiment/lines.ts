@@ -80,6 +80,12 @@ export function layersApart(layers: readonly number[]): (number | undefined)[] {
   return layers.length > 1 ? [...layers] : [undefined];
 }
 
+/** Layers that some conditions were patched at, rising. */
+export function layersOf(rows: readonly Row[], conditions: readonly Condition[]): number[] {
+  const own = rows.filter(({ condition }) => conditions.some(({ name }) => name === condition));
+  return [...new Set(own.flatMap(({ layer }) => layer ?? []))].sort((a, b) => a - b);
+}
+
 /** The row of a condition, at a layer or at its only one. */
 export function rowOf(rows: readonly Row[], condition: string | undefined, layer: number | undefined): Row | undefined {
   return rows.find((row) => row.condition === condition && (layer === undefined || row.layer === layer));

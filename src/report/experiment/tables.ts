@@ -1,5 +1,6 @@
 import { type Comparison, compareConditions, pairsOf } from '../../experiment/comparisons.js';
 import { lenientMatch, strictMatch } from '../../experiment/scoring.js';
+import { kindOf } from '../../experiment/study.js';
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
 import { bootstrapInterval } from '../../stats/statistics.js';
 import {
@@ -13,7 +14,16 @@ import {
 } from '../../stats/tables.js';
 import type { Pace } from '../../util/pace.js';
 import type { TextTable } from '../report.js';
-import { atLayer, type ExperimentLines, layersApart, MAX_LAYERS, queriesOf, type Row, rowOf } from './lines.js';
+import {
+  atLayer,
+  type ExperimentLines,
+  layersApart,
+  layersOf,
+  MAX_LAYERS,
+  queriesOf,
+  type Row,
+  rowOf,
+} from './lines.js';
 
 const RANGES = 'Ranges: 95 % bootstrap intervals over items, seeds held fixed.';
 
@@ -58,9 +68,11 @@ export function tasksOf({ tasks }: Experiment, lines: readonly ResultLine[]): st
   return found.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
 }
 
-function layerNotes({ layers: chosen }: Experiment, layers: readonly number[]): string[] {
+function layerNotes({ layers: chosen, conditions }: Experiment, layers: readonly number[]): string[] {
   if (layers.length === 0) return [];
-  const how = chosen === 'validation' ? ', chosen on validation items' : '';
+  const kinds = new Set(conditions.filter(({ kind }) => kind === 'patch').map(kindOf)).size;
+  const how =
+    chosen === 'validation' ? `, chosen on validation items${kinds > 1 ? ' for each kind of vector' : ''}` : '';
   const note = `Patches at layer ${layers.join(', ')} (0-based block output)${how}.`;
   if (layers.length <= MAX_LAYERS) return [note];
   const left = 'no table of differences or of specifications by query, and no curve over examples';
@@ -111,13 +123,14 @@ export async function differencesTable(
   };
 }
 
-/** A patch at one layer is compared with another one at the same layer, and with what has none. */
+/** A patch at one layer is compared with another one at the same layer, or at the only layer of each, and with what has none. */
 function pairsOfRows(experiment: Experiment, rows: readonly Row[]): [first: string, second: string][] {
   const rowsOf = (condition: string) => rows.filter((row) => row.condition === condition);
+  const single = (...conditions: string[]) => conditions.every((condition) => rowsOf(condition).length === 1);
   return pairsOf(experiment).flatMap(([first, second]) =>
     rowsOf(first).flatMap((a) =>
       rowsOf(second)
-        .filter((b) => b.layer === undefined || b.layer === a.layer)
+        .filter((b) => b.layer === undefined || b.layer === a.layer || single(first, second))
         .map((b): [string, string] => [a.name, b.name]),
     ),
   );
@@ -126,13 +139,14 @@ function pairsOfRows(experiment: Experiment, rows: readonly Row[]): [first: stri
 /** Specification by query: the mean over tasks of Prompt and Patch. For experiments with more than one kind of query. */
 export async function matrixTable(
   experiment: Experiment,
-  { test, rows: found, layers }: ExperimentLines,
+  { test, rows: found }: ExperimentLines,
   score: Score,
   pace: Pace,
 ): Promise<Table | undefined> {
-  if (layers.length > MAX_LAYERS) return undefined;
   const { conditions, query } = experiment;
   const plain = conditions.filter(isPlain);
+  const layers = layersOf(found, plain);
+  if (layers.length > MAX_LAYERS) return undefined;
   const queries = [...new Set(plain.map((condition) => condition.query ?? query))].sort();
   if (queries.length < 2) return undefined;
   const columns = queries.flatMap((one) => [
@@ -168,8 +182,21 @@ export async function matrixTable(
 }
 
 /** A condition that differs from others only in specification, query, and prompt or patch. */
-function isPlain({ kind, control, foreign, prompts, swaps, before, question }: Condition): boolean {
-  const changed = [control, foreign || undefined, prompts, swaps || undefined, before, question];
+function isPlain(condition: Condition): boolean {
+  const { kind, control, foreign, prompts, swaps, before, question, vector, op, strength, layers, steps } = condition;
+  const changed = [
+    vector,
+    op,
+    strength,
+    layers,
+    steps,
+    control,
+    foreign || undefined,
+    prompts,
+    swaps || undefined,
+    before,
+    question,
+  ];
   return (kind === 'prompt' || kind === 'patch') && changed.every((change) => change === undefined);
 }
 
