@@ -24,7 +24,7 @@ export const circuitFunctionVector = defineCommand({
   command: 'function-vector',
   describe: 'Find the heads that carry a task, and make a vector of what the best ones add',
   options: {
-    tasks: vary(TASKS, { describe: 'Shipped task, or a task file ending in .json', required: true }),
+    tasks: vary(TASKS, { describe: 'Shipped task, or a task file (.json, .jsonl, .csv)', required: true }),
     specs: vary(SPECS, { describe: 'Whether examples are shown as text or image. Defaults to text' }),
     shots: SHOTS,
     prompts: vary(PROMPTS, { describe: 'Prompts whose mean is taken', default: 10 }),

@@ -23,7 +23,7 @@ import type { Terminal } from './terminal.js';
 export const EVAL_OPTIONS = {
   ...grouped('Experiment', {
     tasks: vary(TASKS, {
-      describe: 'Shipped tasks, or task files ending in .json, with commas. Defaults to those of the preset',
+      describe: 'Shipped tasks, or task files (.json, .jsonl, .csv), with commas. Defaults to those of the preset',
     }),
     seeds: vary(SEEDS, { describe: 'Each draws its own items and examples. Defaults to those of the preset' }),
     layers: vary(LAYERS, {

@@ -133,7 +133,7 @@ export const STEPS = parsed(
   { value: 'prompt|generated|all|N' },
 );
 export const TASKS = parsed(
-  'Shipped tasks, or task files ending in .json, with commas. Defaults to all six',
+  'Shipped tasks, or task files (.json, .jsonl, .csv), with commas. Defaults to all six',
   parseTexts,
   {
     value: 'TASKS',

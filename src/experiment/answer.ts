@@ -6,6 +6,7 @@ import type { OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type AnswerTokens, answerTokens, firstPiece, requireApart } from '../tasks/answer-tokens.js';
+import { rightAnswers } from '../tasks/answers.js';
 import { DELIMITER } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
@@ -65,7 +66,7 @@ export async function answerBatch(context: Context, batch: Batch, onProgress?: O
   const majority = majorityAnswer(cell.split.validation) ?? '';
   for (const condition of conditions.filter(({ kind }) => kind === 'majority')) {
     for (const item of items) {
-      const strict = strictMatch(majority, item.output, batch.study.experiment);
+      const strict = strictMatch(majority, rightAnswers(item), batch.study.experiment);
       lines.push(lineOf(batch, { item, condition }, { answer: majority, firstToken: majority, strict }));
     }
   }
@@ -209,7 +210,7 @@ async function answers(
         answer: text,
         firstToken: firstPiece(model, tokens).text,
         // An answer that was cut off is not a whole one.
-        strict: finish !== 'length' && strictMatch(text, item.output, experiment),
+        strict: finish !== 'length' && strictMatch(text, rightAnswers(item), experiment),
         ...(finish === 'length' && { cut: true as const }),
         ...probabilities[i],
         ...ranks[given.length + i],
@@ -312,9 +313,10 @@ function lineOf(
     ...(layer !== undefined && { layer }),
     domain: task.domain,
     expected: item.output,
+    ...(item.also && { also: item.also }),
     answer,
     firstToken,
-    lenient: lenientMatch(firstToken, item.output, study.experiment),
+    lenient: lenientMatch(firstToken, rightAnswers(item), study.experiment),
     ...(rival !== undefined && { rival }),
     ...(vector !== undefined && { vector }),
     ...more,

@@ -1,3 +1,4 @@
+import { rightAnswers } from '../tasks/answers.js';
 import { lenientMatch, strictMatch } from './scoring.js';
 import { type Experiment, keyOf, type ResultLine } from './types.js';
 
@@ -17,9 +18,10 @@ const RANGES: readonly (readonly [keyof ResultLine, (value: number) => boolean])
 
 /** Why the scores of a line are not those of its answer, as far as it can be told without a model; undefined when they can be. */
 export function scoreProblem(line: ResultLine, options: Pick<Experiment, 'ignoreCase'>): string | undefined {
-  const { stage, answer, firstToken, expected, lenient, strict, cut } = line;
-  const right = stage === 'test' ? !cut && strictMatch(answer, expected, options) : undefined;
-  if (lenient !== lenientMatch(firstToken, expected, options) || strict !== right) {
+  const { stage, answer, firstToken, expected, also, lenient, strict, cut } = line;
+  const all = rightAnswers({ output: expected, ...(also && { also }) });
+  const right = stage === 'test' ? !cut && strictMatch(answer, all, options) : undefined;
+  if (lenient !== lenientMatch(firstToken, all, options) || strict !== right) {
     return `${keyOf(line)} is not scored as its answer is`;
   }
   const [field] =

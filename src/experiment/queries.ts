@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { majorityAnswer } from './scoring.js';
 import { membersOf, type Shard } from './shard.js';
 import { conditionsOf, itemsOf, type Study } from './study.js';
@@ -31,11 +32,11 @@ export class Queries {
         const { task, seed, validation } = cell.split;
         for (const { name: condition, kind, question, layers: own } of conditionsOf(study, stage)) {
           const isPatch = kind === 'patch';
-          for (const { input: item, output: expected } of itemsOf(cell, stage)) {
+          for (const { input: item, output: expected, also } of itemsOf(cell, stage)) {
             if (!isMember({ stage, task: task.name, seed, item })) continue;
             const rival = question?.includes('{rival}') ? cell.rival?.answers.get(item) : undefined;
             const answer = kind === 'majority' ? { answer: majorityAnswer(validation) ?? '' } : {};
-            const says = { domain: task.domain, expected, rival, ...answer };
+            const says = { domain: task.domain, expected, also, rival, ...answer };
             this.all.set(keyOf({ stage, condition, task: task.name, seed, item }), { says, isPatch });
             lines += !isPatch ? 1 : stage === 'validation' ? nLayers : (own?.length ?? common);
           }
@@ -52,7 +53,7 @@ export class Queries {
     const layerFits = query?.isPatch ? layer !== undefined && layer >= 0 && layer < this.nLayers : layer === undefined;
     if (query === undefined || !layerFits) return `${keyOf(line)} is none of its queries`;
     const fields = Object.keys(query.says) as (keyof ResultLine)[];
-    const field = fields.find((name) => line[name] !== query.says[name]);
+    const field = fields.find((name) => !isDeepStrictEqual(line[name], query.says[name]));
     if (field === undefined) return undefined;
     const [said, known] = [line[field], query.says[field]].map((value) => JSON.stringify(value) ?? 'none');
     return `${keyOf(line)} has ${field} ${said}, by the task it is ${known}`;

@@ -7,19 +7,29 @@ export type ScoringOptions = AnswerOptions;
 /**
  * The paper's rule, for one generated token: after stripping, both strings are non-empty and one is a prefix of the other.
  * Lenient: a token of one letter can pass.
+ * @param expected the right answer, or several of which one is enough
  */
-export function lenientMatch(answer: string, expected: string, options: ScoringOptions = {}): boolean {
-  return answersCollide(answer, expected, options);
+export function lenientMatch(
+  answer: string,
+  expected: string | readonly string[],
+  options: ScoringOptions = {},
+): boolean {
+  return [expected].flat().some((one) => answersCollide(answer, one, options));
 }
 
 /**
  * The whole answer: what a longer greedy continuation says before its first line break equals the expected string, both
  * stripped. A continuation that was cut off earlier does not pass.
+ * @param expected the right answer, or several of which one is enough
  */
-export function strictMatch(continuation: string, expected: string, options: ScoringOptions = {}): boolean {
+export function strictMatch(
+  continuation: string,
+  expected: string | readonly string[],
+  options: ScoringOptions = {},
+): boolean {
   const [firstLine = ''] = continuation.split(/\r\n|\r|\n/, 1);
   const answer = normaliseAnswer(firstLine, options);
-  return answer !== '' && answer === normaliseAnswer(expected, options);
+  return answer !== '' && [expected].flat().some((one) => answer === normaliseAnswer(one, options));
 }
 
 /**

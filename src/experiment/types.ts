@@ -127,6 +127,8 @@ export interface QueryKey {
 export interface ResultLine extends QueryKey {
   readonly domain: string;
   readonly expected: string;
+  /** Other answers that count as right. */
+  readonly also?: readonly string[];
   /** Greedy answer up to the stop; of a validation query its first piece only. */
   readonly answer: string;
   /** The first piece of the answer with something to see in it: nearly always its first token. What the lenient score looks at. */

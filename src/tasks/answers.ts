@@ -9,6 +9,17 @@ export function normaliseAnswer(text: string, { ignoreCase = false }: AnswerOpti
   return ignoreCase ? stripped.toLowerCase() : stripped;
 }
 
+/** All answers that count as right. */
+export function rightAnswers({
+  output,
+  also = [],
+}: {
+  readonly output: string;
+  readonly also?: readonly string[];
+}): string[] {
+  return [output, ...also];
+}
+
 /** Whether one of the two answers is a prefix of the other, so that the paper's lenient rule takes one for the other. */
 export function answersCollide(first: string, second: string, options: AnswerOptions = {}): boolean {
   const a = normaliseAnswer(first, options);

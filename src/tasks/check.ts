@@ -6,7 +6,7 @@ import { answerFindings } from './check-answers.js';
 import { type Finding, type FirstToken, finding, groupBy, name, quote } from './findings.js';
 import { splitTask } from './split.js';
 import { locateTask, type TaskItem, type TaskPlace } from './task.js';
-import { itemProblems, type RawItem, readTaskFile, type TaskFile } from './task-file.js';
+import { itemProblems, type RawItem, rawItem, readTaskFile, type TaskFile } from './task-file.js';
 
 export interface CheckOptions {
   /** Folder that the `image` paths of a file start from. Defaults to the file's folder. */
@@ -80,8 +80,8 @@ export async function checkItems(
     const problems = itemProblems(item);
     findings.push(...problems.map((problem) => finding('error', 'invalid-item', [index], `item ${index}: ${problem}`)));
     if (problems.length > 0) continue;
-    const { input, output, image } = item as RawItem;
-    good.push({ index, input, output, ...(pictures !== false && image !== undefined && { image }) });
+    const { image, ...rest } = rawItem(item);
+    good.push({ index, ...rest, ...(pictures !== false && image !== undefined && { image }) });
   }
   const entries = await lookAtPictures(good, place.imagesRoot, findings, options);
   findings.push(...sameInputs(entries));
@@ -112,10 +112,10 @@ async function lookAtPictures(
 ): Promise<Entry[]> {
   const hashes = new Map<string, string | undefined>();
   const entries: Entry[] = [];
-  for (const [done, { index, input, output, image }] of items.entries()) {
+  for (const [done, { index, image, ...item }] of items.entries()) {
     if (signal?.aborted) throw new XpatchError('ABORTED', 'The check was aborted.', { cause: signal.reason });
     onProgress?.({ done, total: items.length });
-    const path = typeof image === 'string' ? resolve(root, image) : undefined;
+    const path = image === undefined ? undefined : resolve(root, image);
     if (path !== undefined && !hashes.has(path)) {
       hashes.set(path, undefined);
       const problem = await readImage(path).then(
@@ -133,7 +133,7 @@ async function lookAtPictures(
       }
     }
     const pictureHash = path === undefined ? undefined : hashes.get(path);
-    entries.push({ index, input, output, ...(pictureHash !== undefined && { image: path, pictureHash }) });
+    entries.push({ index, ...item, ...(pictureHash !== undefined && { image: path, pictureHash }) });
   }
   return entries;
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { XpatchError } from '../util/errors.js';
 import { parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
+import { readRecords } from '../util/records.js';
 import { whatAre } from '../util/what-is.js';
 
 /** What a task file of the second form says about its items; each field may be left out. */
@@ -25,6 +26,8 @@ export interface TaskFile extends TaskFileFields {
 export interface RawItem {
   readonly input: string;
   readonly output: string;
+  /** Other answers that are as right. */
+  readonly also?: readonly string[];
   readonly image?: string;
 }
 
@@ -33,10 +36,14 @@ const FILE = { what: 'the task file', maxBytes: 64 << 20, code: 'TASK_INVALID' }
 const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
 
 /**
- * Reads a task file: an array of items, or an object with `items` and what is said about them.
- * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is neither
+ * Reads a task file: a JSON array of items, or an object with `items` and what is said about them; or a record an item, of JSON Lines
+ * (`.jsonl`, `.ndjson`) or of a table with a line of names (`.csv`, `.tsv`), whose answers stand with `|` between them.
+ *
+ * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is none of these
  */
 export async function readTaskFile(file: string): Promise<TaskFile> {
+  const kind = /\.(jsonl|ndjson|csv|tsv)$/i.exec(file)?.[1]?.toLowerCase();
+  if (kind !== undefined) return readRecordsFile(file, kind === 'csv' || kind === 'tsv');
   const { json, hash } = await readJsonFile(file);
   if (Array.isArray(json)) return { items: requireItems(file, json), hash };
   if (typeof json !== 'object' || json === null) throw taskError(file, 'it is neither an array nor an object');
@@ -48,6 +55,27 @@ export async function readTaskFile(file: string): Promise<TaskFile> {
     if (!isText(value)) throw taskError(file, `field "${name}": a string with more than blanks is needed`);
   }
   return { ...(fields as TaskFileFields), items: requireItems(file, items), hash };
+}
+
+async function readRecordsFile(file: string, isTable: boolean): Promise<TaskFile> {
+  const hash = createHash('sha256')
+    .update(await readWhole(file, FILE))
+    .digest('hex');
+  const items: Record<string, unknown>[] = [];
+  try {
+    for await (const { fields } of readRecords(file)) items.push(isTable ? itemOfRow(fields) : fields);
+  } catch (error) {
+    if (!(error instanceof XpatchError) || error.code !== 'DATA_INVALID') throw error;
+    throw new XpatchError('TASK_INVALID', error.message, { cause: error });
+  }
+  return { items: requireItems(file, items), hash };
+}
+
+/** An empty cell says nothing. */
+function itemOfRow(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const { output, ...others } = Object.fromEntries(Object.entries(fields).filter(([, cell]) => cell !== ''));
+  if (typeof output !== 'string' || !output.includes('|')) return { ...others, output };
+  return { ...others, output: output.split('|').map((answer) => answer.trim()) };
 }
 
 /** @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is not JSON */
@@ -65,21 +93,30 @@ export async function readJsonFile(file: string): Promise<{ json: unknown; hash:
 export function itemProblems(item: unknown): string[] {
   if (typeof item !== 'object' || item === null || Array.isArray(item)) return ['not an object'];
   const { input, output, image } = item as Record<string, unknown>;
-  const problems = Object.entries({ input, output, ...(image !== undefined && image !== null && { image }) })
-    .filter(([, value]) => !isText(value))
-    .map(([field]) => `field "${field}": a string with more than blanks is needed`);
-  if (isText(output) && /[\r\n]/.test(output.trim())) {
+  const outputs = Array.isArray(output) && output.length > 0 ? (output as unknown[]) : [output];
+  const fields: [string, unknown][] = [['input', input], ...outputs.map((one): [string, unknown] => ['output', one])];
+  if (image !== undefined && image !== null) fields.push(['image', image]);
+  const empty = new Set(fields.filter(([, value]) => !isText(value)).map(([field]) => field));
+  const problems = [...empty].map((field) => `field "${field}": a string with more than blanks is needed`);
+  if (outputs.some((one) => isText(one) && /[\r\n]/.test(one.trim()))) {
     problems.push('field "output": an answer is one line, as a line break ends it');
   }
+  if (new Set(outputs).size < outputs.length) problems.push('field "output": an answer stands there twice');
   return problems;
+}
+
+/** What an item says that has no problems. */
+export function rawItem(item: unknown): RawItem {
+  const { input, output: given, image } = item as { input: string; output: string | string[]; image?: string | null };
+  const [output, ...also] = [given].flat() as [string, ...string[]];
+  return { input, output, ...(also.length > 0 && { also }), ...(typeof image === 'string' && { image }) };
 }
 
 /** @throws {XpatchError} TASK_INVALID, naming the item and the field */
 export function checkItem(file: string, index: number, item: unknown): RawItem {
   const [problem] = itemProblems(item);
   if (problem !== undefined) throw taskError(file, `item ${index}: ${problem}`);
-  const { input, output, image } = item as RawItem;
-  return { input, output, ...(typeof image === 'string' && { image }) };
+  return rawItem(item);
 }
 
 function requireItems(file: string, items: unknown): readonly unknown[] {
@@ -93,6 +130,6 @@ function isText(value: unknown): value is string {
 
 function taskError(file: string, problem: string, cause?: unknown): XpatchError {
   const wayOut =
-    'A task file is a JSON array of { "input": "Peru", "output": "Lima", "image": "peru.png" (optional) }.';
+    'A task file is a JSON array of { "input": "Peru", "output": "Lima", "image": "peru.png" (optional) }, or such fields in .jsonl, .csv or .tsv.';
   return new XpatchError('TASK_INVALID', `${file}: ${problem}. ${wayOut}`, { cause });
 }

@@ -11,7 +11,10 @@ import { readTaskIndex, TASKS_FOLDER, type TaskIndexEntry } from './task-index.j
 /** One fact: the answer of a task for one input, and a picture that may stand for the input. */
 export interface TaskItem {
   readonly input: string;
+  /** What examples show, and probabilities and likelihoods are of. */
   readonly output: string;
+  /** Other answers that count as right. Defaults to none. */
+  readonly also?: readonly string[];
   /** Absolute path. Only when the task was loaded with pictures. */
   readonly image?: string;
 }
@@ -58,7 +61,8 @@ const DEFAULT_STYLE = 'twemoji';
 
 /**
  * Loads a shipped task by name, or a JSON file: an array of `{ "input", "output", "image"? }`, as the paper's own files are,
- * or an object that has it as `items`, along with any of `instruction`, `question`, `taskWord` and `domain`.
+ * or an object that has it as `items`, along with any of `instruction`, `question`, `taskWord` and `domain`; or JSON Lines, CSV or TSV with
+ * these fields. `output` may be a list, in tables with `|` between the answers: the first one is shown, all are right.
  *
  * @param source a name (see `listTasks`) or the path of a file (it contains a slash or a dot)
  * @throws {XpatchError} FILE_NOT_FOUND, for a picture too; TASK_INVALID, naming the file, the item and the field
@@ -107,7 +111,7 @@ export async function locateTask(
   if (more.includes(source)) return { name: source, file, imagesRoot: TASKS_FOLDER };
   const names = [...(await listTasks()), ...more];
   const hint = didYouMean(source, names);
-  const wayOut = `Shipped tasks: ${names.join(', ')}. For a file of yours give its path, ending in .json.`;
+  const wayOut = `Shipped tasks: ${names.join(', ')}. For a file of yours give its path, such as ./mine.json or ./mine.csv.`;
   throw new XpatchError('TASK_INVALID', `There is no task named ${JSON.stringify(source)}.${hint} ${wayOut}`);
 }
 
@@ -153,17 +157,17 @@ function styleFolder(style: string): string {
 }
 
 function shippedPictures(items: readonly RawItem[], root: string | undefined): TaskItem[] {
-  return items.map(({ input, output, image }) => {
+  return items.map(({ image, ...item }) => {
     const path = root !== undefined && image !== undefined ? join(root, image) : undefined;
-    return path !== undefined && existsSync(path) ? { input, output, image: path } : { input, output };
+    return path !== undefined && existsSync(path) ? { ...item, image: path } : item;
   });
 }
 
 function filePictures(items: readonly RawItem[], file: string, root: string | undefined): TaskItem[] {
-  return items.map(({ input, output, image }, index) => {
-    if (root === undefined || image === undefined) return { input, output };
+  return items.map(({ image, ...item }, index) => {
+    if (root === undefined || image === undefined) return item;
     const path = resolve(root, image);
-    if (existsSync(path)) return { input, output, image: path };
+    if (existsSync(path)) return { ...item, image: path };
     const wayOut = 'Name the folder that the image paths start from, or correct the path.';
     throw new XpatchError('FILE_NOT_FOUND', `${file}: item ${index}, field "image": ${path} does not exist. ${wayOut}`);
   });

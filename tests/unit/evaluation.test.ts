@@ -43,6 +43,8 @@ describe('scoring', () => {
 
   test('case counts unless told otherwise', () => {
     expect(strictMatch('red\n', 'Red')).toBe(false);
+    expect(strictMatch('red\n', ['Red', 'red'])).toBe(true);
+    expect([lenientMatch('cri', ['Red', 'crimson']), lenientMatch('cri', ['Red', 'blue'])]).toEqual([true, false]);
     expect(strictMatch('red\n', 'Red', { ignoreCase: true })).toBe(true);
     expect(lenientMatch('RE', 'red', { ignoreCase: true })).toBe(true);
   });

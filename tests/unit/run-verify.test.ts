@@ -99,6 +99,11 @@ describe('the checks of a run', () => {
     ['an unknown condition', at(test0, { condition: 'Other' }), /^counts: .*Other: 1 lines of 0/],
     ['an unknown task', at(test0, { task: 'other' }), /^queries: .*is none of its queries/],
     ['an unknown seed', at(test0, { seed: 9 }), /^queries: .*is none of its queries/],
+    [
+      'an answer is right that is none',
+      at(test0, { also: ['no'], answer: 'no', firstToken: 'no', lenient: true, strict: true }),
+      /^queries: .* has also/,
+    ],
     ['a score was changed', at(test0, { lenient: wrong, strict: wrong }), /^scores: .*not scored as its answer is/],
     ['a wrong answer is strictly right', at(test0, { answer: 'no', strict: true }), /^scores/],
     ['a right answer is strictly wrong', at(right0, { strict: false }), /^scores/],

@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { PromptPart } from '../../src/prompt/types.js';
+import { checkTask } from '../../src/tasks/check.js';
 import { hashPictures } from '../../src/tasks/hash-pictures.js';
 import {
   baselineShots,
@@ -112,6 +114,48 @@ describe('task files', () => {
     expect(found).toMatchObject({ ...fields, items: [{ input: 'Peru', output: 'Lima' }] });
     expect(found.name).toMatch(/^task\d+$/);
     expect((await loadTask(path, { instruction: 'Say:' })).instruction).toBe('Say:');
+  });
+
+  test('may have several right answers, and be JSON Lines, CSV or TSV', async () => {
+    const expected = [
+      { input: 'Peru', output: 'Lima' },
+      { input: 'Bolivia, State of', output: 'Sucre', also: ['La Paz', 'Chuquisaca "S"'] },
+    ];
+    const answers = ['Sucre', 'La Paz', 'Chuquisaca "S"'];
+    const json = await taskFile([expected[0], { input: 'Bolivia, State of', output: answers }]);
+    const lines = `${JSON.stringify({ ...expected[0], image: null })}\n\n${JSON.stringify({ input: 'Bolivia, State of', output: answers })}\n`;
+    const csv = '\uFEFFoutput,input,image\r\nLima,Peru,\r\n"Sucre|La Paz | Chuquisaca ""S""","Bolivia, State of",\r\n';
+    const tsv = 'input\toutput\nPeru\tLima\nBolivia, State of\t"Sucre|La Paz|Chuquisaca ""S"""\n';
+    for (const [ending, content] of Object.entries({ jsonl: lines, csv, CSV: csv, tsv })) {
+      const path = join(folder, `more.${ending}`);
+      await writeFile(path, content);
+      const found = await loadTask(path);
+      expect([found.items, found.name, found.domain]).toEqual([expected, 'more', 'more']);
+      expect(found.hash).toBe(createHash('sha256').update(content).digest('hex'));
+      expect((await checkTask(path)).findings.map(({ kind }) => kind)).toEqual(['too-few-items']);
+    }
+    expect((await loadTask(json)).items).toEqual(expected);
+  });
+
+  test.each<[string, string, string, RegExp]>([
+    ['a line that is no JSON', 'jsonl', '{"input": "a", "output": "b"}\n{', /bad\.jsonl: line 2 is not JSON/],
+    ['a line without an answer', 'jsonl', '{"input": "a"}', /item 0: field "output"/],
+    ['no answers', 'jsonl', '{"input": "a", "output": []}', /item 0: field "output"/],
+    [
+      'an answer twice',
+      'jsonl',
+      '{"input": "a", "output": ["b", "b"]}',
+      /item 0: field "output": an answer stands there twice/,
+    ],
+    ['a row that is too short', 'csv', 'input,output\na,b\nc\n', /bad\.csv: line 3 is not a row of the table/],
+    ['an empty answer', 'csv', 'input,output\na,b|\n', /item 0: field "output"/],
+    ['an empty cell', 'csv', 'input,output\na,\n', /item 0: field "output"/],
+    ['no rows', 'csv', 'input,output\n', /at least one item/],
+    ['other columns', 'tsv', 'question\tanswer\na\tb\n', /item 0: field "input"/],
+  ])('of records with %s are refused', async (_, ending, content, message) => {
+    const path = join(folder, `bad.${ending}`);
+    await writeFile(path, content);
+    await expectError(() => loadTask(path), 'TASK_INVALID', message);
   });
 
   test.each<[string, unknown, RegExp]>([

@@ -1,3 +1,4 @@
+import { parse, win32 } from 'node:path';
 import { type Comparison, compareConditions, pairsOf } from '../../experiment/comparisons.js';
 import { lenientMatch, strictMatch } from '../../experiment/scoring.js';
 import { kindOf } from '../../experiment/study.js';
@@ -62,7 +63,7 @@ export function scoreTable(
 export function tasksOf({ tasks }: Experiment, lines: readonly ResultLine[]): string[] {
   const found = [...new Set(lines.map(({ task }) => task))];
   const place = (task: string) => {
-    const index = tasks.findIndex((name) => name === task || name.split(/[\\/]/).at(-1) === `${task}.json`);
+    const index = tasks.findIndex((name) => name === task || parse(win32.basename(name)).name === task);
     return index < 0 ? tasks.length : index;
   };
   return found.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
