@@ -39,6 +39,8 @@ const RUNS = [
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
   ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], []],
   ['demo-q4_0-quantisation', 'quantisation', 'demo-q4_0.gguf', ['vectorModel=demo'], []],
+  ['demo-function-vectors', 'function-vectors', 'demo', [], ['layer-sweep-mean']],
+  ['demo-heads', 'circuit heads', 'demo', [], ['knock-out']],
   ['demo-compute', 'compute', 'demo', [], []],
   ['smollm2-main', 'main', 'smollm2', ['seeds=[1]', 'test=20'], ['layer-sweep-mean']],
   ['smollm2-modalities', 'modalities', 'smollm2', SMALL, []],
@@ -91,8 +93,7 @@ for (const [name, preset, model, settings] of asked) {
   if (preset === 'compute' && existsSync(join(out, name))) continue;
   const experiment = preset.endsWith('.yaml') ? join(ROOT, preset) : preset;
   xpatch([
-    'eval',
-    experiment,
+    ...callOf(experiment),
     '-m',
     ...sourceOf(model),
     '--threads',
@@ -104,6 +105,11 @@ for (const [name, preset, model, settings] of asked) {
 }
 if (values.check) checkDocuments();
 else writeDocuments();
+
+/** A preset of `eval`, or a command that is a run too. */
+function callOf(preset) {
+  return preset.startsWith('circuit ') ? preset.split(' ') : ['eval', preset];
+}
 
 function sourceOf(model) {
   if (model === 'demo' || model === REAL) return [model];
@@ -157,7 +163,7 @@ function writeDocuments() {
     }
     const command = commandOf(preset, model, settings);
     const { hash, name: modelName } = manifest.model;
-    const seeds = manifest.options.seeds.join(', ');
+    const seeds = [manifest.options.seeds ?? manifest.options.seed].flat().join(', ');
     const tables = tablesOf(folder);
     const common = new Set(notesOf(tables[0]).filter((note) => manifest.notes?.includes(note.slice(2))));
     const parts = [
@@ -272,7 +278,7 @@ function commandOf(preset, model, settings) {
   const source = sources[model] ?? (model.startsWith('demo') ? `${model} --mmproj ${ENCODER}` : model);
   // zsh takes brackets for a pattern of file names.
   const quoted = settings.map((text) => `--set ${/\[/.test(text) ? `"${text}"` : text}`);
-  return ['npx xpatch eval', preset, '-m', source, ...quoted].join(' ');
+  return ['npx xpatch', ...callOf(preset), '-m', source, ...quoted].join(' ');
 }
 
 /** Day, and minutes of work: of a run that was stopped between, the last process' alone are known. */

@@ -133,6 +133,7 @@ export {
   runEvolution,
 } from './studies/evolution.js';
 export { EVOLUTION_CLASSES, type EvolutionClass, type WordClass } from './studies/evolution-classes.js';
+export { type HeadsCell, type HeadsOptions, type ModalityHeads, runHeads } from './studies/heads.js';
 export {
   type LensPromptOptions,
   type LensPrompts,

@@ -30,6 +30,8 @@ export interface FunctionVectorOptions extends MeasureOptions {
 export interface HeadEffects {
   /** Average indirect effect: by how much the head's mean state over `prompts` raises the probability of the answer on `corrupt`. */
   readonly effects: HeadMap;
+  /** The effects on each of `corrupt`, in their order. */
+  readonly each: readonly HeadMap[];
   /** Mean probability of the answers on `corrupt` as they are. */
   readonly plain: number;
   /** The mean states of all heads (`z`) over `prompts`, layer by layer: one position. */
@@ -80,6 +82,7 @@ export async function headEffects(context: Context, options: FunctionVectorOptio
   }
   return {
     effects: HeadMap.mean(maps),
+    each: maps,
     plain,
     mean,
     prompts: rows.map(({ prompt }) => prompt.record(options.pictures)),

@@ -1,6 +1,7 @@
 import { circuitAblate } from './circuit-ablate.js';
 import { circuitAttribute } from './circuit-attribute.js';
 import { circuitFunctionVector } from './circuit-function-vector.js';
+import { circuitHeads } from './circuit-heads.js';
 import { circuitMap } from './circuit-map.js';
 import { defineGroup } from './command.js';
 
@@ -8,7 +9,7 @@ import { defineGroup } from './command.js';
 export const circuit = defineGroup({
   command: 'circuit',
   describe: 'Which parts of a model carry an answer: patching maps, heads, attribution, ablation',
-  subcommands: [circuitMap, circuitAttribute, circuitAblate, circuitFunctionVector],
+  subcommands: [circuitMap, circuitAttribute, circuitAblate, circuitFunctionVector, circuitHeads],
   examples: [
     [
       'Where the country is read, and where its capital is written',

@@ -6,6 +6,7 @@ const STUDIES = {
   evolution: async () => (await import('./evolution.js')).evolution,
   decode: async () => (await import('./decodings.js')).decoding,
   embed: async () => (await import('./embedding.js')).embedding,
+  heads: async () => (await import('./heads.js')).heads,
   tune: async () => (await import('./tuned-lens.js')).tuning,
   compute: async () => (await import('./experiment/compute.js')).compute,
 } as const;

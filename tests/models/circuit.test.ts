@@ -3,6 +3,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { openCorpus } from '../../src/corpus/corpus.js';
+import { loadModel, loadTask, type PromptPicture, splitTask } from '../../src/index.js';
+import { fewShotPrompt, type VectorExamples, vectorExamples } from '../../src/tasks/prompts.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { xpatch } from '../command.js';
 import { temporaryFolder } from '../unit/helpers.js';
@@ -81,6 +83,41 @@ test('a function vector raises the right answer of a bare query', async () => {
   expect(found.best.length).toBe(8);
   expect(found.best[0].value).toBeGreaterThan(0);
   expect((await TaskVector.load(out)).info.origin).toMatchObject({ op: 'function' });
+});
+
+test('which heads carry a task in text and in pictures: a run that goes on, checked against the parts by hand', async () => {
+  const args = ['circuit', 'heads', '--tasks', 'country-capital,food-color', '--prompts', '2', '--top', '3'];
+  const { cells, overlap, best } = await json(...args, '-o', at('heads'));
+  expect(overlap.rows.map(([name]: string[]) => name)).toHaveLength(4);
+  for (const [, value, low, high, chance, p] of overlap.rows) {
+    expect(value).toBeLessThanOrEqual(3);
+    expect(low).toBeLessThanOrEqual(high);
+    expect(chance).toBeCloseTo(9 / cells[0].heads.length, 6);
+    expect(p > 0 && p <= 1).toBe(true);
+  }
+  expect(best.rows).toHaveLength(3);
+  const [text] = cells[0].modalities;
+  expect(text.effects.map((prompt: number[]) => prompt.length)).toEqual([cells[0].heads.length, cells[0].heads.length]);
+  expect([text.plain.length, text.withoutPicture.length, text.withoutPicture[0].length]).toEqual([2, 8, 2]);
+  // By hand: one prompt whose last token does not see the picture in layer 2.
+  await using model = await loadModel('demo', { device: 'cpu', threads: 1 });
+  const context = await model.createContext();
+  const task = await loadTask('country-capital', { pictures: true });
+  const split = splitTask(task, 1, { pictures: true });
+  const [{ whole, query }] = vectorExamples(split, { shots: 5, count: 1, readPosition: 'dummy-query' }) as [
+    VectorExamples,
+  ];
+  const prompt = await model.prompt(fewShotPrompt(whole, 'text', query, 'image'));
+  const [{ first, nRows }] = prompt.pictures as [PromptPicture];
+  const edges = [{ layers: 2, from: { from: first, to: first + nRows - 1 }, to: 'last' } as const];
+  const right = (await model.prompt([...prompt.parts, query.output])).tokens[prompt.length] as number;
+  for (const [i, row] of [{ prompt }, { prompt, edges }].entries()) {
+    const { top } = await context.run({ ...row, topK: model.info.nVocab });
+    const probability = top.find(({ token }) => token === right)?.probability;
+    expect(i === 0 ? text.plain[0] : text.withoutPicture[2][0]).toBeCloseTo(probability as number, 3);
+  }
+  expect((await xpatch(['verify', at('heads'), ...DEMO, '--sample', '1'])).code).toBe(0);
+  expect(await readFile(at('heads/report.html'), 'utf8')).toMatch(/same heads/);
 });
 
 test('states of a file of prompts, by template, with labels', async () => {

@@ -1,0 +1,49 @@
+import { headsTable, overlapTable } from '../report/heads.js';
+import { tableToText } from '../report/tables.js';
+import { headsUnits } from '../studies/heads.js';
+import { defineCommand } from './command.js';
+import { describeModel, withSession } from './common.js';
+import { requireTasks, TASK_OPTIONS } from './experiment.js';
+import { vary } from './option.js';
+import { MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, TOP, theOne } from './options.js';
+import { runStudyCommand } from './report-run.js';
+
+/** `xpatch circuit heads`: whether text and image examples of a task use the same heads. */
+export const circuitHeads = defineCommand({
+  command: 'heads',
+  describe: 'Which heads carry a task shown in text and in pictures, and what the last token has to see',
+  options: {
+    ...TASK_OPTIONS,
+    prompts: vary(PROMPTS, { describe: 'Prompts a task and modality, at least 2', default: 10 }),
+    top: vary(TOP, { describe: 'How many of the best heads are compared', default: 10 }),
+    output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-heads-DATE-TIME here' }),
+    ...MODEL_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  examples: [
+    ['All tasks', 'circuit heads -m demo'],
+    ['A first look', 'circuit heads -m demo --tasks country-capital,food-color --prompts 5'],
+  ],
+  run: async (args, terminal) => {
+    const tasks = await requireTasks(args.tasks);
+    await withSession(args, terminal, async (session) => {
+      const { style, shots = 5, prompts, top } = args;
+      const options = { tasks, seed: theOne('--seeds', args.seeds) ?? 1, style, shots, prompts, top };
+      const { folder, results, summary } = await runStudyCommand(session, args, {
+        study: 'heads',
+        units: headsUnits,
+        title: `Heads of cross-modal tasks in ${describeModel(session.model.identity)}`,
+        options,
+        tasks,
+        pictures: true,
+        style,
+      });
+      const [overlap, best] = [overlapTable(results, options), headsTable(results, options)];
+      if (args.json) {
+        terminal.printJson({ folder, model: session.model.identity, options, overlap, best, cells: results });
+      } else {
+        terminal.print(`${tableToText(overlap)}\n${tableToText(best)}\n${summary}`);
+      }
+    });
+  },
+});

@@ -1,0 +1,130 @@
+import { type Measurements, type Overlap, topOverlap } from '../stats/overlap.js';
+import { bootstrapInterval } from '../stats/statistics.js';
+import { type HeadsCell, type HeadsOptions, headsUnits, type ModalityHeads } from '../studies/heads.js';
+import type { Panel, Series } from './figures/figure.js';
+import type { TextTable } from './report.js';
+import type { StudyKind } from './study-kind.js';
+
+/** The study in the folder of a run. */
+export const heads: StudyKind<HeadsOptions, HeadsCell> = {
+  units: headsUnits,
+  report: (cells, options, { title, notes, provenance }) => {
+    const overlap = overlapTable(cells, options);
+    return {
+      title,
+      introduction: [
+        'The effect of a head is how much its mean state over prompts of a task raises the right answer’s probability in prompts whose labels are shuffled (Todd et al. 2024). A knock-out hides the picture of the query, or the examples, from its last token in one layer.',
+      ],
+      caveats: notes,
+      headline: headlineOf(overlap),
+      blocks: [
+        { kind: 'table', name: 'overlap', heading: 'Do text and image examples use the same heads?', table: overlap },
+        { kind: 'curves', name: 'knock-out', heading: 'What the last token has to see', figure: knockOutFigure(cells) },
+        { kind: 'table', name: 'heads', heading: 'The best heads', table: headsTable(cells, options) },
+      ],
+      provenance,
+    };
+  },
+};
+
+const TOP = 10;
+
+const effectsOf = ({ modalities }: HeadsCell, modality: string): Measurements =>
+  modalities.find((one) => one.modality === modality)?.effects ?? [];
+
+/** By task, over all of them, and what other tasks have in common. */
+export function overlapTable(cells: readonly HeadsCell[], { top = TOP, prompts = 10 }: HeadsOptions): TextTable {
+  const pair = (text: HeadsCell, image: HeadsCell) => [effectsOf(text, 'text'), effectsOf(image, 'image')] as const;
+  const nHeads = cells[0]?.heads.length ?? 0;
+  const n = Math.min(top, nHeads);
+  const row = (name: string, { value, low, high, chance, p }: Overlap) => [name, value, low, high, chance, p];
+  const rows = cells.map((cell) => row(cell.task, topOverlap([pair(cell, cell)], n)));
+  const other = cells.map((cell, i) => pair(cell, cells[(i + 1) % cells.length] as HeadsCell));
+  if (cells.length > 1) {
+    rows.push(
+      row(
+        'all tasks',
+        topOverlap(
+          cells.map((cell) => pair(cell, cell)),
+          n,
+        ),
+      ),
+    );
+    rows.push(row('text of a task, pictures of the next', topOverlap(other, n)));
+  }
+  return {
+    title: `Heads among the best ${n} of ${nHeads} both of text and of image examples`,
+    columns: [
+      { name: 'task' },
+      ...['in both', 'low', 'high', 'by chance'].map((name) => ({ name, digits: 2 })),
+      { name: 'p', digits: 4 },
+    ],
+    rows,
+    notes: [
+      `low, high: 95 % bootstrap interval over ${prompts} prompts a task, which have the same items in text and in pictures. p: share of random orders of the heads that overlap as much.`,
+    ],
+  };
+}
+
+function headlineOf({ rows }: TextTable): string {
+  const all = rows.find(([name]) => name === 'all tasks') ?? rows[0] ?? [];
+  const [, value, low, high, chance] = all as [string, number, number, number, number];
+  return `${value.toFixed(1)} [${low.toFixed(1)}, ${high.toFixed(1)}] of the best heads in both, ${chance.toFixed(1)} by chance`;
+}
+
+/** The heads with the largest effect, mean over tasks and modalities. */
+export function headsTable(cells: readonly HeadsCell[], { top = TOP }: HeadsOptions): TextTable {
+  const means = (modality: string, head: number) =>
+    mean(cells.map((cell) => mean(effectsOf(cell, modality).map((prompt) => prompt[head] as number))));
+  const rows = (cells[0]?.heads ?? []).map(({ layer, head }, i) => [layer, head, means('text', i), means('image', i)]);
+  const size = ([, , text, image]: readonly number[]) => (text as number) + (image as number);
+  return {
+    title: 'Effect of a head on the right answer’s probability, mean over tasks',
+    columns: [
+      { name: 'layer', digits: 0 },
+      { name: 'head', digits: 0 },
+      { name: 'text examples', digits: 4 },
+      { name: 'image examples', digits: 4 },
+    ],
+    rows: rows.sort((a, b) => size(b) - size(a)).slice(0, top),
+    notes: ['The largest sums first.'],
+  };
+}
+
+/** Probability of the right answer by the layer whose edges are cut: a panel for each modality of the examples. */
+export function knockOutFigure(cells: readonly HeadsCell[]) {
+  const panels = (['text', 'image'] as const).map((modality): Panel => {
+    const found = cells.flatMap(({ task, modalities }) =>
+      modalities.filter((one) => one.modality === modality).map((one) => ({ task, ...one })),
+    );
+    const series = (label: string, of: (one: ModalityHeads) => Measurements): Series => ({
+      label,
+      points: (found[0] ? of(found[0]) : []).map((_, x) => {
+        const values = found.flatMap((one) =>
+          (of(one)[x] ?? []).map((value, i) => ({ task: one.task, seed: 1, item: `${i}`, value })),
+        );
+        const { value: y, low, high } = bootstrapInterval(values);
+        return { x, y, low, high };
+      }),
+    });
+    return {
+      title: `${modality} examples`,
+      series: [
+        series('without the picture', (one) => one.withoutPicture),
+        series('without the examples', (one) => one.withoutExamples),
+      ],
+      baselines: [{ label: 'all edges', y: mean(found.map(({ plain }) => mean(plain))) }],
+    };
+  });
+  return {
+    title: 'Answers to picture queries whose last token is blind in one layer',
+    xLabel: 'layer',
+    yLabel: 'probability of the right answer, mean over tasks',
+    panels,
+    notes: ['Bands: 95 % bootstrap intervals over prompts.'],
+  };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

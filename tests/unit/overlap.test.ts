@@ -1,0 +1,35 @@
+import { expect, test } from '@jest/globals';
+import { topOverlap } from '../../src/stats/overlap.js';
+
+const things = 20;
+/** Things in an order, alike in all measurements. */
+const ordered = (best: readonly number[]) =>
+  Array.from({ length: 5 }, () => Array.from({ length: things }, (_, i) => (best.includes(i) ? 1 : 0) - i / 1000));
+
+test('the same best things overlap wholly, others not at all, without doubt where measurements agree', () => {
+  const same = topOverlap([[ordered([3, 7, 9]), ordered([9, 3, 7])]], 3);
+  expect(same).toMatchObject({ value: 3, low: 3, high: 3, chance: 9 / 20 });
+  expect(same.p).toBeLessThan(0.005); // 1 of 1140 orders
+  const none = topOverlap([[ordered([3, 7, 9]), ordered([10, 11, 12])]], 3);
+  expect(none).toMatchObject({ value: 0, low: 0, high: 0, p: 1 });
+});
+
+test('pairs are averaged, and p is the hypergeometric tail', () => {
+  const half = topOverlap(
+    [
+      [ordered([3, 7, 9]), ordered([9, 3, 7])],
+      [ordered([3, 7, 9]), ordered([10, 11, 12])],
+    ],
+    3,
+  );
+  expect(half.value).toBe(1.5);
+  const one = topOverlap([[ordered([3, 7, 9]), ordered([3, 11, 12])]], 3);
+  // 1 - C(17, 3) / C(20, 3)
+  expect(one.p).toBeCloseTo(1 - 680 / 1140, 1);
+});
+
+test('where measurements disagree the interval says so', () => {
+  const mixed = [...ordered([3, 7, 9]).slice(0, 3), ...ordered([10, 11, 12]).slice(0, 2)];
+  const { value, low, high } = topOverlap([[ordered([3, 7, 9]), mixed]], 3);
+  expect([value, low, high]).toEqual([3, 0, 3]);
+});
