@@ -65,7 +65,18 @@ const RUNS = [
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
 ];
 /** Tables first, in this order, then the others by name. */
-const ORDER = ['strict', 'lenient', 'probability', 'matrix-', 'conflict-', 'noisy-', 'compute', 'divergence', 'cosine'];
+const ORDER = [
+  'strict',
+  'lenient',
+  'probability',
+  'matrix-',
+  'conflict-',
+  'noisy-',
+  'compute',
+  'divergence',
+  'cosine',
+  'overlap',
+];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

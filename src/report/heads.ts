@@ -119,9 +119,9 @@ export function knockOutFigure(cells: readonly HeadsCell[]) {
   return {
     title: 'Answers to picture queries whose last token is blind in one layer',
     xLabel: 'layer',
-    yLabel: 'probability of the right answer, mean over tasks',
+    yLabel: 'probability of the answer',
     panels,
-    notes: ['Bands: 95 % bootstrap intervals over prompts.'],
+    notes: ['Mean over tasks. Bands: 95 % bootstrap intervals over prompts.'],
   };
 }
 
