@@ -25,18 +25,27 @@ export class HeadMap {
     throw new XpatchError('LAYER_OUT_OF_RANGE', `Head ${head} of layer ${layer} was not measured.`);
   }
 
-  /** The heads with the largest values, best first; of those that tie the lowest. */
+  /**
+   * The heads with the largest values, best first; of those that tie the lowest.
+   *
+   * @throws {XpatchError} INVALID_ARGUMENT for a number that is no whole one from 0
+   */
   best(n: number): (Head & { value: number })[] {
+    if (!Number.isSafeInteger(n) || n < 0)
+      throw new XpatchError('INVALID_ARGUMENT', `The number of heads must be a whole number from 0, not ${n}.`);
     const order = [...this.heads.keys()].sort(
       (a, b) => (this.values[b] as number) - (this.values[a] as number) || a - b,
     );
     return order.slice(0, n).map((i) => ({ ...(this.heads[i] as Head), value: this.values[i] as number }));
   }
 
-  /** The mean of maps of the same heads. */
+  /** The mean of maps of the same heads. @throws {XpatchError} INVALID_ARGUMENT for none, or of other heads */
   static mean(maps: readonly HeadMap[]): HeadMap {
     const [first] = maps;
     if (first === undefined) throw new XpatchError('INVALID_ARGUMENT', 'The mean of no maps: give at least one.');
+    const namesOf = ({ heads }: HeadMap) => heads.map(({ layer, head }) => `${layer} ${head}`).join();
+    if (maps.some((map) => namesOf(map) !== namesOf(first)))
+      throw new XpatchError('INVALID_ARGUMENT', 'The mean of maps of different heads: give maps of the same ones.');
     const values = first.values.map(
       (_, i) => maps.reduce((sum, map) => sum + (map.values[i] as number), 0) / maps.length,
     );

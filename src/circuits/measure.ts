@@ -4,6 +4,7 @@ import { asRow, type PassRow, type RowInput } from '../model/pass.js';
 import { divergence, logSumExp, trackedTokens } from '../model/tracked.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
+import { XpatchError } from '../util/errors.js';
 
 /** One number that says how the model answers. */
 export interface Metric {
@@ -50,10 +51,17 @@ export function tokenProbability(token: string | number): Metric {
 
 /**
  * Kullback-Leibler divergence in nats of the next-token distribution from that of other logits, [n_vocab], such as those of the clean
- * prompt: 0 where an edit brings all of it back.
+ * prompt: 0 where an edit brings all of it back. Logits of another vocabulary are INVALID_ARGUMENT when the metric is taken.
  */
 export function divergenceFrom(logits: Float32Array): Metric {
-  return { track: [], value: (edited) => divergence(logits, edited) };
+  return {
+    track: [],
+    value: (edited) => {
+      if (edited.length === logits.length) return divergence(logits, edited);
+      const problem = `Logits of ${logits.length} tokens, and the model has ${edited.length}`;
+      throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give those of a pass of the same model.`);
+    },
+  };
 }
 
 /** What every measurement takes. */
@@ -80,7 +88,12 @@ export async function measured(
   const row = asRow(query);
   const prompt = await context.model.prompt(row.prompt, { signal });
   const tokens = await trackedTokens(context.model, prompt, metric.track);
-  return { prompt, row: { ...row, prompt }, measure: (logits) => metric.value(logits, tokens) };
+  const measure = (logits: Float32Array) => {
+    const value: unknown = metric.value(logits, tokens);
+    if (typeof value === 'number' && !Number.isNaN(value)) return value;
+    throw new XpatchError('INVALID_ARGUMENT', `The metric gave ${String(value)}. Its value must be a number.`);
+  };
+  return { prompt, row: { ...row, prompt }, measure };
 }
 
 /** Logits that are held at a time. */

@@ -73,7 +73,9 @@ async function readResult(path: string): Promise<Result> {
 }
 
 function isMeasurement(value: Partial<Measurement> | null): boolean {
-  return typeof value?.name === 'string' && typeof value.value === 'number' && value.value > 0;
+  const { name, what, unit, value: measured, busy = 0 } = value ?? {};
+  const texts = [name, what, unit].every((text) => typeof text === 'string');
+  return texts && typeof measured === 'number' && measured > 0 && typeof busy === 'number';
 }
 
 const titleOf = ({ machine: { processor, cores, threads }, model }: Result) =>
@@ -99,7 +101,7 @@ function ratiosOf(before: Result, after: Result): Record<string, number> {
 function compared(before: Result, after: Result): string {
   const ratios = ratiosOf(before, after);
   const lines = after.measured
-    .filter(({ name }) => ratios[name] !== undefined)
+    .filter(({ name }) => Object.hasOwn(ratios, name))
     .map(({ name, what, unit, value }) => {
       const other = before.measured.find((one) => one.name === name) as Measurement;
       const cells = [figure(other.value), figure(value), unit, (ratios[name] as number).toFixed(2)];

@@ -1,7 +1,5 @@
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
 import type { ChatTemplate } from '../chat/chat-template.js';
-import type { CorpusInput } from '../corpus/capture-corpus.js';
 import type { CorpusPositions } from '../corpus/corpus-file.js';
 import type { HookName } from '../hooks/types.js';
 import type { PromptPart, TextPositions } from '../prompt/types.js';
@@ -20,7 +18,8 @@ import {
   TEMPLATE,
   unescapeText,
 } from './options.js';
-import { recordPrompt } from './record-prompt.js';
+import { notesOfMany } from './prompt-options.js';
+import { inRecord, recordPrompt } from './record-prompt.js';
 import type { Terminal } from './terminal.js';
 
 export const CORPUS_OPTIONS = grouped('Many prompts', {
@@ -50,17 +49,23 @@ export type CorpusArguments = ModelArguments &
     output: string;
     escape: boolean;
     bos: boolean;
+    literal: boolean;
   };
 
 /** `xpatch capture --prompts`: states of many prompts into a folder. */
 export async function captureMany(args: CorpusArguments, terminal: Terminal): Promise<void> {
   const positions = positionsOf(args);
   if (args.template !== undefined && args.chat) throw usageError('Give either --template or --chat.');
-  const total = await countRecords(args.prompts);
+  const total = await countRecords(args.prompts, terminal.signal);
   const template = args.template === undefined ? undefined : args.escape ? unescapeText(args.template) : args.template;
   const hash = createHash('sha256');
   await hashInto(hash, args.prompts, terminal.signal);
-  const source = { prompts: hash.digest('hex'), template: template ?? (args.chat ? 'chat' : 'none'), bos: args.bos };
+  const source = {
+    prompts: hash.digest('hex'),
+    template: template ?? (args.chat ? 'chat' : 'none'),
+    bos: args.bos,
+    literal: args.literal,
+  };
   terminal.explainInterrupt(`Whole shards stay in ${args.output}; the same command goes on with them.`);
   await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
     const [{ captureCorpus }, { ChatTemplate }] = await Promise.all([
@@ -68,11 +73,17 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
       import('../chat/chat-template.js'),
     ]);
     const chat = args.chat ? ChatTemplate.of(model) : undefined;
-    const inputs = corpusInputs(args.prompts, { template, chat });
     const show = track('capturing');
+    const note = notesOfMany({ model, progress });
     const built = async function* () {
-      for await (const { prompt, fields } of inputs) {
-        yield { prompt: await model.prompt(prompt as PromptPart[], { signal, bos: args.bos }), fields };
+      for await (const record of readRecords(args.prompts, { pipe: false, signal })) {
+        const { prompt: _, ...fields } = record.fields;
+        const parts = recordPrompt(args.prompts, record, { template, literal: args.literal });
+        const prompt = await inRecord(args.prompts, record, () =>
+          model.prompt(chat ? asked(chat, parts) : parts, { signal, bos: args.bos }),
+        );
+        if (!chat) await note(parts, prompt);
+        yield { prompt, fields };
       }
     };
     const manifest = await captureCorpus(context, built(), args.output, {
@@ -116,26 +127,15 @@ function positionsOf(args: CorpusArguments): CorpusPositions {
 }
 
 /** All records, looked at before the model is loaded. */
-async function countRecords(path: string): Promise<number> {
-  if (statSync(path, { throwIfNoEntry: false })?.isFIFO()) {
-    throw usageError('--prompts is read twice, which a pipe cannot be: write it to a file first.');
-  }
+async function countRecords(path: string, signal: AbortSignal): Promise<number> {
   let n = 0;
-  for await (const _ of readRecords(path)) n++;
+  for await (const _ of readRecords(path, { pipe: false, signal })) n++;
   if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Give it some lines.`);
   return n;
 }
 
-async function* corpusInputs(
-  path: string,
-  { template, chat }: { template: string | undefined; chat: ChatTemplate | undefined },
-): AsyncGenerator<CorpusInput> {
-  for await (const record of readRecords(path)) {
-    const written = recordPrompt(path, record, template);
-    const { prompt: _, ...fields } = record.fields;
-    // The chat template takes texts of messages as literal by itself.
-    const said = written.flatMap((part) => (typeof part === 'object' && 'literal' in part ? [part.literal] : [part]));
-    const prompt = chat ? chat.render([{ role: 'user', content: said as never }]) : written;
-    yield { prompt, fields };
-  }
+/** The chat template takes texts of messages as literal by itself. */
+function asked(chat: ChatTemplate, parts: readonly PromptPart[]): PromptPart[] {
+  const said = parts.map((part) => (typeof part === 'object' && 'literal' in part ? part.literal : part));
+  return chat.render([{ role: 'user', content: said as never }]) as PromptPart[];
 }

@@ -53,6 +53,9 @@ export const capture = defineCommand({
     if (prompts !== undefined) {
       if (args.prompt !== undefined || args.promptFile !== undefined || args.tokens !== undefined)
         throw usageError('--prompts is a file of prompts: leave --prompt, --prompt-file and --tokens out.');
+      if (image.length > 0)
+        throw usageError('--prompts names the pictures itself, in a field image: leave --image out.');
+      if (args.heads !== undefined) throw usageError('--heads belongs to a single prompt: leave it or --prompts out.');
       return captureMany({ ...args, prompts }, terminal);
     }
     const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);

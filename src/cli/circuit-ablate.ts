@@ -1,6 +1,7 @@
 import { ablate } from '../circuits/ablate.js';
 import { logitDifference, tokenProbability } from '../circuits/measure.js';
 import type { PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
 import { readRecords } from '../util/records.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
@@ -8,6 +9,7 @@ import { describeModel, withSession } from './common.js';
 import { choice, text, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
 import { invalidRecord, recordPrompt } from './record-prompt.js';
+import { requireReport } from './report-run.js';
 
 /** `xpatch circuit ablate`: answers without one part of the model at a time. */
 export const circuitAblate = defineCommand({
@@ -48,6 +50,8 @@ export const circuitAblate = defineCommand({
         typeof wrong === 'string' && wrong !== '' ? logitDifference(right, wrong) : tokenProbability(right);
       items.push({ query: recordPrompt(args.file, record), metric });
     }
+    if (items.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no prompts. Give it some lines.`);
+    await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track } = session;
       const { what, replacement: op } = args;

@@ -7,6 +7,7 @@ import { usageError } from './errors.js';
 import { vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
+import { requireReport } from './report-run.js';
 
 /** `xpatch circuit attribute`: what each part of the model adds to a logit difference. */
 export const circuitAttribute = defineCommand({
@@ -27,6 +28,7 @@ export const circuitAttribute = defineCommand({
     if (right === undefined || wrong === undefined)
       throw usageError('An attribution is of a difference: give --wrong too.');
     const parts = await promptParts(args, terminal);
+    await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal } = session;
       const prompt = await readPrompt(session, args, parts);

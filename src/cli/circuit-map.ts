@@ -5,7 +5,6 @@ import { PatchMap, patchLayers } from '../circuits/patch-layers.js';
 import type { HookName, Intervention } from '../hooks/types.js';
 import type { RowInput } from '../model/pass.js';
 import type { Prompt } from '../prompt/prompt.js';
-import type { PromptPart } from '../prompt/types.js';
 import { BY_HEAD, METRIC_OPTIONS, metricOf } from './circuit-options.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
@@ -23,9 +22,10 @@ import {
   placesOf,
   REPORT,
   theOne,
+  unescapeText,
 } from './options.js';
-import { PROMPT_OPTIONS, promptParts } from './prompt-options.js';
-import type { Terminal } from './terminal.js';
+import { PROMPT_OPTIONS, readPrompt, textParts } from './prompt-options.js';
+import { requireReport } from './report-run.js';
 
 const OPTIONS = {
   ...grouped('Prompts', {
@@ -38,6 +38,7 @@ const OPTIONS = {
     }),
     noiseSeeds: vary(whole(1, 'How many draws of noise are averaged'), { default: 3 }),
     escape: PROMPT_OPTIONS.escape,
+    literal: vary(PROMPT_OPTIONS.literal, { describe: 'Take control tokens in these, such as <s>, as text' }),
     bos: PROMPT_OPTIONS.bos,
   }),
   ...METRIC_OPTIONS,
@@ -75,15 +76,18 @@ export const circuitMap = defineCommand({
     if (args.kl && (args.right ?? args.wrong) !== undefined)
       throw usageError('--kl needs no answer: leave --right and --wrong out.');
     const answer = args.kl ? undefined : metricOf(args);
-    const clean = await partsOf(args.from, args.fromImage, args, terminal);
-    const corrupt = args.into === undefined ? undefined : await partsOf(args.into, args.intoImage, args, terminal);
+    const partsOf = (prompt: string, images: string[] = []) =>
+      textParts(args.escape ? unescapeText(prompt) : prompt, args.literal, images);
+    const clean = partsOf(args.from, args.fromImage);
+    const corrupt = args.into === undefined ? undefined : partsOf(args.into, args.intoImage);
+    await requireReport(args.report);
     const { layers } = args;
     const positions = placesOf(args, 'all');
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track, progress } = session;
-      const from = await model.prompt(clean, { signal, bos: args.bos });
+      const from = await readPrompt(session, args, clean);
       const intos: RowInput[] = corrupt
-        ? [await model.prompt(corrupt, { signal, bos: args.bos })]
+        ? [await readPrompt(session, args, corrupt)]
         : noisy(from, args).map((noise) => ({ prompt: from, interventions: [noise] }));
       const { metric, name } = answer ?? (await divergence(session, from));
       const onProgress = track('patching');
@@ -137,16 +141,6 @@ export const circuitMap = defineCommand({
     });
   },
 });
-
-/** The parts of a prompt of a command that has several. */
-function partsOf(
-  prompt: string,
-  image: string[] | undefined,
-  { escape: escaped, bos }: MapArguments,
-  terminal: Terminal,
-): Promise<PromptPart[]> {
-  return promptParts({ prompt, image, escape: escaped, bos, literal: false }, terminal);
-}
 
 async function divergence({ context, signal }: Session, from: Prompt) {
   const { logits } = await context.run({ prompt: from, logits: 'last' }, { signal });

@@ -1,5 +1,7 @@
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
+import { decodeText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
@@ -26,7 +28,8 @@ export const PROMPT_OPTIONS = grouped('Prompt', {
 export type PromptArguments = ArgumentsOf<typeof PROMPT_OPTIONS>;
 
 /** A prompt as a file or a stream holds it: far longer than any context. */
-const TEXT = { what: 'the prompt', maxBytes: 64 << 20, pipe: true } as const;
+const MAX_MB = 64;
+const TEXT = { what: 'the prompt', maxBytes: MAX_MB << 20, pipe: true } as const;
 
 /** The parts of the prompt that the arguments describe. @throws {XpatchError} INVALID_ARGUMENT, FILE_NOT_FOUND */
 export async function promptParts(args: PromptArguments, terminal: Terminal): Promise<PromptPart[]> {
@@ -42,36 +45,50 @@ export async function promptParts(args: PromptArguments, terminal: Terminal): Pr
     if (args.literal) throw usageError('--literal belongs to --prompt: token ids are what they are.');
     return [{ tokens }];
   }
-  const whole = await promptText(args, terminal);
-  const texts = args.literal && images.length === 0 ? [whole] : whole.split(IMAGE);
+  return textParts(await promptText(args, terminal), args.literal, images);
+}
+
+/** The parts of a text, with a picture for each `<image>` in it. @throws {XpatchError} INVALID_ARGUMENT */
+export function textParts(whole: string, literal: boolean, images: readonly string[]): PromptPart[] {
+  const texts = literal && images.length === 0 ? [whole] : whole.split(IMAGE);
   if (texts.length - 1 !== images.length) {
     const problem = `The prompt has ${texts.length - 1} ${IMAGE} and ${images.length} --image were given`;
     throw usageError(`${problem}. Give one picture for each mark, in their order.`);
   }
   return texts.flatMap((piece, i) => {
-    const part = args.literal ? { literal: piece } : piece;
+    const part = literal ? { literal: piece } : piece;
     return i === 0 ? [part] : [{ image: images[i - 1] as string }, part];
   });
 }
 
 /** What comes from a file or from stdin is taken to the letter but for its last line end. */
 async function promptText({ prompt, promptFile, escape: escaped }: PromptArguments, { io }: Terminal): Promise<string> {
-  if (promptFile !== undefined) return withoutLineEnd(await readWhole(promptFile, TEXT));
+  if (promptFile !== undefined) return textOf(await readWhole(promptFile, TEXT), promptFile);
   if (prompt !== '-') return escaped ? unescapeText(prompt as string) : (prompt as string);
   if (io.stdin.isTTY) throw usageError('--prompt - reads the standard input: pipe a text into it, or give < FILE.');
   const chunks: Buffer[] = [];
-  for await (const chunk of io.stdin) chunks.push(Buffer.from(chunk as Buffer));
-  return withoutLineEnd(Buffer.concat(chunks));
+  let bytes = 0;
+  for await (const chunk of io.stdin) {
+    chunks.push(Buffer.from(chunk as Buffer));
+    bytes += (chunks.at(-1) as Buffer).length;
+    if (bytes > TEXT.maxBytes) throw usageError(`The standard input is longer than a prompt can be: ${MAX_MB} MiB.`);
+  }
+  return textOf(Buffer.concat(chunks), 'The standard input');
 }
 
-function withoutLineEnd(bytes: Buffer): string {
-  return bytes.toString('utf8').replace(/\r?\n$/, '');
+function textOf(bytes: Buffer, from: string): string {
+  try {
+    return decodeText(bytes).replace(/\r?\n$/, '');
+  } catch (cause) {
+    const problem = `${from} ${(cause as Error).message}`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
+  }
 }
 
 /** The prompt of these parts, with notes of what may not have been meant. */
 export async function readPrompt(
   { model, signal, progress }: Session,
-  args: PromptArguments,
+  args: Pick<PromptArguments, 'bos'>,
   parts: readonly PromptPart[],
 ): Promise<Prompt> {
   progress.update('reading the prompt');
@@ -79,4 +96,17 @@ export async function readPrompt(
   const { promptNotes } = await import('../model/prompt-notes.js');
   for (const note of promptNotes(model, parts, prompt)) progress.note(note);
   return prompt;
+}
+
+/** Notes of what may not have been meant in many prompts, each kind of them once. */
+export function notesOfMany({ model, progress }: Pick<Session, 'model' | 'progress'>) {
+  const said = new Set<string>();
+  return async (parts: readonly PromptPart[], prompt: Prompt): Promise<void> => {
+    const { promptNotes } = await import('../model/prompt-notes.js');
+    for (const note of promptNotes(model, parts, prompt)) {
+      const kind = note.replace(/\d+/, 'n');
+      if (!said.has(kind)) progress.note(note);
+      said.add(kind);
+    }
+  };
 }

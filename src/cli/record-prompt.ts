@@ -18,9 +18,14 @@ export function invalidRecord(file: string, { line }: FileRecord, problem: strin
  * The prompt of a line: its field `prompt`, or the template with the line's fields in it, as literal texts. Each `<image>` stands for
  * the next picture of the field `image`, whose path is relative to the file.
  *
+ * @param options.literal whether the prompt's own control tokens are text too. Defaults to false
  * @throws XpatchError DATA_INVALID.
  */
-export function recordPrompt(file: string, record: FileRecord, template?: string): PromptPart[] {
+export function recordPrompt(
+  file: string,
+  record: FileRecord,
+  { template, literal = false }: { template?: string | undefined; literal?: boolean } = {},
+): PromptPart[] {
   const { fields } = record;
   const pattern = template ?? fields.prompt;
   if (typeof pattern !== 'string') throw invalidRecord(file, record, 'has no text named prompt');
@@ -29,15 +34,24 @@ export function recordPrompt(file: string, record: FileRecord, template?: string
   const parts = pattern.split(/(<image>|\{\w+\})/).flatMap((piece): PromptPart[] => {
     if (piece === '') return [];
     if (piece === '<image>') return [{ image: resolve(dirname(file), pictures[used++] ?? '') }];
-    if (template === undefined || !/^\{\w+\}$/.test(piece)) return [piece];
-    const value = fields[piece.slice(1, -1)];
-    if (value === undefined) {
-      throw invalidRecord(file, record, `has no field ${piece.slice(1, -1)}, which the template names`);
-    }
-    return [{ literal: String(value) }];
+    if (template === undefined || !/^\{\w+\}$/.test(piece)) return [literal ? { literal: piece } : piece];
+    const name = piece.slice(1, -1);
+    if (!Object.hasOwn(fields, name))
+      throw invalidRecord(file, record, `has no field ${name}, which the template names`);
+    return [{ literal: String(fields[name]) }];
   });
   if (used !== pictures.length) {
     throw invalidRecord(file, record, `has ${used} <image> and ${pictures.length} pictures`);
   }
   return parts;
+}
+
+/** Work on one record of many, whose errors say which one it is. */
+export async function inRecord<T>(file: string, { line }: FileRecord, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
+    throw new XpatchError(error.code, `${file}: line ${line}: ${error.message}`, { cause: error });
+  }
 }

@@ -58,6 +58,13 @@ interface ReportRun {
   summary(): string;
 }
 
+/** Before the work of a command that makes its report afterwards. @throws XpatchError as `startRun` */
+export async function requireReport(folder: string | undefined): Promise<void> {
+  if (folder === undefined) return;
+  await requireEmpty(folder);
+  await makeFolder(folder);
+}
+
 /** Before the work, so that a bad `--output` is found early. @throws XpatchError FILE_WRITE when the folder holds something already */
 export async function startRun(
   { context, terminal, signal, progress }: Session,
@@ -67,8 +74,7 @@ export async function startRun(
   const { ReportPage } = await import('../report/lens-report.js');
   const { provenanceOf } = await import('../report/write-report.js');
   const folder = args.output ?? `xpatch-${what.experiment}-${timestamp()}`;
-  await requireEmpty(folder);
-  await makeFolder(folder);
+  await requireReport(folder);
   const manifest = await describeRun(context, { ...what, command: terminal.commandLine() });
   return {
     folder,

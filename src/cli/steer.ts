@@ -23,7 +23,7 @@ import {
 } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, type PromptArguments, promptParts, readPrompt } from './prompt-options.js';
-import { startRun } from './report-run.js';
+import { requireReport, startRun } from './report-run.js';
 import { steeringSource } from './steering-source.js';
 import { requireFit, vectorRecord } from './vector-file.js';
 
@@ -85,6 +85,7 @@ export const steer = defineCommand({
     const inputs = [args.model, args.mmproj, given, ...image, ...positive, ...negative];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json, inputs });
+    await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, signal, progress } = session;
       const made = await steeringSource(session, { ...args, vector: given });

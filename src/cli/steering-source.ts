@@ -1,10 +1,14 @@
-import { statSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import type { Prompt } from '../prompt/prompt.js';
+import { XpatchError } from '../util/errors.js';
+import { decodeText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import { isControlVector } from '../vectors/control-vector.js';
 import { type SteeringMethod, steeringVector } from '../vectors/steering.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
 import { unescapeText } from './options.js';
+import { notesOfMany, textParts } from './prompt-options.js';
 import { type LoadedVector, loadVector } from './vector-file.js';
 
 /** What a direction is made of. */
@@ -14,6 +18,8 @@ export interface SteeringSource {
   method?: SteeringMethod;
   vector?: string;
   escape: boolean;
+  literal: boolean;
+  bos: boolean;
 }
 
 const PROMPTS = { what: 'the file of prompts', maxBytes: 1 << 26, pipe: true } as const;
@@ -33,7 +39,9 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
   const given = [...positive, ...negative];
   const vectors = given.filter(isVector);
   if (vectors.length === 0) {
-    const [wanted, opposite] = [await promptsOf(positive, args), await promptsOf(negative, args)];
+    const note = notesOfMany(session);
+    const wanted = await promptsOf(positive, args, session, note);
+    const opposite = await promptsOf(negative, args, session, note);
     const made = await steeringVector(session.context, {
       positive: wanted,
       negative: opposite,
@@ -55,18 +63,37 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
 const isVector = (text: string): boolean => /\.safetensors$/i.test(text) || isControlVector(text);
 
 /** A text that names a file stands for its lines. */
-async function promptsOf(texts: readonly string[], args: SteeringSource): Promise<string[]> {
-  const prompts: string[] = [];
+async function promptsOf(
+  texts: readonly string[],
+  args: SteeringSource,
+  { model, signal }: Session,
+  note: ReturnType<typeof notesOfMany>,
+): Promise<Prompt[]> {
+  const prompts: Prompt[] = [];
   for (const text of texts) {
-    const lines = isFile(text) ? (await readWhole(text, PROMPTS)).toString('utf8').split(/\r?\n/) : [text];
-    prompts.push(
-      ...lines.filter((line) => line.trim() !== '').map((line) => (args.escape ? unescapeText(line) : line)),
-    );
+    const lines = (await namesFile(text)) ? await linesOf(text, signal) : [text];
+    for (const line of lines.filter((line) => line.trim() !== '')) {
+      const parts = textParts(args.escape ? unescapeText(line) : line, args.literal, []);
+      const prompt = await model.prompt(parts, { signal, bos: args.bos });
+      await note(parts, prompt);
+      prompts.push(prompt);
+    }
   }
   return prompts;
 }
 
-function isFile(text: string): boolean {
-  const info = statSync(text, { throwIfNoEntry: false });
+/** Whatever the system says of a text that is no name at all, such as a long one: it is a prompt then. */
+async function namesFile(text: string): Promise<boolean> {
+  const info = await stat(text).catch(() => undefined);
   return info !== undefined && !info.isDirectory();
+}
+
+async function linesOf(path: string, signal: AbortSignal): Promise<string[]> {
+  const bytes = await readWhole(path, PROMPTS, signal);
+  try {
+    return decodeText(bytes).split(/\r?\n/);
+  } catch (cause) {
+    const problem = `${path} ${(cause as Error).message}`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
+  }
 }

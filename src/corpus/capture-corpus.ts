@@ -1,15 +1,15 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { resolveLayers } from '../hooks/points.js';
-import { type HookName, type LayerSelection, ONE_PLACE } from '../hooks/types.js';
+import { ATTENTION_HOOKS, type HookName, type LayerSelection, ONE_PLACE } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import { logSumExp } from '../model/tracked.js';
 import type { Prompt, PromptInput } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
-import { writeFileAtomic } from '../util/files.js';
+import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { RunLock } from '../util/run-lock.js';
 import { writeSafetensors } from '../util/safetensors.js';
+import { Corpus } from './corpus.js';
 import {
   type CorpusManifest,
   type CorpusPositions,
@@ -56,10 +56,11 @@ const [BATCH, BATCH_POSITIONS] = [64, 2048];
 /**
  * Captures states of any number of prompts into a folder: shards of safetensors with an index of prompts beside each, and `corpus.json`.
  * Only one shard is held in memory. A folder of the same request goes on where it was: whole shards stay, and the prompts in them are
- * skipped.
+ * skipped; from one that is damaged or lost on, all are made anew.
  *
  * @param inputs prompts in an order that is always the same
- * @throws {XpatchError} RUN_MISMATCH when the folder holds another corpus, RUN_BUSY when another process writes it, DATA_INVALID for
+ * @throws {XpatchError} RUN_MISMATCH when the folder holds another corpus, RUN_BUSY when another process writes it, RUN_INVALID when shards
+ *   are lost meanwhile, DATA_INVALID for
  *   prompts that run out before those that are there, FILE_WRITE, ABORTED (what was written stays), and as `Context.pass`
  */
 export async function captureCorpus(
@@ -73,11 +74,10 @@ export async function captureCorpus(
   if (positions === 'generated' && generate === 0) {
     throw new XpatchError('INVALID_ARGUMENT', 'Nothing is generated whose states could be captured: set generate.');
   }
+  requireHooks(hooks);
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
   const request: CorpusRequest = { model: model.identity, hooks, layers, positions, generate, source };
-  await mkdir(folder, { recursive: true }).catch((cause: Error) => {
-    throw new XpatchError('FILE_WRITE', `The folder ${folder} cannot be made: ${cause.message}`, { cause });
-  });
+  await makeFolder(folder);
   const lock = await RunLock.acquire(folder, 'The corpus');
   try {
     let manifest = await begin(folder, request);
@@ -99,6 +99,7 @@ export async function captureCorpus(
       if (shard.isFull) await write();
     };
     for await (const input of inputs) {
+      requireInput(input, index);
       if (index >= known) {
         const prompt = await model.prompt(input.prompt, { signal });
         const held = batch.reduce((n, { prompt: { length } }) => n + length, 0);
@@ -114,11 +115,39 @@ export async function captureCorpus(
     if (batch.length > 0) await run();
     await write();
     if (manifest.shards.length === 0) throw new XpatchError('DATA_INVALID', 'There are no prompts to capture.');
+    if ((await new Corpus(folder, manifest).whole()) < manifest.shards.length) {
+      const problem = `Shards of ${folder} were deleted or changed while it was being written`;
+      throw new XpatchError('RUN_INVALID', `${problem}. Start again: what is missing is made anew.`);
+    }
     manifest = { ...manifest, status: 'complete' };
     await writeManifest(folder, manifest);
     return manifest;
   } finally {
     lock.release();
+  }
+}
+
+function requireHooks(hooks: readonly HookName[]): void {
+  const wide = hooks.find((hook) => ATTENTION_HOOKS.includes(hook));
+  const problem =
+    hooks.length === 0
+      ? 'No hooks were given'
+      : new Set(hooks).size < hooks.length
+        ? `Hooks repeat: ${hooks.join(', ')}`
+        : wide && `Prompts of other lengths have other numbers at '${wide}', which make no corpus`;
+  if (problem)
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Name points with states of one width, each once.`);
+}
+
+/** What comes out of an iterable is seen only here. */
+function requireInput(input: CorpusInput, index: number): void {
+  const invalid = (problem: string, cause?: unknown) =>
+    new XpatchError('INVALID_ARGUMENT', `Input ${index} ${problem}.`, { cause });
+  if (typeof input !== 'object' || input === null) throw invalid('must be an object with a prompt');
+  try {
+    JSON.stringify(input.fields);
+  } catch (cause) {
+    throw invalid(`has fields that JSON cannot hold (${(cause as Error).message})`, cause);
   }
 }
 
@@ -135,7 +164,11 @@ async function begin(folder: string, request: CorpusRequest): Promise<CorpusMani
     const problem = `${folder} holds another corpus: its ${key} is ${there}, not ${wanted}`;
     throw new XpatchError('RUN_MISMATCH', `${problem}. Name another folder, or ask for the same.`);
   }
-  return before;
+  const whole = await new Corpus(folder, before).whole();
+  if (whole === before.shards.length) return before;
+  const manifest = { ...before, status: 'running', shards: before.shards.slice(0, whole) } as const;
+  await writeManifest(folder, manifest);
+  return manifest;
 }
 
 interface Captured {

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { HookName } from '../hooks/types.js';
+import { HOOKS, type HookName } from '../hooks/types.js';
 import type { ModelIdentity } from '../model/types.js';
 import type { TextPositions } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
@@ -79,7 +79,12 @@ export async function readManifest(folder: string): Promise<CorpusManifest | und
   }
   try {
     const manifest = parseJson(bytes) as CorpusManifest;
-    if (manifest.format === FORMAT && Array.isArray(manifest.shards) && Array.isArray(manifest.layers)) return manifest;
+    const { format, shards, layers, hooks } = manifest;
+    const isList = (list: unknown, isItem: (item: never) => boolean) =>
+      Array.isArray(list) && list.every((item) => isItem(item as never));
+    const isHook = (hook: string) => (HOOKS as readonly string[]).includes(hook);
+    if (format === FORMAT && isList(shards, isShard) && isList(layers, isCount) && isList(hooks, isHook))
+      return manifest;
   } catch {
     // said below
   }
@@ -87,4 +92,10 @@ export async function readManifest(folder: string): Promise<CorpusManifest | und
     'DATA_INVALID',
     `${path} is not the manifest of a corpus (${FORMAT}). Capture it anew elsewhere.`,
   );
+}
+
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+
+function isShard(shard: Partial<CorpusShard> | null): boolean {
+  return /^states-\d+$/.test(String(shard?.name)) && isCount(shard?.prompts) && isCount(shard?.rows);
 }

@@ -1,10 +1,9 @@
-import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { type HookName, ONE_PLACE } from '../hooks/types.js';
 import { XpatchError } from '../util/errors.js';
+import { readRecords } from '../util/records.js';
 import { SafetensorsFile } from '../util/safetensors.js';
-import { type CorpusManifest, type CorpusPrompt, readManifest } from './corpus-file.js';
+import { type CorpusManifest, type CorpusPrompt, type CorpusShard, readManifest } from './corpus-file.js';
 
 /** States of one hook and layer: `rows[i]` is a row of the prompt `prompts[i]`. */
 export interface CorpusRows {
@@ -27,7 +26,7 @@ export class Corpus {
 
   /** The prompts, in their order. One shard is read at a time. */
   async *prompts(): AsyncGenerator<CorpusPrompt> {
-    for (const { name } of this.manifest.shards) yield* this.index(name);
+    for (const shard of this.manifest.shards) yield* this.index(shard);
   }
 
   /**
@@ -43,15 +42,12 @@ export class Corpus {
     if (!hooks.includes(hook)) {
       throw new XpatchError('INVALID_ARGUMENT', `The corpus has the hooks ${hooks.join(', ')}, not ${hook}.`);
     }
-    for (const { name, rows: nRows } of shards) {
-      const path = join(this.folder, `${name}.safetensors`);
-      await using file = await SafetensorsFile.open(path);
-      const [rows = 0, nLayers = 0, width = 0] = file.tensors.get(hook)?.shape ?? [];
-      if (rows !== nRows || nLayers !== (ONE_PLACE[hook] ? 1 : layers.length))
-        throw invalid(path, `does not have ${nRows} rows of ${hook}`);
+    for (const shard of shards) {
+      await using file = await this.states(shard);
+      const [, nLayers = 0, width = 0] = file.tensors.get(hook)?.shape ?? [];
       const prompts: CorpusPrompt[] = [];
       const found: Float32Array[] = [];
-      for await (const prompt of this.index(name)) {
+      for await (const prompt of this.index(shard)) {
         for (let row = prompt.rows[0]; row < prompt.rows[1]; row++) {
           const bytes = new Uint8Array(4 * width);
           await file.readBytes(hook, 4 * (row * nLayers + l) * width, bytes);
@@ -63,19 +59,47 @@ export class Corpus {
     }
   }
 
-  private async *index(name: string): AsyncGenerator<CorpusPrompt> {
+  /** How many of the shards, from the first, are there as the manifest says. */
+  async whole(): Promise<number> {
+    for (const [i, shard] of this.manifest.shards.entries()) {
+      try {
+        await using _ = await this.states(shard);
+        let prompts = 0;
+        for await (const _ of this.index(shard)) prompts++;
+        if (prompts !== shard.prompts) return i;
+      } catch {
+        return i;
+      }
+    }
+    return this.manifest.shards.length;
+  }
+
+  private async states({ name, rows: nRows }: CorpusShard): Promise<SafetensorsFile> {
+    const { hooks, layers } = this.manifest;
+    const path = join(this.folder, `${name}.safetensors`);
+    const file = await SafetensorsFile.open(path);
+    for (const hook of hooks) {
+      const { dtype, shape = [] } = file.tensors.get(hook) ?? {};
+      const [rows, nLayers] = shape;
+      if (dtype === 'F32' && rows === nRows && nLayers === (ONE_PLACE[hook] ? 1 : layers.length)) continue;
+      await file.close();
+      throw invalid(path, `does not have ${nRows} rows of ${hook}`);
+    }
+    return file;
+  }
+
+  private async *index({ name, rows: nRows }: CorpusShard): AsyncGenerator<CorpusPrompt> {
     const path = join(this.folder, `${name}.jsonl`);
-    const input = createReadStream(path);
     try {
-      for await (const line of createInterface({ input })) {
-        const prompt = JSON.parse(line) as CorpusPrompt;
-        if (!Array.isArray(prompt.rows)) throw new Error('no rows');
-        yield prompt;
+      for await (const { fields } of readRecords(path, { pipe: false })) {
+        const { rows, ...prompt } = fields as unknown as CorpusPrompt;
+        const [from = -1, to = -1] = Array.isArray(rows) ? rows : [];
+        const isPart = Number.isSafeInteger(from) && Number.isSafeInteger(to) && 0 <= from && from <= to && to <= nRows;
+        if (!isPart) throw new Error(`has a prompt whose rows are not of the ${nRows} in the shard`);
+        yield { ...prompt, rows };
       }
     } catch (cause) {
       throw invalid(path, `is damaged (${(cause as Error).message})`, cause);
-    } finally {
-      input.destroy();
     }
   }
 }

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { isShallow } from '../util/json.js';
-import { type RawLine, rawLines } from './result-file.js';
+import type { RawLine } from '../util/lines.js';
+import { rawLines } from './result-file.js';
 import { RESULTS_FILE } from './run-files.js';
 import { keyOf, type ResultLine, type RunLine } from './types.js';
 

@@ -3,20 +3,9 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { syncFolder, writeError } from '../util/files.js';
+import { type RawLine, splitLines } from '../util/lines.js';
 import { openRegular } from '../util/read-file.js';
 
-/** A line of a file, with what is needed to name it and to cut it off. */
-export interface RawLine {
-  readonly bytes: Buffer;
-  /** Counted from 1. */
-  readonly number: number;
-  /** Of its first byte. */
-  readonly offset: number;
-  /** Whether a line break ends it: the last line of a process that was killed has none. */
-  readonly ended: boolean;
-}
-
-const NEWLINE = 0x0a;
 const FILE = { what: 'the lines', maxBytes: Number.MAX_SAFE_INTEGER } as const;
 
 /** The lines of a file, in little memory. A file that does not exist has none. @throws {XpatchError} RUN_INVALID */
@@ -25,26 +14,7 @@ export async function* rawLines(path: string): AsyncGenerator<RawLine> {
   const file = await openRegular(path, FILE).catch((cause: Error) => {
     throw new XpatchError('RUN_INVALID', cause.message, { cause });
   });
-  let rest: Buffer[] = [];
-  let offset = 0;
-  let number = 1;
-  const line = (tail: Buffer, ended: boolean): RawLine => {
-    const bytes = rest.length > 0 ? Buffer.concat([...rest, tail]) : tail;
-    const made = { bytes, number, offset, ended };
-    rest = [];
-    number += 1;
-    offset += bytes.length + 1;
-    return made;
-  };
-  for await (const chunk of file.createReadStream() as AsyncIterable<Buffer>) {
-    let start = 0;
-    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
-      yield line(chunk.subarray(start, end), true);
-      start = end + 1;
-    }
-    if (start < chunk.length) rest.push(chunk.subarray(start));
-  }
-  if (rest.length > 0) yield line(Buffer.alloc(0), false);
+  yield* splitLines(file.createReadStream() as AsyncIterable<Buffer>);
 }
 
 /** What a run has written is no longer there. */

@@ -240,6 +240,8 @@ function meansOf(
         count++;
       }
     }
+    if (count === 0) throw invalid('mean needs states to take it of');
+    if (!sum.every((x) => Number.isFinite(Math.fround(x / count)))) throw invalid('the states hold NaN or infinity');
     return select(
       sum.map((x) => x / count),
       part,

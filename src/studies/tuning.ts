@@ -3,6 +3,7 @@ import { TunedLens } from '../lens/tuned-lens.js';
 import type { Translator, TunedLensInfo } from '../lens/tuned-lens-file.js';
 import type { Progress } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
+import { decodeText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import { taskLensPrompts, textLensPrompts } from './lens-prompts.js';
 import { drawTests, type PromptDivergence, promptDivergence } from './lens-quality.js';
@@ -77,8 +78,9 @@ const TEXT = { what: 'the text', maxBytes: 256 << 20, pipe: true } as const;
 export async function readText(path: string): Promise<string> {
   const bytes = await readWhole(path, TEXT);
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch {
-    throw new XpatchError('INVALID_ARGUMENT', `${path} is not a text in UTF-8. Convert it, or name another file.`);
+    return decodeText(bytes);
+  } catch (cause) {
+    const problem = `${path} ${(cause as Error).message}`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
   }
 }

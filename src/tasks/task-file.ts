@@ -63,7 +63,7 @@ async function readRecordsFile(file: string, isTable: boolean): Promise<TaskFile
     .digest('hex');
   const items: Record<string, unknown>[] = [];
   try {
-    for await (const { fields } of readRecords(file)) items.push(isTable ? itemOfRow(fields) : fields);
+    for await (const { fields } of readRecords(file, { pipe: false })) items.push(isTable ? itemOfRow(fields) : fields);
   } catch (error) {
     if (!(error instanceof XpatchError) || error.code !== 'DATA_INVALID') throw error;
     throw new XpatchError('TASK_INVALID', error.message, { cause: error });

@@ -30,7 +30,11 @@ export async function readWhole(path: string, kind: FileKind, signal?: AbortSign
   try {
     const info = await stat(path);
     requireKind(path, kind, info);
-    if (info.isFIFO()) return await readPipe(path, kind, signal);
+    if (info.isFIFO()) {
+      const collected = new Collected(path, kind);
+      for await (const chunk of pipe(path, signal)) collected.add(chunk);
+      return collected.all();
+    }
     const handle = await openFile(path, kind);
     try {
       return await readHandle(path, kind, handle, signal);
@@ -61,6 +65,18 @@ export function readWholeSync(path: string, kind: FileKind): Buffer {
     throw readError(path, kind, cause);
   } finally {
     if (file !== undefined) closeSync(file);
+  }
+}
+
+/** Reads a file piece by piece, however long it is. @throws {XpatchError} as `readWhole` */
+export async function* readChunks(path: string, kind: FileKind, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  try {
+    const info = await stat(path);
+    requireKind(path, kind, info);
+    if (info.isFIFO()) yield* pipe(path, signal);
+    else yield* (await openFile(path, kind)).createReadStream({ signal }) as AsyncIterable<Buffer>;
+  } catch (cause) {
+    throw readError(path, kind, cause, signal);
   }
 }
 
@@ -101,12 +117,9 @@ async function readHandle(path: string, kind: FileKind, handle: FileHandle, sign
 }
 
 /** Through the event loop: a read that waits in a thread would hold up the end of the process. */
-async function readPipe(path: string, kind: FileKind, signal: AbortSignal | undefined): Promise<Buffer> {
-  const pipe = new Socket({ fd: openSync(path, FLAGS), readable: true, writable: false });
-  if (signal) addAbortSignal(signal, pipe);
-  const collected = new Collected(path, kind);
-  for await (const chunk of pipe as AsyncIterable<Buffer>) collected.add(chunk);
-  return collected.all();
+function pipe(path: string, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
+  const socket = new Socket({ fd: openSync(path, FLAGS), readable: true, writable: false });
+  return signal ? addAbortSignal(signal, socket) : socket;
 }
 
 /** One byte more than the file has, so that one read shows that it has ended. */

@@ -1,82 +1,67 @@
-import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { createInterface } from 'node:readline';
+import { Readable } from 'node:stream';
 import { parse } from 'csv-parse';
 import { XpatchError } from './errors.js';
-import { kindOf } from './read-file.js';
+import { parseJson } from './json.js';
+import { decodeText, splitLines } from './lines.js';
+import { readChunks } from './read-file.js';
 
-/** One entry of a file of records, and the line that it begins at, from 1. */
+/** One entry of a file of records, and its line, from 1; of a row of a table with line breaks in it the last one. */
 export interface FileRecord {
   readonly line: number;
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-const MAX_RECORD_BYTES = 1 << 24;
+const MAX_LINE_BYTES = 1 << 24;
+/** Rows are read character by character. */
+const MAX_ROW_BYTES = 1 << 20;
 
 /**
  * Reads the records of a file one by one, whatever its size: objects of JSON Lines (`.jsonl`, `.ndjson`), rows of a table with a line of
  * names (`.csv`, `.tsv`), or the lines of a text, each as the field `prompt`. Empty lines count for none.
  *
- * @throws {XpatchError} FILE_NOT_FOUND; DATA_INVALID with the line of what is damaged
+ * @param options.pipe whether a pipe will do: not where the records are read twice. Defaults to true
+ * @throws {XpatchError} FILE_NOT_FOUND; DATA_INVALID with the line of what is damaged; ABORTED
  */
-export async function* readRecords(path: string): AsyncGenerator<FileRecord> {
-  await requireReadable(path);
+export async function* readRecords(
+  path: string,
+  { pipe = true, signal }: { pipe?: boolean; signal?: AbortSignal } = {},
+): AsyncGenerator<FileRecord> {
+  const kind = { what: 'the file of records', maxBytes: Number.MAX_SAFE_INTEGER, pipe };
+  const chunks = readChunks(path, kind, signal);
   const ending = /\.(\w+)$/.exec(path)?.[1]?.toLowerCase();
-  if (ending === 'csv' || ending === 'tsv') yield* readTable(path, ending === 'csv' ? ',' : '\t');
-  else yield* readLines(path, ending === 'jsonl' || ending === 'ndjson');
+  if (ending === 'csv' || ending === 'tsv') yield* readTable(path, chunks, ending === 'csv' ? ',' : '\t');
+  else yield* readLines(path, chunks, ending === 'jsonl' || ending === 'ndjson');
 }
 
-async function requireReadable(path: string): Promise<void> {
-  const info = await stat(path).catch((cause: Error) => {
-    throw new XpatchError('FILE_NOT_FOUND', `${path} cannot be read: ${cause.message}`, { cause });
-  });
-  if (info.isFile() || info.isFIFO()) return;
-  throw new XpatchError('FILE_NOT_FOUND', `${path} is ${kindOf(info)}, not a file of records. Name a file.`);
-}
-
-async function* readLines(path: string, json: boolean): AsyncGenerator<FileRecord> {
-  const input = createReadStream(path);
-  const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
-  let line = 0;
-  try {
-    for await (const text of lines) {
-      line++;
-      const whole = line === 1 ? text.replace(/^\uFEFF/, '') : text;
-      if (whole.length > MAX_RECORD_BYTES) throw invalid(path, line, 'is longer than 16 MB');
-      if (whole.trim() === '') continue;
-      yield { line, fields: json ? jsonFields(path, line, whole) : { prompt: whole } };
-    }
-  } catch (error) {
-    throw readFailure(path, error);
-  } finally {
-    lines.close();
-    input.destroy();
+async function* readLines(path: string, chunks: AsyncIterable<Buffer>, json: boolean): AsyncGenerator<FileRecord> {
+  for await (const { bytes, number } of splitLines(chunks, MAX_LINE_BYTES)) {
+    if (bytes.length > MAX_LINE_BYTES) throw invalid(path, number, 'is longer than 16 MB');
+    const text = inLine(path, number, () => decodeText(bytes)).replace(/\r$/, '');
+    if (text.trim() === '') continue;
+    yield { line: number, fields: json ? inLine(path, number, () => fieldsOf(bytes)) : { prompt: text } };
   }
 }
 
-function jsonFields(path: string, line: number, text: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw invalid(path, line, `is not JSON (${(cause as Error).message})`, cause);
-  }
+function fieldsOf(bytes: Buffer): Record<string, unknown> {
+  const value = parseJson(bytes);
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw invalid(path, line, 'is not a JSON object such as {"prompt": "…"}');
+  throw new Error('is not a JSON object such as {"prompt": "…"}');
 }
 
-async function* readTable(path: string, delimiter: string): AsyncGenerator<FileRecord> {
-  const input = createReadStream(path);
-  const options = {
-    bom: true,
-    columns: true,
-    delimiter,
-    info: true,
-    skip_empty_lines: true,
-    max_record_size: MAX_RECORD_BYTES,
-  };
-  const table = input.pipe(parse(options));
-  input.on('error', (error) => table.destroy(error));
+/** The value, or what is wrong with the line that it would come from. */
+function inLine<T>(path: string, line: number, read: () => T): T {
+  try {
+    return read();
+  } catch (cause) {
+    throw invalid(path, line, (cause as Error).message, cause);
+  }
+}
+
+async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter: string): AsyncGenerator<FileRecord> {
+  const options = { delimiter, info: true, skip_empty_lines: true, max_record_size: MAX_ROW_BYTES };
+  const table = parse({ ...options, columns: (names: string[]) => uniqueNames(path, names) });
+  const texts = Readable.from(decoded(path, chunks));
+  texts.on('error', (error) => table.destroy(error)).pipe(table);
   try {
     for await (const { record, info } of table as AsyncIterable<{
       record: Record<string, string>;
@@ -87,8 +72,33 @@ async function* readTable(path: string, delimiter: string): AsyncGenerator<FileR
   } catch (error) {
     throw readFailure(path, error);
   } finally {
-    input.destroy();
+    texts.destroy();
   }
+}
+
+/** Of two columns of one name the first would be lost without a word. */
+function uniqueNames(path: string, names: readonly string[]): string[] {
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) throw invalid(path, 1, `names two columns ${JSON.stringify(twice)}`);
+  return [...names];
+}
+
+async function* decoded(path: string, chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  let line = 1;
+  const decode = (chunk?: Buffer) => {
+    try {
+      return decoder.decode(chunk, { stream: chunk !== undefined });
+    } catch (cause) {
+      throw invalid(path, line, 'or one soon after it is not a text in UTF-8', cause);
+    }
+  };
+  for await (const chunk of chunks) {
+    const text = decode(chunk);
+    line += text.split('\n').length - 1;
+    yield text;
+  }
+  decode();
 }
 
 function invalid(path: string, line: number, problem: string, cause?: unknown): XpatchError {
@@ -99,5 +109,5 @@ function readFailure(path: string, error: unknown): unknown {
   if (error instanceof XpatchError) return error;
   const { code = '', message, lines } = error as Error & { code?: string; lines?: number };
   if (code.startsWith('CSV_')) return invalid(path, lines ?? 1, `is not a row of the table (${message})`, error);
-  return new XpatchError('FILE_NOT_FOUND', `${path} cannot be read: ${message}`, { cause: error });
+  return error;
 }

@@ -40,7 +40,7 @@ export interface SteeringOptions {
  *
  * @returns [layers, n_embd], of the residual stream after each block
  * @throws {XpatchError} INVALID_ARGUMENT without prompts of both kinds, or for `pca` when there are not as many; VECTOR_INVALID where
- *   `pca` finds no difference; and as `Context.pass`
+ *   they do not differ; and as `Context.pass`
  *
  * @example
  * ```ts
@@ -72,6 +72,10 @@ export async function steeringVector(context: Context, options: SteeringOptions)
     const states = results.map((result) => result.states.at(layer));
     return [...direction(states.slice(0, positive.length), states.slice(positive.length))];
   });
+  if (data.every((x) => x === 0 || Number.isNaN(x))) {
+    const problem = 'The positive and the negative prompts have the same states: there is no direction between them';
+    throw new XpatchError('VECTOR_INVALID', `${problem}. Give prompts that differ.`);
+  }
   const records = results.map(({ prompt }) => prompt.record());
   return new TaskVector(
     {

@@ -206,13 +206,16 @@ export class TaskVector {
    * @param options.positions where in the prompt. Defaults to `last`
    * @param options.steps Defaults to `prompt`
    * @param options.strength factor on the vector. Defaults to 1
-   * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have a layer
+   * @throws {XpatchError} LAYER_OUT_OF_RANGE when the vector does not have a layer, INTERVENTION_INVALID for another operation
    */
   at(
     layers: number | readonly number[],
     options: { op?: 'replace' | 'add'; strength?: number } & Pick<Intervention, 'heads' | 'positions' | 'steps'> = {},
   ): Intervention {
     const { op = this.op, positions = 'last', steps = 'prompt', strength = 1 } = options;
+    if (op !== 'replace' && op !== 'add') {
+      throw new XpatchError('INTERVENTION_INVALID', `A vector is patched in with the op replace or add, not ${op}.`);
+    }
     const heads = options.heads ?? this.info.heads;
     const scaled = (layer: number) => this.#select(this.state(layer), heads).map((x) => x * strength);
     const value = typeof layers === 'number' ? scaled(layers) : layers.map(scaled);

@@ -3,9 +3,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../src/util/package-root.js';
-import { readRecords } from '../../src/util/records.js';
 import { xpatch } from '../command.js';
-import { expectError, temporaryFolder } from '../unit/helpers.js';
+import { temporaryFolder } from '../unit/helpers.js';
 
 const folder = await temporaryFolder();
 const at = (name: string) => join(folder, name);
@@ -75,26 +74,3 @@ test.each([
   expect(code).not.toBe(0);
   expect(stderr).toContain(message);
 });
-
-test('records are read one by one, with their lines', async () => {
-  const all = async (name: string, text: string) => {
-    await writeFile(at(name), text);
-    return collect(at(name));
-  };
-  expect(await all('a.txt', '\uFEFFone\r\n\ntwo\n')).toEqual([
-    { line: 1, fields: { prompt: 'one' } },
-    { line: 3, fields: { prompt: 'two' } },
-  ]);
-  expect(await all('a.tsv', 'prompt\tlabel\n"a\nb"\tx\n')).toEqual([
-    { line: 3, fields: { prompt: 'a\nb', label: 'x' } },
-  ]);
-  await expectError(() => all('b.csv', 'a,b\n1,2,3\n'), 'DATA_INVALID', /line 2/);
-  await expectError(() => collect(at('none.csv')), 'FILE_NOT_FOUND', /none\.csv/);
-  await expectError(() => collect(folder), 'FILE_NOT_FOUND', /folder/);
-});
-
-async function collect(path: string) {
-  const records = [];
-  for await (const record of readRecords(path)) records.push(record);
-  return records;
-}

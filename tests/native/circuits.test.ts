@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, test } from '@jest/globals';
 import { ablate } from '../../src/circuits/ablate.js';
 import { attributeLogits } from '../../src/circuits/attribution.js';
 import { functionVector, headEffects } from '../../src/circuits/function-vector.js';
-import { headsOf, projectHeads } from '../../src/circuits/heads.js';
+import { HeadMap, headsOf, projectHeads } from '../../src/circuits/heads.js';
 import { divergenceFrom, logitDifference, tokenProbability } from '../../src/circuits/measure.js';
 import { patchHeads } from '../../src/circuits/patch-heads.js';
 import { patchLayers } from '../../src/circuits/patch-layers.js';
@@ -210,6 +210,32 @@ describe('llama, by its weights', () => {
         [],
       ),
     ).toBeGreaterThan(0.01);
+    const other = { query: row, metric: divergenceFrom(logits.slice(1)) };
+    await expectError(() => ablate(context, [other], 'z'), 'INVALID_ARGUMENT', /same model/);
+  });
+
+  test.each([undefined, Number.NaN, '3', null, Promise.resolve(1)])(
+    'a metric that gives %p is refused',
+    async (value) => {
+      const metric = { track: [], value: () => value as unknown as number };
+      const query = tokens(3, 1);
+      for (const measure of [
+        () => patchLayers(context, { from: query, into: query, metric, layers: [0], positions: 'last' }),
+        () => patchHeads(context, { from: query, into: query, metric, layers: [0] }),
+        () => ablate(context, [{ query, metric }], 'attn_out'),
+      ])
+        await expectError(measure, 'INVALID_ARGUMENT', /must be a number/);
+    },
+  );
+
+  test('maps of heads answer for heads that they have, in whole numbers', async () => {
+    const some = { from: tokens(3, 1), into: tokens(3, 2), metric: logitDifference(right, wrong) };
+    const { map } = await patchHeads(context, { ...some, layers: [0] });
+    const other = await patchHeads(context, { ...some, layers: [1] });
+    for (const n of [-1, 1.5, Number.POSITIVE_INFINITY])
+      await expectError(async () => map.best(n), 'INVALID_ARGUMENT', /whole number/);
+    expect([0, 2, 99].map((n) => map.best(n).length)).toEqual([0, 2, map.heads.length]);
+    await expectError(async () => HeadMap.mean([map, other.map]), 'INVALID_ARGUMENT', /different heads/);
   });
 });
 

@@ -1,6 +1,6 @@
 // Corpora of states: shards, index, resuming, reading back.
 import { existsSync, readdirSync } from 'node:fs';
-import { appendFile, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { type CorpusOptions, captureCorpus } from '../../src/corpus/capture-corpus.js';
@@ -143,6 +143,35 @@ describe('a corpus that was stopped', () => {
     await expectError(() => captureCorpus(context, [], at('empty')), 'DATA_INVALID', /no prompts/);
   });
 
+  test('counts what is on the disk at its end, and makes anew what was lost', async () => {
+    const some = inputs(200);
+    const lose: [string, (folder: string) => Promise<void>][] = [
+      ['states', (folder) => rm(join(folder, 'states-00001.safetensors'))],
+      ['index', (folder) => rm(join(folder, 'states-00000.jsonl'))],
+      ['prompt', (folder) => writeFile(join(folder, 'states-00001.jsonl'), '')],
+      ['bytes', (folder) => truncate(join(folder, 'states-00000.safetensors'), 3000)],
+    ];
+    for (const [name, damage] of lose) {
+      const folder = at(`lost-${name}`);
+      let passes = 0;
+      const onProgress = () => {
+        if (++passes === 4) void damage(folder);
+      };
+      await expectError(() => captureCorpus(context, some, folder, { ...options, onProgress }), 'RUN_INVALID', /again/);
+      await captureCorpus(context, some, folder, options);
+      expect(await bytes(folder)).toEqual(await bytes(at('whole')));
+      await damage(folder);
+      expect((await captureCorpus(context, some, folder, options)).status).toBe('complete');
+      expect(await bytes(folder)).toEqual(await bytes(at('whole')));
+    }
+  });
+
+  test('keeps what its prompts are labelled with, whatever that is', async () => {
+    const fields = { 'a\u2028b': 'c\u2029\r\n\ud800', constructor: null, n: [1, { deep: '\u0000' }] };
+    await captureCorpus(context, [{ prompt: { tokens: [5] }, fields }], at('labels'));
+    expect((await all(at('labels'), 1))[0]?.prompt.fields).toEqual(fields);
+  });
+
   test('is refused where it is damaged', async () => {
     await appendFile(at('whole/states-00000.jsonl'), '{');
     await expectError(() => all(at('whole'), 1), 'DATA_INVALID', /damaged/);
@@ -153,7 +182,46 @@ describe('a corpus that was stopped', () => {
     await writeFile(at('last/corpus.json'), '{}');
     await expectError(() => openCorpus(at('last')), 'DATA_INVALID', /manifest/);
     expect(existsSync(at('nowhere'))).toBe(false);
+    const manifest = JSON.parse(await readFile(at('mean/corpus.json'), 'utf8'));
+    const [shard] = manifest.shards;
+    for (const wrong of [
+      { shards: [null] },
+      { shards: [{ ...shard, name: '../mean/states-00000' }] },
+      { shards: [{ ...shard, rows: 1.5 }] },
+      { shards: {} },
+      { layers: ['constructor'] },
+      { hooks: ['constructor'] },
+      { hooks: undefined },
+    ]) {
+      await writeFile(at('mean/corpus.json'), JSON.stringify({ ...manifest, ...wrong }));
+      await expectError(() => openCorpus(at('mean')), 'DATA_INVALID', /manifest/);
+    }
+    await writeFile(at('mean/corpus.json'), JSON.stringify(manifest));
+    for (const rows of [[0, 2 ** 40], [-1, 1], [0, 0.5], [1, 0], {}, undefined]) {
+      await writeFile(at('mean/states-00000.jsonl'), `${JSON.stringify({ index: 0, rows, fields: {} })}\n`);
+      await expectError(() => all(at('mean'), 1), 'DATA_INVALID', /rows/);
+    }
   });
+});
+
+test.each<[CorpusOptions, RegExp]>([
+  [{ hooks: [] }, /No hooks/],
+  [{ hooks: ['z', 'z'] }, /repeat: z, z/],
+  [{ hooks: ['resid_post', 'pattern'] }, /'pattern'/],
+  [{ hooks: ['attn_scores'], positions: 'all' }, /'attn_scores'/],
+])('a corpus of %j is refused before its folder is made', async (options, message) => {
+  await expectError(() => captureCorpus(context, inputs(3), at('refused'), options), 'INVALID_ARGUMENT', message);
+  expect(existsSync(at('refused'))).toBe(false);
+});
+
+test('inputs that no corpus can hold are refused by their number', async () => {
+  const loop: Record<string, unknown> = {};
+  loop.self = loop;
+  const prompt = { tokens: [5] };
+  for (const wrong of [null, 7, 'a', { prompt, fields: { n: 1n } }, { prompt, fields: loop }]) {
+    const list = [{ prompt }, wrong] as Parameters<typeof captureCorpus>[1];
+    await expectError(() => captureCorpus(context, list, at(`w${Math.random()}`)), 'INVALID_ARGUMENT', /Input 1 /);
+  }
 });
 
 test('a text of a prompt has positions', async () => {

@@ -441,6 +441,11 @@ describe('what is refused', () => {
     prompt = await tokenPrompt(model, 9);
   });
   const zero = { layers: 0, positions: 3, op: 'zero' } as const;
+  const mean = (n: number, number: number) => {
+    const positions = Array.from({ length: n }, (_, i) => i);
+    const states = { hook: 'resid_post', layers: [0], positions, data: new Float32Array(64 * n).fill(number) } as const;
+    return { layers: 0, positions: 3, op: 'mean', of: [states] } as const;
+  };
 
   test.each<[string, Partial<PassRow>, string, RegExp]>([
     ['no experts', { capture: { hook: 'router' } }, 'HOOK_UNSUPPORTED', /no experts/],
@@ -470,6 +475,14 @@ describe('what is refused', () => {
     ],
     ['a field that is not read', { interventions: [{ ...zero, keep: true }] }, 'INTERVENTION_INVALID', /takes no keep/],
     ['a mean of nothing', { interventions: [{ ...zero, op: 'mean' }] }, 'INTERVENTION_INVALID', /states to take/],
+    ['a mean of no positions', { interventions: [mean(0, 0)] }, 'INTERVENTION_INVALID', /states to take/],
+    ['a mean of NaN', { interventions: [mean(2, Number.NaN)] }, 'INTERVENTION_INVALID', /NaN or infinity/],
+    [
+      'a mean beyond numbers',
+      { interventions: [mean(1, Number.NEGATIVE_INFINITY)] },
+      'INTERVENTION_INVALID',
+      /infinity/,
+    ],
     ['no layers', { interventions: [{ op: 'zero' }] }, 'INVALID_ARGUMENT', /Layers must be/],
     ['an edge of no layer', { edges: [{ layers: 7, from: [0] }] }, 'LAYER_OUT_OF_RANGE', /layers 0 to 2/],
     ['an edge of no head', { edges: [{ layers: 0, heads: [4], from: [0] }] }, 'HEAD_OUT_OF_RANGE', /heads 0 to 3/],

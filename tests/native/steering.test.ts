@@ -78,8 +78,13 @@ test('two prompts and their opposite make opposite directions, and prompts witho
     const back = await steeringVector(context, { positive: [b], negative: [a], method, layers: [1] });
     expect(there.cosine(back)[0]).toBeCloseTo(-1, 6);
   }
-  const same = { positive: [a], negative: [a], method: 'pca' } as const;
-  await expectError(() => steeringVector(context, same), 'VECTOR_INVALID', /nan/i);
+  for (const method of ['mean', 'pca'] as const) {
+    const same = () => steeringVector(context, { positive: [a, b], negative: [a, b], method });
+    await expectError(same, 'VECTOR_INVALID', /no direction/);
+  }
+  const vector = await steeringVector(context, { positive: [a], negative: [b] });
+  for (const op of ['project', 'clamp', 'constructor', ''])
+    await expectError(async () => vector.at(1, { op: op as 'add' }), 'INTERVENTION_INVALID', /replace or add/);
   await expectError(
     () => steeringVector(context, { positive: [a, b], negative: [b], method: 'pca' }),
     'INVALID_ARGUMENT',
