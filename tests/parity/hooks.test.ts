@@ -16,10 +16,10 @@ const REFERENCES = fileURLToPath(new URL('../fixtures/hooks/', import.meta.url))
 const FAMILIES = readdirSync(REFERENCES).map((file) => file.replace('.safetensors', ''));
 const LAYER = 1;
 /** GELU comes from a table of 16-bit values on the CPU. */
-const bound = (name: string) => (['gemma2', 'gpt-neox'].includes(name) ? 5e-3 : 1e-4);
+const bound = (name: string) => (['gemma2', 'gemma3', 'gpt-neox', 'llava'].includes(name) ? 5e-3 : 1e-4);
 
-test('there are references of nine families', () => {
-  expect(FAMILIES).toHaveLength(9);
+test('there are references of twelve families', () => {
+  expect(FAMILIES).toHaveLength(12);
 });
 
 describe.each(FAMILIES)('%s', (name) => {
@@ -33,9 +33,15 @@ describe.each(FAMILIES)('%s', (name) => {
     for (const [key, { dtype }] of file.tensors) if (dtype === 'F32') values.set(key, await file.readFloat32(key));
     const tokens = Array.from((await file.read('tokens')) as Int32Array);
     await file.close();
-    model = await loadModel(`${FOLDER}/${name}.gguf`, { device: 'cpu', threads: 1 });
+    const seeing = tokens.includes(-1);
+    const mmproj = seeing ? { mmproj: `${FOLDER}/${name}.mmproj.gguf` } : {};
+    model = await loadModel(`${FOLDER}/${name}.gguf`, { device: 'cpu', threads: 1, ...mmproj });
     context = await model.createContext({ nCtx: 64, kvType: 'f32', flashAttention: 'off' });
-    prompt = await model.prompt({ tokens });
+    const [first, last] = [tokens.indexOf(-1), tokens.lastIndexOf(-1)];
+    const image = `${FOLDER}/pictures/square-a.png`;
+    const around = [{ tokens: tokens.slice(0, first) }, { image }, { tokens: tokens.slice(last + 1) }];
+    prompt = await model.prompt(seeing ? around : { tokens });
+    expect([...prompt.tokens]).toEqual(tokens);
   });
 
   afterAll(() => model.dispose());
@@ -76,7 +82,7 @@ describe.each(FAMILIES)('%s', (name) => {
 
   test('logits when edges are cut, by scores and by the mask of flash attention', async () => {
     const expected = values.get('knock-out');
-    expect(expected === undefined).toBe(['gemma2', 'gpt-oss'].includes(name)); // theirs have masks for windows besides
+    expect(expected === undefined).toBe(['gemma2', 'gemma3', 'gpt-oss'].includes(name)); // theirs have masks for windows besides
     if (!expected) return;
     const edges = [{ layers: 'all', from: [0, 1], to: 'last' }] as const;
     const { logits } = await context.run({ prompt, logits: 'last', edges });

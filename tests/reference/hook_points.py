@@ -1,12 +1,12 @@
 """Reference values of every hook point: what transformers computes there, and logits when it is edited there.
 
-The models are those of decoders.py, whose GGUF files are committed; only the tensors are written here:
+The models are those of decoders.py, gemma3.py and llava.py, whose GGUF files are committed, and that of mixtral.py, which is written here too:
 
     ref/bin/python tests/reference/hook_points.py
 
-`tests/fixtures/hooks/<family>.safetensors` holds, for one prompt of 6 tokens: `tokens`; for each point of layer 1 a tensor of its
+`tests/fixtures/hooks/<family>.safetensors` holds, for one prompt of 6 tokens (of llava with a picture among them, -1 for its rows): `tokens`; for each point of layer 1 a tensor of its
 name [positions, width], heads side by side; `value.<point>` [width], and `add.<point>`, the last logits when that is added at layer 1,
-position 2; `knock-out`, the last logits when the last position sees nothing of the first two, in any layer.
+position 2 (of llava one of its rows); `knock-out`, the last logits when the last position sees nothing of the first two, in any layer.
 """
 
 import argparse
@@ -16,12 +16,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+import gemma3
+import llava
+import mixtral
 from decoders import FAMILIES
+from pictures import SQUARE, load_pixels
 
 LAYER, POSITION, LENGTH = 1, 2, 6
+MODELS = Path(__file__).parents[1] / 'fixtures' / 'models'
+LANGUAGE = 'model.language_model.layers'
+BUILDERS = {
+    **{name: (build, path) for name, (build, path, _) in FAMILIES.items()},
+    'gemma3': (gemma3.build, LANGUAGE),
+    'llava': (lambda: llava.build('llava'), LANGUAGE),
+    'mixtral': (mixtral.build, 'model.layers'),
+}
 # Gemma 4 multiplies the whole output of a block, so that its parts do not sum to it.
 SKIPPED = {'gemma4'}
-NORMED_PARTS = {'gemma2'}
+NORMED_PARTS = {'gemma2', 'gemma3'}
 
 
 class Points:
@@ -29,7 +41,7 @@ class Points:
 
     def __init__(self, name, model, layers):
         self.seen, self.edits, self.handles = {}, {}, []
-        self.heads = model.config.num_attention_heads
+        self.heads = model.config.get_text_config().num_attention_heads
         layer = layers[LAYER]
         self.attention = getattr(layer, 'self_attn', None) or layer.attention
         output = getattr(self.attention, 'o_proj', None) or self.attention.dense
@@ -45,14 +57,14 @@ class Points:
         self.after('attn_out', attn_out)
         self.after('mlp_out', mlp_out)
         self.before('z', output)
-        if name in ('gpt-oss', 'hy-v3'):
+        if name in ('gpt-oss', 'hy-v3', 'mixtral'):
             gate = layer.mlp.router if name == 'gpt-oss' else layer.mlp.gate
             self.handles.append(gate.register_forward_hook(lambda m, i, o: self.router(m, i)))
         else:
             down = getattr(layer.mlp, 'down_proj', None) or layer.mlp.dense_4h_to_h
             self.before('mlp_post', down)
         self.value(name)
-        decoder = model.get_decoder()
+        decoder = getattr(model.model, 'language_model', None) or model.get_decoder()
         norm = next(getattr(decoder, n) for n in ('norm', 'final_layer_norm', 'final_layernorm') if hasattr(decoder, n))
         self.after('final_norm', norm)
         self.before('embed', layers[0])
@@ -142,18 +154,27 @@ def interleave(x, size):
 
 
 def record(name, out):
-    build, path, _ = FAMILIES[name]
+    build, path = BUILDERS[name]
     model = build().eval()
+    if name == 'mixtral':
+        mixtral.write(model, MODELS / 'mixtral.gguf')
     layers = model.get_submodule(path)
     points = Points(name, model, layers)
     generator = torch.Generator().manual_seed(300)
-    tokens = torch.randint(2, model.config.vocab_size, (1, LENGTH), generator=generator)
-    output = points.run(model, tokens)
+    tokens = torch.randint(6 if name in ('gemma3', 'llava') else 2, model.config.get_text_config().vocab_size, (1, LENGTH), generator=generator)
+    given, length = {}, LENGTH
+    written = tokens[0].to(torch.int32)
+    if name == 'llava':
+        given = {'pixel_values': load_pixels(SQUARE[0], llava.MEAN, llava.STD)[None]}
+        rows = torch.full((1, llava.ROWS), llava.IMAGE_TOKEN)
+        tokens = torch.cat([tokens[:, :1], rows, tokens[:, 1:]], 1)
+        written, length = torch.where(tokens[0] == llava.IMAGE_TOKEN, -1, tokens[0]).to(torch.int32), tokens.shape[1]
+    output = points.run(model, tokens, **given)
     recorded = dict(points.seen)
-    recorded['pattern'] = output.attentions[LAYER][0].transpose(0, 1).reshape(LENGTH, -1)
-    tensors = {'tokens': tokens[0].to(torch.int32), 'logits': output.logits[0, -1]}
+    recorded['pattern'] = output.attentions[LAYER][0].transpose(0, 1).reshape(length, -1)
+    tensors = {'tokens': written, 'logits': output.logits[0, -1]}
     plain = output.logits[0, -1]
-    permuted = name in ('llama', 'mistral')
+    permuted = name in ('llama', 'mistral', 'llava', 'mixtral')
     size = points.attention.head_dim if hasattr(points.attention, 'head_dim') else points.attention.head_size
     for point, x in recorded.items():
         turn = (lambda y: interleave(y, size)) if permuted and point in 'qk' else lambda y: y
@@ -162,14 +183,14 @@ def record(name, out):
         if point in ('router', 'pattern', 'final_norm', 'resid_mid', 'embed'):
             continue
         value = x[POSITION].pow(2).mean().sqrt() * torch.randn(x.shape[-1], generator=generator)
-        logits = points.run(model, tokens, {point: value}).logits[0, -1]
+        logits = points.run(model, tokens, {point: value}, **given).logits[0, -1]
         if torch.allclose(logits, plain, atol=1e-3):
             raise ValueError(f'{name}: adding at {point} does not reach the last logits, so the case would test nothing')
         tensors[f'value.{point}'], tensors[f'add.{point}'] = turn(value), logits
-    if not getattr(model.config, 'sliding_window', None):
-        mask = torch.full((LENGTH, LENGTH), float('-inf')).triu(1)
+    if not getattr(model.config.get_text_config(), 'sliding_window', None):
+        mask = torch.full((length, length), float('-inf')).triu(1)
         mask[-1, :2] = float('-inf')
-        tensors['knock-out'] = points.run(model, tokens, attention_mask=mask[None, None]).logits[0, -1]
+        tensors['knock-out'] = points.run(model, tokens, attention_mask=mask[None, None], **given).logits[0, -1]
     points.close()
     save_file({key: x.contiguous() for key, x in tensors.items()}, out / f'{name}.safetensors')
     print(name, sorted(tensors))
@@ -178,7 +199,7 @@ def record(name, out):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser()
     parser.add_argument('--out', type=Path, default=Path(__file__).parents[1] / 'fixtures' / 'hooks')
-    parser.add_argument('--only', nargs='*', default=[n for n in FAMILIES if n not in SKIPPED])
+    parser.add_argument('--only', nargs='*', default=[n for n in BUILDERS if n not in SKIPPED])
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
