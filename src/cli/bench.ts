@@ -24,20 +24,20 @@ export const bench = defineCommand({
     ...MODEL_OPTIONS,
     model: vary(MODEL, { default: 'demo' }),
     compare: text('A measurement to compare with, as --json printed it', { value: 'FILE', completes: 'file' }),
-    seconds: vary(whole(1, 'Seconds for all together'), { default: 40 }),
+    seconds: vary(whole(1, 'Seconds in total'), { default: 40 }),
     ...OUTPUT_OPTIONS,
   },
   examples: [
     ['A minute with the model you use', 'bench -m model.gguf'],
-    ['Kept', 'bench -m model.gguf --json > before.json'],
-    ['What a change of threads makes', 'bench -m model.gguf --threads 4 --compare before.json'],
+    ['Keep the result', 'bench -m model.gguf --json > before.json'],
+    ['The effect of another number of threads', 'bench -m model.gguf --threads 4 --compare before.json'],
     ['Two machines', 'bench --compare laptop.json server.json'],
   ],
   run: async (args, terminal) => {
     const before = args.compare === undefined ? undefined : await readResult(args.compare);
     const given = args.result === undefined ? undefined : await readResult(args.result);
     if (given && !before) {
-      throw new XpatchError('INVALID_ARGUMENT', 'Name what the measurement is compared with: bench --compare A B.');
+      throw new XpatchError('INVALID_ARGUMENT', 'Name the file to compare with: bench --compare A B.');
     }
     const result =
       given ??
@@ -89,7 +89,7 @@ function described(result: Result): string {
   return `${titleOf(result)}\n\n${lines.join('')}`;
 }
 
-/** After over before, of what both measured. */
+/** After over before, for what both measured. */
 function ratiosOf(before: Result, after: Result): Record<string, number> {
   const pairs = after.measured.flatMap(({ name, value }) => {
     const other = before.measured.find((one) => one.name === name);
@@ -108,7 +108,7 @@ function compared(before: Result, after: Result): string {
       const [a, b, of, ratio] = cells as [string, string, string, string];
       return `${a.padStart(10)}${b.padStart(10)} ${of.padEnd(10)}${ratio.padStart(6)}  ${what}\n`;
     });
-  const other = before.model.hash === after.model.hash ? '' : 'The models are not the same.\n';
+  const other = before.model.hash === after.model.hash ? '' : 'The models differ.\n';
   return `before: ${titleOf(before)}\nafter:  ${titleOf(after)}\n${other}\n${lines.join('')}`;
 }
 

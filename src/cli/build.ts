@@ -5,7 +5,7 @@ import { EXIT } from './errors.js';
 import { choice, flag } from './option.js';
 import { OUTPUT_OPTIONS } from './options.js';
 
-/** `xpatch build`: makes the native addon again, as the install step does, but fails when it cannot. */
+/** `xpatch build`: rebuilds the native addon, as the install step does, but fails if it cannot. */
 export const build = defineCommand({
   command: 'build',
   describe: 'Build the native addon for this machine',
@@ -13,9 +13,9 @@ export const build = defineCommand({
     mode: choice(
       MODES,
       'hybrid links the prebuilt llama.cpp libraries of node-llama-cpp, source compiles llama.cpp too (with CUDA, Metal or ' +
-        'Vulkan when their toolkits are there), auto takes the first that works. Defaults to $XPATCH_LLAMA, else auto',
+        'Vulkan if their toolkits are installed), auto takes the first that works. Defaults to $XPATCH_LLAMA, else auto',
     ),
-    clean: flag('Compile everything again'),
+    clean: flag('Recompile everything'),
     ...OUTPUT_OPTIONS,
   },
   examples: [

@@ -27,17 +27,17 @@ export const CORPUS_OPTIONS = grouped('Many prompts', {
     value: 'FILE',
     completes: 'file',
   }),
-  template: vary(TEMPLATE, { describe: 'How a prompt is made of the fields of a line: "Q:{input}\\nA:"' }),
+  template: vary(TEMPLATE, { describe: 'How a line\'s fields make a prompt: "Q:{input}\\nA:"' }),
   chat: vary(CHAT, { describe: "Ask each prompt in the model's chat template" }),
   generate: vary(whole(0, 'Tokens to generate after each prompt'), { default: 0 }),
 });
 
-/** Positions of one prompt, or of each of many, which may also be their mean or what was generated. */
+/** Positions of one prompt, or of each of many, which may also be `mean` or `generated`. */
 export function parseCapturePositions(given: string, option: string): 'all' | 'last' | 'mean' | 'generated' | number[] {
   return given === 'mean' || given === 'generated' ? given : parsePositions(given, option);
 }
 
-/** What `capture` takes, and what of it a file of prompts needs. */
+/** The arguments of `capture` that a file of prompts needs. */
 export type CorpusArguments = ModelArguments &
   OutputArguments &
   Omit<ArgumentsOf<typeof CORPUS_OPTIONS>, 'prompts'> & {
@@ -66,7 +66,7 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
     bos: args.bos,
     literal: args.literal,
   };
-  terminal.explainInterrupt(`Whole shards stay in ${args.output}; the same command goes on with them.`);
+  terminal.explainInterrupt(`Complete shards stay in ${args.output}; the same command resumes from them.`);
   await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
     const [{ captureCorpus }, { ChatTemplate }] = await Promise.all([
       import('../corpus/capture-corpus.js'),
@@ -126,11 +126,11 @@ function positionsOf(args: CorpusArguments): CorpusPositions {
   return positions;
 }
 
-/** All records, looked at before the model is loaded. */
+/** All records, checked before the model is loaded. */
 async function countRecords(path: string, signal: AbortSignal): Promise<number> {
   let n = 0;
   for await (const _ of readRecords(path, { pipe: false, signal })) n++;
-  if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Give it some lines.`);
+  if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Add some lines.`);
   return n;
 }
 

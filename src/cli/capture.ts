@@ -18,7 +18,7 @@ export const capture = defineCommand({
     ...PROMPT_OPTIONS,
     layers: vary(LAYERS, { default: 'all' }),
     positions: parsed(
-      'all, last, or 0,5,-1; of --prompts also mean or generated. Defaults to all, there to last',
+      'all, last, or 0,5,-1; with --prompts also mean or generated. Defaults to all, with --prompts to last',
       parseCapturePositions,
       {
         value: 'LIST',
@@ -28,7 +28,7 @@ export const capture = defineCommand({
     at: AT,
     hook: vary(HOOK, { default: ['resid_post'] }),
     heads: vary(HOOK_OPTIONS.heads, {
-      describe: 'Heads, such as 0,3-5, at points that have some. Defaults to all',
+      describe: 'Heads, such as 0,3-5, at points that have heads. Defaults to all',
       group: undefined,
     }),
     output: vary(OUTPUT_FILE, { describe: 'File to write, or -; with --prompts a folder', required: true }),
@@ -43,7 +43,7 @@ export const capture = defineCommand({
     ['The last token, all layers', 'capture -m demo --prompt "Q:Peru\\nA:" --positions last -o peru.safetensors'],
     ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
     [
-      'What two heads hand on, and all their patterns',
+      'The output of two heads, and their patterns',
       'capture -m demo --prompt "Q:Peru\\nA:" --hook z --hook pattern --heads 0,3 -o heads.safetensors',
     ],
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],
@@ -52,17 +52,17 @@ export const capture = defineCommand({
     const { json, layers, prompts, image = [] } = args;
     if (prompts !== undefined) {
       if (args.prompt !== undefined || args.promptFile !== undefined || args.tokens !== undefined)
-        throw usageError('--prompts is a file of prompts: leave --prompt, --prompt-file and --tokens out.');
+        throw usageError('--prompts is a file of prompts: leave out --prompt, --prompt-file and --tokens.');
       if (image.length > 0)
         throw usageError('--prompts names the pictures itself, in a field image: leave --image out.');
       if (args.heads !== undefined) throw usageError('--heads belongs to a single prompt: leave it or --prompts out.');
       return captureMany({ ...args, prompts }, terminal);
     }
     const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);
-    if (lone) throw usageError(`--${lone} belongs to --prompts, a file of them.`);
+    if (lone) throw usageError(`--${lone} needs --prompts, a file of prompts.`);
     const positions = placesOf(args, 'all');
     if (positions === 'mean' || positions === 'generated') {
-      throw usageError(`--positions ${positions} belongs to --prompts.`);
+      throw usageError(`--positions ${positions} needs --prompts.`);
     }
     const parts = await promptParts(args, terminal);
     await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
@@ -70,7 +70,7 @@ export const capture = defineCommand({
       const { model, context, signal, progress, track } = session;
       const prompt = await readPrompt(session, args, parts);
       const captures = args.hook.map((hook) => {
-        const one = ONE_PLACE[hook] !== undefined; // whichever layers are asked for elsewhere
+        const one = ONE_PLACE[hook] !== undefined; // whichever layers other points are read at
         return { hook, positions, ...(args.heads && { heads: args.heads }), ...(!one && { layers }) };
       });
       const { captured } = await context.run({ prompt, captures }, { signal, onProgress: track('decoding') });

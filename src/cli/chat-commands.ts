@@ -25,22 +25,22 @@ export interface PatchRequest {
   layers: 'all' | readonly number[];
   op?: 'replace' | 'add';
   strength?: number;
-  /** Defaults to `prompt`: the last token of the prompt alone. */
+  /** Defaults to `prompt`: only the last token of the prompt. */
   steps?: Steps;
   vectorPosition?: number;
 }
 
-/** What the commands of a chat change. */
+/** What chat commands change. */
 export class ChatState {
   /** Pictures for the next message. */
   pictures: { name: string; data: Uint8Array }[] = [];
-  /** What is patched, for results. */
+  /** The patch, for results. */
   patch: { vector: ReturnType<typeof vectorRecord>; vectorModel: 'same' | 'foreign' } | undefined;
 
   constructor(private readonly session: ChatSession) {}
 
   /**
-   * Does what a line with a command says.
+   * Runs the command on a line.
    *
    * @returns What to tell the user; undefined to end.
    */
@@ -61,29 +61,30 @@ export class ChatState {
       case 'clear':
         this.session.clear();
         this.pictures = [];
-        return 'the conversation is forgotten';
+        return 'conversation cleared';
       case 'help':
         return CHAT_HELP;
       case 'exit':
         return undefined;
       default:
-        throw usageError(`There is no command /${name}. /help lists them; a message that begins with / is written //.`);
+        throw usageError(`There is no command /${name}. /help lists them; to begin a message with /, type //.`);
     }
   }
 
-  /** Reads the picture at once: what is wrong with it is said here, and the file may change afterwards. */
+  /** Reads the picture at once: errors appear here, and the file may change afterwards. */
   async addPicture(text: string): Promise<string> {
     const path = unquote(text).replace(/^~(?=\/)/, homedir());
     if (path === '') throw usageError('/image needs the path of a picture.');
     const { model } = this.session.context;
     if (!model.hasVision) {
-      const message = 'The model was loaded without a picture encoder. Start the chat with its mmproj GGUF (--mmproj).';
+      const message =
+        'The model was loaded without a picture encoder. Restart the chat with its mmproj GGUF (--mmproj).';
       throw new XpatchError('IMAGE_UNSUPPORTED', message);
     }
     const data = await readPicture(path);
     const { width, height } = await readImage(data);
     this.pictures.push({ name: path, data });
-    return `${path} (${width} x ${height}) comes with the next message`;
+    return `${path} (${width} x ${height}) goes with the next message`;
   }
 
   async setPatch({ file, layers, op, strength, steps, vectorPosition }: PatchRequest): Promise<string> {
@@ -136,7 +137,7 @@ function parsePatch(command: string, text: string): PatchRequest {
       if (op !== 'replace' && op !== 'add') throw usageError(`${command}: --op must be replace or add.`);
       request.op = op;
     } else if (word.startsWith('--') || request.file !== undefined) {
-      throw usageError(`${command} does not understand ${JSON.stringify(word)}. /help shows how it is written.`);
+      throw usageError(`${command} does not understand ${JSON.stringify(word)}. /help shows its syntax.`);
     } else request.file = unquote(word);
   }
   const { file, layers } = request;

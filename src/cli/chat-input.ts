@@ -6,8 +6,8 @@ import type { Terminal } from './terminal.js';
 const PROMPT = '> ';
 const MORE = '. ';
 
-// Newer versions of Node.js end a line at Unicode's separators of lines and paragraphs too. Here they are parts of a message:
-// noncharacters, which no text holds, take them past the reader.
+// Newer versions of Node.js also end a line at Unicode's line and paragraph separators. Here they are part of a message:
+// noncharacters, which no text contains, carry them past the reader.
 const SEPARATORS = '\u2028\u2029';
 const HIDDEN = '\uFDD5\uFDD6';
 
@@ -24,8 +24,8 @@ const showSeparators = (text: string): string =>
   text.replace(/[\uFDD5\uFDD6]/g, (c) => SEPARATORS[HIDDEN.indexOf(c)] as string);
 
 /**
- * What is typed, or comes through a pipe: one message a line, a `\` at the end of a line takes the next one in.
- * On a terminal lines can be edited and the arrow keys go through those of this chat; they are not kept between chats.
+ * What is typed, or comes through a pipe: one message per line; a `\` at the end of a line continues it on the next one.
+ * On a terminal, lines can be edited and the arrow keys recall those of this chat; they are not kept between chats.
  */
 export class ChatInput {
   private readonly reader: Interface;
@@ -38,7 +38,7 @@ export class ChatInput {
 
   constructor(
     private readonly terminal: Terminal,
-    /** Whether somebody types. */
+    /** Whether somebody is typing. */
     private readonly typed: boolean,
   ) {
     const { stdin: input, stdout } = terminal.io;
@@ -110,7 +110,7 @@ export class ChatInput {
 
   private interrupt(): void {
     if (this.answer) {
-      // A device that does not stop must not hold the user.
+      // A device that does not stop must not hold up the user.
       if (this.answer.signal.aborted) this.terminal.io.exit(130);
       this.answer.abort(new Error('stopped by Ctrl-C'));
     } else if (this.warned) {

@@ -38,7 +38,7 @@ async function talk(
   { model, terminal, signal, progress, track }: Session,
   { session, state }: { session: import('../chat/chat-session.js').ChatSession; state: ChatState },
 ): Promise<void> {
-  progress.done(); // nothing may be drawn over what is being typed
+  progress.done(); // nothing may be drawn over what the user types
   const typed = Boolean(terminal.io.stdin.isTTY && terminal.out.isTTY && !args.json);
   const input = new ChatInput(terminal, typed);
   const end = () => input.close();
@@ -92,9 +92,9 @@ async function talk(
       try {
         if (!(await handle(line))) break;
       } catch (error) {
-        if (!typed || signal.aborted) throw error; // nobody is there to correct it
+        if (!typed || signal.aborted) throw error; // nobody can correct it
         const stopped = error instanceof XpatchError && error.code === 'ABORTED';
-        if (stopped) progress.note('stopped before the answer began; the message is not part of the conversation');
+        if (stopped) progress.note('stopped before the answer began; the message was dropped from the conversation');
         else terminal.report(error, { json: false, stack: false });
       }
     }
@@ -127,12 +127,12 @@ function printTurn(
   });
 }
 
-/** What a reader should know about how an answer ended. */
+/** What to say about how an answer ended. */
 function notes({ finish, room }: ChatTurn): string[] {
-  if (finish === 'aborted') return ['stopped; the conversation goes on from here'];
+  if (finish === 'aborted') return ['stopped; the conversation continues from here'];
   if (finish !== 'length') return [];
-  if (room > 0) return ['the answer was cut at its largest length (-n)'];
-  return ['the context is full: /clear starts over, and --n-ctx makes it larger'];
+  if (room > 0) return ['the answer was cut at the maximum length (-n)'];
+  return ['the context is full: /clear starts over, --n-ctx makes it larger'];
 }
 
 async function readTemplate(path: string): Promise<string> {
@@ -142,11 +142,11 @@ async function readTemplate(path: string): Promise<string> {
   throw new XpatchError('CHAT_TEMPLATE_INVALID', `${path} is not a chat template: ${other}.`);
 }
 
-/** Checks what does not belong to a chat. */
+/** Refuses options that do not belong to a chat. */
 export function checkChatArguments(args: RunArguments): void {
   const strange = ['prompt', 'promptFile', 'tokens', 'positions', 'at', 'saveLogits'] as const;
   const other = strange.find((name) => args[name] !== undefined);
   if (other !== undefined)
-    throw usageError(`--${dashed(other)} does not belong to --chat, which takes its messages from stdin.`);
+    throw usageError(`--${dashed(other)} does not work with --chat, which reads messages from stdin.`);
   if (args.maxTokens === 0) throw usageError('-n 0 leaves no room for an answer.');
 }

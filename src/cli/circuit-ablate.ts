@@ -11,23 +11,23 @@ import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
 import { invalidRecord, recordPrompt } from './record-prompt.js';
 import { requireReport } from './report-run.js';
 
-/** `xpatch circuit ablate`: answers without one part of the model at a time. */
+/** `xpatch circuit ablate`: answers with one part of the model missing at a time. */
 export const circuitAblate = defineCommand({
   command: 'ablate <file>',
   describe: 'Take attention, MLPs or heads out, one at a time, over a file of prompts',
   positionals: {
     file: vary(
-      text('Prompts with the fields prompt, right and perhaps wrong and image: .jsonl, .csv or .tsv', {
+      text('Prompts with the fields prompt, right and optionally wrong and image: .jsonl, .csv or .tsv', {
         completes: 'file',
       }),
       { required: true },
     ),
   },
   options: {
-    what: vary(choice(['attn_out', 'mlp_out', 'z'], 'What attention or MLP of a block add, or z, a head'), {
+    what: vary(choice(['attn_out', 'mlp_out', 'z'], 'What to remove: the output of attention or MLP, or z, a head'), {
       default: 'attn_out',
     }),
-    replacement: vary(choice(['zero', 'mean'], 'What comes in its place: nothing, or its mean over all the prompts'), {
+    replacement: vary(choice(['zero', 'mean'], 'What replaces it: nothing, or its mean over all prompts'), {
       default: 'zero',
     }),
     layers: vary(LAYERS, { default: 'all' }),
@@ -66,7 +66,7 @@ export const circuitAblate = defineCommand({
       const { ablationReport } = await import('../report/circuits.js');
       const title = `Ablation of ${what} in ${describeModel(model.identity)}`;
       const introduction = [
-        `${items.length} prompts; ${op === 'zero' ? 'nothing' : 'the mean over all of them'} in its place.`,
+        `${items.length} prompts; replaced by ${op === 'zero' ? 'nothing' : 'the mean over all of them'}.`,
       ];
       await writeCircuit(session, args, {
         result: { what, op, n: items.length, ...ablation },

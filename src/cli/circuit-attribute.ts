@@ -16,7 +16,7 @@ export const circuitAttribute = defineCommand({
   options: {
     ...PROMPT_OPTIONS,
     ...METRIC_OPTIONS,
-    byHead: vary(BY_HEAD, { describe: 'Attention by its heads' }),
+    byHead: vary(BY_HEAD, { describe: 'Attention by head' }),
     report: REPORT,
     ...MODEL_OPTIONS,
     ...OUTPUT_OPTIONS,
@@ -26,7 +26,7 @@ export const circuitAttribute = defineCommand({
     const { name } = metricOf(args);
     const { right, wrong, byHead } = args;
     if (right === undefined || wrong === undefined)
-      throw usageError('An attribution is of a difference: give --wrong too.');
+      throw usageError('Attribution needs a difference of two logits: give --wrong too.');
     const parts = await promptParts(args, terminal);
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {

@@ -28,8 +28,8 @@ export const circuitFunctionVector = defineCommand({
     specs: vary(SPECS, { describe: 'Whether examples are shown as text or image. Defaults to text' }),
     shots: SHOTS,
     prompts: vary(PROMPTS, { describe: 'Prompts whose mean is taken', default: 10 }),
-    corruptPrompts: vary(whole(1, 'Prompts with shuffled labels that effects are measured on'), { default: 10 }),
-    top: vary(TOP, { describe: 'How many of the best heads the vector is made of', default: 10 }),
+    corruptPrompts: vary(whole(1, 'Prompts with shuffled labels to measure effects on'), { default: 10 }),
+    top: vary(TOP, { describe: 'How many of the best heads make up the vector', default: 10 }),
     seed: vary(SEED, { default: 1 }),
     imagesRoot: IMAGES_ROOT,
     output: vary(OUTPUT_FILE, { describe: 'File to write, for sweep and run', required: true }),
@@ -88,7 +88,7 @@ export const circuitFunctionVector = defineCommand({
         ({ layer, head, value }) => `  layer ${layer} head ${head}  ${value >= 0 ? '+' : ''}${value.toFixed(4)}`,
       );
       terminal.print(
-        `Effect of a head: rise of the right answer's probability, from ${effects.plain.toFixed(4)}, with its mean state in a prompt of shuffled labels\n` +
+        `Effect of a head: rise of the right answer's probability, from ${effects.plain.toFixed(4)}, with its mean state in prompts with shuffled labels\n` +
           `${lines.join('\n')}\n${file.name}: function vector of ${best.length} heads of ${describeModel(model.identity)}\n`,
       );
     });

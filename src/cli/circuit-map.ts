@@ -29,11 +29,11 @@ import { requireReport } from './report-run.js';
 
 const OPTIONS = {
   ...grouped('Prompts', {
-    from: vary(text('The prompt that is answered rightly'), { required: true }),
-    into: text('One of as many tokens that is not, which is patched'),
+    from: vary(text('The prompt that is answered correctly'), { required: true }),
+    into: text('One of equally many tokens that is not; it is patched'),
     fromImage: several('Picture for an <image> of --from', { value: 'FILE', completes: 'file' }),
     intoImage: several('Picture for an <image> of --into', { value: 'FILE', completes: 'file' }),
-    noise: text('Instead of --into: noise on the tokens of a text of --from, as --at names it, or on its <image>', {
+    noise: text('Instead of --into: noise on the tokens of a text in --from, named as for --at, or on its <image>', {
       value: 'TEXT[#N]',
     }),
     noiseSeeds: vary(whole(1, 'How many draws of noise are averaged'), { default: 3 }),
@@ -43,7 +43,7 @@ const OPTIONS = {
   }),
   ...METRIC_OPTIONS,
   ...grouped('Answer', {
-    kl: flag('Instead of an answer: KL divergence of the next token from that after --from, in nats'),
+    kl: flag('Instead of an answer: KL divergence of the next token from the one after --from, in nats'),
   }),
   byHead: vary(BY_HEAD, { describe: 'Patch each head at all positions, instead of each layer and position' }),
   hook: vary(HOOK, { describe: 'What is patched by position', default: ['resid_post'] }),
@@ -72,9 +72,9 @@ export const circuitMap = defineCommand({
   run: async (args, terminal) => {
     if ((args.into === undefined) === (args.noise === undefined)) throw usageError('Give either --into or --noise.');
     const hook = theOne('--hook', args.hook) as HookName;
-    if (args.byHead && hook !== 'resid_post') throw usageError('--by-head patches heads: leave --hook out.');
+    if (args.byHead && hook !== 'resid_post') throw usageError('--by-head patches heads: leave out --hook.');
     if (args.kl && (args.right ?? args.wrong) !== undefined)
-      throw usageError('--kl needs no answer: leave --right and --wrong out.');
+      throw usageError('--kl needs no answer: leave out --right and --wrong.');
     const answer = args.kl ? undefined : metricOf(args);
     const partsOf = (prompt: string, images: string[] = []) =>
       textParts(args.escape ? unescapeText(prompt) : prompt, args.literal, images);
@@ -169,10 +169,12 @@ function meanOf(maps: readonly PatchMap[]): PatchMap {
 }
 
 function introduction({ noise, noiseSeeds, byHead, hook }: MapArguments): string {
-  const what = byHead ? 'What each attention head says at all positions' : `Each ${hook[0]} of one layer and position`;
+  const what = byHead
+    ? 'The output of each attention head at all positions'
+    : `Each ${hook[0]} of one layer and position`;
   const where =
     noise === undefined
       ? 'is written from the clean prompt into the corrupt one, alone'
-      : `is written from the prompt as it is into the one with noise on the embeddings of ${JSON.stringify(noise)} (${noiseSeeds} draws), alone: causal tracing`;
+      : `is written from the clean prompt into the one with noise on the embeddings of ${JSON.stringify(noise)} (${noiseSeeds} draws), alone: causal tracing`;
   return `${what} ${where}, and the answer is measured again.`;
 }

@@ -2,11 +2,11 @@ import { logitDifference, type Metric, tokenProbability } from '../circuits/meas
 import { usageError } from './errors.js';
 import { type ArgumentsOf, flag, grouped, text } from './option.js';
 
-/** What is measured, by the commands of `circuit`. */
+/** What the commands of `circuit` measure. */
 export const METRIC_OPTIONS = grouped('Answer', {
   right: text('Token of the right answer, as it follows the prompt: " Lima"', { value: 'TOKEN' }),
   wrong: text(
-    'Token of a wrong one: then the difference of their logits is measured, else the probability of --right',
+    'Token of a wrong answer: measures the difference of their logits instead of the probability of --right',
     {
       value: 'TOKEN',
     },
@@ -14,7 +14,7 @@ export const METRIC_OPTIONS = grouped('Answer', {
 });
 export const BY_HEAD = flag('By attention head');
 
-/** The metric that the arguments name, and what it is called. */
+/** The metric that the arguments ask for, and its name. */
 export function metricOf({ right, wrong }: ArgumentsOf<typeof METRIC_OPTIONS>): { metric: Metric; name: string } {
   if (right === undefined) {
     throw usageError('Name the right answer: --right " Lima", and --wrong " Tokyo" for a difference.');

@@ -11,7 +11,7 @@ export interface Found {
   readonly make: (given: Pick<Report, 'provenance'>) => Report;
 }
 
-/** Prints what was found, and writes its report where one is asked for. */
+/** Prints what was found, and writes a report if asked for. */
 export async function writeCircuit(
   session: Session,
   args: { json: boolean; report?: string | undefined },

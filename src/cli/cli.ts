@@ -78,7 +78,7 @@ const EXAMPLES: readonly Example[] = [
 ];
 
 /**
- * The whole command line. Nothing below it touches the process: it reads and writes through `io`, and so it runs in a test too.
+ * The whole command line. It never touches the process: it reads and writes through `io`, so it also runs in tests.
  * @param args without node and the script
  * @returns the exit code
  */
@@ -110,7 +110,7 @@ function askedHelp(args: readonly string[]): Chosen | undefined {
   };
 }
 
-/** The command that arguments name, and the word after a group that is not one of its commands. */
+/** The command that the arguments name, and the word after a group that is not one of its commands. */
 function commandOf(args: readonly string[]): { command?: Command; path: string[]; unknown?: string } {
   let command: Command | undefined;
   const path: string[] = [];
@@ -125,7 +125,7 @@ function commandOf(args: readonly string[]): { command?: Command; path: string[]
   return { ...(command && { command }), path };
 }
 
-/** What the arguments ask for. @param model of commands that name none @throws {XpatchError} INVALID_ARGUMENT */
+/** What the arguments ask for. @param model default for commands that name none @throws {XpatchError} INVALID_ARGUMENT */
 export async function parse(args: readonly string[], model?: string): Promise<Chosen> {
   const { command, path, unknown } = commandOf(args);
   if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? COMMANDS);
@@ -139,7 +139,7 @@ export async function parse(args: readonly string[], model?: string): Promise<Ch
     .option('verbose', { type: 'boolean', default: false, global: true })
     .help(false)
     .version(packageVersion())
-    // Called with a message for wrong arguments, with an error when one of ours found them wrong.
+    // Called with a message for wrong arguments, or with an error of ours.
     .fail((message: string | null, error: Error | undefined) => {
       if (error && !message) throw error;
       const seeHelp = `See \`${['xpatch', ...path].join(' ')} --help\`.`;
@@ -160,11 +160,11 @@ function unknownCommand(word: string, path: readonly string[], commands: readonl
   return usageError(`There is no command ${JSON.stringify(word)}.${hint} See \`${name} --help\`.`);
 }
 
-/** The messages of yargs in one line, with the option that was most likely meant. */
+/** yargs' messages on one line, with the option that was most likely meant. */
 function tidy(message: string, args: readonly string[], command: Command | undefined): string {
   const text = message
     .replace(/^Unknown arguments?: (.*)$/, (_, list: string) => {
-      // yargs names an option twice, as it was written and in camel case.
+      // yargs names an option twice, as typed and in camel case.
       const names = list.split(', ').filter((name) => args.some((arg) => arg.includes(name)));
       return names.map((name) => unknownArgument(name, args, command)).join(' ');
     })

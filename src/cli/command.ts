@@ -43,13 +43,13 @@ export function defineGroup(
 export type Chosen = (terminal: Terminal) => Promise<void> | void;
 
 export interface Parsing {
-  /** Told what the user chose; it is not run before everything has been parsed. */
+  /** Receives the user's choice; it runs only after everything has been parsed. */
   readonly choose: (chosen: Chosen) => void;
-  /** The model of commands that need one, where none is named. */
+  /** The model for commands that need one and are given none. */
   readonly model?: string;
 }
 
-/** Tells yargs of commands. */
+/** Registers commands with yargs. */
 export function addCommands<T>(yargs: Argv<T>, commands: readonly Command[], parsing: Parsing): Argv<T> {
   for (const command of commands) {
     const { subcommands } = command;

@@ -9,7 +9,7 @@ import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
 import { meterTraffic } from './traffic.js';
 
-/** A loaded model with a context, for the time of one command. */
+/** A loaded model with a context, for the duration of one command. */
 export interface Session {
   model: Model;
   context: Context;
@@ -20,7 +20,7 @@ export interface Session {
   track(label: string): (progress: Progress) => void;
 }
 
-/** Loads the model that the options name; downloads it first where it is not on this machine. */
+/** Loads the model that the options name; downloads it first if it is not on this machine. */
 export async function openModel(args: ModelArguments, events: FetchEvents, what = 'loading the model'): Promise<Model> {
   const { signal, onDoing } = events;
   const files = await fetchModel(args.model, args.mmproj, events);
@@ -45,7 +45,7 @@ export async function openModel(args: ModelArguments, events: FetchEvents, what 
   return model;
 }
 
-/** Shows a download and the loading of a model on a line of progress. */
+/** Shows a download and the loading of a model on a progress line. */
 export function fetchEvents(terminal: Terminal, progress: ProgressLine): FetchEvents {
   return {
     signal: terminal.signal,
@@ -80,12 +80,12 @@ export async function withSession<T>(
   }
 }
 
-/** Stops before a result is written when the user has given up in the meantime. */
+/** Stops before a result is written if the user has given up in the meantime. */
 export function requireNotAborted(signal: AbortSignal): void {
   if (signal.aborted) throw new XpatchError('ABORTED', 'Interrupted. Nothing was written.', { cause: signal.reason });
 }
 
-/** How a model is named to a reader. */
+/** How a model is named in output. */
 export function describeModel({ name, architecture }: ModelIdentity): string {
   return printable(name) || `a model of architecture ${printable(architecture)}`;
 }

@@ -1,4 +1,4 @@
-/** A command as a shell offers it. */
+/** A command as a shell shows it. */
 export interface Entry {
   /** `['models', 'pull']` */
   readonly path: readonly string[];
@@ -76,7 +76,7 @@ complete -F _xpatch xpatch
 
 const BASH_FILES = { flag: '', value: '', file: '-f', folder: '-d' } as const;
 
-/** Options that take the same values are on one line. */
+/** Options that take the same values share a line. */
 function bashValues(offers: readonly Offer[]): string {
   const lines = new Map<string, string[]>();
   for (const offer of offers) {
@@ -91,7 +91,7 @@ function bashOperand(offer: Offer | undefined): string {
   return offer === undefined ? 'words=' : `words="${offer.words.join(' ')}" files=${BASH_FILES[offer.kind]}`;
 }
 
-/** Where a command is named. */
+/** Where a command name goes. */
 const HELPED = '[[ CURRENT -eq 2 || ( CURRENT -eq 3 && $words[2] == help ) ]]';
 
 function zshScript(entries: readonly Entry[]): string {
@@ -192,7 +192,7 @@ function fishValue({ kind, words }: Pick<Offer, 'kind' | 'words'>): string {
   return kind === 'folder' ? `-x -a '(__fish_complete_directories)'` : `-x${list}`;
 }
 
-/** In single quotes, as all three shells take it. */
+/** In single quotes, as all three shells accept. */
 function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

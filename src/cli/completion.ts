@@ -14,11 +14,11 @@ export function completionOf(commands: () => readonly Command[]): Command {
   return defineCommand({
     command: 'completion [shell]',
     describe: 'Print a script that completes commands and options in your shell',
-    positionals: { shell: choice(SHELLS, 'bash, zsh or fish. Defaults to that of $SHELL') },
+    positionals: { shell: choice(SHELLS, 'bash, zsh or fish. Defaults to $SHELL') },
     options: {},
     examples: [
-      ['bash: this line, in ~/.bashrc for good', 'completion bash > ~/.xpatch-completion; . ~/.xpatch-completion'],
-      ['zsh: into a folder of $fpath', 'completion zsh > ~/.zfunc/_xpatch'],
+      ['bash: this line; in ~/.bashrc to keep it', 'completion bash > ~/.xpatch-completion; . ~/.xpatch-completion'],
+      ['zsh: into a folder in $fpath', 'completion zsh > ~/.zfunc/_xpatch'],
       ['fish', 'completion fish > ~/.config/fish/completions/xpatch.fish'],
     ],
     run: async (args, terminal) => {
@@ -56,7 +56,7 @@ function* entriesOf(commands: readonly Command[], above: readonly string[], word
   }
 }
 
-/** An option, and `--no-NAME` of a switch that is on. */
+/** An option, and `--no-NAME` for a switch that is on. */
 function offersOf(name: string, option: Option, words: Words): Offer[] {
   const { letter, describe, type, completes, choices, hidden } = option;
   if (hidden) return [];

@@ -20,7 +20,7 @@ import { openOutput } from './output-file.js';
 import type { ProgressLine } from './progress.js';
 import type { Terminal } from './terminal.js';
 
-const TOKENIZER = vary(MODEL, { describe: 'Model whose tokenizer tells which answers begin alike. Defaults to none' });
+const TOKENIZER = vary(MODEL, { describe: 'Model whose tokenizer shows which answers begin alike. Defaults to none' });
 
 const check = defineCommand({
   command: 'check <files..>',
@@ -31,7 +31,7 @@ const check = defineCommand({
   options: { imagesRoot: IMAGES_ROOT, style: STYLE, model: TOKENIZER, ...OUTPUT_OPTIONS },
   examples: [
     ['A task of your own', 'data check capitals.json --images-root flags'],
-    ['Shipped tasks, with the answers that a tokenizer begins alike', 'data check food-color animal-latin -m demo'],
+    ['Shipped tasks, and which answers begin with the same token', 'data check food-color animal-latin -m demo'],
   ],
   run: async (args, terminal) => {
     const { files, imagesRoot, style } = args;
@@ -57,7 +57,7 @@ const check = defineCommand({
 
 const importCommand = defineCommand({
   command: 'import <file>',
-  describe: "Make a task file of the paper's data or of picture questions, and check it",
+  describe: "Make a task file from the paper's data or from picture questions, and check it",
   positionals: {
     file: vary(text('JSON list of input, output, image, or of image, question, answer', { completes: 'file' }), {
       required: true,
@@ -67,8 +67,8 @@ const importCommand = defineCommand({
     imagesRoot: vary(IMAGES_ROOT, { describe: 'Folder that its image paths start from', required: true }),
     output: vary(OUTPUT_FILE, { describe: 'Task file to write', required: true }),
     instruction: INSTRUCTION,
-    question: text('The task as a question; chooses among those of the file'),
-    domain: text('What the inputs are. Tasks of one domain share their inputs'),
+    question: text('The task as a question; chooses among those in the file'),
+    domain: text('What the inputs are. Tasks in one domain share their inputs'),
     model: TOKENIZER,
     ...OUTPUT_OPTIONS,
   },
@@ -108,7 +108,7 @@ const importCommand = defineCommand({
 /** `xpatch data`: task files. */
 export const data = defineGroup({
   command: 'data',
-  describe: 'Check task files, and import the data of others',
+  describe: 'Check task files, and import data in other formats',
   subcommands: [check, importCommand],
   examples: [
     ['A task of your own', 'data check capitals.json --images-root flags'],
@@ -116,7 +116,7 @@ export const data = defineGroup({
   ],
 });
 
-/** Runs a check with the tokenizer of a model, when one was named. */
+/** Runs a check with the tokenizer of a model, if one was named. */
 async function withTokens<T>(
   { model: source, ...output }: OutputArguments & { model?: string },
   terminal: Terminal,

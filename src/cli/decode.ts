@@ -19,17 +19,17 @@ const KINDS: readonly TaskSpec[] = ['text', 'image', 'instruction'];
 /** `xpatch decode`: task vectors as words. */
 export const decode = defineCommand({
   command: 'decode',
-  describe: 'Decode task vectors of text, images and instructions into words',
+  describe: 'Decode task vectors from text, images and instructions into words',
   options: {
     ...TASK_OPTIONS,
-    prompts: vary(PROMPTS, { describe: 'Prompts whose mean is a vector. Defaults to 30', group: 'Task' }),
+    prompts: vary(PROMPTS, { describe: 'Prompts that a vector is the mean of. Defaults to 30', group: 'Task' }),
     ...grouped('Decoding', {
       specs: vary(SPECS, { describe: 'text, image, instruction. Defaults to what the model can read' }),
       layers: vary(LAYERS, {
         describe: 'all, or block outputs such as 4,7. Defaults to 18/32 of the depth and the best one',
       }),
       top: vary(TOP, { describe: 'Best tokens of each vector' }),
-      vector: vary(VECTOR, { describe: 'Decode this file of extract or capture instead; repeat for more' }),
+      vector: vary(VECTOR, { describe: 'Decode this file from extract or capture instead; repeat for more' }),
       output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-decode-DATE-TIME here' }),
     }),
     ...MODEL_OPTIONS,
@@ -45,7 +45,7 @@ export const decode = defineCommand({
     const { layers: chosen } = args;
     for (const name of args.vector ? (['tasks', 'specs', 'seeds', 'style', 'shots', 'prompts'] as const) : []) {
       if (args[name] !== undefined)
-        throw usageError(`--${name} has no effect on saved vectors. Leave it out, or --vector.`);
+        throw usageError(`--${name} has no effect on saved vectors. Leave out one of the two.`);
     }
     const files: LoadedVector[] = [];
     for (const file of args.vector ?? []) files.push(await loadVector(file));

@@ -5,7 +5,7 @@ import { choice, hidden, vary } from './option.js';
 
 const { model, tasks, seeds, test, output, plan, json, quiet } = EVAL_OPTIONS;
 
-/** `xpatch demo`: another name of `xpatch eval main -m demo`. */
+/** `xpatch demo`: another name for `xpatch eval main -m demo`. */
 export const demo = defineCommand({
   command: 'demo',
   describe: 'Show cross-modal patching on the shipped model: eval main -m demo',
@@ -20,7 +20,7 @@ export const demo = defineCommand({
     json,
     quiet,
     // From before --set.
-    queries: choice(['image', 'text'], 'What stands for the input of a query', { hidden: true }),
+    queries: choice(['image', 'text'], 'How the input of a query is shown', { hidden: true }),
   },
   more: 'Every option of `xpatch eval` works here too.',
   examples: [

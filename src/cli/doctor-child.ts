@@ -1,4 +1,4 @@
-// Runs what may crash, an addon, a driver, a kernel, in a process of its own: doctor forks this file and reports how it ended.
+// Runs what may crash (an addon, a driver, a kernel) in a separate process: doctor forks this file and reports how it ended.
 import type { Device } from '../native/addon.js';
 import type { BuildInfo } from '../native/load.js';
 import { XpatchError } from '../util/errors.js';
@@ -20,7 +20,7 @@ export type ChildMessage =
   | { type: 'check'; check: Check }
   | { type: 'done' };
 
-/** Resolves once the message is on its way: what comes next may take the process down. */
+/** Resolves once the message is sent: what comes next may take the process down. */
 function tell(message: ChildMessage): Promise<void> {
   return new Promise((resolve) => {
     process.send?.(message, () => resolve());

@@ -26,7 +26,7 @@ interface Diagnosis {
   hint?: string;
 }
 
-/** `xpatch doctor`: whether the installation works, and what to do when it does not. */
+/** `xpatch doctor`: whether the installation works, and what to do if it does not. */
 export const doctor = defineCommand({
   command: 'doctor',
   describe: 'Check the installation: versions, devices, and a self-test',
@@ -43,7 +43,7 @@ export const doctor = defineCommand({
   ],
   run: async ({ model, mmproj, device, json, quiet }, terminal) => {
     const progress = terminal.progress({ json, quiet });
-    // A shipped model is looked at by the child: doctor has to say what is wrong with it.
+    // The child checks a shipped model: doctor has to say what is wrong with it.
     const files =
       model === 'demo' ? { model, mmproj } : await fetchModel(model, mmproj, fetchEvents(terminal, progress));
     const diagnosis = await diagnose({ ...files, device }, progress, terminal.signal);
@@ -113,12 +113,12 @@ function wayOut(path: string): string {
   return 'Run `npm ci` to restore it, or compile it in with `XPATCH_LLAMA=source npx xpatch build`.';
 }
 
-/** What a GPU that is here lacks. */
+/** What a GPU of this machine lacks. */
 function missingBackend({ gpuPackages, gpuBackends, version }: Llama): string | undefined {
   const [cuda] = gpuPackages;
   if (cuda === undefined || gpuBackends.some(({ gpu }) => gpu === 'cuda') || !existsSync('/proc/driver/nvidia/version'))
     return undefined;
-  return `There is an NVIDIA driver, and no backend for it: npm install --no-save ${cuda}@${version} (with CUDA 12: ${cuda}-ext@${version})`;
+  return `There is an NVIDIA driver but no backend for it. Run npm install --no-save ${cuda}@${version} (with CUDA 12: ${cuda}-ext@${version})`;
 }
 
 function describe({ ok, versions, platform, addon, devices, failedBackends, checks, hint }: Diagnosis): string {

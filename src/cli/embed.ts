@@ -9,15 +9,15 @@ import { grouped, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, theLayer, theOne } from './options.js';
 import { runStudyCommand } from './report-run.js';
 
-/** `xpatch embed`: prompts as points, by their contexts and by their last delimiters. */
+/** `xpatch embed`: prompts as points, by context and by last delimiter. */
 export const embed = defineCommand({
   command: 'embed',
   describe: 'Show whether prompts cluster by task or by modality: t-SNE, PCA, scores',
   options: {
     ...TASK_OPTIONS,
-    prompts: vary(PROMPTS, { describe: 'Points a task and modality, at least 3. Defaults to 30', group: 'Task' }),
+    prompts: vary(PROMPTS, { describe: 'Points per task and modality, at least 3. Defaults to 30', group: 'Task' }),
     ...grouped('Embedding', {
-      specs: vary(SPECS, { describe: 'text, image or both with a comma. Defaults to what the model can read' }),
+      specs: vary(SPECS, { describe: 'text, image or text,image. Defaults to what the model can read' }),
       layers: vary(LAYERS, { describe: 'Block whose output is shown. Defaults to 23/36 of the depth' }),
       output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-embed-DATE-TIME here' }),
     }),
@@ -30,7 +30,7 @@ export const embed = defineCommand({
   ],
   run: async (args, terminal) => {
     const tasks = await requireTasks(args.tasks);
-    if (tasks.length < 2) throw usageError('--tasks needs at least two tasks: they are compared with each other.');
+    if (tasks.length < 2) throw usageError('--tasks needs at least two tasks to compare.');
     if (args.prompts !== undefined && args.prompts < 3) throw usageError('--prompts must be a whole number from 3.');
     const wanted = parseModalities(args.specs);
     // Not imported at the top: no other command needs the library behind it.

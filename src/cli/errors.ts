@@ -8,7 +8,7 @@ export function usageError(message: string): XpatchError {
   return new XpatchError('INVALID_ARGUMENT', message);
 }
 
-/** An error as it is shown. */
+/** An error as shown to the user. */
 export function shownError(error: unknown) {
   const known = error instanceof XpatchError;
   return {

@@ -1,8 +1,8 @@
-// Holds the model, in a process of its own: eval forks this file, and starts another one when it crashes (supervise.ts).
+// Holds the model in a separate process: eval forks this file, and again if it crashes (supervise.ts).
 import { XpatchError } from '../util/errors.js';
 import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
 
-/** Resolves once the message is on its way: what comes next may take the process down. */
+/** Resolves once the message is sent: what comes next may take the process down. */
 function tell(message: ChildMessage): Promise<void> {
   return new Promise((resolve) => {
     process.send?.(message, () => resolve());
@@ -10,7 +10,7 @@ function tell(message: ChildMessage): Promise<void> {
 }
 
 const controller = new AbortController();
-// A Ctrl-C in a terminal goes to both processes; this one waits for what the other one says.
+// Ctrl-C in a terminal reaches both processes; this one waits for orders from the other.
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => undefined);
 // Nobody is left to report to. A run can be killed at any moment.
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));

@@ -4,17 +4,17 @@ import { fewShotPrompt, queryPrompt } from '../tasks/prompts.js';
 import { loadTask } from '../tasks/task.js';
 import type { Estimate } from './eval-protocol.js';
 
-/** Rows of the measurement, and new tokens of each. */
+/** Rows of the measurement, and new tokens for each. */
 const ROWS = 8;
 const NEW_TOKENS = 8;
-/** How much of a core's work each further one adds: they share memory. Measured with two. */
+/** How much of a core's work each further core adds: they share memory. Measured with two. */
 const GAIN = 0.8;
 /** Bytes of a line without its prompt, measured on runs of the demo model. */
 const LINE_BYTES = 330;
 
 /**
  * What a plan takes with `parallel` items at a time, from a short measurement on this model: a few prompts of examples, what follows them, and one picture.
- * Rows that share much, and short ones, run at another speed, so it is no more than an estimate.
+ * Rows that share much, and short ones, run at a different speed, so it is only an estimate.
  */
 export async function estimateCost(
   context: Context,
@@ -39,7 +39,7 @@ export async function estimateCost(
     return (performance.now() - start) / 1000;
   };
   await context.pass(rows.slice(0, 1), { signal }); // the first one warms up
-  // One by one, as nothing but whole prompts can be counted where they share their examples.
+  // One by one: prompts that share their examples can only be counted whole.
   const positions = rows.reduce((sum, { prompt }) => sum + prompt.length, 0);
   const passSeconds = await seconds(async () => {
     for (const row of rows) await context.pass([row], { signal });

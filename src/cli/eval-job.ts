@@ -24,12 +24,12 @@ interface Events {
   readonly tell: (message: ChildMessage) => Promise<void>;
 }
 
-/** Sizes of a context when the command line names none. */
+/** Sizes of a context if the command line names none. */
 const CONTEXT = { nCtx: 4096, nUbatch: 512 };
-/** Without `--memory`, what more contexts than one may take together. */
+/** Without `--memory`, the most that several contexts may take together. */
 const LANES_BYTES = 2 ** 30;
 
-/** Does a whole job of `xpatch eval` and gives what ends it. */
+/** Does a whole `xpatch eval` job and returns its last message. */
 export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage> {
   const { signal, tell } = events;
   const loading: FetchEvents = {
@@ -84,7 +84,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     onOpen: async (run) => {
       for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
       await tell({ type: 'start', experiment, plan, known: run.known.size, parallel });
-      if (run.complete) void tell({ type: 'note', text: `${run.path} is complete: nothing is left to ask.` });
+      if (run.complete) void tell({ type: 'note', text: `${run.path} is complete: there is nothing left to ask.` });
     },
     onSaved: (lines) => void tell({ type: 'saved', lines }),
     onReport: () => void tell({ type: 'doing', what: 'writing the report' }),
@@ -98,7 +98,7 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
 
 const PROGRESS_MS = 100;
 
-/** Passes progress on, not more often than anybody can read it but always when something new begins. */
+/** Passes progress on, no more often than anyone can read it, but always when something new begins. */
 function reporter(tell: Events['tell']) {
   let [before, at] = ['', 0];
   return (progress: Extract<ChildMessage, { type: 'progress' }>['progress']) => {
@@ -112,9 +112,9 @@ function reporter(tell: Events['tell']) {
 }
 
 /**
- * How many items at a time, and what of `--memory` is for the logits of each and for each context. Sizes do not depend on the
- * cores of the machine, and so no answer does: less memory than all of them would take makes their number smaller, and only where
- * it is too little for one item the contexts. After a crash, which may have been for memory, there are half as many.
+ * How many items at a time, and how `--memory` is divided between the logits of each and each context. Sizes do not depend on the
+ * machine's cores, so neither do answers: if memory is short, there are fewer contexts, and only if it is too little for one
+ * item are they smaller. After a crash, which memory may have caused, there are half as many.
  */
 function shareOut({ memory, model: args, crashes = 0 }: EvalJob, models: readonly Model[], longest: number) {
   const logits = Math.min(LOGITS_BYTES, (memory ?? LANES_BYTES) / 4);
@@ -131,7 +131,7 @@ function sizesOf(args: EvalJob['model'], longest: number) {
   return { nCtx, nUbatch: Math.min(args.nUbatch ?? CONTEXT.nUbatch, nCtx) };
 }
 
-/** @param bytes that it may take; undefined for no bound */
+/** @param bytes the most it may take; undefined for no bound */
 function makeContext(
   model: Model,
   args: EvalJob['model'],
@@ -145,7 +145,7 @@ function makeContext(
   return model.createContext({ ...fitting, flashAttention, threads });
 }
 
-/** The preset `compute`, which asks nothing and so plans nothing. */
+/** The preset `compute`, which asks nothing, so there is no plan. */
 async function measure(
   job: EvalJob,
   model: Model,
@@ -165,7 +165,7 @@ async function measure(
     tasks: experiment.tasks,
     pictures: experiment.query === 'image',
     style: experiment.style,
-    // Times of two machines are no times of one.
+    // Times from two machines must not be mixed.
     inputs: { machine: machineOf(context) },
     notes,
     signal,

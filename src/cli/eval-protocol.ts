@@ -13,16 +13,16 @@ export interface EvalJob {
   /** Bytes that the context may take; undefined for no bound. */
   readonly memory?: number;
   readonly loaded: LoadedExperiment;
-  /** Folder of the run; without one the plan is made and nothing is run. */
+  /** Folder of the run; without one, only the plan is made. */
   readonly folder?: string;
   /** Command line, for the manifest. */
   readonly command: string;
   readonly shard?: Shard | undefined;
-  /** Folder of the run of the validation, of a test that goes on from it. */
+  /** For a test: folder of the validation run that it continues from. */
   readonly layerFrom?: string | undefined;
-  /** Who answers in place of this process. */
+  /** Who answers instead of this process. */
   readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
-  /** How many processes have crashed on it before. Defaults to none. */
+  /** How many processes have already crashed on it. Defaults to none. */
   readonly crashes?: number;
 }
 
@@ -33,26 +33,26 @@ export interface Estimate {
   readonly disk: number;
   /** Items at a time. */
   readonly parallel: number;
-  /** What the time is made of, of one at a time. */
+  /** What the time consists of, for one item at a time. */
   readonly positionsPerSecond: number;
   readonly newTokensPerSecond: number;
   readonly secondsPerPicture?: number;
 }
 
-/** What a finished run came to. */
+/** The outcome of a finished run. */
 export interface EvalResult {
   readonly folder: string;
-  /** The page; a shard that is made to be merged has none. */
+  /** The page; a shard to be merged has none. */
   readonly report?: string;
   readonly model: ModelIdentity;
   readonly experiment: Experiment;
-  /** Where patches were written in the test; empty where nothing was patched. */
+  /** Where patches were written in the test; empty if nothing was patched. */
   readonly layers: readonly number[];
   readonly tables: readonly { readonly name: string; readonly heading: string; readonly table: Table | TextTable }[];
   readonly examples: readonly WorkedExample[];
   /** Files. */
   readonly figures: readonly string[];
-  /** The effect in a sentence, the bars of the conditions, and what has to be said with them: for people. */
+  /** The effect in a sentence, the bars of the conditions, and the caveats: for people. */
   readonly introduction: readonly string[];
   readonly bars?: Bars;
   readonly caveats: readonly string[];
@@ -75,13 +75,13 @@ export type ChildMessage =
       readonly type: 'start';
       readonly experiment: Experiment;
       readonly plan: Plan;
-      /** Lines of earlier processes. */
+      /** Lines from earlier processes. */
       readonly known: number;
       /** Items at a time. */
       readonly parallel: number;
     }
   | { readonly type: 'progress'; readonly progress: ExperimentProgress }
-  /** Lines, or a vector, that no crash can undo. */
+  /** Lines, or a vector, that are safe from a crash. */
   | { readonly type: 'saved'; readonly lines: number }
   | { readonly type: 'done'; readonly result: EvalResult }
   | {

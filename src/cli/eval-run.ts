@@ -11,17 +11,17 @@ import type { Terminal } from './terminal.js';
 
 export interface EvalWork {
   readonly loaded: LoadedExperiment;
-  /** Without one only the plan is made. */
+  /** Without one, only the plan is made. */
   readonly folder?: string;
   readonly memory?: number;
   readonly shard?: Shard | undefined;
-  /** Folder of the run of the validation, of a test that goes on from it. */
+  /** For a test: folder of the validation run that it continues from. */
   readonly layerFrom?: string | undefined;
-  /** Who answers in place of this process. */
+  /** Who answers instead of this process. */
   readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
   /** Whether `--json` prints events too. */
   readonly events: boolean;
-  /** Command line that goes on with the run. */
+  /** Command line that resumes the run. */
   readonly resume: string;
 }
 
@@ -31,7 +31,7 @@ export type PlanResult = Extract<ChildMessage, { type: 'plan' }>;
 const EVENT_MS = 1000;
 
 /**
- * Runs an experiment in a process of its own and shows how far it is: a line on stderr, or with `events` one JSON object a line on
+ * Runs an experiment in a separate process and shows its progress: a line on stderr, or with `events` one JSON object per line on
  * stdout.
  */
 export async function runEval(
@@ -42,7 +42,7 @@ export async function runEval(
   const { folder, loaded, memory, shard, layerFrom, queue, resume } = work;
   const { signal } = terminal;
   const line = terminal.progress(args);
-  // A plan is one object, with its notes in it.
+  // A plan is one object that includes its notes.
   const emit = (event: string, fields: object) => {
     if (args.json && work.events && folder !== undefined) terminal.printJson({ event, ...fields });
   };
@@ -66,7 +66,7 @@ export async function runEval(
         break;
       case 'start': {
         const { experiment, plan, known, parallel } = event;
-        if (known > 0) line.note(`going on with ${folder}: ${known} answers are there already`);
+        if (known > 0) line.note(`resuming ${folder}: it already has ${known} answers`);
         emit('start', { folder, known, parallel, plan, experiment });
         break;
       }
@@ -86,14 +86,14 @@ export async function runEval(
       case 'restart':
         asked.reset();
         worked.reset();
-        line.note(`the process with the model ${event.reason}; it is started again and goes on`);
+        line.note(`the process with the model ${event.reason}; restarting it`);
         emit('restart', { reason: event.reason });
         break;
       case 'plan':
         ended = event;
         break;
       case 'done':
-        // What was said before the work is not said again after it.
+        // What was said before the work is not repeated after it.
         ended = { ...event.result, caveats: event.result.caveats.filter((text) => !noted.has(text)) };
         break;
     }
@@ -101,8 +101,8 @@ export async function runEval(
   signal.addEventListener('abort', () => {
     if (folder === undefined) return;
     const begun = existsSync(folder);
-    if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; go on with: ${resume}`);
-    line.note(`finishing the batch in hand, in ${GRACE_MS / 1000} s at most; Ctrl-C again stops at once`);
+    if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; resume with: ${resume}`);
+    line.note(`finishing the current batch, in ${GRACE_MS / 1000} s at most; Ctrl-C again stops at once`);
   });
   try {
     line.update('starting');
@@ -117,7 +117,7 @@ export async function runEval(
   return ended as EvalResult | PlanResult;
 }
 
-/** Only what a process can be told: yargs puts more into its arguments. */
+/** Only what can be sent to a process: yargs puts more into its arguments. */
 function modelArguments(args: ModelArguments): ModelArguments {
   const { model, mmproj, device, rpc, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention } =
     args;

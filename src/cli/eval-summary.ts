@@ -4,15 +4,15 @@ import { displayWidth, formatCell, tableToText, wrap } from '../report/tables.js
 import type { Table } from '../stats/tables.js';
 import type { EvalResult } from './eval-protocol.js';
 
-/** Lines that a summary has at most, so that it can be seen as a whole; the rest is in the report. */
+/** Most lines of a summary, so that it fits on a screen; the rest is in the report. */
 const MOST_LINES = 50;
 const MOST_BARS = 16;
 /** Of the conversation with the model. */
 const LONGEST_ANSWER = 30;
 
 /**
- * What the terminal shows of a finished experiment: the effect in a sentence, a bar a condition, the patch next to the prompt, an
- * example of each of its cells, and what has to be said about it.
+ * What the terminal shows of a finished experiment: the effect in a sentence, a bar per condition, the patch next to the prompt, an
+ * example of each of its cells, and the caveats.
  *
  * @param width columns of the terminal
  */
@@ -38,7 +38,7 @@ function tableLines(table: Table | TextTable, width: number): string[] {
   return [...wrap(title, width), ...lines];
 }
 
-/** `███▒▒ 0.55 [0.52, 0.58]`: filled to the lower end of the interval, shaded to the upper one. */
+/** `███▒▒ 0.55 [0.52, 0.58]`: filled to the lower end of the interval, shaded to the upper end. */
 function barLines({ title, xLabel, bars }: Bars, width: number): string[] {
   const shown = bars.slice(0, MOST_BARS);
   const names = Math.max(...shown.map(({ label }) => displayWidth(label)));

@@ -23,19 +23,19 @@ import type { Terminal } from './terminal.js';
 export const EVAL_OPTIONS = {
   ...grouped('Experiment', {
     tasks: vary(TASKS, {
-      describe: 'Shipped tasks, or task files (.json, .jsonl, .csv), with commas. Defaults to those of the preset',
+      describe: "Shipped tasks, or task files (.json, .jsonl, .csv), separated by commas. Defaults to the preset's",
     }),
-    seeds: vary(SEEDS, { describe: 'Each draws its own items and examples. Defaults to those of the preset' }),
+    seeds: vary(SEEDS, { describe: "Each draws its own items and examples. Defaults to the preset's" }),
     layers: vary(LAYERS, {
-      describe: 'Where the test patches. Defaults to the layer that is best on validation items',
+      describe: 'Where the test patches. Defaults to the best layer on validation items',
     }),
     style: STYLE,
-    test: whole(1, 'Largest number of test queries a task and seed. Defaults to 100'),
+    test: whole(1, 'Maximum number of test queries per task and seed. Defaults to 100'),
     set: several('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5', { value: 'FIELD=VALUE' }),
     plan: flag('Print what would run and how long it would take, and stop'),
     memory: text('Memory that contexts may take in addition to the weights, such as 2G or 500M', { value: 'BYTES' }),
     output: vary(RUN_FOLDER, {
-      describe: 'Folder of the run; one of the same run is continued. Defaults to xpatch-eval-NAME-DATE-TIME here',
+      describe: 'Folder of the run; an existing run is resumed. Defaults to xpatch-eval-NAME-DATE-TIME here',
     }),
     resume: flag('Resume the run in the folder of --output; --no-resume refuses an existing one', {
       default: true,
@@ -48,7 +48,7 @@ export const EVAL_OPTIONS = {
 };
 export type EvalArguments = ArgumentsOf<typeof EVAL_OPTIONS>;
 
-/** `xpatch eval`: an experiment of a preset or of a config file. */
+/** `xpatch eval`: an experiment from a preset or a config file. */
 export const evaluate = defineCommand({
   command: 'eval [experiment]',
   describe: 'Run an experiment: a preset or a config file; without one, list the presets',
@@ -56,15 +56,15 @@ export const evaluate = defineCommand({
   options: {
     ...EVAL_OPTIONS,
     json: vary(OUTPUT_OPTIONS.json, {
-      describe: 'Print JSON, an object a line: every event of a run, then the result or the error',
+      describe: 'Print JSON, one object per line: every event of a run, then the result or the error',
     }),
   },
   examples: [
     ['The presets', 'eval'],
     ["The paper's main table", 'eval main -m demo'],
     ['Smaller', 'eval main -m demo --seeds 1 --test 20'],
-    ['What a config file of yours would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
-    ['Go on with a run that was stopped', 'eval main -m demo -o RUN'],
+    ['What your own config file would take', 'eval mine.yaml -m llava-1.5-7b --plan'],
+    ['Resume a run that was stopped', 'eval main -m demo -o RUN'],
     ['On other machines, where `xpatch work` runs', 'eval main -m demo --queue redis://10.0.0.7'],
   ],
   run: async (given, terminal) => {
@@ -75,9 +75,9 @@ export const evaluate = defineCommand({
 });
 
 export interface Evaluation {
-  /** In the name of the folder. Defaults to `eval-` and the name of the experiment. */
+  /** Part of the folder's name. Defaults to `eval-` and the name of the experiment. */
   readonly name?: string;
-  /** `--json` prints one object at the end, of what the demo shows. Defaults to false. */
+  /** `--json` prints one object at the end, with what the demo shows. Defaults to false. */
   readonly whole?: boolean;
   readonly adapt?: (loaded: LoadedExperiment) => LoadedExperiment;
 }
@@ -92,10 +92,10 @@ export async function runEvaluation(
   const { model } = args;
   if (!model)
     throw usageError('Name a model with -m: a GGUF file, a name that `xpatch models list` shows, or hf:USER/REPO.');
-  if (args.output === '') throw usageError('--output names no folder.');
-  if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave --output out.');
+  if (args.output === '') throw usageError('--output is empty: name a folder.');
+  if (args.plan && args.output !== undefined) throw usageError('--plan writes nothing: leave out --output.');
   if (!args.resume && args.output !== undefined && existsSync(join(args.output, MANIFEST_FILE))) {
-    const message = `${args.output} holds a run already. Name another folder, or leave --no-resume out to go on with it.`;
+    const message = `${args.output} already holds a run. Name another folder, or leave out --no-resume to resume it.`;
     throw new XpatchError('FILE_WRITE', message);
   }
   const settings = [...(await settingsOf(args)), ...(args.set ?? [])];
@@ -126,7 +126,7 @@ export async function runEvaluation(
   }
 }
 
-/** The options that are fields of a config too, as `--set` takes them. */
+/** The options that are also fields of a config, as `--set` takes them. */
 async function settingsOf({ tasks, seeds, layers, style, test }: EvalArguments): Promise<string[]> {
   const fields = { tasks: tasks && (await requireTasks(tasks)), seeds, layers, style, test };
   return Object.entries(fields).flatMap(([key, value]) =>
@@ -158,16 +158,16 @@ function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: Pl
     ({ stage, condition, count }) => `  ${stage.padEnd(10)}  ${condition.padEnd(width)}  ${String(count).padStart(8)}`,
   );
   const total = queries.reduce((sum, { count }) => sum + count, 0);
-  const speed = `${estimate.positionsPerSecond.toFixed(0)} positions and ${estimate.newTokensPerSecond.toFixed(0)} new tokens a second`;
+  const speed = `${estimate.positionsPerSecond.toFixed(0)} positions and ${estimate.newTokensPerSecond.toFixed(0)} new tokens per second`;
   const { parallel } = estimate;
   const encoding =
-    estimate.secondsPerPicture === undefined ? '' : `, ${estimate.secondsPerPicture.toFixed(2)} s a picture`;
+    estimate.secondsPerPicture === undefined ? '' : `, ${estimate.secondsPerPicture.toFixed(2)} s per picture`;
   const lines = [
     `${experiment.title}, on ${model.name || model.architecture}`,
     `  ${'stage'.padEnd(10)}  ${'condition'.padEnd(width)}  ${'queries'.padStart(8)}`,
     ...rows,
     `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
-    `Passes over prompts about ${passes}: one a vector, one an item.`,
+    `Passes over prompts about ${passes}: one per vector, one per item.`,
     `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
     `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now${parallel > 1 ? `, and ${parallel} items at a time` : ''}.`,
     `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,
@@ -178,7 +178,7 @@ function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: Pl
 
 function printResult(terminal: Terminal, result: EvalResult): void {
   if (result.report === undefined) {
-    terminal.print(`Answers: ${result.folder}. When all shards are there: xpatch merge FOLDERS -o RUN\n`);
+    terminal.print(`Answers: ${result.folder}. Once you have all shards: xpatch merge FOLDERS -o RUN\n`);
     return;
   }
   if (result.bars) {
@@ -208,5 +208,5 @@ export function parseBytes(text: string): number {
   const [, number, unit] = /^(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?$/i.exec(text.trim()) ?? [];
   const bytes = Number(number) * 1024 ** ' kmg'.indexOf((unit || ' ').toLowerCase());
   if (number !== undefined && bytes >= 1 << 20) return Math.floor(bytes);
-  throw usageError(`--memory takes at least 1M, such as 2G, 500M or a number of bytes, not ${JSON.stringify(text)}.`);
+  throw usageError(`--memory takes at least 1M, as 2G, 500M or a number of bytes, not ${JSON.stringify(text)}.`);
 }

@@ -20,9 +20,9 @@ export const evolution = defineCommand({
   describe: 'Follow input token, task word and answer through the layers',
   options: {
     ...TASK_OPTIONS,
-    prompts: vary(PROMPTS, { describe: 'Different prompts a task and modality. Defaults to 100', group: 'Task' }),
+    prompts: vary(PROMPTS, { describe: 'Different prompts per task and modality. Defaults to 100', group: 'Task' }),
     ...grouped('Evolution', {
-      specs: vary(SPECS, { describe: 'text, image or both with a comma. Defaults to what the model can read' }),
+      specs: vary(SPECS, { describe: 'text, image or text,image. Defaults to what the model can read' }),
       classes: vary(
         parsed('Classes of tokens that the curves compare; NAME=WORD/WORD makes one of your own', parseClasses, {
           value: 'LIST',
@@ -41,7 +41,7 @@ export const evolution = defineCommand({
     ['All tasks, text and pictures', 'evolution -m demo'],
     ['A first look', 'evolution -m demo --tasks country-capital --prompts 30'],
     ['The three classes of the paper only', 'evolution -m model.gguf --classes input,task,answer'],
-    ['With a class of your own', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
+    ['With your own class', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
   ],
   run: async (args, terminal) => {
     const tasks = await requireTasks(args.tasks);
@@ -88,7 +88,7 @@ function parseClasses(text: string, option: string): (EvolutionClass | WordClass
     const expected = `some of ${known.join(', ')}, and NAME=WORD/WORD with a name of its own`;
     throw usageError(`--classes takes ${expected}; ${JSON.stringify(entry)} is not one.${didYouMean(entry, known)}`);
   });
-  if (classes.length < 2) throw usageError('--classes needs at least two classes: curves compare them.');
+  if (classes.length < 2) throw usageError('--classes needs at least two classes to compare.');
   return classes;
 }
 

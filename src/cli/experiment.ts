@@ -6,7 +6,7 @@ import { usageError } from './errors.js';
 import { grouped, vary } from './option.js';
 import { SEEDS, SHOTS, STYLE, TASKS } from './options.js';
 
-/** What commands take that draw prompts from tasks. */
+/** Options of commands that draw prompts from tasks. */
 export const TASK_OPTIONS = grouped('Task', {
   tasks: TASKS,
   seeds: vary(SEEDS, { describe: 'Seed of the items and the examples. Defaults to 1' }),
@@ -16,7 +16,7 @@ export const TASK_OPTIONS = grouped('Task', {
 
 const MODALITIES: readonly Modality[] = ['text', 'image'];
 
-/** The modalities of `--specs`; undefined for what the model can read. */
+/** The modalities in `--specs`; undefined for what the model can read. */
 export function parseModalities(specs: readonly string[] | undefined): readonly Modality[] | undefined {
   return specs && parseNames('specs', specs, MODALITIES);
 }
@@ -32,7 +32,7 @@ export async function requireTasks(given: readonly string[] | undefined): Promis
   const loaded = await Promise.all(tasks.map((name) => loadTask(name)));
   const names = loaded.map(({ name }) => name);
   const twice = names.find((name, i) => names.indexOf(name) < i);
-  if (twice !== undefined) throw usageError(`--tasks has two tasks of the name ${twice}. Rename one of the files.`);
+  if (twice !== undefined) throw usageError(`--tasks has two tasks named ${twice}. Rename one of the files.`);
   return tasks;
 }
 
@@ -44,6 +44,6 @@ export function parseNames<Name extends string>(
 ): readonly Name[] {
   const bad = names.find((name) => !allowed.includes(name as Name));
   if (bad === undefined) return names as Name[];
-  const expected = `--${option} takes some of ${allowed.join(', ')} with commas between them`;
+  const expected = `--${option} takes some of ${allowed.join(', ')}, separated by commas`;
   throw usageError(`${expected}; ${JSON.stringify(bad)} is not one.${didYouMean(bad, allowed)}`);
 }

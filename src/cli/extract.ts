@@ -25,13 +25,13 @@ import { openOutput } from './output-file.js';
 const OPTIONS = {
   ...grouped('Task', {
     tasks: vary(TASKS, { describe: 'Shipped task, or a JSON file of input and output', value: 'TASK', required: true }),
-    specs: vary(SPECS, { describe: 'What shows it to the model: text, image or instruction', required: true }),
+    specs: vary(SPECS, { describe: 'How the model is shown the task: text, image or instruction', required: true }),
     shots: SHOTS,
-    prompts: vary(PROMPTS, { describe: 'Prompts whose mean is taken. Defaults to 30' }),
+    prompts: vary(PROMPTS, { describe: 'Prompts to average. Defaults to 30' }),
     seeds: vary(SEEDS, { describe: 'Seed of the validation items and the examples. Defaults to 1' }),
     readPosition: choice(
       ['last-example', 'dummy-query'],
-      'Which A: is read: before the last answer, or of a query after it. Defaults to last-example',
+      'Which A: is read: before the last answer, or in a query after it. Defaults to last-example',
     ),
     imagesRoot: IMAGES_ROOT,
     instruction: vary(INSTRUCTION, { describe: 'Instruction for a task file, ending in a colon' }),
@@ -114,7 +114,7 @@ export const extract = defineCommand({
   },
 });
 
-/** The paper's 30, fewer only in a task that is smaller and of which fewer prompts are asked for. */
+/** The paper's 30; fewer only if the task is smaller and fewer prompts are asked for. */
 function validationItems(task: Task, prompts: number): number {
   const distinct = new Set(task.items.map((item) => item.input)).size;
   return Math.max(prompts, Math.min(VALIDATION_ITEMS, distinct));

@@ -10,11 +10,11 @@ export interface FetchEvents {
   /** What is being done, and how far. */
   readonly onDoing: (what: string, fraction?: number, detail?: string) => void;
   readonly onNote: (text: string) => void;
-  /** What an interruption leaves, and the way on from there. */
+  /** What an interruption leaves, and how to continue from there. */
   readonly onKept?: (wayOn: string) => void;
 }
 
-/** The files of a model; what is missing is downloaded. Its licence is told before the first byte. */
+/** The files of a model; what is missing is downloaded. Its licence is shown before the first byte. */
 export function fetchModel(source: string, mmproj: string | undefined, events: FetchEvents): Promise<ModelFiles> {
   return downloadModel(source, { mmproj, ...downloadEvents(findEntry(source), events) });
 }
@@ -31,7 +31,7 @@ export function downloadEvents(
     onPlan: (plan) => {
       rate.reset();
       if (plan.files.length === 0) return;
-      onKept?.('What has arrived is kept: the same command goes on from there.');
+      onKept?.('What has arrived is kept: the same command resumes from there.');
       onNote(describePlan(plan, entry));
     },
     onProgress: ({ stage, file, done, total }) => {
@@ -47,7 +47,7 @@ export function downloadEvents(
   };
 }
 
-/** `USER/REPO: 4.37 GB, licence apache-2.0` and what has to be known of it. */
+/** `USER/REPO: 4.37 GB, licence apache-2.0` and what to know about it. */
 function describePlan({ source, licence, gated, bytes }: DownloadPlan, entry: CatalogueEntry | undefined): string {
   const conditions = gated ? ', gated: its owner grants access' : '';
   const declared = licence === undefined ? 'no licence is declared' : `licence ${licence}`;

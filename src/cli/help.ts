@@ -2,7 +2,7 @@ import { type Command, type Example, nameOf } from './command.js';
 import { dashed, type Option, type Options } from './option.js';
 import type { HelpPart } from './terminal.js';
 
-/** Heads longer than this have a line of their own. */
+/** Heads longer than this get their own line. */
 const MAX_HEAD = 26;
 const INDENT = '  ';
 
@@ -23,7 +23,7 @@ export function helpOfAll(commands: readonly Command[], examples: readonly Examp
   ];
 }
 
-/** What a command prints with --help. @param path its name, and those of the commands that it is under */
+/** What a command prints with --help. @param path its name, after those of its parent commands */
 export function helpOf(
   { command, subcommands, ...about }: Command,
   path: readonly string[],
@@ -62,7 +62,7 @@ const COMMON: readonly Line[] = [
   ['    --verbose', 'Print the stack of an error'],
 ];
 
-/** The options by their headings, those without one last. */
+/** The options by heading, those without one last. */
 function groupsOf(options: Options): [heading: string, lines: Line[]][] {
   const groups = new Map<string, Line[]>();
   for (const [name, option] of Object.entries(options)) {
@@ -99,7 +99,7 @@ function list(lines: readonly Line[], width: number): string {
     .join('');
 }
 
-/** Commands to be copied stay in one piece. */
+/** Commands to copy stay in one piece. */
 function examplesPart(examples: readonly Example[]): HelpPart {
   const lines = examples.map(([what, command]) => `${INDENT}# ${what}\n${INDENT}xpatch ${command}\n`);
   return { heading: 'Examples', text: lines.join('') };

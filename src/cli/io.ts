@@ -1,12 +1,12 @@
 import type { Readable, Writable } from 'node:stream';
 
-/** What a command line is given of the world around it. */
+/** What a command line gets from the world around it. */
 export interface Io {
   readonly stdin: Readable & { readonly isTTY?: boolean };
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Aborted when the user gives up. Until a command asks for it, Ctrl-C does what the system does by default. */
+  /** Aborted when the user gives up. Until a command asks for it, Ctrl-C has its default effect. */
   readonly signal: AbortSignal;
   /** Ends everything at once, for a device that does not stop. */
   exit(code: number): never;
@@ -27,12 +27,12 @@ export class Interrupted extends Error {
   }
 }
 
-/** So long a command may take to end cleanly. */
+/** How long a command may take to end cleanly. */
 const GRACE_MS = 8000;
 
 /**
- * That of this process: the first Ctrl-C (or SIGTERM) aborts the signal; the second one ends the process, and so does the clock when
- * what is under way takes no notice, such as a picture that is being encoded.
+ * That of this process: the first Ctrl-C (or SIGTERM) aborts the signal; the second ends the process, and so does a timer if
+ * the work in progress takes no notice, such as a picture that is being encoded.
  */
 export function processIo(): Io {
   let controller: AbortController | undefined;
@@ -65,7 +65,7 @@ function listen(): AbortController {
 
 /** By the signal itself: `process.exit` would wait for the threads of native code. */
 function endNow(name: keyof typeof SIGNALS): void {
-  process.emit('exit', SIGNALS[name]); // ends the processes that were started
+  process.emit('exit', SIGNALS[name]); // ends the child processes
   process.removeAllListeners(name);
   process.kill(process.pid, name);
 }

@@ -34,12 +34,12 @@ export const lens = defineCommand({
         default: 'all',
       }),
       positions: vary(POSITIONS, {
-        describe: 'all, last, or positions such as 0,5,-1; rows of pictures count. Defaults to all',
+        describe: 'all, last, or positions such as 0,5,-1; rows of pictures count too. Defaults to all',
       }),
       at: AT,
-      top: vary(TOP, { describe: 'Best tokens kept of each state' }),
+      top: vary(TOP, { describe: 'Best tokens to keep for each state' }),
       track: TRACK,
-      tuned: text('Tuned lens to read with: a file of tune', { value: 'FILE', completes: 'file' }),
+      tuned: text('Tuned lens to read with: a file from tune', { value: 'FILE', completes: 'file' }),
       output: vary(RUN_FOLDER, { describe: 'Folder of the report. Defaults to xpatch-lens-DATE-TIME here' }),
     }),
     ...MODEL_OPTIONS,
@@ -58,7 +58,7 @@ export const lens = defineCommand({
       const { model, context, signal } = session;
       const tuned = args.tuned === undefined ? undefined : await TunedLens.load(args.tuned, model.identity);
       const track = (args.track ?? []).map((text) => (args.escape ? unescapeText(text) : text));
-      resolveLayers(layers, model.info.nLayers); // what is wrong is found before a folder is made
+      resolveLayers(layers, model.info.nLayers); // errors are found before a folder is made
       const prompt = await readPrompt(session, args, parts);
       prompt.positions(positions);
       const tracked = await trackedTokens(model, prompt, track);

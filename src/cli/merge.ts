@@ -6,10 +6,10 @@ import { several, vary } from './option.js';
 import { OUTPUT_FOLDER, OUTPUT_OPTIONS } from './options.js';
 import { quoted } from './quoted.js';
 
-/** `xpatch merge`: the shards of an experiment become one run. */
+/** `xpatch merge`: makes the shards of an experiment one run. */
 export const merge = defineCommand({
   command: 'merge <runs..>',
-  describe: 'Put the shards of an experiment together into one run',
+  describe: 'Merge the shards of an experiment into one run',
   positionals: { runs: vary(several('Folders of all shards', { completes: 'folder' }), { required: true }) },
   options: { output: vary(OUTPUT_FOLDER, { describe: 'Folder of the whole run', required: true }), ...OUTPUT_OPTIONS },
   examples: [
@@ -37,7 +37,7 @@ export const merge = defineCommand({
         if (!run.complete) await run.finish({ headline });
       }
       progress.done();
-      const what = `${lines} lines of ${runs.length} shards.`;
+      const what = `${lines} lines from ${runs.length} shards.`;
       if (json) terminal.printJson({ output, shards: runs.length, lines });
       else terminal.print(`${what}\n${isValidation ? next : `Report: ${join(output, 'report.html')}`}\n`);
     } finally {

@@ -6,7 +6,7 @@ import { typeName } from '../gguf/tensor-types.js';
 import { printable } from '../util/printable.js';
 import { bytesText } from './fetch-model.js';
 
-/** What the header of a GGUF file says: of a model, or of a picture encoder. @throws {XpatchError} as `readGgufHeader` */
+/** What the header of a GGUF file says about a model or a picture encoder. @throws {XpatchError} as `readGgufHeader` */
 export function modelFileInfo(path: string) {
   const header = readGgufHeader(path);
   const { metadata, tensors } = header;

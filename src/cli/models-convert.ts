@@ -3,7 +3,7 @@ import { defineCommand } from './command.js';
 import { choice, text, vary } from './option.js';
 import { OUTPUT_FOLDER, OUTPUT_OPTIONS, THREADS } from './options.js';
 
-/** `xpatch models convert`: a Hugging Face checkpoint that llama.cpp cannot convert becomes GGUF. */
+/** `xpatch models convert`: converts a Hugging Face checkpoint that llama.cpp cannot convert to GGUF. */
 export const modelsConvert = defineCommand({
   command: 'convert <folder>',
   describe: 'Convert a checkpoint of Idefics2, Fuyu or Persimmon to GGUF',
@@ -16,15 +16,15 @@ export const modelsConvert = defineCommand({
     ),
   },
   options: {
-    output: vary(OUTPUT_FOLDER, { describe: 'Folder to write to; made if it is missing', required: true }),
+    output: vary(OUTPUT_FOLDER, { describe: 'Folder to write to; created if missing', required: true }),
     type: vary(
-      choice(CONVERSION_TYPES, 'What matrices are stored as; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
+      choice(CONVERSION_TYPES, 'How matrices are stored; f32 is for comparisons, q4_k is the mixture Q4_K_M'),
       { default: 'f16' },
     ),
     threads: vary(THREADS, { describe: 'Parts converted at once. Defaults to the cores, at most 4' }),
     ...OUTPUT_OPTIONS,
   },
-  more: 'A conversion that was interrupted goes on when the same command is run again.',
+  more: 'To resume an interrupted conversion, run the same command again.',
   examples: [
     ['The model of the paper, in 8 bits', 'models convert idefics2-8b -o models --type q8_0'],
     ['Smaller, in about 4.5 bits', 'models convert Mantis-8B-Fuyu -o models --type q4_k'],
@@ -32,7 +32,7 @@ export const modelsConvert = defineCommand({
   ],
   run: async ({ folder, output, type, threads, json, quiet }, terminal) => {
     const { signal } = terminal;
-    terminal.explainInterrupt('Run the same command again to go on from here.');
+    terminal.explainInterrupt('Run the same command again to resume from here.');
     const progress = terminal.progress({ json, quiet });
     try {
       const { convertCheckpoint } = await import('../convert/convert.js');
@@ -55,7 +55,7 @@ export const modelsConvert = defineCommand({
         terminal.printJson(conversion);
         return;
       }
-      if (conversion.resumedFrom > 0) progress.note(`went on after ${gigabytes(conversion.resumedFrom)}`);
+      if (conversion.resumedFrom > 0) progress.note(`resumed after ${gigabytes(conversion.resumedFrom)}`);
       for (const note of conversion.notes) progress.note(note);
       for (const { path, bytes, types } of conversion.files) {
         const counts = Object.entries(types).map(([name, count]) => `${count} ${name}`);

@@ -16,14 +16,14 @@ const HERE: Record<State, string> = {
   shipped: 'yes',
   downloaded: 'yes',
   checkpoint: 'to convert',
-  incomplete: 'in part',
+  incomplete: 'partly',
   absent: '–',
 };
 
 /** `xpatch models list` */
 export const list = defineCommand({
   command: 'list',
-  describe: 'Models that -m knows by name, and what is downloaded',
+  describe: 'Models that -m knows by name, and which are downloaded',
   options: OUTPUT_OPTIONS,
   examples: [
     ['All of them', 'models list'],
@@ -51,8 +51,8 @@ export const list = defineCommand({
     ]);
     const lines = [
       ...columns([['name', 'kind', 'size', 'memory', 'here', 'licence'], ...rows]),
-      '* of the paper. `xpatch models info NAME` tells more, `xpatch models pull NAME` downloads.',
-      ...(others.length > 0 ? ['', 'Other files that are downloaded:'] : []),
+      '* from the paper. `xpatch models info NAME` shows more, `xpatch models pull NAME` downloads.',
+      ...(others.length > 0 ? ['', 'Other downloaded files:'] : []),
       ...others.map(({ path, size }) => `  ${bytesText(size).padStart(7)}  ${path}`),
       `Downloads take ${bytesText(bytes)} in ${cacheFolder()}`,
     ];
@@ -73,10 +73,10 @@ function columns(rows: readonly (readonly string[])[]): string[] {
 /** `xpatch models info` */
 export const info = defineCommand({
   command: 'info <model>',
-  describe: 'What is known of a model: files, memory, licence, prompts, best layer',
+  describe: 'What is known about a model: files, memory, licence, prompts, best layer',
   positionals: {
     model: vary(
-      text('Name that models list shows, a GGUF file, or hf:USER/REPO, for which the hub is asked', {
+      text('Name that models list shows, a GGUF file, or hf:USER/REPO, which asks the hub', {
         completes: 'model',
       }),
       { required: true },
@@ -84,8 +84,8 @@ export const info = defineCommand({
   },
   options: OUTPUT_OPTIONS,
   examples: [
-    ['A model of the paper', 'models info idefics2-8b'],
-    ['A file of yours', 'models info model.gguf'],
+    ['A model from the paper', 'models info idefics2-8b'],
+    ['Your own file', 'models info model.gguf'],
     ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
   ],
   run: async ({ model, ...output }, terminal) => {
@@ -111,11 +111,13 @@ function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): s
   const { name, title, kind, paper, files, convert, layers, baseModel, prompt, template, chat, bestLayer, note } =
     entry;
   const file = (one: { uri: string; sha256?: string }) => `${one.uri}${one.sha256 ? `, SHA-256 ${one.sha256}` : ''}`;
-  const here = { ...HERE, absent: `no: xpatch models pull ${name}`, checkpoint: 'the checkpoint, to be converted' }[
-    state
-  ];
+  const here = {
+    ...HERE,
+    absent: `no: xpatch models pull ${name}`,
+    checkpoint: 'the checkpoint, still to be converted',
+  }[state];
   const facts: [string, string | undefined][] = [
-    ['kind', `${kind === 'vlm' ? 'vision-language model' : 'language model'}${paper ? ' of the paper' : ''}`],
+    ['kind', `${kind === 'vlm' ? 'vision-language model' : 'language model'}${paper ? ' from the paper' : ''}`],
     ['licence', licenceText(entry)],
     ['model', files && file(files.model)],
     ['mmproj', typeof files?.mmproj === 'string' ? 'comes with xpatch' : files?.mmproj && file(files.mmproj)],
@@ -130,7 +132,10 @@ function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): s
       bestLayer ? `${bestLayer.layer} (${bestLayer.source})` : 'none known: find it with xpatch sweep or eval',
     ],
     ['language model', baseModel],
-    ['prompts', prompt === 'plain' ? 'one text, no chat template' : 'segments as Mantis builds them, no chat template'],
+    [
+      'prompts',
+      prompt === 'plain' ? 'one text, no chat template' : 'segments, built like those of Mantis, no chat template',
+    ],
     [
       'in eval',
       template && `${JSON.stringify(template.example + template.query)}; --set template=paper for the paper's`,
@@ -156,7 +161,7 @@ async function showRepo(uri: string, { json, quiet }: OutputArguments, terminal:
     return;
   }
   const where = formatHubSource({ ...source, file: undefined, quantisation: undefined });
-  const access = repo.gated ? ', access is granted by its owner' : '';
+  const access = repo.gated ? ', its owner grants access' : '';
   const rows = files.map(({ path, size, here }) => [
     `  ${bytesText(size).padStart(7)}`,
     path,
@@ -164,7 +169,7 @@ async function showRepo(uri: string, { json, quiet }: OutputArguments, terminal:
   ]);
   const lines = [
     `${where}: ${repo.licence === undefined ? 'no licence is declared' : `licence ${repo.licence}`}${access}`,
-    ...(rows.length > 0 ? columns(rows) : ['  There is no GGUF file in it.']),
+    ...(rows.length > 0 ? columns(rows) : ['  It has no GGUF file.']),
   ];
   terminal.print(`${lines.join('\n')}\n`);
 }

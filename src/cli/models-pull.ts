@@ -30,7 +30,7 @@ const SOURCES = {
   ),
 };
 
-/** What one of them became. */
+/** What became of one of them. */
 interface Pulled {
   readonly source: string;
   readonly licence?: string;
@@ -47,9 +47,9 @@ export const pull = defineCommand({
   positionals: SOURCES,
   options: OUTPUT_OPTIONS,
   examples: [
-    ['A model of the paper, with its picture encoder', 'models pull llava-1.5-7b'],
+    ['A model from the paper, with its picture encoder', 'models pull llava-1.5-7b'],
     ['Any GGUF on the hub', 'models pull hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0'],
-    ['A checkpoint to be converted', 'models pull idefics2-8b'],
+    ['A checkpoint to convert', 'models pull idefics2-8b'],
   ],
   run: async ({ models, json, quiet }, terminal) => {
     for (const source of models) if (!source.startsWith(HUB_PREFIX)) requireEntry(source);
@@ -98,15 +98,15 @@ function describe({ source, model, mmproj, checkpoint }: Pulled): string {
 /** `xpatch models rm` */
 export const rm = defineCommand({
   command: 'rm <models..>',
-  describe: 'Remove downloaded models; files of yours elsewhere are never touched',
+  describe: 'Remove downloaded models; your files elsewhere are never touched',
   positionals: SOURCES,
   options: OUTPUT_OPTIONS,
   examples: [
-    ['A model by its name', 'models rm llava-1.5-7b'],
-    ['Everything from a repository, also what is not complete', 'models rm hf:ggml-org/gemma-3-4b-it-GGUF'],
+    ['A model by name', 'models rm llava-1.5-7b'],
+    ['Everything from a repository, even if incomplete', 'models rm hf:ggml-org/gemma-3-4b-it-GGUF'],
   ],
   run: async ({ models, json }, terminal) => {
-    // All are looked up first: a wrong name removes nothing.
+    // All are looked up first, so that a wrong name removes nothing.
     const found = models.map((source) => ({ source, targets: targetsOf(source) }));
     const removed: { source: string; files: string[]; bytes: number }[] = [];
     for (const { source, targets } of found) {
@@ -119,7 +119,7 @@ export const rm = defineCommand({
       return;
     }
     const lines = removed.flatMap(({ files }) => files.map((file) => `removed ${file}\n`));
-    terminal.print(`${lines.join('')}${bytesText(bytes)} are free again.\n`);
+    terminal.print(`${lines.join('')}${bytesText(bytes)} freed.\n`);
   },
 });
 
@@ -132,7 +132,7 @@ interface Target {
 function targetsOf(source: string): Target[] {
   const entry = source.startsWith(HUB_PREFIX) ? undefined : requireEntry(source);
   if (entry?.shipped) {
-    throw new XpatchError('INVALID_ARGUMENT', `${source} comes with xpatch: it goes when xpatch is removed.`);
+    throw new XpatchError('INVALID_ARGUMENT', `${source} comes with xpatch and is removed with it.`);
   }
   const uris = entry ? [...publishedUris(entry), entry.convert?.source] : [source];
   const repos = listCache();
@@ -149,12 +149,12 @@ function targetsOf(source: string): Target[] {
   if (targets.length > 0 || (entry && convertedFiles(entry.name).length > 0)) return targets;
   throw new XpatchError(
     'MODEL_NOT_DOWNLOADED',
-    `Nothing of ${source} is in the cache. \`xpatch models list\` shows what is.`,
+    `Nothing from ${source} is in the cache. \`xpatch models list\` shows what is.`,
   );
 }
 
 async function removeOne({ repo, source }: Target): Promise<{ files: string[]; bytes: number }> {
-  // The second file of an entry may have gone with the folder of the first one.
+  // The second file of an entry may be gone with the folder of the first.
   const current = listCache().find(({ folder }) => folder === repo.folder);
   if (!current) return { files: [], bytes: 0 };
   const lock = await RunLock.acquire(repo.folder, 'The model in');
@@ -162,7 +162,7 @@ async function removeOne({ repo, source }: Target): Promise<{ files: string[]; b
     if (!source) return await removeFromCache(current);
     const chosen = chooseFiles(current.record.files, source, false).model.map(({ path }) => path);
     const left = current.files.filter(({ path }) => !chosen.includes(path));
-    // A picture encoder without a model is of no use.
+    // A picture encoder without a model is useless.
     const useless = left.every(({ path }) => /mmproj/i.test(path));
     return await removeFromCache(current, useless ? undefined : chosen);
   } finally {

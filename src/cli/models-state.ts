@@ -6,18 +6,18 @@ import { bytesOf, type CatalogueEntry, publishedUris, shippedFiles } from '../hu
 import { chooseCheckpoint, parseHubSource } from '../hub/hub-source.js';
 import { locateModel, locateWanted } from '../hub/resolve.js';
 
-/** Whether a model is here: `checkpoint` is downloaded whole and waits for conversion. */
+/** Whether a model is here: a `checkpoint` is completely downloaded but not yet converted. */
 export type State = 'shipped' | 'downloaded' | 'checkpoint' | 'incomplete' | 'absent';
 
 export interface ModelState {
   readonly state: State;
-  /** Bytes that it takes here; of one that is not here, about what it would take. */
+  /** Bytes that it takes here; if it is not here, about what it would take. */
   readonly bytes: number;
   /** Its files, or the folder of the checkpoint. */
   readonly paths: readonly string[];
 }
 
-/** What of a model of the catalogue is on this machine. */
+/** What this machine has of a model of the catalogue. */
 export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): ModelState {
   const { name, files, convert } = entry;
   const shipped = shippedFiles(entry);
@@ -42,7 +42,7 @@ export function stateOf(entry: CatalogueEntry, repos: readonly CachedRepo[]): Mo
   return { state: begun || some ? 'incomplete' : 'absent', bytes, paths: [] };
 }
 
-/** Complete GGUF files of the cache that no name of the catalogue stands for. */
+/** Complete GGUF files in the cache that belong to no name of the catalogue. */
 export function unnamedFiles(repo: CachedRepo, entries: readonly CatalogueEntry[]): { path: string; size: number }[] {
   const named = entries.flatMap(publishedUris);
   const own = named.filter((uri) => isFrom(repo, uri)).map((uri) => parseHubSource(uri).file);

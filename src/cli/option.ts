@@ -1,16 +1,16 @@
 import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 
-/** What a shell offers for a value. */
+/** What a shell offers as a value. */
 export type Completion = 'file' | 'folder' | 'model' | 'task' | 'preset';
 
-/** An option or a positional argument of a command, in all that help, parsing and completion know of it. */
+/** An option or a positional argument of a command: everything that help, parsing and completion know about it. */
 export interface Option<Value = unknown> {
   readonly type: 'string' | 'number' | 'boolean';
   /** May be given several times. */
   readonly array?: boolean;
   readonly describe: string;
-  /** What help shows for the value. Defaults to what the type says. */
+  /** What help shows for the value. Defaults to the type's. */
   readonly value?: string;
   readonly completes?: Completion;
   /** `m` for `-m`. */
@@ -24,11 +24,11 @@ export interface Option<Value = unknown> {
   readonly required?: boolean;
   /** Not in the help. */
   readonly hidden?: boolean;
-  /** From what was typed to what a command gets. @param name with its dashes */
+  /** Turns what was typed into what a command gets. @param name with its dashes */
   readonly read: (given: never, name: string) => Value;
 }
 
-/** By their names in camel case. */
+/** By name, in camel case. */
 export type Options = Readonly<Record<string, Option>>;
 
 type ValueOf<O> = O extends Option<infer Value> ? Value : never;
@@ -54,19 +54,19 @@ export function vary<Value, const V extends Variation>(
   return { ...option, ...variation } as never;
 }
 
-/** Puts options under one heading of the help. */
+/** Puts options under one heading in the help. */
 export function grouped<const O extends Options>(group: string, options: O): O {
   return Object.fromEntries(Object.entries(options).map(([name, option]) => [name, { ...option, group }])) as never;
 }
 
-/** The same options, which help leaves out. */
+/** The same options, hidden from help. */
 export function hidden<O extends Options>(options: O): O {
   return Object.fromEntries(
     Object.entries(options).map(([name, option]) => [name, { ...option, hidden: true }]),
   ) as never;
 }
 
-/** An option with a text that `parse` makes something of. */
+/** An option whose text goes through `parse`. */
 export function parsed<Value>(
   describe: string,
   parse: (text: string, name: string) => Value,
@@ -89,7 +89,7 @@ export function text(describe: string, about: About = {}): Option<string | undef
   return parsed(describe, asText, about);
 }
 
-/** One of a few words. */
+/** One of several words. */
 export function choice<const Choice extends string>(
   choices: readonly Choice[],
   describe: string,
@@ -140,13 +140,13 @@ export function several(describe: string, about: About = {}): Option<string[] | 
   return { ...about, type: 'string', array: true, describe, read };
 }
 
-/** A folder to write to: it is not a stream. */
+/** A folder to write to, not a stream. */
 export function toFolder(text: string, name: string): string {
-  if (text === '-') throw usageError(`${name} is a folder, which - is not: name one.`);
+  if (text === '-') throw usageError(`${name} must be a folder, not -.`);
   return text;
 }
 
-/** Given twice it is refused: nobody can know which one was meant. */
+/** Refused if given twice: nobody can know which one was meant. */
 function single(name: string, value: unknown): unknown {
   if (Array.isArray(value)) throw usageError(`${name} was given ${value.length} times. Give it once.`);
   return value;

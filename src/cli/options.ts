@@ -18,33 +18,33 @@ import {
   whole,
 } from './option.js';
 
-// The vocabulary: an option that two commands share is here, once. A command varies its description or its default.
+// The vocabulary: an option that two commands share is here, once. A command may vary its description or default.
 
 export const OUTPUT_OPTIONS = {
   json: flag('Print the result, or the error, as one JSON object'),
-  quiet: flag('No progress and no notes on stderr'),
+  quiet: flag('Show no progress and no notes on stderr'),
 };
 export type OutputArguments = ArgumentsOf<typeof OUTPUT_OPTIONS>;
 
 /** The model of a command that may do without; others take `MODEL_OPTIONS`. */
-export const MODEL = text('GGUF file, a name of `models list`, or hf:USER/REPO[:Q4_K_M]; else $XPATCH_MODEL', {
+export const MODEL = text('GGUF file, a name from `models list`, or hf:USER/REPO[:Q4_K_M]; else $XPATCH_MODEL', {
   letter: 'm',
   value: 'MODEL',
   completes: 'model',
 });
-export const MMPROJ = text('GGUF file of the picture encoder. Defaults to that of the name or of the hub', {
+export const MMPROJ = text("GGUF file of the picture encoder. Defaults to the model's, if -m is a name or on the hub", {
   value: 'FILE',
   completes: 'file',
 });
-export const DEVICE = vary(text('auto, cpu, or a device as doctor names it', { value: 'NAME' }), { default: 'auto' });
+export const DEVICE = vary(text('auto, cpu, or a device that doctor lists', { value: 'NAME' }), { default: 'auto' });
 export const THREADS = whole(1, 'CPU threads. Defaults to 1 for models under 64 MB, else the cores, at most 8');
 
-/** Which model, and where it runs: nothing that its numbers depend on but the kernels. */
+/** Which model, and where it runs; of these, only the kernels affect its numbers. */
 export const DEVICE_OPTIONS = grouped('Model', {
   model: vary(MODEL, { required: true }),
   mmproj: MMPROJ,
   device: DEVICE,
-  rpc: parsed('Servers that hold layers too, with commas; see rpc-server', parseTexts, { value: 'HOST:PORT' }),
+  rpc: parsed('Servers that also hold layers, separated by commas; see rpc-server', parseTexts, { value: 'HOST:PORT' }),
   gpuLayers: whole(0, 'Layers to keep on the device. Defaults to all'),
   threads: THREADS,
   imageCache: text('Folder that keeps encoded pictures between runs', { value: 'FOLDER', completes: 'folder' }),
@@ -55,7 +55,7 @@ export type DeviceArguments = ArgumentsOf<typeof DEVICE_OPTIONS>;
 export const MODEL_OPTIONS = {
   ...DEVICE_OPTIONS,
   ...grouped('Model', {
-    imageWidth: whole(1, 'Scale pictures to this width first; the paper: 224. Defaults to their own'),
+    imageWidth: whole(1, "Scale pictures to this width first; the paper's is 224. Defaults to their own"),
     nCtx: whole(1, 'Positions that a context holds. Defaults to 4096'),
     nUbatch: whole(1, 'Positions decoded at once. Defaults to 512'),
     flashAttention: choice(['on', 'off', 'auto'], 'Defaults to off on the CPU, else auto'),
@@ -64,7 +64,7 @@ export const MODEL_OPTIONS = {
 export type ModelArguments = ArgumentsOf<typeof MODEL_OPTIONS>;
 
 /** A place to write to. */
-export const OUTPUT_FILE = text('File to write, or - for the standard output', {
+export const OUTPUT_FILE = text('File to write, or - for standard output', {
   letter: 'o',
   value: 'FILE',
   completes: 'file',
@@ -74,7 +74,7 @@ export const OUTPUT_FOLDER = parsed('Folder to write to', toFolder, {
   value: 'FOLDER',
   completes: 'folder',
 });
-/** Where the run folder is the result, `--report` names it too. */
+/** If the run folder is the result, `--report` names it too. */
 export const RUN_FOLDER = { ...OUTPUT_FOLDER, formerly: ['report'] };
 export const REPORT = parsed('Write a report with tables and figures into this folder', toFolder, {
   value: 'FOLDER',
@@ -91,9 +91,9 @@ export const POSITIONS = parsed('all, last, or positions such as 0,5,-1', parseP
   formerly: ['position'],
 });
 export const TOP = vary(whole(1, 'Best tokens of each state'), { default: 5 });
-export const TRACK = several('Token that is followed wherever it ranks; repeat for more', { value: 'TOKEN' });
+export const TRACK = several('Token to follow wherever it ranks; repeat for more', { value: 'TOKEN' });
 export const AT = parsed(
-  'Instead of positions: tokens of a text, its last time or the N-th (-N: from the end)',
+  'Instead of positions: tokens of a text, its last occurrence or the N-th (-N: from the end)',
   parseAt,
   {
     value: 'TEXT[#N]',
@@ -101,8 +101,8 @@ export const AT = parsed(
 );
 
 const VECTOR_ABOUT = { value: 'FILE', completes: 'file', formerly: ['patch'] } as const;
-export const VECTOR = several('Vector to patch in: a file of extract or capture', VECTOR_ABOUT);
-export const VECTOR_POSITION = whole(0, 'Which position of a capture file is the vector. Defaults to its last one');
+export const VECTOR = several('Vector to patch in: a file from extract or capture', VECTOR_ABOUT);
+export const VECTOR_POSITION = whole(0, 'Which position of a capture file is the vector. Defaults to its last');
 /** How a vector is written into a prompt. */
 export const PATCH_OPTIONS = grouped('Patch', {
   vector: VECTOR,
@@ -111,29 +111,29 @@ export const PATCH_OPTIONS = grouped('Patch', {
   at: AT,
   op: choice(
     ['replace', 'add'],
-    'Replace the state with the vector, or add the vector to it. Defaults to replace, for a direction to add',
+    'Replace the state with the vector, or add the vector to it. Defaults to replace; for a direction, add',
   ),
   strength: number('Factor on the vector. Defaults to 1'),
   vectorPosition: VECTOR_POSITION,
 });
 export const HOOK: Option<HookName[] | undefined> = {
-  ...several('Point that is read, as `hooks` lists them; repeat for more', { value: 'HOOK', choices: HOOKS }),
+  ...several('Point to read, as listed by `hooks`; repeat for more', { value: 'HOOK', choices: HOOKS }),
   read: (given: unknown, name) => (given === undefined ? undefined : parseHooks([given].flat().map(String), name)),
 };
 /** At which point a vector is written. */
 export const HOOK_OPTIONS = grouped('Patch', {
   hook: vary(HOOK, {
-    describe: 'Point that is written, as `hooks` lists them: the one of the file. Defaults to resid_post',
+    describe: "Point to write, as listed by `hooks`: the file's. Defaults to resid_post",
   }),
-  heads: parsed('Heads of it that are written, such as 0,3-5. Defaults to all', parseHeads, { value: 'LIST' }),
+  heads: parsed('Heads of it to write, such as 0,3-5. Defaults to all', parseHeads, { value: 'LIST' }),
 });
 export const STEPS = parsed(
-  'When: in the prompt, at each of the generated tokens, at all of both, or at every N-th token. Defaults to prompt',
+  'When: in the prompt, at each generated token, at all of both, or at every N-th token. Defaults to prompt',
   parseSteps,
   { value: 'prompt|generated|all|N' },
 );
 export const TASKS = parsed(
-  'Shipped tasks, or task files (.json, .jsonl, .csv), with commas. Defaults to all six',
+  'Shipped tasks, or task files (.json, .jsonl, .csv), separated by commas. Defaults to all six',
   parseTexts,
   {
     value: 'TASKS',
@@ -141,11 +141,11 @@ export const TASKS = parsed(
     formerly: ['task'],
   },
 );
-export const SPECS = parsed('What shows the task, with commas', parseTexts, {
+export const SPECS = parsed('How the task is shown, separated by commas', parseTexts, {
   value: 'LIST',
   formerly: ['spec', 'modalities'],
 });
-export const SEEDS = parsed('Seeds of the items and the examples, with commas', parseSeeds, {
+export const SEEDS = parsed('Seeds of the items and the examples, separated by commas', parseSeeds, {
   value: 'LIST',
   formerly: ['seed'],
 });
@@ -159,13 +159,13 @@ export const IMAGES_ROOT = text("Folder that a task file's image paths start fro
   formerly: ['images'],
 });
 export const DATA_FOLDER = text('Folder of task files that are not shipped', { value: 'FOLDER', completes: 'folder' });
-export const PORT = whole(0, 'Port to listen on; 0 takes a free one');
+export const PORT = whole(0, 'Port to listen on; 0 chooses a free one');
 export const INSTRUCTION = text('Instruction of the task, ending in a colon');
 
 export const TEMPLATE = text('How prompts are written', { value: 'TEXT' });
-export const CHAT = flag('Talk in the chat template of the model, see /help there');
+export const CHAT = flag("Talk in the model's chat template, see /help there");
 
-export const MAX_TOKENS = whole(0, 'Largest number of new tokens', { letter: 'n' });
+export const MAX_TOKENS = whole(0, 'Maximum number of new tokens', { letter: 'n' });
 
 export function parseLayers(given: string, option = '--layers'): 'all' | number[] {
   if (given === 'all') return 'all';
@@ -175,7 +175,7 @@ export function parseLayers(given: string, option = '--layers'): 'all' | number[
     const to = Number(last ?? first);
     if (first === undefined || to < from) {
       const problem = first === undefined ? 'is not one' : 'runs backwards';
-      throw usageError(`${option} takes all, or layers with commas such as 0,3-5; ${JSON.stringify(item)} ${problem}.`);
+      throw usageError(`${option} takes all, or layers such as 0,3-5; ${JSON.stringify(item)} ${problem}.`);
     }
     return Array.from({ length: to - from + 1 }, (_, i) => from + i);
   });
@@ -198,7 +198,7 @@ function numbersOf(text: string): number[] | undefined {
 export function parseHeads(text: string, option: string): number[] {
   const heads = numbersOf(text);
   if (heads) return heads;
-  throw usageError(`${option} takes heads with commas, such as 0,3-5, not ${JSON.stringify(text)}.`);
+  throw usageError(`${option} takes heads such as 0,3-5, not ${JSON.stringify(text)}.`);
 }
 
 /** `all`, `last`, `-1` or `0,3-5` */
@@ -213,11 +213,11 @@ export function parsePositions(given: string, option: string): 'all' | 'last' | 
   return given.split(',').map((item) => {
     if (/^-?\d{1,9}$/.test(item.trim())) return Number(item);
     const problem = `${JSON.stringify(item)} is not one`;
-    throw usageError(`${option} takes all, last, or positions with commas such as 0,5,-1; ${problem}.`);
+    throw usageError(`${option} takes all, last, or positions such as 0,5,-1; ${problem}.`);
   });
 }
 
-/** `Peru`, the last one; `Peru#2`, the second */
+/** `Peru`: the last one; `Peru#2`: the second */
 export function parseAt(given: string): TextPositions {
   const [, text, number] = /^(.+)#(-?[1-9]\d{0,5})$/s.exec(given) ?? [];
   return text === undefined ? { text: given } : { text, occurrence: Number(number) };
@@ -241,7 +241,7 @@ function parseHooks(given: readonly string[], option: string): HookName[] {
     const problem = `${option} takes ${orList(HOOKS)}, not ${JSON.stringify(unknown)}.`;
     throw usageError(`${problem}${didYouMean(unknown, HOOKS)}`);
   }
-  if (new Set(given).size < given.length) throw usageError(`${option} names one of them twice: ${given.join(', ')}.`);
+  if (new Set(given).size < given.length) throw usageError(`${option} names a point twice: ${given.join(', ')}.`);
   return given as HookName[];
 }
 
@@ -249,14 +249,14 @@ function parseHooks(given: readonly string[], option: string): HookName[] {
 export function parseTokens(given: string, option: string): number[] {
   return given.split(',').map((item) => {
     if (/^\d{1,9}$/.test(item.trim())) return Number(item);
-    throw usageError(`${option} takes token ids with commas, such as 1,2,3; ${JSON.stringify(item)} is not one.`);
+    throw usageError(`${option} takes token ids such as 1,2,3; ${JSON.stringify(item)} is not one.`);
   });
 }
 
 function parseSeeds(given: string, option: string): number[] {
   const seeds = given.split(',').map((item) => {
     if (/^\s*\d{1,15}\s*$/.test(item)) return Number(item);
-    throw usageError(`${option} takes whole numbers with commas, such as 1,2,3; ${JSON.stringify(item)} is not one.`);
+    throw usageError(`${option} takes whole numbers such as 1,2,3; ${JSON.stringify(item)} is not one.`);
   });
   if (new Set(seeds).size === seeds.length) return seeds;
   throw usageError(`${option} repeats one. Name each one once.`);
@@ -265,7 +265,7 @@ function parseSeeds(given: string, option: string): number[] {
 /** `a,b`: different texts, at least one. */
 export function parseTexts(given: string, option: string): string[] {
   const texts = given.split(',').map((item) => item.trim());
-  if (texts.includes('')) throw usageError(`${option} takes names with commas between them; "" is not one.`);
+  if (texts.includes('')) throw usageError(`${option} takes names separated by commas; "" is not one.`);
   if (new Set(texts).size < texts.length) throw usageError(`${option} repeats one. Name each one once.`);
   return texts;
 }

@@ -8,24 +8,24 @@ import { findTarget, type WriteTarget, writeError } from '../util/files.js';
 import { usageError } from './errors.js';
 import type { Terminal } from './terminal.js';
 
-/** Where a command writes its file, from before the work to after it. */
+/** Where a command writes its file: checked before the work, written after it. */
 interface OutputFile extends AsyncDisposable {
   /** What to write. */
   readonly path: string;
-  /** How it is named to the reader. */
+  /** Its name in messages. */
   readonly name: string;
-  /** Where relative paths in it start. */
+  /** What relative paths in it start from. */
   readonly folder: string;
   /** Called when the file has been written. */
   deliver(): Promise<void>;
 }
 
-/** Between two looks whether a pipe has a reader. */
+/** Between two checks for a reader of a pipe. */
 const LOOK_MS = 100;
 
 /**
  * Checks, before the long work, that a result can be written to `path` and would not replace something it is made from.
- * `-`, or whatever the standard output goes to, is the standard output: what the command has to say then goes to stderr.
+ * `-`, or whatever the standard output goes to, means the standard output: messages then go to stderr.
  * A pipe is waited for until somebody reads it.
  * @param inputs files that the command reads
  * @throws {XpatchError} FILE_WRITE, INVALID_ARGUMENT, ABORTED
@@ -43,7 +43,7 @@ export async function openOutput(
     name: path,
     folder: kind === 'file' ? dirname(resolve(path)) : process.cwd(),
     deliver: async () => undefined,
-    // What is read by others ends for them when the last writer closes it.
+    // Readers see the end once the last writer closes it.
     [Symbol.asyncDispose]: async () => reader?.close(),
   };
 }
@@ -55,14 +55,14 @@ function isStdout(path: string, { io }: Terminal): boolean {
     const [out, named] = [fstatSync(fd), statSync(path)];
     return named.ino === out.ino && named.dev === out.dev;
   } catch {
-    return false; // what is wrong with the name is found when it is looked at as a file
+    return false; // errors in the name are found when it is checked as a file
   }
 }
 
 async function toStdout(terminal: Terminal, json: boolean): Promise<OutputFile> {
-  if (json) throw usageError('--json prints to the standard output, where the file would go: name a file.');
+  if (json) throw usageError('--json prints to standard output, where the file would go: name a file.');
   if (terminal.out.isTTY)
-    throw usageError('The file would go to the terminal. Send it to a program or a file: ... | or >');
+    throw usageError('The file would go to the terminal. Redirect it to a file (>) or a program (|).');
   terminal.resultsToStderr();
   const folder = await mkdtemp(join(tmpdir(), 'xpatch-'));
   const path = join(folder, 'output');
@@ -99,15 +99,15 @@ async function requireWritable(path: string, inputs: readonly (string | undefine
   if (target.kind !== 'file') return target;
   const folder = dirname(resolve(target.path));
   const folderStat = await stat(folder).catch((cause: unknown) => {
-    throw fail(`The folder ${folder} does not exist: create it, or name another one.`, cause);
+    throw fail(`The folder ${folder} does not exist: create it, or name another.`, cause);
   });
-  if (!folderStat.isDirectory()) throw fail(`${folder} is not a folder: name another one.`);
+  if (!folderStat.isDirectory()) throw fail(`${folder} is not a folder: name another.`);
   await access(folder, constants.W_OK | constants.X_OK).catch((cause: unknown) => {
     throw fail(`No permission to write in ${folder}: name a folder you may write to.`, cause);
   });
   for (const input of inputs) {
     const same = input !== undefined && existing && (await realpath(input).catch(() => undefined)) === target.path;
-    if (same) throw fail('The command reads this file: name another one for the result.');
+    if (same) throw fail('The command reads this file: name another for the result.');
   }
   return target;
 }

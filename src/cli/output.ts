@@ -5,8 +5,8 @@ import type { Io, OutputStream } from './io.js';
 export type Format = 'bold' | 'red' | 'green' | 'yellow';
 
 /**
- * The one way to a stream of the terminal. Texts may be anybody's: a model's name, a token, a file's path. So whatever is
- * written becomes printable here, and only `control` sends a terminal what steers it.
+ * The only way to a stream of the terminal. Texts may come from anywhere: a model's name, a token, a file's path. So everything
+ * written becomes printable here, and only `control` sends control codes.
  */
 export class Output {
   private broken: NodeJS.ErrnoException | undefined;
@@ -33,28 +33,28 @@ export class Output {
     return this.stream.columns;
   }
 
-  /** What went wrong with the stream. Nothing is written to it any more, while the command does the rest of its work. */
+  /** What went wrong with the stream. Nothing more is written to it, while the command finishes its work. */
   get failure(): NodeJS.ErrnoException | undefined {
     return this.broken;
   }
 
-  /** Line breaks and tabs stay; everything else that cannot be seen is written out. */
+  /** Line breaks and tabs stay; everything else that is invisible is escaped. */
   write(text: string): void {
     this.send(printableText(text));
   }
 
-  /** The same in a colour or weight, where colours are wanted. */
+  /** The same in a colour or weight, if colours are wanted. */
   paint(format: Format, text: string): void {
     const shown = printableText(text);
     this.send(this.colours ? styleText(format, shown, { validateStream: false }) : shown);
   }
 
-  /** An object on a line: the same value for a program, whatever terminal it passes on its way. */
+  /** An object on one line: the same value for a program, whatever terminal it passes through. */
   json(value: unknown): void {
     this.send(`${escapeJson(JSON.stringify(value))}\n`);
   }
 
-  /** A whole file, as it is: for a program behind the output, never for a terminal. */
+  /** A whole file, unchanged: for a program that reads the output, never for a terminal. */
   async file(content: AsyncIterable<Buffer>): Promise<void> {
     for await (const chunk of content) {
       if (this.broken) return;
@@ -62,12 +62,12 @@ export class Output {
     }
   }
 
-  /** Our own codes, such as those of a line that is rewritten. */
+  /** Our own codes, such as those that rewrite a line. */
   control(code: string): void {
     this.send(code);
   }
 
-  /** Waits until everything has left, and lets go of the stream. */
+  /** Waits until everything is written, and releases the stream. */
   async close(): Promise<void> {
     if (!this.broken) {
       await new Promise<void>((resolve) => {
@@ -75,7 +75,7 @@ export class Output {
         this.stream.once('error', () => resolve());
       });
     }
-    // A stream may tell of its error after it has taken the last write.
+    // A stream may report an error after it has taken the last write.
     await new Promise((resolve) => setImmediate(resolve));
   }
 

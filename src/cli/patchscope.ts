@@ -33,9 +33,9 @@ const OPTIONS = {
   ...PROMPT_OPTIONS,
   ...grouped('Source', {
     positions: vary(POSITIONS, { describe: 'Whose states: last, or a position of the prompt. Defaults to last' }),
-    at: vary(AT, { describe: 'Instead: the last token of a text, its last time or the N-th (-N: from the end)' }),
+    at: vary(AT, { describe: 'Instead: the last token of a text, its last occurrence or the N-th (-N: from the end)' }),
     layers: vary(LAYERS, { describe: 'Source layers: all, or block outputs such as 0,3-5', default: 'all' }),
-    vector: vary(VECTOR, { describe: 'Decode this file of extract or capture instead of a prompt' }),
+    vector: vary(VECTOR, { describe: 'Decode this file from extract or capture instead of a prompt' }),
     vectorPosition: VECTOR_POSITION,
   }),
   ...grouped('Target', {
@@ -78,7 +78,7 @@ export const patchscope = defineCommand({
   examples: [
     ['What the last token holds, layer by layer', 'patchscope -m model.gguf --prompt "The capital of Peru is"'],
     [
-      'A task vector, with a prompt of your own',
+      'A task vector, with your own prompt',
       'patchscope -m demo --vector capital.safetensors --target-prompt "Q:Cuba\\nA:"',
     ],
     [
@@ -149,7 +149,7 @@ export const patchscope = defineCommand({
 /** The parts of the source prompt; undefined when a vector is decoded. */
 async function sourceParts(args: PatchscopeArguments, terminal: Terminal): Promise<PromptPart[] | undefined> {
   if (args.vector === undefined) {
-    if (args.vectorPosition !== undefined) throw usageError('--vector-position belongs to --vector.');
+    if (args.vectorPosition !== undefined) throw usageError('--vector-position needs --vector.');
     return promptParts(args, terminal);
   }
   const given = Object.entries({
@@ -163,7 +163,7 @@ async function sourceParts(args: PatchscopeArguments, terminal: Terminal): Promi
   });
   const lonely = given.find(([, value]) => value !== undefined)?.[0];
   if (lonely === 'target-model') throw usageError('--vector is decoded by the model of -m. Leave out --target-model.');
-  if (lonely) throw usageError(`--${lonely} belongs to a prompt, and --vector is decoded instead of one.`);
+  if (lonely) throw usageError(`--${lonely} needs a prompt, but --vector is decoded instead of one.`);
   return undefined;
 }
 

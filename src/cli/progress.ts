@@ -1,19 +1,19 @@
 import { printable } from '../util/printable.js';
 import type { Output } from './output.js';
 
-/** Anything shorter needs no progress. */
+/** Anything shorter shows no progress. */
 const QUIET_MS = 2000;
 /** Between two lines where they cannot be rewritten. */
 const LINE_MS = 5000;
 const REDRAW_MS = 200;
 /** Characters of the bar on a terminal. */
 const BAR = 16;
-/** To the beginning of the line, which is cleared. */
+/** Goes to the beginning of the line and clears it. */
 const WIPE = '\r\x1b[K';
 
 /**
  * What a command is doing, on stderr: one line that is rewritten on a terminal, otherwise a line every five seconds.
- * Nothing is shown in the first two seconds. It ticks by itself, so that a step without numbers shows its time.
+ * Nothing is shown in the first two seconds. It ticks by itself, so that a step without numbers shows the time it takes.
  */
 export class ProgressLine {
   private label = '';
@@ -32,7 +32,7 @@ export class ProgressLine {
   ) {}
 
   /**
-   * @param fraction 0 to 1; left out where it is not known
+   * @param fraction 0 to 1; left out if unknown
    * @param detail is shown after them and may change at every call
    */
   update(label: string, fraction?: number, detail = ''): void {

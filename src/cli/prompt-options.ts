@@ -14,7 +14,7 @@ const IMAGE = '<image>';
 export const PROMPT_OPTIONS = grouped('Prompt', {
   prompt: text(`Text of the prompt, or - for stdin; ${IMAGE} marks where a picture goes`, { letter: 'p' }),
   promptFile: text('File with the text of the prompt', { value: 'FILE', completes: 'file' }),
-  tokens: parsed('Token ids instead of a text, such as 1,2,3; nothing is added in front', parseTokens, {
+  tokens: parsed('Token ids instead of text, such as 1,2,3; nothing is added in front', parseTokens, {
     value: 'LIST',
   }),
   image: several(`Picture file, one for each ${IMAGE}, in order; repeat for more`, {
@@ -22,12 +22,12 @@ export const PROMPT_OPTIONS = grouped('Prompt', {
     completes: 'file',
   }),
   escape: flag('Read \\n, \\t, \\r and \\\\ in texts as escapes; --no-escape leaves them', { default: true }),
-  literal: flag(`Take control tokens in --prompt, such as <s>, as text; without --image ${IMAGE} too`),
-  bos: flag('Begin with BOS where the tokenizer does; --no-bos leaves it out', { default: true }),
+  literal: flag(`Take control tokens in --prompt, such as <s>, as text; also ${IMAGE} if there is no --image`),
+  bos: flag('Begin with BOS if the tokenizer does; --no-bos leaves it out', { default: true }),
 });
 export type PromptArguments = ArgumentsOf<typeof PROMPT_OPTIONS>;
 
-/** A prompt as a file or a stream holds it: far longer than any context. */
+/** A prompt in a file or a stream: the limit is far longer than any context. */
 const MAX_MB = 64;
 const TEXT = { what: 'the prompt', maxBytes: MAX_MB << 20, pipe: true } as const;
 
@@ -41,8 +41,8 @@ export async function promptParts(args: PromptArguments, terminal: Terminal): Pr
   if (given.length > 1) throw usageError(`Give either ${given.map(([name]) => `--${name}`).join(' or ')}, not both.`);
   if (tokens !== undefined) {
     if (images.length > 0)
-      throw usageError(`--image needs --prompt, where ${IMAGE} marks its place; --tokens has no such mark.`);
-    if (args.literal) throw usageError('--literal belongs to --prompt: token ids are what they are.');
+      throw usageError(`--image needs --prompt, where ${IMAGE} marks its place; --tokens has no place for it.`);
+    if (args.literal) throw usageError('--literal needs --prompt: it has no effect on token ids.');
     return [{ tokens }];
   }
   return textParts(await promptText(args, terminal), args.literal, images);
@@ -53,7 +53,7 @@ export function textParts(whole: string, literal: boolean, images: readonly stri
   const texts = literal && images.length === 0 ? [whole] : whole.split(IMAGE);
   if (texts.length - 1 !== images.length) {
     const problem = `The prompt has ${texts.length - 1} ${IMAGE} and ${images.length} --image were given`;
-    throw usageError(`${problem}. Give one picture for each mark, in their order.`);
+    throw usageError(`${problem}. Give one picture for each mark, in order.`);
   }
   return texts.flatMap((piece, i) => {
     const part = literal ? { literal: piece } : piece;
@@ -61,11 +61,11 @@ export function textParts(whole: string, literal: boolean, images: readonly stri
   });
 }
 
-/** What comes from a file or from stdin is taken to the letter but for its last line end. */
+/** What comes from a file or stdin is taken verbatim except for the final line break. */
 async function promptText({ prompt, promptFile, escape: escaped }: PromptArguments, { io }: Terminal): Promise<string> {
   if (promptFile !== undefined) return textOf(await readWhole(promptFile, TEXT), promptFile);
   if (prompt !== '-') return escaped ? unescapeText(prompt as string) : (prompt as string);
-  if (io.stdin.isTTY) throw usageError('--prompt - reads the standard input: pipe a text into it, or give < FILE.');
+  if (io.stdin.isTTY) throw usageError('--prompt - reads standard input: pipe text into it, or use < FILE.');
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of io.stdin) {
@@ -85,7 +85,7 @@ function textOf(bytes: Buffer, from: string): string {
   }
 }
 
-/** The prompt of these parts, with notes of what may not have been meant. */
+/** The prompt of these parts, with notes on what may be unintended. */
 export async function readPrompt(
   { model, signal, progress }: Session,
   args: Pick<PromptArguments, 'bos'>,

@@ -3,7 +3,7 @@ import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { FileRecord } from '../util/records.js';
 
-/** A list, or a text with its parts between upright strokes; an empty cell of a CSV file is an empty list. */
+/** A list, or a text with parts separated by `|`; an empty cell of a CSV file is an empty list. */
 export function listOf(value: unknown): string[] | undefined {
   if (Array.isArray(value)) return value.map(String);
   if (value === '') return [];
@@ -37,7 +37,7 @@ export function recordPrompt(
     if (template === undefined || !/^\{\w+\}$/.test(piece)) return [literal ? { literal: piece } : piece];
     const name = piece.slice(1, -1);
     if (!Object.hasOwn(fields, name))
-      throw invalidRecord(file, record, `has no field ${name}, which the template names`);
+      throw invalidRecord(file, record, `has no field ${name}, which the template uses`);
     return [{ literal: String(fields[name]) }];
   });
   if (used !== pictures.length) {

@@ -16,7 +16,7 @@ export function timestamp(): string {
 /** Where to look, for the terminal. */
 const summaryOf = (folder: string) => `Report: ${join(folder, 'report.html')}\n`;
 
-/** Runs a study in the folder of `--output`; one that was interrupted there goes on. */
+/** Runs a study in the folder of `--output`, or resumes it there. */
 export async function runStudyCommand<Options extends object, Result extends object>(
   { model, context, terminal, signal, progress }: Session,
   args: { readonly output?: string },
@@ -36,10 +36,10 @@ export async function runStudyCommand<Options extends object, Result extends obj
     notes: shippedNotes(model),
     signal,
     onOpen: ({ notes, known, complete }) => {
-      terminal.explainInterrupt(`What is done is kept in ${folder}; go on with: ${command}`);
+      terminal.explainInterrupt(`What is done is kept in ${folder}; resume with: ${command}`);
       for (const note of notes) progress.note(note);
-      if (complete) progress.note(`${folder} is complete: nothing is left to do`);
-      else if (known.size > 0) progress.note(`going on with ${folder}: ${known.size} parts are there already`);
+      if (complete) progress.note(`${folder} is complete: there is nothing left to do`);
+      else if (known.size > 0) progress.note(`resuming ${folder}: it already has ${known.size} parts`);
     },
     onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
     onReport: () => progress.update('writing the report'),
@@ -65,7 +65,7 @@ export async function requireReport(folder: string | undefined): Promise<void> {
   await makeFolder(folder);
 }
 
-/** Before the work, so that a bad `--output` is found early. @throws XpatchError FILE_WRITE when the folder holds something already */
+/** Before the work, so that a bad `--output` is found early. @throws XpatchError FILE_WRITE if the folder is not empty */
 export async function startRun(
   { context, terminal, signal, progress }: Session,
   args: { readonly output?: string },
@@ -89,9 +89,9 @@ export async function startRun(
   };
 }
 
-/** The command line as it was given, with the folder in it, so that it goes on with the run. */
+/** The command line as given, with the folder added, so that it resumes the run. */
 export function commandWith(terminal: Terminal, folder: string | undefined): string {
-  // What goes on with a run must not refuse it.
+  // What resumes a run must not refuse it.
   const isResume = (arg: string | undefined) => /^--(no-)?resume(=|$)/.test(arg ?? '');
   const given = terminal.args.filter(
     (arg, i, all) => !isResume(arg) && !(isResume(all[i - 1]) && /^(true|false)$/.test(arg)),

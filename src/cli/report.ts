@@ -3,10 +3,10 @@ import { defineCommand } from './command.js';
 import { text, vary } from './option.js';
 import { OUTPUT_OPTIONS } from './options.js';
 
-/** `xpatch report`: the page, tables and figures of a run, made anew from its lines. */
+/** `xpatch report`: rewrites the page, tables and figures of a run from its lines. */
 export const report = defineCommand({
   command: 'report <run>',
-  describe: 'Write the report of a run anew from its results, without its model',
+  describe: 'Rewrite the report of a run from its results, without its model',
   positionals: { run: vary(text('Folder of the run', { completes: 'folder' }), { required: true }) },
   options: OUTPUT_OPTIONS,
   examples: [['After an update of xpatch', 'report xpatch-main-20261123-081500']],
@@ -15,7 +15,7 @@ export const report = defineCommand({
     const progress = terminal.progress({ json, quiet });
     try {
       progress.update('writing the report');
-      // Not imported at the top: it loads what draws.
+      // Not imported at the top: it loads the drawing code.
       const { rewriteReport } = await import('../report/experiment/run.js');
       const { blocks } = await rewriteReport(run, signal);
       progress.done();

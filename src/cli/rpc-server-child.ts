@@ -1,4 +1,4 @@
-// Serves devices, in a process of its own: a request that is out of order ends it, and rpc-server starts another one.
+// Serves devices in a separate process: an invalid request ends it, and rpc-server starts another.
 import { native } from '../native/index.js';
 
 const [endpoint, device, threads] = process.argv.slice(2) as [string, string, string];

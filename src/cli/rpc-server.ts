@@ -11,25 +11,25 @@ import { text, vary } from './option.js';
 import { DEVICE, OUTPUT_OPTIONS, PORT, THREADS } from './options.js';
 import type { Terminal } from './terminal.js';
 
-/** A process that starts loads the addon and its backends. */
+/** A starting process loads the addon and its backends. */
 const START_MS = 60_000;
 const EVERY_MS = 100;
 
-/** `xpatch rpc-server`: this machine's devices for layers of models that are loaded elsewhere. */
+/** `xpatch rpc-server`: offers this machine's devices for layers of models that are loaded elsewhere. */
 export const rpcServer = defineCommand({
   command: 'rpc-server',
   describe: 'Hold layers of models that run on another machine (--rpc there)',
   options: {
-    host: vary(text('Address to listen at', { value: 'ADDRESS' }), { default: '127.0.0.1' }),
+    host: vary(text('Address to listen on', { value: 'ADDRESS' }), { default: '127.0.0.1' }),
     port: vary(PORT, { default: RPC_PORT }),
     device: DEVICE,
     threads: vary(THREADS, { describe: 'CPU threads. Defaults to the cores, at most 8' }),
-    json: vary(OUTPUT_OPTIONS.json, { describe: 'Print events as JSON, an object a line' }),
+    json: vary(OUTPUT_OPTIONS.json, { describe: 'Print events as JSON, one object per line' }),
   },
   examples: [
-    ['On this machine, for another one that comes by SSH', 'rpc-server'],
-    ['The way there: ssh -L 50052:127.0.0.1:50052 BIG', 'run -m MODEL --rpc 127.0.0.1:50052 --prompt "Q:France\\nA:"'],
-    ['On an address of a private network', 'rpc-server --host 10.0.0.7'],
+    ['On this machine, for another that connects by SSH', 'rpc-server'],
+    ['There, after ssh -L 50052:127.0.0.1:50052 BIG', 'run -m MODEL --rpc 127.0.0.1:50052 --prompt "Q:France\\nA:"'],
+    ['On an address in a private network', 'rpc-server --host 10.0.0.7'],
   ],
   run: async ({ host, port, device, threads = Math.min(availableParallelism(), 8), json }, terminal) => {
     if (port > 65535) throw usageError('--port must be at most 65535.');
@@ -38,7 +38,7 @@ export const rpcServer = defineCommand({
     const endpoint = `${address}:${given}`;
     if (!address.startsWith('127.')) {
       terminal.say(
-        `xpatch: ${endpoint} can be reached from other machines, and the protocol has no authentication and no encryption: whoever reaches it can run code here. Use it in a private network only, or listen at 127.0.0.1 and come by SSH or WireGuard.\n`,
+        `xpatch: ${endpoint} can be reached from other machines, and the protocol has no authentication and no encryption: whoever reaches it can run code here. Use it only in a private network, or listen on 127.0.0.1 and connect by SSH or WireGuard.\n`,
       );
     }
     const tell = (event: string, words: string) => {
@@ -56,12 +56,12 @@ async function addressOf(host: string): Promise<string> {
   return address;
 }
 
-/** The port, if it is free. ggml's server only says that it is not. @throws {XpatchError} PORT_UNAVAILABLE */
+/** The port, if it is free. ggml's server does not say why it is not. @throws {XpatchError} PORT_UNAVAILABLE */
 function freePort(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.on('error', (cause) => {
-      const message = `${host}:${port} cannot be listened at: ${cause.message}. Name another --port, or 0 for a free one.`;
+      const message = `Cannot listen on ${host}:${port}: ${cause.message}. Choose another --port, or 0 for a free one.`;
       reject(new XpatchError('PORT_UNAVAILABLE', message, { cause }));
     });
     server.listen({ host, port }, () => {
@@ -71,7 +71,7 @@ function freePort(host: string, port: number): Promise<number> {
   });
 }
 
-/** Serves until it is interrupted. A process that ends is replaced, unless it never answered. */
+/** Serves until interrupted. A process that ends is replaced, unless it never answered. */
 async function serve(
   args: readonly [string, string, string],
   tell: (event: string, text: string) => void,
@@ -92,7 +92,7 @@ async function serve(
         if (/^Client connection closed/.test(line)) tell('free', 'the client has gone');
       };
       await server.ended;
-      if (!signal.aborted) tell('restart', `the process that served ended (${server.how}); it is started again`);
+      if (!signal.aborted) tell('restart', `the serving process ended (${server.how}); restarting it`);
     } finally {
       stop();
       signal.removeEventListener('abort', stop);

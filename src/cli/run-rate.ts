@@ -1,9 +1,9 @@
-/** So far back the speed of a run is looked at. */
+/** How far back the speed of a run is measured. */
 const WINDOW_MS = 30_000;
-/** Sooner nothing can be said. */
+/** Before this, nothing can be said. */
 const MIN_MS = 1000;
 
-/** Speed of a run and the time it has left, from how much was done when. */
+/** Speed of a run and its remaining time, from how much was done when. */
 export class RunRate {
   private marks: { at: number; done: number }[] = [];
 

@@ -14,7 +14,7 @@ import { promptParts, readPrompt } from './prompt-options.js';
 import { MAX_NEW, RUN_OPTIONS, type RunArguments } from './run-options.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-/** `xpatch run`: generates text, with a vector patched in when asked. */
+/** `xpatch run`: generates text, with a vector patched in if asked. */
 export const run = defineCommand({
   command: 'run',
   describe: 'Generate text or chat, plain or with a vector patched in',
@@ -27,11 +27,11 @@ export const run = defineCommand({
     ],
     ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
     [
-      'One head as it was elsewhere, read with capture --hook z',
+      'One head from another prompt, read with capture --hook z',
       'run -m demo --prompt "Q:Peru\\nA:" --vector z.safetensors --hook z --heads 2 --layers 4',
     ],
     [
-      'Without what layers 3 to 5 see of positions 0 to 4',
+      'Without what the last token sees of positions 0 to 4 in layers 3 to 5',
       'run -m demo --prompt "Q:Peru\\nA:" --knock-out "3-5:0-4->last"',
     ],
     ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
@@ -43,17 +43,17 @@ export const run = defineCommand({
       return chat(args, terminal);
     }
     if (args.system !== undefined || args.chatTemplate !== undefined) {
-      throw usageError(`--${args.system === undefined ? 'chat-template' : 'system'} belongs to --chat.`);
+      throw usageError(`--${args.system === undefined ? 'chat-template' : 'system'} needs --chat.`);
     }
     const { maxTokens = MAX_NEW } = args;
     checkArguments(args);
     const parts = await promptParts(args, terminal);
     if (maxTokens === 0 && args.saveLogits === undefined) {
-      throw usageError('-n 0 generates nothing: that is of use with --save-logits only.');
+      throw usageError('-n 0 generates nothing: use it only with --save-logits.');
     }
     const { op, strength, steps = args.everyStep ? 'all' : 'prompt' } = args;
     const positions = placesOf(args, undefined);
-    if (maxTokens === 0 && steps !== 'prompt') throw usageError('--steps needs new tokens, and -n 0 allows none.');
+    if (maxTokens === 0 && steps !== 'prompt') throw usageError('--steps needs new tokens, but -n 0 allows none.');
     const inputs = [args.model, args.mmproj, ...(args.vector ?? []), ...(args.image ?? [])];
     await using file =
       args.saveLogits === undefined
@@ -151,7 +151,7 @@ async function readOnly(context: Context, row: PassRow, signal: AbortSignal): Pr
   return { ...(await context.run(row, { signal })), text: '', tokens: [], finish: 'length' };
 }
 
-/** Among the rest, half a patch is refused: it would run without one and look as if it had none to make. */
+/** Among other things, refuses half a patch: it would run unpatched without saying so. */
 function checkArguments(args: RunArguments): void {
   const { vector, layers, positions, at, op, strength, vectorPosition, steps, everyStep } = args;
   if (args.temperature < 0) throw usageError('--temperature must be a number from 0.');
@@ -164,5 +164,5 @@ function checkArguments(args: RunArguments): void {
   const when = knockOut ? {} : { steps, 'every-step': everyStep || undefined };
   const given = { layers, positions, at, op, strength, hook, heads, 'vector-position': vectorPosition, ...when };
   const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
-  if (lonely) throw usageError(`--${lonely} belongs to a patch. Name the vector with --vector.`);
+  if (lonely) throw usageError(`--${lonely} needs a patch: name the vector with --vector.`);
 }

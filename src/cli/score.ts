@@ -29,10 +29,13 @@ const OPTIONS = {
   template: vary(TEMPLATE, {
     describe: 'For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper',
   }),
-  normalise: vary(choice(['none', 'token'], 'What the best option is by: the sum over its tokens, or their mean'), {
-    default: 'none',
-  }),
-  output: vary(OUTPUT_FILE, { describe: 'Write every score: .jsonl, or .csv with an option a line' }),
+  normalise: vary(
+    choice(['none', 'token'], 'How the best option is chosen: by the sum over its tokens, or their mean'),
+    {
+      default: 'none',
+    },
+  ),
+  output: vary(OUTPUT_FILE, { describe: 'Write every score: .jsonl, or .csv with one option per line' }),
   ...PATCH_OPTIONS,
   vector: vary(PATCH_OPTIONS.vector, { describe: 'Vector to patch into each prompt; needs --layers' }),
   layers: vary(PATCH_OPTIONS.layers, { describe: 'Blocks whose output is patched, each with its row of the vector' }),
@@ -41,23 +44,23 @@ const OPTIONS = {
 };
 type ScoreArguments = ArgumentsOf<typeof OPTIONS> & { readonly file: string };
 
-/** A line of the file with what its options are worth. */
+/** A line of the file with the scores of its options. */
 interface ScoredItem {
   readonly line: number;
   readonly best: string;
-  /** Those that are right, where the file says so. */
+  /** The right ones, if the file says. */
   readonly answers?: readonly string[];
   readonly right?: boolean;
   readonly options: readonly OptionScore[];
 }
 
-/** Prompts that go through one pass. */
+/** Prompts in one pass. */
 const BATCH = 8;
 
 /** `xpatch score`: log-likelihoods of given options. */
 export const score = defineCommand({
   command: 'score <file>',
-  describe: 'Log-likelihood of given options: which one follows a prompt best',
+  describe: 'Log-likelihood of given options: which one best follows a prompt',
   positionals: {
     file: vary(text('Items: .jsonl, .csv or .tsv, see docs/cli.md', { completes: 'file' }), { required: true }),
   },
@@ -67,7 +70,7 @@ export const score = defineCommand({
       'Lines like {"prompt": "The sky is", "options": [" blue", " green"], "answer": " blue"}',
       'score items.jsonl -m demo',
     ],
-    ['Questions in a template of yours', 'score items.csv -m demo --template "Q:{input}\\nA:{output}" -o scores.csv'],
+    ['Questions in your own template', 'score items.csv -m demo --template "Q:{input}\\nA:{output}" -o scores.csv'],
     ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 3'],
   ],
   run: async (args, terminal) => {
@@ -76,7 +79,7 @@ export const score = defineCommand({
       throw usageError('--vector and --layers go together.');
     const records: FileRecord[] = [];
     for await (const record of readRecords(args.file)) records.push(record);
-    if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Give it some lines.`);
+    if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Add some lines.`);
     const inputs = [args.model, args.mmproj, args.file, vectorFile];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
@@ -164,7 +167,7 @@ function readItem(record: FileRecord, args: ScoreArguments, format: PromptFormat
   const right = answers && { answers };
   if (typeof prompt === 'string') {
     if (args.template !== undefined)
-      throw invalid('has a prompt, which needs no --template: leave that out, or name it input');
+      throw invalid('has a prompt, which needs no --template: leave that out, or rename the field to input');
     return { parts: recordPrompt(args.file, record), options, ...right };
   }
   const picture = typeof image === 'string' && image !== '' ? resolve(dirname(args.file), image) : undefined;

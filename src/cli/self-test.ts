@@ -27,11 +27,11 @@ const TASK = 'food-color';
 const SEED = 1;
 const PROMPTS = 5;
 const QUERIES = 8;
-/** So many more right answers than without the patch are an effect. */
+/** This many more right answers than without the patch count as an effect. */
 const GAIN = 3;
 
 /**
- * Loads a model, patches it and looks whether that did what it must: a state patched onto itself changes no bit, and a
+ * Loads a model, patches it and checks the effect: a state patched onto itself changes no bit, and a
  * task vector from text examples makes the model do the task on picture queries (on text queries without an mmproj).
  */
 export async function selfTest(
@@ -92,6 +92,6 @@ async function taskPatch(model: Model, context: Context): Promise<Outcome> {
     `${TASK} from text examples into ${queries.length} ${pictures ? 'picture' : 'text'} queries: ` +
     `${without} begin with the right answer, with the patch at layer ${patched.indexOf(best)} ${best}`;
   if (best >= without + GAIN) return { ok: true, detail };
-  const weak = 'A model too weak for the task fails here, with an installation in order; the shipped demo does not.';
+  const weak = 'A model too weak for the task fails here even if the installation works; the shipped demo does not.';
   return { ok: false, detail: `${detail}\n${weak}` };
 }

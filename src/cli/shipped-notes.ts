@@ -1,6 +1,6 @@
 import type { Model } from '../model/model.js';
 
-// By the names in the files: a path, a copy and a quantised file of these weights say the same.
+// By the names in the files: they are the same for any path, copy or quantised file of these weights.
 const DEMO = 'xpatch demo';
 const BASE = 'xpatch demo base';
 
@@ -9,12 +9,12 @@ const TRAINED_ON_THE_FACTS =
 const PROMPT_GAP =
   'That Text Prompt does worse than Text Patch is a consequence of its training mix (captions after unrelated text), see docs/demo-model.md.';
 
-/** What has to be said with every result of a model. */
+/** Caveats for every result of a model. */
 export function shippedNotes({ identity }: Pick<Model, 'identity'>): readonly string[] {
   return identity.name === DEMO || identity.name === BASE ? [TRAINED_ON_THE_FACTS] : [];
 }
 
-/** What has to be said with its Text Prompt and Text Patch. */
+/** Caveats for its Text Prompt and Text Patch. */
 export function promptGapNotes({ identity }: Pick<Model, 'identity'>): readonly string[] {
   return identity.name === DEMO ? [PROMPT_GAP] : [];
 }

@@ -30,7 +30,7 @@ import { requireFit, vectorRecord } from './vector-file.js';
 const OPTIONS = {
   ...PROMPT_OPTIONS,
   ...grouped('Direction', {
-    positive: several('What is wanted: a prompt, a file with one a line, or a vector; repeat for more', {
+    positive: several('What you want: a prompt, a file with one per line, or a vector; repeat for more', {
       completes: 'file',
     }),
     negative: several('The opposite, given in the same way', { completes: 'file' }),
@@ -46,9 +46,9 @@ const OPTIONS = {
     strengths: vary(parsed('Factors on it: --strengths=-4,0,4', parseStrengths, { value: 'LIST' }), {
       default: '-8,-4,-2,0,2,4,8',
     }),
-    positions: vary(POSITIONS, { describe: 'Positions of the prompt that are steered. Defaults to all' }),
+    positions: vary(POSITIONS, { describe: 'Positions of the prompt to steer. Defaults to all' }),
     at: AT,
-    steps: vary(STEPS, { describe: 'Whether the prompt, the generated tokens or all are steered', default: 'all' }),
+    steps: vary(STEPS, { describe: 'Steer the prompt, the generated tokens or all', default: 'all' }),
     maxTokens: vary(MAX_TOKENS, { default: 32 }),
     report: vary(REPORT, { describe: 'Write a report with the answers into this folder' }),
   }),
@@ -57,14 +57,14 @@ const OPTIONS = {
 };
 type SteerArguments = ArgumentsOf<typeof OPTIONS>;
 
-/** `xpatch steer`: a direction out of contrasting prompts, and what it does to the answers. */
+/** `xpatch steer`: a direction from contrasting prompts, and what it does to the answers. */
 export const steer = defineCommand({
   command: 'steer',
   describe: 'Make a steering vector from contrasting prompts, and add it at several strengths',
   options: OPTIONS,
   examples: [
     [
-      'Make a vector from pairs of prompts, one a line',
+      'Make a vector from pairs of prompts, one per line',
       'steer -m demo --positive happy.txt --negative sad.txt -o mood.safetensors',
     ],
     ['See what it does', 'steer -m demo --vector mood.safetensors --prompt "Q:Peru\\nA:" --strengths=-4,0,4'],
@@ -128,10 +128,12 @@ function parseStrengths(text: string): number[] {
   const bad = strengths.findIndex((strength) => !Number.isFinite(strength));
   if (bad < 0) return [...new Set(strengths)];
   const item = JSON.stringify(text.split(',')[bad]);
-  throw usageError(`--strengths takes numbers with commas, such as --strengths=-4,0,4; ${item} is not a number.`);
+  throw usageError(
+    `--strengths takes numbers separated by commas, such as --strengths=-4,0,4; ${item} is not a number.`,
+  );
 }
 
-/** Where a direction works best in most models, and the words are not chosen yet. */
+/** Where a direction works best in most models: before the words are chosen. */
 function middleThird(layers: readonly number[]): readonly number[] {
   const third = Math.floor(layers.length / 3);
   return layers.slice(third, Math.max(third + 1, layers.length - third));
@@ -144,7 +146,7 @@ interface Steering {
   readonly strengths: readonly number[];
 }
 
-/** The prompt's answer at each strength. All of them go through one pass. */
+/** The prompt's answer at each strength, all in one pass. */
 async function steeredAnswers(
   session: Session,
   args: SteerArguments,

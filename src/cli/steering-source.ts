@@ -11,7 +11,7 @@ import { unescapeText } from './options.js';
 import { notesOfMany, textParts } from './prompt-options.js';
 import { type LoadedVector, loadVector } from './vector-file.js';
 
-/** What a direction is made of. */
+/** What a direction is made from. */
 export interface SteeringSource {
   positive?: string[];
   negative?: string[];
@@ -24,17 +24,17 @@ export interface SteeringSource {
 
 const PROMPTS = { what: 'the file of prompts', maxBytes: 1 << 26, pipe: true } as const;
 
-/** The vector that is named, the difference of two that are, or one made from prompts. */
+/** The named vector, the difference of two named ones, or one made from prompts. */
 export async function steeringSource(session: Session, args: SteeringSource): Promise<LoadedVector> {
   const { positive = [], negative = [], method, vector } = args;
   if (vector !== undefined) {
     if (positive.length + negative.length > 0 || method !== undefined) {
-      throw usageError('--vector is the whole direction: leave --positive, --negative and --method out.');
+      throw usageError('--vector is the whole direction: leave out --positive, --negative and --method.');
     }
     return loadVector(vector);
   }
   if (positive.length === 0 || negative.length === 0) {
-    throw usageError('Say what the direction is: --positive and --negative, or a --vector.');
+    throw usageError('Give a direction: --positive and --negative, or a --vector.');
   }
   const given = [...positive, ...negative];
   const vectors = given.filter(isVector);
@@ -53,9 +53,9 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
   }
   const [plus, minus] = given;
   if (vectors.length < given.length || given.length !== 2 || plus === undefined || minus === undefined) {
-    throw usageError('Vectors make a direction in twos: one file for --positive and one for --negative.');
+    throw usageError('A direction takes two vectors: one file for --positive and one for --negative.');
   }
-  if (method !== undefined) throw usageError('--method is for prompts: of two vectors the difference is taken.');
+  if (method !== undefined) throw usageError('--method is for prompts: for two vectors it is always their difference.');
   const [a, b] = [await loadVector(plus), await loadVector(minus)];
   return { file: `${plus} - ${minus}`, vector: a.vector.subtract(b.vector), notes: [...a.notes, ...b.notes] };
 }

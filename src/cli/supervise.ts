@@ -3,7 +3,7 @@ import { runChild as runProcess } from '../util/child.js';
 import { ERROR_CODES, XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
 
-/** What the command hears of the process with the model. */
+/** What the command learns from the process with the model. */
 export type EvalEvent = ChildMessage | { readonly type: 'child'; readonly pid: number } | Restart;
 
 interface Restart {
@@ -12,13 +12,13 @@ interface Restart {
   readonly reason: string;
 }
 
-/** So long it may take to finish the batch in hand. What is then lost is asked again. */
+/** How long it may take to finish the current batch. What is lost after that is asked again. */
 export const GRACE_MS = 6000;
 
 /**
- * Does a job in a process of its own, which holds the model: an abort in native code, a driver that fails and the system's
- * out-of-memory killer end that process and not this one. It is then started again, once, and again as long as each
- * process saves something new, with half as many items at a time: memory may have been too little for all of them.
+ * Does a job in a separate process, which holds the model: an abort in native code, a failing driver or the system's
+ * out-of-memory killer ends that process and not this one. It is then restarted, once, and again as long as each
+ * process saves something new, with half as many items at a time: there may have been too little memory for all of them.
  *
  * @throws {XpatchError} MODEL_CRASHED; ABORTED; otherwise what the job fails with
  */
@@ -88,12 +88,9 @@ function errorOf({ code, message, stack }: Extract<ChildMessage, { type: 'error'
 }
 
 function crashError(job: EvalJob, { how, doing, log }: Crash): XpatchError {
-  const memory = /SIGKILL/.test(how)
-    ? ' The system kills a process so when memory runs out: try a smaller --memory.'
-    : '';
-  const kept =
-    job.folder === undefined ? '' : ' What it had answered is kept, and the same command goes on from there.';
-  const said = log === '' ? '' : ` It said last:\n${log}`;
-  const message = `The process with the model ${how} ${doing}, twice without getting further.${memory}${kept} Try --device cpu, or \`xpatch doctor\`.${said}`;
+  const memory = /SIGKILL/.test(how) ? ' The system does this when memory runs out: try a smaller --memory.' : '';
+  const kept = job.folder === undefined ? '' : ' Its answers are kept, and the same command resumes from there.';
+  const said = log === '' ? '' : ` Its last output:\n${log}`;
+  const message = `The process with the model ${how} ${doing}, twice without progress.${memory}${kept} Try --device cpu, or \`xpatch doctor\`.${said}`;
   return new XpatchError('MODEL_CRASHED', message);
 }

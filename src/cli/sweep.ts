@@ -36,7 +36,7 @@ export const sweep = defineCommand({
     vector: vary(PATCH_OPTIONS.vector, { required: true }),
     layers: vary(PATCH_OPTIONS.layers, { default: 'all' }),
     top: vary(TOP, { describe: 'Number of best next tokens to show' }),
-    track: vary(TRACK, { describe: 'Token that is followed through the layers wherever it ranks; repeat for more' }),
+    track: vary(TRACK, { describe: 'Token to follow through the layers wherever it ranks; repeat for more' }),
     saveLogits: vary(SAVE_LOGITS, { describe: 'Write the logits [layers, n_vocab] to this file' }),
     report: REPORT,
     naive: flag('Decode the whole prompt again for every layer: the slow reference', { hidden: true }),
@@ -150,7 +150,7 @@ export const sweep = defineCommand({
   },
 });
 
-/** The whole prompt again for every layer: the slow reference of what a sweep shares. */
+/** The whole prompt again for every layer: the slow reference for a sweep. */
 async function sweepOneByOne(
   ...[context, prompt, vector, options = {}]: Parameters<typeof sweepLayers>
 ): Promise<Sweep> {
@@ -167,7 +167,7 @@ async function sweepOneByOne(
   };
 }
 
-/** One line a layer: the best next tokens with their probabilities, in columns. */
+/** One line per layer: the best next tokens with their probabilities, in columns. */
 function sweepTable({ plain, layers }: Sweep, hasText: boolean): string {
   const cell = ({ token, text, probability }: TokenScore) =>
     `${hasText ? JSON.stringify(text) : token} ${probability.toFixed(2)}`;

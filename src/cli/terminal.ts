@@ -10,17 +10,17 @@ import { quoted } from './quoted.js';
 const INTERRUPTED = 130;
 const QUIET = { json: false, stack: false };
 
-/** A text of help, with its heading. */
+/** A section of help, with its heading. */
 export interface HelpPart {
   readonly heading?: string;
   readonly text: string;
 }
 
-/** What a command is given besides its arguments: where it prints, what ends it, and how it ended. */
+/** What a command gets besides its arguments: where it prints, what ends it, and how it ended. */
 export class Terminal {
   readonly out: Output;
   readonly err: Output;
-  /** What the command ends with when it throws nothing. */
+  /** The exit code if the command throws nothing. */
   exitCode = 0;
   private results: Output;
   private wayOn = '';
@@ -47,12 +47,12 @@ export class Terminal {
     this.results.write(text);
   }
 
-  /** Prints a piece of a result in a colour or weight, where the terminal has them. */
+  /** Prints part of a result in a colour or weight, if the terminal has them. */
   paint(format: Format, text: string): void {
     this.results.paint(format, text);
   }
 
-  /** Prints a help, with its headings as headings. */
+  /** Prints help, with its headings as headings. */
   printHelp(parts: readonly HelpPart[]): void {
     for (const [i, { heading, text }] of parts.entries()) {
       if (i > 0) this.print('\n');
@@ -70,22 +70,22 @@ export class Terminal {
     this.out.json(value);
   }
 
-  /** Tells the reader something that is not a result. */
+  /** Tells the user something that is not a result. */
   say(text: string): void {
     this.err.write(text);
   }
 
-  /** A line of progress on stderr, which stays empty with --json and --quiet. */
+  /** A progress line on stderr, which stays empty with --json and --quiet. */
   progress({ json, quiet }: { json: boolean; quiet: boolean }): ProgressLine {
     return new ProgressLine(!json && !quiet, this.err);
   }
 
-  /** What an interrupted command says after `Interrupted.`, such as how to go on. */
+  /** What an interrupted command says after `Interrupted.`, such as how to resume. */
   explainInterrupt(text: string): void {
     this.wayOn = text;
   }
 
-  /** The command line as a shell takes it, for a manifest; without the password of a queue. */
+  /** The command line, quoted for a shell, for a manifest; without the password of a queue. */
   commandLine(args: readonly string[] = this.args): string {
     const shown = args.map((arg) => arg.replace(/^((?:--queue=)?rediss?:\/\/[^:@/]*:)[^@/]*@/, '$1PASSWORD@'));
     return ['xpatch', ...shown].map(quoted).join(' ');
@@ -93,7 +93,7 @@ export class Terminal {
 
   /**
    * Prints an error: one line on stderr, or with `json` an object on stdout.
-   * @param options.stack print the stack too; an XpatchError explains itself without
+   * @param options.stack print the stack too; an XpatchError explains itself without it it it
    * @returns the exit code
    */
   report(error: unknown, options: { json: boolean; stack: boolean }): number {
@@ -105,15 +105,15 @@ export class Terminal {
     } else {
       this.err.paint('red', `xpatch: ${code}:`);
       this.say(` ${message}\n`);
-      if (!known && !options.stack) this.say('This is a bug of xpatch; --verbose shows where it happened.\n');
+      if (!known && !options.stack) this.say('This is a bug in xpatch; --verbose shows where it happened.\n');
     }
     if (options.stack && stack) this.say(`${stack}\n`);
     return code === 'INVALID_ARGUMENT' ? EXIT.usage : EXIT.failed;
   }
 
   /**
-   * Ends the output. A reader such as `head` may have left early, and nobody misses the rest; a result that a full disk
-   * did not take is an error.
+   * Ends the output. A reader such as `head` may leave early, which is fine; a result that did not fit on a full disk
+   * is an error.
    * @returns the exit code
    */
   async close(code: number): Promise<number> {

@@ -1,5 +1,5 @@
 /**
- * Measures what goes to the servers of `--rpc` from now on.
+ * Measures the traffic with the servers of `--rpc` from now on.
  *
  * @returns a sentence about it, at any time; none without servers
  */

@@ -18,7 +18,7 @@ const OPTIONS = {
   ...grouped('Lens', {
     output: vary(OUTPUT_FILE, { required: true }),
     text: text('Fit on this text file. Defaults to prompts of the shipped tasks', { value: 'FILE', completes: 'file' }),
-    prompts: vary(PROMPTS, { describe: 'Most prompts to fit on, at least 5', default: 120 }),
+    prompts: vary(PROMPTS, { describe: 'Maximum number of prompts to fit on, at least 5', default: 120 }),
     seed: vary(SEED, { default: 1, describe: 'Seed of every draw' }),
     report: REPORT,
   }),
@@ -33,7 +33,7 @@ export const tune = defineCommand({
   options: OPTIONS,
   examples: [
     ['For prompts like those of the shipped tasks', 'tune -m demo -o demo-lens.safetensors'],
-    ['For a text of yours', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
+    ['For your own text', 'tune -m model.gguf --text book.txt --prompts 400 -o lens.safetensors --report tuned'],
   ],
   run: async (args, terminal) => {
     if (args.prompts < 5) throw usageError('--prompts must be a whole number from 5.');

@@ -5,7 +5,7 @@ import { lastPosition } from '../vectors/last-position.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { describeModel } from './common.js';
 
-/** A vector as a command uses it, and what its user should know about it. */
+/** A vector as a command uses it, and what the user should know about it. */
 export interface LoadedVector {
   file: string;
   vector: TaskVector;
@@ -13,8 +13,8 @@ export interface LoadedVector {
 }
 
 /**
- * Loads what `--vector` names: a task vector, or a capture, read at the hook that it is written at. Of a capture of several
- * positions the one asked for is taken, else the last one in the prompt, as that is where a task is read.
+ * Loads what `--vector` names: a task vector, or a capture, read at the hook where it will be written. From a capture of several
+ * positions it takes the one asked for, else the last one in the prompt, as that is where a task is read.
  */
 export async function loadVector(
   file: string,
@@ -33,17 +33,17 @@ export async function loadVector(
   return { file, vector, notes };
 }
 
-/** The layers to patch: `all` are those that the vector has. */
+/** The layers to patch: `all` means those that the vector has. */
 export function layersFor({ vector }: LoadedVector, layers: 'all' | readonly number[]): readonly number[] {
   return layers === 'all' ? vector.info.layers : layers;
 }
 
-/** Checks that the vector fits the model; of another model of equal width it is allowed, and noted. */
+/** Checks that the vector fits the model; one from another model of equal width is allowed, and noted. */
 export function requireFit({ vector, notes }: LoadedVector, model: ModelIdentity): 'same' | 'foreign' {
   const relation = vector.requireCompatible(model);
   if (relation === 'foreign') {
     const from = describeModel(vector.info.model);
-    notes.push(`the vector is of another model (${from}) than the one it is patched into (${describeModel(model)})`);
+    notes.push(`the vector is from another model (${from}) than the one it is patched into (${describeModel(model)})`);
   }
   return relation;
 }

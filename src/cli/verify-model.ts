@@ -7,10 +7,10 @@ import { EXIT } from './errors.js';
 import { text, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
 
-/** `xpatch verify-model`: whether a GGUF computes what transformers computes with the weights that it was made from. */
+/** `xpatch verify-model`: whether a GGUF computes what transformers computes with the weights it was made from. */
 export const verifyModelCommand = defineCommand({
   command: 'verify-model',
-  describe: 'Compare the hidden states of a model with a dump of transformers',
+  describe: 'Compare the hidden states of a model with a dump from transformers',
   options: {
     reference: vary(text(`File that ${basename(DUMP_SCRIPT)} made`, { value: 'FILE', completes: 'file' }), {
       required: true,
@@ -29,7 +29,7 @@ export const verifyModelCommand = defineCommand({
     const reference = await openReference(args.reference);
     try {
       await using model = await openModel(args, fetchEvents(terminal, progress));
-      // Rounding of the cache is ours to choose, so that what is left is the weights'.
+      // We choose the rounding of the cache, so that only the weights differ.
       const { nCtx, nUbatch, flashAttention = 'off' } = args;
       const context = await model.createContext({ nCtx, nUbatch, flashAttention, kvType: 'f32' });
       const onProgress = ({ done, total }: { done: number; total: number }) =>
@@ -54,7 +54,7 @@ function describe({ bits, weights, bounds, prompts, ok }: ModelReport, reference
     return `  ${what.padEnd(12)}${cells.join(' ')}${within(difference, bounds) ? '' : '  out of bounds'}\n`;
   };
   const { cosine, magnitude, nmse } = bounds;
-  let text = `reference: ${reference}\nweights: ${weights} (${bits.toFixed(2)} bits a weight); bounds: cosine >= ${cosine}, magnitude within ${100 * magnitude} %, NMSE <= ${nmse}\n`;
+  let text = `reference: ${reference}\nweights: ${weights} (${bits.toFixed(2)} bits per weight); bounds: cosine >= ${cosine}, magnitude within ${100 * magnitude} %, NMSE <= ${nmse}\n`;
   for (const [i, prompt] of prompts.entries()) {
     text += `\nprompt ${i}, ${prompt.length} positions\n`;
     if (prompt.tokens !== undefined) {

@@ -18,7 +18,7 @@ const OPTIONS = {
   data: vary(DATA_FOLDER, {
     describe: "Folder of the run's own task files and their pictures. Defaults to the current one",
   }),
-  sample: vary(whole(0, 'Queries to ask again; of a study one part for each 20'), { default: 20 }),
+  sample: vary(whole(0, 'Queries to ask again; for a study, one part for each 20'), { default: 20 }),
   seed: vary(SEED, { describe: 'Draws the sample', default: 1 }),
   ...MODEL_OPTIONS,
   model: vary(MODEL, {
@@ -29,7 +29,7 @@ const OPTIONS = {
 };
 type VerifyArguments = ArgumentsOf<typeof OPTIONS>;
 
-/** `xpatch verify`: whether a run is whole, says what its answers say, and a sample of it can be answered again. */
+/** `xpatch verify`: whether a run is complete, agrees with its answers, and a sample of it can be answered again. */
 export const verify = defineCommand({
   command: 'verify <run>',
   describe: 'Check a run: files, tables, and a sample of answers asked again',
@@ -38,8 +38,8 @@ export const verify = defineCommand({
   examples: [
     ['Everything', 'verify xpatch-main-20261123-081500'],
     ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],
-    ['Of task files of your own', 'verify run --data tasks'],
-    ['The files alone', 'verify run --sample 0'],
+    ['With your own task files', 'verify run --data tasks'],
+    ['Only the files', 'verify run --sample 0'],
   ],
   run: async (args, terminal) => {
     const { signal } = terminal;
@@ -50,9 +50,9 @@ export const verify = defineCommand({
       const run = await checkRun(args.run, { data: args.data, signal });
       requireNotAborted(signal);
       if (args.data !== undefined && !run.tasks.some(isTaskFile)) {
-        throw usageError('--data has no effect: all tasks of this run are shipped ones. Leave it out.');
+        throw usageError('--data has no effect: all tasks of this run are shipped. Leave it out.');
       }
-      progress.update('making the tables again');
+      progress.update('remaking the tables');
       // Not imported at the top: it loads sharp, and doctor must start where that does not work.
       const { checkTables } = await import('../report/experiment/run.js');
       const tables = await checkTables(run, signal).catch((error: unknown) => failed('tables', error));
@@ -69,11 +69,11 @@ export const verify = defineCommand({
   },
 });
 
-/** What depends on the model: that it is the same, and says the same. */
+/** What depends on the model: that it is the same, and answers the same. */
 async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: CheckedRun): Promise<Check[]> {
   const { model: recorded, context: sizes } = run.manifest;
   const notDone = (detail: string): Check[] => [{ name: 'model', state: 'not done', detail }];
-  if (args.sample === 0) return notDone('--sample 0 leaves the model out');
+  if (args.sample === 0) return notDone('--sample 0 leaves out the model');
   const path = args.model || recorded.files.model;
   if (!args.model && !existsSync(path)) return notDone(`${path} is not there: name the model with --model`);
   const { nCtx, nUbatch, flashAttention } = (sizes ?? {}) as ContextOptions;
@@ -86,7 +86,7 @@ async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: Chec
     const asking = (detail: string): Check[] => [...checks, { name: 'answers', state: 'not done', detail }];
     const unfit = [...run.checks, ...checks].find(({ state }) => state === 'failed');
     if (unfit !== undefined || status !== 'complete') {
-      return asking(`only a run that is whole can be asked again: see ${unfit?.name ?? 'manifest'}`);
+      return asking(`only a complete run can be asked again: see ${unfit?.name ?? 'manifest'}`);
     }
     const undone = run.checks.find(({ state }) => state === 'not done');
     if (undone !== undefined) return asking(`that needs the run's own tasks: see ${undone.name}`);

@@ -6,7 +6,7 @@ import { flag, several, vary } from './option.js';
 import { OUTPUT_OPTIONS, PORT } from './options.js';
 import type { Terminal } from './terminal.js';
 
-/** `xpatch view`: runs in the browser, on this machine only. */
+/** `xpatch view`: shows runs in the browser, on this machine only. */
 export const view = defineCommand({
   command: 'view [folders..]',
   describe: 'Show runs in the browser: a list, their reports and files',
@@ -56,13 +56,13 @@ function summary({ url, runs }: RunServer): string {
   return `${url} shows ${count}. Ctrl-C ends it.`;
 }
 
-/** The address is our own, so that no text of others reaches a command line. */
+/** The address is our own, so no foreign text reaches a command line. */
 function openBrowser(url: string, terminal: Terminal): void {
   const commands: Partial<Record<NodeJS.Platform, string[]>> = { darwin: ['open'], win32: ['explorer'] };
   const [command = 'xdg-open', ...args] = commands[process.platform] ?? [];
   const child = spawn(command, [...args, url], { stdio: 'ignore', detached: true });
   child.on('error', ({ message }) => {
-    terminal.say(`xpatch: no browser could be started (${message}); open the address by hand.\n`);
+    terminal.say(`xpatch: could not start a browser (${message}); open the address yourself.\n`);
   });
   child.unref();
 }

@@ -15,30 +15,30 @@ import type { Terminal } from './terminal.js';
 const OPTIONS = {
   ...grouped('Work', {
     data: vary(DATA_FOLDER, { default: '.' }),
-    vectorModel: text('File of the model of foreign vectors, where a run takes them', {
+    vectorModel: text('File of the model of foreign vectors, if a run uses them', {
       value: 'FILE',
       completes: 'file',
     }),
-    idle: whole(1, 'End after so many seconds without a run. Defaults to never'),
+    idle: whole(1, 'End after this many seconds without a run. Defaults to never'),
   }),
   ...DEVICE_OPTIONS,
   ...OUTPUT_OPTIONS,
 };
 type WorkArguments = ArgumentsOf<typeof OPTIONS>;
 
-/** Between two looks for a run. */
+/** Between two checks for a run. */
 const LOOK_MS = 1000;
 
 /** `xpatch work`: answers what `xpatch eval --queue` hands out. */
 export const work = defineCommand({
   command: 'work <queue>',
-  describe: 'Answer queries of eval --queue with the model of this machine',
-  positionals: { queue: vary(text('redis://HOST:PORT, as eval has it'), { required: true }) },
+  describe: 'Answer queries from eval --queue with a model on this machine',
+  positionals: { queue: vary(text('redis://HOST:PORT, as given to eval'), { required: true }) },
   options: OPTIONS,
   examples: [
     ['On each machine', 'work redis://10.0.0.7 -m demo'],
     ['With a password and TLS', 'work rediss://:PASSWORD@big.example:6380 -m llava-1.5-7b'],
-    ['The run, on any one', 'eval main -m demo --queue redis://10.0.0.7'],
+    ['The run, on any of them', 'eval main -m demo --queue redis://10.0.0.7'],
   ],
   run: async (args, terminal) => {
     const { signal } = terminal;
@@ -47,7 +47,7 @@ export const work = defineCommand({
     /** Runs that this machine cannot work on. */
     const refused = new Set<string>();
     const done: { run: string; batches: number }[] = [];
-    terminal.explainInterrupt('The batch in hand was answered; others go on with the rest.');
+    terminal.explainInterrupt('The current batch was answered; others continue with the rest.');
     try {
       for (let seen = Date.now(); !signal.aborted; ) {
         const run = (await runsIn(broker)).find(({ id }) => !refused.has(id));
@@ -95,7 +95,7 @@ async function answer(
     const same = model.identity.hash === wanted.hash && model.projectorHash === wanted.mmproj;
     if (same) return model;
     await model.dispose();
-    const problem = `it is of ${wanted.name || wanted.architecture}, sha256 ${wanted.hash.slice(0, 12)}`;
+    const problem = `it uses ${wanted.name || wanted.architecture}, sha256 ${wanted.hash.slice(0, 12)}`;
     throw new XpatchError('RUN_MISMATCH', `${problem}, and ${name}, or its picture encoder, has other bytes.`);
   };
   await using model = await open(args.model, run.model, args.mmproj);

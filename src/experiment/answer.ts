@@ -28,12 +28,12 @@ export interface Batch {
   readonly layers: Readonly<Record<string, readonly number[]>>;
   /** Vectors of patch conditions by the condition's name; `identity` has none. */
   readonly vectors: ReadonlyMap<string, { readonly name: string; readonly vector: TaskVector }>;
-  /** Bound of logits held at a time. */
+  /** Bound on logits held at a time. */
   readonly maxBytes: number;
 }
 
 /**
- * How far the state that identity writes back may be from the one that is there, and the best token's probability move. It was read in
+ * How far the state that identity writes back may be from the one there, and how far the best token's probability may move. It was read in
  * another batch, where quantised weights round differently: by 0.021 of its norm in SmolLM2-135M in Q4_1.
  */
 const IDENTITY_TOLERANCE = { state: 0.1, probability: 0.05 };
@@ -43,14 +43,14 @@ interface Asked extends AskedRow {
   readonly condition: Condition;
   readonly parts: readonly PromptPart[];
   readonly layer?: number;
-  /** Of identity: norm of the state, and the best next token without the patch. */
+  /** For identity: norm of the state, and the best next token without the patch. */
   readonly own?: { readonly norm: number; readonly top: TokenScore };
 }
 
 type Given = Pick<ResultLine, 'answer' | 'firstToken'> & Partial<ResultLine>;
 
 /**
- * Asks all queries of a batch in common passes and scores the answers. What the queries of an item have in common is decoded
+ * Asks all queries of a batch in common passes and scores the answers. What the queries of an item share is decoded
  * once.
  *
  * @throws {XpatchError} as `Context.generate`; NATIVE_FAILURE when writing a state back changes it
@@ -73,7 +73,7 @@ export async function answerBatch(context: Context, batch: Batch, onProgress?: O
   return lines;
 }
 
-/** Rows of one prompt stand together, so that they share it. */
+/** Rows of one prompt are adjacent, so that they share it. */
 async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
   const { study, cell, stage, items, conditions, layers, vectors } = batch;
   const rows: Asked[] = [];
@@ -121,7 +121,7 @@ async function ownStates(context: Context, prompt: Prompt, layers: readonly numb
   };
 }
 
-/** First pieces of answers: nearly always what one pass says next. Only rows whose tokens show nothing yet go on. */
+/** First pieces of answers: nearly always the next token of one pass. Only rows whose tokens show nothing yet continue. */
 async function firstPieces(
   context: Context,
   { study: { experiment, format } }: Batch,
@@ -153,7 +153,7 @@ async function firstPieces(
   });
 }
 
-/** Where examples have the stop text before their answers, an answer may begin with it: what ends it is looked for behind that. */
+/** If examples have the stop text before their answers, an answer may begin with it: its end is looked for after that. */
 function stopsOf({ stop, lead }: Batch['study']['format']): string[] {
   return stop.filter((text) => !lead.includes(text));
 }
@@ -169,7 +169,7 @@ async function answers(
   const { maxTokens, scores } = experiment;
   const ranks = scores.includes('likelihood') ? await answerRanks(context, batch, rows) : [];
   const likely = scores.includes('probability');
-  // Logits of the whole vocabulary come back for every row: only so many at a time.
+  // Logits of the whole vocabulary come back for every row: only this many at a time.
   const held = likely ? rowsWithin(batch.maxBytes, model) : Number.POSITIVE_INFINITY;
   const given: Given[] = [];
   const divergences = new Divergences(experiment.conditions);
@@ -209,7 +209,7 @@ async function answers(
       return {
         answer: text,
         firstToken: firstPiece(model, tokens).text,
-        // An answer that was cut off is not a whole one.
+        // An answer that was cut off is incomplete.
         strict: finish !== 'length' && strictMatch(text, rightAnswers(item), experiment),
         ...(finish === 'length' && { cut: true as const }),
         ...probabilities[i],
@@ -224,7 +224,7 @@ async function answers(
   return given;
 }
 
-/** The answer up to its first stop, of those that were not looked for while it was generated. */
+/** The answer up to its first stop, of the stops that generation did not look for. */
 function endOf({ text, finish }: Pick<Generation, 'text' | 'finish'>, { stop, lead }: Batch['study']['format']) {
   const behind = stop.filter((one) => lead.includes(one));
   if (behind.length === 0) return { text, finish };
@@ -233,14 +233,14 @@ function endOf({ text, finish }: Pick<Generation, 'text' | 'finish'>, { stop, le
   return ends.length === 0 ? { text: begun, finish } : { text: begun.slice(0, Math.min(...ends)), finish: 'stop' };
 }
 
-/** The tokens of answers behind the query of a row, in their order. */
+/** The tokens of answers after the query of a row, in order. */
 async function tokensBehind(context: Context, { study }: Batch, { parts }: Asked, outputs: readonly string[]) {
   const found = await answerTokens(context.model, parts, study.format, outputs);
   for (const [i, tokens] of found.entries()) requireApart(tokens, parts, outputs[i] as string);
   return found;
 }
 
-/** Probability and rank of the first token of the expected answers: where tokens stand before it, after these. */
+/** Probability and rank of the first token of the expected answers: if tokens come before it, after those. */
 async function firstScores(context: Context, batch: Batch, rows: readonly (Asked & { logits: Float32Array })[]) {
   const known = new Map<unknown, AnswerTokens>();
   for (const row of rows) {
@@ -266,7 +266,7 @@ async function firstScores(context: Context, batch: Batch, rows: readonly (Asked
   });
 }
 
-/** Where the expected answer stands among all answers of the task. */
+/** Where the expected answer ranks among all answers of the task. */
 async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[]) {
   const { cell, maxBytes } = batch;
   const known = [...new Set(cell.split.task.items.map(({ output }) => output))];
@@ -292,7 +292,7 @@ function requireUnchanged({ norm, top }: NonNullable<Asked['own']>, delta: numbe
   const change = `changed it by ${delta.toPrecision(3)} (its norm is ${norm.toPrecision(3)}) and the best token's probability by ${moved.toPrecision(3)}`;
   throw new XpatchError(
     'NATIVE_FAILURE',
-    `Writing a query's own state back ${change}: patches do not do what they say. Run xpatch doctor.`,
+    `Writing a query's own state back ${change}: patches do not work. Run xpatch doctor.`,
   );
 }
 

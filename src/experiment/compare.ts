@@ -3,22 +3,22 @@ import type { TaskVector } from '../vectors/task-vector.js';
 import type { ResultLine } from './types.js';
 
 /**
- * How far numbers of two machines may lie apart: they round differently, and quantised weights carry that on. Absolute, and
- * as a part of the larger one.
+ * How far numbers from two machines may differ: they round differently, and quantised weights amplify that. Absolute, and
+ * relative to the larger one.
  */
 const TOLERANCES: Partial<Record<keyof ResultLine, { absolute: number; relative: number }>> = {
   probability: { absolute: 0.01, relative: 0 },
   logLikelihood: { absolute: 0.05, relative: 0.01 },
   kl: { absolute: 0.05, relative: 0.05 },
-  // Of identity it is rounding alone.
+  // For identity it is rounding alone.
   delta: { absolute: 0.05, relative: 0.01 },
-  // Behind the first few stand thousands of tokens of nearly no probability.
+  // After the first few come thousands of tokens with almost no probability.
   rank: { absolute: 1, relative: 0.05 },
   answerRank: { absolute: 1, relative: 0 },
 };
 const VECTOR_TOLERANCE = 0.01;
 
-/** In what two answers to the same query differ by more than rounding; undefined when they agree. */
+/** How two answers to the same query differ beyond rounding; undefined if they agree. */
 export function differenceOfLines(a: ResultLine, b: ResultLine): string | undefined {
   const fields = [...new Set([...Object.keys(a), ...Object.keys(b)])] as (keyof ResultLine)[];
   const field = fields.find((name) => {
@@ -38,7 +38,7 @@ export function differenceOfVectors(a: TaskVector, b: TaskVector): string | unde
   return row < 0 ? undefined : `layer ${a.info.layers[row]}`;
 }
 
-/** The same for what came of a part of a study: numbers by a twentieth or 0.05, all else to the letter. */
+/** The same for the results of a part of a study: numbers by a twentieth or 0.05, everything else exactly. */
 export function differenceOfResults(a: unknown, b: unknown, path = ''): string | undefined {
   if (typeof a === 'number' && typeof b === 'number') {
     if (Math.abs(a - b) <= 0.05 + 0.05 * Math.max(Math.abs(a), Math.abs(b))) return undefined;

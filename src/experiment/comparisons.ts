@@ -8,7 +8,7 @@ import type { Condition, Experiment } from './types.js';
 export interface Comparison extends Estimate {
   readonly first: string;
   readonly second: string;
-  /** Of a paired permutation test (`permutationTest`). */
+  /** From a paired permutation test (`permutationTest`). */
   readonly p: number;
   /** p after Holm's correction for the number of comparisons. */
   readonly adjusted: number;
@@ -29,7 +29,7 @@ export function pairsOf(experiment: Experiment): [first: string, second: string]
 }
 
 function sameQuery(a: Condition, b: Condition, { query }: Experiment): boolean {
-  // An instruction before the query is what a patch into the same query without it is compared with.
+  // A patch is compared with the same query that has the instruction before it.
   const before = b.kind === 'bare' ? '' : (b.before ?? '');
   return (
     (a.query ?? query) === (b.query ?? query) &&
@@ -75,7 +75,7 @@ function comparable(patch: Condition, other: Condition): boolean {
 /**
  * Compares conditions that are read together, as one family. Pairs without a query that both answered are left out.
  *
- * @param queries of the test, one a condition, task, seed and item
+ * @param queries of the test, one per condition, task, seed and item
  * @param pace others get their turn between two pairs. Defaults to one without a signal
  */
 export async function compareConditions(
@@ -100,7 +100,7 @@ function of(queries: readonly ScoredQuery[], condition: string, score: Score): O
   );
 }
 
-/** The observations of queries that stand in both. */
+/** The observations of queries that are in both. */
 function common(a: readonly Observation[], b: readonly Observation[]): [Observation[], Observation[]] {
   const key = ({ task, seed, item }: Observation) => JSON.stringify([task, seed, item]);
   const [inA, inB] = [new Set(a.map(key)), new Set(b.map(key))];

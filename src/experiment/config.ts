@@ -12,17 +12,17 @@ import { problemsOf } from './rules.js';
 import { quote } from './schema.js';
 import type { Experiment } from './types.js';
 
-/** A config as it stands in a file, not yet checked. */
+/** A config as in its file, not yet checked. */
 type Raw = Record<string, unknown>;
 
 /** An experiment is a page of text; the largest file is far longer than any. */
 const FILE = { what: 'the config', maxBytes: 1 << 20, code: 'CONFIG_INVALID', pipe: true } as const;
 /** Problems that one message lists. */
 const MAX_PROBLEMS = 5;
-/** What YAML may repeat by aliases: a short file must not grow without bound. */
+/** How much YAML may repeat by aliases: a short file must not grow without bound. */
 const MAX_ALIASES = 100;
 
-/** An experiment out of a preset or a config file. */
+/** An experiment from a preset or a config file. */
 export interface LoadedExperiment {
   readonly experiment: Experiment;
   /** Whether a model without a picture encoder may run it with text queries: a preset whose queries are not spelt out. */
@@ -30,14 +30,14 @@ export interface LoadedExperiment {
 }
 
 /**
- * The experiment of a preset or of a config file, YAML or JSON, checked whole.
+ * The experiment of a preset or of a config file, YAML or JSON, fully checked.
  *
  * @param source name of a preset, or path of a file (it has a slash or a dot)
  * @param settings `key=value` each, as `--set` takes them: dotted paths (`conditions.2.prompts=5`), values in YAML
  * @param entry what the catalogue knows of the model, for fields that are not set: `baseModel` is the `vectorModel` of the preset
- *   llm-to-vlm, and `template` stands in place of the paper's. Defaults to nothing
+ *   llm-to-vlm, and `template` replaces the paper's. Defaults to nothing
  * @throws {XpatchError} FILE_NOT_FOUND; CONFIG_INVALID, naming the path in the config and what it may be; TASK_INVALID for a
- *   shipped task that there is not
+ *   shipped task that does not exist
  */
 export async function loadExperiment(
   source: string,
@@ -48,7 +48,7 @@ export async function loadExperiment(
   if (!isFile && !Object.hasOwn(PRESETS, source)) {
     const presets = Object.keys(PRESETS);
     const hint = didYouMean(source, presets);
-    const message = `There is no preset ${quote(source)}.${hint} Presets: ${presets.join(', ')}. For a file of yours give its path, such as ./${source}.yaml.`;
+    const message = `There is no preset ${quote(source)}.${hint} Presets: ${presets.join(', ')}. For your own file give its path, such as ./${source}.yaml.`;
     throw new XpatchError('CONFIG_INVALID', message);
   }
   const raw = isFile ? parseConfig(await readText(source), source) : { preset: source };
@@ -65,8 +65,8 @@ export async function loadExperiment(
 /**
  * A config with its preset and defaults filled in.
  *
- * @param config as a file holds it
- * @param about.name stands where the config has no name and no preset
+ * @param config as in a file
+ * @param about.name used if the config has no name and no preset
  * @param about.file named in errors. Defaults to none
  * @throws {XpatchError} CONFIG_INVALID
  */
@@ -101,7 +101,7 @@ function presetOf({ preset }: Raw) {
 export function parseConfig(text: string, file?: string): object {
   const value = readYaml(text, (problem) => configError(file, [problem]));
   if (isObject(value)) return value;
-  throw configError(file, ['is no object of settings, such as "preset: main"']);
+  throw configError(file, ['is not an object of settings, such as "preset: main"']);
 }
 
 /** @throws {XpatchError} CONFIG_INVALID */
@@ -110,7 +110,7 @@ function applySettings(config: object, settings: readonly string[]): object {
   for (const setting of settings) {
     const [, key, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
     if (key === undefined || text === undefined) {
-      const message = `--set ${quote(setting)} is no key=value, such as seeds=[1,2] or test=20.`;
+      const message = `--set ${quote(setting)} is not key=value, such as seeds=[1,2] or test=20.`;
       throw new XpatchError('CONFIG_INVALID', message);
     }
     const value = readYaml(
@@ -126,7 +126,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
   let target: Raw = config;
   for (const [i, part] of path.entries()) {
     if (part === '' || part === '__proto__' || (Array.isArray(target) && !/^\d{1,6}$/.test(part))) {
-      const message = `--set ${key}: ${quote(part)} is no ${Array.isArray(target) ? 'number of an entry, from 0' : 'name of a setting'}.`;
+      const message = `--set ${key}: ${quote(part)} is not ${Array.isArray(target) ? 'the number of an entry, from 0' : 'the name of a setting'}.`;
       throw new XpatchError('CONFIG_INVALID', message);
     }
     if (i === path.length - 1) {
@@ -137,7 +137,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
       target[part] = value;
       return;
     }
-    // What is inside a preset's conditions can only be set after they are there.
+    // What is inside a preset's conditions can only be set once they are there.
     if (i === 0 && target[part] === undefined) target[part] = inherited(config, part);
     const next = target[part];
     if (!isObject(next) && !Array.isArray(next)) {
@@ -157,7 +157,7 @@ function inherited(config: Raw, key: string): unknown {
   const { preset } = config;
   const known = typeof preset === 'string' && Object.hasOwn(PRESETS, preset) ? PRESETS[preset]?.config : undefined;
   const value = (known as Raw | undefined)?.[key];
-  // An absent object, such as a template, begins empty; its defaults are filled in later.
+  // A missing object, such as a template, begins empty; its defaults are filled in later.
   return value === undefined && key === 'template' ? {} : structuredClone(value);
 }
 
@@ -170,13 +170,13 @@ function readYaml(text: string, fail: (problem: string) => XpatchError): unknown
     if (!isShallow(value)) throw new RangeError();
     return value;
   } catch (cause) {
-    // The parser calls itself for what is inside of what it reads.
+    // The parser recurses into nested values.
     const why = cause instanceof RangeError || /call stack/.test(String(cause)) ? TOO_DEEP : (cause as Error).message;
-    throw fail(`is no valid YAML: ${why}`);
+    throw fail(`is not valid YAML: ${why}`);
   }
 }
 
-const TOO_DEEP = `it is nested more than ${MAX_DEPTH} deep, or an alias stands inside of what it repeats`;
+const TOO_DEEP = `it is nested more than ${MAX_DEPTH} deep, or an alias is inside what it repeats`;
 
 async function readText(file: string): Promise<string> {
   const bytes = await readWhole(file, FILE);
@@ -185,7 +185,7 @@ async function readText(file: string): Promise<string> {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
-    throw configError(file, ['is no text in UTF-8']);
+    throw configError(file, ['is not text in UTF-8']);
   }
 }
 
@@ -206,7 +206,7 @@ function vectorModelProblems({ conditions, vectorModel }: Experiment): string[] 
   const foreignAt = conditions.findIndex(({ foreign }) => foreign);
   need(
     foreignAt < 0 || vectorModel !== undefined,
-    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors it takes`,
+    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors to use`,
   );
   need(
     vectorModel === undefined || conditions.some(({ foreign }) => foreign),

@@ -1,7 +1,7 @@
 import { divergence } from '../model/tracked.js';
 import type { Condition } from './types.js';
 
-/** The condition that patches the model's own vector where this one patches a foreign one, everything else alike. */
+/** The condition that patches the model's own vector where this one patches a foreign one, all else equal. */
 export function twinOf(conditions: readonly Condition[], foreign: Condition): Condition | undefined {
   if (foreign.kind !== 'patch' || !foreign.foreign || foreign.control !== undefined) return undefined;
   const { name: _, foreign: __, ...rest } = foreign;
@@ -15,7 +15,7 @@ interface Row {
   readonly layer?: number;
 }
 
-/** Collects the logits of foreign vectors and of the model's own beside them. */
+/** Collects the logits with foreign vectors and with the model's own. */
 export class Divergences {
   private readonly twins = new Map<string, string>();
   private readonly wanted: ReadonlySet<string>;

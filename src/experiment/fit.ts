@@ -4,10 +4,10 @@ import type { Condition, Experiment } from './types.js';
 
 /**
  * The experiment as a model can run it. A model without a picture encoder gets text queries and no condition with images,
- * where the experiment is a preset that has a text part.
+ * if the experiment is a preset that has a text part.
  *
  * @returns the experiment, and what was left out, one sentence each
- * @throws {XpatchError} IMAGE_UNSUPPORTED when there is no text part
+ * @throws {XpatchError} IMAGE_UNSUPPORTED if there is no text part
  */
 export function fitToModel(
   { experiment, textToo }: LoadedExperiment,
@@ -22,7 +22,7 @@ export function fitToModel(
     const [first, ...more] = withImages;
     const others = more.length > 1 ? `${more.length} more conditions` : more[0];
     const which = others === undefined ? `${first} needs` : `${first} and ${others} need`;
-    const message = `${which} pictures, and the model has no picture encoder. Give --mmproj, or leave image conditions out.`;
+    const message = `${which} pictures, but the model has no picture encoder. Give --mmproj, or leave out image conditions.`;
     throw new XpatchError('IMAGE_UNSUPPORTED', message);
   }
   const { experiment: text, dropped } = textPart(experiment);

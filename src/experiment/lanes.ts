@@ -6,7 +6,7 @@ export interface Lane {
   readonly foreign: Context | undefined;
 }
 
-/** Lanes beside each other. Those beyond the first have contexts of their own, which end with them. */
+/** Parallel lanes. Those after the first have their own contexts, which end with them. */
 export class Lanes implements AsyncDisposable {
   private readonly opened: Context[] = [];
   private readonly all: Lane[];
@@ -31,8 +31,8 @@ export class Lanes implements AsyncDisposable {
   }
 
   /**
-   * Works through a list in its order, in every lane one thing at a time. Where one fails no more are begun, and it throws when
-   * those under way have come to their end.
+   * Works through a list in order, one thing at a time in every lane. If one fails, no more are begun, and it throws when
+   * those in progress have ended.
    *
    * @throws what failed first
    */

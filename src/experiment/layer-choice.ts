@@ -3,9 +3,9 @@ import { choosesLayer, kindOf } from './study.js';
 import { type Experiment, type ResultLine, VECTOR_KINDS, type VectorKind } from './types.js';
 
 /**
- * Chooses the layer of the test from validation lines alone: the one with the highest lenient accuracy in the mean over
- * conditions, tasks and seeds, each counting alike; ties go to the lowest. Only conditions that patch the model's own
- * vectors as they are count: no control and no foreign vector has a say in where all of them are written. Each kind of vector has its
+ * Chooses the layer of the test from validation lines alone: the one with the highest mean lenient accuracy over
+ * conditions, tasks and seeds, all weighted equally; ties go to the lowest. Only conditions that patch the model's own
+ * unaltered vectors count: no control and no foreign vector affects where all of them are written. Each kind of vector has its
  * own layer.
  */
 export class LayerChoice {
@@ -34,10 +34,10 @@ export class LayerChoice {
   best(kind: VectorKind = 'task'): number {
     const [best] = this.ranked(kind);
     if (best) return best.layer;
-    throw new XpatchError('RUN_INVALID', 'The run has no validation answers to choose a layer from. Start it anew.');
+    throw new XpatchError('RUN_INVALID', 'The run has no validation answers to choose a layer from. Start it afresh.');
   }
 
-  /** What to say where validation cannot tell the layers apart; undefined where it can, or chooses none. */
+  /** What to say if validation cannot tell the layers apart; undefined if it can, or chooses none. */
   doubt(): string | undefined {
     const doubts = VECTOR_KINDS.flatMap((kind) => this.doubtOf(kind) ?? []);
     return doubts.length === 0 ? undefined : doubts.join(' ');
@@ -47,19 +47,19 @@ export class LayerChoice {
     const ranked = this.ranked(kind);
     const [best] = ranked;
     if (best === undefined || ranked.length < 2) return undefined;
-    // As exact as sums of the same numbers in another order are.
+    // As exact as sums of the same numbers in a different order.
     const tied = ranked.filter(({ mean }) => best.mean - mean < 1e-9).length;
     if (best.mean > 0 && tied <= ranked.length / 3) return undefined;
     const what =
       best.mean > 0
         ? `${tied} of ${ranked.length} layers tie at the best lenient accuracy, ${best.mean.toFixed(2)}`
         : `no patch at any of the ${ranked.length} layers gives a right answer by the lenient score`;
-    const wayOut = 'Look at the sweep over layers, ask more validation items, or name the layers.';
+    const wayOut = 'Look at the sweep over layers, use more validation items, or name the layers.';
     const whose = kind === 'task' ? '' : ` of ${kind} vectors`;
     return `Validation cannot tell layers${whose} apart: ${what}. Layer ${best.layer} was taken as the lowest of them. ${wayOut}`;
   }
 
-  /** Layers by their accuracy, the best first; the lowest of those that tie. */
+  /** Layers by accuracy, the best first; the lowest of those that tie. */
   private ranked(kind: VectorKind): { layer: number; mean: number }[] {
     const means = [...(this.kinds.get(kind) ?? [])].map(([layer, cells]) => {
       const mean = [...cells.values()].reduce((sum, { right, n }) => sum + right / n, 0) / cells.size;

@@ -7,24 +7,24 @@ import type { RunFolder } from './run-folder.js';
 import type { ResultLine } from './types.js';
 
 /**
- * Puts the validation answers of a complete run, and its vectors, into one of the same experiment: what is left to ask is the test,
+ * Copies the validation answers of a complete run, and its vectors, into one of the same experiment: what is left to ask is the test,
  * at the layer that these answers choose.
  *
- * @param from folder of a run of the validation (a merged one, or the whole of it), or of a run that has one
- * @throws {XpatchError} RUN_INVALID when it is no such run, not complete, or changed since; RUN_MISMATCH when it is of another experiment
+ * @param from folder of a validation run (merged or whole), or of a run that includes one
+ * @throws {XpatchError} RUN_INVALID if it is not such a run, not complete, or changed since; RUN_MISMATCH if it is of another experiment
  */
 export async function takeValidation(from: string, run: RunFolder): Promise<void> {
   const invalid = (problem: string) => new XpatchError('RUN_INVALID', `${from} ${problem}`);
   const manifest = await readManifest(from);
-  if (manifest === undefined) throw invalid('is no run: it has no manifest.json. Name the run of the validation.');
+  if (manifest === undefined) throw invalid('is not a run: it has no manifest.json. Name the validation run.');
   const { status, shard } = manifest;
   if (shard?.stage === 'validation' && shard.of > 1) {
     throw invalid('is a part of the validation. Merge all of its shards, and name the merged run.');
   }
   requireSameRun({ ...manifest, shard: run.manifest.shard }, run.manifest, from);
-  if (status !== 'complete') throw invalid('is not complete. Start its command again; it goes on where it was.');
+  if (status !== 'complete') throw invalid('is not complete. Start its command again to resume it.');
   const [changed] = await changedFiles(from, manifest);
-  if (changed !== undefined) throw invalid(`is not what it was when it was complete: see ${changed}. Make it again.`);
+  if (changed !== undefined) throw invalid(`was changed after it was complete: see ${changed}. Make it again.`);
   await copyVectors({ path: from }, run);
   const lines: ResultLine[] = [];
   for await (const { line } of readLines(from)) if (line.stage === 'validation') lines.push(line);

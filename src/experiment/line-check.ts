@@ -16,16 +16,16 @@ const RANGES: readonly (readonly [keyof ResultLine, (value: number) => boolean])
   ['delta', isDistance],
 ];
 
-/** Why the scores of a line are not those of its answer, as far as it can be told without a model; undefined when they can be. */
+/** Why the scores of a line cannot be those of its answer, as far as can be told without a model; undefined if they can. */
 export function scoreProblem(line: ResultLine, options: Pick<Experiment, 'ignoreCase'>): string | undefined {
   const { stage, answer, firstToken, expected, also, lenient, strict, cut } = line;
   const all = rightAnswers({ output: expected, ...(also && { also }) });
   const right = stage === 'test' ? !cut && strictMatch(answer, all, options) : undefined;
   if (lenient !== lenientMatch(firstToken, all, options) || strict !== right) {
-    return `${keyOf(line)} is not scored as its answer is`;
+    return `the score of ${keyOf(line)} does not match its answer`;
   }
   const [field] =
     RANGES.find(([name, fits]) => line[name] !== undefined && !(typeof line[name] === 'number' && fits(line[name]))) ??
     [];
-  return field && `${keyOf(line)} has a ${field} of ${JSON.stringify(line[field])}, which none can be`;
+  return field && `${keyOf(line)} has a ${field} of ${JSON.stringify(line[field])}, which is impossible`;
 }

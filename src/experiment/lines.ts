@@ -7,7 +7,7 @@ import { rawLines } from './result-file.js';
 import { RESULTS_FILE } from './run-files.js';
 import { keyOf, type ResultLine, type RunLine } from './types.js';
 
-/** A line as it stands in the file. */
+/** A line as in the file. */
 interface StoredLine<Line extends RunLine = ResultLine> {
   readonly line: Line;
   readonly key: string;
@@ -15,20 +15,20 @@ interface StoredLine<Line extends RunLine = ResultLine> {
   readonly number: number;
 }
 
-/** What was found beside the lines, complete when the last one has been read. */
+/** What else was found, complete once the last line has been read. */
 export interface Findings {
-  /** Bytes of the whole lines. */
+  /** Bytes of the complete lines. */
   size: number;
   /** Bytes after them: a line that was being written when its process was killed. */
   torn: number;
-  /** Lines that stand in the file before, byte by byte. */
+  /** Lines that appear earlier in the file, byte by byte. */
   repeated: number;
 }
 
 export const noFindings = (): Findings => ({ size: 0, torn: 0, repeated: 0 });
 
 /**
- * The lines of a run. A last line that is torn is passed over and told in `findings`; a line that stands there twice, byte by byte, is
+ * The lines of a run. A torn last line is skipped and reported in `findings`; a line that appears twice, byte by byte, is
  * given once.
  *
  * @throws {XpatchError} RUN_INVALID, naming the line, for a broken one before the last, and for one query with two answers
@@ -45,7 +45,7 @@ export async function* readLines<Line extends RunLine = ResultLine>(
       const { number } = broken.raw;
       throw new XpatchError(
         'RUN_INVALID',
-        `Line ${number} of ${path} ${broken.problem}, and others follow it. Cut the file before line ${number} and start the run again: what is missing is asked again.`,
+        `Line ${number} of ${path} ${broken.problem}, but is not the last. Cut the file before line ${number} and start the run again: what is missing is asked again.`,
       );
     }
     const parsed = raw.ended ? parseLine(raw.bytes) : 'is torn';
@@ -66,7 +66,7 @@ export async function* readLines<Line extends RunLine = ResultLine>(
     } else {
       throw new XpatchError(
         'RUN_INVALID',
-        `Lines ${before.number} and ${raw.number} of ${path} answer the same query differently. Two runs were mixed: cut off the later one.`,
+        `Lines ${before.number} and ${raw.number} of ${path} answer the same query differently. Two runs were mixed: remove the later one.`,
       );
     }
   }
@@ -80,7 +80,7 @@ function parseLine(bytes: Buffer): RunLine | string {
   } catch {
     return 'is not JSON in UTF-8';
   }
-  if (typeof value !== 'object' || value === null) return 'is no object';
+  if (typeof value !== 'object' || value === null) return 'is not an object';
   if (!isShallow(value)) return 'is nested too deeply';
   if (typeof value.unit === 'string') return value as RunLine;
   const { stage, seed, layer, lenient } = value;
@@ -89,7 +89,7 @@ function parseLine(bytes: Buffer): RunLine | string {
     if (typeof value[field] !== 'string') return `has no ${field}`;
   }
   if (!Number.isSafeInteger(seed)) return 'has no seed';
-  if (layer !== undefined && !Number.isSafeInteger(layer)) return 'has a layer that is no number';
+  if (layer !== undefined && !Number.isSafeInteger(layer)) return 'has a layer that is not a number';
   if (typeof lenient !== 'boolean') return 'has no lenient score';
   return value as ResultLine;
 }

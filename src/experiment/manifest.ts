@@ -17,34 +17,34 @@ import type { Experiment, Plan } from './types.js';
 
 export const MANIFEST_FILE = 'manifest.json';
 
-/** One that was interrupted or killed is left with `running`, and can go on. Earlier versions also wrote the other two. */
+/** One that was interrupted or killed is left with `running`, and can be resumed. Earlier versions also wrote the other two. */
 export const STATUSES = ['running', 'complete', 'interrupted', 'failed'] as const;
 /** How far a run has come. */
 export type Status = (typeof STATUSES)[number];
 
-/** A model as a manifest names it. */
+/** A model as recorded in a manifest. */
 export interface ModelRecord extends ModelIdentity {
   /** Paths at the time of the run. */
   readonly files: { readonly model: string; readonly mmproj?: string };
   /** SHA-256 of the picture encoder. */
   readonly mmproj?: string;
-  /** Width that pictures were scaled to before; their own without it. */
+  /** Width that pictures were scaled to first; if absent, their own. */
   readonly imageWidth?: number;
 }
 
 /**
- * What a run needs to be repeated: written first, and again when it ends. What else is in it is for people.
+ * What is needed to repeat a run: written first, and again when it ends. Everything else in it is for people.
  *
  * @typeParam Options of an experiment of scored queries, of a study, or of a command
  */
 export interface Manifest<Options extends object = Experiment> {
   readonly status: Status;
-  /** Which study it is of; a run without one is an experiment of scored queries, or a page. */
+  /** Which study it belongs to; a run without one is an experiment of scored queries, or a page. */
   readonly study?: string;
   /** What was run, for people: the name of the experiment, or the command. */
   readonly experiment: string;
   readonly title: string;
-  /** Command line that goes on with it. */
+  /** Command line that resumes it. */
   readonly command: string;
   /** ISO 8601. */
   readonly started: string;
@@ -60,18 +60,18 @@ export interface Manifest<Options extends object = Experiment> {
   readonly inputs?: Readonly<Record<string, string>>;
   /** How many lines the finished run of an experiment has. */
   readonly plan?: Plan['queries'];
-  /** The parts of a study: a line each. */
+  /** The parts of a study: one line each. */
   readonly units?: readonly string[];
   /** Of a run that answers a part of the queries. */
   readonly shard?: Shard;
   /** Folder of the run that its validation was taken from. */
   readonly layerFrom?: string;
-  /** What has to be said beside the results. */
+  /** Notes for the results. */
   readonly notes: readonly string[];
   readonly [more: string]: unknown;
 }
 
-/** A manifest as the folder of a run has it. */
+/** A manifest as in the folder of a run. */
 export interface RunRecord<Options extends object = Experiment> extends Manifest<Options> {
   /** SHA-256 over everything that results depend on: options, models, tasks and their pictures, shard. */
   readonly configHash: string;
@@ -83,13 +83,13 @@ export interface RunRecord<Options extends object = Experiment> extends Manifest
   readonly vectors?: Readonly<Record<string, string>>;
 }
 
-/** What a run is described by. */
+/** The description of a run. */
 export interface RunDescription<Options extends object = object>
   extends Partial<Pick<Manifest, 'study' | 'command' | 'inputs' | 'plan' | 'units' | 'shard' | 'notes'>> {
   /** What was run: the command, e.g. `lens`. */
   readonly experiment: string;
   readonly title: string;
-  /** What the command line said, with the defaults filled in. */
+  /** What the command line said, with defaults filled in. */
   readonly options: Options;
   /** Tasks that take part, whose hashes are recorded. Defaults to none. */
   readonly tasks?: readonly string[];
@@ -102,7 +102,7 @@ export interface RunDescription<Options extends object = object>
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The manifest of a run that begins: what is run, with what, on what. */
+/** The manifest of a new run: what is run, with what, on what. */
 export async function describeRun<Options extends object>(
   context: Context,
   description: RunDescription<Options>,
@@ -141,7 +141,7 @@ function placeOf({ options: { device, threads, rpc } }: Model) {
   return { device, threads, ...(rpc?.length && { rpc }) };
 }
 
-/** A language model has no pictures that could be scaled. */
+/** A language model has no pictures to scale. */
 function recordOf({ identity, files, projectorHash: mmproj, options: { imageWidth } }: Model): ModelRecord {
   return {
     ...identity,
@@ -155,7 +155,7 @@ export function plannedLines({ plan = [], units = [] }: Pick<Manifest, 'plan' | 
   return plan.reduce((sum, { count }) => sum + count, units.length);
 }
 
-/** What two processes must agree in to work on the same run. */
+/** What two processes must agree on to work on the same run. */
 function identityOf({ study, units, options, model, vectorModel, tasks, inputs, shard }: Manifest<object>) {
   const hashes = (record: ModelRecord) => ({
     sha256: record.hash,
@@ -168,7 +168,7 @@ function identityOf({ study, units, options, model, vectorModel, tasks, inputs, 
     units,
     experiment: {
       ...options,
-      // By name: which content that is stands below, and another machine has it at another path.
+      // By name: its content is recorded below, and another machine has it at another path.
       tasks: sources?.map((source) => (isTaskFile(source) ? parse(win32.basename(source)).name : source)),
       ...(other?.match(/[\\/]/) && { vectorModel: 'a file' }),
     },
@@ -245,7 +245,7 @@ function isShard(value: unknown): boolean {
 
 /**
  * The manifest of a run of an experiment or of a study; undefined when the folder has none.
- * @throws {XpatchError} RUN_INVALID for a run of another kind, or a manifest that is damaged
+ * @throws {XpatchError} RUN_INVALID for a run of another kind, or a damaged manifest
  */
 export async function readManifest(folder: string): Promise<RunRecord | undefined> {
   const path = join(folder, MANIFEST_FILE);
@@ -261,12 +261,12 @@ export async function readManifest(folder: string): Promise<RunRecord | undefine
   try {
     value = parseJson(bytes) as typeof value;
   } catch (cause) {
-    throw invalid(`is no manifest: ${whatAre(bytes, 'JSON') ?? (cause as Error).message}`, cause);
+    throw invalid(`is not a manifest: ${whatAre(bytes, 'JSON') ?? (cause as Error).message}`, cause);
   }
   const { status, study, options, model, vectorModel, tasks, plan, units, sessions, notes, shard } = value ?? {};
   const isStudy = study !== undefined;
   if (!isStudy && options?.measure === 'compute') {
-    throw invalid('is of a measurement by an earlier version, which left no lines to go on from. Measure again');
+    throw invalid('is from a measurement by an earlier version, which left no lines to resume from. Measure again');
   }
   const work = isStudy
     ? isText(study) && isRecord(options) && Array.isArray(units) && units.every(isText)
@@ -285,8 +285,8 @@ export async function readManifest(folder: string): Promise<RunRecord | undefine
     isRecord(tasks) &&
     isListOf(Object.values(tasks), ({ sha256 }) => isText(sha256)) &&
     (shard === undefined || isShard(shard));
-  if (!whole) throw invalid('describes no run of scored queries or of a study');
+  if (!whole) throw invalid('does not describe a run of scored queries or of a study');
   const [problem] = isStudy ? [] : schemaProblems(options as Experiment);
-  if (problem !== undefined) throw invalid(`describes no experiment (${problem})`);
+  if (problem !== undefined) throw invalid(`does not describe an experiment (${problem})`);
   return value as RunRecord;
 }

@@ -16,12 +16,12 @@ interface ShardRun {
 }
 
 /**
- * Puts the shards of an experiment together: the run that one process would have made, line for line up to their order. The report
- * and `finish` are left to the caller. A merge that was interrupted goes on when it is started again.
+ * Merges the shards of an experiment into the run that one process would have made, line for line up to their order. The report
+ * and `finish` are left to the caller. An interrupted merge resumes when started again.
  *
  * @param paths folders of the shards, each at least once, in any order
  * @param output folder of the whole run
- * @throws {XpatchError} RUN_INVALID when one is no shard, not complete, changed since, or missing; RUN_MISMATCH when they are of different
+ * @throws {XpatchError} RUN_INVALID if one is not a shard, not complete, changed since, or missing; RUN_MISMATCH if they are of different
  *   experiments, or answer a query differently; otherwise as `RunFolder.open`
  */
 export async function mergeShards(paths: readonly string[], output: string, command: string): Promise<RunFolder> {
@@ -49,7 +49,7 @@ export async function mergeShards(paths: readonly string[], output: string, comm
           const where = `${before?.path} and ${shard.path} answer ${stage} query ${JSON.stringify(item)} (${condition}, ${task}, seed ${seed}) differently`;
           throw new XpatchError(
             'RUN_MISMATCH',
-            `${where}: ${difference}. Run the shards on machines of one kind, or with fixed layers, where they share no query.`,
+            `${where}: ${difference}. Run the shards on machines of one kind, or with fixed layers, so that they share no query.`,
           );
         }
         if (before !== undefined) continue;
@@ -68,14 +68,14 @@ export async function mergeShards(paths: readonly string[], output: string, comm
 async function openShard(path: string): Promise<ShardRun> {
   const manifest = await readManifest(path);
   const invalid = (problem: string) => new XpatchError('RUN_INVALID', `${path} ${problem}`);
-  if (manifest === undefined) throw invalid('is no run: it has no manifest.json. Name the folders of the shards.');
+  if (manifest === undefined) throw invalid('is not a run: it has no manifest.json. Name the folders of the shards.');
   const { shard, status } = manifest;
-  if (shard === undefined) throw invalid('is a whole run and no shard: there is nothing to merge it with.');
-  if (status !== 'complete') throw invalid('is not complete. Start its command again; it goes on where it was.');
+  if (shard === undefined) throw invalid('is a whole run, not a shard: there is nothing to merge it with.');
+  if (status !== 'complete') throw invalid('is not complete. Start its command again to resume it.');
   const [changed] = await changedFiles(path, manifest);
   if (changed !== undefined) {
     throw invalid(
-      `is not what it was when it was complete: see ${changed}. Start its command again, which mends what is lost.`,
+      `was changed after it was complete: see ${changed}. Start its command again, which restores what is lost.`,
     );
   }
   return { path, manifest: { ...manifest, shard } };
@@ -102,7 +102,7 @@ function mergeManifests(shards: readonly ShardRun[], first: RunRecord, command: 
   } = first;
   return {
     ...common,
-    // What the shards of a validation make is the whole of it.
+    // The shards of a validation make up the whole of it.
     ...(first.shard?.stage && { shard: { ...first.shard, index: 1, of: 1 } }),
     status: 'running',
     command,
@@ -112,7 +112,7 @@ function mergeManifests(shards: readonly ShardRun[], first: RunRecord, command: 
   };
 }
 
-/** Validation is the same in every shard but those of itself, test queries are in one each. */
+/** Validation is the same in every shard except in its own, test queries are in one each. */
 function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
   const plans = new Map(shards.map(({ manifest }) => [manifest.shard.index, manifest.plan]));
   const counts = new Map<string, Plan['queries'][number]>();
@@ -129,7 +129,7 @@ function mergePlans(shards: readonly ShardRun[]): Plan['queries'] {
 
 const VECTOR = { what: 'the vector', maxBytes: 1 << 30, code: 'VECTOR_INVALID' } as const;
 
-/** Vectors of another run of the same experiment; those that are there must be the same. @throws {XpatchError} RUN_MISMATCH */
+/** Vectors of another run of the same experiment; those already here must be the same. @throws {XpatchError} RUN_MISMATCH */
 export async function copyVectors({ path }: Pick<ShardRun, 'path'>, run: RunFolder): Promise<void> {
   for (const name of Object.keys(await hashVectors(path))) {
     const file = vectorFile(name);
@@ -140,7 +140,7 @@ export async function copyVectors({ path }: Pick<ShardRun, 'path'>, run: RunFold
       const vectors = [await TaskVector.load(join(run.path, file)), await TaskVector.load(join(path, file))] as const;
       const difference = differenceOfVectors(...vectors);
       if (difference === undefined) continue;
-      const message = `The vector ${name} of ${path} is not that of another shard (${difference})`;
+      const message = `The vector ${name} of ${path} differs from that of another shard (${difference})`;
       throw new XpatchError('RUN_MISMATCH', `${message}. Run the shards on machines of one kind.`);
     }
   }

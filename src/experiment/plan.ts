@@ -17,21 +17,21 @@ import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Stu
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
 import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
 
-/** Which part of an experiment is planned, and for which context. */
+/** Which part of an experiment to plan, and for which context. */
 export interface PlanOptions {
   /** The model of `foreign` conditions. */
   foreign?: Model;
-  /** Plan this shard only. Defaults to all queries. */
+  /** Plan only this shard. Defaults to all queries. */
   shard?: Shard;
-  /** Cells of the context that the run will have, to refuse prompts that do not fit. Defaults to no bound. */
+  /** Positions that the run's context will hold, to refuse prompts that do not fit. Defaults to no bound. */
   nCtx?: number;
   signal?: AbortSignal;
-  /** Tasks checked of all, in parts: their pictures are looked at, one by one, before prompts are counted. */
+  /** Fraction of the tasks checked: their pictures are examined, one by one, before prompts are counted. */
   onProgress?: OnProgress;
 }
 
 /**
- * What an experiment would do, and whether it can: every prompt is built as the run builds it and counted, and nothing is encoded or
+ * What an experiment would do, and whether it can: every prompt is built as in the run and counted, but nothing is encoded or
  * decoded.
  *
  * @throws {XpatchError} what `prepareStudy` throws; TASK_INVALID for a task with errors that `checkTask` finds in the splits of the
@@ -52,7 +52,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   for (const stage of ['validation', 'test'] as const) {
     const conditions = conditionsOf(study, stage);
     if (conditions.length === 0 || (stage === 'test' && options.shard?.stage === 'validation')) continue;
-    // Where validation has to choose there will be one layer.
+    // If validation has to choose, there will be one layer.
     const common = stage === 'validation' ? model.info.nLayers : (study.layers?.length ?? 1);
     const nLayers = ({ layers }: Condition) => layers?.length ?? common;
     let nItems = 0;
@@ -76,7 +76,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     const message = `The longest prompt has ${counter.longest} positions and ${experiment.maxTokens} new tokens`;
     throw new XpatchError(
       'CONTEXT_OVERFLOW',
-      `${message}, the context ${options.nCtx}. Raise --n-ctx, or ask for fewer shots.`,
+      `${message}, but the context holds ${options.nCtx}. Raise --n-ctx, or ask for fewer shots.`,
     );
   }
   const { passes, tokens, pictures } = counter;
@@ -119,7 +119,7 @@ interface AskedItem {
   readonly item: TaskItem;
 }
 
-/** Distinct prompts once, and a last token more for every patch of one. */
+/** Distinct prompts once, plus a last token for every patch of one. */
 async function countItem(study: Study, asked: AskedItem, counter: Counter, laterFirst: LaterFirst): Promise<void> {
   const { cell, stage, conditions, nLayers, item } = asked;
   const groups = groupByPrompt(study, cell, stage, conditions, item);
@@ -132,12 +132,12 @@ async function countItem(study: Study, asked: AskedItem, counter: Counter, later
     const patches = members.filter(({ kind }) => kind === 'patch');
     const rows = patches.reduce((n, condition) => n + nLayers(condition), 0);
     counter.tokens += rows - (patches.length === members.length ? 1 : 0);
-    // A pass of its own reads the states that are written back; all but the position that it reads stays in the cache.
+    // A separate pass reads the states that are written back; all but the position that it reads stays in the cache.
     if (patches.some(({ control }) => control === 'identity')) {
       counter.tokens += 1;
       counter.passes += 1;
     }
-    // What stands before the first token of an answer is read in a pass of its own.
+    // What comes before the first token of an answer is read in a separate pass.
     if (led > 0) counter.tokens += length + (rows + members.length - patches.length) * led;
     if (scores.includes('likelihood')) {
       // Beginnings of answers branch off the query: at least that much more.
@@ -152,9 +152,9 @@ class Counter {
   passes = 0;
   tokens = 0;
   longest = 0;
-  /** A prompt by itself is measured: nothing is hooked, and no context is there to say where. */
+  /** Only the prompt itself is measured: nothing is hooked, and there is no context. */
   private readonly points = new HookPoints([], '', undefined);
-  /** How each picture lies in a prompt. */
+  /** How each picture is laid out in a prompt. */
   readonly pictures = new Map<string, Segment[]>();
 
   constructor(
@@ -162,7 +162,7 @@ class Counter {
     private readonly pace: Pace,
   ) {}
 
-  /** Prompts that go through one pass: what they have in common from their start counts once. */
+  /** Prompts of one pass: their common beginning counts once. */
   async add(prompts: readonly (readonly PromptPart[])[]): Promise<Prompt[]> {
     if (this.pace.due()) await this.pace.rest();
     const tree = new PrefixTree();
@@ -191,7 +191,7 @@ class Counter {
   }
 }
 
-/** How many items a split needs is known better where it is made. @throws {XpatchError} TASK_INVALID, in the words of `data check` */
+/** Where a split is made, more is known about how many items it needs. @throws {XpatchError} TASK_INVALID, in the words of `data check` */
 async function checkData(experiment: Experiment, { signal, onProgress }: PlanOptions): Promise<void> {
   const { tasks, style, seeds, validation, test } = experiment;
   const splits = { style, seeds, validation, test, pictures: usesPictures(experiment) };
@@ -206,18 +206,18 @@ async function checkData(experiment: Experiment, { signal, onProgress }: PlanOpt
     const others = more.length > 0 ? `, and ${more.length} more` : '';
     throw new XpatchError(
       'TASK_INVALID',
-      `Task ${name}: ${first.kind}: ${first.message}${others}. Mend ${file} (\`xpatch data check\` lists what it finds), or leave the task out.`,
+      `Task ${name}: ${first.kind}: ${first.message}${others}. Fix ${file} (\`xpatch data check\` lists all problems), or leave out the task.`,
     );
   }
 }
 
-/** By answer, how many tokens of the template or the tokenizer stand before its first one, where there are any. */
+/** By answer, how many tokens of the template or the tokenizer come before its first one, if any. */
 type LaterFirst = ReadonlyMap<string, number>;
 
 /**
- * @returns warnings: of a template whose queries and examples do not fit together, and of each task some of whose answers begin alike
- * @throws {XpatchError} TASK_INVALID when all of them do: the lenient score could not tell right from wrong; MARK_AMBIGUOUS when
- *   answers are to be scored whose tokens cannot be told from the query's; ABORTED
+ * @returns warnings: for a template whose queries and examples do not match, and for each task some of whose answers begin alike
+ * @throws {XpatchError} TASK_INVALID if all of them do: the lenient score could not tell right from wrong; MARK_AMBIGUOUS if
+ *   answers to be scored have tokens that cannot be separated from the query's; ABORTED
  */
 async function checkAnswers(model: Model, study: Study, pace: Pace) {
   const { cells, experiment, format } = study;
@@ -239,15 +239,15 @@ async function checkAnswers(model: Model, study: Study, pace: Pace) {
 }
 
 const NO_CONTINUATION =
-  'The template: its examples do not go on from where its query ends, so queries ask for what no example shows. Let both have the same text between {input} and {output}, as far as the query goes.';
+  "The template's examples do not continue from where its query ends, so queries ask for what no example shows. Give both the same text between {input} and {output}, as far as the query goes.";
 
-/** What the queries of the model are; none where it answers none. */
+/** The model's queries; none if it answers none. */
 function modalitiesOf({ conditions, query }: Experiment): Modality[] {
   const asked = conditions.filter(({ kind }) => kind !== 'majority');
   return [...new Set(asked.map((condition) => condition.query ?? query))];
 }
 
-/** How the answers of a task begin behind its queries, and what is to be said about it. @throws {XpatchError} as `checkAnswers` */
+/** How the answers of a task begin after its queries, and what to say about it. @throws {XpatchError} as `checkAnswers` */
 async function beginnings(
   model: Model,
   { format, experiment }: Study,
@@ -278,11 +278,11 @@ async function beginnings(
   if (byToken.size === 1) {
     const token = JSON.stringify(model.detokenize([...byToken.keys()]));
     const message = `All answers of task ${task.name} begin with the token ${token}, so the lenient score cannot tell them apart`;
-    throw new XpatchError('TASK_INVALID', `${message}. Change the answers, or leave the task out.`);
+    throw new XpatchError('TASK_INVALID', `${message}. Change the answers, or leave out the task.`);
   }
   if (joined.length > 0) {
     warnings.push(
-      `The tokenizer joins the end of ${joined.length} of ${asked} queries of task ${task.name} with the answer, such as ${JSON.stringify(joined[0])}: examples show a token there that no answer can begin with. Let the query end before the blank, if it ends in one.`,
+      `The tokenizer joins the end of ${joined.length} of ${asked} queries of task ${task.name} with the answer, such as ${JSON.stringify(joined[0])}: examples show a token there that no answer can begin with. If the query ends in a blank, end it before the blank.`,
     );
   }
   const alike = [...byToken].filter(([, answers]) => answers.size > 1);
@@ -291,7 +291,7 @@ async function beginnings(
     const [token, answers] = alike.sort(([, a], [, b]) => b.size - a.size)[0] as [number, Set<string>];
     const shown = [...answers].slice(0, 3).join(', ');
     warnings.push(
-      `${count} answers of task ${task.name} share their first token with another one, such as ${JSON.stringify(model.detokenize([token]))} of ${shown}: the lenient score may take one for the other.`,
+      `${count} answers of task ${task.name} share their first token with another, such as ${JSON.stringify(model.detokenize([token]))} of ${shown}: the lenient score may take one for the other.`,
     );
   }
   return { warnings, laterFirst };

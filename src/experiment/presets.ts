@@ -31,18 +31,18 @@ const CONTROL_ROWS: readonly Condition[] = [
 
 const FUNCTION = { kind: 'patch', vector: 'function' } as const;
 
-/** How many of the prompts of five examples a vector is the mean of: n = 5 to 30 examples. */
+/** How many prompts of five examples a vector is the mean of: n = 5 to 30 examples. */
 const SAMPLES = [1, 2, 3, 4, 5, 6];
 const EXAMPLES = 5;
 
 /**
  * The experiments of Luo, Darrell and Bar (2024, arXiv 2410.22330) by name, in the paper's sizes: three seeds, 30
- * validation and 100 test items a task, five examples in a prompt.
+ * validation and 100 test items per task, five examples in a prompt.
  */
 export const PRESETS: Readonly<Record<string, Preset>> = {
   main: {
     title: 'Cross-modal patching',
-    shows: 'Vectors of text, image and instruction patched into image queries, beside prompts and controls.',
+    shows: 'Vectors from text, images and instructions patched into image queries, beside prompts and controls.',
     textToo: true,
     config: { query: 'image', scores: ['probability'], conditions: [...MAIN_ROWS, INSTRUCTION_PATCH, ...CONTROL_ROWS] },
   },
@@ -172,7 +172,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     config: {
       query: 'image',
       tasks: [],
-      // Such files have no text for a picture: the question itself is what text there is.
+      // Such files have no text for a picture: the question itself is the only text.
       conditions: [RANDOM, NO_CONTEXT, IMAGE_PROMPT, IMAGE_PATCH, INSTRUCTION_PATCH],
     },
   },

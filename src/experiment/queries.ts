@@ -4,7 +4,7 @@ import { membersOf, type Shard } from './shard.js';
 import { conditionsOf, itemsOf, type Study } from './study.js';
 import { keyOf, type ResultLine } from './types.js';
 
-/** What is asked, the layer of a patch aside, and what its lines say whatever the model answers. */
+/** What is asked, except for the layer of a patch, and what its lines say whatever the model answers. */
 interface Query {
   readonly says: Partial<ResultLine>;
   readonly isPatch: boolean;
@@ -16,7 +16,7 @@ export class Queries {
   readonly lines: number;
   private readonly all = new Map<string, Query>();
 
-  /** @param shard the queries of this one only; undefined for all */
+  /** @param shard only the queries of this one; undefined for all */
   constructor(
     study: Pick<Study, 'experiment' | 'cells'>,
     private readonly nLayers: number,
@@ -46,16 +46,16 @@ export class Queries {
     this.lines = lines;
   }
 
-  /** Why a line cannot be an answer to one of them; undefined when it can. */
+  /** Why a line cannot be an answer to one of them; undefined if it can. */
   problemOf(line: ResultLine): string | undefined {
     const { layer, ...rest } = line;
     const query = this.all.get(keyOf(rest));
     const layerFits = query?.isPatch ? layer !== undefined && layer >= 0 && layer < this.nLayers : layer === undefined;
-    if (query === undefined || !layerFits) return `${keyOf(line)} is none of its queries`;
+    if (query === undefined || !layerFits) return `${keyOf(line)} is not one of its queries`;
     const fields = Object.keys(query.says) as (keyof ResultLine)[];
     const field = fields.find((name) => !isDeepStrictEqual(line[name], query.says[name]));
     if (field === undefined) return undefined;
     const [said, known] = [line[field], query.says[field]].map((value) => JSON.stringify(value) ?? 'none');
-    return `${keyOf(line)} has ${field} ${said}, by the task it is ${known}`;
+    return `${keyOf(line)} has ${field} ${said}, but in the task it is ${known}`;
   }
 }

@@ -19,11 +19,11 @@ export async function* rawLines(path: string): AsyncGenerator<RawLine> {
 
 /** What a run has written is no longer there. */
 export function lostError(path: string, problem: string): XpatchError {
-  const wayOut = 'Start the run again: what is missing is made anew.';
+  const wayOut = 'Start the run again: what is missing is restored.';
   return new XpatchError('RUN_INVALID', `${path} ${problem} while the run was being written. ${wayOut}`);
 }
 
-/** A file that only grows, by whole lines that are on the disk when `append` returns. */
+/** A file that only grows, by whole lines that are on disk when `append` returns. */
 export class LineFile {
   private turn: Promise<void> = Promise.resolve();
 
@@ -35,7 +35,7 @@ export class LineFile {
   ) {}
 
   /**
-   * @param size what is kept of it; bytes after that are cut off. Defaults to all
+   * @param size how much of it to keep; the rest is cut off. Defaults to all
    * @throws {XpatchError} FILE_WRITE
    */
   static async open(path: string, size?: number): Promise<LineFile> {
@@ -54,7 +54,7 @@ export class LineFile {
   }
 
   /**
-   * Writes all lines with one write. When that fails (a full disk), what got through of them is cut off again.
+   * Writes all lines with one write. If that fails (a full disk), what got through is cut off again.
    * @throws {XpatchError} FILE_WRITE; RUN_INVALID as `requireWhole`
    */
   append(lines: readonly object[]): Promise<void> {
@@ -65,7 +65,7 @@ export class LineFile {
   }
 
   /**
-   * Whether what was written is still where others will look for it: not deleted, replaced, cut off or written to meanwhile.
+   * Whether what was written is still where others will look for it: not deleted, replaced, cut off or written to since.
    * @throws {XpatchError} RUN_INVALID
    */
   async requireWhole(): Promise<void> {
@@ -79,7 +79,7 @@ export class LineFile {
         : there.ino !== own.ino || there.dev !== own.dev
           ? 'was replaced'
           : there.size !== this.size
-            ? `has ${there.size} bytes, and ${this.size} were written: it was changed`
+            ? `has ${there.size} bytes, but ${this.size} were written: it was changed`
             : undefined;
     if (problem === undefined) return;
     throw lostError(this.path, problem);
@@ -87,14 +87,14 @@ export class LineFile {
 
   private async write(bytes: Buffer): Promise<void> {
     if (bytes.length === 0) return;
-    // Before: behind half a line that somebody has left, new ones would be lost too.
+    // Before: after half a line that somebody has left, new ones would be lost too.
     await this.requireWhole();
     try {
       for (let at = 0; at < bytes.length; ) at += (await this.handle.write(bytes, at)).bytesWritten;
       await this.handle.sync();
       this.size += bytes.length;
     } catch (cause) {
-      // Where even this fails, the next process to open the run cuts off what is torn.
+      // If even this fails, the next process to open the run cuts off what is torn.
       await this.handle.truncate(this.size).catch(() => this.handle.close());
       throw writeError(this.path, cause);
     }

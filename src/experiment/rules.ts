@@ -4,7 +4,7 @@ import { quote, schemaProblems } from './schema.js';
 import type { Condition, Experiment } from './types.js';
 
 /**
- * Refuses an experiment whose settings are not what they may be, or do not fit together, wherever it comes from.
+ * Refuses an experiment whose settings are not allowed or do not fit together, wherever it comes from.
  * @throws {XpatchError} CONFIG_INVALID
  */
 export function requireExperiment(experiment: Experiment): void {
@@ -12,7 +12,7 @@ export function requireExperiment(experiment: Experiment): void {
   if (problem !== undefined) throw new XpatchError('CONFIG_INVALID', `${problem}.`);
 }
 
-/** What is wrong with an experiment; defaults that it lacks are filled in. */
+/** What is wrong with an experiment; missing defaults are filled in. */
 export function problemsOf(experiment: Experiment): string[] {
   const wrong = schemaProblems(experiment);
   return wrong.length > 0
@@ -37,7 +37,7 @@ function ruleProblems(experiment: Experiment): string[] {
   );
   need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
   if (measure === 'compute') {
-    need(conditions.length === 0, 'conditions: must be empty with measure: compute, which compares ways of its own');
+    need(conditions.length === 0, 'conditions: must be empty with measure: compute, which has its own');
     need(tasks.length === 1, `tasks: measure: compute takes one task, not ${tasks.length}`);
     need(seeds.length === 1, `seeds: measure: compute takes one seed, not ${seeds.length}`);
   } else {
@@ -51,8 +51,11 @@ function ruleProblems(experiment: Experiment): string[] {
     problems.push(...placeholderProblems(`${at}.before`, condition.before, ['instruction']));
     problems.push(...placeholderProblems(`${at}.question`, condition.question, ['rival']));
     const first = names.indexOf(name);
-    need(first === i, `${at}.name: ${quote(name)} is the name of conditions[${first}] too; name each one differently`);
-    need(own === undefined || spec !== 'instruction', `${at}.prompts: an instruction is one prompt; leave it out`);
+    need(first === i, `${at}.name: ${quote(name)} is also the name of conditions[${first}]; give each its own name`);
+    need(
+      own === undefined || spec !== 'instruction',
+      `${at}.prompts: an instruction is one prompt; leave out this field`,
+    );
     need((own ?? 1) <= validation, `${at}.prompts: must be at most validation (${validation}), not ${own}`);
     need(
       swaps === undefined || spec === 'instruction' || spec === 'ensemble',
@@ -69,7 +72,7 @@ function ruleProblems(experiment: Experiment): string[] {
     );
     need(
       control !== 'wrong-task' || tasks.length > 1,
-      `${at}.control: wrong-task needs at least two tasks; name another one, or leave ${quote(name)} out in a config file`,
+      `${at}.control: wrong-task needs at least two tasks; name another, or leave out ${quote(name)} in a config file`,
     );
     need(
       control !== 'wrong-layer' || layers !== 'all',

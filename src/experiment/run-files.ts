@@ -1,4 +1,4 @@
-// What lies in the folder of a run, and by which hashes it is known again.
+// What is in the folder of a run, and the hashes that identify it.
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -12,13 +12,13 @@ import type { Saved } from './types.js';
 
 export const RESULTS_FILE = 'results.jsonl';
 
-/** Where a run keeps a vector. @throws {XpatchError} INVALID_ARGUMENT for a name that is no file name */
+/** Where a run keeps a vector. @throws {XpatchError} INVALID_ARGUMENT for a name that is not a file name */
 export function vectorFile(name: string): string {
   if (/^[^./\\:\0][^/\\:\0]*$/.test(name)) return `vectors/${name}.safetensors`;
   throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(name)} cannot name a vector: it must be a file name.`);
 }
 
-/** The path of a file of a run, whose folder then exists. @throws {XpatchError} RUN_INVALID when the run is gone; FILE_WRITE */
+/** The path of a file of a run, whose folder then exists. @throws {XpatchError} RUN_INVALID if the run is gone; FILE_WRITE */
 export async function placeIn(path: string, name: string): Promise<string> {
   const file = join(path, name);
   if (!existsSync(path)) throw lostError(path, 'was deleted');
@@ -35,12 +35,12 @@ export async function writeInto(
   await writeFileAtomic(await placeIn(path, name), content);
 }
 
-/** A vector of a run; undefined when it has none of this name. @throws {XpatchError} VECTOR_INVALID when its file is damaged */
+/** A vector of a run; undefined if it has none of this name. @throws {XpatchError} VECTOR_INVALID if its file is damaged */
 export function loadRunVector(path: string, name: string): Promise<TaskVector | undefined> {
   return loadSaved(path, name, (file) => TaskVector.load(file));
 }
 
-/** The same of whatever a run keeps among its vectors. @param open reads such a file */
+/** The same for anything a run keeps among its vectors. @param open reads such a file */
 export async function loadSaved<T extends Saved>(
   path: string,
   name: string,
@@ -50,12 +50,12 @@ export async function loadSaved<T extends Saved>(
   if (!existsSync(file)) return undefined;
   return open(file).catch((cause) => {
     if (!(cause instanceof XpatchError && /^(VECTOR|LENS|SAFETENSORS)_INVALID$/.test(cause.code))) throw cause;
-    const message = `${file} is damaged. Delete it and start the run again: it is made anew.`;
+    const message = `${file} is damaged. Delete it and start the run again to restore it.`;
     throw new XpatchError('VECTOR_INVALID', message, { cause });
   });
 }
 
-/** Files of lines and vectors that are not those that the manifest of a complete run records, or are missing. */
+/** Files of lines and vectors that differ from what the manifest of a complete run records, or are missing. */
 export async function changedFiles(
   path: string,
   { results, vectors: recorded }: Pick<RunRecord, 'results' | 'vectors'>,
@@ -69,7 +69,7 @@ export async function changedFiles(
   ];
 }
 
-/** SHA-256 of the file of lines; undefined when there is none. */
+/** SHA-256 of the file of lines; undefined if there is none. */
 export async function hashResults(path: string): Promise<string | undefined> {
   const file = join(path, RESULTS_FILE);
   return existsSync(file) ? hashOf(file) : undefined;
@@ -82,7 +82,7 @@ export async function hashOf(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** SHA-256 of every file of vectors/, by the name of the vector. */
+/** SHA-256 of every file in vectors/, by the name of the vector. */
 export async function hashVectors(path: string): Promise<Record<string, string>> {
   const names = (await readdir(join(path, 'vectors')).catch(() => []))
     .filter((name) => name.endsWith('.safetensors'))

@@ -29,26 +29,25 @@ import {
 } from './run-files.js';
 import { keyOf, type ResultLine, type RunLine, type RunStore, type Saved } from './types.js';
 
-/** What `writeFileAtomic` and the lock leave behind when their process is killed. */
+/** What `writeFileAtomic` and the lock leave behind if their process is killed. */
 const LEFTOVER = /^\.(.+\.\d+\.[0-9a-f]{8}|lock-[0-9a-f]{16})\.tmp$/;
 const SUBFOLDERS = ['', 'vectors', 'tables', 'figures'];
-const DELETE_IT =
-  'Put back the file that was there, or delete it and start the run again: what is missing is made anew.';
+const DELETE_IT = 'Put back the original file, or delete it and start the run again: what is missing is restored.';
 
 /**
- * A run on disk: `manifest.json`, `results.jsonl` (one line a result), `vectors/`, `tables/`, `figures/`, `report.html`. Whole files
- * are written atomically, lines are appended as they come; either is on the disk when the promise resolves. A kill at any instant
- * loses at most the lines that were being appended; opening the folder again for the same run goes on where it was. One process
+ * A run on disk: `manifest.json`, `results.jsonl` (one line per result), `vectors/`, `tables/`, `figures/`, `report.html`. Whole files
+ * are written atomically, lines are appended as they come; either is on disk when the promise resolves. A kill at any instant
+ * loses at most the lines that were being appended; opening the folder again for the same run resumes it. One process
  * at a time.
  */
 export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Line> {
   /** Keys of all lines in the run. */
   readonly known = new Set<string>();
-  /** What the reader should know about the state the run was found in. */
+  /** What the reader should know about the state in which the run was found. */
   readonly notes: string[] = [];
-  /** Called when lines, or a vector, are on the disk. */
+  /** Called when lines, or a vector, are on disk. */
   onSaved: (() => void) | undefined;
-  /** Vectors that the run has had and lost. */
+  /** Vectors that the run had and lost. */
   readonly lost = new Set<string>();
   /** Those that it has. */
   private readonly vectors = new Set<string>();
@@ -63,11 +62,11 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
   /**
    * Makes the folder of a new run, or opens that of an earlier process.
    *
-   * A complete run is not locked and takes no more lines: look at `complete`. One that has lost lines or vectors since is
-   * complete no more and goes on.
+   * A complete run is not locked and takes no more lines: see `complete`. One that has lost lines or vectors since is
+   * no longer complete and resumes.
    *
-   * @throws {XpatchError} RUN_BUSY when another process writes it; RUN_MISMATCH for a run of other options, another model, task file or
-   *   shard; RUN_INVALID when it is damaged, or was changed after it was complete; FILE_WRITE, also when the folder holds something else
+   * @throws {XpatchError} RUN_BUSY if another process is writing it; RUN_MISMATCH for a run with other options, another model, task file or
+   *   shard; RUN_INVALID if it is damaged, or was changed after it was complete; FILE_WRITE, also if the folder holds something else
    */
   static async open<Line extends RunLine = ResultLine>(
     path: string,
@@ -100,12 +99,10 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
       await run.removeLeftovers();
       const size = await run.readKnown(before?.vectors);
       if (complete?.status === 'complete')
-        run.notes.unshift(
-          `${path} was complete and has lost some of its files or lines: what is missing is made again.`,
-        );
+        run.notes.unshift(`${path} was complete and has lost some of its files or lines: what is missing is restored.`);
       const [lost] = run.lost;
       if (lost !== undefined)
-        run.notes.push(`${run.lost.size} of its vectors are missing, such as ${lost}; they are made again.`);
+        run.notes.push(`${run.lost.size} of its vectors are missing, such as ${lost}; they are restored.`);
       await run.writeManifest();
       if (plannedLines(manifest) > 0) run.file = await LineFile.open(join(path, RESULTS_FILE), size);
       return run;
@@ -115,7 +112,7 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     }
   }
 
-  /** Makes the folder of a run that has nothing to go on with, such as a page. @throws {XpatchError} FILE_WRITE when it holds something */
+  /** Makes the folder of a run that cannot be resumed, such as a page. @throws {XpatchError} FILE_WRITE if it is not empty */
   static async create(path: string, manifest: Manifest<object>): Promise<RunFolder> {
     await requireEmpty(path);
     return RunFolder.open(path, manifest);
@@ -135,7 +132,7 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
   }
 
   /**
-   * Appends to `results.jsonl`. Lines whose query is answered already are left out: no query stands in a run twice.
+   * Appends to `results.jsonl`. Lines whose query is already answered are left out: no query is in a run twice.
    * @throws {XpatchError} FILE_WRITE; the run is then as it was before
    */
   async append(lines: readonly Line[]): Promise<void> {
@@ -175,16 +172,16 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
   }
 
   /**
-   * The last step, after the report: writes down the hashes of lines and vectors and that the run is complete, and closes it.
+   * The last step, after the report: records the hashes of lines and vectors and that the run is complete, and closes it.
    * @param more what else the manifest should say
-   * @throws {XpatchError} RUN_INVALID when it has another number of lines than was planned, or as `requireWhole`; FILE_WRITE
+   * @throws {XpatchError} RUN_INVALID if it does not have the planned number of lines, or as `requireWhole`; FILE_WRITE
    */
   async finish(more: Readonly<Record<string, unknown>> = {}): Promise<void> {
     const finished = new Date().toISOString();
     const lines = this.known.size;
     const planned = plannedLines(this.stored);
     if (lines !== planned) {
-      const problem = `has ${lines} lines, and ${planned} were planned`;
+      const problem = `has ${lines} lines, but ${planned} were planned`;
       throw new XpatchError('RUN_INVALID', `${join(this.path, RESULTS_FILE)} ${problem}. ${DELETE_IT}`);
     }
     await this.requireWhole();
@@ -196,7 +193,7 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
   }
 
   /**
-   * Whether the run stands on the disk as it was written: somebody may have deleted, replaced or cut off its files.
+   * Whether the run is on disk as it was written: somebody may have deleted, replaced or cut off its files.
    * @throws {XpatchError} RUN_INVALID
    */
   async requireWhole(): Promise<void> {
@@ -214,12 +211,12 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     }
   }
 
-  /** Lets other processes at the run. Nothing is lost without it: the end of the process does the same. */
+  /** Releases the run for other processes. Nothing is lost without it: the end of the process does the same. */
   async close(): Promise<void> {
     const { file, lock } = this;
     this.file = undefined;
     this.lock = undefined;
-    // Without it nobody could go on with what is left of a run whose folder was cleared.
+    // Without it nobody could resume what is left of a run whose folder was cleared.
     const cleared = lock && existsSync(this.path) && !existsSync(join(this.path, MANIFEST_FILE));
     if (cleared) await this.writeManifest().catch(() => undefined);
     await file?.close().catch(() => undefined);
@@ -235,7 +232,7 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     await this.write(MANIFEST_FILE, `${JSON.stringify(this.stored, null, 2)}\n`);
   }
 
-  /** Whether all is there that a complete run records. @throws {XpatchError} RUN_INVALID when something is not what it was */
+  /** Whether everything that a complete run records is there. @throws {XpatchError} RUN_INVALID if something has changed */
   private async isWhole(): Promise<boolean> {
     const files = await changedFiles(this.path, this.stored);
     const { lines = 0 } = this.stored;
@@ -264,7 +261,7 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     const { size, torn, repeated } = findings;
     if (torn > 0)
       this.notes.push(`1 line (${torn} bytes) was torn when the run was stopped; its query is asked again.`);
-    if (repeated > 0) this.notes.push(`${repeated} lines stand twice in ${RESULTS_FILE}; each counts once.`);
+    if (repeated > 0) this.notes.push(`${repeated} lines are in ${RESULTS_FILE} twice; each counts once.`);
     return size;
   }
 
@@ -283,21 +280,21 @@ function sessionOf(manifest: Manifest<object>): Record<string, unknown> {
   return { started, command, xpatch, llamaCpp, node, platform, devices, context };
 }
 
-/** @throws {XpatchError} FILE_WRITE for what is no folder, or one that holds something, but for what a killed process left */
+/** @throws {XpatchError} FILE_WRITE for what is not a folder, or a folder with anything but what a killed process left */
 export async function requireEmpty(path: string): Promise<void> {
   const names = await readdir(path).catch((cause: NodeJS.ErrnoException): string[] => {
     if (cause.code === 'ENOENT') return [];
     throw cause.code === 'ENOTDIR'
-      ? new XpatchError('FILE_WRITE', `Could not write to ${path}. It is not a folder: name another one.`, { cause })
+      ? new XpatchError('FILE_WRITE', `Could not write to ${path}. It is not a folder: name another.`, { cause })
       : writeError(path, cause);
   });
   const found = names.filter((name) => !name.startsWith(LOCK_PREFIX) && !LEFTOVER.test(name)).slice(0, 3);
   if (found.length === 0) return;
-  const message = `The run folder ${path} is not empty (${found.join(', ')}). Name another one, or remove it.`;
+  const message = `The run folder ${path} is not empty (${found.join(', ')}). Name another, or remove it.`;
   throw new XpatchError('FILE_WRITE', message);
 }
 
-/** The same, of something else than a run. */
+/** The same, of something other than a run. */
 export async function requireRunFolder(path: string): Promise<void> {
   if (!existsSync(join(path, MANIFEST_FILE))) await requireEmpty(path);
 }

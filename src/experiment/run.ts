@@ -30,29 +30,29 @@ export interface RunOptions {
   foreign?: Context;
   /** Ask only the queries of this shard (see `membersOf`). Defaults to all. */
   shard?: Shard;
-  /** Bound of the logits that the scores of one thing computed at a time hold, bytes. Defaults to 64 MiB. */
+  /** Bound on the logits that scoring holds for each thing computed at a time, bytes. Defaults to 64 MiB. */
   memory?: number;
   /**
-   * How many things, vectors or items, are computed at a time, each in a context of its own like the one given; `parallelism`
+   * How many things, vectors or items, are computed at a time, each in its own context like the one given; `parallelism`
    * says what suits a model. The answers do not depend on it. A whole number from 1 to 512; defaults to 1.
    */
   parallel?: number;
-  /** What computes the run in place of `parallel` contexts of this process, such as a queue. */
+  /** What computes the run instead of `parallel` contexts of this process, such as a queue. */
   seats?: Seats | undefined;
   /**
-   * Ends the run with ABORTED after the queries in hand, whose answers are kept; vectors that are being made are given up. The
-   * same store goes on from there.
+   * Ends the run with ABORTED after the queries in progress, whose answers are kept; vectors being made are given up. The
+   * same store resumes from there.
    */
   signal?: AbortSignal;
-  /** How the work divides (`Plan.work`), for the progress. Defaults to alike for all that is counted. */
+  /** How the work divides (`Plan.work`), for the progress. Defaults to equal weights for everything counted. */
   work?: ExperimentWork;
-  /** Called as the run goes on. */
+  /** Called as the run proceeds. */
   onProgress?: (progress: ExperimentProgress) => void;
-  /** Told before the test when validation cannot tell the layers apart among which it has to choose. */
+  /** Called before the test if validation cannot tell apart the layers that it has to choose from. */
   onNote?: (text: string) => void;
 }
 
-/** What a run decided beside its lines. */
+/** What a run decided, besides its lines. */
 export interface ExperimentResult {
   /** Where patches were written in the test, 0-based block outputs; none without patch conditions. */
   readonly layers: readonly number[];
@@ -60,13 +60,13 @@ export interface ExperimentResult {
 
 /** Default of `RunOptions.memory`. */
 export const LOGITS_BYTES = 64 << 20;
-/** Answers are handed to the store this often at most: to make them durable takes a disk some milliseconds. */
+/** Answers go to the store no more often than this: making them durable takes a disk some milliseconds. */
 const APPEND_EVERY_MS = 250;
 
 /**
- * Runs an experiment: vectors from validation items, the layer from validation items where it has to be chosen, then every
- * condition on the same test queries. Whatever the store knows already is not done again, and a run that was interrupted
- * ends with the lines that it would have had undisturbed: what is computed together does not depend on what is known.
+ * Runs an experiment: vectors from validation items, the layer from validation items if it has to be chosen, then every
+ * condition on the same test queries. What the store already knows is not done again, and an interrupted run
+ * ends with the same lines as an undisturbed one: what is computed together does not depend on what is known.
  *
  * @throws {XpatchError} what `prepareStudy`, `Model.createContext` and `Context.generate` throw; INVALID_ARGUMENT; ABORTED
  */
@@ -125,7 +125,7 @@ class Runner {
     this.progress = new Meter(this.counts(), options);
   }
 
-  /** Asks what the store does not know yet. When this fails it knows every answer that there was, unless it is the store that failed. */
+  /** Asks what the store does not know yet. If this fails, the store has every answer so far, unless the store itself failed. */
   async stage(stage: QueryKey['stage'], layers: Batch['layers']): Promise<void> {
     const conditions = conditionsOf(this.study, stage);
     if (conditions.length === 0) return;
@@ -160,7 +160,7 @@ class Runner {
     const vectors = await this.vectorsOf(cell, conditions);
     this.progress.at({ stage, task: task.name, seed });
     const size = batchSize(model, count);
-    // Whole batches, even if a part is known: other company in a batch would change the last digits.
+    // Whole batches, even if part is known: a different batch would change the last digits.
     const batches = Array.from({ length: Math.ceil(items.length / size) }, (_, i) =>
       items.slice(i * size, (i + 1) * size),
     );
@@ -169,7 +169,7 @@ class Runner {
     this.progress.add(stage, known.length * count, true);
     const answered: (ResultLine[] | undefined)[] = [];
     let taken = 0;
-    // In the order of the items, whichever is ready first; of a queue, whose answers may be hours apart, as they come.
+    // In the order of the items, whichever is ready first; from a queue, whose answers may be hours apart, as they come.
     const take = (index: number) => {
       if (this.seats.wide) this.take(answered[index] ?? []);
       else for (let lines = answered[taken]; lines; lines = answered[++taken]) this.take(lines);
@@ -187,7 +187,7 @@ class Runner {
     try {
       await this.seats.each(fresh, answer);
     } finally {
-      for (const lines of answered.slice(taken)) this.take(lines ?? []); // behind one that failed
+      for (const lines of answered.slice(taken)) this.take(lines ?? []); // after one that failed
     }
   }
 
@@ -216,7 +216,7 @@ class Runner {
     return vectors;
   }
 
-  /** Those of a cell that has nothing left to ask. */
+  /** Those of a cell with nothing left to ask. */
   private countVectors(cell: Cell, conditions: readonly Condition[]): void {
     for (const condition of conditions) {
       const wanted = vectorOf(this.study, cell, condition);
@@ -259,7 +259,7 @@ class Runner {
     }
   }
 
-  /** One after the other, whoever asks for it. Lines that the store refused are handed over again with those that came after. */
+  /** One after the other, whoever asks. Lines that the store refused are handed over again with later ones. */
   private append(): Promise<void> {
     this.appending = this.appending
       .catch(() => undefined)
@@ -275,12 +275,12 @@ class Runner {
   private requireNotAborted(): void {
     const { signal } = this.options;
     if (!signal?.aborted) return;
-    const message = 'The run was interrupted. What is answered is kept; start it again to go on.';
+    const message = 'The run was interrupted. Its answers are kept; start it again to resume.';
     throw new XpatchError('ABORTED', message, { cause: signal.reason });
   }
 }
 
-/** Waits for all, whichever of them fails. @throws what failed first in the list */
+/** Waits for all, even if some fail. @throws what failed first in the list */
 async function allOf(work: readonly Promise<void>[]): Promise<void> {
   for (const result of await Promise.allSettled(work)) if (result.status === 'rejected') throw result.reason;
 }
@@ -301,18 +301,18 @@ function keysOfCount(conditions: readonly Condition[], layers: Batch['layers']):
 }
 
 /**
- * How many items are asked about together. One on the CPU, where its rows already keep the processor busy, and where the same
- * answers come out to the last digit whatever else is asked; as many as fill a GPU elsewhere.
+ * How many items are asked about together. One on the CPU, where its rows already keep the processor busy, and where answers
+ * are then the same to the last digit whatever else is asked; elsewhere as many as fill a GPU.
  */
 function batchSize(model: Model, rows: number): number {
   return onGpu(model) ? Math.max(1, Math.floor(128 / rows)) : 1;
 }
 
 /**
- * What suits a model as `RunOptions.parallel` where `cores` may be used: as many where a second thread would not make a pass
+ * What suits a model as `RunOptions.parallel` if `cores` may be used: that many if a second thread would not make a pass
  * faster, as in models under 64 MB on the CPU, else 1. Their contexts need one thread each (`ContextOptions.threads`).
  *
- * @param cores Defaults to those of the machine, at most 8.
+ * @param cores Defaults to the machine's, at most 8.
  */
 export function parallelism(model: Model, cores = Math.min(availableParallelism(), 8)): number {
   return onGpu(model) || model.info.sizeBytes >= SMALL_BYTES ? 1 : cores;
@@ -322,21 +322,21 @@ function onGpu(model: Model): boolean {
   return model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
 }
 
-/** How much a vector counts in the progress: its prompts, or one where it is computed from others. */
+/** How much a vector counts in the progress: its prompts, or one if it is computed from others. */
 function weightOf({ spec, prompts, control }: WantedVector): number {
   return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
 }
 
 type Part = keyof ExperimentWork;
 
-/** Counts what is done. A vector counts as many as it has prompts, everything else one a query. */
+/** Counts what is done. A vector counts as much as it has prompts, everything else one per query. */
 class Meter {
   private readonly done = { vectors: 0, validation: 0, test: 0 };
-  /** Of these what is not of an earlier process. */
+  /** Of these, what is not from an earlier process. */
   private readonly fresh = { vectors: 0, validation: 0, test: 0 };
-  /** What is under way in each seat. */
+  /** What is in progress in each seat. */
   private readonly begun = new Map<Seat, { part: Part; n: number }>();
-  /** The part of the whole work that one of each is. */
+  /** The fraction of the whole work that one of each is. */
   private readonly each: ExperimentWork;
   private where: Pick<ExperimentProgress, 'stage' | 'task' | 'seed'> = { stage: 'vectors', task: '', seed: 0 };
 
@@ -355,13 +355,13 @@ class Meter {
     this.show();
   }
 
-  /** @param n done of what is under way in a seat */
+  /** @param n how much is done of what is in progress in a seat */
   begin(seat: Seat, part: Part, n: number): void {
     this.begun.set(seat, { part, n });
     this.show();
   }
 
-  /** @param n all of what was under way in a seat */
+  /** @param n all of what was in progress in a seat */
   end(seat: Seat, part: Part, n: number): void {
     this.begun.delete(seat);
     this.add(part, n);

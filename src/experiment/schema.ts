@@ -18,7 +18,7 @@ let compiled: ValidateFunction | undefined;
 function validator(): ValidateFunction {
   if (!compiled) {
     const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8')) as object;
-    // Union types and the like are how `template` and `layers` are written; the rest of ajv's strict mode stays on.
+    // `template` and `layers` need union types and the like; the rest of ajv's strict mode stays on.
     const ajv = new Ajv2020({
       allErrors: true,
       verbose: true,
@@ -45,7 +45,7 @@ function describeErrors(errors: readonly ErrorObject[]): string[] {
   return errors.filter(({ keyword }) => keyword !== 'if').map(describeError);
 }
 
-/** One problem in one line: the path, what may stand there, and what does. */
+/** One problem on one line: the path, what is allowed there, and what is there. */
 function describeError({ instancePath, keyword, params, data, parentSchema, message }: ErrorObject): string {
   const schema = (parentSchema ?? {}) as Schema;
   const path = (extra?: string) => pathOf(extra === undefined ? instancePath : `${instancePath}/${extra}`);
@@ -61,7 +61,7 @@ function describeError({ instancePath, keyword, params, data, parentSchema, mess
     }
     case 'additionalProperties': {
       const allowed = Object.keys(schema.properties ?? {}).join(', ');
-      return `${path(params.additionalProperty as string)}: is no setting here; allowed are ${allowed}`;
+      return `${path(params.additionalProperty as string)}: is not a setting here; allowed are ${allowed}`;
     }
     case 'required': {
       const missing = params.missingProperty as string;
@@ -80,7 +80,7 @@ function describeError({ instancePath, keyword, params, data, parentSchema, mess
     case 'minLength':
       return `${path()}: must not be empty${schema.$comment === undefined ? '' : `: ${schema.$comment}`}`;
     case 'maxItems':
-      return `${path()}: has ${(data as unknown[]).length} entries, and may have ${params.limit}`;
+      return `${path()}: has ${(data as unknown[]).length} entries, but may have ${params.limit}`;
     case 'uniqueItems':
       return `${path()}: entries ${params.i} and ${params.j} are the same; name each one once`;
     case 'pattern':

@@ -4,14 +4,14 @@ import { type AnswerFormat, answersBehind, answerTokens, requireApart } from '..
 import { XpatchError } from '../util/errors.js';
 import { logLikelihoods } from './scores.js';
 
-/** How likely a text is behind a prompt. */
+/** How likely a text is after a prompt. */
 export interface OptionScore {
   readonly option: string;
-  /** Ids of its tokens behind the prompt, with what a template has between them. */
+  /** Ids of its tokens after the prompt, including what a template puts between them. */
   readonly tokens: readonly number[];
   /** Sum of the log-probabilities of these tokens, in nats. */
   readonly logLikelihood: number;
-  /** The same for one token: their mean. */
+  /** The same per token: their mean. */
   readonly perToken: number;
 }
 
@@ -19,21 +19,21 @@ export interface OptionScore {
 export interface OptionsToScore {
   /** A prompt, or a row with interventions. */
   readonly query: RowInput;
-  /** Texts as they follow the prompt, each once: with their blank where there is one. */
+  /** Texts as they follow the prompt, each once, including any blank. */
   readonly options: readonly string[];
-  /** How a template writes answers behind the query. Defaults to the option as it is. */
+  /** How a template writes answers after the query. Defaults to the option itself. */
   readonly format?: AnswerFormat;
 }
 
-/** Logits that are held at a time. */
+/** Logits held at a time. */
 const MAX_BYTES = 64e6;
 
 /**
- * Log-likelihoods of given options as continuations of prompts. Prompts go through passes together; what options have in common, and
- * the prompt, are decoded once.
+ * Log-likelihoods of given options as continuations of prompts. Prompts share passes; the prompt, and what options have in common,
+ * are decoded once.
  *
- * @returns for each query the scores of its options, in their order
- * @throws {XpatchError} INVALID_ARGUMENT for a query without options, or with one twice or empty; MARK_AMBIGUOUS where the tokenizer
+ * @returns for each query the scores of its options, in order
+ * @throws {XpatchError} INVALID_ARGUMENT for a query without options, or with a repeated or empty one; MARK_AMBIGUOUS if the tokenizer
  *   merges the end of the prompt with an option; and as `Context.pass`
  */
 export async function scoreOptions(
@@ -68,7 +68,7 @@ function requireOptions(options: readonly string[]): void {
       : options.includes('')
         ? 'An option is empty'
         : new Set(options).size < options.length
-          ? `An option is there twice: ${options.map((option) => JSON.stringify(option)).join(', ')}`
+          ? `An option is repeated: ${options.map((option) => JSON.stringify(option)).join(', ')}`
           : undefined;
-  if (problem) throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give each text that may follow once.`);
+  if (problem) throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give each text once.`);
 }

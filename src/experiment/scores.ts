@@ -13,7 +13,7 @@ export function tokenScore(logits: Float32Array, token: number): { probability: 
   return { probability: Math.exp(own - logSumExp(logits)), rank };
 }
 
-/** How many rows' logits fit into so many bytes, at least one. */
+/** How many rows' logits fit into this many bytes, at least one. */
 export function rowsWithin(bytes: number, { info }: Model): number {
   return Math.max(1, Math.floor(bytes / (Float32Array.BYTES_PER_ELEMENT * info.nVocab)));
 }
@@ -24,7 +24,7 @@ export interface AskedRow {
   readonly interventions: readonly Intervention[];
 }
 
-/** What has to be read to know the next tokens of some answers: every proper beginning of one, once. */
+/** What has to be read to know the next tokens of some answers: each proper prefix of an answer, once. */
 interface Beginning {
   readonly tokens: readonly number[];
   readonly next: { readonly answer: number; readonly token: number }[];
@@ -32,10 +32,10 @@ interface Beginning {
 
 /**
  * Log-likelihood, in nats, of every answer as the continuation of every row: [rows][answers]. Answers branch off the row's prompt,
- * which is decoded once a pass, and what they have in common from their start is decoded once too.
+ * which is decoded once per pass, and so are their common beginnings.
  *
- * @param answersOf token ids of each answer behind a row: the same list where the prompt is the same
- * @param maxBytes bound of the logits held at a time; at least one row of the vocabulary is
+ * @param answersOf token ids of each answer after a row: the same list if the prompt is the same
+ * @param maxBytes bound on the logits held at a time, which are at least one row of the vocabulary
  */
 export async function logLikelihoods<Row extends AskedRow>(
   context: Context,

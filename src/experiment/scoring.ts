@@ -18,7 +18,7 @@ export function lenientMatch(
 }
 
 /**
- * The whole answer: what a longer greedy continuation says before its first line break equals the expected string, both
+ * The whole answer: a longer greedy continuation, up to its first line break, equals the expected string, both
  * stripped. A continuation that was cut off earlier does not pass.
  * @param expected the right answer, or several of which one is enough
  */
@@ -33,9 +33,9 @@ export function strictMatch(
 }
 
 /**
- * The Random row: the answer that most examples have, given to every query. Ties go to the answer met first.
+ * The Random row: the most common answer of the examples, given to every query. Ties go to the first one.
  * @param examples examples that exclude every query: the validation items of the same seed
- * @returns undefined when there are no examples
+ * @returns undefined if there are no examples
  */
 export function majorityAnswer(examples: readonly Pick<TaskItem, 'output'>[]): string | undefined {
   const counts = new Map<string, number>();

@@ -17,7 +17,7 @@ export interface Seat {
 
 /** What computes a run: contexts of this process, or a queue that other machines work on. */
 export interface Seats extends AsyncDisposable {
-  /** Whether there is room for everything at once: cells then do not wait for each other. */
+  /** Whether there is room for everything at once, so that cells do not wait for each other. */
   readonly wide: boolean;
   /** As `Lanes.each`. */
   each<T>(list: readonly T[], work: (element: T, index: number, seat: Seat) => Promise<void>): Promise<void>;
@@ -31,7 +31,7 @@ export function seatAt(lane: Lane): Seat {
   };
 }
 
-/** Seats at this process: one for each of so many contexts. @throws {XpatchError} as `Model.createContext` */
+/** Seats in this process: one per context. @throws {XpatchError} as `Model.createContext` */
 export async function localSeats(first: Lane, count: number): Promise<Seats> {
   const lanes = await Lanes.open(first, count);
   const seats = new Map<Lane, Seat>();

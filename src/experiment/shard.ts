@@ -7,7 +7,7 @@ import type { QueryKey } from './types.js';
 export interface Shard {
   readonly index: number;
   readonly of: number;
-  /** Only the queries that choose the layer, which are then divided too. Defaults to the whole of them, and a part of the test. */
+  /** Only the queries that choose the layer, which are then divided too. Defaults to all of them, and a part of the test. */
   readonly stage?: 'validation';
 }
 
@@ -27,7 +27,7 @@ export function parseShard(text: string): Shard {
   );
 }
 
-/** As a manifest and messages name it: `2/5`, `2/5 of the validation`. */
+/** Its name in manifests and messages: `2/5`, `2/5 of the validation`. */
 export function nameOfShard({ index, of, stage }: Shard): string {
   return `${index}/${of}${stage === undefined ? '' : ` of the ${stage}`}`;
 }
@@ -70,7 +70,7 @@ export function membersOf(
 
 const keyIn = ({ task, seed, item }: Pick<QueryKey, 'task' | 'seed' | 'item'>) => JSON.stringify([task, seed, item]);
 
-/** One of several stretches of a list that weigh alike, as far as its entries allow. */
+/** One of several stretches of a list with equal weight, as far as its entries allow. */
 function partOf(list: readonly (readonly [key: string, weight: number])[], { index, of }: Shard): Set<string> {
   const total = list.reduce((sum, [, weight]) => sum + weight, 0);
   let before = 0;

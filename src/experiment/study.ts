@@ -14,7 +14,7 @@ import type { Condition, Experiment, QueryKey, VectorKind } from './types.js';
 /** One task under one seed. */
 export interface Cell {
   readonly split: TaskSplit;
-  /** The question of another task about the same items, and its answers by input; where a condition asks it. */
+  /** The question of another task about the same items, and its answers by input; if a condition asks it. */
   readonly rival?: { readonly question: string; readonly answers: ReadonlyMap<string, string> };
 }
 
@@ -24,7 +24,7 @@ export interface Study {
   readonly format: PromptFormat;
   /** See `loadCells`. */
   readonly cells: readonly Cell[];
-  /** Where patches of the test are written; undefined while validation has to choose. */
+  /** Where patches of the test are written; undefined while validation has yet to choose. */
   readonly layers?: readonly number[];
 }
 
@@ -52,13 +52,13 @@ export async function prepareStudy(model: Model, experiment: Experiment, foreign
     const vectors = kindOf(without) === 'task' ? '' : ` of ${kindOf(without)} vectors`;
     throw invalid(
       'layers',
-      `validation needs a patch condition${vectors} without control and not foreign; name the layers instead`,
+      `validation needs a patch condition${vectors} that has no control and is not foreign; name the layers instead`,
     );
   }
   return { experiment, format, cells };
 }
 
-/** Whether a condition's validation accuracy counts when the layer is chosen: own vectors as they are. */
+/** Whether a condition's validation accuracy counts in the choice of the layer: only unaltered own vectors do. */
 export function choosesLayer({ kind, control, foreign, layers }: Condition): boolean {
   return kind === 'patch' && control === undefined && foreign !== true && layers === undefined;
 }
@@ -89,7 +89,7 @@ export function itemsOf({ split }: Cell, stage: QueryKey['stage']): readonly Tas
   return stage === 'test' ? split.test : split.validation;
 }
 
-/** The text of an instruction, with its letters swapped if asked for. */
+/** The text of an instruction, with letters swapped if asked for. */
 export function instructionOf({ task, seed }: TaskSplit, swaps = 0): string {
   return swapLetters(requireInstruction(task), swaps, seed);
 }
@@ -149,8 +149,8 @@ function checkModels(model: Model, experiment: Experiment, foreign: Model | unde
   const asked = conditions.find(({ kind, query }) => kind !== 'majority' && (query ?? experiment.query) === 'image');
   const seeing = asked ?? needsPictures(own);
   if (seeing && !model.hasVision) {
-    const message = `Condition ${JSON.stringify(seeing.name)} shows pictures, and the model has no picture encoder`;
-    throw new XpatchError('IMAGE_UNSUPPORTED', `${message}: give --mmproj, or leave image conditions and queries out.`);
+    const message = `Condition ${JSON.stringify(seeing.name)} shows pictures, but the model has no picture encoder`;
+    throw new XpatchError('IMAGE_UNSUPPORTED', `${message}: give --mmproj, or leave out image conditions and queries.`);
   }
   const borrowing = conditions.filter((condition) => condition.foreign);
   const [first] = borrowing;
@@ -165,7 +165,7 @@ function checkModels(model: Model, experiment: Experiment, foreign: Model | unde
   const blind = needsPictures(borrowing);
   if (blind && !foreign.hasVision) {
     const message = `Condition ${JSON.stringify(blind.name)} needs vectors of pictures`;
-    throw new XpatchError('IMAGE_UNSUPPORTED', `${message}, and vectorModel has no picture encoder. Use spec: text.`);
+    throw new XpatchError('IMAGE_UNSUPPORTED', `${message}, but vectorModel has no picture encoder. Use spec: text.`);
   }
 }
 
@@ -175,7 +175,7 @@ export function usesPictures({ conditions, query: common }: Experiment): boolean
 }
 
 /**
- * The tasks of an experiment under its seeds: seeds in their order, in each the tasks in theirs.
+ * The tasks of an experiment under its seeds, ordered by seed, then by task.
  * @throws {XpatchError} CONFIG_INVALID, TASK_INVALID, FILE_NOT_FOUND
  */
 export async function loadCells(experiment: Experiment): Promise<Cell[]> {
@@ -211,7 +211,7 @@ export async function loadCells(experiment: Experiment): Promise<Cell[]> {
   );
 }
 
-/** Fails now where an instruction is missing, or too short for the swaps. */
+/** Fails early if an instruction is missing, or too short for the swaps. */
 function requireInstructions(task: Task, conditions: readonly Condition[], seeds: readonly number[]): void {
   for (const { spec, swaps, before } of conditions) {
     if (before?.includes('{instruction}')) requireInstruction(task);

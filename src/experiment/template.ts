@@ -8,7 +8,7 @@ import { checkTemplate, DELIMITER, PAPER_TEMPLATE, PartList, type Template } fro
 import { XpatchError } from '../util/errors.js';
 import type { Experiment } from './types.js';
 
-/** What stands in a prompt, in this order; an instruction without a query stands alone. */
+/** The content of a prompt, in this order; an instruction without a query stands alone. */
 export interface PromptContent {
   /** Raw text at the very start, or the system message of a chat. */
   readonly before?: string;
@@ -54,10 +54,10 @@ export function plainFormat(template: Template): PromptFormat {
   };
 }
 
-/** The day that some templates write: always the same, so that a run can be repeated. */
+/** The date that some templates print: always the same, so that a run can be repeated. */
 const DAY = new Date(2024, 0, 1);
 
-/** The template that the GGUF carries. Examples are turns of user and assistant, `before` is the system message. */
+/** The template in the GGUF. Examples are turns of user and assistant, `before` is the system message. */
 function chatFormat(model: Model): PromptFormat {
   const template = refusing(() => ChatTemplate.of(model));
   return { stop: ['\n'], ...chatAnswers(template), write: (content) => refusing(() => writeChat(content, template)) };
@@ -66,7 +66,7 @@ function chatFormat(model: Model): PromptFormat {
 /** An answer that no template has in its own text. */
 const ANSWER = 'XyZAnswerZyX';
 
-/** How answers stand in a chat: as one does that another turn follows, as examples do. */
+/** How answers are written in a chat: like one that another turn follows, as in examples. */
 export function chatAnswers(template: Pick<ChatTemplate, 'render'>): AnswerFormat {
   const item: TaskItem = { input: 'x', output: ANSWER };
   const textOf = (content: PromptContent) =>
@@ -89,7 +89,7 @@ export function writeChat(content: PromptContent, template: Pick<ChatTemplate, '
   const inputOf = (item: TaskItem, modality: Modality, asked?: string) => {
     const list = new PartList();
     list.fill('{input}', item, modality, asked);
-    // The chat template takes texts of messages as literal by itself.
+    // The chat template already takes message texts as literal.
     return list.marked().flatMap((part) => {
       if (typeof part === 'string' || 'image' in part) return [part];
       return 'literal' in part ? [part.literal] : [];

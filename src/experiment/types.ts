@@ -9,7 +9,7 @@ export type { Template } from '../tasks/template.js';
 /** Where a patched vector comes from. `ensemble` is the mean of the vectors of text examples and of the instruction. */
 export type VectorSpec = TaskSpec | 'ensemble';
 
-/** What is wrong on purpose with a patched vector; see docs/evaluation.md. */
+/** What is deliberately wrong with a patched vector; see docs/evaluation.md. */
 export const CONTROLS = ['random-vector', 'wrong-task', 'shuffled-labels', 'wrong-layer', 'identity'] as const;
 /** A vector that should not work: see `Condition`. */
 export type Control = (typeof CONTROLS)[number];
@@ -20,7 +20,7 @@ export type VectorKind = (typeof VECTOR_KINDS)[number];
 
 /**
  * One way of getting answers: a row of the tables. All conditions of an experiment answer the same queries.
- * - `majority`: the answer that most validation items have; no model is asked.
+ * - `majority`: the most common answer of the validation items; no model is asked.
  * - `bare`: the query alone.
  * - `prompt`: examples (or the instruction) and the query in one context window.
  * - `patch`: a vector written into the query.
@@ -29,7 +29,7 @@ export interface Condition {
   /** Row of the tables, unique, e.g. `Text Patch`. */
   readonly name: string;
   readonly kind: 'majority' | 'bare' | 'prompt' | 'patch';
-  /** What stands for the input of the query. Defaults to the experiment's. */
+  /** How the input of the query is shown. Defaults to the experiment's. */
   readonly query?: Modality;
   /** Of `prompt` (not `ensemble`) and `patch`: what specifies the task. */
   readonly spec?: VectorSpec;
@@ -58,7 +58,7 @@ export interface Condition {
   /** Of an instruction: swaps of neighbouring letters in it. Defaults to 0. */
   readonly swaps?: number;
   /**
-   * Text that stands before the query, such as a system instruction. `{instruction}` in it stands for the instruction of the
+   * Text before the query, such as a system instruction. `{instruction}` in it stands for the instruction of the
    * task. Defaults to none.
    */
   readonly before?: string;
@@ -72,9 +72,9 @@ export interface Condition {
 
 /** An experiment as a config file describes it, with every default filled in. */
 export interface Experiment {
-  /** Names files and folders. Defaults to the preset's name, or that of the file. */
+  /** Names files and folders. Defaults to the preset's name, or the file's. */
   readonly name: string;
-  /** What it started from: the paper's numbers stand beside an experiment of a preset, whatever its name. */
+  /** What it started from: the paper's numbers are shown beside an experiment of a preset, whatever its name. */
   readonly preset?: string;
   readonly title: string;
   /** Shipped tasks by name, or task files. */
@@ -89,7 +89,7 @@ export interface Experiment {
   /** Examples in a prompt. */
   readonly shots: number;
   readonly validation: number;
-  /** Largest number of test queries a task and seed. */
+  /** Maximum number of test queries per task and seed. */
   readonly test: number;
   /** Prompts that a vector is the mean of. */
   readonly prompts: number;
@@ -102,11 +102,11 @@ export interface Experiment {
   readonly maxTokens: number;
   /** Compare answers without regard to case. */
   readonly ignoreCase: boolean;
-  /** Beside the lenient and the strict score, which are always there. `likelihood` asks every answer of the task and is slow. */
+  /** In addition to the lenient and the strict score. `likelihood` asks every answer of the task and is slow. */
   readonly scores: readonly ('probability' | 'likelihood')[];
   /** Model of `foreign` conditions: as `-m` takes it. */
   readonly vectorModel?: string;
-  /** `compute`: time and memory of prompting, of patching and of the bare query (`runCompute`) in place of answers; without conditions. */
+  /** `compute`: time and memory of prompting, of patching and of the bare query (`runCompute`) instead of answers; without conditions. */
   readonly measure?: 'compute';
   readonly conditions: readonly Condition[];
 }
@@ -129,16 +129,16 @@ export interface ResultLine extends QueryKey {
   readonly expected: string;
   /** Other answers that count as right. */
   readonly also?: readonly string[];
-  /** Greedy answer up to the stop; of a validation query its first piece only. */
+  /** Greedy answer up to the stop; for a validation query only its first piece. */
   readonly answer: string;
-  /** The first piece of the answer with something to see in it: nearly always its first token. What the lenient score looks at. */
+  /** The first visible piece of the answer, nearly always its first token. The lenient score looks at this. */
   readonly firstToken: string;
   readonly lenient: boolean;
-  /** The answer to the question of the rival task (`rivalAnswers`), where one was asked and its answer is known. */
+  /** The answer to the question of the rival task (`rivalAnswers`), if one was asked and its answer is known. */
   readonly rival?: string;
   /** Of a test query. */
   readonly strict?: boolean;
-  /** The answer was cut off by `maxTokens`, so it is not strictly right; absent of all others. */
+  /** The answer was cut off by `maxTokens`, so it is not strictly right; absent otherwise. */
   readonly cut?: true;
   /**
    * Probability of the first token of the expected answer that shows something of it, and its rank from 0. Where the template, or the
@@ -148,12 +148,12 @@ export interface ResultLine extends QueryKey {
   readonly rank?: number;
   /**
    * Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats: over all tokens
-   * from the end of the query to the end of the answer, those that the template has in between too; not what ends the answer.
+   * from the end of the query to the end of the answer, including those that the template puts in between; not what ends the answer.
    */
   readonly answerRank?: number;
   readonly logLikelihood?: number;
   /**
-   * Of a foreign vector: KL divergence, nats, of what the model says next from what it says with its own vector in the same
+   * For a foreign vector: KL divergence, nats, of the model's next token from that with its own vector in the same
    * place. With score `probability`.
    */
   readonly kl?: number;
@@ -161,17 +161,17 @@ export interface ResultLine extends QueryKey {
   readonly vector?: string;
   /** L2 norm of what the patch changed. */
   readonly delta?: number;
-  /** Scores of one's own by name (`scoreLines`). */
+  /** Custom scores by name (`scoreLines`). */
   readonly own?: Readonly<Record<string, number>>;
-  /** The prompt as the model saw it; absent of `majority` and of validation queries. */
+  /** The prompt as the model saw it; absent for `majority` and validation queries. */
   readonly prompt?: PromptRecord;
 }
 
-/** One line of a study: a part of its work, and what came of it. */
+/** One line of a study: a part of its work, and the result. */
 export interface StudyLine {
   /** Unique in its run. */
   readonly unit: string;
-  /** Name of what it left in the vectors of the run. */
+  /** Name of what it left among the vectors of the run. */
   readonly vector?: string;
 }
 
@@ -183,25 +183,25 @@ export interface Saved {
   save(path: string): Promise<void>;
 }
 
-/** Where a run is kept. Everything handed over is durable when the promise resolves. */
+/** Where a run is stored. Everything handed over is durable when the promise resolves. */
 export interface RunStore<Line extends RunLine = ResultLine> {
   /** Queries answered before, by an earlier process of this run. */
   readonly known: ReadonlySet<string>;
   /** Vectors that lines name and that are gone. Defaults to none. */
   readonly lost?: ReadonlySet<string>;
-  /** All lines so far, those of earlier processes first, in their order. */
+  /** All lines so far, those of earlier processes first, in order. */
   lines(): AsyncIterable<Line>;
   /** Keeps further lines. */
   append(lines: readonly Line[]): Promise<void>;
   /** Keeps a vector under a name. */
   saveVector(name: string, vector: Saved): Promise<void>;
-  /** undefined when the run has none of this name. */
+  /** undefined if the run has none of this name. */
   loadVector(name: string): Promise<TaskVector | undefined>;
-  /** The same of what is no task vector. @param open reads such a file */
+  /** The same for what is not a task vector. @param open reads such a file */
   load<T extends Saved>(name: string, open: (path: string) => Promise<T>): Promise<T | undefined>;
 }
 
-/** A key as `RunStore.known` holds it. */
+/** A key as in `RunStore.known`. */
 export function keyOf(line: QueryKey | StudyLine): string {
   if ('unit' in line) return line.unit;
   const { stage, condition, task, seed, item, layer } = line;
@@ -220,22 +220,22 @@ export interface Plan {
   readonly vectors: number;
   readonly pictures: number;
   /**
-   * Passes over prompts: one a vector, one an item and stage, and those of own states and likelihoods. Little memory makes more
-   * of them; a GPU, which takes several items at once, fewer.
+   * Passes over prompts: one per vector, one per item and stage, and those for own states and likelihoods. Little memory means
+   * more; a GPU, which takes several items at once, fewer.
    */
   readonly passes: number;
-  /** Positions that have to be decoded, shared prefixes counted once, and new tokens at most. */
+  /** Positions to decode, shared prefixes counted once, and the most new tokens. */
   readonly tokens: number;
   readonly newTokens: number;
   /** How the work divides, in positions; a new token counts a quarter, as most answers end long before the bound. */
   readonly work: ExperimentWork;
   /** Positions of the longest prompt, new tokens included: what a context must hold. */
   readonly longest: number;
-  /** What may surprise in the numbers, such as answers that share their first token. */
+  /** What may be surprising in the numbers, such as answers that share their first token. */
   readonly warnings: readonly string[];
 }
 
-/** What a run does one after the other, and how much of it. */
+/** What a run does in sequence, and how much of it. */
 export type ExperimentWork = Readonly<Record<'vectors' | QueryKey['stage'], number>>;
 
 /** How far a run is. Queries answered by an earlier process count as done. */
@@ -243,9 +243,9 @@ export interface ExperimentProgress {
   /** Scored queries and prompts of vectors. */
   readonly done: number;
   readonly total: number;
-  /** Of `done` what this process did. */
+  /** What this process did of `done`. */
   readonly fresh: number;
-  /** Parts of the whole work, from 0 to 1: what this process did, and what is left. */
+  /** Fractions of the whole work, from 0 to 1: what this process did, and what is left. */
   readonly worked: number;
   readonly left: number;
   readonly stage: 'vectors' | QueryKey['stage'];

@@ -9,7 +9,7 @@ import { TaskVector } from '../vectors/task-vector.js';
 import { type Cell, instructionOf, kindOf, type Study } from './study.js';
 import type { Condition, Control, RunStore, VectorKind, VectorSpec } from './types.js';
 
-/** A vector that a run needs: of one task and seed, made in one way. */
+/** A vector that a run needs: for one task and seed, made in one way. */
 export interface WantedVector {
   /** File name in vectors/, unique in a run: `food-color.text.seed1`, `food-color.text.shuffled-labels.seed1`, ... */
   readonly name: string;
@@ -28,7 +28,7 @@ export interface WantedVector {
 /** Heads of a function vector. */
 const HEADS = 10;
 
-/** The vector that a condition patches into the queries of a cell; undefined where it patches none of a file. */
+/** The vector that a condition patches into the queries of a cell; undefined if it patches none from a file. */
 export function vectorOf(study: Study, cell: Cell, condition: Condition): WantedVector | undefined {
   const { kind, spec, control, foreign = false } = condition;
   if (kind !== 'patch' || control === 'identity' || spec === undefined) return undefined;
@@ -46,7 +46,7 @@ export function vectorOf(study: Study, cell: Cell, condition: Condition): Wanted
   });
 }
 
-/** What a vector is computed from without any prompt of its own; empty for one that is read from prompts. */
+/** The vectors that a vector is computed from; empty for one that is read from prompts. */
 export function sourcesOf(study: Study, vector: WantedVector): WantedVector[] {
   const { control, ...plain } = vector;
   if (control === 'random-vector' || control === 'wrong-layer') return [wanted(study, plain)];
@@ -90,8 +90,8 @@ export function promptsOf({ experiment, format }: Study, vector: WantedVector): 
 }
 
 /**
- * The same inputs with each other's answers: of 50 orders drawn by the seed the one that leaves the fewest answers right,
- * at best none.
+ * The same inputs with each other's answers: of 50 orders drawn by the seed, the one that leaves the fewest answers right,
+ * ideally none.
  */
 export function shuffleLabels(shots: readonly TaskItem[], seed: number, stream: string): TaskItem[] {
   const random = new Random(seed, 'shuffled-labels', stream);
@@ -105,12 +105,12 @@ export function shuffleLabels(shots: readonly TaskItem[], seed: number, stream: 
   return best?.shots ?? [];
 }
 
-/** Reads a vector, of a study, that has no sources: `readVector` here, or what asks another machine to. */
+/** Reads a vector of a study that has no sources: `readVector` here, or on another machine. */
 export type VectorReader = (study: Study, wanted: WantedVector, events: PassOptions) => Promise<TaskVector>;
 
-/** Makes vectors, each once in the life of a run: later ones come from its store. */
+/** Makes each vector once in the life of a run; later it comes from the store. */
 export class VectorMaker {
-  /** Of one seed, so that memory does not grow with the seeds; of all where they are made at once. */
+  /** Of one seed, so that memory does not grow with the seeds; of all seeds if they are made at once. */
   private readonly made = new Map<string, Promise<TaskVector>>();
   private seed: number | undefined;
 
@@ -122,9 +122,9 @@ export class VectorMaker {
   ) {}
 
   /**
-   * @param read used where it is not in the store and has no sources
-   * @param events.onProgress prompts read of all, of a vector that is made and not loaded
-   * @throws {XpatchError} VECTOR_MISMATCH when the store's vector is of another model; as `Context.pass`
+   * @param read used if it is not in the store and has no sources
+   * @param events.onProgress prompts read of all, for a vector that is made and not loaded
+   * @throws {XpatchError} VECTOR_MISMATCH if the store's vector is of another model; as `Context.pass`
    */
   get(wanted: WantedVector, read: VectorReader, events: PassOptions = {}): Promise<TaskVector> {
     const { seed } = wanted.cell.split;
@@ -147,7 +147,7 @@ export class VectorMaker {
     const model = wanted.foreign ? this.models.foreign : this.models.own;
     if (stored.info.model.hash !== model?.hash) {
       const message = `The run's vector ${wanted.name} is of another model (${stored.info.model.name})`;
-      throw new XpatchError('VECTOR_MISMATCH', `${message}. Resume it with the model it was begun with.`);
+      throw new XpatchError('VECTOR_MISMATCH', `${message}. Resume it with the model it was started with.`);
     }
     return stored;
   }
@@ -163,7 +163,7 @@ export class VectorMaker {
   }
 }
 
-/** The wrong layer is half the depth away: of a layer in the lower half one in the upper half, and the other way round. */
+/** The wrong layer is half the depth away: for a layer in the lower half one in the upper half, and vice versa. */
 function halfDepth(vector: TaskVector): number {
   return Math.ceil(vector.info.layers.length / 2);
 }

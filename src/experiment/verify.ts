@@ -19,14 +19,14 @@ import { nameOfShard } from './shard.js';
 import { layersOf, loadCells, usesPictures } from './study.js';
 import { type Experiment, keyOf, type ResultLine, type RunLine } from './types.js';
 
-/** One thing that was looked at. `not done` is what could not be, and says why. */
+/** One thing that was checked. `not done` is what could not be checked, and says why. */
 export interface Check {
   readonly name: string;
   readonly state: 'ok' | 'failed' | 'not done';
   readonly detail: string;
 }
 
-/** A run as its folder has it. */
+/** A run as in its folder. */
 export interface CheckedRun {
   readonly path: string;
   readonly manifest: RunRecord;
@@ -44,13 +44,13 @@ export function check(name: string, problems: readonly string[], fine: string): 
 }
 
 /**
- * Looks whether a run is whole and its parts belong together, from its folder and the task files alone: configuration, lines, their
- * number against the plan, hashes of tasks, pictures and vectors; of an experiment also scores against answers and the layer against
+ * Checks that a run is complete and consistent, from its folder and the task files alone: configuration, lines, their
+ * number against the plan, hashes of tasks, pictures and vectors; for an experiment also scores against answers and the layer against
  * the validation answers.
  *
- * @param options.data folder that the run's own task files are in: at the path that the experiment names them by, or directly.
+ * @param options.data folder of the run's own task files: at the path that the experiment gives, or directly.
  *   Defaults to the current folder
- * @throws {XpatchError} RUN_INVALID when the folder is no run of an experiment; ABORTED
+ * @throws {XpatchError} RUN_INVALID if the folder is not a run of an experiment; ABORTED
  */
 export async function checkRun(
   path: string,
@@ -58,7 +58,7 @@ export async function checkRun(
 ): Promise<CheckedRun> {
   const manifest = await readManifest(path);
   if (manifest === undefined) {
-    throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
+    throw new XpatchError('RUN_INVALID', `${path} is not a run: it has no manifest.json. Name the folder of a run.`);
   }
   const { lines, problems } = await linesOf(path, manifest);
   const { tasks: sources = Object.keys(manifest.tasks) } = manifest.options as Partial<Experiment>;
@@ -88,14 +88,14 @@ async function linesOf(path: string, { lines: recorded, results }: RunRecord) {
   try {
     for await (const { line } of readLines<RunLine>(path, findings)) lines.push(line);
     if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
-    if (findings.repeated > 0) problems.push(`${findings.repeated} lines stand twice`);
+    if (findings.repeated > 0) problems.push(`${findings.repeated} lines appear twice`);
   } catch (error) {
     if (!(error instanceof XpatchError)) throw error;
     problems.push(error.message);
   }
   if (problems.length === 0 && recorded !== undefined && recorded !== lines.length) {
     problems.push(
-      `there are ${lines.length} lines, and the manifest says ${recorded}: start the command of the run again, which asks what is missing`,
+      `there are ${lines.length} lines, but the manifest says ${recorded}: run the command again, which asks what is missing`,
     );
   }
   if (problems.length === 0 && results !== undefined && results !== (await hashResults(path))) {
@@ -106,7 +106,7 @@ async function linesOf(path: string, { lines: recorded, results }: RunRecord) {
 
 function checkManifest(manifest: RunRecord): Check {
   const problems: string[] = [];
-  if (manifest.status !== 'complete') problems.push('the run is not complete: start its command again');
+  if (manifest.status !== 'complete') problems.push('the run is not complete: run its command again');
   const hash = configHash(manifest);
   if (hash !== manifest.configHash) problems.push('the experiment, model or tasks it names were changed after the run');
   return check('manifest', problems, `complete, configuration ${hash.slice(0, 12)}`);
@@ -126,11 +126,11 @@ function checkCounts({ plan = [] }: RunRecord, lines: readonly ResultLine[]): Ch
   return check('counts', problems, `as planned in all ${plan.length} groups of stage and condition`);
 }
 
-/** Whether every part of a study has its line, and no other is there. */
+/** Whether every part of a study has its line, and there are no others. */
 function checkUnits({ units = [] }: RunRecord, lines: readonly RunLine[]): Check {
   const found = new Set(lines.map(keyOf));
   const missing = units.filter((unit) => !found.has(unit)).map((unit) => `${unit} is missing`);
-  const others = [...found].filter((key) => !units.includes(key)).map((key) => `${key} is none of its parts`);
+  const others = [...found].filter((key) => !units.includes(key)).map((key) => `${key} is not one of its parts`);
   return check('counts', [...missing, ...others], `all ${units.length} parts`);
 }
 
@@ -145,7 +145,7 @@ async function checkQueries(
   const wrong = lines.filter(
     (line) => !conditions.has(line.condition) || !Object.hasOwn(tasks, line.task) || !options.seeds.includes(line.seed),
   );
-  const problems = wrong.map((line) => `${keyOf(line)} is none of its queries`);
+  const problems = wrong.map((line) => `${keyOf(line)} is not one of its queries`);
   const fine = shard ? `all of shard ${nameOfShard(shard)}` : 'all of this experiment';
   if (problems.length > 0) return check('queries', problems, fine);
   const notDone = (why: string): Check => ({
@@ -160,7 +160,7 @@ async function checkQueries(
     const queries = new Queries({ experiment: options, cells }, model.nLayers, shard);
     problems.push(...lines.flatMap((line) => queries.problemOf(line) ?? []));
     if (problems.length === 0 && lines.length !== queries.lines)
-      problems.push(`there are ${lines.length} lines, and the experiment has ${queries.lines} queries`);
+      problems.push(`there are ${lines.length} lines, but the experiment has ${queries.lines} queries`);
     return check('queries', problems, fine);
   } catch (error) {
     if (!(error instanceof XpatchError)) throw error;
@@ -188,7 +188,8 @@ function checkLayers({ options: experiment }: RunRecord, lines: readonly ResultL
   const problems = patched
     .filter(({ condition, layer }) => !layers[condition]?.includes(layer as number))
     .map(
-      (line) => `${keyOf(line)} is patched at layer ${line.layer}, chosen was ${layers[line.condition]?.join(', ')}`,
+      (line) =>
+        `${keyOf(line)} is patched at layer ${line.layer}, but ${layers[line.condition]?.join(', ')} was chosen`,
     );
   return check(
     'layers',
@@ -197,15 +198,15 @@ function checkLayers({ options: experiment }: RunRecord, lines: readonly ResultL
   );
 }
 
-/** A task file has its old path only on the machine of the run: it is looked for in a folder too. */
+/** A task file has its old path only on the machine of the run, so it is also looked for in a folder. */
 export function findTask(source: string, data: string): string {
   if (!isTaskFile(source)) return source;
   const path = resolve(data, source);
-  // win32 knows both separators, whichever the run was made with.
+  // win32 handles both separators, whichever the run was made with.
   return existsSync(path) ? path : resolve(data, win32.basename(source));
 }
 
-/** Whether task files, and their pictures where they take part, are those of a run. @throws {XpatchError} ABORTED */
+/** Whether task files, and their pictures if they take part, are those of a run. @throws {XpatchError} ABORTED */
 export async function checkTasks(
   {
     study,
@@ -239,7 +240,11 @@ export async function checkTasks(
     }
   }
   if (problems.length > 0 || missing.length === 0) {
-    return check('tasks', problems, `${sources.length} files of equal hash${pictures ? ', and their pictures' : ''}`);
+    return check(
+      'tasks',
+      problems,
+      `${sources.length} files with equal hashes${pictures ? ', and their pictures' : ''}`,
+    );
   }
   const wayOut = 'Name the folder of the task files with --data; their pictures are looked for from there.';
   return { name: 'tasks', state: 'not done', detail: `${missing[0]} ${wayOut}` };
@@ -263,12 +268,12 @@ async function checkVectors(path: string, manifest: RunRecord, lines: readonly R
   for (const name of manifest.study === undefined ? Object.keys(hashes) : []) {
     try {
       const vector = await loadRunVector(path, name);
-      if (!models.includes(vector?.info.model.hash)) problems.push(`${name} is of another model`);
+      if (!models.includes(vector?.info.model.hash)) problems.push(`${name} is from another model`);
     } catch (error) {
       problems.push((error as Error).message);
     }
   }
-  return check('vectors', problems, `${names.size} of equal hash`);
+  return check('vectors', problems, `${names.size} with equal hashes`);
 }
 
 /** Of `askAgain`. */
@@ -277,16 +282,16 @@ export interface AskOptions {
   readonly sample: number;
   /** Draws them. */
   readonly seed: number;
-  /** The model of `foreign` conditions; without it these are left out. */
+  /** The model of `foreign` conditions; without it they are left out. */
   readonly foreign?: Context | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Counts the whole run, whose lines outside the sample are done at once. */
+  /** Counts the whole run; lines outside the sample count as done at once. */
   readonly onProgress?: OnProgress | undefined;
 }
 
 /**
  * Asks some queries of a complete run again, with its own vectors and at its own layers, and compares answers, scores and
- * probabilities (these within what machines round differently, see `differenceOfLines`). The engine does it: to it this is a run that lacks
+ * probabilities (within the rounding of machines, see `differenceOfLines`). The engine does it: to it this is a run that lacks
  * these lines.
  *
  * @throws {XpatchError} as `runExperiment`
@@ -297,7 +302,7 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
   const conditions = manifest.options.conditions.filter((condition) => foreign || !condition.foreign);
   const named = new Map(conditions.map(({ name, kind }) => [name, kind]));
   const lines = (run.lines as ResultLine[]).filter(({ condition }) => named.has(condition));
-  // The majority is no answer of a model.
+  // The majority answer does not come from a model.
   const asked = lines.filter(({ condition }) => named.get(condition) !== 'majority');
   const sample = new Random(options.seed, 'verify').sample(asked, Math.min(options.sample, asked.length));
   const expected = new Map(sample.map((line) => [keyOf(line), line]));
@@ -312,7 +317,7 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
     ...(foreign && { foreign }),
     ...(manifest.shard && { shard: manifest.shard }),
     ...(signal && { signal }),
-    // Of the whole run: what is known counts at once, so the sample, drawn evenly, moves it evenly.
+    // For the whole run: what is known counts at once, so the sample, drawn evenly, moves it evenly.
     ...(onProgress && { onProgress }),
   });
   const problems: string[] = [];
@@ -326,6 +331,6 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
   }
   for (const key of expected.keys()) problems.push(`${key} is no longer asked`);
   const left =
-    conditions.length < manifest.options.conditions.length ? '; conditions of the other model were left out' : '';
+    conditions.length < manifest.options.conditions.length ? '; conditions with the other model were left out' : '';
   return check('answers', problems, `${sample.length} queries asked again, seed ${options.seed}: same answers${left}`);
 }

@@ -147,7 +147,7 @@ describe('through a pipe', () => {
       /--mmproj/,
     ],
     ['a template that is not there', ['-m', 'chat.gguf', '--chat-template', 'no.jinja'], 'FILE_NOT_FOUND', /no\.jinja/],
-    ['a prompt', ['-m', 'chat.gguf', '--prompt', 'x'], 'INVALID_ARGUMENT', /--prompt does not belong to --chat/],
+    ['a prompt', ['-m', 'chat.gguf', '--prompt', 'x'], 'INVALID_ARGUMENT', /--prompt does not work with --chat/],
     ['-n 0', ['-m', 'chat.gguf', '-n', '0'], 'INVALID_ARGUMENT', /no room/],
     ['a patch without a layer', ['-m', 'chat.gguf', '--vector', 'x'], 'INVALID_ARGUMENT', /--layers/],
   ])('%s is refused at the start', async (_, args, code, message) => {
@@ -159,7 +159,7 @@ describe('through a pipe', () => {
 
   test('--system without --chat is refused', async () => {
     const { code, message } = await cli.error('run', '-m', 'chat.gguf', '--prompt', 'x', '--system', 'y');
-    expect({ code, message }).toEqual({ code: 'INVALID_ARGUMENT', message: '--system belongs to --chat.' });
+    expect({ code, message }).toEqual({ code: 'INVALID_ARGUMENT', message: '--system needs --chat.' });
   });
 });
 
@@ -225,7 +225,7 @@ describe('on a terminal', () => {
     chat.type('Hello\r');
     await chat.shows(/Hello\s+[\s\S]{40}/);
     chat.type('\u0003');
-    await chat.shows(/stopped; the conversation goes on/);
+    await chat.shows(/stopped; the conversation continues/);
     await chat.shows(/> /);
     chat.type('half a line\u0003');
     await chat.shows(/Ctrl-C again/);

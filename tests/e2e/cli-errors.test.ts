@@ -38,8 +38,8 @@ describe('wrong arguments end with code 2', () => {
     ['bad positions', ['capture', ...LLAMA, '--positions', 'first', ...OUT], /--positions takes all, last/],
     ['a bad position', ['run', ...LLAMA, ...PATCH, '--layers', '0', '--positions', 'x'], /--positions takes all, last/],
     ['a patch without a layer', ['run', ...LLAMA, ...PATCH], /--vector needs --layers/],
-    ['a layer without a patch', ['run', ...LLAMA, '--layers', '1'], /--layers belongs to a patch/],
-    ['every step without a patch', ['run', ...LLAMA, '--every-step'], /--every-step belongs to a patch/],
+    ['a layer without a patch', ['run', ...LLAMA, '--layers', '1'], /--layers needs a patch/],
+    ['every step without a patch', ['run', ...LLAMA, '--every-step'], /--every-step needs a patch/],
     [
       'an unknown operation',
       ['run', ...LLAMA, ...PATCH, '--layers', '0', '--op', 'scale'],

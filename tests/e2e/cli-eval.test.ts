@@ -82,7 +82,7 @@ describe('what would run', () => {
   test('the presets are listed', async () => {
     const { code, stdout } = await cli.run(['eval']);
     expect(code).toBe(0);
-    expect((await cli.run(['eval', '--help'])).stdout).toMatch(/--json +Print JSON, an object a line/);
+    expect((await cli.run(['eval', '--help'])).stdout).toMatch(/--json +Print JSON, one object per line/);
     for (const [name, { shows }] of Object.entries(PRESETS)) {
       expect(stdout).toMatch(new RegExp(`^ {2}${name} +${shows.replace(/[.()[\]]/g, '\\$&')}$`, 'm'));
     }
@@ -102,8 +102,8 @@ describe('what would run', () => {
     expect(stdout).toMatch(/validation +Text Patch +128\n/);
     expect(stdout).toMatch(/Queries 188, vectors 2, pictures 0\.\n/);
     // Two vectors; 8 validation and 6 test items of two tasks.
-    expect(stdout).toMatch(/Passes over prompts about 30: one a vector, one an item\.\n/);
-    expect(stdout).toMatch(/Time about \d+ s: an estimate from \d+ positions and \d+ new tokens a second/);
+    expect(stdout).toMatch(/Passes over prompts about 30: one per vector, one per item\.\n/);
+    expect(stdout).toMatch(/Time about \d+ s: an estimate from \d+ positions and \d+ new tokens per second/);
     expect(stdout).toMatch(/Disk about \d+\.\d MB/);
     expect(readdirSync(cli.folder)).toEqual(before);
   });
@@ -147,7 +147,7 @@ describe('what cannot run is refused before anything is written', () => {
       /^small\.yaml: conditions\[2\]\.spec: must be one of text, image, instruction, not "txt"\.$/,
       1,
     ],
-    ['an unknown key', ['main', ...DEMO, '--set', 'sedes=[1]'], 'CONFIG_INVALID', /sedes: is no setting here/, 1],
+    ['an unknown key', ['main', ...DEMO, '--set', 'sedes=[1]'], 'CONFIG_INVALID', /sedes: is not a setting here/, 1],
     ['no key', ['main', ...DEMO, '--set', 'seeds'], 'CONFIG_INVALID', /no key=value/, 1],
     ['bad bytes', ['main', ...DEMO, '--memory', '2 potatoes'], 'INVALID_ARGUMENT', /--memory takes at least 1M/, 2],
     ['too few bytes', ['main', ...DEMO, '--memory', '1M'], 'CONTEXT_OVERFLOW', /Raise --memory/, 1],
@@ -236,7 +236,7 @@ describe('a run', () => {
     const outcome = await cli.run([...RUN, '-o', 'whole', '--no-resume', '--json']);
     expect(outcome.code).toBe(1);
     expect(eventsOf(outcome)).toEqual([
-      { error: { code: 'FILE_WRITE', message: expect.stringMatching(/^whole holds a run already.*--no-resume/) } },
+      { error: { code: 'FILE_WRITE', message: expect.stringMatching(/^whole already holds a run.*--no-resume/) } },
     ]);
     expect(linesOf('whole')).toEqual(before);
     expect((await cli.run([...RUN, '-o', 'whole', '--resume', '--quiet'])).code).toBe(0);
@@ -322,7 +322,7 @@ describe('a run', () => {
     expect(outcome.code).toBe(exit);
     const error = eventsOf(outcome).at(-1)?.error as { code: string; message: string };
     expect(error.code).toBe('ABORTED');
-    const [, command] = /go on with: xpatch (.*)$/.exec(error.message) ?? [];
+    const [, command] = /resume with: xpatch (.*)$/.exec(error.message) ?? [];
     expect(command).toBe(`eval small.yaml -m demo --threads 1 -o ${name} --json`);
     const before = linesOf(name);
     expect(before.length).toBeLessThan(LINES);
@@ -372,7 +372,7 @@ describe('a run', () => {
     expect(pids).toHaveLength(2);
     expect(eventsOf(outcome).at(-1)?.error).toEqual({
       code: 'MODEL_CRASHED',
-      message: expect.stringMatching(/SIGKILL.*twice.*--memory.*same command goes on from there/),
+      message: expect.stringMatching(/SIGKILL.*twice.*--memory.*same command resumes from there/),
     });
     expect((await cli.run([...RUN, '-o', 'crashes', '--quiet'])).code).toBe(0);
     expect(linesOf('crashes')).toEqual(undisturbed);

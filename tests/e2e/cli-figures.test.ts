@@ -205,7 +205,7 @@ test('Ctrl-C ends evolution with its code, and the same command goes on', async 
   const { code, stderr } = await ended;
   expect(code).toBe(130);
   expect(stderr).toMatch(
-    /ABORTED: Interrupted\. What is done is kept in stopped; go on with: xpatch evolution -m demo/,
+    /ABORTED: Interrupted\. What is done is kept in stopped; resume with: xpatch evolution -m demo/,
   );
   expect(existsSync(join(cli.folder, 'stopped', 'report.html'))).toBe(false);
   expect(JSON.parse(readFileSync(manifest, 'utf8')).status).toBe('running');

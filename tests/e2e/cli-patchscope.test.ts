@@ -77,13 +77,8 @@ test('the table has a line without a patch and one for each layer', async () => 
 describe('what cannot be done is an error', () => {
   test.each<[string, string[], string, RegExp]>([
     ['no source', [...LLAMA], 'INVALID_ARGUMENT', /--prompt, --prompt-file or --tokens/],
-    ['two sources', [...LLAMA, ...SOURCE, '--vector', 'v'], 'INVALID_ARGUMENT', /--prompt belongs to a prompt/],
-    [
-      'a lonely vector position',
-      [...LLAMA, ...SOURCE, '--vector-position', '1'],
-      'INVALID_ARGUMENT',
-      /belongs to --vector/,
-    ],
+    ['two sources', [...LLAMA, ...SOURCE, '--vector', 'v'], 'INVALID_ARGUMENT', /--prompt needs a prompt/],
+    ['a lonely vector position', [...LLAMA, ...SOURCE, '--vector-position', '1'], 'INVALID_ARGUMENT', /needs --vector/],
     [
       'a wrong target layer',
       [...LLAMA, ...SOURCE, '--target-layers', 'x'],

@@ -129,7 +129,7 @@ describe('run', () => {
     const patch = ['--vector', 'llama-vector.safetensors', '--layers', '1', '-n', '1'];
     const { code, stderr } = await cli.run(['run', '-m', model('qwen2'), '--tokens', '1,2', ...patch]);
     expect(code).toBe(0);
-    expect(stderr).toMatch(/the vector is of another model \(tiny-llama\)/);
+    expect(stderr).toMatch(/the vector is from another model \(tiny-llama\)/);
   });
 });
 

@@ -29,7 +29,7 @@ describe('a model that agrees', () => {
     const args = ['verify-model', ...model('llava'), ...mmproj('llava'), ...reference('llava'), '--quiet'];
     const { code, stdout, stderr } = await cli.run(args);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    expect(stdout).toMatch(/weights: F32 \(32\.00 bits a weight\)/);
+    expect(stdout).toMatch(/weights: F32 \(32\.00 bits per weight\)/);
     expect(stdout).toMatch(/prompt 0, 22 positions\n.*cosine.*magnitude.*NMSE\n {2}pictures +(1\.000000|0\.9999\d+) +/);
     expect(stdout).toMatch(/layer 2 .*\n {2}logits .*\n {2}next token: the same\n\nThe model agrees/);
   });

@@ -173,7 +173,7 @@ describe('the process with the model', () => {
     expect(outcome.code).toBe(1);
     expect(errorOf(outcome)).toMatchObject({
       code: 'MODEL_CRASHED',
-      message: expect.stringMatching(/goes on from there/),
+      message: expect.stringMatching(/resumes from there/),
     });
     expect(wholeLines(run)).toHaveLength(before);
     expect(await finish(run)).toEqual(undisturbed);

@@ -149,11 +149,11 @@ test.each([
     /heads make a vector/,
   ],
   [['capture', '--prompts', 'none.jsonl', '-o', 'x'], /none\.jsonl/],
-  [['capture', '--prompt', 'x', '--chat', '-o', 'x'], /belongs to --prompts/],
+  [['capture', '--prompt', 'x', '--chat', '-o', 'x'], /needs --prompts/],
   [['capture', '--prompt', 'x', '--at', 'y', '-o', 'x'], /not at all/],
   [['lens', '--prompt', 'x', '--at', 'x#2', '-o', 'x'], /has "x" 1 time/],
   [['lens', '--prompt', 'x', '--at', 'x', '--positions', 'last', '-o', 'x'], /either --at or --positions/],
-  [['run', '--prompt', 'x', '--at', 'x'], /--at belongs to a patch/],
+  [['run', '--prompt', 'x', '--at', 'x'], /--at needs a patch/],
   [['circuit', 'map', ...PAIR, '--kl'], /--kl needs no answer/],
 ])('refused: %j', async (args, message) => {
   const { code, stderr } = await xpatch([...(args as string[]), ...DEMO]);

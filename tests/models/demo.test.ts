@@ -144,7 +144,7 @@ test('an aborted run ends with ABORTED, keeps what it wrote, goes on, and leaves
         onProgress: ({ stage }) => stage === 'test' && controller.abort(),
       }),
     'ABORTED',
-    /What is answered is kept/,
+    /Its answers are kept/,
   );
   const manifest = JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8'));
   expect(manifest.status).toBe('running');
@@ -190,10 +190,10 @@ test('a run that was damaged is whole again after the same call, and lines that 
   const strange = [
     [
       { ...line, item: 'Atlantis' },
-      /^Line \d+ of .*results\.jsonl was changed: .*Atlantis.* is none of its queries\. Delete/,
+      /^Line \d+ of .*results\.jsonl was changed: .*Atlantis.* is not one of its queries\. Delete/,
     ],
-    [{ ...line, expected: 'x\u202e' }, /has expected "x\\u\{202e\}", by the task it is/],
-    [{ ...line, condition: 'Text Patch', layer: line.layer === 0 ? 1 : 0 }, /lines, and \d+ were planned/],
+    [{ ...line, expected: 'x\u202e' }, /has expected "x\\u\{202e\}", but in the task it is/],
+    [{ ...line, condition: 'Text Patch', layer: line.layer === 0 ? 1 : 0 }, /lines, but \d+ were planned/],
   ] as const;
   for (const [changed, message] of strange) {
     const manifest = JSON.parse(await readFile(join(path, 'manifest.json'), 'utf8'));

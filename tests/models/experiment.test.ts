@@ -307,7 +307,7 @@ describe('a run that is killed', () => {
           onProgress: ({ stage, done }) => stage === 'validation' && done > 30 && controller.abort(),
         }),
       'ABORTED',
-      /What is answered is kept/,
+      /Its answers are kept/,
     );
     expect(inner.known.size).toBeGreaterThan(0);
     for (const line of await linesOf(inner)) expect(byKey(lines).get(keyOf(line))).toEqual(line);
@@ -486,7 +486,7 @@ describe('what cannot run is refused before any pass', () => {
       'CONFIG_INVALID',
       /spec: must be one of text, image, instruction/,
     );
-    await refused({ conditions: [own, own] }, 'CONFIG_INVALID', /is the name of conditions\[0\] too/);
+    await refused({ conditions: [own, own] }, 'CONFIG_INVALID', /is also the name of conditions\[0\]/);
     await refused({ tasks: ['food-color'] }, 'CONFIG_INVALID', /two tasks/);
     await refused(only({ ...own, foreign: true }), 'CONFIG_INVALID', /without control|another model/);
     await refused(only({ ...own, control: 'random-vector' }), 'CONFIG_INVALID', /name the layers/);
@@ -517,7 +517,7 @@ describe('what cannot run is refused before any pass', () => {
     await expectError(
       () => planExperiment(model, { ...experiment, ...contradiction }),
       'TASK_INVALID',
-      new RegExp(`^Task things: contradiction: ${message}\\. Mend /.*things\\.json .*, or leave the task out\\.$`),
+      new RegExp(`^Task things: contradiction: ${message}\\. Fix /.*things\\.json .*, or leave out the task\\.$`),
     );
     const twins = await write([{ input: 'Thing 3', output: '3 of all' }]);
     const { file, ...task } = await loadTask(twins.tasks[1] as string);

@@ -27,7 +27,11 @@ describe('errors name the path and what may stand there', () => {
   test.each<[string, object, RegExp]>([
     ['no conditions', {}, /^conditions: is missing\.$/],
     ['an empty list', { conditions: [] }, /^conditions: must not be empty\.$/],
-    ['an unknown setting', { ...withCondition(patch), sed: [1] }, /^sed: is no setting here; allowed are .*, seeds, /],
+    [
+      'an unknown setting',
+      { ...withCondition(patch), sed: [1] },
+      /^sed: is not a setting here; allowed are .*, seeds, /,
+    ],
     [
       'an unknown spec',
       { conditions: [patch, { ...patch, name: 'b', spec: 'txt' }] },
@@ -52,7 +56,7 @@ describe('errors name the path and what may stand there', () => {
     [
       'a control of a prompt',
       withCondition({ name: 'a', kind: 'prompt', spec: 'text', control: 'wrong-task' }),
-      /^conditions\[0\]\.control: is no setting here; allowed are name, kind, query, spec, swaps, before, question\.$/,
+      /^conditions\[0\]\.control: is not a setting here; allowed are name, kind, query, spec, swaps, before, question\.$/,
     ],
     [
       'text for numbers',
@@ -97,7 +101,7 @@ describe('errors name the path and what may stand there', () => {
     [
       'an unknown field of a template',
       { ...withCondition(patch), template: { querry: 'x' } },
-      /^template\.querry: is no setting here; allowed are example, query, stop\.$/,
+      /^template\.querry: is not a setting here; allowed are example, query, stop\.$/,
     ],
     [
       'a template without input',
@@ -137,12 +141,12 @@ describe('settings that do not fit together', () => {
     [
       'one name twice',
       { conditions: [patch, patch] },
-      /^conditions\[1\]\.name: "Patch" is the name of conditions\[0\]/,
+      /^conditions\[1\]\.name: "Patch" is also the name of conditions\[0\]/,
     ],
     [
       'a foreign patch',
       { conditions: [patch, { ...patch, name: 'a', foreign: true }, { ...patch, name: 'b', foreign: true }] },
-      /^vectorModel: is missing; conditions\[1\] is foreign and needs it: name the model whose vectors it takes\.?$/,
+      /^vectorModel: is missing; conditions\[1\] is foreign and needs it: name the model whose vectors to use\.?$/,
     ],
     ['a model for nothing', { ...withCondition(patch), vectorModel: 'x' }, /^vectorModel: no condition is foreign/],
     ['more shots than items', { ...withCondition(patch), shots: 30 }, /^validation: must be greater than shots \(30\)/],
@@ -172,7 +176,7 @@ describe('settings that do not fit together', () => {
     [
       'another task where there is one',
       { ...withCondition({ ...patch, control: 'wrong-task' }), tasks: ['food-color'] },
-      /^conditions\[0\]\.control: wrong-task needs at least two tasks; name another one, or leave "Patch" out/,
+      /^conditions\[0\]\.control: wrong-task needs at least two tasks; name another, or leave out "Patch"/,
     ],
     [
       'a wrong layer of all',
@@ -184,20 +188,20 @@ describe('settings that do not fit together', () => {
 
 describe('files', () => {
   test.each<[string, string, RegExp]>([
-    ['a duplicate key', 'test: 1\ntest: 2\n', /is no valid YAML: Map keys must be unique at line 2/],
-    ['an unknown tag', 'test: !run rm\n', /is no valid YAML: Unresolved tag: !run at line 1/],
-    ['two documents', 'test: 1\n---\ntest: 2\n', /is no valid YAML: .*multiple documents/],
-    ['broken YAML', 'tasks: [a\n', /is no valid YAML: .* at line 2/],
-    ['broken JSON', '{"tasks": [', /is no valid YAML: /],
-    ['a list', '- main\n', /is no object of settings/],
-    ['nothing', '', /is no object of settings/],
+    ['a duplicate key', 'test: 1\ntest: 2\n', /is not valid YAML: Map keys must be unique at line 2/],
+    ['an unknown tag', 'test: !run rm\n', /is not valid YAML: Unresolved tag: !run at line 1/],
+    ['two documents', 'test: 1\n---\ntest: 2\n', /is not valid YAML: .*multiple documents/],
+    ['broken YAML', 'tasks: [a\n', /is not valid YAML: .* at line 2/],
+    ['broken JSON', '{"tasks": [', /is not valid YAML: /],
+    ['a list', '- main\n', /is not an object of settings/],
+    ['nothing', '', /is not an object of settings/],
     [
       'aliases that grow without bound',
       `a: &a [x, x, x, x, x, x, x, x, x, x]\n${'bcdefg'
         .split('')
         .map((name, i) => `${name}: &${name} [${Array(10).fill(`*${'abcdef'[i]}`)}]`)
         .join('\n')}`,
-      /is no valid YAML: Excessive alias count/,
+      /is not valid YAML: Excessive alias count/,
     ],
   ])('%s', (_, text, message) => expectError(() => parseConfig(text, 'mine.yaml'), 'CONFIG_INVALID', message));
 
@@ -231,7 +235,7 @@ describe('files', () => {
     await writeFile(file, 'test: 0\npreset: main\n');
     await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: test: must be at least 1, not 0\.$/);
     await writeFile(file, Buffer.from([0x74, 0xff, 0xfe]));
-    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: is no text in UTF-8/);
+    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: is not text in UTF-8/);
     await writeFile(file, `# ${'x'.repeat(1 << 20)}`);
     await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /1048578 bytes, and may have 1 MiB/);
     await expectError(() => loadExperiment(join(folder, 'nope.yaml')), 'FILE_NOT_FOUND', /nope\.yaml.*Check the path/);
@@ -271,18 +275,18 @@ describe('--set', () => {
   });
 
   test.each<[string, RegExp]>([
-    ['seeds', /--set "seeds" is no key=value, such as seeds=\[1,2\]/],
+    ['seeds', /--set "seeds" is not key=value, such as seeds=\[1,2\]/],
     ['seeds=1,2', /seeds: must be a list, such as \[a, b\], not "1,2"/],
-    ['seeds=[1', /--set seeds: the value is no valid YAML/],
+    ['seeds=[1', /--set seeds: the value is not valid YAML/],
     ['strength=.nan', /strength: must be a number, not NaN/],
-    ['sedes=[1]', /sedes: is no setting here; allowed are .*seeds/],
+    ['sedes=[1]', /sedes: is not a setting here; allowed are .*seeds/],
     ['test=', /test: must be a whole number, not null/],
-    ['conditions.first.spec=text', /"first" is no number of an entry/],
+    ['conditions.first.spec=text', /"first" is not the number of an entry/],
     ['conditions.40={}', /there are 12 entries; the next one is number 12/],
     ['conditions.99.prompts=3', /There are 12 entries, counted from 0/],
     ['conditions.0.spec.x=1', /conditions\.0\.spec has no settings inside it/],
     ['test.x=1', /test has no settings inside it/],
-    ['__proto__.test=1', /"__proto__" is no name of a setting/],
+    ['__proto__.test=1', /"__proto__" is not the name of a setting/],
     ['conditions.2.spec=txt', /conditions\[2\]\.spec: must be one of text, image, instruction, not "txt"/],
   ])('%s is refused', (setting, message) => expectError(() => set(setting), 'CONFIG_INVALID', message));
 });

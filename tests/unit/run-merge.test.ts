@@ -162,7 +162,7 @@ describe('merged shards', () => {
     const open = (more = {}) => RunFolder.open(newPath(), sampleManifest({ shard: { index: 1, of: 2 }, ...more }));
     await using run = await open();
     await expectError(() => takeValidation(part, run), 'RUN_INVALID', /a part of the validation\. Merge all/);
-    await expectError(() => takeValidation(parent, run), 'RUN_INVALID', /is no run/);
+    await expectError(() => takeValidation(parent, run), 'RUN_INVALID', /is not a run/);
     await using unfinished = await open({ shard: { index: 1, of: 1, stage: 'validation' } });
     await expectError(() => takeValidation(unfinished.path, run), 'RUN_INVALID', /not complete/);
     const whole = await finishedRun({ index: 1, of: 1, stage: 'validation' });
@@ -170,7 +170,11 @@ describe('merged shards', () => {
     await expectError(() => takeValidation(whole, other), 'RUN_MISMATCH', /experiment\.shots: 5 and 3/);
     const lines = join(whole, 'results.jsonl');
     await writeFile(lines, (await readFile(lines, 'utf8')).replace('"answer":"', '"answer":"x'));
-    await expectError(() => takeValidation(whole, run), 'RUN_INVALID', /is not what it was.*results\.jsonl/);
+    await expectError(
+      () => takeValidation(whole, run),
+      'RUN_INVALID',
+      /was changed after it was complete.*results\.jsonl/,
+    );
   });
 
   test('go on after a merge that was killed', async () => {
@@ -220,7 +224,7 @@ describe('merged shards', () => {
       const before = await readFile(file);
       await change();
       const message = new RegExp(
-        `${second} is not what it was.*${file.slice(second.length + 1)}.*Start its command again`,
+        `${second} was changed after it was complete.*${file.slice(second.length + 1)}.*Start its command again`,
       );
       await expectError(() => merge([first, second]), 'RUN_INVALID', message);
       await writeFile(file, before);
@@ -233,10 +237,10 @@ describe('merged shards', () => {
     await expectError(() => merge([first as string, third as string]), 'RUN_INVALID', /Shards are missing: 2\/3\./);
     const open = await RunFolder.open(newPath(), sampleManifest({ shard: { index: 2, of: 3 } }));
     await open.close();
-    await expectError(() => merge([first as string, open.path]), 'RUN_INVALID', /not complete.*goes on where it was/);
+    await expectError(() => merge([first as string, open.path]), 'RUN_INVALID', /not complete.*to resume it/);
     const whole = await finishedRun();
-    await expectError(() => merge([whole]), 'RUN_INVALID', /is a whole run and no shard/);
-    await expectError(() => merge([parent]), 'RUN_INVALID', /is no run/);
+    await expectError(() => merge([whole]), 'RUN_INVALID', /is a whole run, not a shard/);
+    await expectError(() => merge([parent]), 'RUN_INVALID', /is not a run/);
     const [other] = await shardsOf(2);
     await expectError(() => merge([first as string, other as string]), 'RUN_MISMATCH', /shard: "1\/2" and "1\/3"/);
     const config = { ...EXPERIMENT, shots: 3 };

@@ -108,7 +108,7 @@ describe('lines', () => {
     const path = await brokenOff([...LINES.slice(0, 3), LINES[1] as ResultLine]);
     const run = await RunFolder.open(path, sampleManifest());
     expect(await linesOf(run)).toEqual(LINES.slice(0, 3));
-    expect(run.notes).toEqual([expect.stringMatching(/^1 lines stand twice/)]);
+    expect(run.notes).toEqual([expect.stringMatching(/^1 lines are in .* twice/)]);
     await run.close();
     await appendFile(results(path), textOf([{ ...LINES[2], answer: 'other' }]));
     await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_INVALID', /^Lines 3 and 5 of/);
@@ -246,7 +246,7 @@ describe('a run', () => {
     await expectError(
       () => run.finish(),
       'RUN_INVALID',
-      new RegExp(`has ${n} lines, and ${LINES.length} were planned`),
+      new RegExp(`has ${n} lines, but ${LINES.length} were planned`),
     );
     expect(JSON.parse(await readFile(join(run.path, 'manifest.json'), 'utf8')).status).toBe('running');
   });
@@ -288,7 +288,11 @@ describe('a run', () => {
     await expectError(() => RunFolder.open(files, sampleManifest()), 'FILE_WRITE', /not empty \(thesis\.tex\)/);
     const page = await RunFolder.create(report, { ...sampleManifest({ plan: [] }), options: {}, experiment: 'lens' });
     await page.finish();
-    await expectError(() => RunFolder.open(report, sampleManifest()), 'RUN_INVALID', /describes no run of scored/);
+    await expectError(
+      () => RunFolder.open(report, sampleManifest()),
+      'RUN_INVALID',
+      /does not describe a run of scored/,
+    );
     await mkdir(broken);
     await writeFile(join(broken, 'manifest.json'), '{"status":');
     await expectError(() => RunFolder.open(broken, sampleManifest()), 'RUN_INVALID', /is not JSON/);

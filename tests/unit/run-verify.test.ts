@@ -97,14 +97,14 @@ describe('the checks of a run', () => {
       /^counts: .*25 lines of 24/,
     ],
     ['an unknown condition', at(test0, { condition: 'Other' }), /^counts: .*Other: 1 lines of 0/],
-    ['an unknown task', at(test0, { task: 'other' }), /^queries: .*is none of its queries/],
-    ['an unknown seed', at(test0, { seed: 9 }), /^queries: .*is none of its queries/],
+    ['an unknown task', at(test0, { task: 'other' }), /^queries: .*is not one of its queries/],
+    ['an unknown seed', at(test0, { seed: 9 }), /^queries: .*is not one of its queries/],
     [
       'an answer is right that is none',
       at(test0, { also: ['no'], answer: 'no', firstToken: 'no', lenient: true, strict: true }),
       /^queries: .* has also/,
     ],
-    ['a score was changed', at(test0, { lenient: wrong, strict: wrong }), /^scores: .*not scored as its answer is/],
+    ['a score was changed', at(test0, { lenient: wrong, strict: wrong }), /^scores: .*does not match its answer/],
     ['a wrong answer is strictly right', at(test0, { answer: 'no', strict: true }), /^scores/],
     ['a right answer is strictly wrong', at(right0, { strict: false }), /^scores/],
     ['a strict score is missing', at(test0, { strict: undefined }), /^scores/],
@@ -112,16 +112,20 @@ describe('the checks of a run', () => {
     [
       'another answer is expected',
       at(test0, { expected: 'x', answer: 'x', firstToken: 'x', lenient: true, strict: true }),
-      /^queries: .* has expected "x", by the task it is "/,
+      /^queries: .* has expected "x", but in the task it is "/,
     ],
-    ['another domain is named', at(test0, { domain: 'x' }), /^queries: .* has domain "x", by the task it is "country"/],
-    ['a rival is named', at(test0, { rival: 'x' }), /^queries: .* has rival "x", by the task it is none/],
-    ['an item is not of the task', at(test0, { item: 'Atlantis' }), /^queries: .*Atlantis.* is none of its queries/],
-    ['an item is of the other part', at(test0, { stage: 'validation' }), /^queries: .* is none of its queries/],
-    ['no layer is patched', at(patched0, { layer: undefined }), /^queries: .* is none of its queries/],
-    ['a bare query is patched', at(test0, { layer: 1 }), /^queries: .* is none of its queries/],
-    ['a layer is not of the model', at(3, { layer: 3 }), /^queries: .* is none of its queries/],
-    ['another layer was patched', at(patched0, { layer: (layer + 1) % 3 }), /^layers: .*chosen was/],
+    [
+      'another domain is named',
+      at(test0, { domain: 'x' }),
+      /^queries: .* has domain "x", but in the task it is "country"/,
+    ],
+    ['a rival is named', at(test0, { rival: 'x' }), /^queries: .* has rival "x", but in the task it is none/],
+    ['an item is not of the task', at(test0, { item: 'Atlantis' }), /^queries: .*Atlantis.* is not one of its queries/],
+    ['an item is of the other part', at(test0, { stage: 'validation' }), /^queries: .* is not one of its queries/],
+    ['no layer is patched', at(patched0, { layer: undefined }), /^queries: .* is not one of its queries/],
+    ['a bare query is patched', at(test0, { layer: 1 }), /^queries: .* is not one of its queries/],
+    ['a layer is not of the model', at(3, { layer: 3 }), /^queries: .* is not one of its queries/],
+    ['another layer was patched', at(patched0, { layer: (layer + 1) % 3 }), /^layers: .* was chosen/],
   ])('fail where %s', async (_, change, message) => {
     const found = await failures(await finishedRun(change));
     expect(found).toContainEqual(expect.stringMatching(message));
@@ -157,7 +161,7 @@ describe('the checks of a run', () => {
     const file = join(path, 'results.jsonl');
     await writeFile(file, (await readFile(file, 'utf8')).replace('{', 'x'));
     const [lines] = await failures(path);
-    expect(lines).toMatch(/^lines: Line 1 of .* is not JSON in UTF-8, and others follow it/);
+    expect(lines).toMatch(/^lines: Line 1 of .* is not JSON in UTF-8, but is not the last/);
     expect(lines).not.toMatch(/torn/);
   });
 
@@ -212,7 +216,7 @@ describe('the checks of a run', () => {
       await change((m) => {
         m.model.hash = '0';
       }),
-    ).toEqual([expect.stringMatching(/^manifest/), expect.stringMatching(/^vectors: .* is of another model/)]);
+    ).toEqual([expect.stringMatching(/^manifest/), expect.stringMatching(/^vectors: .* is from another model/)]);
     expect(await failures(path)).toEqual([]);
 
     const results = join(path, 'results.jsonl');
@@ -220,7 +224,7 @@ describe('the checks of a run', () => {
     await appendFile(results, JSON.stringify(LINES[0]));
     expect(await failures(path)).toEqual([expect.stringMatching(/^lines: the last line is torn/)]);
     await appendFile(results, '\n');
-    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: 1 lines stand twice/)]);
+    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: 1 lines appear twice/)]);
     await appendFile(results, `${JSON.stringify({ ...LINES[0], answer: 'x' })}\n`);
     expect(await failures(path)).toEqual([expect.stringMatching(/^lines: Lines 1 and \d+ of/)]);
     await writeFile(results, lines);
@@ -237,7 +241,7 @@ describe('the checks of a run', () => {
   });
 
   test('say what is no run', async () => {
-    await expectError(() => checkRun(parent), 'RUN_INVALID', /is no run: it has no manifest/);
+    await expectError(() => checkRun(parent), 'RUN_INVALID', /is not a run: it has no manifest/);
   });
 });
 
@@ -280,13 +284,13 @@ test('task files are looked for where they are said to be, and their pictures ar
     return { tasks, text: `${tried?.state}: ${tried?.detail}` };
   };
   for (const source of ['./capital.json', '/of/another/machine/capital.json', 'C:\\of\\another\\capital.json']) {
-    expect(await state(source)).toEqual({ tasks: [file], text: 'ok: 1 files of equal hash, and their pictures' });
+    expect(await state(source)).toEqual({ tasks: [file], text: 'ok: 1 files with equal hashes, and their pictures' });
   }
   const nowhere = /^not done: Cannot read the task file .*Name the folder of the task files with --data/;
   expect((await state('./capital.json', parent)).text).toMatch(nowhere);
   await writeFile(picture, 'chad');
   expect((await state('./capital.json')).text).toBe('failed: the pictures of capital are not those of the run');
-  expect((await state('./capital.json', data, 'text')).text).toBe('ok: 1 files of equal hash');
+  expect((await state('./capital.json', data, 'text')).text).toBe('ok: 1 files with equal hashes');
   await rm(picture);
   expect((await state('./capital.json')).text).toMatch(/^not done: .*peru\.png does not exist.*--data/);
   await writeFile(file, JSON.stringify([{ input: 'Peru', output: 'Cusco', image: 'pics/peru.png' }]));

@@ -1,6 +1,6 @@
 import { XpatchError } from '../../util/errors.js';
 
-/** What is used of BullMQ and ioredis, which are loaded only where a queue is. */
+/** The parts of BullMQ and ioredis that are used; they are loaded only for a queue. */
 export interface Redis {
   ping(): Promise<string>;
   get(key: string): Promise<string | null>;
@@ -59,15 +59,15 @@ interface IoRedis {
   Redis: new (url: string, options: object) => Redis;
 }
 
-/** In front of all keys. */
+/** Prefix of all keys. */
 const PREFIX = 'xpatch';
 const CONNECT_MS = 10_000;
-/** A worker that has said nothing for so long is taken for dead, and its batch is given to another. */
+/** A worker that is silent for this long is considered dead, and its batch is given to another. */
 const SILENCE_MS = 10_000;
-/** So many workers may die of a batch before it is given up. */
+/** How many workers may die on a batch before it is given up. */
 const DEATHS = 5;
 
-/** A connection to the server of a queue. */
+/** A connection to a queue's server. */
 export class Broker {
   private constructor(
     private readonly bullmq: BullMq,
@@ -76,13 +76,13 @@ export class Broker {
 
   /**
    * @param url `redis://` or, with TLS, `rediss://`, with the password in it
-   * @throws {XpatchError} INVALID_ARGUMENT; QUEUE_FAILED when the packages are not installed, or the server does not answer
+   * @throws {XpatchError} INVALID_ARGUMENT; QUEUE_FAILED if the packages are not installed, or the server does not answer
    */
   static async open(url: string): Promise<Broker> {
     const place = addressOf(url);
     const [bullmq, ioredis] = await Promise.all([load<BullMq>('bullmq'), load<IoRedis>('ioredis')]);
     let problem = `no answer within ${CONNECT_MS / 1000} s`;
-    // Without a bound on retries: a server that is started again is waited for.
+    // Without a bound on retries: it waits for a server that is restarted.
     const redis = new ioredis.Redis(url, {
       maxRetriesPerRequest: null,
       retryStrategy: (times: number) => Math.min(100 * times, 2000),
@@ -95,7 +95,7 @@ export class Broker {
     if (answer === 'PONG') return new Broker(bullmq, redis);
     redis.disconnect();
     const why = answer instanceof Error ? answer.message : problem;
-    const wayOut = 'Start a Redis or Valkey server there, and look at the host, the port and the password.';
+    const wayOut = 'Start a Redis or Valkey server there, and check the host, the port and the password.';
     throw new XpatchError('QUEUE_FAILED', `The queue at ${place} cannot be used: ${why}. ${wayOut}`);
   }
 
@@ -113,7 +113,7 @@ export class Broker {
   }
 }
 
-/** A server that is away for a while is no error: commands wait for it. */
+/** A server that is away for a while is not an error: commands wait for it. */
 function quiet<T extends { on(event: 'error', listener: () => void): unknown }>(emitter: T): T {
   emitter.on('error', () => undefined);
   return emitter;
@@ -124,7 +124,7 @@ export function addressOf(url: string): string {
   const parsed = URL.canParse(url) ? new URL(url) : undefined;
   if (parsed === undefined || !/^rediss?:$/.test(parsed.protocol) || parsed.hostname === '') {
     const example = 'redis://:PASSWORD@10.0.0.7:6379, or rediss:// with TLS';
-    throw new XpatchError('INVALID_ARGUMENT', `A queue is named by the URL of a Redis server, such as ${example}.`);
+    throw new XpatchError('INVALID_ARGUMENT', `A queue is given as the URL of a Redis server, such as ${example}.`);
   }
   return `${parsed.protocol}//${parsed.host}`;
 }
@@ -133,7 +133,7 @@ async function load<T>(name: string): Promise<T> {
   try {
     return (await import(name)) as T;
   } catch (cause) {
-    const message = `A queue needs BullMQ, which xpatch does not bring: ${(cause as Error).message}`;
+    const message = `A queue needs BullMQ, which is not part of xpatch: ${(cause as Error).message}`;
     throw new XpatchError('QUEUE_FAILED', `${message}. Install it: npm install bullmq@6.7.0 ioredis@5.11.1`, { cause });
   }
 }

@@ -5,16 +5,16 @@ import { XpatchError } from '../../util/errors.js';
 import { TaskVector } from '../../vectors/task-vector.js';
 import type { Experiment, QueryKey, ResultLine } from '../types.js';
 
-/** A model by what is in its files. */
+/** A model by the content of its files. */
 export interface QueuedModel extends ModelIdentity {
   /** SHA-256 of the picture encoder. */
   readonly mmproj?: string;
   readonly imageWidth?: number;
 }
 
-/** What a worker has to know of a run; the files of its model and tasks it has itself. */
+/** What a worker has to know about a run; it has the files of the model and tasks itself. */
 export interface QueuedRun {
-  /** SHA-256 over all that answers depend on. */
+  /** SHA-256 over everything that answers depend on. */
   readonly id: string;
   readonly title: string;
   readonly experiment: Experiment;
@@ -24,17 +24,17 @@ export interface QueuedRun {
   /** By name. */
   readonly tasks: Readonly<Record<string, { readonly sha256: string; readonly pictures?: string }>>;
   readonly context: Readonly<ContextOptions>;
-  /** Bound of the logits held at a time, bytes. */
+  /** Bound on the logits held at a time, bytes. */
   readonly memory: number;
-  /** Whether all workers must compute alike to the last bit. */
+  /** Whether all workers must compute the same to the last bit. */
   readonly kernels: Kernels;
 }
 
-/** `same`: workers that compute otherwise than the first one are refused; `any`: they are only recorded. */
+/** `same`: workers that compute differently from the first are refused; `any`: they are only recorded. */
 export const KERNELS = ['same', 'any'] as const;
 export type Kernels = (typeof KERNELS)[number];
 
-/** One thing to be computed: as much as has to be computed together, and no more. */
+/** One thing to compute: what has to be computed together, and no more. */
 export type QueuedWork =
   | { readonly kind: 'vector'; readonly name: string }
   | {
@@ -63,7 +63,7 @@ export interface PackedVector {
   readonly data: string;
 }
 
-/** The same for the same work, so that nothing stands in a queue twice. */
+/** The same for the same work, so that nothing is in a queue twice. */
 export function idOf(work: QueuedWork): string {
   return `w${createHash('sha256').update(JSON.stringify(work)).digest('hex').slice(0, 40)}`;
 }
@@ -93,7 +93,7 @@ export function unpackVector(packed: unknown): TaskVector {
   if (info?.model === undefined || !Array.isArray(info.layers) || typeof data !== 'string') {
     throw new XpatchError(
       'VECTOR_INVALID',
-      'What the queue holds is no task vector. Clear it, and start the run again.',
+      'What the queue holds is not a task vector. Clear it, and start the run again.',
     );
   }
   const bytes = Buffer.from(data, 'base64');

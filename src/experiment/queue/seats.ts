@@ -22,12 +22,12 @@ import {
   workersOfRun,
 } from './protocol.js';
 
-/** How a queue is used. */
+/** How to use a queue. */
 export interface QueueOptions {
   /** `redis://` or, with TLS, `rediss://`, with the password in it. */
   readonly url: string;
   readonly signal?: AbortSignal | undefined;
-  /** Told what somebody should know who waits. */
+  /** Called with notes for whoever is waiting. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
 
@@ -37,26 +37,26 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** Between two looks for answers. */
+/** Between two checks for answers. */
 const LOOK_MS = 200;
-/** Answers taken at a look, and works handed over at once. */
+/** Answers taken per check, and works handed over at once. */
 const CHUNK = 200;
-/** What is waited for is handed over again so often: a server that was started again may have lost its last second. */
+/** How often awaited work is handed over again: a restarted server may have lost its last second. */
 const AGAIN_MS = 60_000;
-/** When nobody takes anything for so long, the user is told how to start a worker. */
+/** If nobody takes anything for this long, the user is told how to start a worker. */
 const IDLE_MS = 15_000;
-/** How often a work that fails is tried, by whoever is there. */
+/** How often failing work is tried, by any worker. */
 const ATTEMPTS = 3;
 
 /**
- * Seats at other machines: what is asked goes to a queue, from which `work` takes it. Nothing is lost when a worker or the server dies,
- * or this process does: a batch that has not come back is given out again, what comes back twice counts once, and whoever starts the
+ * Seats on other machines: what is asked goes to a queue, from which `work` takes it. Nothing is lost if a worker, the server or this
+ * process dies: a batch that has not come back is handed out again, what comes back twice counts once, and whoever starts the
  * run again collects what was answered meanwhile.
  */
 export class QueueSeats implements Seats {
   readonly wide = true;
   private readonly waiting = new Map<string, Waiting>();
-  /** Answers to what has not been asked yet, of an earlier process. */
+  /** Answers to what has not been asked yet, from an earlier process. */
   private readonly early = new Map<string, QueuedResult>();
   private readonly vectors = new Map<string, Promise<unknown>>();
   private readonly packed = new Map<string, string>();
@@ -64,7 +64,7 @@ export class QueueSeats implements Seats {
   private unsent: NewJob[] = [];
   private sending: NodeJS.Immediate | undefined;
   private closing = false;
-  /** How much each kind of worker has computed, by what it computes with; complete when the seats are closed. */
+  /** How much each kind of worker has computed, by what it computes with; complete once the seats are closed. */
   answeredBy: Readonly<Record<string, number>> = {};
   private readonly looking: Promise<void>;
 
@@ -83,7 +83,7 @@ export class QueueSeats implements Seats {
   static async open(run: QueuedRun, options: QueueOptions): Promise<QueueSeats> {
     const broker = await Broker.open(options.url);
     const queue = broker.queue(queueOf(run.id));
-    // What failed before may have been mended.
+    // What failed before may have been fixed.
     for (const job of await queue.getFailed(0, -1)) await job?.remove();
     await broker.redis.hset(RUNS, run.id, JSON.stringify(run));
     return new QueueSeats(broker, queue, run, options);
@@ -94,7 +94,7 @@ export class QueueSeats implements Seats {
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
-  /** Nobody works on the run any longer, and nothing is left of it in the queue. */
+  /** Nobody works on the run any longer, and nothing of it is left in the queue. */
   private async clear(): Promise<void> {
     const { redis } = this.broker;
     await redis.hdel(RUNS, this.run.id);
@@ -138,7 +138,7 @@ export class QueueSeats implements Seats {
       ),
     );
     if (isDeepStrictEqual(lines.map(keyOf).sort(), expected.sort())) return [...lines];
-    const message = `A worker answered other queries than it was asked (${stage}, ${task.name}, seed ${seed})`;
+    const message = `A worker answered different queries from those asked (${stage}, ${task.name}, seed ${seed})`;
     throw this.fail(new XpatchError('QUEUE_FAILED', `${message}. Install the same xpatch on all machines.`));
   }
 
@@ -193,7 +193,7 @@ export class QueueSeats implements Seats {
       if (!told && Date.now() - moved > IDLE_MS) {
         told = true;
         const how = `xpatch work ${addressOf(this.options.url)} -m MODEL`;
-        this.options.onNote?.(`nobody answers what is in the queue; start a worker that has the model: ${how}`);
+        this.options.onNote?.(`nobody is answering the queue; start a worker that has the model: ${how}`);
       }
       const lost = this.unsent.length === 0 && there < this.waiting.size;
       if (this.waiting.size > 0 && (lost || Date.now() - sent > AGAIN_MS)) {
@@ -231,7 +231,7 @@ export class QueueSeats implements Seats {
 
   private readonly onAbort = () => {
     const message =
-      'The run was interrupted. Workers go on with what is in the queue; start the run again to collect it.';
+      'The run was interrupted. Workers continue with what is in the queue; start the run again to collect it.';
     this.fail(new XpatchError('ABORTED', message, { cause: this.options.signal?.reason }));
   };
 
@@ -250,14 +250,14 @@ const jobOf = (id: string, work: QueuedWork): NewJob => ({
   opts: { jobId: id, attempts: ATTEMPTS, backoff: 1000 },
 });
 
-/** A worker's error, whose code stands in front. */
+/** A worker's error, which begins with its code. */
 function errorOf(reason: string): XpatchError {
   const [, code, message] = /^([A-Z_]+): ([\s\S]*)$/.exec(reason) ?? [];
   if (ERROR_CODES.includes(code as XpatchErrorCode)) {
     return new XpatchError(code as XpatchErrorCode, `${message} (from a worker of the queue, ${ATTEMPTS} times)`);
   }
   const stalled = /stalled/.test(reason)
-    ? 'Workers die of one batch, one after the other: look at what they say, or at their memory.'
-    : 'Look at what the workers say.';
+    ? 'Workers die on one batch, one after the other: check their output and their memory.'
+    : "Check the workers' output.";
   return new XpatchError('QUEUE_FAILED', `A batch of the queue was given up: ${reason}. ${stalled}`);
 }

@@ -27,28 +27,28 @@ export interface WorkOptions {
   readonly context: Context;
   /** The model of `foreign` conditions. */
   readonly foreign?: Context | undefined;
-  /** That of the run, with its tasks where they are on this machine. */
+  /** The run's, with the paths of its tasks on this machine. */
   readonly experiment: Experiment;
   readonly signal?: AbortSignal | undefined;
   /** Called after every batch and vector, with their number so far. */
   readonly onWork?: (done: number) => void;
 }
 
-/** Between two looks whether the run is still there. */
+/** Between two checks that the run is still there. */
 const LOOK_MS = 1000;
-/** So long a vector may take from the process that leads the run to the queue. */
+/** How long a vector may take from the leading process to the queue. */
 const VECTOR_MS = 60_000;
 
-/** Runs in a queue, by their ids. @throws {XpatchError} QUEUE_FAILED for what is no run */
+/** Runs in a queue, by id. @throws {XpatchError} QUEUE_FAILED for what is not a run */
 export async function runsIn({ redis }: Broker): Promise<QueuedRun[]> {
   return Object.values(await redis.hgetall(RUNS)).map((text) => JSON.parse(text) as QueuedRun);
 }
 
 /**
- * Answers what is in the queue of a run until it is complete, or the signal says so after the batch in hand.
+ * Answers what is in the queue of a run until it is complete, or until the signal, after the current batch.
  *
  * @returns how much was done
- * @throws {XpatchError} RUN_MISMATCH when this machine computes otherwise than the first worker, and the run wants them alike; as
+ * @throws {XpatchError} RUN_MISMATCH if this machine computes differently from the first worker, and the run wants them alike; as
  *   `prepareStudy`
  */
 export async function workOn(broker: Broker, run: QueuedRun, options: WorkOptions): Promise<number> {
@@ -92,7 +92,7 @@ export async function workOn(broker: Broker, run: QueuedRun, options: WorkOption
     };
   };
   try {
-    // A server that is away leaves its question open; the run has ended when it says so.
+    // A server that is away leaves the question open; the run has ended only when it says so.
     while (!signal?.aborted && (await broker.redis.hget(RUNS, run.id)) !== null) {
       await wait(LOOK_MS, undefined, { signal }).catch(() => undefined);
     }
@@ -108,7 +108,7 @@ async function makeVector(study: Study, name: string, { context, foreign }: Work
   return { vector: packVector(await readVector({ context, foreign }, study, wanted)) };
 }
 
-/** Vectors out of the queue, the latest of them kept. */
+/** Vectors from the queue, the latest of them kept. */
 class QueueVectors {
   private readonly kept = new Map<string, TaskVector>();
 
@@ -144,7 +144,7 @@ class QueueVectors {
 
 /**
  * What this machine computes with: the release of llama.cpp, the kind of device, and a hash of states at all layers of one fixed prompt.
- * Two machines with the same compute alike to the last bit.
+ * Two machines with the same value compute identically to the last bit.
  */
 export async function kernelsOf(context: Context): Promise<string> {
   const { model } = context;
@@ -168,6 +168,6 @@ async function requireKernels({ redis }: Broker, { id, kernels }: QueuedRun, own
   await redis.set(kernelsOfRun(id), own, 'NX');
   const first = await redis.get(kernelsOfRun(id));
   if (first === null || first === own) return;
-  const wayOut = 'Take machines of one kind, or start the run with --kernels any, which records what answered.';
-  throw new XpatchError('RUN_MISMATCH', `The run is answered by ${first}, and this machine has ${own}. ${wayOut}`);
+  const wayOut = 'Use machines of one kind, or start the run with --kernels any, which records what answered.';
+  throw new XpatchError('RUN_MISMATCH', `The run is answered by ${first}, but this machine has ${own}. ${wayOut}`);
 }
