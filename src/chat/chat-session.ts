@@ -104,7 +104,7 @@ export class ChatSession {
    */
   async send(content: ChatMessage['content'], { signal, onText, onProgress }: SendOptions = {}): Promise<ChatTurn> {
     if (this.busy)
-      throw new XpatchError('BUSY', 'The conversation waits for an answer. Await it before the next message.');
+      throw new XpatchError('BUSY', 'The conversation is waiting for an answer. Await it before the next message.');
     this.busy = true;
     try {
       const question: ChatMessage = { role: 'user', content };
@@ -190,8 +190,8 @@ export class ChatSession {
     const { nCtx } = this.context.options;
     return new XpatchError(
       'CONTEXT_OVERFLOW',
-      `With this message the conversation has ${prompt.length} positions, and the context holds ${nCtx} with the answer. ` +
-        `${this.history.length ? 'Start over (/clear)' : 'Shorten it'}, or take a larger context (--n-ctx).`,
+      `With this message the conversation has ${prompt.length} positions, but the context holds ${nCtx}, answer included. ` +
+        `${this.history.length ? 'Start over (/clear)' : 'Shorten it'}, or use a larger context (--n-ctx).`,
     );
   }
 }

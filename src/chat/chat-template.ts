@@ -195,7 +195,7 @@ export class ChatTemplate {
     const texts = said(before).includes(before);
     if (!texts && !parts) {
       this.run([{ role: 'user', content: before }], new Date()); // says what it objects to, if anything
-      throw invalid('does not write what a user says');
+      throw invalid('does not write what the user says');
     }
     const picture = parts ? typed.slice(from + 1, to).trim() : '';
     if (picture) this.reserved.add(picture);

@@ -98,7 +98,7 @@ export async function attributeLogits(
   const difference = (logits.data[tokens[0] as number] as number) - (logits.data[tokens[1] as number] as number);
   const sum = parts.reduce((total, { value }) => total + value, 0);
   if (Math.abs(sum - difference) > TOLERANCE * Math.max(1, Math.abs(difference))) {
-    const problem = `The parts sum to ${sum.toFixed(4)}, the logits differ by ${difference.toFixed(4)}: after the final norm this model is not linear`;
+    const problem = `The parts sum to ${sum.toFixed(4)}, but the logits differ by ${difference.toFixed(4)}: after the final norm this model is not linear`;
     throw new XpatchError('LENS_UNSUPPORTED', `${problem} (it may cap its logits). Use patchHeads or ablate.`);
   }
   return { difference, parts };

@@ -102,6 +102,6 @@ export async function patchLayers(context: Context, options: PatchLayersOptions)
 /** @throws {XpatchError} INVALID_ARGUMENT */
 export function requireSameLength(from: Measured, into: Measured): void {
   if (from.prompt.length === into.prompt.length) return;
-  const problem = `The prompts have ${from.prompt.length} and ${into.prompt.length} positions, so their states have no common places`;
-  throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose texts of as many tokens.`);
+  const problem = `The prompts have ${from.prompt.length} and ${into.prompt.length} positions, so their states do not correspond`;
+  throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose texts of equally many tokens.`);
 }

@@ -164,7 +164,7 @@ async function noWeights(folder: string): Promise<XpatchError> {
   if (!pickled) return invalid(folder, `it has neither ${SINGLE} nor ${INDEX}`);
   return invalid(
     folder,
-    'its weights are pickled (pytorch_model.bin), and a pickle can run any code. Take a revision with safetensors, or ' +
+    'its weights are pickled (pytorch_model.bin), and a pickle can run any code. Use a revision with safetensors, or ' +
       'write one in Python: AutoModel.from_pretrained(folder).save_pretrained(other)',
   );
 }

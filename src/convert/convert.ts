@@ -76,10 +76,10 @@ export async function convertCheckpoint(
   { type = 'f16', threads = Math.min(4, availableParallelism()), signal, onProgress }: ConvertOptions = {},
 ): Promise<Conversion> {
   if (!CONVERSION_TYPES.includes(type)) {
-    throw new XpatchError('INVALID_ARGUMENT', `The type is ${type}; known are ${CONVERSION_TYPES.join(', ')}.`);
+    throw new XpatchError('INVALID_ARGUMENT', `The type is ${type}; it must be one of ${CONVERSION_TYPES.join(', ')}.`);
   }
   if (!Number.isSafeInteger(threads) || threads < 1) {
-    throw new XpatchError('INVALID_ARGUMENT', `threads is ${threads}, expected a whole number from 1 on.`);
+    throw new XpatchError('INVALID_ARGUMENT', `threads must be a whole number from 1, not ${threads}.`);
   }
   const checkpoint = await Checkpoint.open(folder);
   try {
@@ -111,13 +111,13 @@ function familyOf(checkpoint: Checkpoint): ConvertedFamily {
   if (!Object.hasOwn(ARCHITECTURES, architecture)) {
     throw new XpatchError(
       'ARCHITECTURE_UNSUPPORTED',
-      `${checkpoint.folder} is a ${architecture}. Converted here are those that llama.cpp does not know: ` +
+      `${checkpoint.folder} is a ${architecture}. xpatch converts only those that llama.cpp does not know: ` +
         `${CONVERTED_ARCHITECTURES.join(', ')}. For others use llama.cpp's convert_hf_to_gguf.py (with --mmproj a second ` +
         'time for the picture encoder), or look for a GGUF of the model.',
     );
   }
   if (config.quantization_config !== undefined && config.quantization_config !== null) {
-    throw checkpoint.invalid('its weights are quantised (quantization_config); take the original ones');
+    throw checkpoint.invalid('its weights are quantised (quantization_config); use the original ones');
   }
   return ARCHITECTURES[architecture as keyof typeof ARCHITECTURES];
 }

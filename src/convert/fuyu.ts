@@ -60,7 +60,7 @@ async function planProjection(
   if (newline === undefined) throw checkpoint.invalid(`its tokenizer has no ${NEWLINE}`);
   const begin = tokenId(vocabulary, BEGIN);
   const end = tokenId(vocabulary, END);
-  if ((begin === undefined) !== (end === undefined)) throw checkpoint.invalid(`it has one of ${BEGIN} and ${END} only`);
+  if ((begin === undefined) !== (end === undefined)) throw checkpoint.invalid(`it has only one of ${BEGIN} and ${END}`);
 
   const taker = new TensorTaker(checkpoint, imageName, (name, ne) => imageType(type, name, ne));
   taker.take('mm.patch_embd.weight', 'vision_embed_tokens.weight', [nEmbd, patchSize * patchSize * 3]);

@@ -68,7 +68,7 @@ export async function planPersimmon(
   taker.requireAllTaken();
 
   if (vocabulary.tokenizerJson === undefined) {
-    throw checkpoint.invalid('it has no tokenizer.json, by which the texts of this model are tokenised; download it');
+    throw checkpoint.invalid('it has no tokenizer.json, which tokenises the texts of this model; download it');
   }
   return {
     kind: 'model',

@@ -111,7 +111,7 @@ async function requireFree(jobs: readonly Job[], resumed: boolean): Promise<void
     throw new XpatchError(
       'FILE_WRITE',
       `The conversion writes ${gigabytes(needed)}, but ${folder} has room for ${gigabytes(free)}. Free some space, name a ` +
-        'folder on another disk, or take a smaller type.',
+        'folder on another disk, or use a smaller type.',
     );
   }
 }

@@ -72,7 +72,7 @@ export async function captureCorpus(
   const { model } = context;
   const { hooks = ['resid_post'], positions = 'last', generate = 0, source = {}, signal } = options;
   if (positions === 'generated' && generate === 0) {
-    throw new XpatchError('INVALID_ARGUMENT', 'Nothing is generated whose states could be captured: set generate.');
+    throw new XpatchError('INVALID_ARGUMENT', 'No tokens are generated whose states could be captured: set generate.');
   }
   requireHooks(hooks);
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
@@ -109,7 +109,7 @@ export async function captureCorpus(
       index++;
     }
     if (index < known) {
-      const problem = `${folder} has ${known} prompts, and the source now ends after ${index}`;
+      const problem = `${folder} has ${known} prompts, but the source now ends after ${index}`;
       throw new XpatchError('DATA_INVALID', `${problem}. Give the same prompts, or another folder.`);
     }
     if (batch.length > 0) await run();

@@ -90,7 +90,7 @@ export async function readManifest(folder: string): Promise<CorpusManifest | und
   }
   throw new XpatchError(
     'DATA_INVALID',
-    `${path} is not the manifest of a corpus (${FORMAT}). Capture it anew elsewhere.`,
+    `${path} is not the manifest of a corpus (${FORMAT}). Capture it again elsewhere.`,
   );
 }
 

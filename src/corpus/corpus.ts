@@ -114,10 +114,10 @@ export async function openCorpus(folder: string): Promise<Corpus> {
   if (manifest === undefined) {
     throw new XpatchError('FILE_NOT_FOUND', `${folder} has no corpus.json. Make one with "xpatch capture --prompts".`);
   }
-  if (manifest.status !== 'complete') throw invalid(folder, 'is not complete: start its command again, it goes on');
+  if (manifest.status !== 'complete') throw invalid(folder, 'is not complete: start its command again to resume it');
   return new Corpus(folder, manifest);
 }
 
 function invalid(path: string, problem: string, cause?: unknown): XpatchError {
-  return new XpatchError('DATA_INVALID', `${path} ${problem}. Capture the corpus anew.`, { cause });
+  return new XpatchError('DATA_INVALID', `${path} ${problem}. Capture the corpus again.`, { cause });
 }

@@ -4,7 +4,7 @@ import { type GgufHeader, ggufNumber } from './gguf.js';
 /** Architectures of llama.cpp in which nothing can be patched, and what they are. @internal */
 export const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
   'an encoder-decoder model': ['t5', 't5encoder'],
-  'an encoder of texts': [
+  'a text encoder': [
     'bert',
     'eurobert',
     'gemma-embedding',
@@ -16,7 +16,7 @@ export const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
     'nomic-bert',
     'nomic-bert-moe',
   ],
-  'a diffusion model, whose tokens see those after them': ['dream', 'llada', 'llada-moe', 'rnd1'],
+  'a diffusion model, whose tokens see later ones': ['dream', 'llada', 'llada-moe', 'rnd1'],
   'a recurrent model, whose layers pass on a state besides the residual stream': [
     'arwkv7',
     'mamba',
@@ -26,7 +26,7 @@ export const NO_DECODERS: Readonly<Record<string, readonly string[]>> = {
     'rwkv7',
   ],
   'a draft head for another model': ['dflash', 'eagle3', 'gemma4-assistant'],
-  'a model of sounds': ['pockettts', 'qwen3tts', 'wavtokenizer-dec'],
+  'an audio model': ['pockettts', 'qwen3tts', 'wavtokenizer-dec'],
 };
 
 /**
@@ -41,12 +41,12 @@ export function checkArchitecture(header: GgufHeader): void {
   if (!kind && !seesAll) return;
   throw new XpatchError(
     'ARCHITECTURE_UNSUPPORTED',
-    `'${architecture}' is ${kind ?? 'a model whose tokens see those after them'}; xpatch runs language models that are decoders with attention. Supported families: docs/families.md.`,
+    `'${architecture}' is ${kind ?? 'a model whose tokens see later ones'}; xpatch runs language models that are decoders with attention. Supported families: docs/families.md.`,
   );
 }
 
 /**
- * Why the states of a model that loads can be neither read nor patched; undefined when they can. A hook on the residual stream
+ * Why the states of a model that loads can be neither read nor patched; undefined if they can. A hook on the residual stream
  * has to reach everything that a block passes on.
  *
  * @param recurrent whether llama.cpp calls it a recurrent or hybrid model
@@ -61,9 +61,9 @@ export function hookRefusal(header: GgufHeader, recurrent: boolean): string | un
   if (recurrent)
     return 'some of its layers pass on a recurrent state besides the residual stream, which a patch does not reach';
   if (architecture === 'gemma3n' || has('attention.shared_kv_layers'))
-    return 'its later layers read the keys and values of earlier ones, so that later tokens do not see a state patched there';
+    return 'its later layers read the keys and values of earlier ones, so later tokens do not see a state patched there';
   if (has('embedding_length_per_layer_input') || header.tensors.some(({ name }) => /^per_layer_token_embd/.test(name)))
-    return 'every layer reads an embedding of the token of its own, so that a patch does not replace all that a block knows of it';
+    return 'every layer reads its own embedding of the token, so a patch does not replace everything that a block knows about it';
   if (has('hyper_connection.count', 2)) return 'it has several residual streams, of which a hook sees one';
   return undefined;
 }

@@ -9,8 +9,8 @@ interface Reading {
 }
 
 /**
- * What llama.cpp or mtmd takes for granted, and where it does not hold, ends the process. The trial (src/model/trial.ts) finds what is
- * missing here; these say it in clear words.
+ * What llama.cpp or mtmd takes for granted; if it does not hold, they end the process. The trial (src/model/trial.ts) finds what is
+ * missing here; these say it clearly.
  */
 interface Fact {
   /** Architectures or projectors, with blanks between. Defaults to all. */
@@ -44,7 +44,7 @@ const MODEL_FACTS: readonly Fact[] = [
   {
     wrong: ({ n }) => {
       const [ahead, blocks] = [n('nextn_predict_layers') ?? 0, n('block_count') ?? 0];
-      return ahead > blocks && `nextn_predict_layers is ${ahead}, and it has ${blocks} blocks`;
+      return ahead > blocks && `nextn_predict_layers is ${ahead}, but it has ${blocks} blocks`;
     },
   },
   {
@@ -59,7 +59,7 @@ const MODEL_FACTS: readonly Fact[] = [
     wrong: (reading) => {
       const [turned, head] = [reading.n('rope.dimension_count'), headOf(reading, 'key')];
       if (turned === undefined || head === undefined || reading.n('rope.dimension_count_swa') !== undefined) return;
-      return turned !== head && `rope.dimension_count is ${turned}, and a head has ${head} numbers`;
+      return turned !== head && `rope.dimension_count is ${turned}, but a head has ${head} numbers`;
     },
   },
   {
@@ -67,7 +67,7 @@ const MODEL_FACTS: readonly Fact[] = [
       const turned = reading.n('rope.dimension_count_swa');
       const head = reading.n('attention.key_length_swa') ?? headOf(reading, 'key') ?? Infinity;
       const fits = turned === undefined || (turned > 0 && turned % 2 === 0 && turned <= head);
-      return !fits && `rope.dimension_count_swa is ${turned}, and a head has ${head} numbers`;
+      return !fits && `rope.dimension_count_swa is ${turned}, but a head has ${head} numbers`;
     },
   },
   {
@@ -78,7 +78,7 @@ const MODEL_FACTS: readonly Fact[] = [
     of: 'paddleocr qwen2vl qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp',
     wrong: ({ list }) =>
       !list('rope.dimension_sections').some((size) => size > 0) &&
-      'it does not say which numbers of a head turn with the column and the row of a picture (rope.dimension_sections)',
+      'it does not say which numbers of a head rotate with the column and the row of a picture (rope.dimension_sections)',
   },
   {
     of: 'phi3',
@@ -112,7 +112,7 @@ const PROJECTOR_FACTS: readonly Fact[] = [
         if (reads === undefined) return !OPTIONAL.includes(reader) && `it has no tensor '${reader}'`;
         if (width === undefined || reads === width * merge ** 2) return;
         const said = n(key) === undefined ? `${key} is missing` : `${key} is ${merge}`;
-        return `${said}, and '${reader}' reads ${reads} numbers, not ${merge} x ${merge} patches of ${width}`;
+        return `${said}, but '${reader}' reads ${reads} numbers, not ${merge} x ${merge} patches of ${width}`;
       },
     }),
   ),
@@ -125,8 +125,8 @@ const PROJECTOR_FACTS: readonly Fact[] = [
     wrong: ({ n, t }) => {
       const merge = n('spatial_merge_size') ?? 1;
       if (!t('mm.patch_merger.weight'))
-        return merge !== 1 && `spatial_merge_size is ${merge}, and it has no patch merger`;
-      return !t('mm.input_norm.weight') && "it merges patches, and has no tensor 'mm.input_norm.weight'";
+        return merge !== 1 && `spatial_merge_size is ${merge}, but it has no patch merger`;
+      return !t('mm.input_norm.weight') && "it merges patches, but has no tensor 'mm.input_norm.weight'";
     },
   },
   {
@@ -135,7 +135,7 @@ const PROJECTOR_FACTS: readonly Fact[] = [
       const [said, gives] = [n('projection_dim'), t('mm.2.weight')?.shape[1]];
       const merge = n('spatial_merge_size') ?? 2;
       if (merge !== 2) return `spatial_merge_size is ${merge}, its projector merges 2 x 2 patches`;
-      return said !== gives && `projection_dim is ${said}, and 'mm.2.weight' gives ${gives} numbers`;
+      return said !== gives && `projection_dim is ${said}, but 'mm.2.weight' gives ${gives} numbers`;
     },
   },
   {

@@ -90,7 +90,7 @@ function readParts(path: string): GgufHeader {
   const paths = splitPaths(path);
   if (paths.length !== count)
     throw invalid(
-      `it is one of ${count} parts, and its name does not end in -00001-of-${String(count).padStart(5, '0')}.gguf`,
+      `it is one of ${count} parts, but its name does not end in -00001-of-${String(count).padStart(5, '0')}.gguf`,
     );
   if (paths[0] !== path) throw invalid(`it is not the first of its parts: name '${paths[0]}'`);
   const headers = paths.map((part, i) => (i === 0 ? first : readGgufHeader(part)));

@@ -85,7 +85,8 @@ export function layOutGguf(
   for (const { name, shape, type } of tensors) {
     const bytes = shape.length >= 1 && shape.length <= 4 ? tensorBytes(type, shape) : undefined;
     if (bytes === undefined || names.has(name)) {
-      const problem = bytes === undefined ? `cannot have the shape ${shape.join(' x ')} and type ${type}` : 'is twice';
+      const problem =
+        bytes === undefined ? `cannot have the shape ${shape.join(' x ')} and type ${type}` : 'appears twice';
       throw new XpatchError('INVALID_ARGUMENT', `Tensor ${name} ${problem}.`);
     }
     names.add(name);

@@ -216,11 +216,11 @@ class HeaderReader {
         );
       const bytes = tensorBytes(type, shape);
       if (bytes === undefined) {
-        throw this.invalid(`tensor '${name}' has the shape ${shape.join(' x ')}, which its type cannot have`);
+        throw this.invalid(`tensor '${name}' has the shape ${shape.join(' x ')}, which its type does not allow`);
       }
       if (offset % alignment !== 0 || !(data + offset + bytes <= this.size)) {
         throw this.invalid(
-          `tensor '${name}' ends at byte ${data + offset + bytes}, the file has ${this.size}. It is truncated or damaged: download it again`,
+          `tensor '${name}' ends at byte ${data + offset + bytes}, but the file has ${this.size}. It is truncated or damaged: download it again`,
         );
       }
     }

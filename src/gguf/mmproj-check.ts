@@ -29,12 +29,12 @@ export function checkProjectorFile(path: string, model?: GgufHeader): string {
   const invalid = (why: string, wayOut = AGAIN) =>
     new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}. ${wayOut}.`);
   const architecture = header.metadata.get('general.architecture');
-  if (architecture !== 'clip') throw invalid(`its architecture is '${architecture}', an mmproj has 'clip'`, OTHER);
+  if (architecture !== 'clip') throw invalid(`its architecture is '${architecture}', but an mmproj has 'clip'`, OTHER);
   if (header.metadata.get('clip.has_vision_encoder') !== true) throw invalid('it has no image encoder', OTHER);
   const madeFor = header.metadata.get(MADE_FOR);
   const name = model?.metadata.get('general.name');
   if (model && madeFor !== undefined && madeFor !== name) {
-    throw invalid(`its rows are made for '${madeFor}', and the model is '${name}'`, OTHER);
+    throw invalid(`its rows are made for '${madeFor}', but the model is '${name}'`, OTHER);
   }
   checkTypes(header, invalid);
   for (const key of ['image_size', 'patch_size', 'embedding_length', 'block_count', 'attention.head_count']) {
@@ -146,7 +146,7 @@ function checkTower(header: GgufHeader, projector: string, invalid: Invalid): vo
   expect(first, nEmbd, ...(apart ? (first?.shape.slice(1) ?? []) : []));
   if (FIXED_SIZE.includes(projector)) {
     expect(need('v.position_embd.weight'), nEmbd, side * side + (first && !apart ? 1 : 0));
-    if (side % factor !== 0) throw invalid(`${factor} x ${factor} patches cannot be merged of ${side} x ${side}`);
+    if (side % factor !== 0) throw invalid(`${side} x ${side} patches cannot be merged ${factor} x ${factor}`);
   }
 
   const read = (header.metadata.get('clip.vision.feature_layer') as GgufArray | undefined)?.values ?? [];
@@ -195,7 +195,8 @@ function checkAlike(tensors: readonly GgufTensor[], invalid: Invalid): void {
   }
   const first = blocks.get('0')?.sort().join();
   for (const [block, parts] of blocks) {
-    if (parts.sort().join() !== first) throw invalid(`block ${block} of its encoder has other tensors than block 0`);
+    if (parts.sort().join() !== first)
+      throw invalid(`block ${block} of its encoder has different tensors from block 0`);
   }
 }
 

@@ -15,7 +15,7 @@ export function modelNotes(header: GgufHeader, window: number): string[] {
   const context = ggufNumber(header, `${architecture}.context_length`) ?? 0;
   if (trained > 0 && window === 0 && trained < context) {
     notes.push(
-      `The model was trained with a sliding window of ${trained} tokens, which llama.cpp leaves off for '${architecture}': prompts of up to ${trained} tokens are exact, in longer ones tokens see further back.`,
+      `The model was trained with a sliding window of ${trained} tokens, which llama.cpp disables for '${architecture}': prompts of up to ${trained} tokens are exact; in longer ones tokens see further back.`,
     );
   }
   if (header.tensors.some(({ type }) => !PLAIN_TYPES.includes(type))) {
@@ -31,7 +31,7 @@ export function projectorNotes(header: GgufHeader, projector: string): string[] 
   const tiled = (header.metadata.get('clip.vision.image_grid_pinpoints') as GgufArray | undefined)?.length;
   if (!tiled || !LLAVA.includes(projector)) return [];
   return [
-    'This is a LLaVA-1.6 encoder: llama.cpp cuts pictures into tiles but leaves out the rows for line breaks and the cropping of the padding, so that the model sees other rows than it was trained with.',
+    'This is a LLaVA-1.6 encoder: llama.cpp cuts pictures into tiles but leaves out the rows for line breaks and the cropping of the padding, so the model sees different rows than in training.',
   ];
 }
 

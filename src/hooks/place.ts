@@ -82,7 +82,7 @@ export function placeIntervention(
   }));
   const every = everyOf(steps, invalid);
   if (every && (ATTENTION_HOOKS.includes(hook) || op === 'noise')) {
-    throw invalid(`steps behind the prompt are not for ${op === 'noise' ? 'noise' : `'${hook}'`}`);
+    throw invalid(`${op === 'noise' ? 'noise' : `'${hook}'`} does not work after the prompt (steps)`);
   }
   const inPrompt = positionsOf(prompt, positions, steps, every, invalid);
   return {
@@ -161,7 +161,7 @@ function checkFields(intervention: Intervention, invalid: Invalid): void {
   for (const [field, ops] of Object.entries(FIELDS)) {
     const given = intervention[field as keyof Intervention];
     if (given === undefined || ops.includes(op)) continue;
-    throw invalid(field === 'factor' ? `a factor of ${given} does not belong to it` : `${op} takes no ${field}`);
+    throw invalid(field === 'factor' ? `it takes no factor (${given})` : `${op} takes no ${field}`);
   }
   if (op === 'clamp') {
     if (min === undefined && max === undefined) throw invalid('clamp needs min, max or both');
@@ -170,9 +170,9 @@ function checkFields(intervention: Intervention, invalid: Invalid): void {
     if ((min ?? Number.NEGATIVE_INFINITY) > (max ?? Number.POSITIVE_INFINITY)) throw invalid('min is above max');
   }
   if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0))
-    throw invalid('the seed is no whole number from 0');
+    throw invalid('the seed must be a whole number from 0');
   if (op === 'mean' && hook && ATTENTION_HOOKS.includes(hook)) {
-    throw invalid(`prompts of other lengths have other numbers at '${hook}': there is no mean of them`);
+    throw invalid(`'${hook}' has a different size for each length of prompt, so there is no mean`);
   }
 }
 
@@ -189,7 +189,7 @@ function valuesOf(
     if (!list) throw invalid(`${op} needs a value of ${part.width} numbers`);
     const numbers = list[list.length === 1 ? 0 : i] as Float32Array;
     if (numbers.length !== part.width && numbers.length !== part.fullWidth) {
-      throw invalid(`the value has ${numbers.length} numbers, this model's states have ${part.width}`);
+      throw invalid(`the value has ${numbers.length} numbers, but this model's states have ${part.width}`);
     }
     const copy = numbers.length === part.width ? Float32Array.from(numbers) : select(numbers, part);
     // A score of -infinity is how something is not seen.
@@ -212,7 +212,7 @@ function select(numbers: ArrayLike<number>, { spans, width }: RowPart): Float32A
 
 function unit(direction: Float32Array, invalid: Invalid): Float32Array {
   const length = Math.sqrt(direction.reduce((sum, x) => sum + x * x, 0));
-  if (length === 0) throw invalid('the value is zero throughout and has no direction');
+  if (length === 0) throw invalid('the value is all zeros and has no direction');
   return direction.map((x) => x / length);
 }
 
@@ -223,16 +223,16 @@ function meansOf(
   parts: readonly (RowPart & { fullWidth: number })[],
   invalid: Invalid,
 ): Float32Array[] {
-  if (sets.length === 0) throw invalid('mean needs states to take it of');
+  if (sets.length === 0) throw invalid('mean needs states to average');
   return parts.map((part) => {
     const sum = new Float64Array(part.fullWidth);
     let count = 0;
     for (const { hook: from, layers, positions, data } of sets) {
       const l = layers.indexOf(part.layer);
-      if (from !== hook) throw invalid(`it is of '${hook}', and the states of '${from}'`);
+      if (from !== hook) throw invalid(`it is at '${hook}', but the states are from '${from}'`);
       if (l < 0) throw invalid(`the states lack layer ${part.layer}`);
       if (data.length !== layers.length * positions.length * part.fullWidth) {
-        throw invalid(`the states are not of ${part.fullWidth} numbers: capture all heads of this model`);
+        throw invalid(`the states do not have ${part.fullWidth} numbers: capture all heads of this model`);
       }
       for (let p = 0; p < positions.length; p++) {
         const at = (l * positions.length + p) * part.fullWidth;
@@ -240,7 +240,7 @@ function meansOf(
         count++;
       }
     }
-    if (count === 0) throw invalid('mean needs states to take it of');
+    if (count === 0) throw invalid('mean needs states to average');
     if (!sum.every((x) => Number.isFinite(Math.fround(x / count)))) throw invalid('the states hold NaN or infinity');
     return select(
       sum.map((x) => x / count),
@@ -282,7 +282,7 @@ function positionsOf(
 ): number[] {
   const inPrompt = steps === 'prompt' || steps === 'all' ? prompt.positions(positions) : [];
   if (steps === 'all' && !inPrompt.includes(prompt.length - 1)) {
-    throw invalid("steps 'all' goes on from the last position of the prompt, which is not among its positions");
+    throw invalid("steps 'all' continues from the last position of the prompt, which is not among its positions");
   }
   if (every && inPrompt.length === 0 && positions !== 'last' && positions !== 'all') {
     throw invalid('generated tokens have no positions to choose from: leave them out');

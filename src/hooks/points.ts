@@ -17,7 +17,7 @@ export interface HookPoint {
   readonly refusals: readonly { readonly layers: readonly number[]; readonly reason: string }[];
 }
 
-const WITHOUT = 'Without captures and interventions the model runs.';
+const WITHOUT = 'The model does run without captures and interventions.';
 const NO_FLASH = "Make the context with flashAttention: 'off' (--flash-attention off)";
 
 /** Which points the graph of a context has, as the addon found them by what is computed from what. */
@@ -78,7 +78,7 @@ export class HookPoints {
       const given = typeof selection === 'number' ? [selection] : (selection ?? 'all');
       const layers = given === 'all' ? [only] : resolveLayers(given, this.nLayers);
       if (layers.length !== 1 || layers[0] !== only) {
-        const problem = `'${hook}' is one place, at layer ${only}, not at ${layers.join(', ')}`;
+        const problem = `'${hook}' is only at layer ${only}, not at ${layers.join(', ')}`;
         throw new XpatchError('LAYER_OUT_OF_RANGE', `${problem}. Leave the layers out.`);
       }
       this.require(hook, layers);
@@ -124,7 +124,7 @@ export class HookPoints {
     if (missing !== undefined) this.require('attn_scores', [missing]);
     const masked = layers.find((layer) => this.withFlash('attn_scores', layer));
     if (heads && masked !== undefined) {
-      const problem = 'With flash attention all heads of a layer share one mask: a head alone cannot be knocked out';
+      const problem = 'With flash attention all heads of a layer share one mask: a single head cannot be knocked out';
       throw new XpatchError('HOOK_UNSUPPORTED', `${problem}. ${NO_FLASH}, or leave the heads out.`);
     }
     return layers;
@@ -150,7 +150,7 @@ export class HookPoints {
 /** @throws XpatchError HOOK_UNSUPPORTED. */
 export function requireHookName(hook: string): void {
   if ((HOOKS as readonly string[]).includes(hook)) return;
-  throw new XpatchError('HOOK_UNSUPPORTED', `There is no hook '${hook}'; there are: ${HOOKS.join(', ')}.`);
+  throw new XpatchError('HOOK_UNSUPPORTED', `There is no hook '${hook}'. Hooks: ${HOOKS.join(', ')}.`);
 }
 
 /**
@@ -167,7 +167,7 @@ export function resolveLayers(selection: LayerSelection | undefined, nLayers: nu
     throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
   for (const layer of selection) checkLayer(layer, nLayers);
   if (new Set(selection).size !== selection.length) {
-    throw new XpatchError('INVALID_ARGUMENT', `Layers repeat: ${selection.join(', ')}. Name each one once.`);
+    throw new XpatchError('INVALID_ARGUMENT', `Layers repeat: ${selection.join(', ')}. Name each once.`);
   }
   return [...selection];
 }

@@ -55,7 +55,7 @@ export function headsOf(
 ): readonly number[] | undefined {
   if (heads === undefined) return count ? Array.from({ length: count }, (_, head) => head) : undefined;
   if (count === 0) {
-    throw new XpatchError('HOOK_UNSUPPORTED', `'${hook}' is not made of heads. Leave the heads out.`);
+    throw new XpatchError('HOOK_UNSUPPORTED', `'${hook}' is not made of heads. Leave out the heads.`);
   }
   if (!Array.isArray(heads) || heads.length === 0) {
     throw new XpatchError('INVALID_ARGUMENT', `Heads must be a list of at least one number, not ${heads}.`);
@@ -66,7 +66,7 @@ export function headsOf(
     throw new XpatchError('HEAD_OUT_OF_RANGE', `Head ${wrong} does not exist: ${there}.`);
   }
   if (new Set(heads).size !== heads.length) {
-    throw new XpatchError('INVALID_ARGUMENT', `Heads repeat: ${heads.join(', ')}. Name each one once.`);
+    throw new XpatchError('INVALID_ARGUMENT', `Heads repeat: ${heads.join(', ')}. Name each once.`);
   }
   return [...heads];
 }

@@ -67,7 +67,7 @@ function readRecordIn(folder: string): CacheRecord | undefined {
       isSafePath(path) && Number.isSafeInteger(size) && typeof hash === 'string';
     const good = texts.every((text) => typeof text === 'string') && record.files.every(isFile);
     if (good && Object.values(record.verified).every((hash) => typeof hash === 'string')) return record;
-    throw new Error('it is no record of a repository');
+    throw new Error('it is not a record of a repository');
   } catch (cause) {
     const message = `${file} is damaged: it ${(cause as Error).message.replace(/^it /, '')}. Delete the folder ${folder} and download the model again.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });

@@ -62,7 +62,7 @@ function withoutRetries(pool: Pool, { host }: URL): Pool {
   const connect = pool.connect.bind(pool) as (options: Dispatcher.ConnectOptions) => Promise<Dispatcher.ConnectData>;
   const once = async (options: Dispatcher.ConnectOptions) => {
     const answer = await connect(options).catch((cause: Error) => {
-      throw new Error(`the proxy ${host} gives no connection: ${cause.message}`, { cause });
+      throw new Error(`cannot connect to the proxy ${host}: ${cause.message}`, { cause });
     });
     if (answer.statusCode === 200) return answer;
     answer.socket.destroy();
@@ -84,14 +84,14 @@ export async function* bytesOf(response: Response, { host }: URL): AsyncGenerato
 function unreachable(host: string, cause: unknown): XpatchError {
   const inner = ((cause as Error).cause ?? cause) as NodeJS.ErrnoException;
   if (/^UND_ERR_(HEADERS|BODY)_TIMEOUT$/.test(inner.code ?? '')) {
-    const message = `Nothing has arrived from ${host} for ${patienceMs() / 1000} s. What is there is kept: run the same again to go on.`;
+    const message = `Nothing has arrived from ${host} for ${patienceMs() / 1000} s. What has arrived is kept: run the same command again to resume.`;
     return new XpatchError('DOWNLOAD_FAILED', message, { cause });
   }
   // the codes of undici say less than its words
   const why = printable(/^E[A-Z]/.test(inner.code ?? '') ? String(inner.code) : inner.message);
   return new XpatchError(
     'DOWNLOAD_FAILED',
-    `${host} cannot be reached (${why}). Check the network; behind a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT. What was downloaded before is kept, and models that are complete need no network.`,
+    `${host} cannot be reached (${why}). Check the network; behind a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT. What was already downloaded is kept, and complete models need no network.`,
     { cause },
   );
 }

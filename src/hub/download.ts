@@ -70,7 +70,7 @@ export async function downloadModel(source: string, options: DownloadOptions = {
   for (let attempt = 0; ; attempt++) {
     const { files, missing } = locateModel(source, mmproj);
     if (files) return files;
-    if (attempt > 0) throw new XpatchError('DOWNLOAD_FAILED', `${source} was removed while it was downloaded.`);
+    if (attempt > 0) throw new XpatchError('DOWNLOAD_FAILED', `${source} was removed during the download.`);
     await online(missing.map(({ uri }) => uri).join(' and '), events, async () => {
       for (const wanted of missing) {
         const parsed = parseHubSource(wanted.uri);
@@ -104,7 +104,7 @@ const LOCK_PAUSE_MS = 1000;
 /** Work that needs the network, and what an interruption of it says. */
 async function online<T>(what: string, { signal }: DownloadEvents, work: () => Promise<T>): Promise<T> {
   if (!signal?.aborted && /^(1|true|on|yes)$/i.test(process.env.HF_HUB_OFFLINE ?? '')) {
-    const message = `${what} would have to be downloaded, and HF_HUB_OFFLINE forbids it. \`xpatch models list\` shows what is here.`;
+    const message = `${what} would have to be downloaded, but HF_HUB_OFFLINE forbids it. \`xpatch models list\` shows what is here.`;
     throw new XpatchError('DOWNLOAD_FAILED', message);
   }
   try {
@@ -112,7 +112,7 @@ async function online<T>(what: string, { signal }: DownloadEvents, work: () => P
     return await work();
   } catch (error) {
     if (!signal?.aborted) throw error;
-    const message = 'The download was stopped. What has arrived is kept: run the same again to go on.';
+    const message = 'The download was stopped. What has arrived is kept: run the same command again to resume.';
     throw new XpatchError('ABORTED', message, { cause: signal.reason });
   }
 }
@@ -122,7 +122,7 @@ function chooseWanted(listed: readonly HubFile[], source: HubSource, { uri, enco
   const [first] = model;
   // The catalogue knew the content of some files when it was made.
   if (sha256 !== undefined && first?.hash !== `sha256:${sha256}`) {
-    const message = `${uri} is not the file that the catalogue of this version of xpatch knows: its hash is ${first?.hash}, not ${sha256}. Somebody changed it since. To take it all the same, give the URI instead of the name: -m ${uri}`;
+    const message = `${uri} is not the file that the catalogue of this version of xpatch knows: its hash is ${first?.hash}, not ${sha256}. It has been changed since. To use it anyway, give the URI instead of the name: -m ${uri}`;
     throw new XpatchError('DOWNLOAD_MISMATCH', message);
   }
   return mmproj ? [...model, mmproj] : [...model];
@@ -209,6 +209,6 @@ function requireRoom(folder: string, bytes: number): void {
   const free = bavail * bsize;
   if (free + arrived >= bytes) return;
   const gigabytes = (n: number) => `${(n / 1e9).toFixed(1)} GB`;
-  const message = `${gigabytes(bytes - arrived)} do not fit: ${gigabytes(free)} are free in ${folder}. Free some space (\`xpatch models list\` and \`xpatch models rm\`), or name another folder with XPATCH_MODELS.`;
+  const message = `${gigabytes(bytes - arrived)} do not fit: ${folder} has ${gigabytes(free)} free. Free some space (\`xpatch models list\` and \`xpatch models rm\`), or name another folder with XPATCH_MODELS.`;
   throw new XpatchError('FILE_WRITE', message);
 }

@@ -60,7 +60,7 @@ export function parseHubSource(uri: string): HubSource {
   if (right) return { user, repo, revision, file, quantisation: quantisation?.toUpperCase() };
   throw new XpatchError(
     'INVALID_ARGUMENT',
-    `${JSON.stringify(uri)} names no model on the hub. Write hf:USER/REPO, hf:USER/REPO:Q4_K_M or hf:USER/REPO/FILE.gguf, with #REVISION behind it if it is not main.`,
+    `${JSON.stringify(uri)} is not a model on the hub. Write hf:USER/REPO, hf:USER/REPO:Q4_K_M or hf:USER/REPO/FILE.gguf, followed by #REVISION if it is not main.`,
   );
 }
 
@@ -121,7 +121,7 @@ export function chooseCheckpoint(files: readonly HubFile[], source: HubSource): 
   if (chosen.some(({ path }) => path.endsWith('.safetensors'))) return chosen;
   throw new XpatchError(
     'FILE_NOT_FOUND',
-    `${formatHubSource(source)} has no safetensors files, and only those can be converted. A revision that has them is named with #REVISION.`,
+    `${formatHubSource(source)} has no safetensors files, and only those can be converted. If a revision has them, name it with #REVISION.`,
   );
 }
 
@@ -159,14 +159,14 @@ function partsOf(file: HubFile, files: readonly HubFile[]): HubFile[] {
   return splitPaths(file.path).map((path) => {
     const part = files.find((other) => other.path === path);
     if (part) return part;
-    throw new XpatchError('FILE_NOT_FOUND', `${file.path} is one of ${Number(count)} parts, and ${path} is not there.`);
+    throw new XpatchError('FILE_NOT_FOUND', `${file.path} is one of ${Number(count)} parts, but ${path} is missing.`);
   });
 }
 
 const OFFERED = 12;
 
 function offer(files: readonly HubFile[], where: string): string {
-  if (files.length === 0) return `There is no GGUF file in it.`;
+  if (files.length === 0) return `It has no GGUF file.`;
   const names = files.filter(({ path }) => partNumber(path) <= 1).map(({ path }) => path);
   const more = names.length > OFFERED ? `, and ${names.length - OFFERED} more` : '';
   return `Name one of its files, ${where}/FILE: ${names.slice(0, OFFERED).join(', ')}${more}.`;

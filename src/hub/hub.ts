@@ -14,7 +14,10 @@ export function hubEndpoint(): URL {
   const text = MODEL_ENDPOINT || HF_ENDPOINT || 'https://huggingface.co';
   const url = URL.canParse(text) ? new URL(text.endsWith('/') ? text : `${text}/`) : undefined;
   if (url?.protocol === 'https:' || url?.protocol === 'http:') return url;
-  throw new XpatchError('INVALID_ARGUMENT', `HF_ENDPOINT is ${JSON.stringify(text)}, which is no http: or https: URL.`);
+  throw new XpatchError(
+    'INVALID_ARGUMENT',
+    `HF_ENDPOINT is ${JSON.stringify(text)}, which is not an http: or https: URL.`,
+  );
 }
 
 /** HF_TOKEN, or what `hf auth login` has kept. */
@@ -46,16 +49,15 @@ export async function listRepo(source: HubSource, signal?: AbortSignal): Promise
   const { user, repo, revision } = source;
   const url = new URL(`api/models/${user}/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`, hubEndpoint());
   const text = await readBounded(await ask(url, source, { signal }));
-  const failed = (why: string) =>
-    new XpatchError('DOWNLOAD_FAILED', `${url.host} answered what cannot be used: ${why}.`);
+  const failed = (why: string) => new XpatchError('DOWNLOAD_FAILED', `${url.host} sent an unusable answer: ${why}.`);
   let answer: Answer;
   try {
     answer = JSON.parse(text) as Answer;
   } catch {
-    throw failed('no JSON. Is there a login page of your network before it, or is HF_ENDPOINT wrong?');
+    throw failed('not JSON. Does your network require a login, or is HF_ENDPOINT wrong?');
   }
   if (typeof answer?.sha !== 'string' || !/^[0-9a-f]{7,64}$/.test(answer.sha) || !Array.isArray(answer.siblings)) {
-    throw failed('no list of files');
+    throw failed('not a list of files');
   }
   const tag = answer.tags?.find?.((text) => typeof text === 'string' && text.startsWith('license:'));
   const licence = answer.cardData?.license_name ?? answer.cardData?.license ?? tag?.slice('license:'.length);
@@ -130,7 +132,7 @@ export async function openFile(
   const { response, url: last } = await ask(url, source, { signal, headers, file });
   const begins = response.status === 206 ? Number(/^bytes (\d+)-/.exec(rangeOf(response))?.[1]) : 0;
   if (begins === 0 || begins === from) return { from: begins, bytes: bytesOf(response, last) };
-  throw new XpatchError('DOWNLOAD_FAILED', `${last.host} was asked for bytes from ${from} on and sends others.`);
+  throw new XpatchError('DOWNLOAD_FAILED', `${last.host} was asked for the bytes from ${from} and sends others.`);
 }
 
 interface Request {
@@ -149,7 +151,7 @@ async function ask(first: URL, source: HubSource, { headers, signal, file }: Req
     const said = bytesSaid(response);
     if (file && said !== undefined && said !== file.size) {
       await response.body?.cancel();
-      throw mismatch(file, `the hub sends ${said} bytes and lists ${file.size}`);
+      throw mismatch(file, `the hub sends ${said} bytes but lists ${file.size}`);
     }
     if (response.ok) return { response, url };
     await response.body?.cancel();
@@ -159,10 +161,10 @@ async function ask(first: URL, source: HubSource, { headers, signal, file }: Req
       if (next.protocol !== 'https:' && next.protocol !== url.protocol) {
         throw new XpatchError(
           'DOWNLOAD_FAILED',
-          `${url.host} leads from https: to ${next.protocol}, which is refused.`,
+          `${url.host} redirects from https: to ${next.protocol}, which is refused.`,
         );
       }
-      if (++redirects > MAX_REDIRECTS) throw new XpatchError('DOWNLOAD_FAILED', `${first.host} leads in circles.`);
+      if (++redirects > MAX_REDIRECTS) throw new XpatchError('DOWNLOAD_FAILED', `${first.host} redirects in circles.`);
       url = next;
       continue;
     }
@@ -204,7 +206,7 @@ async function readBounded({ response, url }: Reached): Promise<string> {
 
 /** DOWNLOAD_MISMATCH */
 export function mismatch(file: HubFile, problem: string): XpatchError {
-  const message = `${file.path} is not what the hub lists: ${problem}. Nothing of it was kept. Try again; if it stays so, the server or a proxy changes files.`;
+  const message = `${file.path} is not what the hub lists: ${problem}. Nothing of it was kept. Try again; if it fails again, the server or a proxy changes files.`;
   return new XpatchError('DOWNLOAD_MISMATCH', message);
 }
 
@@ -216,9 +218,9 @@ export function statusError(status: number, source: HubSource, response?: Respon
   const said = detail ? ` It says: ${printable(detail)}` : '';
   if (status === 401 || status === 403) {
     const token = hubToken()
-      ? 'Your token (HF_TOKEN) gives no access.'
-      : 'Set HF_TOKEN to a token of yours if you have access.';
-    const message = `The hub refuses ${name} (${status}): it is gated, private, or not there. Accept its conditions at ${page}, or check the name. ${token}${said}`;
+      ? 'Your token (HF_TOKEN) does not give access.'
+      : 'If you have access, set HF_TOKEN to your token.';
+    const message = `The hub refuses ${name} (${status}): it is gated, private, or does not exist. Accept its conditions at ${page}, or check the name. ${token}${said}`;
     return new XpatchError('DOWNLOAD_DENIED', message);
   }
   if (status === 404)

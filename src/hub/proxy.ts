@@ -19,9 +19,7 @@ export function proxyFor(target: URL): URL | undefined {
   if (direct) return undefined;
   const url = new URL(proxy.includes('://') ? proxy : `http://${proxy}`);
   if (url.protocol === 'http:' || url.protocol === 'https:') return url;
-  throw new Error(
-    `The proxy ${url.protocol}//${url.host} is not reached by http: or https:, which are those that work here.`,
-  );
+  throw new Error(`The proxy ${url.protocol}//${url.host} cannot be used: its URL must be http: or https:.`);
 }
 
 function portOf({ port, protocol }: URL): string {

@@ -82,7 +82,7 @@ function placesOf(source: string, mmproj: string | undefined): { model: Place; m
     if (file !== undefined && !existsSync(file)) {
       throw new XpatchError(
         'FILE_NOT_FOUND',
-        `What xpatch ships of '${source}' is incomplete: ${file} is missing. Install xpatch again.`,
+        `The shipped '${source}' is incomplete: ${file} is missing. Reinstall xpatch.`,
       );
     }
   }
@@ -122,7 +122,7 @@ function placeOfEncoder(mmproj: string): Place {
   if (!mmproj.startsWith(HUB_PREFIX)) return mmproj;
   const source = parseHubSource(mmproj);
   if (source.file !== undefined) return { uri: formatHubSource(source), encoder: false };
-  const message = `${mmproj} names no file: an mmproj on the hub is named as hf:USER/REPO/FILE.gguf. That of a model's own repository is found without --mmproj.`;
+  const message = `${mmproj} names no file: give an mmproj on the hub as hf:USER/REPO/FILE.gguf. One in the model's own repository is found without --mmproj.`;
   throw new XpatchError('INVALID_ARGUMENT', message);
 }
 

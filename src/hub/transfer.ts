@@ -48,7 +48,7 @@ export async function fetchFile(
     if (problem === undefined) break;
     rmSync(path);
     if (!continued) throw mismatch(file, problem);
-    events.onNote(`${file.path} was continued and does not match its hash: it is downloaded again from the start`);
+    events.onNote(`${file.path} was resumed but does not match its hash: downloading it again from the start`);
   }
   try {
     await makeFolder(dirname(paths.target));
@@ -93,7 +93,7 @@ async function transfer(
       vain = done > best ? 0 : vain + 1;
       best = Math.max(best, done);
       if (vain >= VAIN_ATTEMPTS) {
-        throw broken ?? new XpatchError('DOWNLOAD_FAILED', `${file.path} does not arrive whole. Try again later.`);
+        throw broken ?? new XpatchError('DOWNLOAD_FAILED', `${file.path} does not arrive completely. Try again later.`);
       }
       if (vain > 0) await delay(PAUSE_MS * vain, undefined, { signal });
     }

@@ -42,8 +42,8 @@ export async function readImage(source: ImageSource, options: { width?: number }
     if (options.width) {
       const { width, height } = (await image.metadata()).autoOrient;
       if ((options.width * options.width * height) / width > MAX_PIXELS) {
-        const why = `${what} of ${width} x ${height} pixels is too large when it is scaled to a width of ${options.width}.`;
-        throw new XpatchError('IMAGE_INVALID', `${why} Take a smaller width (--image-width), or crop it.`);
+        const why = `${what} of ${width} x ${height} pixels is too large when scaled to a width of ${options.width}.`;
+        throw new XpatchError('IMAGE_INVALID', `${why} Use a smaller width (--image-width), or crop it.`);
       }
       image = image.resize({ width: options.width });
     }

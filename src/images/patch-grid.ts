@@ -160,6 +160,6 @@ export function patchRectangle(prompt: Prompt, position: PositionRef): PatchRect
     throw new XpatchError('NO_PATCH_GRID', `The rows of this picture have no place in it (${grid.reason}).`);
   }
   const rectangle = grid[index - first];
-  if (!rectangle) throw refuse('it is a separator between lines of patches, or the begin or end of a picture');
+  if (!rectangle) throw refuse('it is a separator between lines of patches, or the beginning or end of a picture');
   return { ...rectangle, picture };
 }

@@ -29,7 +29,7 @@ function pathOf(url: string | URL): string {
   try {
     return fileURLToPath(url);
   } catch (cause) {
-    throw invalid(`'${url}' names no file of this machine: ${(cause as Error).message}.`, cause);
+    throw invalid(`'${url}' is not a file on this machine: ${(cause as Error).message}.`, cause);
   }
 }
 

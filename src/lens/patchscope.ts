@@ -103,7 +103,8 @@ export async function patchscope(
       value: source.at(sourceLayer, sourcePosition),
     })),
   );
-  if (pairs.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name some, or use "all".');
+  if (pairs.length === 0)
+    throw new XpatchError('INVALID_ARGUMENT', 'No layers were given. Name at least one, or use "all".');
 
   const { targetPrompt = [IDENTITY_PROMPT] } = options;
   const prompt = await model.prompt(targetPrompt, { signal });

@@ -76,7 +76,7 @@ export async function readLensFile(
   try {
     const { info, strengths } = readInfo(file);
     if (info.model.hash !== model.hash) {
-      const problem = `${path} is a tuned lens of another model (${info.model.name}) than ${model.name}`;
+      const problem = `${path} is a tuned lens for another model (${info.model.name}) than ${model.name}`;
       throw new XpatchError('LENS_MISMATCH', `${problem}. Fit one for this file with "xpatch tune".`);
     }
     const translators: Translator[] = [];
@@ -111,7 +111,7 @@ function readInfo(file: SafetensorsFile): { info: TunedLensInfo; strengths: Lens
     try {
       return JSON.parse(metadata[key] ?? '');
     } catch (cause) {
-      throw invalid(path, `its metadata key ${key} is missing or no JSON`, cause);
+      throw invalid(path, `its metadata key ${key} is missing or not JSON`, cause);
     }
   };
   if (metadata.format !== FORMAT) throw invalid(path, `its format is ${metadata.format}, this version reads ${FORMAT}`);

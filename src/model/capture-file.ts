@@ -6,7 +6,7 @@ import type { HiddenStatesInfo, ModelIdentity } from './types.js';
 
 const CAPTURE_FORMAT = 'xpatch.capture/1';
 
-/** The hash of a model nobody named: a capture that carries no model counts as foreign everywhere. */
+/** The hash of an unnamed model: a capture that records no model counts as foreign everywhere. */
 export const UNKNOWN_HASH = '';
 
 /** What `HiddenStates.save` writes. @throws {XpatchError} FILE_WRITE */
@@ -71,11 +71,11 @@ export async function readStates(
   }
   if (layers.length === 0 || positions.length === 0 || width === 0) throw fields.invalid('it holds no states');
   if (heads && (heads.length === 0 || width % heads.length)) {
-    throw fields.invalid(`its states are ${width} wide and of ${heads.length} heads`);
+    throw fields.invalid(`its states are ${width} wide and have ${heads.length} heads`);
   }
   const model = fields.has('model') ? fields.model() : unknownModel(layers, width);
   if (STREAM_HOOKS.includes(hook) && model.nEmbd !== width) {
-    throw fields.invalid(`its states are ${width} wide, its model ${model.nEmbd}`);
+    throw fields.invalid(`its states are ${width} wide, its model is ${model.nEmbd} wide`);
   }
   const marks = fields.has('marks') ? fields.marks() : {};
   const prompt = fields.has('prompt') ? fields.prompt() : undefined;
@@ -87,10 +87,9 @@ export async function readStates(
 function readPlace(fields: Fields, wanted?: HookName): Pick<HiddenStatesInfo, 'hook' | 'layers' | 'heads'> {
   const there = HOOKS.filter((name) => fields.file.tensors.has(name));
   const hook = wanted ?? (there.length === 1 ? there[0] : undefined);
-  if (hook === undefined)
-    throw fields.invalid(`it holds ${there.join(' and ')}`, 'Name one of them as the hook (--hook).');
+  if (hook === undefined) throw fields.invalid(`it holds ${there.join(' and ')}`, 'Name one of them with --hook.');
   if (!there.includes(hook)) {
-    throw fields.invalid(`it holds ${there.join(' and ')}, not ${hook}`, 'Name the hook that it was read at (--hook).');
+    throw fields.invalid(`it holds ${there.join(' and ')}, not ${hook}`, 'Name the hook where it was read (--hook).');
   }
   if (there.length === 1) {
     const heads = fields.has('heads') ? fields.counts('heads') : undefined;

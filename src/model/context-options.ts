@@ -4,11 +4,11 @@ import type { Model } from './model.js';
 
 /** How large a context is and how it computes. */
 export interface ContextOptions {
-  /** KV cells: how many positions all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
+  /** KV positions: how many all rows of one batch of work may have together. A prompt must fit. Defaults to 4096. */
   nCtx?: number;
   /** Rows decoded at once. A picture of a model with non-causal images must fit. Defaults to 512. */
   nUbatch?: number;
-  /** `on`, `off`, or `auto` (llama.cpp decides by device). Defaults to `off` on the CPU, where it slows batches of many sequences down, else `auto`. */
+  /** `on`, `off`, or `auto` (llama.cpp decides by device). Defaults to `off` on the CPU, where it slows down batches of many sequences, else `auto`. */
   flashAttention?: 'on' | 'off' | 'auto';
   /** Type of the KV cache. Defaults to `f16`. */
   kvType?: 'f16' | 'f32';

@@ -8,7 +8,7 @@ const F32 = 4;
 const SMALLEST = 64;
 
 /**
- * Keys and values of one position in all layers, bytes; undefined where the file does not say how wide they are.
+ * Keys and values of one position in all layers, bytes; undefined if the file does not say how wide they are.
  * @param kvType Defaults to `f16`
  */
 export function bytesPerPosition(model: Model, kvType: 'f16' | 'f32' = 'f16'): number | undefined {
@@ -19,7 +19,7 @@ export function bytesPerPosition(model: Model, kvType: 'f16' | 'f32' = 'f16'): n
   if (heads === undefined || recurrent) return undefined;
   const width = (number('key_length') ?? nEmbd / heads) + (number('value_length') ?? nEmbd / heads);
   const shared = header.metadata.get(`${architecture}.attention.head_count_kv`);
-  // Some models have as many heads of keys as a list says, one number a layer.
+  // Some models list the number of key heads for each layer.
   const total =
     typeof shared === 'object' && (shared as GgufArray).values.length === nLayers
       ? (shared as GgufArray).values.reduce<number>((sum, value) => sum + Number(value), 0)
@@ -44,12 +44,12 @@ export function contextBytes(
 }
 
 /**
- * Sizes of a context that takes at most `bytes`, as `contextBytes` counts them. A smaller context only cuts the work into more
+ * Sizes of a context that takes at most `bytes`, as counted by `contextBytes`. A smaller context only splits the work into more
  * batches.
  *
- * @param options the sizes wished for, which are not exceeded
+ * @param options the requested sizes, which are not exceeded
  * @param least positions that it must hold
- * @throws {XpatchError} CONTEXT_OVERFLOW when `least` positions need more, INVALID_ARGUMENT when the model's file does not say
+ * @throws {XpatchError} CONTEXT_OVERFLOW if `least` positions need more, INVALID_ARGUMENT if the model's file does not say
  *   how much a position takes
  */
 export function contextWithin(
@@ -60,7 +60,7 @@ export function contextWithin(
 ): ContextOptions & { nCtx: number; nUbatch: number } {
   const take = (nCtx: number, nUbatch: number) => contextBytes(model, { ...options, nCtx, nUbatch }) as number;
   if (contextBytes(model, options) === undefined) {
-    const message = `The file of the model does not say how much memory a position takes. Give --n-ctx instead of --memory.`;
+    const message = `The model's file does not say how much memory a position takes. Give --n-ctx instead of --memory.`;
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   for (let nUbatch = options.nUbatch; ; nUbatch = Math.max(nUbatch >> 1, SMALLEST)) {

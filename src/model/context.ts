@@ -29,16 +29,16 @@ import {
 } from './read-out.js';
 import type { OnProgress } from './types.js';
 
-/** One result a row, in their order: for a list a list, for rows written out a tuple that can be taken apart unchecked. */
+/** One result per row, in order: for a list a list, for rows written out a tuple that can be destructured unchecked. */
 export type PassResults<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: PassResult<Rows[I]> };
 /** One generation for each row, in the order of the rows. */
 export type Generations<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: Generation<Rows[I]> };
 
-/** What is wanted of a pass as a whole. */
+/** What is wanted from a pass as a whole. */
 export interface PassOptions {
   /**
-   * Keeps the one row of this call in the cache, so that the next call, whatever its rows, computes only what is new behind
-   * their common start. Defaults to false.
+   * Keeps the one row of this call in the cache, so that the next call, whatever its rows, computes only what is new after
+   * the common start. Defaults to false.
    */
   keep?: boolean;
   signal?: AbortSignal;
@@ -77,7 +77,7 @@ export class Context implements AsyncDisposable {
     readonly points: HookPoints,
   ) {}
 
-  /** Where states can be read and written, found by what the graph of the model computes from what. */
+  /** Where states can be read and written, found from the model's graph. */
   get hooks(): readonly HookPoint[] {
     return this.points.list();
   }
@@ -93,7 +93,7 @@ export class Context implements AsyncDisposable {
       const points = new HookPoints(addon.contextPoints(handle), model.info.architecture, model.hookRefusal);
       return new Context(model, handle, filled, nSeq, points);
     } catch (error) {
-      throw nativeError(error, `A context of ${filled.nCtx} cells cannot be made`);
+      throw nativeError(error, `Cannot make a context of ${filled.nCtx} positions`);
     }
   }
 
@@ -109,8 +109,8 @@ export class Context implements AsyncDisposable {
   }
 
   /**
-   * Decodes rows in as few batches as they fit into and returns what each asked for, in their order.
-   * What rows have in common from their start, interventions included, is computed once.
+   * Decodes rows in as few batches as possible and returns what each asked for, in order.
+   * The common beginning of rows, interventions included, is computed once.
    *
    * @throws XpatchError CONTEXT_OVERFLOW when a prompt does not fit, HOOK_UNSUPPORTED, HOOK_NOT_FIRED, LAYER_OUT_OF_RANGE,
    *   HEAD_OUT_OF_RANGE, POSITION_OUT_OF_RANGE, INTERVENTION_INVALID, BUSY, ABORTED, DISPOSED, and as `Model.prompt`.
@@ -124,7 +124,7 @@ export class Context implements AsyncDisposable {
       const wayOut = "Use generate(), or steps: 'prompt'";
       throw new XpatchError(
         'INTERVENTION_INVALID',
-        `A pass generates no tokens that an intervention could edit. ${wayOut}.`,
+        `A pass generates no tokens for an intervention to edit. ${wayOut}.`,
       );
     }
     const kept = this.keptRow(prepared, options.keep);
@@ -182,7 +182,7 @@ export class Context implements AsyncDisposable {
           );
         } catch (error) {
           if (!kept || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
-          // Where the state of a recurrent model stands after half a batch is not known.
+          // The state of a recurrent model after half a batch is unknown.
           if (!this.model.info.recurrent) this.kept = kept;
           if (!plan.abort()) throw error;
         }
@@ -228,7 +228,7 @@ export class Context implements AsyncDisposable {
     return this.deviation;
   }
 
-  /** Frees the KV cache. A call under way ends with ABORTED. May be called twice. */
+  /** Frees the KV cache. A call in progress ends with ABORTED. May be called twice. */
   dispose(): Promise<void> {
     if (!this.disposing) {
       this.model.forget(this);
@@ -246,7 +246,7 @@ export class Context implements AsyncDisposable {
   /** Rows with their prompts built. */
   private async build(rows: readonly RowInput[], signal: AbortSignal | undefined): Promise<BuiltRow[]> {
     if (!Array.isArray(rows) || rows.length === 0) {
-      throw new XpatchError('INVALID_ARGUMENT', 'A pass takes a list of at least one row; run() takes one.');
+      throw new XpatchError('INVALID_ARGUMENT', 'A pass takes a list of at least one row; run() takes a single row.');
     }
     const built: BuiltRow[] = [];
     for (const input of rows) {
@@ -265,13 +265,13 @@ export class Context implements AsyncDisposable {
     return rows.map((row) => prepareRow(row, { ...info, identity, points, deviation }));
   }
 
-  /** Decodes the prompts of a wave. The first one after a call that kept its row computes only what is new behind it. */
+  /** Decodes the prompts of a wave. The first one after a call that kept its row computes only what is new after it. */
   private async runWave(
     tree: PrefixTree,
     target: DecodeTarget,
     options: { keepSequences: boolean; kept: KeptRow | undefined; attends: boolean; onRows: (rows: number) => void },
   ): Promise<{ ends: Map<PreparedRow, RowEnd>; reused: number }> {
-    // Where a kept row lies in the cache was not followed.
+    // The place of a kept row in the cache was not tracked.
     const kept = options.attends ? undefined : this.kept;
     const held = kept?.sharedWith(tree, !this.model.info.recurrent) ?? [];
     this.kept = undefined;
@@ -343,7 +343,7 @@ export class Context implements AsyncDisposable {
     signal: AbortSignal | undefined,
     work: (target: DecodeTarget & ReadOutTarget) => Promise<T>,
   ): Promise<T> {
-    if (this.disposing) throw new XpatchError('DISPOSED', 'The context was disposed. Create another one.');
+    if (this.disposing) throw new XpatchError('DISPOSED', 'The context was disposed. Create another.');
     if (this.running) {
       throw new XpatchError(
         'BUSY',
@@ -360,7 +360,7 @@ export class Context implements AsyncDisposable {
       if (signal?.aborted || this.disposing)
         throw new XpatchError('ABORTED', 'The call was aborted.', { cause: signal?.reason });
     };
-    // Only what the addon throws: a callback's own error reaches the caller as it is.
+    // Only what the addon throws: a callback's own error reaches the caller unchanged.
     const compute = async (start: () => Promise<void>) => {
       requireAlive();
       try {
@@ -380,7 +380,7 @@ export class Context implements AsyncDisposable {
         decode: (job) => compute(() => addon.contextDecode(this.handle, job)),
         runTail: async (job) => {
           await compute(() => addon.contextLens(this.handle, job));
-          requireAlive(); // what is under way cannot be stopped
+          requireAlive(); // work in progress cannot be stopped
         },
         textOf: (token) => this.model.detokenize([token]),
       });

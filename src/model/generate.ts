@@ -86,7 +86,7 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
     maxTokens === 1 &&
     rows.some(({ interventions = [], edges = [] }) => [...interventions, ...edges].some(editsGenerated))
   ) {
-    const problem = 'With one new token, no generated token is decoded that an intervention could edit';
+    const problem = 'With one new token, no generated token is decoded for an intervention to edit';
     throw new XpatchError('INTERVENTION_INVALID', `${problem}. Allow at least two.`);
   }
 

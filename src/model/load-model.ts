@@ -21,13 +21,13 @@ import { tryFiles } from './trial.js';
 /** Values of general.file_type (enum llama_ftype) whose matrices are F32, F16 and BF16. */
 const FLOAT_FILES = new Set<number | undefined>([0, 1, 32]);
 
-/** In a model smaller than this threads wait for each other longer than they compute. */
+/** In a model smaller than this, threads wait for each other longer than they compute. */
 export const SMALL_BYTES = 64e6;
 
 /**
- * Loads a GGUF model, and the picture encoder beside it.
+ * Loads a GGUF model, and its picture encoder.
  *
- * @param source Name of the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
+ * @param source Name from the catalogue (`demo` comes with the package), `hf:` URI, or path of a GGUF file. Nothing is downloaded
  *   here: see `downloadModel`.
  * @throws XpatchError FILE_NOT_FOUND, MODEL_NOT_DOWNLOADED, GGUF_INVALID, MMPROJ_INVALID, MODEL_LOAD, DEVICE_UNKNOWN, ARCHITECTURE_UNSUPPORTED, MODEL_UNUSABLE, RPC_FAILED, ABORTED.
  *
@@ -88,10 +88,10 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
         const message = `'${files.model}' is not a usable model: its tokenizer begins prompts with token ${bos}, of ${info.nVocab} tokens.`;
         throw new XpatchError('GGUF_INVALID', message);
       }
-      info.bosToken = -1; // llama.cpp goes on with a token that the file does not mean
+      info.bosToken = -1; // llama.cpp falls back to a token that the file does not mean
     }
     if (info.hasEncoder || !info.hasDecoder) {
-      throw new XpatchError('ARCHITECTURE_UNSUPPORTED', `'${info.architecture}' is no decoder-only language model.`);
+      throw new XpatchError('ARCHITECTURE_UNSUPPORTED', `'${info.architecture}' is not a decoder-only language model.`);
     }
     const hash = await hashing;
     const identity = {
@@ -124,7 +124,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
 }
 
-/** llama.cpp ends the process at a position behind the table's end. */
+/** llama.cpp ends the process at a position beyond the table's end. */
 function learnedPositions({ tensors }: GgufHeader): number | undefined {
   return tensors.find(({ name }) => name === 'position_embd.weight')?.shape[1];
 }

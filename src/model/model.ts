@@ -17,9 +17,9 @@ import type { ModelIdentity } from './types.js';
 
 /** Where a model is loaded, with which picture encoder. */
 export interface LoadOptions {
-  /** Path or `hf:` URI of the mmproj GGUF with the picture encoder. Defaults to that of the catalogue or of the hub's repository, otherwise none. */
+  /** Path or `hf:` URI of the mmproj GGUF with the picture encoder. Defaults to the catalogue's or the hub repository's, otherwise none. */
   mmproj?: string;
-  /** `auto` (every GPU there is), `cpu`, or the name of a device as `xpatch doctor` prints it. Defaults to `auto`. */
+  /** `auto` (every GPU), `cpu`, or a device name as printed by `xpatch doctor`. Defaults to `auto`. */
   device?: string;
   /**
    * Servers that take layers too, `host:port` each (`xpatch rpc-server`; see docs/scale.md): layers are divided over them and the
@@ -32,7 +32,7 @@ export interface LoadOptions {
   threads?: number;
   /** Width to which pictures are scaled, aspect kept, before the model's own preprocessing (the paper: 224). Defaults to none. */
   imageWidth?: number;
-  /** Bound of the memory cache of encoded pictures, bytes. Defaults to 256 MiB. */
+  /** Bound on the memory cache of encoded pictures, bytes. Defaults to 256 MiB. */
   imageCacheBytes?: number;
   /** Folder that keeps encoded pictures between runs. Defaults to none. */
   imageCacheFolder?: string;
@@ -50,7 +50,7 @@ export interface LoadOptions {
   weightless?: boolean;
 }
 
-/** What a model is. */
+/** Facts about a model. */
 export interface ModelInfo extends NativeModelInfo {
   /** Positions that the model has embeddings for, if it learned them: no prompt with its answer is longer. */
   maxPositions?: number;
@@ -74,7 +74,7 @@ export class Model implements AsyncDisposable {
   private handle: ModelHandle | undefined;
   private disposing: Promise<void> | undefined;
 
-  /** What to know of its numbers: where llama.cpp computes otherwise than the model was trained. A sentence or two each. */
+  /** What to know about its numbers: where llama.cpp computes differently from training. A sentence or two each. */
   readonly notes: string[] = [];
 
   /** Why no hook can be set on this model, if so. @internal */
@@ -110,7 +110,7 @@ export class Model implements AsyncDisposable {
     return typeof value === 'string' ? value : undefined;
   }
 
-  /** How many pictures were really encoded, those from the cache not counted. */
+  /** How many pictures were actually encoded, not counting those from the cache. */
   get imageEncodes(): number {
     return this.encoder?.encodes ?? 0;
   }
@@ -175,7 +175,7 @@ export class Model implements AsyncDisposable {
     return buildPrompt(frame ? frameParts(parts, frame, { bosToken, addsBos }) : parts, tools, parts);
   }
 
-  /** How a picture lies in a prompt, for `assemble`: as `prompt` has it, without encoding it. @internal */
+  /** How a picture is laid out in a prompt, for `assemble`: as in `prompt`, without encoding it. @internal */
   layoutOf(source: ImageSource): Promise<Segment[]> {
     return this.requireEncoder().layoutOf(source);
   }
@@ -195,7 +195,7 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Tokens of a text, without BOS. Parts are tokenised as the one text that they make; control tokens written in it are
+   * Tokens of a text, without BOS. Parts are joined and tokenised as one text; control tokens written in it are
    * recognised, but not in a literal.
    *
    * @throws XpatchError TOKEN_INVALID without a tokenizer.
@@ -209,7 +209,7 @@ export class Model implements AsyncDisposable {
     }
   }
 
-  /** The control tokens that a text is read as, in their order. @internal */
+  /** The control tokens in a text, in order. @internal */
   controlTokens(text: string): number[] {
     this.control ??= new Set(native().addon.modelControlTokens(this.native));
     return Array.from(this.tokenize(text)).filter((token) => this.control?.has(token));
@@ -224,7 +224,7 @@ export class Model implements AsyncDisposable {
     }
   }
 
-  /** Text of tokens, special tokens written out; bytes that are no whole character become U+FFFD. */
+  /** Text of tokens, special tokens written out; bytes that are not a whole character become U+FFFD. */
   detokenize(tokens: ArrayLike<number>): string {
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.tokenBytes(tokens, true));
   }
@@ -280,5 +280,5 @@ export class Model implements AsyncDisposable {
   }
 }
 
-/** One row in place of a picture. */
+/** One row instead of a picture. */
 const standIn: PromptTools['encodeImage'] = async () => [blankRows(1)];

@@ -126,7 +126,7 @@ function refuse(build: BuildInfo, path: string, llama: Llama): string | undefine
     return `it needs the libraries of ${llama.platformPackage} ${llama.version}, which is not installed (optional packages left out, or node_modules copied from another platform)`;
   }
   if (build.nodeLlamaCpp !== llama.version) {
-    return `stale: built against node-llama-cpp ${build.nodeLlamaCpp} (llama.cpp ${build.llamaTag}), but it is to be ${llama.version} (${llama.tag})`;
+    return `stale: built against node-llama-cpp ${build.nodeLlamaCpp} (llama.cpp ${build.llamaTag}), but ${llama.version} (${llama.tag}) is needed`;
   }
   return undefined;
 }
@@ -149,10 +149,10 @@ function explain(message: string): string {
 function describeStale(build: BuildInfo, root: string, llama: Llama): string | undefined {
   const hash = hashSources(root);
   if (hash !== undefined && hash !== build.sourceHash) {
-    return `The native addon was built on ${build.date} from other C++ sources than those in ${join(root, 'native')}.`;
+    return `The native addon was built on ${build.date} from C++ sources that differ from ${join(root, 'native')}.`;
   }
   if (build.mode === 'source' && llama.tag !== build.llamaTag) {
-    return `The native addon holds llama.cpp ${build.llamaTag}, and this version of xpatch is for ${llama.tag}.`;
+    return `The native addon has llama.cpp ${build.llamaTag}, but this version of xpatch needs ${llama.tag}.`;
   }
   return undefined;
 }

@@ -23,7 +23,7 @@ function parseEndpoint(text: string): Endpoint {
   const [, host, digits] = /^([A-Za-z0-9][A-Za-z0-9.-]*)(?::(\d{1,5}))?$/.exec(text.trim()) ?? [];
   const port = digits === undefined ? RPC_PORT : Number(digits);
   if (host !== undefined && port >= 1 && port <= 65535) return { host, port };
-  const message = `A server of rpc is named by host:port, such as 192.168.1.7:${RPC_PORT}, not ${JSON.stringify(text)}.`;
+  const message = `An RPC server is given as host:port, such as 192.168.1.7:${RPC_PORT}, not ${JSON.stringify(text)}.`;
   throw new XpatchError('INVALID_ARGUMENT', message);
 }
 
@@ -68,11 +68,11 @@ export async function greet(
     .toString('latin1')
     .replace(/\0+$/, '');
   if (answer.readBigUInt64LE(0) !== BigInt(ANSWER_BYTES - 8) || said === '') {
-    throw fail('is no server of xpatch. Start `xpatch rpc-server` there.');
+    throw fail('is not an xpatch server. Start `xpatch rpc-server` there.');
   }
   if (said !== greeting || theirs.join('.') !== version.join('.')) {
     const [there, here] = [said, greeting].map((text) => text.replace('xpatch ', 'llama.cpp '));
-    const problem = `runs ${there} with protocol ${theirs.join('.')}, and this is ${here} with ${version.join('.')}`;
+    const problem = `runs ${there} with protocol ${theirs.join('.')}, but this is ${here} with ${version.join('.')}`;
     throw fail(`${problem}. Install the same version of xpatch on both machines.`);
   }
 }
@@ -104,7 +104,7 @@ function exchange(
     };
     const timer = setTimeout(() => {
       const what = connected
-        ? 'answers nothing: it serves one program at a time, and may be busy with another, or it is no server of xpatch. End the other program, or start a server for each'
+        ? 'does not answer: it serves one program at a time and may be busy, or it is not an xpatch server. End the other program, or start a server for each'
         : 'does not answer: the machine is off, or a firewall is in the way. Start `xpatch rpc-server` there';
       end(fail(`${what}.`));
     }, answerMs);
@@ -125,7 +125,9 @@ function exchange(
     });
     socket.on('close', () => {
       clearTimeout(timer);
-      reject(fail('ends the connection: it is no server of this xpatch. Install the same version on both machines.'));
+      reject(
+        fail('ends the connection: it is not a server of this xpatch. Install the same version on both machines.'),
+      );
     });
   });
 }

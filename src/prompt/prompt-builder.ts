@@ -69,7 +69,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
         const token = tokens[Math.min(differs, tokens.length - 1)] as number;
         throw new XpatchError(
           'MARK_AMBIGUOUS',
-          `The tokenizer merges across the mark '${mark}': the text before it does not end with a token of its own there ` +
+          `The tokenizer merges across the mark '${mark}': no token ends with the text before it ` +
             `(token ${JSON.stringify(tools.describe(token))}). Change the text around the mark.`,
         );
       }

@@ -152,9 +152,10 @@ export class Prompt {
         ? this.range(item as PositionRange)
         : textPositions(this.pieces(), item as TextPositions);
     });
-    if (positions.length === 0) throw new XpatchError('INVALID_ARGUMENT', 'No positions were given. Name some.');
+    if (positions.length === 0)
+      throw new XpatchError('INVALID_ARGUMENT', 'No positions were given. Name at least one.');
     if (new Set(positions).size !== positions.length) {
-      throw new XpatchError('INVALID_ARGUMENT', `Positions repeat: ${positions.join(', ')}. Name each one once.`);
+      throw new XpatchError('INVALID_ARGUMENT', `Positions repeat: ${positions.join(', ')}. Name each once.`);
     }
     return positions;
   }
@@ -166,7 +167,7 @@ export class Prompt {
   private range(range: PositionRange): number[] {
     const [from, to] = [this.position(range?.from), this.position(range?.to)];
     if (from > to) {
-      throw new XpatchError('INVALID_ARGUMENT', `A range of positions goes upwards, not from ${from} to ${to}.`);
+      throw new XpatchError('INVALID_ARGUMENT', `A range of positions must go upwards, not from ${from} to ${to}.`);
     }
     return Array.from({ length: to - from + 1 }, (_, i) => from + i);
   }

@@ -33,7 +33,7 @@ export function textPositions(
   const shown = positions.map((i) => JSON.stringify(new TextDecoder().decode(pieces[i]))).join(' ');
   throw new XpatchError(
     'MARK_AMBIGUOUS',
-    `The tokens of ${JSON.stringify(text)} hold more than it: ${shown}. Name all of their text, or a position by its number.`,
+    `The tokens of ${JSON.stringify(text)} contain more text: ${shown}. Name all of their text, or a position by its number.`,
   );
 }
 

@@ -43,7 +43,7 @@ export class JsonTokenizer {
     if (kind !== 'huggingface') {
       throw new XpatchError(
         'TOKENIZER_UNSUPPORTED',
-        `'${path}' has a tokenizer of the kind '${kind}', known is 'huggingface'.`,
+        `'${path}' has a tokenizer of the kind '${kind}'; only 'huggingface' is known.`,
       );
     }
     const invalid = (why: string, cause?: unknown) =>
@@ -60,10 +60,10 @@ export class JsonTokenizer {
     checkShape(json, typeof tokens === 'object' ? tokens.length : 0, invalid);
     const unsupported = findUnsupported(json);
     if (unsupported) {
-      const wayOut = 'Use a GGUF made by llama.cpp of this model, if there is one.';
+      const wayOut = 'Use a GGUF of this model made by llama.cpp, if there is one.';
       throw new XpatchError(
         'TOKENIZER_UNSUPPORTED',
-        `'${path}' tokenises by ${unsupported}, which is not exact in xpatch. ${wayOut}`,
+        `'${path}' tokenises with ${unsupported}, which xpatch cannot do exactly. ${wayOut}`,
       );
     }
     try {
@@ -146,7 +146,7 @@ function checkShape(json: TokenizerJson, nVocab: number, invalid: (why: string) 
     if (!Array.isArray(vocab) || vocab.length === 0 || vocab.length > nVocab || !vocab.every(isPiece)) {
       throw invalid(`has no list of at most ${nVocab} pieces with scores`);
     }
-    if (!isId(unknown) || (unknown as number) >= vocab.length) throw invalid('has no token for what is unknown');
+    if (!isId(unknown) || (unknown as number) >= vocab.length) throw invalid('has no token for unknown text');
   } else if (model.type === 'BPE') {
     const { vocab, merges } = model;
     if (typeof vocab !== 'object' || vocab === null || !Object.values(vocab).every(isId) || !Array.isArray(merges)) {

@@ -42,7 +42,7 @@ function embeddingReport(
           't-SNE of prompts',
           ({ tsne }) => tsne,
           (_, axis) => `t-SNE ${axis + 1}`,
-          ['Neighbourhoods are meant; sizes of clusters and distances between them say nothing.'],
+          ['Only neighbourhoods are meaningful, not the sizes of clusters or the distances between them.'],
         ),
       },
       {

@@ -59,7 +59,7 @@ function requireNames(blocks: readonly Block[]): void {
   for (const { name } of blocks) {
     if (/^[a-z0-9][a-z0-9-]{0,63}$/.test(name) && !seen.has(name)) seen.add(name);
     else {
-      const problem = `${JSON.stringify(name)} cannot name a block: it must be new, of small letters, digits and hyphens.`;
+      const problem = `${JSON.stringify(name)} cannot name a block: use a new name of lower-case letters, digits and hyphens.`;
       throw new XpatchError('INVALID_ARGUMENT', problem);
     }
   }

@@ -173,5 +173,5 @@ export function countNote(rows: Table['rows'], columns: readonly string[]): stri
     if (cells.length === 0) return `${name} 0`;
     return `${name} ${range(cells.map((cell) => cell.n))} (${range(cells.map((cell) => cell.items))} items)`;
   });
-  return `n, scored queries a cell, all seeds together: ${counts.join(', ')}.`;
+  return `n, scored queries per cell, all seeds together: ${counts.join(', ')}.`;
 }

@@ -97,7 +97,7 @@ export const computeUnits: Study<ComputeOptions, ComputePart> = async (context, 
   if (split.test.length === 0) {
     throw new XpatchError(
       'TASK_INVALID',
-      `${task.name} has no items left to ask about beside ${shots} examples. Ask for fewer.`,
+      `${task.name} has no items left to ask about besides ${shots} examples. Ask for fewer.`,
     );
   }
   const setUp = async (signal: AbortSignal | undefined) => {

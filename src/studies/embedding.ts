@@ -132,7 +132,7 @@ export const embeddingUnits: Study<EmbeddingOptions, EmbeddingPart> = async (con
     throw new XpatchError('LAYER_OUT_OF_RANGE', `The model has layers 0 to ${nLayers - 1}, not ${String(layer)}.`);
   }
   if (new Set(tasks).size < 2) {
-    throw new XpatchError('INVALID_ARGUMENT', 'Tasks are compared with each other: name at least two different ones.');
+    throw new XpatchError('INVALID_ARGUMENT', 'Tasks are compared with each other: name at least two.');
   }
   const drawn = await drawPrompts(options);
   const longest = await longestOf(context.model, drawn);

@@ -128,7 +128,7 @@ async function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): Prom
     taskWord === undefined ? 'has none' : `has ${JSON.stringify(taskWord)}, which this model spells in pieces`;
   throw new XpatchError(
     'TASK_INVALID',
-    `The class of the task word needs one, and task ${name} ${why}. Add a third class.`,
+    `The class of the task word needs one, but task ${name} ${why}. Add a third class.`,
   );
 }
 

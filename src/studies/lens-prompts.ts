@@ -121,7 +121,7 @@ export async function textLensPrompts(
   }
   const nTest = Math.min(test, Math.floor(windows.size / TEST_SHARE));
   if (nTest < 2) {
-    const problem = `The text has ${windows.size} different windows of ${WINDOW} tokens, and a lens needs at least`;
+    const problem = `The text has ${windows.size} different windows of ${WINDOW} tokens, but a lens needs at least`;
     throw new XpatchError('INVALID_ARGUMENT', `${problem} ${2 * TEST_SHARE}. Give a longer one.`);
   }
   const [held, rest] = divide(new Random(seed, 'lens-windows').sample([...windows.values()]), nTest);

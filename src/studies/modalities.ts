@@ -12,7 +12,7 @@ export function requireModalities(model: Pick<Model, 'hasVision'>, specs: readon
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   if (specs.includes('image') && !model.hasVision) {
-    const message = 'Image prompts need a model with a picture encoder: give --mmproj, or leave image out.';
+    const message = 'Image prompts need a model with a picture encoder: give --mmproj, or leave out image.';
     throw new XpatchError('IMAGE_UNSUPPORTED', message);
   }
 }

@@ -45,7 +45,7 @@ interface ListedPrompt {
 export async function openReference(path: string): Promise<ModelReference> {
   const file = await SafetensorsFile.open(path);
   const invalid = (why: string) =>
-    new XpatchError('REFERENCE_INVALID', `'${path}' is no reference: ${why}. Make one with ${DUMP_SCRIPT}.`);
+    new XpatchError('REFERENCE_INVALID', `'${path}' is not a reference: ${why}. Make one with ${DUMP_SCRIPT}.`);
   const { metadata } = file;
   try {
     if (metadata['xpatch.reference'] !== '1') throw invalid('its metadata does not say xpatch.reference 1');
@@ -111,7 +111,7 @@ function parsePrompts(text: string, invalid: (why: string) => XpatchError): List
     );
   };
   if (!Array.isArray(listed) || listed.length === 0 || !listed.every(isPrompt))
-    throw invalid('its list of prompts is none');
+    throw invalid('its list of prompts is not a list');
   return listed;
 }
 

@@ -38,7 +38,7 @@ function spelling({ index, input, output }: Entry): Finding[] {
     }
   }
   if (answersCollide(input, output, { ignoreCase: true })) {
-    const when = answersCollide(input, output) ? '' : ' where case does not count';
+    const when = answersCollide(input, output) ? '' : ' if case is ignored';
     const message = `item ${index}: naming the input ${quote(input)} scores as the answer ${quote(output)}${when}`;
     findings.push(finding('warning', 'answer-in-input', [index], message));
   }

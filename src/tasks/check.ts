@@ -196,7 +196,7 @@ function alike(
   return [
     ...groupBy(pictured, ({ pictureHash }) => pictureHash as string).map(report('same-picture', 'the same picture')),
     ...groupBy(distinct, ({ input }) => folded(input)).map(
-      report('near-duplicate', 'inputs that differ in case or blanks alone'),
+      report('near-duplicate', 'inputs that differ only in case or blanks'),
     ),
   ];
 }

@@ -22,7 +22,7 @@ async function hashFile(path: string, signal: AbortSignal | undefined): Promise<
   try {
     await hashInto(hash, path, signal);
   } catch (cause) {
-    if (signal?.aborted) throw new XpatchError('ABORTED', 'The hash of the pictures was not finished.', { cause });
+    if (signal?.aborted) throw new XpatchError('ABORTED', 'Hashing the pictures was aborted.', { cause });
     const message = `The picture ${path} cannot be read: ${(cause as Error).message}. Put it back, or correct the task.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });
   }

@@ -116,7 +116,7 @@ function entryProblems(entry: unknown, form: readonly string[], images: string):
     } else if (field === 'image') {
       const path = relative(images, resolve(images, value));
       const outside = isAbsolute(value) || path.split(sep)[0] === '..' || isAbsolute(path);
-      if (outside) problems.push(`field "image": ${quote(value)} leads out of ${images}`);
+      if (outside) problems.push(`field "image": ${quote(value)} leads outside ${images}`);
     }
   }
   return problems;
@@ -128,7 +128,7 @@ function chooseQuestion(file: string, entries: readonly Entry[], question: strin
   const chosen = entries.filter((entry) => entry.question === question);
   if (chosen.length > 0) return chosen;
   const problem = question === undefined ? 'a task asks one' : `${quote(question)} is not one of them`;
-  const message = `${file} has ${questions.length} questions (${quoteSome(questions)}), and ${problem}`;
+  const message = `${file} has ${questions.length} questions (${quoteSome(questions)}), but ${problem}`;
   throw new XpatchError('TASK_INVALID', `${message}. Choose one of them.`);
 }
 

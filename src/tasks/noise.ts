@@ -12,7 +12,10 @@ import { Random } from '../util/random.js';
  */
 export function swapLetters(text: string, swaps: number, seed: number): string {
   if (!Number.isSafeInteger(swaps) || swaps < 0) {
-    throw new XpatchError('INVALID_ARGUMENT', `The number of swaps is a whole number from 0, not ${String(swaps)}.`);
+    throw new XpatchError(
+      'INVALID_ARGUMENT',
+      `The number of swaps must be a whole number from 0, not ${String(swaps)}.`,
+    );
   }
   const letters = [...text];
   const isLetter = (i: number) => /^\p{L}$/u.test(letters[i] ?? '');

@@ -127,7 +127,7 @@ export function vectorExamples(
 ): VectorExamples[] {
   const { shots: shotCount = 5, count = split.validation.length, readPosition = 'last-example' } = options;
   if (!Number.isInteger(count) || count < 1 || count > split.validation.length) {
-    const message = `${count} prompts cannot be made of ${split.validation.length} validation items.`;
+    const message = `${count} prompts cannot be made from ${split.validation.length} validation items.`;
     throw new XpatchError('INVALID_ARGUMENT', `${message} Ask for 1 to ${split.validation.length}.`);
   }
   return split.validation.slice(0, count).map((query) => {

@@ -46,7 +46,7 @@ export function splitTask(task: Task, seed: number, options: SplitOptions = {}):
   }
   if (distinct.size < validation) {
     const kind = pictures ? 'different inputs with a picture' : 'different inputs';
-    const message = `Task ${task.name} has ${distinct.size} ${kind}, and ${validation} validation items were asked for.`;
+    const message = `Task ${task.name} has ${distinct.size} ${kind}, but ${validation} validation items were asked for.`;
     throw new XpatchError('TASK_INVALID', `${message} Ask for fewer, or add items to ${task.file}.`);
   }
   const order = [...distinct.values()]

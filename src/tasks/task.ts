@@ -168,7 +168,7 @@ function filePictures(items: readonly RawItem[], file: string, root: string | un
     if (root === undefined || image === undefined) return item;
     const path = resolve(root, image);
     if (existsSync(path)) return { ...item, image: path };
-    const wayOut = 'Name the folder that the image paths start from, or correct the path.';
+    const wayOut = 'Name the folder that image paths start from, or correct the path.';
     throw new XpatchError('FILE_NOT_FOUND', `${file}: item ${index}, field "image": ${path} does not exist. ${wayOut}`);
   });
 }

@@ -48,7 +48,7 @@ export function placeholderProblems(path: string, text = '', known: readonly str
   const allowed = known.map((word) => `{${word}}`).join(' and ');
   return [...found]
     .filter((word) => !known.includes(word))
-    .map((word) => `${path}: {${word}} stands for nothing here; allowed is ${allowed}`);
+    .map((word) => `${path}: {${word}} has no meaning here; allowed: ${allowed}`);
 }
 
 /** Parts of a prompt as they grow. What an item says is literal: a task about `<s>` or `<image>` is about these letters. */

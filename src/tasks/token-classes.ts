@@ -19,7 +19,7 @@ export async function firstTokens(model: Tokenizer, text: string): Promise<numbe
     if (!merged && token !== undefined && model.detokenize([token]).trim() !== '') found.add(token);
   }
   if (found.size === 0) {
-    const problem = `${JSON.stringify(text)} begins with no token of its own after "A:" in this model's vocabulary`;
+    const problem = `${JSON.stringify(text)} does not begin with its own token after "A:" in this model's vocabulary`;
     throw new XpatchError('TOKEN_INVALID', `${problem}. Choose another word.`);
   }
   return [...found];

@@ -11,21 +11,21 @@ import { openRegular } from './read-file.js';
 const WAYS_OUT: Record<string, (path: string) => string> = {
   ENOENT: (path) =>
     existsSync(dirname(path))
-      ? 'Nothing has this name: give another one.'
-      : `The folder ${dirname(path)} does not exist: create it, or name another one.`,
-  ENOTDIR: (path) => `${dirname(path)} is not a folder: name another one.`,
-  EEXIST: () => 'There is a file of that name: name another one.',
+      ? 'No file can have this name: give another.'
+      : `The folder ${dirname(path)} does not exist: create it, or name another.`,
+  ENOTDIR: (path) => `${dirname(path)} is not a folder: name another.`,
+  EEXIST: () => 'There is already a file of that name: choose another.',
   EISDIR: () => 'It is a folder: name a file inside it.',
   EACCES: (path) => `No permission to write in ${dirname(path)}: name a folder you may write to.`,
   EPERM: (path) => `No permission to write in ${dirname(path)}: name a folder you may write to.`,
-  EROFS: () => 'The file system is read-only: name a folder on another one.',
+  EROFS: () => 'The file system is read-only: name a folder on another.',
   ENOSPC: () => 'The disk is full: free some space, or name a folder on another disk.',
   EDQUOT: () => 'Your disk quota is used up: free some space, or name a folder on another disk.',
   ENXIO: () => 'Nobody reads from it: start its reader first, or name a file.',
-  EPIPE: () => 'Its reader has left before the end.',
+  EPIPE: () => 'Its reader left before the end.',
   EINTR: () => 'The call was interrupted: try again.',
   ENAMETOOLONG: () => 'The name is too long for this system: give a shorter one.',
-  ELOOP: () => 'Its symbolic links lead in a circle: name another one.',
+  ELOOP: () => 'Its symbolic links form a loop: name another.',
   EFBIG: () => 'The file would grow beyond what this system allows: raise the limit (ulimit -f), or split the work.',
 };
 

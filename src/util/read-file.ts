@@ -162,12 +162,13 @@ function requireKind(path: string, kind: FileKind, info: Stats): void {
 /** What is at a path that holds no file, with the way out. */
 export function kindOf(info: Pick<Stats, 'isDirectory' | 'isFIFO' | 'isSocket'>): string {
   if (info.isDirectory()) return 'a folder. Name a file in it';
-  if (info.isFIFO()) return 'a pipe, and is read more than once. Write it to a file first, and name that';
+  if (info.isFIFO()) return 'a pipe, but it is read more than once. Write it to a file first, and name that';
   return `a ${info.isSocket() ? 'socket' : 'device'}, which has no end. Name a file`;
 }
 
 function tooLong(path: string, { what, maxBytes, code = 'FILE_NOT_FOUND' }: FileKind, size?: number): XpatchError {
-  const found = size === undefined ? `more than ${bytes(maxBytes)}` : `${size} bytes, and may have ${bytes(maxBytes)}`;
+  const found =
+    size === undefined ? `more than ${bytes(maxBytes)}` : `${size} bytes, but may have at most ${bytes(maxBytes)}`;
   return new XpatchError(code, `Cannot read ${what} ${path}: it has ${found}. Check the path.`);
 }
 

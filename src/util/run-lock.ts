@@ -174,6 +174,6 @@ function busy(what: string, folder: string, { name, pid, host, since }: Rival): 
   const elsewhere = host === hostname() ? '' : ` If it is gone, delete ${join(folder, name)}.`;
   return new XpatchError(
     'RUN_BUSY',
-    `${what} is being written: ${who} holds it. Wait for it, stop it, or name another folder.${elsewhere}`,
+    `${what} is being written: ${who} has it. Wait for it, stop it, or name another folder.${elsewhere}`,
   );
 }

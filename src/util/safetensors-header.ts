@@ -39,7 +39,7 @@ export const MAX_HEADER_BYTES = 100_000_000;
 export const METADATA_KEY = '__metadata__';
 
 export function invalidSafetensors(path: string, problem: string, cause?: unknown): XpatchError {
-  const wayOut = 'Write or download the file again; a whole one opens with safetensors.safe_open in Python.';
+  const wayOut = 'Write or download the file again; an intact one opens with safetensors.safe_open in Python.';
   return new XpatchError('SAFETENSORS_INVALID', `${path} is not a usable safetensors file: ${problem}. ${wayOut}`, {
     cause,
   });
@@ -105,7 +105,7 @@ function checkTensor(path: string, name: string, entry: unknown, dataStart: numb
   if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
     throw bad(`has the type ${JSON.stringify(dtype)}; ${Object.keys(ELEMENT_BYTES).join(', ')} are read`);
   }
-  if (!Array.isArray(shape) || !shape.every(isCount)) throw bad('has a shape that is no list of counts');
+  if (!Array.isArray(shape) || !shape.every(isCount)) throw bad('has a shape that is not a list of counts');
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) {
     throw bad('has data_offsets that are not two counts');
   }

@@ -73,7 +73,7 @@ export class SafetensorsFile {
     try {
       const stat = await handle.stat();
       const notOne = (why: string) => invalidSafetensors(path, whatIs(path, 'safetensors') ?? why);
-      if (stat.size < 8) throw notOne(`it has ${stat.size} bytes, and the length of the header alone takes 8`);
+      if (stat.size < 8) throw notOne(`it has ${stat.size} bytes, but the length of the header alone takes 8`);
       const headerBytes = Number((await readExactly(handle, path, 0, ownBuffer(8))).readBigUInt64LE());
       if (headerBytes > MAX_HEADER_BYTES) {
         throw notOne(`its first 8 bytes announce a header of ${headerBytes} bytes, over the format's limit of 100 MB`);

@@ -8,11 +8,11 @@ const HEAD_BYTES = 1024;
 
 /** The way out where the kind of what it is instead has none of its own. Who reads JSON says which JSON. */
 const WAYS: Partial<Record<Wanted, string>> = {
-  GGUF: 'Name a .gguf file: `xpatch models list` shows which there are',
+  GGUF: 'Name a .gguf file: `xpatch models list` shows those you have',
   safetensors: 'Name a .safetensors file, as `xpatch extract -o` writes it',
   picture: 'Name a PNG, JPEG, WebP, GIF, AVIF, TIFF or SVG',
-  YAML: 'Name a file of YAML or JSON',
-  text: 'Name a text in UTF-8',
+  YAML: 'Name a YAML or JSON file',
+  text: 'Name a text file in UTF-8',
 };
 
 /** How files of a kind begin, what a message calls them, and the way out. */
@@ -23,16 +23,16 @@ const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, 
   ],
   [
     (_, text) => /^\s*(<!doctype html|<html|<head)/i.test(text),
-    'a web page (HTML), as a failed download leaves behind. Download the file again, with your token where it needs one',
+    'a web page (HTML), as a failed download leaves behind. Download the file again, with your token if it needs one',
   ],
   [
     (head) => isBigEndian(head),
-    'a big-endian GGUF file, and this machine is little-endian. Take the usual file, or convert it with gguf_convert_endian.py of llama.cpp',
+    'a big-endian GGUF file, but this machine is little-endian. Use the usual file, or convert it with gguf_convert_endian.py of llama.cpp',
   ],
   [(head) => begins(head, 'GGUF'), 'a GGUF file: a model, which -m takes', 'GGUF'],
   [
     (head) => ['lmgg', 'tjgg', 'fmgg', 'algg'].some((magic) => begins(head, magic)),
-    'a model in a format from before GGUF. Take a GGUF file of it',
+    'a model in a format older than GGUF. Use a GGUF file of it',
   ],
   [
     (head) => isSafetensors(head),
@@ -71,7 +71,10 @@ const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, 
     'a picture',
     'picture',
   ],
-  [(_, text) => isJsonLines(text), 'JSON Lines, one value a line. Make one array of them, such as with `jq -s .`'],
+  [
+    (_, text) => isJsonLines(text),
+    'JSON Lines, one value per line. Make one array of them, for instance with `jq -s .`',
+  ],
   [(_, text) => /^\s*[[{]\s*["[{\d\]}]/.test(text), 'JSON', 'JSON'],
 ];
 
@@ -108,12 +111,12 @@ export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined 
   const way = wayTo(wanted);
   if (says !== undefined) return `it is ${says}${says.includes('. ') || says.includes('which ') ? '' : way}`;
   if (head.length >= 64 && head.every((byte) => byte === 0)) {
-    return 'it begins with zeros, as a broken-off download leaves them. Download it again';
+    return 'it begins with zeros, as after an interrupted download. Download it again';
   }
   const isText = !/[^\P{Cc}\t\n\f\r]|\ufffd/u.test(text.slice(0, -3)); // a letter may be cut through at the end
   if (wanted === 'JSON' || wanted === 'YAML' || wanted === 'text')
     return isText ? undefined : `it is not text in UTF-8${way}`;
-  const markup = wanted === 'picture' && text.trimStart().startsWith('<'); // SVG, if a broken one
+  const markup = wanted === 'picture' && text.trimStart().startsWith('<'); // SVG, if broken
   return isText && !markup ? `it is a text${way}` : undefined;
 }
 

@@ -45,7 +45,7 @@ export async function readControlVector(
     throw invalid(`it has no tensor direction.N${typeof kind === 'string' ? ` (it is a ${kind} file)` : ''}`);
   }
   const other = found.find(({ tensor }) => tensor.shape[0] !== nEmbd);
-  if (other) throw invalid(`${other.tensor.name} is ${other.tensor.shape[0]} wide, another one ${nEmbd}`);
+  if (other) throw invalid(`${other.tensor.name} is ${other.tensor.shape[0]} wide, another ${nEmbd}`);
   const data = new Float32Array(found.length * nEmbd);
   await using file = await open(path);
   for (const [row, { tensor }] of found.entries()) {
@@ -84,7 +84,7 @@ export async function writeControlVector(
 ): Promise<void> {
   const kept = layers.flatMap((layer, row) => (layer > 0 ? [{ layer, row }] : []));
   if (kept.length === 0) {
-    const wayOut = 'Take another layer, or a .safetensors file.';
+    const wayOut = 'Use another layer, or a .safetensors file.';
     throw new XpatchError('VECTOR_INVALID', `A control-vector file has no place for layer 0. ${wayOut}`);
   }
   const metadata = {

@@ -57,8 +57,8 @@ export async function steeringVector(context: Context, options: SteeringOptions)
     throw new XpatchError('INVALID_ARGUMENT', `There are no ${missing} prompts. Give at least one of each kind.`);
   }
   if (method === 'pca' && positive.length !== negative.length) {
-    const problem = `${positive.length} positive and ${negative.length} negative prompts make no pairs`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give as many of each, or take the method mean.`);
+    const problem = `${positive.length} positive and ${negative.length} negative prompts do not make pairs`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Give equally many of each, or use the method mean.`);
   }
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers).sort((a, b) => a - b);
   const capture = { layers, positions: 'last' } as const;

@@ -69,8 +69,8 @@ export class TaskVector {
    */
   static fromStates(states: HiddenStates, info: Omit<TaskVectorInfo, 'hook' | 'layers' | 'heads'>): TaskVector {
     if (states.positions.length !== 1) {
-      const problem = `${states.positions.length} positions were captured, a task vector has one`;
-      throw new XpatchError('VECTOR_INVALID', `Not a task vector: ${problem}. Capture the read position only.`);
+      const problem = `${states.positions.length} positions were captured, but a task vector has one`;
+      throw new XpatchError('VECTOR_INVALID', `Not a task vector: ${problem}. Capture only the read position.`);
     }
     return new TaskVector({ ...info, hook: states.hook, layers: states.layers, heads: states.heads }, states.data);
   }
@@ -82,7 +82,8 @@ export class TaskVector {
    */
   static mean(vectors: readonly TaskVector[]): TaskVector {
     const [first] = vectors;
-    if (first === undefined) throw new XpatchError('INVALID_ARGUMENT', 'The mean of no vectors: give at least one.');
+    if (first === undefined)
+      throw new XpatchError('INVALID_ARGUMENT', 'There are no vectors to average: give at least one.');
     const sum = new Float64Array(first.#data.length);
     for (const vector of vectors) {
       first.#requireSameShape(vector, true);

@@ -23,7 +23,7 @@ export async function readVectorFile(
     throw new XpatchError('INVALID_ARGUMENT', `${path} is a control vector, which has no position ${position}.`);
   }
   if (numbering !== undefined) {
-    throw new XpatchError('INVALID_ARGUMENT', `${path} counts its layers by itself: leave numbering out.`);
+    throw new XpatchError('INVALID_ARGUMENT', `${path} has its own layer numbers: leave out numbering.`);
   }
   const fields = await Fields.open(path, 'VECTOR_INVALID');
   try {
@@ -39,7 +39,7 @@ export async function readVectorFile(
 
 async function readVector(fields: Fields, position: number | undefined) {
   if (position !== undefined) {
-    throw fields.invalid(`it is a single vector, so position ${position} cannot be chosen`, 'Leave the position out.');
+    throw fields.invalid(`it is a single vector, so position ${position} cannot be chosen`, 'Leave out the position.');
   }
   const format = fields.text('format');
   if (format !== VECTOR_FORMAT) throw fields.invalid(`its format is ${format}, this version reads ${VECTOR_FORMAT}`);
@@ -74,7 +74,7 @@ function onePosition(
   if (index < 0) {
     const problem =
       position === undefined
-        ? `it is a capture of ${positions.length} positions, and a vector has one`
+        ? `it is a capture of ${positions.length} positions, but a vector has one`
         : `it is a capture without position ${position}`;
     throw fields.invalid(problem, `Name one of its positions: ${summarise(positions)}.`);
   }

@@ -101,7 +101,7 @@ describe('through a pipe', () => {
     expect(first).toEqual(expected);
     const { stdout, stderr } = await pipe('/help\n/system x\n/patch\n/clear\n');
     expect(stdout).toBe('');
-    expect(stderr).toMatch(/\/image PATH[\s\S]*system message set\n.*nothing is patched\n.*forgotten/);
+    expect(stderr).toMatch(/\/image PATH[\s\S]*system message set\n.*nothing is patched\n.*cleared/);
   });
 
   test('the template may come from a file', async () => {

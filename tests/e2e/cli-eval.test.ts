@@ -148,7 +148,7 @@ describe('what cannot run is refused before anything is written', () => {
       1,
     ],
     ['an unknown key', ['main', ...DEMO, '--set', 'sedes=[1]'], 'CONFIG_INVALID', /sedes: is not a setting here/, 1],
-    ['no key', ['main', ...DEMO, '--set', 'seeds'], 'CONFIG_INVALID', /no key=value/, 1],
+    ['no key', ['main', ...DEMO, '--set', 'seeds'], 'CONFIG_INVALID', /not key=value/, 1],
     ['bad bytes', ['main', ...DEMO, '--memory', '2 potatoes'], 'INVALID_ARGUMENT', /--memory takes at least 1M/, 2],
     ['too few bytes', ['main', ...DEMO, '--memory', '1M'], 'CONTEXT_OVERFLOW', /Raise --memory/, 1],
     ['a bad shard', ['main', ...DEMO, '--shard', '3/2'], 'INVALID_ARGUMENT', /2\/5/, 2],

@@ -292,9 +292,9 @@ describe('a download', () => {
     const gone = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: await closedPort() });
     expect(gone).toMatchObject({ code: 'DOWNLOAD_FAILED', message: expect.stringMatching(/ECONNREFUSED/) });
     const wrong = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: 'socks5://127.0.0.1:1' });
-    expect(wrong.message).toMatch(/socks5:.*not reached by http/);
+    expect(wrong.message).toMatch(/socks5:.*must be http/);
     const { message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: hub.url });
-    expect(message).toMatch(/cannot be reached.*the proxy 127\.0\.0\.1:\d+ gives no connection/);
+    expect(message).toMatch(/cannot be reached.*cannot connect to the proxy 127\.0\.0\.1:\d+/);
     hub.proxyStatus = 407;
     const stranger = hub.proxyUrl.replace('//', '//stranger@'); // not the connections of the tests before
     const refused = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { http_proxy: stranger });
@@ -329,14 +329,14 @@ describe('a download that is disturbed', () => {
 
   test('takes no other part than it asked for', async () => {
     offer({ 'm.gguf': base }, { faults: { 'm.gguf': { shift: 7 } } });
-    expect((await errorOf(['models', 'pull', 'hf:u/m-GGUF'])).message).toMatch(/asked for bytes from 0 on/);
+    expect((await errorOf(['models', 'pull', 'hf:u/m-GGUF'])).message).toMatch(/asked for the bytes from 0/);
   });
 
   test('keeps what it has when the server goes silent, and goes on from there', async () => {
     const { faults } = offer({ 'm.gguf': large }, { faults: { 'm.gguf': { stallAfter: 6 << 20, slow: 5 } } });
     const { code, message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { HF_HUB_DOWNLOAD_TIMEOUT: '2' });
     expect(code).toBe('DOWNLOAD_FAILED');
-    expect(message).toMatch(/Nothing has arrived from \S+ for 2 s.*run the same again/);
+    expect(message).toMatch(/Nothing has arrived from \S+ for 2 s.*run the same command again/);
     expect(partial()).toEqual([expect.stringMatching(/\.part$/)]);
     if (faults) faults['m.gguf'] = {};
     hub.forget();
@@ -411,13 +411,13 @@ describe('a download that is disturbed', () => {
     writeFileSync(join(kept('.partial'), 'of-an-older-file.part'), 'x');
     const outcome = await run(['models', 'pull', 'hf:u/m-GGUF']);
     expect(outcome).toMatchObject({ code: 0 });
-    expect(outcome.stderr).toMatch(/does not match its hash: it is downloaded again from the start/);
+    expect(outcome.stderr).toMatch(/does not match its hash: downloading it again from the start/);
     expect(partial()).toEqual([]);
   });
 
   test('by a hub that contradicts itself ends before the first byte', async () => {
     offer({ 'm.gguf': base }, { faults: { 'm.gguf': { saysSize: 7 } } });
-    expect((await errorOf(['models', 'pull', 'hf:u/m-GGUF'])).message).toMatch(/sends 7 bytes and lists/);
+    expect((await errorOf(['models', 'pull', 'hf:u/m-GGUF'])).message).toMatch(/sends 7 bytes but lists/);
     expect(hub.requests('files')).toBe(0);
   });
 
@@ -425,7 +425,7 @@ describe('a download that is disturbed', () => {
     offer({ 'm.gguf': base }, { faults: { 'm.gguf': { listsSize: 1e15 } } });
     const { code, message } = await errorOf(['models', 'pull', 'hf:u/m-GGUF']);
     expect(code).toBe('FILE_WRITE');
-    expect(message).toMatch(/1000000\.0 GB do not fit: .* GB are free in .*XPATCH_MODELS/);
+    expect(message).toMatch(/1000000\.0 GB do not fit: .* has .* GB free.*XPATCH_MODELS/);
     expect(hub.requests('files')).toBe(0);
   });
 
@@ -442,7 +442,7 @@ describe('access', () => {
     expect(without).toMatchObject({ code: 'DOWNLOAD_DENIED' });
     expect(without.message).toMatch(/Accept its conditions at http.*u\/m-GGUF.*HF_TOKEN/);
     const wrong = await errorOf(['models', 'pull', 'hf:u/m-GGUF'], { HF_TOKEN: 'hf_wrong' });
-    expect(wrong.message).toMatch(/Your token \(HF_TOKEN\) gives no access.*restricted/);
+    expect(wrong.message).toMatch(/Your token \(HF_TOKEN\) does not give access.*restricted/);
     expect(wrong.message).not.toContain('hf_wrong');
 
     hub.forget();

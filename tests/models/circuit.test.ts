@@ -140,7 +140,7 @@ test('states of a file of prompts, by template, with labels', async () => {
 test.each([
   [['circuit', 'map', '--from', 'Q:Peru\\nA:', '--right', 'Lima'], /either --into or --noise/],
   [['circuit', 'map', ...PAIR.slice(0, 4)], /Name the right answer/],
-  [['circuit', 'map', '--from', 'Q:Peru', '--into', 'Q:Japan and more', '--right', 'x'], /no common places/],
+  [['circuit', 'map', '--from', 'Q:Peru', '--into', 'Q:Japan and more', '--right', 'x'], /do not correspond/],
   [['circuit', 'map', ...PAIR, '--layers', '99'], /layer/i],
   [['circuit', 'attribute', '--prompt', 'x', '--right', 'a'], /give --wrong too/],
   [['circuit', 'ablate', 'none.jsonl'], /none\.jsonl/],

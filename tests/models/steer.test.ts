@@ -76,7 +76,7 @@ test.each([
   [[...ASK, ...PAIR, '--vector', 'x.safetensors'], /whole direction/],
   [[...ASK, ...PAIR, '--strengths', '1,x'], /"x" is not a number/],
   [[...ASK, ...PAIR, '--layers', '99'], /layer/i],
-  [[...PAIR, '--positive', 'y', '--method', 'pca', '-o', 'x.safetensors'], /no pairs/],
+  [[...PAIR, '--positive', 'y', '--method', 'pca', '-o', 'x.safetensors'], /do not make pairs/],
 ])('refused: %j', async (more, message) => {
   const { code, stderr } = await xpatch(['steer', ...DEMO, ...more]);
   expect({ code, stderr }).toEqual({ code: expect.any(Number), stderr: expect.stringMatching(message) });

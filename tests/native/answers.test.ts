@@ -108,7 +108,7 @@ describe.each(Object.entries(models))('%s', (name, cases) => {
         await expectError(
           () => planExperiment(model, config(one)),
           'MARK_AMBIGUOUS',
-          /leave scores out, or use a template/,
+          /leave out scores, or use a template/,
         );
         const { warnings } = await planExperiment(model, { ...config(one), scores: [] });
         expect(warnings).toContainEqual(

@@ -79,7 +79,7 @@ describe('is refused before any work', () => {
   test('a file whose links lead in a circle, whose name is too long, or that is a socket', async () => {
     symlinkSync('round', at('circle'));
     symlinkSync('circle', at('round'));
-    await file(at('circle'), /FILE_WRITE: Could not write .*circle\. Its symbolic links lead in a circle/);
+    await file(at('circle'), /FILE_WRITE: Could not write .*circle\. Its symbolic links form a loop/);
     await file(at('x'.repeat(300)), /FILE_WRITE: .*The name is too long/);
     const server = createServer().listen(at('socket'));
     await once(server, 'listening');
@@ -93,7 +93,7 @@ describe('is refused before any work', () => {
     for (const [name, why] of [
       ['notes', /not a folder|a file of that name/],
       ['pipe', /not a folder|a file of that name/],
-      ['round', /in a circle/],
+      ['round', /form a loop/],
     ] as const) {
       await refused([command, ...args, '-o', at(name)], new RegExp(`FILE_WRITE: .*${why.source}`));
     }

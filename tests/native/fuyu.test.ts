@@ -239,7 +239,7 @@ describe('an mmproj', () => {
     ['a token that the model has not', /no token 71111/, { ...metadata, 'xpatch.image.begin_token': 71_111 }, tensors],
     [
       'of a model with other states',
-      /rows have 32 numbers, those of the model 64/,
+      /rows have 32 numbers, the model's 64/,
       metadata,
       [tensor('mm.patch_embd.weight', 12, 32), tensor('mm.patch_embd.bias', 32), tensor('mm.newline', 32)],
     ],

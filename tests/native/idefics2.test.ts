@@ -134,7 +134,7 @@ describe('mmproj files that do not fit', () => {
   test('of a model without its token, and of a model of another width', async () => {
     const mmproj = fixture('idefics2.mmproj.gguf');
     await expectError(() => load('llama', { mmproj }), 'MMPROJ_INVALID', /no token 360 .* another model/);
-    await expectError(() => load('gemma2', { mmproj }), 'MMPROJ_INVALID', /64 numbers, those of the model 48/);
+    await expectError(() => load('gemma2', { mmproj }), 'MMPROJ_INVALID', /64 numbers, the model's 48/);
   });
 
   test('half of a download', async () => {

@@ -81,13 +81,13 @@ const hybrid = () =>
 describe('no decoder with attention: not loaded', () => {
   test.each([
     ['t5', {}, 'an encoder-decoder model'],
-    ['bert', {}, 'an encoder of texts'],
+    ['bert', {}, 'a text encoder'],
     ['dream', {}, 'a diffusion model'],
     ['mamba', { 'attention.head_count': 0 }, 'a recurrent model'],
     ['rwkv7', {}, 'a recurrent model'],
     ['eagle3', {}, 'a draft head'],
-    ['wavtokenizer-dec', {}, 'a model of sounds'],
-    ['llama', { 'attention.causal': false }, 'a model whose tokens see those after them'],
+    ['wavtokenizer-dec', {}, 'an audio model'],
+    ['llama', { 'attention.causal': false }, 'a model whose tokens see later ones'],
   ])('%s', async (architecture, more, what) => {
     const path = write(architecture, { block_count: 1, ...more }, [EMBEDDING]);
     await expect(loadModel(path, { device: 'cpu' })).rejects.toMatchObject({
@@ -120,12 +120,12 @@ describe('states that a hook does not hold: run, but neither read nor patched', 
       () => llama({ 'attention.shared_kv_layers': 1 }),
       /keys and values of earlier/,
     ],
-    ['an embedding a layer', () => llama({ embedding_length_per_layer_input: 8 }), /embedding of the token of its own/],
+    ['an embedding a layer', () => llama({ embedding_length_per_layer_input: 8 }), /its own embedding of the token/],
     ['several residual streams', () => llama({ 'hyper_connection.count': 4 }), /several residual streams/],
   ])('%s', async (_, make, why) => {
     const message = await refusal(make());
     expect(message).toMatch(why);
-    expect(message).toMatch(/Without captures and interventions the model runs/);
+    expect(message).toMatch(/The model does run without captures and interventions/);
   });
 
   test('the same Llama without these keys is read and patched', async () => {

@@ -130,7 +130,7 @@ describe('templates that cannot be used', () => {
     new ChatTemplate(source, BARE).render([{ role: 'user', content }]);
   test.each<[string, string, RegExp]>([
     ['that is not a Jinja', '{% for', /cannot write these messages.*--chat-template/],
-    ['that leaves out what is said', 'Hello', /does not write what a user says/],
+    ['that leaves out what is said', 'Hello', /does not write what the user says/],
     ['that refuses', '{{ raise_exception("no\u001b[31m") }}', /cannot write these messages: no \[31m\./],
     [
       'that never ends',

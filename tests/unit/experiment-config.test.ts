@@ -75,17 +75,17 @@ describe('errors name the path and what may stand there', () => {
     [
       'an unknown placeholder before the query',
       withCondition({ ...patch, before: '{nope} x {instruction}' }),
-      /^conditions\[0\]\.before: \{nope\} stands for nothing here; allowed is \{instruction\}\.$/,
+      /^conditions\[0\]\.before: \{nope\} has no meaning here; allowed: \{instruction\}\.$/,
     ],
     [
       'placeholders of another field',
       { conditions: [patch, { name: 'b', kind: 'bare', before: '{rival}', question: '{instruction}?' }] },
-      /^conditions\[1\]\.before: \{rival\} .*; conditions\[1\]\.question: \{instruction\} .*; allowed is \{rival\}\.$/,
+      /^conditions\[1\]\.before: \{rival\} .*; conditions\[1\]\.question: \{instruction\} .*; allowed: \{rival\}\.$/,
     ],
     [
       'an unknown placeholder in a template',
       { ...withCondition(patch), template: { example: '{input} {hint} {output}', query: '{input} {hint}' } },
-      /^template\.example: \{hint\} .* allowed is \{input\} and \{output\}; template\.query: \{hint\} .* \{input\}\.$/,
+      /^template\.example: \{hint\} .* allowed: \{input\} and \{output\}; template\.query: \{hint\} .* \{input\}\.$/,
     ],
     [
       'unknown layers',
@@ -237,7 +237,7 @@ describe('files', () => {
     await writeFile(file, Buffer.from([0x74, 0xff, 0xfe]));
     await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /wrong\.yaml: is not text in UTF-8/);
     await writeFile(file, `# ${'x'.repeat(1 << 20)}`);
-    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /1048578 bytes, and may have 1 MiB/);
+    await expectError(() => loadExperiment(file), 'CONFIG_INVALID', /1048578 bytes, but may have at most 1 MiB/);
     await expectError(() => loadExperiment(join(folder, 'nope.yaml')), 'FILE_NOT_FOUND', /nope\.yaml.*Check the path/);
     await mkdir(join(folder, 'dir.yaml'));
     await expectError(() => loadExperiment(join(folder, 'dir.yaml')), 'CONFIG_INVALID', /dir\.yaml: it is a folder/);

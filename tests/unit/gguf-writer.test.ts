@@ -93,7 +93,7 @@ describe('a GGUF header', () => {
       await expectError(() => layOutGguf({}, [tensor]), 'INVALID_ARGUMENT', /x cannot have the shape/);
     }
     const twice = { name: 'x', shape: [1], type: 0 };
-    await expectError(() => layOutGguf({}, [twice, twice]), 'INVALID_ARGUMENT', /is twice/);
+    await expectError(() => layOutGguf({}, [twice, twice]), 'INVALID_ARGUMENT', /appears twice/);
   });
 });
 

@@ -17,7 +17,8 @@ const PIPE: FileKind = { ...KIND, pipe: true };
 const made: [string, RegExp][] = [];
 mkdirSync(place('folder'));
 made.push(['folder', /the thing .*folder: it is a folder/]);
-if (spawnSync('mkfifo', [place('fifo')]).status === 0) made.push(['fifo', /it is a pipe, and is read more than once/]);
+if (spawnSync('mkfifo', [place('fifo')]).status === 0)
+  made.push(['fifo', /it is a pipe, but it is read more than once/]);
 // As root, outside of most containers; a device of our own like /dev/zero.
 if (spawnSync('mknod', [place('zero'), 'c', '1', '5']).status === 0)
   made.push(['zero', /it is a device, which has no end/]);

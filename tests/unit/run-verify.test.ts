@@ -312,7 +312,7 @@ test('tables are those that the lines give, each of them and no other', async ()
   const table = join(path, 'tables', 'lenient.csv');
   const text = await readFile(table, 'utf8');
   await writeFile(table, text.replace(/0\.\d/, '0.9'));
-  expect(await state()).toBe('failed: tables/lenient.csv is not what the lines give');
+  expect(await state()).toBe('failed: tables/lenient.csv does not match the lines');
   await rm(table);
   expect(await state()).toBe('failed: tables/lenient.csv is missing');
   await writeFile(table, text);
@@ -320,7 +320,7 @@ test('tables are those that the lines give, each of them and no other', async ()
     const other = join(path, 'tables', `lenient.${ending}`);
     const was = await readFile(other, 'utf8');
     await writeFile(other, was.replace(/\d\.\d/, '7.7'));
-    expect(await state()).toBe(`failed: tables/lenient.${ending} is not what the lines give`);
+    expect(await state()).toBe(`failed: tables/lenient.${ending} does not match the lines`);
     await writeFile(other, was);
   }
   // A complete run is written again where something is missing.
@@ -333,7 +333,7 @@ test('tables are those that the lines give, each of them and no other', async ()
     expect(await state()).toMatch(/^ok/);
   }
   await writeFile(join(path, 'tables', 'other.csv'), 'row\r\n');
-  expect(await state()).toBe('failed: tables/other.csv is not what the lines give');
+  expect(await state()).toBe('failed: tables/other.csv does not match the lines');
 });
 
 test('lines agree within rounding, and in everything that is said', () => {

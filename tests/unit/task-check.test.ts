@@ -156,7 +156,7 @@ describe('check of a task', () => {
     expect(of('blanks').map(({ items: places }) => places)).toEqual([[4]]);
     expect(of('answer-in-input').map(({ message }) => message)).toEqual([
       'item 6: naming the input "Tunisia" scores as the answer "Tunis"',
-      'item 8: naming the input "okapi" scores as the answer "Okapia" where case does not count',
+      'item 8: naming the input "okapi" scores as the answer "Okapia" if case is ignored',
     ]);
     expect(of('answer-prefix').map(({ items: places }) => places)).toEqual([[0, 1, 2]]);
     expect(of('answer-prefix')[0]?.message).toContain('"red" begins "red wine", "reddish"');
@@ -285,9 +285,9 @@ describe('import', () => {
     [
       'a picture outside',
       [{ input: 'a', output: 'b', image: '../check0.json' }],
-      /entry 0: field "image".*leads out of/,
+      /entry 0: field "image".*leads outside/,
     ],
-    ['an absolute picture', [{ input: 'a', output: 'b', image: '/etc/hostname' }], /leads out of/],
+    ['an absolute picture', [{ input: 'a', output: 'b', image: '/etc/hostname' }], /leads outside/],
     ['a missing picture', [...paper(2), { input: 'a', output: 'b', image: 'q.png' }], /entry 2: .*q\.png/],
     ['a broken picture', [{ input: 'a', output: 'b', image: 'broken.png' }], /entry 0: .*broken\.png/],
   ])('refuses %s and writes nothing', async (_, entries, message) => {

@@ -205,7 +205,7 @@ describe('files', () => {
   test('a position named for a single vector is refused', async () => {
     const path = join(folder, 'single.safetensors');
     await vector([1, 2, 3, 4, 5, 6]).save(path);
-    await expectError(() => TaskVector.load(path, { position: 3 }), 'VECTOR_INVALID', /Leave the position out/);
+    await expectError(() => TaskVector.load(path, { position: 3 }), 'VECTOR_INVALID', /Leave out the position/);
   });
 
   const metadata = {
@@ -344,7 +344,7 @@ describe('captures as vectors', () => {
     const flat = { data: new Float32Array(6), shape: [6] };
     await expectError(() => load(fields, flat), 'VECTOR_INVALID', /\[6\], but its metadata says/);
     const wide = JSON.stringify({ ...model, nEmbd: 5 });
-    await expectError(() => load({ ...fields, model: wide }), 'VECTOR_INVALID', /3 wide, its model 5/);
+    await expectError(() => load({ ...fields, model: wide }), 'VECTOR_INVALID', /3 wide, its model is 5/);
     expect((await load(fields)).info.layers).toEqual([2]);
   });
 });

@@ -223,7 +223,7 @@ describe('pictures', () => {
     expect(hashes[1]).toBe(hashes[0]);
     expect(hashes[2]).not.toBe(hashes[0]);
     const task = await loadTask(paths[0] as string, { pictures: true });
-    await expectError(() => hashPictures(task, AbortSignal.abort()), 'ABORTED', /not finished/);
+    await expectError(() => hashPictures(task, AbortSignal.abort()), 'ABORTED', /pictures was aborted/);
     await rm(join(paths[0] as string, '..', 'flags', 'peru.png'));
     await expectError(() => hashPictures(task), 'FILE_NOT_FOUND', /peru\.png cannot be read.*Put it back/);
   });
@@ -267,7 +267,7 @@ describe('splits', () => {
   });
 
   test('say when there are too few items', async () => {
-    await expectError(() => splitTask(task(items(29)), 1), 'TASK_INVALID', /29 different inputs, and 30 validation/);
+    await expectError(() => splitTask(task(items(29)), 1), 'TASK_INVALID', /29 different inputs, but 30 validation/);
     const pictures = () => splitTask(task(items(50, 3)), 1, { pictures: true });
     await expectError(pictures, 'TASK_INVALID', /3 different inputs with a picture/);
   });

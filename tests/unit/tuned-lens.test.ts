@@ -205,7 +205,7 @@ describe('a lens file', () => {
     expect((await load({})).translators).toEqual([{ strength: 'plain' }]);
     for (const [changed, message] of [
       [{ format: 'xpatch.task-vector/1' }, /its format is xpatch\.task-vector/],
-      [{ layers: '[0' }, /key layers is missing or no JSON/],
+      [{ layers: '[0' }, /key layers is missing or not JSON/],
       [{ layers: '[0, 1]' }, /does not say/],
       [{ layers: '[7]' }, /rise within/],
       [{ strengths: '["sharp"]' }, /does not say/],

@@ -273,12 +273,12 @@ describe('broken folders are listed with what is wrong', () => {
   test.each<[string, string | object, RegExp]>([
     ['no JSON', '{"status": ', /^RUN_INVALID: manifest\.json is not JSON: /],
     ['empty', '', /^RUN_INVALID: manifest\.json is not JSON: /],
-    ['no object', '[]', /^RUN_INVALID: manifest\.json is no object\.$/],
+    ['no object', '[]', /^RUN_INVALID: manifest\.json is not an object\.$/],
     ['no run of ours', '{"name": "web app"}', /^RUN_INVALID: The status .* none of running, complete/],
     [
       'huge',
       `{"x": "${'x'.repeat(5 << 20)}"}`,
-      /^RUN_INVALID: manifest\.json has 5242889 bytes, more than the 4194304/,
+      /^RUN_INVALID: manifest\.json has 5242889 bytes, more than the limit of 4194304/,
     ],
   ])('%s', async (name, content, problem) => {
     const path = makeRun(join(folder, 'broken', name), content);

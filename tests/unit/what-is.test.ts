@@ -31,7 +31,7 @@ describe('of a file', () => {
     ['a tar.gz', gzipSync('x'), /tar -xzf/],
     ['a tar', Buffer.concat([Buffer.alloc(257, 'a'), latin('ustar\0')]), /tar archive/],
     ['NumPy', latin('\x93NUMPY\x01'), /NumPy/],
-    ['GGML', latin('tjgg\x03\0\0\0'), /before GGUF/],
+    ['GGML', latin('tjgg\x03\0\0\0'), /older than GGUF/],
     ['a big-endian GGUF', gguf(true), /big-endian/],
     ['a safetensors file', safetensors, /models convert/],
     ['zeros', Buffer.alloc(4096), /begins with zeros/],

@@ -44,13 +44,11 @@ export async function openFuyu(info: NativeModelInfo, path: string, { hash }: En
   const weights = await readWeights(header, path, invalid);
   if (weights.nEmbd !== info.nEmbdInput || info.positionsPerEmbedding !== 1) {
     throw invalid(
-      `its rows have ${weights.nEmbd} numbers, those of the model ${info.nEmbdInput}: it belongs to another model`,
+      `its rows have ${weights.nEmbd} numbers, the model's ${info.nEmbdInput}: it belongs to another model`,
     );
   }
   if (info.architecture !== 'nemotron') {
-    throw invalid(
-      `it is Fuyu's, whose decoder is a nemotron and not a ${info.architecture}: it belongs to another model`,
-    );
+    throw invalid(`it is Fuyu's, whose decoder is a nemotron, not a ${info.architecture}: it belongs to another model`);
   }
   return new FuyuEncoder(`fuyu:${hash}`, weights, readFraming(header, info, invalid));
 }
@@ -130,7 +128,7 @@ function fitInto({ maxWidth, maxHeight }: Weights, width: number, height: number
   if (fitted.width >= 1 && fitted.height >= 1) return fitted;
   throw new XpatchError(
     'IMAGE_INVALID',
-    `A picture of ${width} x ${height} pixels vanishes when it is scaled to at most ${maxWidth} x ${maxHeight}. Crop it.`,
+    `A picture of ${width} x ${height} pixels vanishes when scaled to at most ${maxWidth} x ${maxHeight}. Crop it.`,
   );
 }
 
@@ -242,7 +240,7 @@ function readFraming(header: GgufHeader, { nVocab }: NativeModelInfo, invalid: I
   const format = header.metadata.get(OWN_KEYS.promptFormat);
   const [begin, end] = [ggufNumber(header, OWN_KEYS.imageBegin), ggufNumber(header, OWN_KEYS.imageEnd)];
   if (format === undefined && begin === undefined && end === undefined) return undefined; // Adept's own Fuyu
-  if (format !== 'mantis') throw invalid(`${OWN_KEYS.promptFormat} is '${format}', known is 'mantis'`);
+  if (format !== 'mantis') throw invalid(`${OWN_KEYS.promptFormat} is '${format}'; only 'mantis' is known`);
   for (const token of [begin, end]) {
     if (token === undefined || token >= nVocab) {
       throw invalid(`the model has no token ${token} to put around pictures: it belongs to another model`);

@@ -24,9 +24,7 @@ export async function openIdefics2(
   const invalid = (why: string) => new XpatchError('MMPROJ_INVALID', `'${path}' is not a usable mmproj: ${why}.`);
   const shape = readIdefics2Shape(readGgufHeader(path), invalid);
   if (shape.nEmbd !== info.nEmbdInput || info.positionsPerEmbedding !== 1) {
-    throw invalid(
-      `its rows have ${shape.nEmbd} numbers, those of the model ${info.nEmbdInput}: it belongs to another model`,
-    );
+    throw invalid(`its rows have ${shape.nEmbd} numbers, the model's ${info.nEmbdInput}: it belongs to another model`);
   }
   if (shape.fakeToken >= info.nVocab) {
     throw invalid(`the model has no token ${shape.fakeToken} to put around pictures: it belongs to another model`);
@@ -66,7 +64,7 @@ class Idefics2Encoder implements ImageEncoder {
     if (!embeddings.every(Number.isFinite)) {
       throw new XpatchError(
         'NOT_FINITE',
-        'The picture encoder gave NaN or infinite numbers. Its weights are damaged, or too large for the type that they are stored in: convert the mmproj again, as f16 or f32.',
+        'The picture encoder gave NaN or infinite numbers. Its weights are damaged, or too large for their type: convert the mmproj again, as f16 or f32.',
       );
     }
     return [causalRows(embeddings, { id: this.id, projector: 'idefics2', image, seen, patchSize, nRows })];

@@ -34,7 +34,7 @@ async function reportOfRun(
   const { report } = await findStudy(study);
   const results = units.map((unit) => lines.find((line) => 'unit' in line && line.unit === unit));
   if (results.includes(undefined)) {
-    const message = 'A part of the study is missing. Start its command again: it goes on where it was.';
+    const message = 'A part of the study is missing. Start its command again to resume it.';
     throw new XpatchError('RUN_INVALID', message);
   }
   try {
@@ -42,7 +42,7 @@ async function reportOfRun(
   } catch (cause) {
     if (cause instanceof XpatchError) throw cause;
     const message = `The lines of the run are not those of the study ${study}: ${(cause as Error).message}.`;
-    throw new XpatchError('RUN_INVALID', `${message} Put back those that were there, or start it anew.`, { cause });
+    throw new XpatchError('RUN_INVALID', `${message} Put back the original lines, or start afresh.`, { cause });
   }
 }
 
@@ -76,7 +76,7 @@ function filesOf(block: Block): string[] {
 export async function rewriteReport(path: string, signal?: AbortSignal): Promise<Report> {
   const manifest = await readManifest(path);
   if (manifest === undefined) {
-    throw new XpatchError('RUN_INVALID', `${path} is no run: it has no manifest.json. Name the folder of a run.`);
+    throw new XpatchError('RUN_INVALID', `${path} is not a run: it has no manifest.json. Name the folder of a run.`);
   }
   const lock = await RunLock.acquire(path);
   try {
@@ -97,7 +97,7 @@ const TABLE = { what: 'the table', maxBytes: 64 << 20 } as const;
 /** Whether the tables of a run, in all formats, are what its lines give. @throws {XpatchError} as `reportOfRun` */
 export async function checkTables({ path, manifest, lines }: CheckedRun, signal?: AbortSignal): Promise<Check> {
   if (isToMerge(manifest)) {
-    return { name: 'tables', state: 'not done', detail: 'a shard that is made to be merged has none' };
+    return { name: 'tables', state: 'not done', detail: 'a shard to be merged has none' };
   }
   const loadVector = (name: string) => loadRunVector(path, name);
   const { blocks } = await reportOfRun(manifest, lines, { loadVector, signal });
@@ -111,7 +111,7 @@ export async function checkTables({ path, manifest, lines }: CheckedRun, signal?
   for (const name of new Set([...made.keys(), ...there])) {
     const text = (await readWhole(join(path, 'tables', name), TABLE).catch(() => undefined))?.toString('utf8');
     if (text === undefined) problems.push(`tables/${name} is missing`);
-    else if (text !== made.get(name)) problems.push(`tables/${name} is not what the lines give`);
+    else if (text !== made.get(name)) problems.push(`tables/${name} does not match the lines`);
   }
-  return check('tables', problems, `${made.size} files, as the lines give them`);
+  return check('tables', problems, `${made.size} files that match the lines`);
 }

@@ -90,7 +90,7 @@ export async function fitLenses(views: readonly LensView[], budget: number): Pro
     }
     const { positions } = view.lens;
     const left = positions.length - first;
-    if (left < 2) throw new XpatchError('INVALID_ARGUMENT', 'A lens does not fit into the page. Take fewer layers.');
+    if (left < 2) throw new XpatchError('INVALID_ARGUMENT', 'A lens does not fit on the page. Use fewer layers.');
     const share = 0.97 * Math.max(0, 1 - (size - budget) / sizeOf(data));
     largest.first = Math.max(first + 1, positions.length - Math.max(1, Math.floor(share * left)));
     largest.data = await encodeLens(view, largest.first);

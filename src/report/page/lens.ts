@@ -81,7 +81,7 @@ async function pictureToHtml(shown: LensPicture, view: LensView): Promise<string
       '<rect class="edge" width="100%" height="100%"/></svg></g>',
     ].join('');
   });
-  if (patches.length === 0) return figure('', `${label}. No position of the lens lies on it.`, 'plain');
+  if (patches.length === 0) return figure('', `${label}. No position of the lens is on it.`, 'plain');
   return figure(drawn.join('\n'), `${label}, with the best token of every patch.`, 'patches');
 }
 

@@ -37,7 +37,7 @@ export async function reportToHtml(report: Report): Promise<string> {
   const rest = [script, style, json(tables), ...bodies, JSON.stringify(report.provenance), ...introduction, ...caveats];
   const budget = LIMIT - 20_000 - rest.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   if (budget < 0) {
-    const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or take fewer pictures.`;
+    const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or use fewer pictures.`;
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   const fitted = await fitLenses(

@@ -126,11 +126,11 @@ export async function readRun(entry: RunEntry): Promise<Run> {
   try {
     const value: unknown = JSON.parse(await readManifest(entry));
     if (value === null || typeof value !== 'object' || Array.isArray(value))
-      throw new Error('manifest.json is no object.');
+      throw new Error('manifest.json is not an object.');
     manifest = value as Record<string, unknown>;
     const status = STATUSES.find((name) => name === manifest.status);
     if (status === undefined) {
-      throw new Error(`The status in manifest.json is none of ${STATUSES.join(', ')}: this is no run of xpatch.`);
+      throw new Error(`The status in manifest.json is none of ${STATUSES.join(', ')}: this is not an xpatch run.`);
     }
     if (status === 'complete' && !hasReport) {
       throw new Error('The run is complete but has no report.html that can be read. Run its command again.');
@@ -206,7 +206,7 @@ async function readManifest(entry: RunEntry): Promise<string> {
   } finally {
     await handle.close();
   }
-  const message = `manifest.json has ${size} bytes, more than the ${MAX_MANIFEST_BYTES} that are read of it.`;
+  const message = `manifest.json has ${size} bytes, more than the limit of ${MAX_MANIFEST_BYTES}.`;
   throw new XpatchError('RUN_INVALID', message);
 }
 

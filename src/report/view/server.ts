@@ -89,11 +89,11 @@ async function answer(roots: readonly string[], request: IncomingMessage, respon
   const { port } = request.socket.address() as AddressInfo;
   const hosts = [LOOPBACK, 'localhost'].flatMap((host) => (port === 80 ? [host, `${host}:80`] : [`${host}:${port}`]));
   if (!hosts.includes(request.headers.host ?? '')) {
-    return say(response, 421, `This server answers to http://${LOOPBACK}:${port}/ only.`);
+    return say(response, 421, `This server answers only to http://${LOOPBACK}:${port}/.`);
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('Allow', 'GET, HEAD');
-    return say(response, 405, 'This server only takes GET and HEAD.');
+    return say(response, 405, 'This server accepts only GET and HEAD.');
   }
   const [path = ''] = (request.url ?? '').split('?', 1);
   // Browsers ask for it by themselves.
@@ -109,7 +109,7 @@ async function answer(roots: readonly string[], request: IncomingMessage, respon
   const [, id, file] = /^\/runs\/([\w-]+)\/(.+)$/.exec(path) ?? [];
   const entry = entries.find((run) => run.id === id);
   if (entry === undefined || file === undefined) {
-    throw new XpatchError('FILE_NOT_FOUND', 'There is no such page, or its run has gone. Go back to the list.');
+    throw new XpatchError('FILE_NOT_FOUND', 'There is no such page, or its run is gone. Go back to the list.');
   }
   await sendFile(response, entry, decode(file));
 }
