@@ -42,7 +42,8 @@ export class HeadMap {
   /** The mean of maps of the same heads. @throws {XpatchError} INVALID_ARGUMENT for none, or of other heads */
   static mean(maps: readonly HeadMap[]): HeadMap {
     const [first] = maps;
-    if (first === undefined) throw new XpatchError('INVALID_ARGUMENT', 'There are no maps to average: give at least one.');
+    if (first === undefined)
+      throw new XpatchError('INVALID_ARGUMENT', 'There are no maps to average: give at least one.');
     const namesOf = ({ heads }: HeadMap) => heads.map(({ layer, head }) => `${layer} ${head}`).join();
     if (maps.some((map) => namesOf(map) !== namesOf(first)))
       throw new XpatchError('INVALID_ARGUMENT', 'The mean of maps of different heads: give maps of the same ones.');

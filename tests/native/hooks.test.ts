@@ -474,8 +474,8 @@ describe('what is refused', () => {
       /above max/,
     ],
     ['a field that is not read', { interventions: [{ ...zero, keep: true }] }, 'INTERVENTION_INVALID', /takes no keep/],
-    ['a mean of nothing', { interventions: [{ ...zero, op: 'mean' }] }, 'INTERVENTION_INVALID', /states to take/],
-    ['a mean of no positions', { interventions: [mean(0, 0)] }, 'INTERVENTION_INVALID', /states to take/],
+    ['a mean of nothing', { interventions: [{ ...zero, op: 'mean' }] }, 'INTERVENTION_INVALID', /states to average/],
+    ['a mean of no positions', { interventions: [mean(0, 0)] }, 'INTERVENTION_INVALID', /states to average/],
     ['a mean of NaN', { interventions: [mean(2, Number.NaN)] }, 'INTERVENTION_INVALID', /NaN or infinity/],
     [
       'a mean beyond numbers',
