@@ -23,8 +23,8 @@ export interface GenerateOptions {
   /** Texts that end a generation; they are not part of it. */
   stop?: readonly string[];
   /**
-   * Keeps the one row of this call, and its answer, in the cache, so that the next call computes only what is new behind their
-   * common start: a chat, whose prompts grow. An abort of the answer then is its end (`finish: 'aborted'`) and no error.
+   * Keeps the one row of this call, and its answer, in the cache, so that the next call computes only what is new after their
+   * common start, as in a chat, whose prompts grow. Aborting then ends the answer (`finish: 'aborted'`) and is not an error.
    * Defaults to false.
    */
   keep?: boolean;
@@ -41,7 +41,7 @@ export type Generation<Row = PassRow> = PassResult<Row> & {
   tokens: number[];
   /** `end`: a token of the model that ends an answer or a turn; `stop`: a stop text; `length`: maxTokens, or the positions that the model has; `aborted`: with `keep` only. */
   finish: 'end' | 'stop' | 'length' | 'aborted';
-  /** With `keep`: positions of the prompt that were in the cache already. */
+  /** With `keep`: positions of the prompt that were already in the cache. */
   reused?: number;
 };
 
@@ -50,7 +50,7 @@ interface Stream {
   tokens: number[];
   bytes: number[];
   text: string;
-  /** Control tokens that the text does not show, and where in it they stood. */
+  /** Control tokens that the text does not show, and where in it they were. */
   hidden: { at: number; control: string }[];
   shown: number;
   finish?: Generation['finish'];
@@ -122,7 +122,7 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
       }
     },
 
-    /** Ends the answers that are under way; false where none has begun. */
+    /** Ends the answers in progress; false if none has begun. */
     abort(): boolean {
       for (const stream of streams) {
         if (stream.finish) continue;

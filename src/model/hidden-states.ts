@@ -6,7 +6,7 @@ import { XpatchError } from '../util/errors.js';
 import { readCapture, writeCapture } from './capture-file.js';
 import type { HiddenStatesInfo, ModelIdentity } from './types.js';
 
-/** Which part of the states is wanted; what is left out stays whole. */
+/** Which part of the states to select; what is left out stays whole. */
 export interface StatesSelection {
   layers?: LayerSelection;
   /** Positions in the prompt, or marks. */
@@ -14,8 +14,8 @@ export interface StatesSelection {
 }
 
 /**
- * Hidden states of one prompt, read at one hook: layers x positions x width. At points with heads a state is made of them side by
- * side: `axes` says what its numbers are, `head` gives one. They know where they were read, so that nobody
+ * Hidden states of one prompt, read at one hook: layers x positions x width. At points with heads a state holds them side by
+ * side: `axes` says what its numbers are, `head` gives one. They know where they were read, so nobody
  * counts offsets: `states.at(3, 'delimiter')`.
  *
  * @example
@@ -41,7 +41,7 @@ export class HiddenStates {
 
   /**
    * @param data [layers, positions, width], row by row; not copied
-   * @throws {XpatchError} INVALID_ARGUMENT when the sizes do not agree
+   * @throws {XpatchError} INVALID_ARGUMENT if the sizes do not agree
    */
   constructor(
     info: HiddenStatesInfo,
@@ -122,7 +122,7 @@ export class HiddenStates {
   }
 
   /**
-   * A copy of some layers and positions, in the order asked for.
+   * A copy of some layers and positions, in the order given.
    *
    * @throws {XpatchError} LAYER_OUT_OF_RANGE, POSITION_OUT_OF_RANGE
    */
@@ -143,10 +143,10 @@ export class HiddenStates {
   }
 
   /**
-   * Cosine similarity with states of the same layers and as many positions, [layers][positions]; NaN where one of both is
-   * zero throughout. The other ones may come from another prompt, or from another model of equal width.
+   * Cosine similarity with states of the same layers and equally many positions, [layers][positions]; NaN if either is
+   * all zeros. The others may come from another prompt, or from another model of equal width.
    *
-   * @throws {XpatchError} INVALID_ARGUMENT when layers, number of positions, hook or width differ
+   * @throws {XpatchError} INVALID_ARGUMENT if layers, number of positions, hook or width differ
    */
   cosine(other: HiddenStates): number[][] {
     const describe = ({ hook, layers, shape }: HiddenStates) =>

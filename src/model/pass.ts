@@ -26,11 +26,11 @@ export type Capture =
 export interface PassRow {
   /** Text, parts or a built `Prompt`. */
   readonly prompt: PromptInput;
-  /** Applied in their order. Other rows are not affected. Defaults to none. */
+  /** Applied in order. Other rows are not affected. Defaults to none. */
   readonly interventions?: readonly Intervention[];
-  /** Attention that is knocked out, whatever interventions do to its scores. Defaults to none. */
+  /** Attention to knock out, whatever interventions do to its scores. Defaults to none. */
   readonly edges?: readonly Edge[];
-  /** Hidden states to return, as what comes behind them sees them (after interventions). Defaults to none. */
+  /** Hidden states to return, as later parts see them (after interventions). Defaults to none. */
   readonly capture?: Capture;
   /** The same at several points. Defaults to none. */
   readonly captures?: readonly Capture[];
@@ -40,7 +40,7 @@ export interface PassRow {
   readonly topK?: number;
 }
 
-/** A row, or nothing but its prompt. */
+/** A row, or just its prompt. */
 export type RowInput = PassRow | PromptInput;
 
 /** Raw logits: `data[p * nVocab + token]`. */
@@ -68,7 +68,7 @@ type Answer<Row, Request extends string, Field extends keyof Answers> = [Row] ex
   ? Pick<Answers, Field>
   : Partial<Pick<Answers, Field>>;
 
-/** What came of a row: `states`, `captured`, `logits` and `top` where `capture`, `captures`, `logits` and `topK` asked for them. */
+/** The result of a row: `states`, `captured`, `logits` and `top` if `capture`, `captures`, `logits` and `topK` asked for them. */
 export type PassResult<Row = PassRow> = {
   /** The prompt as it was read. */
   prompt: Prompt;

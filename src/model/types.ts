@@ -1,7 +1,7 @@
 import type { HookName } from '../hooks/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 
-/** Everything about hidden states but their numbers. */
+/** Everything about hidden states except their numbers. */
 export interface HiddenStatesInfo {
   readonly hook: HookName;
   /** Layer of each entry of the first axis, 0-based. */
@@ -16,11 +16,11 @@ export interface HiddenStatesInfo {
   readonly marks?: Readonly<Record<string, number>>;
   /** The model whose states these are. */
   readonly model: ModelIdentity;
-  /** The prompt that they were read from, where it is known. */
+  /** The prompt that they were read from, if known. */
   readonly prompt?: PromptRecord;
 }
 
-/** Which model states belong to. Two models are the same when their hashes are. */
+/** Which model states belong to. Two models are the same if their hashes are. */
 export interface ModelIdentity {
   /** SHA-256 of the GGUF file, hex. */
   hash: string;
@@ -43,5 +43,5 @@ export interface Progress {
   done: number;
   total: number;
 }
-/** Called as work goes on. */
+/** Called as work proceeds. */
 export type OnProgress = (progress: Progress) => void;

@@ -22,7 +22,7 @@ export interface Fields {
   fields: Record<string, { type: Shape; optional?: true }>;
   /** Of all names that `fields` lacks. */
   others?: Shape;
-  /** Whether names that `fields` lacks are errors: those of options are, those of data are not. */
+  /** Whether unknown names are errors: in options they are, in data they are not. */
   closed?: true;
 }
 
@@ -35,13 +35,13 @@ export interface Parameter {
 
 export interface Signature {
   parameters: Parameter[];
-  /** Whether the function gives a promise, which then is what an error comes by. */
+  /** Whether the function returns a promise, which then carries the error. */
   promises?: true;
 }
 
 export interface Interface {
   shapes: Record<string, Shape>;
-  /** What the library exports: its classes are found here by their names. */
+  /** What the library exports: its classes are found here by name. */
   classes: Record<string, unknown>;
 }
 
@@ -49,14 +49,14 @@ interface Problem {
   at: string;
   wanted: string;
   got: unknown;
-  /** In place of "must be". */
+  /** Instead of "must be". */
   text?: string;
 }
 
-/** Data of a run is a few levels deep; what is deeper is a cycle. */
+/** Data of a run is a few levels deep; anything deeper is a cycle. */
 const MAX_DEPTH = 40;
 
-/** Throws INVALID_ARGUMENT for the first argument that is not of its declared type. */
+/** Throws INVALID_ARGUMENT for the first argument that does not have its declared type. */
 export function checkArguments(of: Interface, what: string, parameters: Parameter[], given: unknown[]): void {
   for (const [i, { name, type, optional, rest }] of parameters.entries()) {
     const values = rest ? given.slice(i) : [given[i]];
@@ -98,7 +98,7 @@ function problemWith(
       if (!problem) return undefined;
       problems.push(problem);
     }
-    // The one that went furthest is the one that was meant.
+    // The one that matched furthest is the one that was meant.
     const deepest = problems.filter((p) => p.at !== at || p.text).sort((a, b) => b.at.length - a.at.length)[0];
     return deepest ?? wrong();
   }
@@ -204,7 +204,7 @@ function isInstance(of: Interface, name: string, value: unknown): boolean {
   }
 }
 
-/** "; did you mean …?" where a known name is near, else the names there are. */
+/** "; did you mean …?" if a known name is near, else all known names. */
 function suggestion(name: string, known: string[]): string {
   const [best] = known
     .map((k) => ({ k, far: distance(name.toLowerCase(), k.toLowerCase()) }))
@@ -267,7 +267,7 @@ function messageOf(error: unknown): string {
 // biome-ignore lint/suspicious/noExplicitAny: any function at all
 type AnyFunction = (...args: any[]) => any;
 
-/** The function behind a check of its arguments; an error comes the way that its own errors come. */
+/** The function with a check of its arguments; an error is raised the way its own errors are. */
 export function checked<F extends AnyFunction>(of: Interface, what: string, signature: Signature, inner: F): F {
   const outer = function (this: unknown, ...args: unknown[]) {
     try {

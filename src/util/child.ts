@@ -1,25 +1,25 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 
-/** So much of what a process said last is kept, for the report of a crash. */
+/** How much of a process's last output is kept, for crash reports. */
 const LOG_CHARACTERS = 4000;
 
 /** One listener for all of them: many may run at once. */
 const running = new Set<ChildProcess>();
 const killAll = () => running.forEach((child) => void child.kill('SIGKILL'));
 
-/** How a process of ours is run. */
+/** How to run one of our processes. */
 interface ChildOptions<Message> {
-  /** What it reads from its standard input. Defaults to nothing. */
+  /** What it reads from standard input. Defaults to nothing. */
   input?: Uint8Array;
   env?: NodeJS.ProcessEnv;
-  /** Called with everything that it sends. Without it there is no channel to send by, but a `job` makes one too. */
+  /** Called with everything that it sends. Without it there is no channel, unless there is a `job`. */
   onMessage?: (message: Message) => void;
   /** Sent to it at once. */
   job?: unknown;
   onStart?: (pid: number) => void;
   signal?: AbortSignal | undefined;
-  /** On abort it is told this, and killed only when it has not ended in time. Defaults to a kill at once. */
+  /** On abort it is sent this, and killed only if it does not end in time. Defaults to an immediate kill. */
   stop?: { message: unknown; graceMs: number };
   /** Then it is killed. Defaults to no bound. */
   maxSeconds?: number;
@@ -29,18 +29,18 @@ interface ChildOptions<Message> {
 interface ChildEnd {
   /** `was ended by SIGKILL`, `ended with code 3`, `could not be started (ENOENT)`. */
   how: string;
-  /** undefined when it was killed, or not started. */
+  /** undefined if it was killed, or not started. */
   code: number | undefined;
-  /** Of one that sends nothing. */
+  /** For one that sends nothing. */
   stdout: Buffer;
-  /** The last that it said on stderr. */
+  /** Its last output on stderr. */
   log: string;
   /** Whether it took too long. */
   late: boolean;
 }
 
 /**
- * Runs Node.js in a process of its own, which may crash, hang or be killed without this one. It does not outlive this process.
+ * Runs Node.js in a separate process, which may crash, hang or be killed without affecting this one. It does not outlive this process.
  *
  * @param args program and arguments
  */

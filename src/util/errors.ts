@@ -64,7 +64,7 @@ export const ERROR_CODES = [
 export type XpatchErrorCode = (typeof ERROR_CODES)[number];
 
 /**
- * The one error class of the library: `code` is stable, `message` says what went wrong and names the way out.
+ * The only error class of the library: `code` is stable, `message` says what went wrong and what to do.
  *
  * @example
  * ```ts

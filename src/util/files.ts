@@ -29,7 +29,7 @@ const WAYS_OUT: Record<string, (path: string) => string> = {
   EFBIG: () => 'The file would grow beyond what this system allows: raise the limit (ulimit -f), or split the work.',
 };
 
-/** FILE_WRITE with a way out of what the system said. */
+/** FILE_WRITE with a way out for what the system said. */
 export function writeError(path: string, cause: unknown): XpatchError {
   if (cause instanceof XpatchError) return cause;
   const wayOut = WAYS_OUT[(cause as NodeJS.ErrnoException).code ?? '']?.(path) ?? (cause as Error).message;
@@ -37,10 +37,10 @@ export function writeError(path: string, cause: unknown): XpatchError {
 }
 
 /**
- * Writes a whole file so that a reader, a crash or a full disk never meets half of it: everything goes into a temporary
- * file next to it, which is flushed to the disk and then renamed onto `path`. On failure the temporary file is removed
- * and a file that was there before is untouched. A symbolic link stays, and the file that it names is written. A pipe or
- * a device stays too and is written to; a disk or a socket is refused.
+ * Writes a whole file so that no reader, crash or full disk ever leaves half of it: everything goes into a temporary
+ * file next to it, which is flushed to disk and then renamed onto `path`. On failure the temporary file is removed
+ * and an existing file is untouched. A symbolic link stays, and the file that it names is written. A pipe or
+ * a device is written to; a disk or a socket is refused.
  *
  * @param content text (UTF-8), bytes, or byte chunks written one after the other
  * @throws {XpatchError} FILE_WRITE
@@ -81,7 +81,7 @@ async function replaceFile(path: string, chunks: Iterable<string | Uint8Array>):
   }
 }
 
-/** Where a file is to be written, behind symbolic links. Only what is a file, or nothing yet, can be replaced. */
+/** Where a file is to be written, after symbolic links. Only a file, or a path that does not exist yet, can be replaced. */
 export interface WriteTarget {
   readonly path: string;
   readonly kind: 'file' | 'pipe' | 'device';
@@ -108,7 +108,7 @@ export async function findTarget(path: string): Promise<WriteTarget> {
   return same?.ino === found.ino && same.dev === found.dev ? { path: real, kind: 'file' } : { path, kind: 'device' };
 }
 
-/** The name that links to nothing lead to. */
+/** The name that dangling links lead to. */
 async function endOfLinks(path: string): Promise<string> {
   const linked = await readlink(path).catch(() => undefined);
   return linked === undefined ? path : endOfLinks(resolve(dirname(path), linked));
@@ -130,8 +130,8 @@ export async function syncFolder(folder: string): Promise<void> {
 }
 
 /**
- * Makes a folder and those above it, so that they last through a power cut; one that is there already is fine. Not by mkdir's `recursive`, which never ends where the
- * system says of a folder's child that it does not exist, as below /proc.
+ * Makes a folder and its parents, so that they last through a power cut; existing ones are fine. Not by mkdir's `recursive`, which never ends if the
+ * system says that a folder's child does not exist, as below /proc.
  *
  * @throws {XpatchError} FILE_WRITE
  */

@@ -1,9 +1,9 @@
-/** No file of ours is nested as deeply as this; what walks through it calls itself as often. */
+/** None of our files is nested this deeply; code that walks through one recurses as deeply. */
 export const MAX_DEPTH = 100;
 
 /**
  * The value of a JSON text in UTF-8. Objects with the same key twice, of which `JSON.parse` would silently keep the last one, and
- * nesting that nothing of ours has are refused.
+ * deeper nesting than any of ours are refused.
  *
  * @throws {Error} saying what is wrong, as `is not JSON in UTF-8 (…)`
  */
@@ -21,7 +21,7 @@ export function parseJson(bytes: Uint8Array): unknown {
   return value;
 }
 
-/** Whether what walks through a value comes to an end: it is not nested too deeply, and does not hold itself. */
+/** Whether a walk through a value comes to an end: it is not nested too deeply, and does not contain itself. */
 export function isShallow(value: unknown, depth = 0): boolean {
   if (typeof value !== 'object' || value === null) return true;
   return depth < MAX_DEPTH && Object.values(value).every((part) => isShallow(part, depth + 1));

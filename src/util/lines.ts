@@ -12,7 +12,7 @@ export interface RawLine {
 const NEWLINE = 0x0a;
 
 /**
- * Splits bytes at their line feeds and at nothing else: what else a reader may take for the end of a line, such as U+2028, stands in texts of JSON too.
+ * Splits bytes only at line feeds: what else a reader may take for the end of a line, such as U+2028, also occurs in JSON texts.
  *
  * @param maxBytes of a line; what is longer is handed out as far as it was read, and is the last
  */
@@ -45,7 +45,7 @@ export async function* splitLines(
 }
 
 /**
- * Text that came out of a file: UTF-8, without the mark that some editors begin a file with.
+ * Text from a file: UTF-8, without the byte order mark that some editors write.
  *
  * @throws {Error} saying what is wrong
  */

@@ -1,4 +1,4 @@
-/** The word that a mistyped one was most likely meant to be; undefined when none is near. */
+/** The word that was most likely meant by a mistyped one; undefined if none is near. */
 export function closestTo(word: string, words: readonly string[]): string | undefined {
   const near = words
     .map((other) => ({ other, edits: editsBetween(word.toLowerCase(), other.toLowerCase()) }))
@@ -7,7 +7,7 @@ export function closestTo(word: string, words: readonly string[]): string | unde
   return near[0]?.other;
 }
 
-/** ` Did you mean …?` with the nearest word; empty when none is near. */
+/** ` Did you mean …?` with the nearest word; empty if none is near. */
 export function didYouMean(word: string, words: readonly string[]): string {
   const near = closestTo(word, words);
   return near === undefined ? '' : ` Did you mean ${near}?`;

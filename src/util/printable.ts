@@ -1,6 +1,6 @@
 /**
- * A text that may be anybody's, as one line that shows what it says: characters that steer a terminal, or rearrange what is
- * around them, are written out. Joiners stay, as scripts and emoji are made with them.
+ * An untrusted text as one line that shows what it says: characters that control a terminal, or rearrange what is
+ * around them, are escaped. Joiners stay, as scripts and emoji need them.
  */
 export function printable(text: string): string {
   return text.replace(
@@ -9,7 +9,7 @@ export function printable(text: string): string {
   );
 }
 
-/** A text that may be anybody's, with its line breaks and tabs; see `printable`. */
+/** An untrusted text, with its line breaks and tabs; see `printable`. */
 export function printableText(text: string): string {
   return text.replace(/[^\n\t]+/g, printable);
 }

@@ -8,11 +8,11 @@ const { imul } = Math;
 const rotateLeft = (x: number, k: number): number => (x << k) | (x >>> (32 - k));
 
 /**
- * The one source of randomness: xoshiro128** 1.1 (Blackman and Vigna, "Scrambled linear pseudorandom number
+ * The only source of randomness: xoshiro128** 1.1 (Blackman and Vigna, "Scrambled linear pseudorandom number
  * generators", ACM TOMS 47(4), 2021). Equal seeds and stream names give equal draws on every machine.
  *
  * The state is the first 16 bytes (four little-endian words) of SHA-256 over the JSON text of `[seed, ...stream]`. So
- * every use names its own stream, and one draw more in one place shifts nothing elsewhere.
+ * every use names its own stream, and an extra draw in one place shifts nothing elsewhere.
  */
 export class Random {
   readonly #s: Uint32Array;
@@ -21,7 +21,7 @@ export class Random {
   /**
    * @param seed a safe integer of at least 0
    * @param stream what the draws are for, e.g. `'split'`, then what they belong to
-   * @throws {XpatchError} INVALID_ARGUMENT when the seed is no such integer
+   * @throws {XpatchError} INVALID_ARGUMENT if the seed is not such an integer
    */
   constructor(seed: number, ...stream: readonly (string | number)[]) {
     if (!Number.isSafeInteger(seed) || seed < 0) {
@@ -89,7 +89,7 @@ export class Random {
     return radius * Math.cos(angle);
   }
 
-  /** `count` different elements in random order; all of them, shuffled, when `count` is left out (Fisher and Yates). */
+  /** `count` different elements in random order; all of them, shuffled, if `count` is left out (Fisher and Yates). */
   sample<T>(items: readonly T[], count: number = items.length): T[] {
     if (!Number.isInteger(count) || count < 0 || count > items.length) {
       throw new XpatchError(

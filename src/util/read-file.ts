@@ -4,27 +4,27 @@ import { Socket } from 'node:net';
 import { addAbortSignal } from 'node:stream';
 import { XpatchError, type XpatchErrorCode } from './errors.js';
 
-/** A kind of file that is read: how messages name it, and what is too much. */
+/** A kind of file to read: its name in messages, and its size limit. */
 export interface FileKind {
   /** With an article: `the task file`. */
   readonly what: string;
-  /** A file that is longer is refused, and so is a pipe that says more. */
+  /** A longer file is refused, and so is a pipe that sends more. */
   readonly maxBytes: number;
   /** Error code for a file that is too long, or not a file at all. Defaults to FILE_NOT_FOUND. */
   readonly code?: XpatchErrorCode;
-  /** Whether a pipe will do, such as `<(command)` of a shell: only for what is read once. Defaults to false. */
+  /** Whether a pipe is allowed, such as a shell's `<(command)`: only for what is read once. Defaults to false. */
   readonly pipe?: boolean;
 }
 
-/** A pipe without a writer must not hold up `open`; of a file it changes nothing. */
+/** A pipe without a writer must not hold up `open`; for a file it makes no difference. */
 const FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 const CHUNK_BYTES = 1 << 20;
 
 /**
  * Reads a whole file; what has no end, such as a device, is refused before a byte of it is read.
  *
- * @param signal ends the wait for a pipe that says nothing
- * @throws {XpatchError} FILE_NOT_FOUND when it cannot be read; `kind.code` for what is too long, or no file; ABORTED
+ * @param signal ends the wait for a silent pipe
+ * @throws {XpatchError} FILE_NOT_FOUND if it cannot be read; `kind.code` if it is too long, or not a file; ABORTED
  */
 export async function readWhole(path: string, kind: FileKind, signal?: AbortSignal): Promise<Buffer> {
   try {
@@ -46,7 +46,7 @@ export async function readWhole(path: string, kind: FileKind, signal?: AbortSign
   }
 }
 
-/** The same at once, for small files of ours; of no pipe. */
+/** The same, synchronously, for small files of our own; not for pipes. */
 export function readWholeSync(path: string, kind: FileKind): Buffer {
   let file: number | undefined;
   try {
@@ -81,12 +81,12 @@ export async function* readChunks(path: string, kind: FileKind, signal?: AbortSi
 }
 
 /**
- * Opens a file whose parts are read one by one, or in a stream; nothing else than a file.
+ * Opens a file whose parts are read one by one, or in a stream; nothing but a file.
  * @throws {XpatchError} as `readWhole`
  */
 export async function openRegular(path: string, kind: FileKind): Promise<FileHandle> {
   try {
-    // Before it is opened: to open a device may already do something.
+    // Before it is opened: opening a device may already have an effect.
     requireKind(path, kind, await stat(path));
     return await openFile(path, kind);
   } catch (cause) {
@@ -159,7 +159,7 @@ function requireKind(path: string, kind: FileKind, info: Stats): void {
   throw new XpatchError(code, `Cannot read ${what} ${path}: it is ${kindOf(info)}.`);
 }
 
-/** What is at a path that holds no file, with the way out. */
+/** What is at a path that is not a file, with the way out. */
 export function kindOf(info: Pick<Stats, 'isDirectory' | 'isFIFO' | 'isSocket'>): string {
   if (info.isDirectory()) return 'a folder. Name a file in it';
   if (info.isFIFO()) return 'a pipe, but it is read more than once. Write it to a file first, and name that';

@@ -5,7 +5,7 @@ import { parseJson } from './json.js';
 import { decodeText, splitLines } from './lines.js';
 import { readChunks } from './read-file.js';
 
-/** One entry of a file of records, and its line, from 1; of a row of a table with line breaks in it the last one. */
+/** One entry of a file of records, and its line, from 1; for a table row with line breaks in it, the last one. */
 export interface FileRecord {
   readonly line: number;
   readonly fields: Readonly<Record<string, unknown>>;
@@ -17,10 +17,10 @@ const MAX_ROW_BYTES = 1 << 20;
 
 /**
  * Reads the records of a file one by one, whatever its size: objects of JSON Lines (`.jsonl`, `.ndjson`), rows of a table with a line of
- * names (`.csv`, `.tsv`), or the lines of a text, each as the field `prompt`. Empty lines count for none.
+ * names (`.csv`, `.tsv`), or the lines of a text, each as the field `prompt`. Empty lines do not count.
  *
- * @param options.pipe whether a pipe will do: not where the records are read twice. Defaults to true
- * @throws {XpatchError} FILE_NOT_FOUND; DATA_INVALID with the line of what is damaged; ABORTED
+ * @param options.pipe whether a pipe is allowed: not if the records are read twice. Defaults to true
+ * @throws {XpatchError} FILE_NOT_FOUND; DATA_INVALID with the line of the damage; ABORTED
  */
 export async function* readRecords(
   path: string,
@@ -48,7 +48,7 @@ function fieldsOf(bytes: Buffer): Record<string, unknown> {
   throw new Error('is not a JSON object such as {"prompt": "…"}');
 }
 
-/** The value, or what is wrong with the line that it would come from. */
+/** The value, or what is wrong with its line. */
 function inLine<T>(path: string, line: number, read: () => T): T {
   try {
     return read();
@@ -76,7 +76,7 @@ async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter
   }
 }
 
-/** Of two columns of one name the first would be lost without a word. */
+/** Of two columns with the same name, the first would be silently lost. */
 function uniqueNames(path: string, names: readonly string[]): string[] {
   const twice = names.find((name, i) => names.indexOf(name) < i);
   if (twice !== undefined) throw invalid(path, 1, `names two columns ${JSON.stringify(twice)}`);

@@ -9,11 +9,11 @@ import { XpatchError } from './errors.js';
 import { writeError } from './files.js';
 import { readWhole } from './read-file.js';
 
-/** Who writes a run. A process is told from a later one of the same number by when it was started. */
+/** Who is writing a run. Its start time tells a process from a later one with the same number. */
 interface Owner {
   readonly pid: number;
   readonly host: string;
-  /** When the system and the process started; empty where that cannot be found out. */
+  /** When the system and the process started; empty if unknown. */
   readonly boot: string;
   readonly start: string;
   /** ISO 8601. */
@@ -21,7 +21,7 @@ interface Owner {
 }
 
 export const LOCK_PREFIX = '.lock-';
-/** So long a process that is ending may take to leave. */
+/** How long an ending process may take to leave. */
 const PATIENCE_MS = 2000;
 /** Rivals that came at the same moment have given up by then. */
 const CONTEST_MS = 300;

@@ -1,12 +1,12 @@
 import { closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import { kindOf } from './read-file.js';
 
-/** What a reader expects; a file that is of this kind, if a broken one, is not explained. */
+/** What a reader expects; a file of this kind, even a broken one, is not explained. */
 export type Wanted = 'GGUF' | 'safetensors' | 'JSON' | 'YAML' | 'picture' | 'text';
 
 const HEAD_BYTES = 1024;
 
-/** The way out where the kind of what it is instead has none of its own. Who reads JSON says which JSON. */
+/** The way out if what it is instead has none of its own. Whoever reads JSON says which JSON. */
 const WAYS: Partial<Record<Wanted, string>> = {
   GGUF: 'Name a .gguf file: `xpatch models list` shows those you have',
   safetensors: 'Name a .safetensors file, as `xpatch extract -o` writes it',
@@ -79,8 +79,8 @@ const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, 
 ];
 
 /**
- * What a file is that is not what it should be, with a way out: `it is a web page (HTML), …`; undefined when nothing can be said, also
- * when it looks like `wanted`. For messages: it never throws and reads a few bytes.
+ * What a file is if it is not what it should be, with a way out: `it is a web page (HTML), …`; undefined if nothing can be said, or
+ * if it looks like `wanted`. For messages: it never throws and reads only a few bytes.
  */
 export function whatIs(path: string, wanted?: Wanted): string | undefined {
   let file: number | undefined;
@@ -99,7 +99,7 @@ export function whatIs(path: string, wanted?: Wanted): string | undefined {
 
 const wayTo = (wanted: Wanted | undefined) => (wanted && WAYS[wanted] ? `. ${WAYS[wanted]}` : '');
 
-/** The same of bytes: a whole file, or how it begins. */
+/** The same for bytes: a whole file, or its beginning. */
 export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined {
   const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, HEAD_BYTES));
   if (head.length === 0) return 'it is empty. Write or download it again';

@@ -7,7 +7,7 @@ import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import type { DirectionNumbering, TaskVectorInfo } from './vector-origin.js';
 
-// Control vectors of llama.cpp and repeng: a GGUF file with one direction a layer, `direction.N`, F32 [n_embd]. llama.cpp adds it to
+// Control vectors of llama.cpp and repeng: a GGUF file with one direction per layer, `direction.N`, F32 [n_embd]. llama.cpp adds it to
 // the output of block N, counted from 0, and leaves out block 0.
 
 const ARCHITECTURE = 'controlvector';
@@ -16,7 +16,7 @@ const ARCHITECTURE = 'controlvector';
 export const isControlVector = (path: string): boolean => /\.gguf$/i.test(path);
 
 /**
- * What a control-vector file holds. The model it was made from is known by its architecture alone.
+ * What a control-vector file holds. Of the model it was made from, only the architecture is known.
  *
  * @throws {XpatchError} FILE_NOT_FOUND, VECTOR_INVALID
  */
@@ -61,7 +61,7 @@ export async function readControlVector(
   return { info: { model, hook: 'resid_post', layers, readPosition: 'unknown', origin }, data };
 }
 
-/** A caller switches on one code, whatever layer of the file is broken. */
+/** Callers switch on one code, whatever part of the file is broken. */
 function readHeader(path: string): GgufHeader {
   try {
     return readGgufHeader(path);
@@ -75,7 +75,7 @@ function readHeader(path: string): GgufHeader {
  * Writes directions as llama.cpp and repeng read them: `direction.N` for block N. Block 0 is left out, as llama.cpp has no place for it.
  *
  * @param data [layers, n_embd]
- * @throws {XpatchError} VECTOR_INVALID when there is no layer but 0, FILE_WRITE
+ * @throws {XpatchError} VECTOR_INVALID if there is only layer 0, FILE_WRITE
  */
 export async function writeControlVector(
   path: string,

@@ -11,9 +11,9 @@ import { TaskVector } from './task-vector.js';
 export interface ExtractOptions {
   /** What specifies the task: text examples, image examples, or the instruction alone. */
   spec: TaskSpec;
-  /** Examples a prompt. Not used by `instruction`. Defaults to 5. */
+  /** Examples per prompt. Not used by `instruction`. Defaults to 5. */
   shots?: number;
-  /** Prompts whose mean is taken, at most one a validation item. Not used by `instruction`. Defaults to all validation items. */
+  /** Prompts to average, at most one per validation item. Not used by `instruction`. Defaults to all validation items. */
   prompts?: number;
   /** Which `:` of an example prompt is read. Not used by `instruction`. Defaults to `last-example`, the paper's. */
   readPosition?: ReadPosition;
@@ -24,8 +24,8 @@ export interface ExtractOptions {
 
 /**
  * Extracts the task vector of a split: the residual stream after every block at the delimiter of each prompt, averaged over
- * the prompts (Luo, Darrell and Bar, "Task Vectors are Cross-Modal", 2024). All prompts go through one pass, so what they
- * share from their start is computed once. Only validation items are used.
+ * the prompts (Luo, Darrell and Bar, "Task Vectors are Cross-Modal", 2024). All prompts go through one pass, so their
+ * common beginning is computed once. Only validation items are used.
  *
  * @returns A vector of all layers, [n_layers, n_embd].
  * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, IMAGE_UNSUPPORTED, and as `Context.pass`.

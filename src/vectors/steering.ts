@@ -12,9 +12,9 @@ export const STEERING_METHODS = ['mean', 'pca'] as const;
 /** How a direction is made of states: see `steeringVector`. */
 export type SteeringMethod = (typeof STEERING_METHODS)[number];
 
-/** What a steering vector is made of. */
+/** What a steering vector is made from. */
 export interface SteeringOptions {
-  /** Prompts that show what is wanted. Their last position is read. */
+  /** Prompts that show what you want. Their last position is read. */
   positive: readonly PromptInput[];
   /** Prompts that show the opposite. For `pca` as many as `positive`, in pairs with them. */
   negative: readonly PromptInput[];
@@ -39,7 +39,7 @@ export interface SteeringOptions {
  * `vector.at(layers, { strength: 4, positions: 'all', steps: 'all' })` adds it.
  *
  * @returns [layers, n_embd], of the residual stream after each block
- * @throws {XpatchError} INVALID_ARGUMENT without prompts of both kinds, or for `pca` when there are not as many; VECTOR_INVALID where
+ * @throws {XpatchError} INVALID_ARGUMENT without prompts of both kinds, or for `pca` if their numbers differ; VECTOR_INVALID if
  *   they do not differ; and as `Context.pass`
  *
  * @example

@@ -7,7 +7,7 @@ import type { OnProgress, TokenScore } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import type { TaskVector } from './task-vector.js';
 
-/** Where a vector is patched in, and what is kept of the answers. */
+/** Where a vector is patched in, and what is kept from the answers. */
 export interface SweepOptions {
   /** Layers to patch, one at a time. Each must be in the vector. Defaults to `all` layers of the model. */
   layers?: LayerSelection;
@@ -19,7 +19,7 @@ export interface SweepOptions {
   positions?: PositionSelection;
   /** Number of best next tokens to return. Defaults to 5. */
   topK?: number;
-  /** Token ids, or texts that are one token after the prompt, that are followed through the layers wherever they rank. Defaults to none. */
+  /** Token ids, or texts that are one token after the prompt, to follow through the layers wherever they rank. Defaults to none. */
   track?: readonly (string | number)[];
   /** Return the logits over the whole vocabulary too. Defaults to false. */
   logits?: boolean;
@@ -32,7 +32,7 @@ export interface SweepOptions {
 export interface Said {
   /** Best first. */
   top: TokenScore[];
-  /** The tokens of `track`, in their order. */
+  /** The tokens of `track`, in order. */
   tracked: RankedToken[];
 }
 
@@ -57,11 +57,11 @@ export interface Sweep {
 }
 
 /**
- * Patches a vector into a prompt at one layer after another, each time with the vector's own state of that layer, and
- * looks at the next token. All layers go through one pass, which decodes what comes before the patched position once.
+ * Patches a vector into a prompt at one layer after another, each time with the vector's state for that layer, and
+ * reads the next token. All layers go through one pass, which decodes what comes before the patched position once.
  *
- * @param query a prompt, or a row with interventions of its own, which come first
- * @throws {XpatchError} VECTOR_MISMATCH when the widths differ, LAYER_OUT_OF_RANGE when the model or the vector lacks a
+ * @param query a prompt, or a row with its own interventions, which come first
+ * @throws {XpatchError} VECTOR_MISMATCH if the widths differ, LAYER_OUT_OF_RANGE if the model or the vector lacks a
  *   layer, INVALID_ARGUMENT for a tracked text that is not one token, and as `Context.pass`.
  *
  * @example

@@ -12,7 +12,7 @@ import { readVectorFile, VECTOR_FORMAT, VECTOR_TENSOR } from './vector-file.js';
 import { type DirectionNumbering, isDirection, type TaskVectorInfo, type VectorOrigin } from './vector-origin.js';
 
 /**
- * A task vector: the residual stream at one token of a prompt that specifies a task, one row a layer (Hendel, Geva and
+ * A task vector: the residual stream at one token of a prompt that specifies a task, one state per layer (Hendel, Geva and
  * Globerson, "In-Context Learning Creates Task Vectors", 2023; across modalities: Luo, Darrell and Bar, 2024).
  * Immutable: data are copied in and out, and arithmetic makes new vectors.
  *
@@ -25,13 +25,13 @@ import { type DirectionNumbering, isDirection, type TaskVectorInfo, type VectorO
  */
 export class TaskVector {
   readonly info: TaskVectorInfo;
-  /** Numbers a layer: n_embd at the residual stream and what is added to it. */
+  /** Numbers per layer: n_embd for the residual stream and what is added to it. */
   readonly width: number;
   readonly #data: Float32Array;
 
   /**
    * @param data row-major [layers, width], copied
-   * @throws {XpatchError} VECTOR_INVALID when the size is wrong, layers do not rise within the model, or a number is NaN or infinite
+   * @throws {XpatchError} VECTOR_INVALID if the size is wrong, layers do not rise within the model, or a number is NaN or infinite
    */
   constructor(info: TaskVectorInfo, data: ArrayLike<number>) {
     const { model, hook, layers, heads } = info;
@@ -63,7 +63,7 @@ export class TaskVector {
   }
 
   /**
-   * One vector out of captured states.
+   * One vector from captured states.
    * @param states with exactly one position
    * @throws {XpatchError} VECTOR_INVALID
    */
@@ -114,8 +114,8 @@ export class TaskVector {
   }
 
   /**
-   * Cosine similarity with another vector, layer by layer, in the order of `info.layers`. The other one may come from
-   * another model of equal width and layers. NaN where one of both is zero throughout.
+   * Cosine similarity with another vector, layer by layer, in the order of `info.layers`. The other may come from
+   * another model of equal width and layers. NaN if either is all zeros.
    * @throws {XpatchError} VECTOR_MISMATCH when width, hook or layers differ
    */
   cosine(other: TaskVector): number[] {
@@ -138,7 +138,7 @@ export class TaskVector {
     const { width } = this;
     const data = new Float64Array(this.#data.length);
     this.info.layers.forEach((layer, row) => {
-      // A stream a layer: the noise at one layer does not depend on which others the vector has.
+      // One stream per layer: the noise at a layer does not depend on which others the vector has.
       const random = new Random(seed, 'norm-matched', layer);
       const noise = Float64Array.from({ length: width }, () => random.gaussian());
       const factor = (norms[row] as number) / Math.sqrt(dot(noise, noise));
@@ -152,7 +152,7 @@ export class TaskVector {
 
   /**
    * A control: the state of another layer at every layer. Row i gets the state of row i - `by`, counted round the ends.
-   * @throws {XpatchError} INVALID_ARGUMENT when `by` is no whole number from 0
+   * @throws {XpatchError} INVALID_ARGUMENT if `by` is not a whole number from 0
    */
   rollLayers(by: number): TaskVector {
     if (!Number.isSafeInteger(by) || by < 0) {
@@ -202,7 +202,7 @@ export class TaskVector {
   /**
    * The intervention that patches this vector in: its state of a layer, written at the same layer.
    * @param layers blocks: one, or a list, each with its own state
-   * @param options.heads which heads of it are written, at a hook that has heads. Defaults to those that it has
+   * @param options.heads which of its heads to write, at a hook that has heads. Defaults to those that it has
    * @param options.op Defaults to `this.op`
    * @param options.positions where in the prompt. Defaults to `last`
    * @param options.steps Defaults to `prompt`
@@ -223,7 +223,7 @@ export class TaskVector {
     return { hook: this.info.hook, layers, ...(heads && { heads }), positions, steps, op, value };
   }
 
-  /** What `at` does with this vector unless told otherwise: a steering or control vector is added, a state replaces another one. */
+  /** What `at` does with this vector unless told otherwise: a steering or control vector is added, a state replaces another. */
   get op(): 'replace' | 'add' {
     return isDirection(this.info.origin) ? 'add' : 'replace';
   }
@@ -321,7 +321,7 @@ function originOfMean(vectors: readonly TaskVector[]): VectorOrigin {
   if (first === undefined || first.op !== 'prompts') return { op: 'mean', of: origins };
   const prompts: PromptRecord[] = [];
   for (const origin of origins) {
-    // Unequal counts would weigh prompts differently than one mean over all of them does.
+    // Unequal counts would weight prompts differently from one mean over all of them.
     const alike =
       origin.op === 'prompts' &&
       origin.task === first.task &&

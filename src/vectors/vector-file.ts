@@ -89,7 +89,7 @@ function summarise(positions: readonly number[]): string {
   return positions.length > 10 ? `${shown}, … (${positions.length})` : shown;
 }
 
-/** Arithmetic on arithmetic; nobody nests it deeper than this, and a hostile file must not exhaust the stack. */
+/** Arithmetic on arithmetic: nobody nests it deeper than this, and a hostile file must not exhaust the stack. */
 const MAX_ORIGIN_DEPTH = 500;
 
 function isOrigin(value: unknown, depth: number): value is VectorOrigin {
