@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 import { decodeText } from '../util/lines.js';
+import { Pace } from '../util/pace.js';
 import { readWhole } from '../util/read-file.js';
 import { isControlVector } from '../vectors/control-vector.js';
 import { type SteeringMethod, steeringVector } from '../vectors/steering.js';
@@ -70,6 +71,7 @@ async function promptsOf(
   note: ReturnType<typeof notesOfMany>,
 ): Promise<Prompt[]> {
   const prompts: Prompt[] = [];
+  const pace = new Pace(signal);
   for (const text of texts) {
     const lines = (await namesFile(text)) ? await linesOf(text, signal) : [text];
     for (const line of lines.filter((line) => line.trim() !== '')) {
@@ -77,6 +79,7 @@ async function promptsOf(
       const prompt = await model.prompt(parts, { signal, bos: args.bos });
       await note(parts, prompt);
       prompts.push(prompt);
+      if (pace.due()) await pace.rest();
     }
   }
   return prompts;

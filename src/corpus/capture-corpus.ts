@@ -75,6 +75,7 @@ export async function captureCorpus(
     throw new XpatchError('INVALID_ARGUMENT', 'No tokens are generated whose states could be captured: set generate.');
   }
   requireHooks(hooks);
+  if (!isJson(source)) throw new XpatchError('INVALID_ARGUMENT', 'The source must be what JSON can hold.');
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
   const request: CorpusRequest = { model: model.identity, hooks, layers, positions, generate, source };
   await makeFolder(folder);
@@ -141,13 +142,17 @@ function requireHooks(hooks: readonly HookName[]): void {
 
 /** What comes out of an iterable is seen only here. */
 function requireInput(input: CorpusInput, index: number): void {
-  const invalid = (problem: string, cause?: unknown) =>
-    new XpatchError('INVALID_ARGUMENT', `Input ${index} ${problem}.`, { cause });
+  const invalid = (problem: string) => new XpatchError('INVALID_ARGUMENT', `Input ${index} ${problem}.`);
   if (typeof input !== 'object' || input === null) throw invalid('must be an object with a prompt');
+  if (!isJson(input.fields)) throw invalid('has fields that JSON cannot hold');
+}
+
+function isJson(value: unknown): boolean {
   try {
-    JSON.stringify(input.fields);
-  } catch (cause) {
-    throw invalid(`has fields that JSON cannot hold (${(cause as Error).message})`, cause);
+    JSON.stringify(value);
+    return true;
+  } catch {
+    return false; // a bigint, or what holds itself
   }
 }
 

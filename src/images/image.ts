@@ -52,7 +52,8 @@ export async function readImage(source: ImageSource, options: { width?: number }
   } catch (error) {
     if (error instanceof XpatchError) throw error;
     const other = raw ? undefined : whatAre(input, 'picture');
-    const said = (error as Error).message.trim();
+    const words = (error as Error).message.trim();
+    const said = /unsupported image format/.test(words) ? 'its kind of file is not known as a picture' : words;
     const why = other ?? (said.includes('. ') ? said : `${said}. Save it again as PNG`);
     throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}.`, { cause: error });
   }

@@ -5,6 +5,7 @@ import type { OnProgress } from '../model/types.js';
 import type { PromptInput } from '../prompt/prompt.js';
 import { meanDifference, principalDifference } from '../stats/direction.js';
 import { XpatchError } from '../util/errors.js';
+import { Pace } from '../util/pace.js';
 import { TaskVector } from './task-vector.js';
 
 /** How a direction is made of states: see `steeringVector`. */
@@ -63,8 +64,10 @@ export async function steeringVector(context: Context, options: SteeringOptions)
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers).sort((a, b) => a - b);
   const capture = { layers, positions: 'last' } as const;
   const rows = [];
+  const pace = new Pace(signal);
   for (const prompt of [...positive, ...negative]) {
     rows.push({ prompt: await model.prompt(prompt, { signal }), capture });
+    if (pace.due()) await pace.rest();
   }
   const results = await context.pass(rows, { signal, onProgress });
   const direction = method === 'mean' ? meanDifference : principalDifference;

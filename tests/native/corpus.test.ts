@@ -206,10 +206,11 @@ describe('a corpus that was stopped', () => {
 
 test.each<[CorpusOptions, RegExp]>([
   [{ hooks: [] }, /No hooks/],
+  [{ source: { n: 1n } }, /JSON/],
   [{ hooks: ['z', 'z'] }, /repeat: z, z/],
   [{ hooks: ['resid_post', 'pattern'] }, /'pattern'/],
   [{ hooks: ['attn_scores'], positions: 'all' }, /'attn_scores'/],
-])('a corpus of %j is refused before its folder is made', async (options, message) => {
+])('a corpus of %p is refused before its folder is made', async (options, message) => {
   await expectError(() => captureCorpus(context, inputs(3), at('refused'), options), 'INVALID_ARGUMENT', message);
   expect(existsSync(at('refused'))).toBe(false);
 });

@@ -93,6 +93,24 @@ test('two prompts and their opposite make opposite directions, and prompts witho
   await expectError(() => steeringVector(context, { positive: [], negative: [b] }), 'INVALID_ARGUMENT', /no positive/);
 });
 
+test('stops while its prompts are read, however many there are', async () => {
+  const model = await load('llama');
+  await using context = await model.createContext({ nCtx: 64 });
+  const controller = new AbortController();
+  let read = 0;
+  const many = Array.from({ length: 100_000 }, () => ({
+    get tokens() {
+      read++;
+      return [5, 6];
+    },
+  }));
+  setTimeout(() => controller.abort(), 50);
+  const making = steeringVector(context, { positive: many, negative: many, signal: controller.signal });
+  await expectError(() => making, 'ABORTED', /aborted/);
+  expect(read).toBeGreaterThan(0);
+  expect(read).toBeLessThan(2 * many.length);
+});
+
 test('the numbering of cvector-generator is one block later', async () => {
   const path = join(folder, 'measured.gguf');
   await writeControlFile(path, { 'direction.1': [1, 2], 'direction.3': [3, 4] });
