@@ -201,8 +201,9 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
     const uint32_t height = info[3].As<Napi::Number>().Uint32Value();
     const uint8_t * rgb   = array_of<uint8_t>(info[1], size_t(width) * height * 3, "RGB data");
     const bool layout_only = info[4].IsBoolean() && info[4].As<Napi::Boolean>().Value();
+    const auto blocks = info[5].IsUndefined() ? std::vector<int32_t>() : int_vector(info[5]);
     return run_async<vision, std::vector<image_chunk>>(info[0], info[1],
-        [shared, rgb, width, height, layout_only] { return shared->encode(rgb, width, height, layout_only); },
+        [shared, rgb, width, height, layout_only, blocks] { return shared->encode(rgb, width, height, layout_only, blocks); },
         [](Napi::Env env, std::vector<image_chunk> & chunks) -> Napi::Value {
             auto list = Napi::Array::New(env, chunks.size());
             for (size_t i = 0; i < chunks.size(); ++i) {
@@ -229,6 +230,14 @@ static Napi::Value vision_encode(const Napi::CallbackInfo & info) {
                 o.Set("projector", c.projector);
                 o.Set("patchSize", c.patch_size);
                 o.Set("merge", c.merge);
+                auto states = Napi::Object::New(env);
+                for (const auto & [block, values] : c.states) {
+                    auto array = Napi::Float32Array::New(env, values.size());
+                    std::copy(values.begin(), values.end(), array.Data());
+                    states.Set(uint32_t(block), array);
+                }
+                o.Set("states", states);
+                o.Set("stateWidth", c.state_width);
                 list.Set(i, o);
             }
             return list;

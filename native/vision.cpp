@@ -7,6 +7,10 @@
 #include "clip-model.h"
 #include "mtmd.h"
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
 // Added to mtmd's own file by install/corrections.mjs.
 const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image);
 const clip_ctx *             xpatch_encoder(const mtmd_context * ctx);
@@ -27,6 +31,8 @@ vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::mo
     params.n_threads = o.n_threads;
     params.warmup    = false;
     params.print_timings = false;
+    params.cb_eval           = on_node;
+    params.cb_eval_user_data = this;
 
     mtmd_log_set(keep_log, nullptr);
     log_take();
@@ -42,6 +48,34 @@ vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::mo
 
 vision::~vision() {
     mtmd_free(handle);
+}
+
+// The block whose output a node is by mtmd's name for it, the later one where a factor follows; -1 for all others.
+static int32_t block_of(const ggml_tensor * node) {
+    for (const char * name : { "layer_out-", "layer_out_scaled-" }) {
+        if (strncmp(node->name, name, strlen(name)) == 0) {
+            return atoi(node->name + strlen(name));
+        }
+    }
+    return -1;
+}
+
+bool vision::on_node(ggml_tensor * node, bool ask, void * data) {
+    auto & self = *static_cast<vision *>(data);
+    if (!self.reading || self.blocks.empty()) {
+        return !ask;
+    }
+    const int32_t block = block_of(node);
+    if (std::find(self.blocks.begin(), self.blocks.end(), block) == self.blocks.end()) {
+        return !ask;
+    }
+    if (!ask && node->type == GGML_TYPE_F32 && ggml_is_contiguous(node)) {
+        auto & state = self.reading->states[block];
+        state.resize(ggml_nelements(node));
+        ggml_backend_tensor_get(node, state.data(), 0, ggml_nbytes(node));
+        self.reading->state_width = node->ne[0];
+    }
+    return true;
 }
 
 static const char * projector_name(projector_type type) {
@@ -77,7 +111,7 @@ static void read_seen(image_chunk & result, mtmd_context * handle, const mtmd_im
 }
 
 // One chunk of mtmd's list, which is either text or a picture.
-static image_chunk read_chunk(mtmd_context * handle, const model & owner, const mtmd_input_chunk * chunk, bool layout_only) {
+image_chunk vision::read_chunk(const mtmd_input_chunk * chunk, bool layout_only) {
     image_chunk result;
     result.n_rows      = mtmd_input_chunk_get_n_tokens(chunk);
     result.n_positions = mtmd_input_chunk_get_n_pos(chunk);
@@ -90,12 +124,15 @@ static image_chunk read_chunk(mtmd_context * handle, const model & owner, const 
 
     const auto * image = mtmd_input_chunk_get_tokens_image(chunk);
     if (!layout_only) {
-        if (mtmd_encode_chunk(handle, chunk) != 0) {
+        reading          = &result;
+        const int status = mtmd_encode_chunk(handle, chunk);
+        reading          = nullptr;
+        if (status != 0) {
             throw coded_error("NATIVE_FAILURE", "the picture could not be encoded: " + log_take());
         }
         read_seen(result, handle, image);
         const float * embeddings = mtmd_get_output_embd(handle);
-        result.embeddings.assign(embeddings, embeddings + static_cast<size_t>(result.n_rows) * llama_model_n_embd_inp(owner.handle));
+        result.embeddings.assign(embeddings, embeddings + static_cast<size_t>(result.n_rows) * llama_model_n_embd_inp(owner->handle));
     }
     result.non_causal = mtmd_decode_use_non_causal(handle, chunk);
 
@@ -118,7 +155,9 @@ static image_chunk read_chunk(mtmd_context * handle, const model & owner, const 
     return result;
 }
 
-std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uint32_t height, bool layout_only) {
+std::vector<image_chunk> vision::encode(
+        const uint8_t * rgb, uint32_t width, uint32_t height, bool layout_only, const std::vector<int32_t> & asked) {
+    blocks = asked;
     require_threads(n_threads); // mtmd starts them anew for each picture
     struct free_at_exit {
         mtmd_bitmap *       bitmap;
@@ -142,7 +181,7 @@ std::vector<image_chunk> vision::encode(const uint8_t * rgb, uint32_t width, uin
     }
     std::vector<image_chunk> chunks;
     for (size_t i = 0; i < mtmd_input_chunks_size(owned.chunks); ++i) {
-        chunks.push_back(read_chunk(handle, *owner, mtmd_input_chunks_get(owned.chunks, i), layout_only));
+        chunks.push_back(read_chunk(mtmd_input_chunks_get(owned.chunks, i), layout_only));
     }
     return chunks;
 }

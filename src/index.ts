@@ -23,6 +23,7 @@ export {
   downloadModel,
 } from './hub/download.js';
 export type { ModelFiles } from './hub/resolve.js';
+export type { VisionStates } from './images/encoders/encoder.js';
 export { patchRectangle } from './images/patch-grid.js';
 export { finalNorm } from './lens/final-norm.js';
 export { type Lens, type LensCell, type LensOptions, logitLens } from './lens/logit-lens.js';

@@ -1,10 +1,11 @@
 import { ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import { CORPUS_OPTIONS, captureMany, parseCapturePositions } from './capture-corpus.js';
+import { captureVision } from './capture-vision.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parsed, vary } from './option.js';
+import { flag, parsed, vary } from './option.js';
 import { AT, HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, placesOf } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
@@ -26,6 +27,7 @@ export const capture = defineCommand({
       },
     ),
     at: AT,
+    vision: flag('Instead of a prompt: states of each --image behind the blocks of the picture encoder'),
     hook: vary(HOOK, { default: ['resid_post'] }),
     heads: vary(HOOK_OPTIONS.heads, {
       describe: 'Heads, such as 0,3-5, at points that have heads. Defaults to all',
@@ -46,6 +48,7 @@ export const capture = defineCommand({
       'The output of two heads, and their patterns',
       'capture -m demo --prompt "Q:Peru\\nA:" --hook z --hook pattern --heads 0,3 -o heads.safetensors',
     ],
+    ['What the picture encoder makes of a picture', 'capture -m demo --vision --image flag.png -o tower.safetensors'],
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],
   ],
   run: async (args, terminal) => {
@@ -58,6 +61,7 @@ export const capture = defineCommand({
       if (args.heads !== undefined) throw usageError('--heads belongs to a single prompt: leave it or --prompts out.');
       return captureMany({ ...args, prompts }, terminal);
     }
+    if (args.vision) return captureVision(args, terminal);
     const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);
     if (lone) throw usageError(`--${lone} needs --prompts, a file of prompts.`);
     const positions = placesOf(args, 'all');

@@ -15,7 +15,8 @@ export const hooks = defineCommand({
   run: async (args, terminal) => {
     await withSession(args, terminal, async ({ model, context, progress }) => {
       progress.done();
-      const points = context.hooks;
+      const vision = model.visionPoint();
+      const points = [...context.hooks, ...(vision ? [vision] : [])];
       const { flashAttention } = context.options;
       if (args.json) terminal.printJson({ model: model.identity, flashAttention, hooks: points });
       else terminal.print(`${describeModel(model.identity)}, ${model.info.nLayers} layers\n${table(points)}`);
@@ -23,7 +24,7 @@ export const hooks = defineCommand({
   },
 });
 
-function table(points: readonly HookPoint[]): string {
+function table(points: readonly (Omit<HookPoint, 'hook'> & { hook: string })[]): string {
   const lines = points.map(({ hook, layers, width, heads, rotated, refusals }) => {
     const size = width ?? (hook === 'pattern' || hook === 'attn_scores' ? 'positions' : 'differs');
     const numbers = heads ? `${heads} heads x ${typeof size === 'number' ? size / heads : size}` : String(size);

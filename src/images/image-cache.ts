@@ -6,7 +6,7 @@ import type { Segment } from '../prompt/prompt.js';
 import type { ImageSource, RgbImage } from '../prompt/types.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { readWhole } from '../util/read-file.js';
-import type { ImageEncoder } from './encoders/encoder.js';
+import type { ImageEncoder, VisionStates } from './encoders/encoder.js';
 import { readImage } from './image.js';
 import { plainSource } from './sources.js';
 
@@ -29,6 +29,7 @@ const FORMAT = 2;
 export class CachedImageEncoder implements ImageEncoder {
   readonly id: string;
   readonly frame: ImageEncoder['frame'];
+  readonly tower: ImageEncoder['tower'];
   /** How many pictures were really encoded. */
   encodes = 0;
   private readonly entries = new Map<string, Promise<Segment[]>>();
@@ -45,6 +46,7 @@ export class CachedImageEncoder implements ImageEncoder {
   ) {
     this.id = inner.id;
     this.frame = inner.frame;
+    this.tower = inner.tower;
     this.maxBytes = options.maxBytes ?? 256 * 1024 * 1024;
   }
 
@@ -72,6 +74,11 @@ export class CachedImageEncoder implements ImageEncoder {
   async layoutOf(source: ImageSource): Promise<Segment[]> {
     const { width, height } = await readImage(source, { width: this.options.width });
     return this.layout(width, height);
+  }
+
+  /** States behind blocks of the encoder, if they can be read (`tower`). Nothing of it is kept. */
+  async statesOf(source: ImageSource, layers: readonly number[]): Promise<VisionStates[]> {
+    return (await this.inner.states?.(await readImage(source, { width: this.options.width }), layers)) ?? [];
   }
 
   /** Sizes and not pictures decide it, and most pictures of a task have one size. */

@@ -1,6 +1,7 @@
 import { readGgufHeader } from '../gguf/gguf.js';
 import type { HookPoint } from '../hooks/points.js';
-import { blankRows, type ImageEncoder } from '../images/encoders/encoder.js';
+import type { LayerSelection } from '../hooks/types.js';
+import { blankRows, type ImageEncoder, type VisionStates } from '../images/encoders/encoder.js';
 import { CachedImageEncoder } from '../images/image-cache.js';
 import type { ModelHandle, NativeModelInfo } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
@@ -14,6 +15,7 @@ import { XpatchError } from '../util/errors.js';
 import { Context } from './context.js';
 import type { ContextOptions } from './context-options.js';
 import type { ModelIdentity } from './types.js';
+import { readVisionStates, towerRefusal } from './vision-states.js';
 
 /** Where a model is loaded, with which picture encoder. */
 export interface LoadOptions {
@@ -178,6 +180,30 @@ export class Model implements AsyncDisposable {
   /** How a picture is laid out in a prompt, for `assemble`: as in `prompt`, without encoding it. @internal */
   layoutOf(source: ImageSource): Promise<Segment[]> {
     return this.requireEncoder().layoutOf(source);
+  }
+
+  /**
+   * States of a picture behind the blocks of the picture encoder: `vision.resid_post`. A block that the model leaves out, as LLaVA
+   * does the last one, is not among `all`.
+   *
+   * @returns one for each picture that the encoder reads by itself: a model that reads tiles has several
+   * @throws XpatchError IMAGE_UNSUPPORTED, HOOK_UNSUPPORTED, LAYER_OUT_OF_RANGE, IMAGE_INVALID, FILE_NOT_FOUND.
+   */
+  async visionStates(
+    source: ImageSource,
+    { layers = 'all' }: { layers?: LayerSelection } = {},
+  ): Promise<VisionStates[]> {
+    return readVisionStates(this.requireEncoder(), source, layers);
+  }
+
+  /** The point `vision.resid_post`; undefined without a picture encoder. @internal */
+  visionPoint() {
+    if (!this.encoder) return undefined;
+    const { tower } = this.encoder;
+    const reason = towerRefusal(this.encoder);
+    const layers = Array.from({ length: tower?.blocks ?? 0 }, (_, layer) => layer);
+    const refusals = reason === undefined ? [] : [{ layers: [0], reason }];
+    return { hook: 'vision.resid_post', layers, ...(tower && { width: tower.width }), refusals };
   }
 
   private encodeImage(source: ImageSource): Promise<Segment[]> {

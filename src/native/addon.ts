@@ -57,13 +57,14 @@ export interface Addon {
   contextDispose(context: ContextHandle): Promise<void>;
 
   visionCreate(model: ModelHandle, options: { path: string; device: string; threads: number }): Promise<VisionHandle>;
-  /** With `layoutOnly` nothing is computed: chunks lack embeddings and what was seen. */
+  /** With `layoutOnly` nothing is computed: chunks lack embeddings and what was seen. `blocks`: whose outputs are read. */
   visionEncode(
     vision: VisionHandle,
     rgb: Uint8Array,
     width: number,
     height: number,
     layoutOnly?: boolean,
+    blocks?: Int32Array,
   ): Promise<NativeImageChunk[]>;
   visionDispose(vision: VisionHandle): Promise<void>;
 
@@ -279,4 +280,7 @@ export interface NativeImageChunk {
   patchSize: number;
   /** Patches that the projector merges in each direction, as the file says. */
   merge: number;
+  /** Patches x stateWidth behind the encoder's blocks that were asked for, by block, of those that its graph has. */
+  states: Readonly<Record<number, Float32Array>>;
+  stateWidth: number;
 }

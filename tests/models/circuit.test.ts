@@ -5,6 +5,7 @@ import { expect, test } from '@jest/globals';
 import { openCorpus } from '../../src/corpus/corpus.js';
 import { loadModel, loadTask, type PromptPicture, splitTask } from '../../src/index.js';
 import { fewShotPrompt, type VectorExamples, vectorExamples } from '../../src/tasks/prompts.js';
+import { SafetensorsFile } from '../../src/util/safetensors.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { xpatch } from '../command.js';
 import { temporaryFolder } from '../unit/helpers.js';
@@ -120,6 +121,35 @@ test('which heads carry a task in text and in pictures: a run that goes on, chec
   expect(await readFile(at('heads/report.html'), 'utf8')).toMatch(/same heads/);
 });
 
+test('states of pictures in the encoder', async () => {
+  const pictures = ['peru', 'cuba'].map((name) => `data/images/twemoji/${name}.png`);
+  const out = at('tower.safetensors');
+  const result = await json(
+    'capture',
+    '--vision',
+    ...pictures.flatMap((path) => ['--image', path]),
+    '--layers',
+    '0,2',
+    '-o',
+    out,
+  );
+  const tensors = result.pictures.map(({ tensor }: { tensor: string }) => tensor);
+  expect([result.layers, tensors]).toEqual([
+    [0, 2],
+    ['vision.resid_post.0', 'vision.resid_post.1'],
+  ]);
+  const file = await SafetensorsFile.open(out);
+  const [first, second] = [await file.readFloat32(tensors[0]), await file.readFloat32(tensors[1])];
+  expect([first.length, first.every(Number.isFinite)]).toEqual([
+    result.pictures[0].shape.reduce((a: number, b: number) => a * b),
+    true,
+  ]);
+  expect(first).not.toEqual(second);
+  await file.close();
+  const { hooks } = await json('hooks');
+  expect(hooks.at(-1)).toMatchObject({ hook: 'vision.resid_post', width: result.pictures[0].shape[2], refusals: [] });
+});
+
 test('states of a file of prompts, by template, with labels', async () => {
   await writeFile(at('prompts.csv'), 'country,label\nPeru,south\nJapan,east\nKenya,africa\n');
   const template = ['--template', 'Q:{country}\\nA:', '--layers', '3'];
@@ -151,6 +181,8 @@ test.each([
   [['capture', '--prompts', 'none.jsonl', '-o', 'x'], /none\.jsonl/],
   [['capture', '--prompt', 'x', '--chat', '-o', 'x'], /needs --prompts/],
   [['capture', '--prompt', 'x', '--at', 'y', '-o', 'x'], /not at all/],
+  [['capture', '--vision', '-o', 'x'], /give --image/],
+  [['capture', '--vision', '--image', 'x.png', '--prompt', 'x', '-o', 'x'], /takes no prompt/],
   [['lens', '--prompt', 'x', '--at', 'x#2', '-o', 'x'], /has "x" 1 time/],
   [['lens', '--prompt', 'x', '--at', 'x', '--positions', 'last', '-o', 'x'], /either --at or --positions/],
   [['run', '--prompt', 'x', '--at', 'x'], /--at needs a patch/],

@@ -8,6 +8,7 @@ import { loadModel } from '../../src/model/load-model.js';
 import type { Model } from '../../src/model/model.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import { SafetensorsFile } from '../../src/util/safetensors.js';
+import { expectError } from '../unit/helpers.js';
 import { FOLDER } from './families.js';
 
 jest.setTimeout(300_000);
@@ -65,6 +66,28 @@ describe.each(FAMILIES)('%s', (name) => {
     hooks.forEach(
       (hook, i) => void expectClose(hook, captured[i]?.data as Float32Array, values.get(hook) as Float32Array),
     );
+  });
+
+  test('states of a picture in the tower', async () => {
+    const expected = values.get('vision.resid_post');
+    expect(expected !== undefined).toBe(['gemma3', 'llava'].includes(name));
+    if (!expected) return;
+    const seeing = await loadModel(`${FOLDER}/${name}.gguf`, {
+      mmproj: `${FOLDER}/${name}.mmproj.gguf`,
+      device: 'cpu',
+    });
+    const image = `${FOLDER}/pictures/square-a.png`;
+    const before = await seeing.prompt({ image });
+    const [states, ...others] = await seeing.visionStates(image);
+    expect([others.length, states?.layers]).toEqual([0, [0, 1]]);
+    expectClose('vision.resid_post', states?.data as Float32Array, expected);
+    const [second] = await seeing.visionStates(image, { layers: [1] });
+    expect(second?.data).toEqual(states?.data.subarray((states?.data.length ?? 0) / 2));
+    await expectError(() => seeing.visionStates(image, { layers: [9] }), 'LAYER_OUT_OF_RANGE', /9/);
+    // Reading changes nothing of what the model is given.
+    expect((await seeing.prompt({ image })).segments).toEqual(before.segments);
+    await seeing.dispose();
+    if (name === 'gemma3') await expectError(() => model.visionStates(image), 'IMAGE_UNSUPPORTED', /mmproj/);
   });
 
   test('logits when something is added at a point', async () => {

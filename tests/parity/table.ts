@@ -146,7 +146,7 @@ may run: its hooks are checked when they are set, but its numbers are not known 
 ## Points beside \`resid_post\`
 
 Of the ${HOOKS.length} points of [hooks.md](hooks.md), without flash attention, which has no \`attn_scores\` and \`pattern\`. \`xpatch hooks -m MODEL\` lists those of
-any model. States at every point of block 1, and logits when something is added there, equal transformers' in nine text families
+any model. States at every point of block 1, and logits when something is added there, equal transformers' in twelve families
 (\`tests/parity/hooks.test.ts\`: within 1e-4 of the largest number, 5e-3 with GELU from a table); laws that any model obeys are tested in fourteen
 (\`tests/native/hooks.test.ts\`). llama.cpp rotates a Llama's \`q\` and \`k\` in adjacent pairs, so their dimensions are in a different
 order from transformers'.

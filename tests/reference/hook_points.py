@@ -6,7 +6,7 @@ The models are those of decoders.py, gemma3.py and llava.py, whose GGUF files ar
 
 `tests/fixtures/hooks/<family>.safetensors` holds, for one prompt of 6 tokens (of llava with a picture among them, -1 for its rows): `tokens`; for each point of layer 1 a tensor of its
 name [positions, width], heads side by side; `value.<point>` [width], and `add.<point>`, the last logits when that is added at layer 1,
-position 2 (of llava one of its rows); `knock-out`, the last logits when the last position sees nothing of the first two, in any layer.
+position 2 (of llava one of its rows); `vision.resid_post` of llava and gemma3 [blocks, patches, width], of square-a.png; `knock-out`, the last logits when the last position sees nothing of the first two, in any layer.
 """
 
 import argparse
@@ -153,6 +153,25 @@ def interleave(x, size):
     return heads.transpose(-1, -2).reshape(x.shape)
 
 
+# Blocks that run, mean and deviation of pixels.
+TOWERS = {'llava': (2, llava.MEAN, llava.STD), 'gemma3': (2, gemma3.MEAN, gemma3.STD)}
+
+
+def tower_states(model, blocks, mean, std):
+    tower = model.model.vision_tower
+    layers = [m for n, m in tower.named_modules() if n.endswith('encoder.layers')][0]
+    seen = []
+    handles = [
+        layer.register_forward_hook(lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output))
+        for layer in layers[:blocks]
+    ]
+    with torch.no_grad():
+        tower(pixel_values=load_pixels(SQUARE[0], mean, std)[None])
+    for handle in handles:
+        handle.remove()
+    return torch.stack([x.reshape(-1, x.shape[-1]) for x in seen])
+
+
 def record(name, out):
     build, path = BUILDERS[name]
     model = build().eval()
@@ -191,6 +210,8 @@ def record(name, out):
         mask = torch.full((length, length), float('-inf')).triu(1)
         mask[-1, :2] = float('-inf')
         tensors['knock-out'] = points.run(model, tokens, attention_mask=mask[None, None], **given).logits[0, -1]
+    if name in TOWERS:
+        tensors['vision.resid_post'] = tower_states(model, *TOWERS[name])
     points.close()
     save_file({key: x.contiguous() for key, x in tensors.items()}, out / f'{name}.safetensors')
     print(name, sorted(tensors))

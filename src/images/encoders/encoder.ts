@@ -12,6 +12,16 @@ export interface EncoderOptions {
   threads: number;
 }
 
+/** States of a picture, or of a tile of one, behind blocks of its encoder: [layers, patches, width]. */
+export interface VisionStates {
+  /** 0-based blocks of the encoder. */
+  readonly layers: readonly number[];
+  /** Patches, and a class token where the encoder has one, in the encoder's order. */
+  readonly nRows: number;
+  readonly width: number;
+  readonly data: Float32Array;
+}
+
 /** Turns a picture into prompt segments: rows of embeddings, and the tokens that a model wants around them. */
 export interface ImageEncoder {
   /** Identifies the encoder and its settings in cache keys. */
@@ -26,6 +36,10 @@ export interface ImageEncoder {
    * @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED.
    */
   layout(width: number, height: number): Promise<Segment[]>;
+  /** Blocks of the encoder, and numbers of a state behind each; absent where they cannot be read. */
+  readonly tower?: { readonly blocks: number; readonly width: number };
+  /** States behind some blocks, of those that the graph has: a LLaVA leaves out the last one. */
+  states?(image: RgbImage, layers: readonly number[]): Promise<VisionStates[]>;
   dispose(): Promise<void>;
 }
 

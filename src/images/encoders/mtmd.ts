@@ -6,7 +6,7 @@ import type { RgbImage } from '../../prompt/types.js';
 import { XpatchError } from '../../util/errors.js';
 import { rgbImage } from '../image.js';
 import { patchGrid } from '../patch-grid.js';
-import { blankRows, type EncoderOptions, type ImageEncoder } from './encoder.js';
+import { blankRows, type EncoderOptions, type ImageEncoder, type VisionStates } from './encoder.js';
 
 /** Encoders that scale every picture to one square, or to whole squares: they take any shape. */
 const ANY_SHAPE = ['mlp', 'ldp', 'ldpv2', 'gemma3', 'internvl'];
@@ -19,17 +19,20 @@ export async function openMtmd(
   { projector, hash, device, threads }: EncoderOptions,
 ): Promise<ImageEncoder> {
   const vision = await native().addon.visionCreate(handle, { path, device, threads });
-  return new MtmdEncoder(vision, `mtmd:${hash}:${projector}`, info.positionsPerEmbedding, maxAspect(projector, path));
+  const header = readGgufHeader(path);
+  const number = (key: string) => ggufNumber(header, `clip.vision.${key}`) ?? 0;
+  const tower = { blocks: number('block_count'), width: number('embedding_length') };
+  const aspect = maxAspect(projector, number('preproc_image_size'));
+  return new MtmdEncoder(vision, `mtmd:${hash}:${projector}`, info.positionsPerEmbedding, aspect, tower);
 }
 
 /**
  * How many times as long as narrow a picture may be. The others keep its shape: where that leaves an edge of 0, mtmd ends the
  * process, and of a long line of patches it computes for hours.
  */
-function maxAspect(projector: string, path: string): number {
+function maxAspect(projector: string, longestEdge: number): number {
   if (ANY_SHAPE.includes(projector)) return Number.POSITIVE_INFINITY;
-  const longestEdge = ggufNumber(readGgufHeader(path), 'clip.vision.preproc_image_size');
-  return projector === 'idefics3' ? Math.min(MAX_ASPECT, longestEdge ?? MAX_ASPECT) : MAX_ASPECT;
+  return projector === 'idefics3' ? Math.min(MAX_ASPECT, longestEdge || MAX_ASPECT) : MAX_ASPECT;
 }
 
 /** The encoders of llama.cpp's mtmd, from an mmproj GGUF. */
@@ -39,25 +42,31 @@ class MtmdEncoder implements ImageEncoder {
     readonly id: string,
     private readonly positionsPerEmbedding: number,
     private readonly maxAspect: number,
+    readonly tower: NonNullable<ImageEncoder['tower']>,
   ) {}
 
   async encode(image: RgbImage): Promise<Segment[]> {
-    const chunks = await this.chunksOf(image.data, image, false);
+    const chunks = await this.chunksOf(image.data, image);
     return chunks.map((chunk, i) => {
       if (chunk.tokens.length) return { kind: 'tokens', tokens: chunk.tokens };
-      const { tokens, seen, seenWidth: width, seenHeight: height, projector, patchSize, merge, ...rows } = chunk;
+      const { seen, seenWidth: width, seenHeight: height, projector, patchSize, merge } = chunk;
+      const { embeddings, nRows, nPositions, nonCausal, positions } = chunk;
       return {
         kind: 'image',
         key: `${this.id}:${image.hash}:${i}`,
-        ...rows,
+        embeddings,
+        nRows,
+        nPositions,
+        nonCausal,
+        positions,
         seen: rgbImage(seen, width, height),
-        grid: patchGrid({ projector, patchSize, merge, nRows: rows.nRows, width, height }),
+        grid: patchGrid({ projector, patchSize, merge, nRows, width, height }),
       };
     });
   }
 
   async layout(width: number, height: number): Promise<Segment[]> {
-    const chunks = await this.chunksOf(new Uint8Array(width * height * 3), { width, height }, true);
+    const chunks = await this.chunksOf(new Uint8Array(width * height * 3), { width, height }, { layoutOnly: true });
     return chunks.map(({ tokens, nRows, nPositions, nonCausal, positions }, i) =>
       tokens.length
         ? { kind: 'tokens', tokens }
@@ -65,10 +74,22 @@ class MtmdEncoder implements ImageEncoder {
     );
   }
 
+  async states(image: RgbImage, blocks: readonly number[]): Promise<VisionStates[]> {
+    const chunks = await this.chunksOf(image.data, image, { blocks });
+    return chunks.flatMap(({ tokens, states, stateWidth: width }) => {
+      const layers = blocks.filter((block) => states[block] !== undefined);
+      const size = states[layers[0] ?? -1]?.length ?? 0;
+      if (tokens.length > 0 || size === 0) return [];
+      const data = new Float32Array(layers.length * size);
+      for (const [i, layer] of layers.entries()) data.set(states[layer] as Float32Array, i * size);
+      return [{ layers, nRows: size / width, width, data }];
+    });
+  }
+
   private async chunksOf(
     data: Uint8Array,
     { width, height }: { width: number; height: number },
-    layoutOnly: boolean,
+    { layoutOnly = false, blocks = [] }: { layoutOnly?: boolean; blocks?: readonly number[] } = {},
   ): Promise<NativeImageChunk[]> {
     if (Math.max(width, height) > this.maxAspect * Math.min(width, height)) {
       throw new XpatchError(
@@ -78,7 +99,7 @@ class MtmdEncoder implements ImageEncoder {
     }
     let chunks: NativeImageChunk[];
     try {
-      chunks = await native().addon.visionEncode(this.handle, data, width, height, layoutOnly);
+      chunks = await native().addon.visionEncode(this.handle, data, width, height, layoutOnly, Int32Array.from(blocks));
     } catch (error) {
       throw nativeError(error, 'The picture cannot be encoded');
     }
