@@ -13,7 +13,7 @@ export const CHAT_HELP = `Commands; anything else is a message, and // begins on
                                              patch the last prompt token of each following turn
   /steer VECTOR --layers LIST [--strength S] add a direction there, and to each token of the answers
   /patch off                                 stop patching; /patch alone says what is patched
-  /system TEXT                               set the system message; without a text, remove it
+  /system TEXT                               set the system message; without text, remove it
   /clear                                     forget the conversation; system message and patch stay
   /help                                      this list
   /exit                                      end (as Ctrl-D); Ctrl-C stops an answer
