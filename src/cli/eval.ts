@@ -167,7 +167,7 @@ function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: Pl
     `  ${'stage'.padEnd(10)}  ${'condition'.padEnd(width)}  ${'queries'.padStart(8)}`,
     ...rows,
     `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
-    `Passes over prompts about ${passes}: one per vector, one per item.`,
+    `Passes over prompts about ${passes}: one per vector, one per batch of items.`,
     `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
     `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now${parallel > 1 ? `, and ${parallel} items at a time` : ''}.`,
     `Disk about ${(estimate.disk / 1e6).toFixed(1)} MB, without the report.`,

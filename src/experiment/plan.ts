@@ -11,9 +11,10 @@ import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
+import { batchesOf } from './batches.js';
 import { corruptOf } from './read-vector.js';
 import { membersOf, type Shard } from './shard.js';
-import { type Cell, conditionsOf, groupByPrompt, itemsOf, prepareStudy, type Study, usesPictures } from './study.js';
+import { type Cell, conditionsOf, groupByPrompt, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
 import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
 
@@ -47,7 +48,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   const vectors = await countVectors(study, counter, model.info.nLayers * Math.ceil(model.info.nEmbd / HEAD_SIZE));
   const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
-  const isMember = membersOf(options.shard, study.cells);
+  const isMember = membersOf(options.shard, study, model.info.nLayers);
   let newTokens = 0;
   for (const stage of ['validation', 'test'] as const) {
     const conditions = conditionsOf(study, stage);
@@ -59,9 +60,11 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     const before = counter.tokens;
     for (const cell of study.cells) {
       const { task, seed } = cell.split;
-      const items = itemsOf(cell, stage).filter(({ input: item }) => isMember({ stage, task: task.name, seed, item }));
-      nItems += items.length;
-      for (const item of items) await countItem(study, { cell, stage, conditions, nLayers, item }, counter, laterFirst);
+      for (const items of batchesOf(study, cell, stage, model.info.nLayers)) {
+        if (!items.every(({ input: item }) => isMember({ stage, task: task.name, seed, item }))) continue;
+        nItems += items.length;
+        await countBatch(study, { cell, stage, conditions, nLayers, items }, counter, laterFirst);
+      }
     }
     for (const condition of conditions) {
       const { name, kind } = condition;
@@ -111,23 +114,26 @@ async function countVectors(study: Study, counter: Counter, nHeads: number): Pro
   return vectors.length;
 }
 
-interface AskedItem {
+interface AskedBatch {
   readonly cell: Cell;
   readonly stage: QueryKey['stage'];
   readonly conditions: readonly Condition[];
   readonly nLayers: (condition: Condition) => number;
-  readonly item: TaskItem;
+  readonly items: readonly TaskItem[];
 }
 
 /** Distinct prompts once, plus a last token for every patch of one. */
-async function countItem(study: Study, asked: AskedItem, counter: Counter, laterFirst: LaterFirst): Promise<void> {
-  const { cell, stage, conditions, nLayers, item } = asked;
-  const groups = groupByPrompt(study, cell, stage, conditions, item);
+async function countBatch(study: Study, asked: AskedBatch, counter: Counter, laterFirst: LaterFirst): Promise<void> {
+  const { cell, stage, conditions, nLayers, items } = asked;
+  const groups = items.flatMap((item) =>
+    groupByPrompt(study, cell, stage, conditions, item).map((group) => ({ ...group, item })),
+  );
   const prompts = await counter.add(groups.map(({ parts }) => parts));
   const scores = stage === 'test' ? study.experiment.scores : [];
-  const led = scores.includes('probability') ? (laterFirst.get(item.output) ?? 0) : 0;
-  if (groups.length > 0) counter.passes += (scores.includes('likelihood') ? 1 : 0) + (led > 0 ? 1 : 0);
-  for (const [i, { conditions: members }] of groups.entries()) {
+  const ledBy = ({ output }: TaskItem) => (scores.includes('probability') ? (laterFirst.get(output) ?? 0) : 0);
+  if (groups.length > 0) counter.passes += (scores.includes('likelihood') ? 1 : 0) + (items.some(ledBy) ? 1 : 0);
+  for (const [i, { item, conditions: members }] of groups.entries()) {
+    const led = ledBy(item);
     const { length } = prompts[i] as Prompt;
     const patches = members.filter(({ kind }) => kind === 'patch');
     const rows = patches.reduce((n, condition) => n + nLayers(condition), 0);

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { linesOf } from './batches.js';
 import { majorityAnswer } from './scoring.js';
 import { membersOf, type Shard } from './shard.js';
 import { conditionsOf, itemsOf, type Study } from './study.js';
@@ -23,14 +24,13 @@ export class Queries {
     shard: Shard | undefined,
   ) {
     const { experiment, cells } = study;
-    const { layers } = experiment;
-    const common = layers === 'validation' ? 1 : layers === 'all' ? nLayers : layers.length;
-    const isMember = membersOf(shard, cells);
+    const isMember = membersOf(shard, study, nLayers);
     let lines = 0;
     for (const stage of ['validation', 'test'] as const) {
       for (const cell of cells) {
         const { task, seed, validation } = cell.split;
-        for (const { name: condition, kind, question, layers: own } of conditionsOf(study, stage)) {
+        for (const asked of conditionsOf(study, stage)) {
+          const { name: condition, kind, question } = asked;
           const isPatch = kind === 'patch';
           for (const { input: item, output: expected, also } of itemsOf(cell, stage)) {
             if (!isMember({ stage, task: task.name, seed, item })) continue;
@@ -38,7 +38,7 @@ export class Queries {
             const answer = kind === 'majority' ? { answer: majorityAnswer(validation) ?? '' } : {};
             const says = { domain: task.domain, expected, also, rival, ...answer };
             this.all.set(keyOf({ stage, condition, task: task.name, seed, item }), { says, isPatch });
-            lines += !isPatch ? 1 : stage === 'validation' ? nLayers : (own?.length ?? common);
+            lines += linesOf(asked, experiment, stage, nLayers);
           }
         }
       }

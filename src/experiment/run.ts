@@ -7,11 +7,12 @@ import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import type { Batch } from './answer.js';
+import { batchesOf, evenly, linesOfItem } from './batches.js';
 import { LayerChoice } from './layer-choice.js';
 import { memoryStore } from './memory-store.js';
 import { localSeats, type Seat, type Seats } from './seats.js';
 import { membersOf, type Shard } from './shard.js';
-import { type Cell, conditionsOf, itemsOf, layersOf, prepareStudy, type Study } from './study.js';
+import { type Cell, conditionsOf, layersOf, prepareStudy, type Study } from './study.js';
 import {
   type Condition,
   type Experiment,
@@ -60,6 +61,8 @@ export interface ExperimentResult {
 
 /** Default of `RunOptions.memory`. */
 export const LOGITS_BYTES = 64 << 20;
+/** So many lines are asked for together on a GPU. */
+const GPU_LINES = 128;
 /** Answers go to the store no more often than this: making them durable takes a disk some milliseconds. */
 const APPEND_EVERY_MS = 250;
 
@@ -119,7 +122,7 @@ class Runner {
     private readonly onLine: (line: ResultLine) => void,
   ) {
     this.known = new Set(store.known);
-    this.isMember = membersOf(options.shard, study.cells);
+    this.isMember = membersOf(options.shard, study, model.info.nLayers);
     const identities = { own: model.identity, foreign: options.foreign?.model.identity };
     this.vectors = new VectorMaker(study, store, identities, seats.wide);
     this.progress = new Meter(this.counts(), options);
@@ -148,10 +151,11 @@ class Runner {
     const { task, seed } = cell.split;
     const keysOf = (item: TaskItem) =>
       keysOfItem({ stage, task: task.name, seed, item: item.input }, conditions, layers);
-    const items = this.itemsOf(cell, stage);
+    const batches = this.batchesOf(cell, stage);
+    const items = batches.flat();
     const isNew = (item: TaskItem) => keysOf(item).some((key) => !this.known.has(key));
     this.progress.at({ stage, task: task.name, seed });
-    const count = keysOfCount(conditions, layers);
+    const count = linesOfItem(study, stage, model.info.nLayers);
     if (!items.some(isNew)) {
       this.countVectors(cell, conditions);
       this.progress.add(stage, items.length * count, true);
@@ -159,11 +163,7 @@ class Runner {
     }
     const vectors = await this.vectorsOf(cell, conditions);
     this.progress.at({ stage, task: task.name, seed });
-    const size = batchSize(model, count);
-    // Whole batches, even if part is known: a different batch would change the last digits.
-    const batches = Array.from({ length: Math.ceil(items.length / size) }, (_, i) =>
-      items.slice(i * size, (i + 1) * size),
-    );
+    // Whole batches, even if part is known: other company in a batch would change the last digits.
     const fresh = batches.filter((some) => some.some(isNew));
     const known = batches.filter((some) => !some.some(isNew)).flat();
     this.progress.add(stage, known.length * count, true);
@@ -191,9 +191,16 @@ class Runner {
     }
   }
 
-  private itemsOf(cell: Cell, stage: QueryKey['stage']): readonly TaskItem[] {
+  /** Those of `batchesOf` that are asked here. A GPU is not filled by one of them. */
+  private batchesOf(cell: Cell, stage: QueryKey['stage']): TaskItem[][] {
+    const { study, model } = this;
+    const { nLayers } = model.info;
     const { task, seed } = cell.split;
-    return itemsOf(cell, stage).filter(({ input: item }) => this.isMember({ stage, task: task.name, seed, item }));
+    const isMember = ({ input: item }: TaskItem) => this.isMember({ stage, task: task.name, seed, item });
+    const batches = batchesOf(study, cell, stage, nLayers).filter((items) => items.every(isMember));
+    if (!onGpu(model)) return batches;
+    const most = Math.floor(GPU_LINES / linesOfItem(study, stage, nLayers));
+    return evenly(batches.flat(), Math.max(1, most));
   }
 
   private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
@@ -238,12 +245,8 @@ class Runner {
       }
       for (const stage of ['validation', 'test'] as const) {
         if (stage === 'test' && this.options.shard?.stage === 'validation') continue;
-        // Validation chooses one layer.
-        const tested = layersOf(study, () => 0);
-        const every = allLayers(model);
-        const conditions = conditionsOf(study, stage);
-        const layers = stage === 'test' ? tested : Object.fromEntries(conditions.map(({ name }) => [name, every]));
-        queries[stage] += this.itemsOf(cell, stage).length * keysOfCount(conditions, layers);
+        const lines = linesOfItem(study, stage, model.info.nLayers);
+        queries[stage] += this.batchesOf(cell, stage).flat().length * lines;
       }
     }
     return { vectors: [...vectors.values()].reduce((sum, weight) => sum + weight, 0), ...queries };
@@ -294,18 +297,6 @@ function keysOfItem(
   return conditions.flatMap(({ name, kind }) =>
     (kind === 'patch' ? (layers[name] ?? []) : [undefined]).map((layer) => keyOf({ ...asked, condition: name, layer })),
   );
-}
-
-function keysOfCount(conditions: readonly Condition[], layers: Batch['layers']): number {
-  return conditions.reduce((n, { kind, name }) => n + (kind === 'patch' ? (layers[name]?.length ?? 0) : 1), 0);
-}
-
-/**
- * How many items are asked about together. One on the CPU, where its rows already keep the processor busy, and where answers
- * are then the same to the last digit whatever else is asked; elsewhere as many as fill a GPU.
- */
-function batchSize(model: Model, rows: number): number {
-  return onGpu(model) ? Math.max(1, Math.floor(128 / rows)) : 1;
 }
 
 /**

@@ -1,7 +1,8 @@
-import { createHash } from 'node:crypto';
+import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
+import { batchesOf, hashOf } from './batches.js';
 import type { Cell } from './study.js';
-import type { QueryKey } from './types.js';
+import type { Experiment, QueryKey } from './types.js';
 
 /** One of `of` parts of an experiment, `index` from 1. */
 export interface Shard {
@@ -40,44 +41,45 @@ export function isToMerge({ shard, layerFrom }: { readonly shard?: Shard; readon
 /**
  * Which queries belong to a shard; all of them without one.
  *
- * Test queries are dealt out by item, in the order of its hash: everything that is asked about one item (all conditions, layers, tasks
- * and seeds) is in the same shard, so pictures and prefixes are read once, and comparisons of conditions stay paired. Validation
- * queries are asked by every shard, so that shards need nothing from each other; a shard of the validation has a run of them
- * in the order of the experiment, so that most vectors are made by one shard alone.
+ * Queries are dealt out by batch (`batchesOf`), so that answers are those of one process to the last digit. The test's are in the order
+ * of the hash of their items: what several tasks and seeds ask about one item is mostly in the same shard, so that pictures
+ * are read once. Validation queries are asked by every shard, so that shards need nothing from each other; a shard of the validation
+ * has a run of them in the order of the experiment, so that most vectors are made by one shard alone.
  */
 export function membersOf(
   shard: Shard | undefined,
-  cells: readonly Pick<Cell, 'split'>[],
+  { experiment, cells }: { readonly experiment: Experiment; readonly cells: readonly Pick<Cell, 'split'>[] },
+  nLayers: number,
 ): (query: Pick<QueryKey, 'stage' | 'task' | 'seed' | 'item'>) => boolean {
   if (shard === undefined) return () => true;
-  if (shard.stage === 'validation') {
-    const keys = cells.flatMap(({ split: { task, seed, validation } }) =>
-      validation.map(({ input: item }) => keyIn({ task: task.name, seed, item })),
-    );
-    const own = partOf(
-      keys.map((key) => [key, 1]),
-      shard,
-    );
-    return (query) => query.stage === 'validation' && own.has(keyIn(query));
-  }
-  const asked = new Map<string, number>();
-  for (const { split } of cells) for (const { input } of split.test) asked.set(input, (asked.get(input) ?? 0) + 1);
-  const order = new Map([...asked.keys()].map((item) => [item, createHash('sha256').update(item).digest('hex')]));
-  const dealt = [...asked].sort(([a], [b]) => ((order.get(a) as string) < (order.get(b) as string) ? -1 : 1));
-  const own = partOf(dealt, shard);
-  return ({ stage, item }) => stage === 'validation' || own.has(item);
+  const dealt = shard.stage ?? 'test';
+  const batches = cells.flatMap((cell) => {
+    const { task, seed } = cell.split;
+    return batchesOf({ experiment }, cell, dealt, nLayers).map((items) => ({
+      hash: hashOf(items[0] as TaskItem),
+      keys: items.map(({ input: item }) => keyIn({ task: task.name, seed, item })),
+    }));
+  });
+  if (dealt === 'test') batches.sort((a, b) => (a.hash < b.hash ? -1 : a.hash > b.hash ? 1 : 0));
+  const own = partOf(
+    batches.map(({ keys }) => keys),
+    shard,
+  );
+  const isOwn = (query: Pick<QueryKey, 'task' | 'seed' | 'item'>) => own.has(keyIn(query));
+  if (dealt === 'validation') return (query) => query.stage === 'validation' && isOwn(query);
+  return (query) => query.stage === 'validation' || isOwn(query);
 }
 
 const keyIn = ({ task, seed, item }: Pick<QueryKey, 'task' | 'seed' | 'item'>) => JSON.stringify([task, seed, item]);
 
-/** One of several stretches of a list with equal weight, as far as its entries allow. */
-function partOf(list: readonly (readonly [key: string, weight: number])[], { index, of }: Shard): Set<string> {
-  const total = list.reduce((sum, [, weight]) => sum + weight, 0);
+/** What one of several stretches of a list holds, which are equally long as far as its entries allow. */
+function partOf(list: readonly (readonly string[])[], { index, of }: Shard): Set<string> {
+  const total = list.reduce((sum, { length }) => sum + length, 0);
   let before = 0;
-  const own = list.filter(([, weight]) => {
-    const middle = before + weight / 2;
-    before += weight;
+  const own = list.filter(({ length }) => {
+    const middle = before + length / 2;
+    before += length;
     return Math.floor((middle / total) * of) === index - 1;
   });
-  return new Set(own.map(([key]) => key));
+  return new Set(own.flat());
 }

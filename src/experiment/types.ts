@@ -220,8 +220,8 @@ export interface Plan {
   readonly vectors: number;
   readonly pictures: number;
   /**
-   * Passes over prompts: one per vector, one per item and stage, and those for own states and likelihoods. Little memory means
-   * more; a GPU, which takes several items at once, fewer.
+   * Passes over prompts: one per vector, one per batch of items and stage, and those for own states and likelihoods. Little memory
+   * means more; a GPU, which takes larger batches, fewer.
    */
   readonly passes: number;
   /** Positions to decode, shared prefixes counted once, and the most new tokens. */

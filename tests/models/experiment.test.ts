@@ -401,6 +401,32 @@ describe('several items at a time', () => {
     expect(inner.known.size).toBe(lines.length);
   }, 600_000);
 
+  test('in one batch are answered alike in shards, in other lanes and after kills', async () => {
+    const conditions: Condition[] = [{ name: 'No Context', kind: 'bare' }, own];
+    const few = make({ tasks: ['country-capital'], query: 'text', validation: 8, test: 40, conditions, scores: [] });
+    const whole = memoryStore();
+    const passes = jest.spyOn(context, 'generate');
+    await runExperiment(context, few, whole);
+    expect(passes.mock.calls.map(([rows]) => rows.length)).toEqual([26, 26, 28]);
+    passes.mockRestore();
+    const expected = byKey(await linesOf(whole));
+    expect(expected.size).toBe(8 * 8 + 2 * 40);
+
+    const found = new Map<string, ResultLine>();
+    for (const index of [1, 2]) {
+      const shard = memoryStore();
+      await runExperiment(context, few, shard, { shard: { index, of: 2 }, parallel: index });
+      for (const line of await linesOf(shard)) found.set(keyOf(line), line);
+    }
+    expect(found).toEqual(expected);
+
+    // Of every batch a part is known, which is asked about again with the others.
+    const torn = memoryStore();
+    await torn.append([...expected.values()].filter((_, i) => i % 3 === 0));
+    await runExperiment(context, few, torn, { parallel: 2 });
+    expect(byKey(await linesOf(torn))).toEqual(expected);
+  }, 300_000);
+
   test('keep what others have answered when one cannot be', async () => {
     const inner = memoryStore();
     const { cells } = await prepareStudy(model, experiment);

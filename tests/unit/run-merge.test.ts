@@ -1,6 +1,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { batchesOf } from '../../src/experiment/batches.js';
 import { takeValidation } from '../../src/experiment/layer-from.js';
 import { mergeShards } from '../../src/experiment/merge.js';
 import { RunFolder } from '../../src/experiment/run-folder.js';
@@ -30,7 +31,7 @@ const CELLS = EXPERIMENT.seeds.flatMap((seed) =>
     };
   }),
 );
-const linesIn = (shard: Shard) => LINES.filter(membersOf(shard, CELLS));
+const linesIn = (shard: Shard) => LINES.filter(membersOf(shard, { experiment: EXPERIMENT, cells: CELLS }, 3));
 
 const planOf = (lines: readonly ResultLine[]) =>
   sampleManifest().plan.map((entry) => ({
@@ -58,12 +59,20 @@ async function linesOf(run: RunFolder): Promise<ResultLine[]> {
 }
 
 describe('shards', () => {
-  test.each([1, 2, 3, 7])('of %i have every test query once, whole items, and all validation queries', (of) => {
+  test.each([1, 2, 3, 7])('of %i have every test query once, whole batches, and all validation queries', (of) => {
     const shards = Array.from({ length: of }, (_, i) => linesIn({ index: i + 1, of }));
     const tested = shards.map((lines) => lines.filter(({ stage }) => stage === 'test'));
     expect(sorted(tested.flat())).toEqual(sorted(LINES.filter(({ stage }) => stage === 'test')));
-    const items = tested.map((lines) => [...new Set(lines.map(({ item }) => item))]);
-    expect(new Set(items.flat()).size).toBe(items.flat().length);
+    for (const cell of CELLS) {
+      const { task, seed } = cell.split;
+      for (const batch of batchesOf({ experiment: EXPERIMENT }, cell, 'test', 3)) {
+        const asked = new Set(batch.map(({ input }) => JSON.stringify([task.name, seed, input])));
+        const own = tested.map(
+          (lines) => lines.filter((line) => asked.has(JSON.stringify([line.task, line.seed, line.item]))).length,
+        );
+        expect(own.filter((n) => n > 0)).toEqual([2 * batch.length]);
+      }
+    }
     for (const lines of shards) {
       expect(lines.filter(({ stage }) => stage === 'validation')).toEqual(
         LINES.filter(({ stage }) => stage === 'validation'),
@@ -71,7 +80,7 @@ describe('shards', () => {
     }
   });
 
-  test.each([2, 3, 4, 8])('of %i are equally large to one item, whatever else is asked about it', (of) => {
+  test.each([2, 3, 4, 8])('of %i are equally large to two batches, whatever else is asked about an item', (of) => {
     const items = Array.from({ length: 401 }, (_, i) => ({ input: `item ${i}`, output: '' }));
     const cellOf = (name: string, from: number) => ({
       split: {
@@ -85,10 +94,15 @@ describe('shards', () => {
     const asked = cells.flatMap(({ split: { task, seed, test } }) =>
       test.map(({ input }) => ({ stage: 'test' as const, task: task.name, seed, item: input })),
     );
-    for (let index = 1; index <= of; index++) {
-      const count = asked.filter(membersOf({ index, of }, cells)).length;
-      expect(Math.abs(count - asked.length / of)).toBeLessThanOrEqual(2);
-    }
+    const parts = Array.from({ length: of }, (_, i) =>
+      asked.filter(membersOf({ index: i + 1, of }, { experiment: EXPERIMENT, cells }, 3)),
+    );
+    const texts = (queries: typeof asked) => queries.map((query) => JSON.stringify(query)).sort();
+    expect(texts(parts.flat())).toEqual(texts(asked));
+    for (const { length } of parts) expect(Math.abs(length - asked.length / of)).toBeLessThanOrEqual(2 * 16);
+    // What is asked about an item is mostly in one of them.
+    const twice = parts.map((part) => new Set(part.map(({ item }) => item)).size).reduce((a, b) => a + b, 0);
+    expect(twice - 371).toBeLessThanOrEqual(4 * 16 * (of - 1));
   });
 
   test.each([1, 2, 3, 7])(
