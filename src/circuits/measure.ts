@@ -11,6 +11,8 @@ export interface Metric {
   /** Token ids, or texts that are one token after the prompt, that the number is made of. */
   readonly track: readonly (string | number)[];
   /**
+   * The number for an answer.
+   *
    * @param logits of the last position, [n_vocab]
    * @param tokens ids of `track`
    */
