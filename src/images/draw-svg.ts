@@ -29,9 +29,13 @@ process.stdin.on('data', (chunk) => chunks.push(chunk)).on('end', () =>
 );
 `;
 
+/** How PNG, JPEG, GIF, WebP, TIFF and AVIF begin: their readers come before that of SVG, whatever else is in the file. */
+const RASTER = /^(\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi)/s;
+
 export function isSvg(bytes: Uint8Array): boolean {
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) return true; // no other picture is gzipped
   const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 1 << 16));
+  if (RASTER.test(head.toString('latin1', 0, 12))) return false;
   return /^(\ufeff|\s)*</.test(head.toString('utf8', 0, 64)) || head.includes('<\0') || head.includes('<svg');
 }
 

@@ -340,6 +340,15 @@ describe('what is refused', () => {
     );
   }, 60_000);
 
+  test.each(['png', 'jpeg', 'gif', 'webp', 'tiff', 'avif'] as const)(
+    'a %s is not an SVG, whatever bytes are in it',
+    async (format) => {
+      const bytes = await solid(9, 9).toFormat(format).toBuffer();
+      expect(isSvg(Buffer.concat([bytes, Buffer.from('<\0s\0v\0g\0 <svg xmlns')]))).toBe(false);
+      expect(isSvg(Buffer.concat([Buffer.from('<svg/>'), bytes]))).toBe(true);
+    },
+  );
+
   test('an SVG that nests itself a billion times ends in time', async () => {
     const uses = Array.from(
       { length: 30 },
