@@ -26,6 +26,7 @@ function validator(): ValidateFunction {
       discriminator: true,
       strictTypes: false,
       strictRequired: false,
+      validateSchema: false, // tests/unit/experiment-config.test.ts does, which takes longer than all the rest here
     });
     compiled = ajv.compile(schema);
   }

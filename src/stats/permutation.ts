@@ -95,15 +95,20 @@ export function holm(pValues: readonly number[]): number[] {
 
 /** What each item adds to the mean over tasks. */
 function itemWeights(differences: readonly Observation[]): number[] {
-  const { domains, tasks } = gather(differences);
-  const counts = new Float64Array(tasks);
-  for (const domain of domains) {
-    for (const [place, count] of domain.counts.entries())
-      counts[place % tasks] = (counts[place % tasks] as number) + count;
+  const { domains, tasks: nTasks } = gather(differences);
+  const totals = new Array<number>(nTasks).fill(0);
+  for (const { tasks, counts } of domains) {
+    for (const [at, count] of counts.entries()) {
+      const task = tasks[at % tasks.length] as number;
+      totals[task] = (totals[task] as number) + count;
+    }
   }
-  return domains.flatMap(({ items, sums }) =>
+  return domains.flatMap(({ items, tasks, sums }) =>
     Array.from({ length: items }, (_, item) =>
-      counts.reduce((weight, count, t) => weight + (sums[item * tasks + t] as number) / count / tasks, 0),
+      tasks.reduce((weight, task, t) => {
+        const sum = sums[item * tasks.length + t] as number;
+        return weight + sum / (totals[task] as number) / nTasks;
+      }, 0),
     ),
   );
 }

@@ -110,9 +110,11 @@ export function spreadOverSeeds(observations: readonly Observation[]): SeedSprea
   return { perSeed, sd: Math.sqrt(squares / (perSeed.length - 1)) };
 }
 
-/** The scores of one domain: for every item a row of sums and a row of counts, one number a task. */
+/** The scores of one domain: for every item a row of sums and a row of counts, one number for each task of the domain. */
 interface Domain {
   readonly items: number;
+  /** Which of all tasks these are. */
+  readonly tasks: readonly number[];
   readonly sums: Float64Array;
   readonly counts: Float64Array;
 }
@@ -146,34 +148,40 @@ export function gather(observations: readonly Observation[]): { domains: Domain[
     const own = observations.filter((o) => (o.domain ?? o.task) === name);
     const items = [...new Set(own.map((o) => o.item))].sort();
     const rows = new Map(items.map((item, row) => [item, row]));
-    const sums = new Float64Array(items.length * tasks.length);
+    const ofDomain = tasks.filter((task) => own.some((o) => o.task === task));
+    const sums = new Float64Array(items.length * ofDomain.length);
     const counts = new Float64Array(sums.length);
     for (const { item, task, value } of own) {
-      const place = (rows.get(item) as number) * tasks.length + tasks.indexOf(task);
+      const place = (rows.get(item) as number) * ofDomain.length + ofDomain.indexOf(task);
       sums[place] = (sums[place] as number) + value;
       counts[place] = (counts[place] as number) + 1;
     }
-    return { items: items.length, sums, counts };
+    return { items: items.length, tasks: ofDomain.map((task) => tasks.indexOf(task)), sums, counts };
   });
   return { domains, tasks: tasks.length };
 }
 
 /** Over all items once, or, given a generator, over as many items of each domain drawn with replacement. */
-function meanOverTasks(domains: readonly Domain[], tasks: number, random?: Random): number {
-  const sums = new Float64Array(tasks);
-  const counts = new Float64Array(tasks);
-  for (const domain of domains) {
-    for (let i = 0; i < domain.items; i++) {
-      const row = (random ? random.integer(domain.items) : i) * tasks;
-      for (let t = 0; t < tasks; t++) {
-        sums[t] = (sums[t] as number) + (domain.sums[row + t] as number);
-        counts[t] = (counts[t] as number) + (domain.counts[row + t] as number);
+function meanOverTasks(domains: readonly Domain[], nTasks: number, random?: Random): number {
+  const sums = new Array<number>(nTasks).fill(0); // thousands of these are made, and typed arrays are slow to make
+  const counts = new Array<number>(nTasks).fill(0);
+  for (const { items, tasks, sums: sumsOf, counts: countsOf } of domains) {
+    for (let i = 0; i < items; i++) {
+      let place = (random ? random.integer(items) : i) * tasks.length;
+      for (const task of tasks) {
+        sums[task] = (sums[task] as number) + (sumsOf[place] as number);
+        counts[task] = (counts[task] as number) + (countsOf[place] as number);
+        place++;
       }
     }
   }
-  // A resample can miss a task that has few items of a larger domain.
-  const means = Array.from(sums, (sum, t) => sum / (counts[t] as number)).filter((mean) => !Number.isNaN(mean));
-  return means.reduce((total, mean) => total + mean, 0) / means.length;
+  let [total, n] = [0, 0];
+  for (const [task, count] of counts.entries()) {
+    if (count === 0) continue; // a resample can miss a task that has few items of a larger domain
+    total += (sums[task] as number) / count;
+    n++;
+  }
+  return total / n;
 }
 
 /** Linear between order statistics (definition 7 of Hyndman and Fan 1996, the default of numpy and R). */

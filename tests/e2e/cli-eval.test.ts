@@ -111,15 +111,19 @@ describe('what would run', () => {
   test.each(Object.keys(PRESETS).filter((name) => name !== 'compute' && name !== 'template' && name !== 'vqa'))(
     'the preset %s can run on the shipped model',
     async (name) => {
-      const given = name === 'quantisation' ? ['--set', 'vectorModel=demo'] : [];
-      const { plan } = await cli.json('eval', name, ...DEMO, ...given, '--set', 'seeds=[1]', '--plan');
+      const given = ['seeds=[1]', 'validation=6', 'test=6'];
+      if (name === 'quantisation') given.push('vectorModel=demo');
+      if (!PRESETS[name]?.config.tasks) given.push('tasks=[country-capital,food-color]');
+      const settings = given.flatMap((setting) => ['--set', setting]);
+      const { plan } = await cli.json('eval', name, ...DEMO, ...settings, '--plan');
       const conditions = new Set(plan.queries.map(({ condition }: { condition: string }) => condition));
       expect([...conditions].sort()).toEqual(PRESETS[name]?.config.conditions.map((one) => one.name).sort());
     },
   );
 
   test('a model without pictures gets the text part of a preset', async () => {
-    const args = ['eval', 'main', '-m', 'demo-base', '--threads', '1', '--set', 'seeds=[1]', '--plan'];
+    const few = ['seeds=[1]', 'validation=6', 'test=6'].flatMap((setting) => ['--set', setting]);
+    const args = ['eval', 'main', '-m', 'demo-base', '--threads', '1', ...few, '--plan'];
     const { code, stdout } = await cli.run(args);
     expect(code).toBe(0);
     expect(stdout).toMatch(/test +Text Patch/);
@@ -150,7 +154,7 @@ describe('what cannot run is refused before anything is written', () => {
     ['an unknown key', ['main', ...DEMO, '--set', 'sedes=[1]'], 'CONFIG_INVALID', /sedes: is not a setting here/, 1],
     ['no key', ['main', ...DEMO, '--set', 'seeds'], 'CONFIG_INVALID', /not key=value/, 1],
     ['bad bytes', ['main', ...DEMO, '--memory', '2 potatoes'], 'INVALID_ARGUMENT', /--memory takes at least 1M/, 2],
-    ['too few bytes', ['main', ...DEMO, '--memory', '1M'], 'CONTEXT_OVERFLOW', /Raise --memory/, 1],
+    ['too few bytes', ['small.yaml', ...DEMO, '--memory', '1M'], 'CONTEXT_OVERFLOW', /Raise --memory/, 1],
     ['a bad shard', ['main', ...DEMO, '--shard', '3/2'], 'INVALID_ARGUMENT', /2\/5/, 2],
     ['a folder for a plan', ['main', ...DEMO, '--plan', '-o', 'x'], 'INVALID_ARGUMENT', /--plan writes nothing/, 2],
     [
@@ -391,7 +395,7 @@ describe('a run', () => {
   });
 
   test('shows how far it is, in plain lines where there is no terminal', async () => {
-    const { code, stderr } = await cli.run([...RUN, '--set', 'validation=30', '--set', 'test=100', '-o', 'lines']);
+    const { code, stderr } = await cli.run([...RUN, '--set', 'validation=30', '--set', 'test=30', '-o', 'lines']);
     expect(code).toBe(0);
     expect(stderr).toMatch(/xpatch: (\w+ queries|vectors), \w+-\w+, seed 1 \d+ %, \d+ of \d+.*\n/);
     expect(stderr).not.toContain('\r');

@@ -36,7 +36,15 @@ import {
 
 const folder = faultFolder();
 const SIZES = ['--set', 'seeds=[1]', '--set', 'validation=6', '--set', 'test=6'];
-const SHIPPED = ['--set', 'tasks=[country-capital,food-color]', ...SIZES];
+/** A condition of each kind of work; the rest of the preset is more of the same. */
+const CONDITIONS = [
+  '{name: No Context, kind: bare}',
+  '{name: Image Prompt, kind: prompt, spec: image}',
+  '{name: Image Patch, kind: patch, spec: image}',
+  '{name: Identity Patch, kind: patch, spec: text, control: identity}',
+];
+const conditions = (list: readonly string[]) => ['--set', `conditions=[${list}]`];
+const SHIPPED = ['--set', 'tasks=[country-capital,food-color]', ...SIZES, ...conditions(CONDITIONS)];
 let runs = 0;
 const newRun = () => join(folder, `run-${runs++}`);
 
@@ -97,7 +105,7 @@ beforeAll(async () => {
   const begun = Date.now();
   undisturbed = await finish(newRun());
   duration = Date.now() - begun;
-  expect(undisturbed.lines.length).toBeGreaterThan(300);
+  expect(undisturbed.lines.length).toBeGreaterThan(100);
 }, 300_000);
 
 test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, async () => {
@@ -181,7 +189,7 @@ describe('the process with the model', () => {
 });
 
 describe.each(SMALL_DISKS)('$name', (disk) => {
-  test.each([60, 150])('of %i kB ends the run with a way out, and it can go on elsewhere', async (kilobytes) => {
+  test.each([30, 120])('of %i kB ends the run with a way out, and it can go on elsewhere', async (kilobytes) => {
     const run = newRun();
     mkdirSync(run);
     const outcome = await disk.run(kilobytes, run, evalCommand(run));
@@ -262,13 +270,7 @@ test('a picture that vanishes in mid-run is named, and the run goes on when it i
     const list = items.map(({ input, output, image }) => ({ input, output, image: file(image as string) }));
     writeFileSync(join(folder, `${name}.json`), JSON.stringify(list));
   }
-  // Without the vector of an instruction, which a task file has none of.
-  const conditions = [
-    '{name: No Context, kind: bare}',
-    '{name: Image Prompt, kind: prompt, spec: image}',
-    '{name: Image Patch, kind: patch, spec: image}',
-  ];
-  const settings = ['--set', 'tasks=[./capitals.json,./cities.json]', ...SIZES, '--set', `conditions=[${conditions}]`];
+  const settings = ['--set', 'tasks=[./capitals.json,./cities.json]', ...SIZES, ...conditions(CONDITIONS)];
   const whole = await finish(newRun(), settings);
 
   const task = await loadTask(join(folder, 'cities.json'), { pictures: true });

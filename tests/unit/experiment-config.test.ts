@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { experimentOf, loadExperiment, parseConfig } from '../../src/experiment/config.js';
 import { fitToModel } from '../../src/experiment/fit.js';
 import { PRESETS } from '../../src/experiment/presets.js';
@@ -448,6 +449,10 @@ describe('the published schema and the type are in step', () => {
   }[];
   const sorted = (keys: object) => Object.keys(keys).sort();
   const kindOf = (name: string) => kinds.find((kind) => kind.properties.kind?.const === name);
+
+  test('it is a schema', () => {
+    expect(new Ajv2020().validateSchema(schema)).toBe(true);
+  });
 
   test('defaults', async () => {
     expect(properties.tasks.default).toEqual(await listTasks());
