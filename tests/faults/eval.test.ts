@@ -12,7 +12,6 @@ import {
 } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { splitTask } from '../../src/tasks/split.js';
 import { loadTask } from '../../src/tasks/task.js';
@@ -23,6 +22,7 @@ import {
   faultFolder,
   KILLS,
   kill,
+  killRuns,
   launch,
   leftovers,
   MAIN,
@@ -110,22 +110,10 @@ beforeAll(async () => {
 
 test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, async () => {
   const random = new Random(1, 'kills');
-  let [run, before] = [newRun(), 0];
-  for (let i = 0; i < KILLS; i++) {
-    const child = start(run);
-    const ended = ending(child);
-    await delay(random.uniform() * duration);
-    // The command alone, whose process with the model has to notice, or both at once.
-    kill(child, random.uniform() < 0.5);
-    const { signal } = await ended;
-    const count = wholeLines(run).length;
-    expect(count).toBeGreaterThanOrEqual(before);
-    before = count;
-    if (signal === 'SIGKILL') continue;
-    expect(await finish(run)).toEqual(undisturbed);
-    [run, before] = [newRun(), 0];
-  }
-  expect(await finish(run)).toEqual(undisturbed);
+  await killRuns({ newRun, start, duration }, random, {
+    group: () => random.uniform() < 0.5, // the command alone, whose process with the model has to notice, or both at once
+    whole: async (run) => expect(await finish(run)).toEqual(undisturbed),
+  });
 }, 1_800_000);
 
 test('a complete run that lost lines, vectors and tables, killed while it is mended, ends as it was', async () => {

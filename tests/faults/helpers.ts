@@ -2,9 +2,11 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, expect } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { keyOf, type ResultLine } from '../../src/experiment/types.js';
+import type { Random } from '../../src/util/random.js';
 
 export const WRITER = join(PACKAGE_ROOT, 'tests', 'faults', 'writer.mjs');
 export const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
@@ -53,6 +55,34 @@ export function kill(child: ChildProcess, group: boolean): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
+}
+
+/**
+ * Kills a run KILLS times, each at a random instant of the time that it takes undisturbed, goes on with it, and begins another one
+ * when it ended first. No line that was whole may be lost.
+ *
+ * @param group whether the processes of the run are killed too
+ */
+export async function killRuns(
+  { newRun, start, duration }: { newRun: () => string; start: (run: string) => ChildProcess; duration: number },
+  random: Random,
+  { group, whole }: { group: () => boolean; whole: (run: string) => Promise<void> },
+): Promise<void> {
+  let [run, before] = [newRun(), 0];
+  for (let i = 0; i < KILLS; i++) {
+    const child = start(run);
+    const ended = ending(child);
+    await delay(random.uniform() * duration);
+    kill(child, group());
+    const { signal } = await ended;
+    const count = wholeLines(run).length;
+    expect(count).toBeGreaterThanOrEqual(before);
+    before = count;
+    if (signal === 'SIGKILL') continue;
+    await whole(run);
+    [run, before] = [newRun(), 0];
+  }
+  await whole(run);
 }
 
 /** The whole lines of a run, in its order. A torn one may stand at the end, nowhere else, and no query twice. */

@@ -2,10 +2,20 @@
 import type { ChildProcess } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { Random } from '../../src/util/random.js';
-import { ending, faultFolder, KILLS, kill, launch, leftovers, MAIN, sorted, tablesOf, wholeLines } from './helpers.js';
+import {
+  ending,
+  faultFolder,
+  KILLS,
+  killRuns,
+  launch,
+  leftovers,
+  MAIN,
+  sorted,
+  tablesOf,
+  wholeLines,
+} from './helpers.js';
 
 const folder = faultFolder();
 let runs = 0;
@@ -55,21 +65,8 @@ describe.each(STUDIES)('%s', (name, args, output) => {
 
   test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, async () => {
     const random = new Random(1, 'kills', name);
-    let [run, before] = [newRun(), 0];
-    for (let i = 0; i < KILLS; i++) {
-      const child = start(run);
-      const ended = ending(child);
-      await delay(random.uniform() * duration);
-      kill(child, false);
-      const { signal } = await ended;
-      const count = wholeLines(run).length;
-      expect(count).toBeGreaterThanOrEqual(before);
-      before = count;
-      if (signal === 'SIGKILL') continue;
-      expect(await finish(run)).toEqual(undisturbed);
-      [run, before] = [newRun(), 0];
-    }
-    expect(await finish(run)).toEqual(undisturbed);
+    const whole = async (run: string) => expect(await finish(run)).toEqual(undisturbed);
+    await killRuns({ newRun, start, duration }, random, { group: () => false, whole });
   }, 900_000);
 
   test('that lost a line, its vectors and its tables does what is missing again', async () => {
