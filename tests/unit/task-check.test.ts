@@ -260,7 +260,7 @@ describe('import', () => {
     await expectError(
       () => run(entries),
       'TASK_INVALID',
-      /2 questions \("What animal is this\?", "Is it day\?"\), and a task asks one/,
+      /2 questions \("What animal is this\?", "Is it day\?"\), but a task asks one/,
     );
     await expectError(() => run(entries, { question: 'Why?' }), 'TASK_INVALID', /"Why\?" is not one of them/);
   });
