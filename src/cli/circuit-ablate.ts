@@ -8,6 +8,7 @@ import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { choice, text, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
+import { notesOfMany, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, recordPrompt } from './record-prompt.js';
 import { requireReport } from './report-run.js';
 
@@ -30,6 +31,7 @@ export const circuitAblate = defineCommand({
     replacement: vary(choice(['zero', 'mean'], 'What replaces it: nothing, or its mean over all prompts'), {
       default: 'zero',
     }),
+    literal: vary(PROMPT_OPTIONS.literal, { describe: 'Take control tokens in prompts, such as <s>, as text' }),
     layers: vary(LAYERS, { default: 'all' }),
     report: REPORT,
     ...MODEL_OPTIONS,
@@ -48,12 +50,14 @@ export const circuitAblate = defineCommand({
       if (typeof right !== 'string') throw invalidRecord(args.file, record, 'has no text named right');
       const metric =
         typeof wrong === 'string' && wrong !== '' ? logitDifference(right, wrong) : tokenProbability(right);
-      items.push({ query: recordPrompt(args.file, record), metric });
+      items.push({ query: recordPrompt(args.file, record, { literal: args.literal }), metric });
     }
     if (items.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no prompts. Give it some lines.`);
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track } = session;
+      const note = notesOfMany(session);
+      for (const { query } of items) await note(query, await model.prompt(query, { signal }));
       const { what, replacement: op } = args;
       const layers = args.layers === 'all' ? undefined : args.layers;
       const of = [];

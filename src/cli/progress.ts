@@ -24,6 +24,7 @@ export class ProgressLine {
   private shownAt = 0;
   private drawn = false;
   private timer: NodeJS.Timeout | undefined;
+  private readonly noted = new Set<string>();
 
   constructor(
     /** Whether anything is shown at all. */
@@ -44,9 +45,10 @@ export class ProgressLine {
     this.timer ??= setInterval(() => this.show(), REDRAW_MS).unref();
   }
 
-  /** Prints a line, or several, for the reader above the progress. */
+  /** Prints a line, or several, for the reader above the progress; the same ones only once. */
   note(text: string): void {
-    if (!this.enabled) return;
+    if (!this.enabled || this.noted.has(text)) return;
+    this.noted.add(text);
     this.clear();
     this.output.write(`xpatch: ${text.replaceAll('\n', '\nxpatch: ')}\n`);
   }

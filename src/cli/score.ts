@@ -22,6 +22,7 @@ import {
   unescapeText,
 } from './options.js';
 import { openOutput } from './output-file.js';
+import { notesOfMany, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
@@ -29,6 +30,7 @@ const OPTIONS = {
   template: vary(TEMPLATE, {
     describe: 'For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper',
   }),
+  literal: vary(PROMPT_OPTIONS.literal, { describe: 'Take control tokens in prompts, such as <s>, as text' }),
   normalise: vary(
     choice(['none', 'token'], 'How the best option is chosen: by the sum over its tokens, or their mean'),
     {
@@ -96,8 +98,10 @@ export const score = defineCommand({
       const items = records.map((record) => ({ line: record.line, ...readItem(record, args, format) }));
       const done: ScoredItem[] = [];
       const show = track('scoring');
+      const note = notesOfMany({ model, progress });
       for (let from = 0; from < items.length; from += BATCH) {
         const some = items.slice(from, from + BATCH);
+        for (const { parts } of some) await note(parts, await model.prompt(parts, { signal }));
         const { scoreOptions } = await import('../experiment/score-options.js');
         const queries = some.map(({ parts, options, format }) => ({
           query: { prompt: parts, interventions },
@@ -168,7 +172,7 @@ function readItem(record: FileRecord, args: ScoreArguments, format: PromptFormat
   if (typeof prompt === 'string') {
     if (args.template !== undefined)
       throw invalid('has a prompt, which needs no --template: leave that out, or rename the field to input');
-    return { parts: recordPrompt(args.file, record), options, ...right };
+    return { parts: recordPrompt(args.file, record, { literal: args.literal }), options, ...right };
   }
   const picture = typeof image === 'string' && image !== '' ? resolve(dirname(args.file), image) : undefined;
   if (typeof input !== 'string' && picture === undefined)

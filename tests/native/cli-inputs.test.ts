@@ -98,6 +98,17 @@ describe('capture --prompts', () => {
   });
 });
 
+test.each([['score'], ['circuit', 'ablate', '--layers', '0']])(
+  '%s says once what it reads as control tokens; --literal does not',
+  async (...command) => {
+    const lines = ['<s>Peru', 'Lima<s>'].map((prompt) => JSON.stringify({ prompt, options: ['a', 'b'], right: 'a' }));
+    write('f.jsonl', `${lines.join('\n')}\n`);
+    const said = async (...more: string[]) => (await xpatch([...command, at('f.jsonl'), ...LLAMA, ...more])).stderr;
+    expect((await said()).match(/--literal/g)?.length).toBe(1);
+    expect(await said('--literal')).toBe('');
+  },
+);
+
 test('a prompt from a file or a pipe begins behind the mark of an editor, and is UTF-8', async () => {
   const tokens = async (args: string[], stdin?: string) => {
     const file = at('p.safetensors');

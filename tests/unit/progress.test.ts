@@ -34,6 +34,13 @@ test.each([
   expect(jest.getTimerCount()).toBe(0);
 });
 
+test('a note is said once', () => {
+  const { written, output } = stream(false);
+  const line = new ProgressLine(true, output);
+  for (const text of ['one', 'two', 'one']) line.note(text);
+  expect(written).toEqual(['xpatch: one\n', 'xpatch: two\n']);
+});
+
 test('a rate is that of the last half minute', () => {
   const rate = new RunRate();
   expect(rate.at(0, 100, 0)).toEqual({});
