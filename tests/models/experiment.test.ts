@@ -144,7 +144,8 @@ test('planned together is answered as one prompt, one layer at a time', async ()
     if (alone.text === line.answer) same++;
     else if (!tie)
       expect({ item: line.item, lenient: line.firstToken }).toEqual({ item: line.item, lenient: first?.text });
-    expect(alone.interventions[0]?.delta as number).toBeCloseTo(line.delta as number, 1);
+    const apart = (alone.interventions[0]?.delta as number) / (line.delta as number) - 1;
+    expect(Math.abs(apart)).toBeLessThan(2e-3); // company in a batch changes states: docs/evaluation.md
   }
   expect(same).toBeGreaterThanOrEqual(sample.length - 1);
 });
@@ -554,7 +555,7 @@ describe('what cannot run is refused before any pass', () => {
     };
     const seeds = Array.from({ length: 1000 }, (_, seed) => seed);
     const [bad, good] = [seeds.find(leaks), seeds.find((seed) => !leaks(seed))] as [number, number];
-    await refused({ ...twins, seeds: [bad] }, 'TASK_INVALID', new RegExp(`leak: .* under seed ${bad}\\. Mend`));
+    await refused({ ...twins, seeds: [bad] }, 'TASK_INVALID', new RegExp(`leak: .* under seed ${bad}\\. Fix`));
     expect((await planExperiment(model, { ...experiment, ...twins, seeds: [good] })).vectors).toBeGreaterThan(0);
   });
 

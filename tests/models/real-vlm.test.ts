@@ -96,7 +96,7 @@ test('beside another language model it is refused, by name and by width', async 
   await expectError(
     () => loadModel(other, { mmproj }),
     'MMPROJ_INVALID',
-    /made for 'Gemma 3 270m', and the model is 'another'/,
+    /made for 'Gemma 3 270m', but the model is 'another'/,
   );
   const wide = writeModel(768, 'Gemma 3 270m');
   await expectError(() => loadModel(wide, { mmproj }), 'MMPROJ_INVALID', /640|768|width/);

@@ -270,7 +270,7 @@ test('a full context says so, before it and after, and clear is the way out', as
       }
     },
     'CONTEXT_OVERFLOW',
-    /64 .*\/clear.*--n-ctx/,
+    /64\b.*\/clear.*--n-ctx/,
   );
   expect(rooms).toBeGreaterThan(0);
   const { session: small } = await open({}, 64);

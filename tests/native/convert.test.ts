@@ -330,7 +330,7 @@ describe('what is there already', () => {
     const output = fresh();
     mkdirSync(output);
     const lock = await RunLock.acquire(output);
-    await expectError(() => convert('persimmon', { type: 'f16' }, output), 'RUN_BUSY', /process \d+ .*holds it/);
+    await expectError(() => convert('persimmon', { type: 'f16' }, output), 'RUN_BUSY', /process \d+ .*has it/);
     lock.release();
     expect((await convert('persimmon', { type: 'f16' }, output)).resumedFrom).toBe(0);
   });
