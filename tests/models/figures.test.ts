@@ -219,7 +219,7 @@ describe('embeddings', () => {
     expect(Object.keys(spaces[0]?.scores ?? {})).toEqual(['silhouette by task', 'neighbours of the same task']);
     const run = (more: object) => () => runEmbedding(context, { ...options, ...more });
     await expectError(run({ layer: 8 }), 'LAYER_OUT_OF_RANGE', /0 to 7/);
-    await expectError(run({ tasks: ['food-color'] }), 'INVALID_ARGUMENT', /two different/);
+    await expectError(run({ tasks: ['food-color'] }), 'INVALID_ARGUMENT', /at least two/);
     await expectError(run({ prompts: 2 }), 'INVALID_ARGUMENT', /at least 3/);
     await expectError(run({ prompts: 91 }), 'TASK_INVALID', /91 validation items/);
   });
