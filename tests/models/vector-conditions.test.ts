@@ -127,5 +127,5 @@ test('refused: a layer that there is not, and a kind of vector whose layer nothi
   const plan = (condition: Condition) => planExperiment(model, make([{ ...CONDITIONS[0] } as Condition, condition]));
   await expectError(() => plan({ name: 'x', ...FUNCTION, layers: [99] }), 'LAYER_OUT_OF_RANGE', /99/);
   const control: Condition = { name: 'x', ...FUNCTION, control: 'random-vector' };
-  await expectError(() => plan(control), 'CONFIG_INVALID', /of function vectors without control/);
+  await expectError(() => plan(control), 'CONFIG_INVALID', /of function vectors that has no control/);
 });

@@ -67,7 +67,7 @@ describe('an output that is no file', () => {
     for (const output of ['pipe', 'unread', 'behind']) {
       expect(await report(at(output))).toMatchObject({ code: 1, stderr: expect.stringMatching(/FILE_WRITE/) });
     }
-    expect(await report('-')).toMatchObject({ code: 2, stderr: expect.stringMatching(/is a folder/) });
+    expect(await report('-')).toMatchObject({ code: 2, stderr: expect.stringMatching(/must be a folder/) });
   });
 });
 
