@@ -2,8 +2,7 @@
 
 That kind has a square picture of one size, no text of its own around it, and drops the class token.
 
-    python export.py --cache DIR --encoder DIR/vision-4-1500.pt --projector DIR/vision-4-1500/gemma/caption-first-1.pt\
-        --language DIR/gemma/gemma-3-270m-q4_k_m.gguf out.gguf
+    python export.py mmproj-gemma-first-1-f16.gguf --type q5_0 --language gemma-3-270m-q4_k_m.gguf out.gguf
 """
 
 import argparse
@@ -13,8 +12,6 @@ import numpy as np
 import torch
 
 from files import put
-from parts import fetch
-from train_vision import encoder_of
 from vision import FROZEN, HEADS, HIDDEN, MEAN, MERGE, PATCH, SIDE, STD, WIDTH, Encoder, Projector
 
 PARTS = {
@@ -125,17 +122,20 @@ def projector_of(checkpoint):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="An mmproj of any checkpoint.")
-    parser.add_argument("--cache", required=True)
-    parser.add_argument("--encoder", required=True, help="checkpoint of the stage vision")
-    parser.add_argument("--projector", required=True, help="checkpoint of the stages warm or caption")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("mmproj", help="a GGUF file that train.py wrote")
+    parser.add_argument("--projector", help="checkpoint of the stages warm or caption. Defaults to the projector of the file")
     parser.add_argument("--language", required=True, help="GGUF file of the language model it was trained for")
     parser.add_argument("--type", default="f16", choices=["f16", *TYPES])
     parser.add_argument("--trained-only", action="store_true", help="no model, but what train.py --from goes on with")
     parser.add_argument("out")
     args = parser.parse_args()
-    encoder = encoder_of(fetch(args.cache, "encoder/vit_s_focus.onnx"), args.encoder)
-    export(encoder, projector_of(args.projector), args.out, args.language, args.type, args.trained_only)
+    encoder, projector = read(args.mmproj)
+    if args.projector:
+        projector = projector_of(args.projector)
+    export(encoder, projector, args.out, args.language, args.type, args.trained_only)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python train.py --cache DIR                         # Gemma-3-270M, pictures at the start only, seed 1
     python train.py --cache DIR --mix later --seed 2    # pictures after unrelated text too
     python train.py --cache DIR --language smollm2      # or the path of a GGUF file that transformers reads
-    python train.py --cache DIR --from MMPROJ           # captions go on from a GGUF file that this wrote, also a quantised one
+    python train.py --cache DIR --from MMPROJ           # warm and caption go on from a GGUF file that this wrote, also a quantised one
     python train.py --cache DIR --until vision          # no further than this stage
 """
 
@@ -30,9 +30,9 @@ def arguments():
     parser.add_argument("--copies", type=int, default=4, help="augmented copies of the training pictures")
     parser.add_argument("--vision-steps", type=int, default=1500)
     parser.add_argument("--no-teacher", action="store_true", help="the encoder learns from names alone")
-    parser.add_argument("--warm-steps", type=int, default=1500)
-    parser.add_argument("--caption-steps", type=int, default=3000)
-    parser.add_argument("--from", dest="start", type=Path, help="GGUF that export.py wrote: captions go on from it")
+    parser.add_argument("--warm-steps", type=int, default=2400, help="0 with --from: none more")
+    parser.add_argument("--caption-steps", type=int, default=300)
+    parser.add_argument("--from", dest="start", type=Path, help="GGUF that export.py wrote: warm and caption go on from it")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -73,6 +73,7 @@ def main():
     plain = trunk(pictures, onnx, cache, "plain", log)
     if over("vision"):
         return
+    projector = None
     if args.start:
         encoder, projector = read(args.start, encoder_of(onnx))
         folder = cache / f"from-{sha256(args.start)[:12]}"
@@ -93,8 +94,7 @@ def main():
     language = Language(path, cache / f"language-{name}")
     grids = Grids(pictures, copies, plain)
     folder = folder / name
-    if not args.start:
-        projector = warm(language, grids, folder, args.seed, args.warm_steps, log)
+    projector = warm(language, grids, folder, args.seed, args.warm_steps, log, projector)
     if over("caption"):
         return
     checkpoint = folder / f"caption-{args.mix}-{args.seed}.pt"

@@ -1,7 +1,7 @@
 """Stages `warm` and `caption`: the projector, in front of a frozen language model.
 
-warm     rows are drawn to the embeddings of the name's tokens: cheap, and only a start
-caption  the language model's own loss on captions that hold the name, as in the first stage of LLaVA
+warm     rows are drawn to the embeddings of the name's tokens: cheap, and a start
+caption  besides, the language model's own loss on captions that hold the name, as in the first stage of LLaVA
 """
 
 import random
@@ -74,22 +74,32 @@ def new_projector(language, grids, seed):
     return projector
 
 
-def warm(language, grids, folder, seed, steps, log):
-    projector = new_projector(language, grids, seed)
+def regression(language, grids):
+    """Loss of rows that are to lie near the embeddings of the name's tokens, given the names."""
     names = sorted(set(grids.names))
     number = {name: k for k, name in enumerate(names)}
     wanted = language.name_rows(names, ROWS)
     length = wanted.norm(dim=-1).mean()
     directions = F.normalize(wanted, dim=-1)
+
+    def loss(rows, drawn):
+        label = torch.tensor([number[name] for name in drawn])
+        pointing = F.normalize(rows, dim=-1)
+        naming = F.cross_entropy(pointing.flatten(1) @ directions.flatten(1).T / ROWS / 0.1, label)
+        return naming + 1 - (pointing * directions[label]).sum(-1).mean() + (rows.norm(dim=-1) / length - 1).square().mean()
+
+    return loss
+
+
+def warm(language, grids, folder, seed, steps, log, projector=None):
+    """`projector`: one to go on with. Defaults to a new one."""
+    projector = projector or new_projector(language, grids, seed)
+    near = regression(language, grids)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=1e-3, weight_decay=0.05)
 
     def loss(generator, _):
         grid, drawn = grids.draw(WARM_BATCH, generator)
-        label = torch.tensor([number[name] for name in drawn])
-        rows = projector(grid, dropout=0.1)
-        pointing = F.normalize(rows, dim=-1)
-        naming = F.cross_entropy(pointing.flatten(1) @ directions.flatten(1).T / ROWS / 0.1, label)
-        return naming + 1 - (pointing * directions[label]).sum(-1).mean() + (rows.norm(dim=-1) / length - 1).square().mean()
+        return near(projector(grid, dropout=0.1), drawn)
 
     watch = watcher(projector, language, grids)
     train(folder / f"warm-{seed}.pt", {"projector": projector}, optimizer, steps, seed, loss, watch, log)
@@ -97,13 +107,16 @@ def warm(language, grids, folder, seed, steps, log):
 
 
 def caption(projector, language, grids, path, seed, mix, steps, log):
+    """The loss of the warm start stays: captions alone teach rows to be said whatever is asked (LOG.md, checkpoint 2)."""
     optimizer = torch.optim.AdamW(projector.parameters(), lr=3e-4, weight_decay=0.01)
     vocabulary = language.vocabulary(sorted(set(grids.names)))
+    near = regression(language, grids)
 
     def loss(generator, step):
         grid, names = grids.draw(BATCH, generator)
         rng = random.Random(f"{seed} {step}")
-        return language.caption_loss(projector(grid, dropout=0.1), names, mix, rng, generator, vocabulary)
+        rows = projector(grid, dropout=0.1)
+        return language.caption_loss(rows, names, mix, rng, generator, vocabulary) + near(rows, names)
 
     marks = [round(steps * share) for share in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)]
     watch = watcher(projector, language, grids)
