@@ -453,7 +453,12 @@ describe('what is refused', () => {
     ['a head too many', { capture: { hook: 'z', heads: [0, 9] } }, 'HEAD_OUT_OF_RANGE', /heads 0 to 3/],
     ['a head twice', { capture: { hook: 'z', heads: [1, 1] } }, 'INVALID_ARGUMENT', /repeat/],
     ['heads of the stream', { capture: { heads: [0] } }, 'HOOK_UNSUPPORTED', /not made of heads/],
-    ['another layer of one place', { capture: { hook: 'embed', layers: [1] } }, 'LAYER_OUT_OF_RANGE', /only at layer 0/],
+    [
+      'another layer of one place',
+      { capture: { hook: 'embed', layers: [1] } },
+      'LAYER_OUT_OF_RANGE',
+      /only at layer 0/,
+    ],
     [
       'a wrong width',
       { interventions: [{ ...zero, hook: 'z', op: 'replace', value: new Float32Array(5) }] },
