@@ -62,7 +62,7 @@ if (platform() !== 'linux') {
     let answer: Answer;
     beforeAll(async () => {
       answer = await ask(DEVICE, { GGML_VK_VISIBLE_DEVICES: '0' });
-    }, 300_000);
+    }, 900_000);
 
     test('there is a device; without one, install mesa-vulkan-drivers and libvulkan1', () => {
       expect(answer.devices).toContainEqual(expect.objectContaining({ name: DEVICE, backend: 'Vulkan', type: 'gpu' }));
