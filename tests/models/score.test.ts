@@ -63,7 +63,7 @@ test.each([
   ['{"input": "Peru", "options": ["a", "b"], "answer": "c"}', 'answer "c"'],
   ['\n{"options": ["a"]}', 'line 2 has neither'],
   ['{"prompt": "<image>", "options": ["a"]}', '1 <image> and 0 pictures'],
-  ['{"prompt": "x", "options": ["a", "a"]}', 'twice'],
+  ['{"prompt": "x", "options": ["a", "a"]}', 'repeated'],
   ['{"prompt": "x", "options": [""]}', 'empty'],
   ['[1]', 'not a JSON object'],
   ['{', 'not JSON'],
