@@ -4,6 +4,7 @@
     python train.py --cache DIR --mix later --seed 2    # pictures after unrelated text too
     python train.py --cache DIR --language smollm2      # or the path of a GGUF file that transformers reads
     python train.py --cache DIR --from MMPROJ           # warm and caption go on from a GGUF file that this wrote, also a quantised one
+    python train.py --cache DIR --from MMPROJ --new-projector --seed 2   # its encoder, with a projector from scratch
     python train.py --cache DIR --until vision          # no further than this stage
 """
 
@@ -33,9 +34,13 @@ def arguments():
     parser.add_argument("--warm-steps", type=int, default=2400, help="0 with --from: none more")
     parser.add_argument("--caption-steps", type=int, default=300)
     parser.add_argument("--from", dest="start", type=Path, help="GGUF that export.py wrote: warm and caption go on from it")
+    parser.add_argument("--new-projector", action="store_true", help="with --from: take the encoder alone")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.new_projector and not args.start:
+        parser.error("--new-projector needs --from")
+    return args
 
 
 def main():
@@ -76,6 +81,7 @@ def main():
     projector = None
     if args.start:
         encoder, projector = read(args.start, encoder_of(onnx))
+        projector = None if args.new_projector else projector
         folder = cache / f"from-{sha256(args.start)[:12]}"
     else:
         checkpoint = cache / f"vision-{args.copies}-{args.vision_steps}{'-names' if args.no_teacher else ''}.pt"

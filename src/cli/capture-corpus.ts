@@ -18,7 +18,7 @@ import {
   TEMPLATE,
   unescapeText,
 } from './options.js';
-import { notesOfMany } from './prompt-options.js';
+import { notePrompt } from './prompt-options.js';
 import { inRecord, recordPrompt } from './record-prompt.js';
 import type { Terminal } from './terminal.js';
 
@@ -74,7 +74,6 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
     ]);
     const chat = args.chat ? ChatTemplate.of(model) : undefined;
     const show = track('capturing');
-    const note = notesOfMany({ model, progress });
     const built = async function* () {
       for await (const record of readRecords(args.prompts, { pipe: false, signal })) {
         const { prompt: _, ...fields } = record.fields;
@@ -82,7 +81,7 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
         const prompt = await inRecord(args.prompts, record, () =>
           model.prompt(chat ? asked(chat, parts) : parts, { signal, bos: args.bos }),
         );
-        if (!chat) await note(parts, prompt);
+        if (!chat) await notePrompt({ model, progress }, parts, prompt);
         yield { prompt, fields };
       }
     };

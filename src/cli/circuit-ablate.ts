@@ -8,7 +8,7 @@ import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { choice, text, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
-import { notesOfMany, PROMPT_OPTIONS } from './prompt-options.js';
+import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, recordPrompt } from './record-prompt.js';
 import { requireReport } from './report-run.js';
 
@@ -56,8 +56,7 @@ export const circuitAblate = defineCommand({
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track } = session;
-      const note = notesOfMany(session);
-      for (const { query } of items) await note(query, await model.prompt(query, { signal }));
+      for (const { query } of items) await notePrompt(session, query, await model.prompt(query, { signal }));
       const { what, replacement: op } = args;
       const layers = args.layers === 'all' ? undefined : args.layers;
       const of = [];

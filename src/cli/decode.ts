@@ -56,7 +56,7 @@ export const decode = defineCommand({
       const specs = wanted ?? KINDS.filter((spec) => spec !== 'image' || model.hasVision);
       requireModalities(model, specs);
       for (const loaded of files) requireFit(loaded, model.identity);
-      for (const note of files.flatMap(({ notes }) => notes)) progress.note(note);
+      for (const note of files.flatMap(({ notes }) => notes)) progress.noteOnce(note);
       const { style, shots = 5, prompts = 30, top } = args;
       const seed = theOne('--seeds', args.seeds) ?? 1;
       const topK = Math.min(top, nVocab);

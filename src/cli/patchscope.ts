@@ -128,7 +128,7 @@ export const patchscope = defineCommand({
     if (loaded) {
       await withSession(args, terminal, async (session) => {
         requireFit(loaded, session.model.identity);
-        for (const note of loaded.notes) session.progress.note(note);
+        for (const note of loaded.notes) session.progress.noteOnce(note);
         await decode(session, {
           states: loaded.vector,
           model: loaded.vector.info.model,

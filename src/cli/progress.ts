@@ -45,12 +45,18 @@ export class ProgressLine {
     this.timer ??= setInterval(() => this.show(), REDRAW_MS).unref();
   }
 
-  /** Prints a line, or several, for the reader above the progress; the same ones only once. */
+  /** Prints a line, or several, for the reader above the progress. */
   note(text: string): void {
-    if (!this.enabled || this.noted.has(text)) return;
-    this.noted.add(text);
+    if (!this.enabled) return;
     this.clear();
     this.output.write(`xpatch: ${text.replaceAll('\n', '\nxpatch: ')}\n`);
+  }
+
+  /** A note that may hold for many prompts and is said of the first; numbers in it do not make it another one. */
+  noteOnce(text: string): void {
+    const kind = text.replace(/\d+/g, 'n');
+    if (!this.noted.has(kind)) this.note(text);
+    this.noted.add(kind);
   }
 
   /** Ends the progress; the line is wiped. A later `update` starts it again. */

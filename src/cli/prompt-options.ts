@@ -93,20 +93,16 @@ export async function readPrompt(
 ): Promise<Prompt> {
   progress.update('reading the prompt');
   const prompt = await model.prompt(parts, { signal, bos: args.bos });
-  const { promptNotes } = await import('../model/prompt-notes.js');
-  for (const note of promptNotes(model, parts, prompt)) progress.note(note);
+  await notePrompt({ model, progress }, parts, prompt);
   return prompt;
 }
 
-/** Notes of what may not have been meant in many prompts, each kind of them once. */
-export function notesOfMany({ model, progress }: Pick<Session, 'model' | 'progress'>) {
-  const said = new Set<string>();
-  return async (parts: readonly PromptPart[], prompt: Prompt): Promise<void> => {
-    const { promptNotes } = await import('../model/prompt-notes.js');
-    for (const note of promptNotes(model, parts, prompt)) {
-      const kind = note.replace(/\d+/, 'n');
-      if (!said.has(kind)) progress.note(note);
-      said.add(kind);
-    }
-  };
+/** Notes of what may not have been meant in a prompt, each kind once in a command. */
+export async function notePrompt(
+  { model, progress }: Pick<Session, 'model' | 'progress'>,
+  parts: readonly PromptPart[],
+  prompt: Prompt,
+): Promise<void> {
+  const { promptNotes } = await import('../model/prompt-notes.js');
+  for (const note of promptNotes(model, parts, prompt)) progress.noteOnce(note);
 }

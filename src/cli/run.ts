@@ -76,7 +76,7 @@ export const run = defineCommand({
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = patch && requireFit(patch, model.identity);
-      for (const note of patch?.notes ?? []) progress.note(note);
+      for (const note of patch?.notes ?? []) progress.noteOnce(note);
       const prompt = await readPrompt(session, args, parts);
       progress.update('decoding');
       const streaming = !args.json && model.info.hasTokenizer;

@@ -22,7 +22,7 @@ import {
   unescapeText,
 } from './options.js';
 import { openOutput } from './output-file.js';
-import { notesOfMany, PROMPT_OPTIONS } from './prompt-options.js';
+import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
@@ -89,7 +89,7 @@ export const score = defineCommand({
       vectorFile === undefined ? undefined : await loadVector(vectorFile, { position: args.vectorPosition });
     await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
       const vectorModel = patch && requireFit(patch, model.identity);
-      for (const note of patch?.notes ?? []) progress.note(note);
+      for (const note of patch?.notes ?? []) progress.noteOnce(note);
       const { op, strength } = args;
       const positions = placesOf(args, undefined);
       const layers = patch ? layersFor(patch, args.layers ?? 'all') : [];
@@ -98,10 +98,10 @@ export const score = defineCommand({
       const items = records.map((record) => ({ line: record.line, ...readItem(record, args, format) }));
       const done: ScoredItem[] = [];
       const show = track('scoring');
-      const note = notesOfMany({ model, progress });
       for (let from = 0; from < items.length; from += BATCH) {
         const some = items.slice(from, from + BATCH);
-        for (const { parts } of some) await note(parts, await model.prompt(parts, { signal }));
+        for (const { parts } of some)
+          await notePrompt({ model, progress }, parts, await model.prompt(parts, { signal }));
         const { scoreOptions } = await import('../experiment/score-options.js');
         const queries = some.map(({ parts, options, format }) => ({
           query: { prompt: parts, interventions },

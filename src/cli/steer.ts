@@ -91,7 +91,7 @@ export const steer = defineCommand({
       const made = await steeringSource(session, { ...args, vector: given });
       const { vector, notes } = made;
       const vectorModel = requireFit(made, model.identity);
-      for (const note of notes) progress.note(note);
+      for (const note of notes) progress.noteOnce(note);
       if (file) {
         requireNotAborted(signal);
         await vector.save(file.path);

@@ -9,7 +9,7 @@ import { type SteeringMethod, steeringVector } from '../vectors/steering.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
 import { unescapeText } from './options.js';
-import { notesOfMany, textParts } from './prompt-options.js';
+import { notePrompt, textParts } from './prompt-options.js';
 import { type LoadedVector, loadVector } from './vector-file.js';
 
 /** What a direction is made from. */
@@ -40,9 +40,8 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
   const given = [...positive, ...negative];
   const vectors = given.filter(isVector);
   if (vectors.length === 0) {
-    const note = notesOfMany(session);
-    const wanted = await promptsOf(positive, args, session, note);
-    const opposite = await promptsOf(negative, args, session, note);
+    const wanted = await promptsOf(positive, args, session);
+    const opposite = await promptsOf(negative, args, session);
     const made = await steeringVector(session.context, {
       positive: wanted,
       negative: opposite,
@@ -64,12 +63,8 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
 const isVector = (text: string): boolean => /\.safetensors$/i.test(text) || isControlVector(text);
 
 /** A text that names a file stands for its lines. */
-async function promptsOf(
-  texts: readonly string[],
-  args: SteeringSource,
-  { model, signal }: Session,
-  note: ReturnType<typeof notesOfMany>,
-): Promise<Prompt[]> {
+async function promptsOf(texts: readonly string[], args: SteeringSource, session: Session): Promise<Prompt[]> {
+  const { model, signal } = session;
   const prompts: Prompt[] = [];
   const pace = new Pace(signal);
   for (const text of texts) {
@@ -77,7 +72,7 @@ async function promptsOf(
     for (const line of lines.filter((line) => line.trim() !== '')) {
       const parts = textParts(args.escape ? unescapeText(line) : line, args.literal, []);
       const prompt = await model.prompt(parts, { signal, bos: args.bos });
-      await note(parts, prompt);
+      await notePrompt(session, parts, prompt);
       prompts.push(prompt);
       if (pace.due()) await pace.rest();
     }

@@ -65,7 +65,7 @@ export const sweep = defineCommand({
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);
-      for (const note of loaded.notes) progress.note(note);
+      for (const note of loaded.notes) progress.noteOnce(note);
       const prompt = await readPrompt(session, args, parts);
       const record = prompt.record();
       const { naive, op = loaded.vector.op } = args;

@@ -34,11 +34,13 @@ test.each([
   expect(jest.getTimerCount()).toBe(0);
 });
 
-test('a note is said once', () => {
+test('a note is said as often as it comes, one of many prompts once', () => {
   const { written, output } = stream(false);
   const line = new ProgressLine(true, output);
-  for (const text of ['one', 'two', 'one']) line.note(text);
-  expect(written).toEqual(['xpatch: one\n', 'xpatch: two\n']);
+  for (const text of ['one', 'one']) line.note(text);
+  for (const text of ['prompt 1 of 20 is long', 'two', 'prompt 7 of 20 is long']) line.noteOnce(text);
+  const said = ['one', 'one', 'prompt 1 of 20 is long', 'two'];
+  expect(written).toEqual(said.map((text) => `xpatch: ${text}\n`));
 });
 
 test('a rate is that of the last half minute', () => {
