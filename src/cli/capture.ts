@@ -19,7 +19,7 @@ export const capture = defineCommand({
     ...PROMPT_OPTIONS,
     layers: vary(LAYERS, { default: 'all' }),
     positions: parsed(
-      'all, last, or 0,5,-1; with --prompts also mean or generated. Defaults to all, with --prompts to last',
+      'all, last, or 0,3-5,-1; with --prompts also mean or generated. Defaults to all, with --prompts to last',
       parseCapturePositions,
       {
         value: 'LIST',
@@ -46,7 +46,7 @@ export const capture = defineCommand({
     ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
     [
       'The output of two heads, and their patterns',
-      'capture -m demo --prompt "Q:Peru\\nA:" --hook z --hook pattern --heads 0,3 -o heads.safetensors',
+      'capture -m demo --prompt "Q:Peru\\nA:" --hook z,pattern --heads 0,3 -o heads.safetensors',
     ],
     ['What the picture encoder makes of a picture', 'capture -m demo --vision --image flag.png -o tower.safetensors'],
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],

@@ -48,7 +48,7 @@ const OPTIONS = {
   byHead: vary(BY_HEAD, { describe: 'Patch each head at all positions, instead of each layer and position' }),
   hook: vary(HOOK, { describe: 'What is patched by position', default: ['resid_post'] }),
   layers: vary(LAYERS, { default: 'all' }),
-  positions: vary(POSITIONS, { describe: 'all, last, or positions such as 0,5,-1. Defaults to all' }),
+  positions: vary(POSITIONS, { describe: 'all, last, or positions such as 0,3-5,-1. Defaults to all' }),
   at: AT,
   report: REPORT,
   ...MODEL_OPTIONS,

@@ -34,7 +34,7 @@ export const lens = defineCommand({
         default: 'all',
       }),
       positions: vary(POSITIONS, {
-        describe: 'all, last, or positions such as 0,5,-1; rows of pictures count too. Defaults to all',
+        describe: 'all, last, or positions such as 0,3-5,-1; rows of pictures count too. Defaults to all',
       }),
       at: AT,
       top: vary(TOP, { describe: 'Best tokens to keep for each state' }),

@@ -86,7 +86,7 @@ export const LAYERS = parsed('all, or block outputs such as 0,3-5', parseLayers,
   value: 'LIST',
   formerly: ['layer'],
 });
-export const POSITIONS = parsed('all, last, or positions such as 0,5,-1', parsePositions, {
+export const POSITIONS = parsed('all, last, or positions such as 0,3-5,-1', parsePositions, {
   value: 'LIST',
   formerly: ['position'],
 });
@@ -117,13 +117,17 @@ export const PATCH_OPTIONS = grouped('Patch', {
   vectorPosition: VECTOR_POSITION,
 });
 export const HOOK: Option<HookName[] | undefined> = {
-  ...several('Point to read, as listed by `hooks`; repeat for more', { value: 'HOOK', choices: HOOKS }),
-  read: (given: unknown, name) => (given === undefined ? undefined : parseHooks([given].flat().map(String), name)),
+  ...several('Points to read, as listed by `hooks`, separated by commas', {
+    value: 'LIST',
+    choices: HOOKS,
+    formerly: ['hooks'],
+  }),
+  read: (given: unknown, name) => (given === undefined ? undefined : parseHooks(texts(given), name)),
 };
 /** At which point a vector is written. */
 export const HOOK_OPTIONS = grouped('Patch', {
   hook: vary(HOOK, {
-    describe: "Point to write, as listed by `hooks`: the file's. Defaults to resid_post",
+    describe: 'Point to write, as listed by `hooks`. Defaults to that of the file, else resid_post',
   }),
   heads: parsed('Heads of it to write, such as 0,3-5. Defaults to all', parseHeads, { value: 'LIST' }),
 });
@@ -207,13 +211,16 @@ export function parsePlaces(text: string): 'all' | 'last' | number[] | undefined
   return /^\s*-\d{1,9}\s*$/.test(text) ? [Number(text)] : numbersOf(text);
 }
 
-/** `all`, `last` or `0,5,-1` */
+/** `all`, `last` or `0,3-5,last,-2` */
 export function parsePositions(given: string, option: string): 'all' | 'last' | number[] {
   if (given === 'all' || given === 'last') return given;
-  return given.split(',').map((item) => {
-    if (/^-?\d{1,9}$/.test(item.trim())) return Number(item);
+  return given.split(',').flatMap((item) => {
+    const word = item.trim();
+    if (/^-\d{1,9}$/.test(word)) return [Number(word)];
+    const numbers = word === 'last' ? [-1] : numbersOf(word);
+    if (numbers) return numbers;
     const problem = `${JSON.stringify(item)} is not one`;
-    throw usageError(`${option} takes all, last, or positions such as 0,5,-1; ${problem}.`);
+    throw usageError(`${option} takes all, last, or positions such as 0,3-5,-1; ${problem}.`);
   });
 }
 
@@ -233,6 +240,13 @@ export function placesOf<Places = never, Default = never>(
   if (positions !== undefined) throw usageError('Give either --at or --positions.');
   return escaped ? { ...at, text: unescapeText(at.text) } : at;
 }
+
+const texts = (given: unknown): string[] =>
+  [given].flat().flatMap((text) =>
+    String(text)
+      .split(',')
+      .map((one) => one.trim()),
+  );
 
 function parseHooks(given: readonly string[], option: string): HookName[] {
   const known: readonly string[] = HOOKS;

@@ -24,6 +24,8 @@ function definition({ type, array, formerly, choices, completes, read }: Option)
   return { type, array, formerly, choices, completes, read };
 }
 
+import { HOOK, POSITIONS } from '../../src/cli/options.js';
+
 describe('one vocabulary', () => {
   test.each(names)('--%s means one thing in every command', (name) => {
     // `capture` reads prompts from a file, and the mean of their positions.
@@ -133,6 +135,18 @@ describe('what was most likely meant is said', () => {
     const all = await xpatch(['patchscope', '-m', 'demo', '-p', 'Q', '--positions', 'all']);
     expect(all).toMatchObject({ code: 2, stderr: expect.stringMatching(/--positions takes one here, not all/) });
   });
+});
+
+test('lists of positions and of points', () => {
+  const read = <T>({ read }: { read: (given: never, name: string) => T }, given: unknown, name: string) =>
+    read(given as never, name);
+  expect(read(POSITIONS, '0,3-5, last,-2', '--positions')).toEqual([0, 3, 4, 5, -1, -2]);
+  for (const wrong of ['5-3', '0,all', '1,,2', '', '-0x1', '3-', 'last-1'])
+    expect(() => read(POSITIONS, wrong, '--positions')).toThrow(/--positions takes all, last, or positions/);
+  expect(read(HOOK, 'z, pattern', '--hook')).toEqual(['z', 'pattern']);
+  expect(read(HOOK, ['z,q', 'k'], '--hook')).toEqual(['z', 'q', 'k']);
+  expect(() => read(HOOK, 'z,', '--hook')).toThrow(/not ""/);
+  expect(() => read(HOOK, ['z,q', 'z'], '--hook')).toThrow(/names a point twice/);
 });
 
 describe('colours', () => {
