@@ -13,7 +13,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { groundingTables } from './real-vlm/tables.mjs';
+import { groundingTables, photographTable } from './real-vlm/tables.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DOCS = join(ROOT, 'docs', 'results', 'runs');
@@ -23,9 +23,10 @@ const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -
 const SMALL = ['seeds=[1]', 'test=10', 'prompts=10', 'layers=[22]'];
 const REAL = 'gemma-3-270m-xpatch';
 const REAL_SMALL = ['layers=[11]', 'prompts=10', 'test=20'];
+const PHOTOGRAPHS = 'real-photographs.yaml';
 const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
 
-/** Name, preset, model, settings, figures to keep. */
+/** Name; preset, or another command that is a run; model; settings or, with dashes, options; figures to keep. */
 const RUNS = [
   ['demo-main', 'main', 'demo', [], ['layer-sweep-mean']],
   ['demo-modalities', 'modalities', 'demo', [], []],
@@ -57,12 +58,17 @@ const RUNS = [
   ['smollm2-quantisation-q8_0', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q8_0.gguf'], []],
   ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
-  ['real-main', 'main', REAL, REAL_SMALL, []],
+  ['real-main', 'main', REAL, ['layers=[11]'], []],
   ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
   ['real-instruction', 'instruction', REAL, REAL_SMALL, []],
   ['real-layer-sweep', 'layer-sweep', REAL, ['seeds=[1]', 'prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_SMALL, []],
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
+  ['real-photographs', PHOTOGRAPHS, REAL, [], []],
+  ['real-compute', 'compute', REAL, [], []],
+  ['real-decode', 'decode', REAL, ['--layers 10,11,12,14,16'], []],
+  ['real-evolution', 'evolution', REAL, ['--prompts 40'], []],
+  ['real-embed', 'embed', REAL, ['--layers 12', '--prompts 20'], []],
 ];
 /** Tables first, in this order, then the others by name. */
 const ORDER = [
@@ -97,29 +103,27 @@ const asked = RUNS.filter(([name]) => only?.some((start) => name.startsWith(star
 for (const [name, preset, model, settings] of asked) {
   if (model === 'smollm2' && !values.smollm2) continue;
   if ([model, ...settings].some((text) => text.endsWith('.gguf')) && !values.quantised) continue;
+  if (preset === PHOTOGRAPHS && !values.stamps) continue;
   if (preset === 'vqa') importQuestions();
+  if (preset === PHOTOGRAPHS) run([join(ROOT, 'scripts', 'real-vlm', 'photographs.mjs'), resolve(values.stamps), '.']);
   const real = settings.map((text) =>
     text.replace(/=([^=]*\.gguf)$/, (_, file) => `=${resolve(values.quantised, file)}`),
   );
   if (preset === 'compute' && existsSync(join(out, name))) continue;
-  const experiment = preset.endsWith('.yaml') ? join(ROOT, preset) : preset;
-  xpatch([
-    ...callOf(experiment),
-    '-m',
-    ...sourceOf(model),
-    '--threads',
-    '1',
-    ...real.flatMap((text) => ['--set', text]),
-    '-o',
-    name,
-  ]);
+  const experiment = preset.startsWith('docs/') ? join(ROOT, preset) : preset;
+  xpatch([...callOf(experiment), '-m', ...sourceOf(model), '--threads', '1', ...real.flatMap(wordsOf), '-o', name]);
 }
 if (values.check) checkDocuments();
 else writeDocuments();
 
 /** A preset of `eval`, or a command that is a run too. */
 function callOf(preset) {
-  return preset.startsWith('circuit ') ? preset.split(' ') : ['eval', preset];
+  return /^(circuit |decode$|evolution$|embed$)/.test(preset) ? preset.split(' ') : ['eval', preset];
+}
+
+/** Words of the command line. */
+function wordsOf(setting) {
+  return setting.startsWith('--') ? setting.split(' ') : ['--set', setting];
 }
 
 function sourceOf(model) {
@@ -209,6 +213,7 @@ function finished(folder) {
 
 /** What of the real model no run has in its own tables. */
 function ownTables(name) {
+  if (name === 'real-photographs') return photographTable(join(out, name));
   if (name !== 'real-main') return '';
   const names = join(out, 'real-names.json');
   if (!existsSync(names)) {
@@ -288,7 +293,7 @@ function commandOf(preset, model, settings) {
   const sources = { demo: 'demo', smollm2: 'SmolLM2-135M-Instruct.Q4_1.gguf' };
   const source = sources[model] ?? (model.startsWith('demo') ? `${model} --mmproj ${ENCODER}` : model);
   // zsh takes brackets for a pattern of file names.
-  const quoted = settings.map((text) => `--set ${/\[/.test(text) ? `"${text}"` : text}`);
+  const quoted = settings.flatMap(wordsOf).map((word) => (/\[/.test(word) ? `"${word}"` : word));
   return ['npx xpatch', ...callOf(preset), '-m', source, ...quoted].join(' ');
 }
 

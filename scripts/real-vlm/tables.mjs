@@ -4,7 +4,17 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bootstrapInterval } from '../../dist/stats/statistics.js';
 
-const held = new Set(JSON.parse(readFileSync(new URL('splits.json', import.meta.url), 'utf8')).entities);
+const textOf = (file) => readFileSync(new URL(file, import.meta.url), 'utf8');
+const splits = JSON.parse(textOf('splits.json'));
+const held = new Set(splits.entities);
+/** Things of which a photograph was kept back from training. */
+const keptBack = new Set([
+  ...splits.photographed,
+  ...textOf('photographs.tsv')
+    .split('\n')
+    .map((line) => line.split('\t'))
+    .flatMap(([file, name]) => (splits.photographs.includes(file) ? [name] : [])),
+]);
 
 /** @param run folder of a run @param names what naming.mjs wrote */
 export function groundingTables(run, names) {
@@ -22,6 +32,14 @@ export function groundingTables(run, names) {
       ['not named', ({ item }) => right.get(item) === false],
     ]),
   ].join('\n\n');
+}
+
+/** @param run folder of a run on the task files of photographs.mjs */
+export function photographTable(run) {
+  return table('Accuracy by whether the photograph was trained on (lenient score)', testLines(run), [
+    ['trained on', ({ item }) => !keptBack.has(item)],
+    ['kept back', ({ item }) => keptBack.has(item)],
+  ]);
 }
 
 const drawn = ({ style }) => style !== 'photograph';
