@@ -154,6 +154,9 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
         job.non_causal = has(o, "nonCausal") && o.Get("nonCausal").As<Napi::Boolean>();
     }
 
+    if (has(o, "blocks")) {
+        job.n_blocks = int_of(o, "blocks");
+    }
     if (has(o, "places")) {
         job.places = array_of<int32_t>(o.Get("places"), n, "places");
     }

@@ -86,6 +86,7 @@ void hook_table::arm(const graph_points & graph, batch armed, std::vector<captur
     for (const auto & p : this->patches) {
         add(p, nullptr, &p);
     }
+    last = stops.empty() ? rows.needed : std::max(rows.needed, stops.back().node);
     if (rows.positions) {
         cells.resize(graph.attention.size());
         for (size_t layer = 0; layer < graph.attention.size(); ++layer) {
@@ -103,6 +104,10 @@ void hook_table::arm(const graph_points & graph, batch armed, std::vector<captur
 
 void hook_table::disarm() {
     points = nullptr;
+    for (ggml_tensor * node : left_out) { // llama.cpp uses a graph again
+        node->flags |= GGML_TENSOR_FLAG_COMPUTE;
+    }
+    left_out.clear();
     rows   = {};
     captures.clear();
     patches.clear();
@@ -130,6 +135,10 @@ void hook_table::check_fired() const {
         return;
     }
     const bool same = asked == points->n_nodes && next_store == stores.size();
+    if (!left_out.empty() && !same) {
+        throw coded_error("HOOK_NOT_FIRED", "nodes were left out of a graph of " + std::to_string(asked) + ", where " +
+            std::to_string(points->n_nodes) + " were searched");
+    }
     for (const auto & s : stops) {
         if (s.fired != 1 || !same) {
             throw coded_error("HOOK_NOT_FIRED", "node " + std::to_string(s.node) + " fired " + std::to_string(s.fired) +
@@ -318,6 +327,10 @@ bool hook_table::wants(ggml_tensor * tensor) {
         return false;
     }
     const int32_t node = asked++;
+    if (node > last && (tensor->flags & GGML_TENSOR_FLAG_COMPUTE)) {
+        tensor->flags &= ~GGML_TENSOR_FLAG_COMPUTE;
+        left_out.push_back(tensor);
+    }
     if (next_store < stores.size() && stores[next_store].first == node) {
         learn_cells(tensor, stores[next_store++].second);
     }

@@ -3,6 +3,7 @@
 #include "points.h"
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -67,8 +68,11 @@ public:
         const int32_t *      positions = nullptr;
         float *              embeddings = nullptr; // of rows of pictures
         int64_t              n_embd_inp = 0;
+        int32_t              needed = WHOLE_GRAPH; // the last node that is, whatever is read or changed
     };
+    static constexpr int32_t WHOLE_GRAPH = std::numeric_limits<int32_t>::max();
 
+    // Nothing is computed behind the node that is needed and the last one where something is read or changed.
     // Throws coded_error HOOK_UNSUPPORTED for a point that the graph has not, INVALID_ARGUMENT for rows that are not there.
     void arm(const graph_points & points, batch batch, std::vector<capture> captures, std::vector<patch> patches);
     void disarm();
@@ -125,6 +129,8 @@ private:
     std::vector<stop>       stops;            // by node
     size_t                  next  = 0;        // of them
     int32_t                 asked = 0;        // nodes
+    int32_t                 last  = WHOLE_GRAPH; // node that is computed
+    std::vector<ggml_tensor *> left_out;      // nodes behind it
     std::vector<std::vector<int32_t>> cells;  // layer -> cell -> position in its prompt
     std::vector<std::pair<ggml_tensor *, std::vector<char>>> masks; // to be restored behind the attention
     std::vector<std::pair<int32_t, int32_t>> stores; // node and layer where keys are stored

@@ -273,33 +273,47 @@ static void require_states(const lens_job & job, int64_t n_embd) {
     }
 }
 
-void output_head::run(const lens_job & job) {
-    if (!graph || graph->part != job.tail || graph->input->ne[1] != job.n_rows) {
-        graph = clone_tail(job.tail, job.n_rows);
+void output_head::prepare(lens_job::part part, int32_t n_rows) {
+    if (!graph || graph->part != part || graph->input->ne[1] != n_rows) {
+        graph = clone_tail(part, n_rows);
     }
-    require_states(job, graph->input->ne[0]);
+}
+
+void output_head::compute(const float * states) {
     // A scheduler leaves its marks on the tensors: places, and copies of their inputs on other devices, which are gone by now.
     for (const auto & [tensor, fresh] : graph->fresh) {
         *tensor = fresh;
     }
     ggml_backend_sched_reset(sched);
     if (!ggml_backend_sched_alloc_graph(sched, graph->graph)) {
-        throw coded_error("NATIVE_FAILURE", "no memory for the logits of " + std::to_string(job.n_rows) + " rows");
+        throw coded_error("NATIVE_FAILURE", "no memory for the logits of " + std::to_string(graph->input->ne[1]) + " rows");
     }
-    ggml_backend_tensor_set(graph->input, job.states, 0, ggml_nbytes(graph->input));
+    ggml_backend_tensor_set(graph->input, states, 0, ggml_nbytes(graph->input));
     if (ggml_backend_sched_graph_compute(sched, graph->graph) != GGML_STATUS_SUCCESS) {
         throw coded_error("NATIVE_FAILURE", "the output head could not be computed: " + log_take());
     }
+}
+
+const float * output_head::logits(const float * states) {
+    compute(states);
     const ggml_tensor * output = graph->output;
+    if (ggml_backend_buffer_is_host(output->buffer)) {
+        return static_cast<const float *>(output->data);
+    }
+    copied.resize(ggml_nelements(output));
+    ggml_backend_tensor_get(output, copied.data(), 0, ggml_nbytes(output));
+    return copied.data();
+}
+
+void output_head::run(const lens_job & job) {
+    prepare(job.tail, job.n_rows);
+    require_states(job, graph->input->ne[0]);
+    if (job.logsumexp) {
+        measure(job, logits(job.states), graph->output->ne[0], n_threads);
+        return;
+    }
+    compute(job.states);
     if (job.tail == lens_job::part::norm) {
-        ggml_backend_tensor_get(output, job.normed, 0, ggml_nbytes(output));
-    } else if (job.logsumexp) {
-        const auto * logits = static_cast<const float *>(output->data);
-        if (!ggml_backend_buffer_is_host(output->buffer)) {
-            copied.resize(ggml_nelements(output));
-            ggml_backend_tensor_get(output, copied.data(), 0, ggml_nbytes(output));
-            logits = copied.data();
-        }
-        measure(job, logits, output->ne[0], n_threads);
+        ggml_backend_tensor_get(graph->output, job.normed, 0, ggml_nbytes(graph->output));
     }
 }

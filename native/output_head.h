@@ -46,6 +46,13 @@ public:
 
     void run(const lens_job & job);
 
+    // Makes the graph of a part for a number of rows. Throws coded_error ARCHITECTURE_UNSUPPORTED, LENS_UNSUPPORTED or
+    // HOOK_UNSUPPORTED where a model has no such part by itself.
+    void prepare(lens_job::part part, int32_t n_rows);
+
+    // Logits of states whose part was prepared, n_rows * n_vocab floats until the next call.
+    const float * logits(const float * states);
+
 private:
     // The graph for one part and number of rows.
     struct tail {
@@ -57,6 +64,8 @@ private:
         std::vector<std::pair<ggml_tensor *, ggml_tensor>> fresh; // the tensors as they were made
         ~tail();
     };
+
+    void compute(const float * states);
 
     std::unique_ptr<tail> clone_tail(lens_job::part part, int32_t n_rows);
 

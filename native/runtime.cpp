@@ -2,7 +2,6 @@
 
 #include "backends.h"
 #include "errors.h"
-#include "logits.h"
 #include "output_head.h"
 #include "product_backend.h"
 
@@ -12,8 +11,6 @@
 #include <cmath>
 #include <cstring>
 #include <future>
-#include <mutex>
-#include <numeric>
 #include <system_error>
 #include <thread>
 
@@ -230,159 +227,4 @@ double context::embedding_deviation() const {
     }
     const double mean = sum / count;
     return std::abs(points.table_scale) * std::sqrt(std::max(0.0, squares / count - mean * mean));
-}
-
-// ggml-rpc remembers which graph a server was given last, and no lock guards that: what uses servers takes turns.
-static std::unique_lock<std::mutex> turn_of(const model & owner) {
-    static std::mutex using_servers;
-    return owner.servers.devices.empty() ? std::unique_lock<std::mutex>() : std::unique_lock<std::mutex>(using_servers);
-}
-
-void context::decode(const decode_job & job) {
-    const auto turn = turn_of(*owner);
-    owner->servers.require();
-    llama_memory_t memory = llama_get_memory(handle);
-    if (job.clear) {
-        // Data too after NaN: masked cells still enter the attention, as 0 * NaN.
-        llama_memory_clear(memory, poisoned);
-        hooks->forget_cells();
-        poisoned = false;
-    }
-    for (const auto & c : job.cuts) {
-        if (!llama_memory_seq_rm(memory, c.seq, c.p0, -1)) {
-            throw coded_error("NATIVE_FAILURE", "this model's cache cannot be cut at position " + std::to_string(c.p0));
-        }
-    }
-    for (const auto & c : job.copies) {
-        llama_memory_seq_cp(memory, c.src, c.dst, c.p0, c.p1);
-    }
-    if (job.n_rows == 0) {
-        return;
-    }
-
-    const int32_t n_vocab = llama_vocab_n_tokens(owner->vocab);
-
-    // llama.cpp asserts on some of these, which would end the process.
-    if (job.n_rows > static_cast<int32_t>(llama_n_ubatch(handle))) {
-        throw coded_error("INVALID_ARGUMENT", "a decode of " + std::to_string(job.n_rows) + " rows exceeds n_ubatch");
-    }
-    std::vector<int32_t>        output_row(job.n_rows, -1), seq_count(job.n_rows, 1);
-    std::vector<llama_seq_id *> seq_ids(job.n_rows);
-    std::vector<int8_t>         outputs(job.n_rows);
-    int32_t                     n_output = 0;
-    for (int32_t i = 0; i < job.n_rows; ++i) {
-        if (job.sequences[i] < 0 || job.sequences[i] >= static_cast<int32_t>(n_seq)) {
-            throw coded_error("INVALID_ARGUMENT", "sequence id " + std::to_string(job.sequences[i]) + " is out of range");
-        }
-        if (job.tokens && (job.tokens[i] < 0 || job.tokens[i] >= n_vocab)) {
-            throw coded_error("TOKEN_INVALID", "token id " + std::to_string(job.tokens[i]) + " is outside the vocabulary of " +
-                std::to_string(n_vocab));
-        }
-        seq_ids[i] = const_cast<llama_seq_id *>(job.sequences + i);
-        outputs[i] = job.outputs[i] != 0;
-        if (outputs[i]) {
-            output_row[i] = n_output++;
-        }
-    }
-    const auto require_outputs = [&](const std::vector<int32_t> & rows) {
-        for (int32_t row : rows) {
-            if (row < 0 || row >= job.n_rows || output_row[row] < 0) {
-                throw coded_error("INVALID_ARGUMENT", "row " + std::to_string(row) + " is not in the batch or has no output");
-            }
-        }
-    };
-    for (const auto & l : job.logits) {
-        require_outputs(l.rows);
-    }
-    require_outputs(job.top_rows);
-    if (!job.top_rows.empty() && (job.top_k < 1 || job.top_k > n_vocab)) {
-        throw coded_error("INVALID_ARGUMENT", "top-k of " + std::to_string(job.top_k) + " in a vocabulary of " + std::to_string(n_vocab));
-    }
-
-    llama_batch batch {};
-    batch.n_tokens = job.n_rows;
-    batch.token    = const_cast<llama_token *>(job.tokens);
-    batch.embd     = const_cast<float *>(job.embeddings);
-    batch.pos      = const_cast<llama_pos *>(job.positions);
-    batch.n_seq_id = seq_count.data();
-    batch.seq_id   = seq_ids.data();
-    batch.logits   = outputs.data();
-
-    log_take();
-    norm.start();
-    struct restore_at_exit {
-        context & self;
-        ~restore_at_exit() {
-            self.hooks->disarm();
-            llama_set_causal_attn(self.handle, true);
-        }
-    } restore { *this };
-    std::vector<float> embeddings;
-    if (!job.captures.empty() || !job.patches.empty() || job.places) {
-        hook_table::batch armed { std::move(output_row), job.places, nullptr, llama_model_n_embd_inp(owner->handle) };
-        if (job.embeddings) { // a copy, as patches may write into it
-            embeddings.assign(job.embeddings, job.embeddings + job.n_rows * armed.n_embd_inp);
-            armed.embeddings = batch.embd = embeddings.data();
-        }
-        hooks->arm(points, std::move(armed), job.captures, job.patches);
-    }
-    llama_set_causal_attn(handle, !job.non_causal);
-    const int32_t status = llama_decode(handle, batch);
-    llama_synchronize(handle);
-    owner->servers.count_decode();
-    owner->servers.require();
-
-    switch (status) {
-        case 0:  break;
-        case 1:  throw coded_error("CONTEXT_OVERFLOW", "no room in the KV cache for a batch of " + std::to_string(job.n_rows) + " rows");
-        case 2:  throw coded_error("ABORTED", "the decode was aborted");
-        default: throw coded_error("NATIVE_FAILURE", "llama_decode returned " + std::to_string(status) + ": " + log_take());
-    }
-    norm.check_fired();
-    hooks->check_fired();
-
-    const auto require_finite = [&](const float * values, size_t n, const std::string & what) {
-        for (size_t i = 0; i < n; ++i) {
-            if (std::isnan(values[i]) || values[i] == INFINITY) { // -inf is how some models rule a token out
-                poisoned = true;
-                throw coded_error("NOT_FINITE", what + " hold NaN or infinity: the model's file is damaged, "
-                    "or an intervention drove its states out of the range of its arithmetic");
-            }
-        }
-    };
-    for (const auto & c : job.captures) {
-        for (int64_t offset : c.offsets) {
-            require_finite(c.out + offset, c.width, "the hidden states of layer " + std::to_string(c.layer));
-        }
-    }
-
-    const auto logits_of = [&](int32_t row) {
-        const float * logits = llama_get_logits_ith(handle, row);
-        if (!logits) {
-            throw coded_error("NATIVE_FAILURE", "no logits for row " + std::to_string(row));
-        }
-        return logits;
-    };
-    for (const auto & l : job.logits) {
-        for (size_t i = 0; i < l.rows.size(); ++i) {
-            const float * logits = logits_of(l.rows[i]);
-            require_finite(logits, n_vocab, "the logits");
-            std::copy(logits, logits + n_vocab, l.out + l.offsets[i]);
-        }
-    }
-    for (size_t i = 0; i < job.top_rows.size(); ++i) {
-        const float * logits = logits_of(job.top_rows[i]);
-        require_finite(logits, n_vocab, "the logits");
-        top_k_of(logits, n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k);
-        job.top_logsumexp[i] = static_cast<float>(log_sum_exp(logits, n_vocab));
-    }
-}
-
-void context::lens(const lens_job & job) {
-    const auto turn = turn_of(*owner);
-    if (!head) {
-        head = std::make_unique<output_head>(owner, handle, n_threads, threadpool.get(), points.last_block);
-    }
-    head->run(job);
-    owner->servers.require();
 }

@@ -11,7 +11,9 @@
 
 #include <atomic>
 #include <functional>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -74,6 +76,8 @@ struct decode_job {
     const int32_t * sequences  = nullptr; // n_rows
     const uint8_t * outputs    = nullptr; // n_rows, 1 = compute logits
     bool            non_causal = false;
+    // Blocks whose part of the cache is needed later on; the others are computed only where something of them is asked for here.
+    int32_t         n_blocks   = std::numeric_limits<int32_t>::max();
 
     std::vector<capture> captures;
     std::vector<patch>   patches;
@@ -139,6 +143,9 @@ private:
     // scheduler when a graph is built and not when a graph is reused.
     static bool on_node(ggml_tensor * tensor, bool ask, void * self);
 
+    output_head & head_of();
+    std::optional<capture> before_head(const decode_job & job, const std::vector<int32_t> & rows);
+
     std::shared_ptr<model> owner;
     llama_context *        handle     = nullptr;
     std::unique_ptr<ggml_threadpool, free_threadpool> threadpool;
@@ -147,6 +154,7 @@ private:
     qk_norm                norm;
     bool                   poisoned   = false; // NaN was seen in what a decode returned
     std::unique_ptr<output_head> head;
+    bool                   headless   = false; // logits cannot be computed by themselves
     uint32_t               n_seq;
     int32_t                n_threads;
 };

@@ -12,6 +12,7 @@ import type { Model } from './model.js';
 import {
   asRow,
   type BuiltRow,
+  blocksOf,
   finishRow,
   type PassResult,
   type PreparedRow,
@@ -137,8 +138,7 @@ export class Context implements AsyncDisposable {
           done += n;
           options.onProgress?.({ done: finished + done, total });
         };
-        const attends = members.some((row) => row.attends);
-        await this.runWave(tree, target, { keepSequences: false, kept, attends, onRows });
+        await this.runWave(tree, target, { rows: members, keepSequences: false, kept, onRows });
         finished += members.reduce((n, row) => n + row.prompt.length, 0);
         options.onProgress?.({ done: finished, total });
       }
@@ -172,8 +172,7 @@ export class Context implements AsyncDisposable {
           options.onProgress?.({ done: finished + done, total });
         };
         try {
-          const attends = members.some((row) => row.attends);
-          const wave = await this.runWave(tree, target, { keepSequences: true, kept, attends, onRows });
+          const wave = await this.runWave(tree, target, { rows: members, keepSequences: true, kept, onRows });
           if (kept) reused = wave.reused;
           await plan.run(
             members.map((row) => ({ row, index: prepared.indexOf(row), end: wave.ends.get(row) as RowEnd })),
@@ -269,10 +268,17 @@ export class Context implements AsyncDisposable {
   private async runWave(
     tree: PrefixTree,
     target: DecodeTarget,
-    options: { keepSequences: boolean; kept: KeptRow | undefined; attends: boolean; onRows: (rows: number) => void },
+    options: {
+      rows: readonly PreparedRow[];
+      keepSequences: boolean;
+      kept: KeptRow | undefined;
+      onRows: (rows: number) => void;
+    },
   ): Promise<{ ends: Map<PreparedRow, RowEnd>; reused: number }> {
+    const { rows, keepSequences } = options;
+    const attends = rows.some((row) => row.attends);
     // The place of a kept row in the cache was not tracked.
-    const kept = options.attends ? undefined : this.kept;
+    const kept = attends ? undefined : this.kept;
     const held = kept?.sharedWith(tree, !this.model.info.recurrent) ?? [];
     this.kept = undefined;
     const reused = held.reduce((n, { nRows }) => n + nRows, 0);
@@ -281,8 +287,9 @@ export class Context implements AsyncDisposable {
       options.onRows(n);
     };
     onRows(reused);
-    const { keepSequences, attends } = options;
-    const ends = await runTree(tree, target, { keepSequences, attends, onRows, held });
+    // Cells that others will go on from hold the keys and values of all blocks.
+    const blocks = keepSequences || options.kept ? undefined : blocksOf(rows);
+    const ends = await runTree(tree, target, { keepSequences, attends, onRows, held, blocks });
     return { ends, reused };
   }
 

@@ -49,6 +49,8 @@ export async function runTree(
     held?: readonly TreeNode[];
     /** Whether a row reads or changes attention scores or patterns, for which the addon follows where positions are stored. */
     attends: boolean;
+    /** Blocks that are to be computed. Defaults to all. */
+    blocks?: number | undefined;
   },
 ): Promise<Map<PreparedRow, RowEnd>> {
   const ends = new Map<PreparedRow, RowEnd>();
@@ -97,6 +99,7 @@ export async function runTree(
       ? tokenBatch(cursors, target.nUbatch)
       : imageBatch(cursors, target.nUbatch);
     const job = buildJob(batch, target);
+    if (options.blocks !== undefined) job.blocks = options.blocks;
     if (options.attends) job.places = Int32Array.from(batch, ({ node, offset }) => node.position + offset);
     if (first && last) job.cuts = Int32Array.of(0, counter);
     else job.clear = first;

@@ -206,6 +206,16 @@ export function prepareRow(row: BuiltRow, limits: PassLimits): PreparedRow {
   return prepared;
 }
 
+/** How many blocks must be computed for what rows ask for; undefined: all of them. */
+export function blocksOf(rows: readonly PreparedRow[]): number | undefined {
+  if (rows.some(({ logits, topK }) => logits || topK > 0)) return undefined;
+  const layers = rows.flatMap(({ reads, interventions }) => [
+    ...reads.flatMap(({ states }) => states.layers),
+    ...interventions.map(({ layer }) => layer),
+  ]);
+  return layers.length ? Math.max(...layers) + 1 : undefined;
+}
+
 function indexOf(positions: number[]): Map<number, number> {
   return new Map(positions.map((position, i) => [position, i]));
 }

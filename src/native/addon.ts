@@ -184,6 +184,8 @@ export interface DecodeJob {
   sequences?: Int32Array;
   outputs?: Uint8Array;
   nonCausal?: boolean;
+  /** Blocks whose part of the cache is needed later on. Defaults to all. */
+  blocks?: number;
   captures?: NativeCapture[];
   patches?: NativePatch[];
   /** Where in its prompt each row is: in every decode of a call that reads or changes attention scores or patterns. */
