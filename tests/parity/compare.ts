@@ -110,9 +110,9 @@ export interface OpenFamily extends AsyncDisposable {
   prompt(reference: ReferencePrompt): Promise<Prompt>;
 }
 
-export async function openFamily(family: Family): Promise<OpenFamily> {
+export async function openFamily(family: Family, device = 'cpu'): Promise<OpenFamily> {
   const mmproj = family.mmproj ? join(FOLDER, family.mmproj) : undefined;
-  const model = await loadModel(join(FOLDER, family.model), { device: 'cpu', threads: 1, mmproj });
+  const model = await loadModel(join(FOLDER, family.model), { device, threads: 1, mmproj });
   const reference = await SafetensorsFile.open(join(FOLDER, family.reference));
   return {
     family,
