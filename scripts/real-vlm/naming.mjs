@@ -58,7 +58,7 @@ function photographs() {
     .filter(({ file, name }) => !entities.includes(name) && (photographed.includes(name) || files.includes(file)));
 }
 
-const model = await loadModel(values.model, { mmproj: values.mmproj });
+const model = await loadModel(values.model, { mmproj: values.mmproj, threads: 1 });
 const context = await model.createContext();
 const lead = model.tokenize(LEAD).length;
 const trees = Object.fromEntries(Object.entries(named).map(([kind, names]) => [kind, treeOf(names)]));

@@ -1,5 +1,5 @@
-// Tables about a run on the model of this folder that `xpatch eval` has no word for: entities that were trained on beside those held
-// out, and queries whose picture the model names rightly beside the others. scripts/results.mjs puts them on the pages of its runs.
+// Tables about a run on the model of this folder that `xpatch eval` has no word for: whole answers that something follows, entities
+// that were trained on beside those held out, and queries whose picture the model names rightly beside the others. scripts/results.mjs puts them on the pages of its runs.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bootstrapInterval } from '../../dist/stats/statistics.js';
@@ -23,6 +23,7 @@ export function groundingTables(run, names) {
   const right = new Map(answers.filter(drawn).map(({ name, said }) => [name, name === said]));
   return [
     namingTable(answers),
+    table('Answers that begin with the right one, whole, whatever follows', lines, [['', () => true]], begins),
     table('Accuracy by whether the entity was trained on (lenient score)', lines, [
       ['trained on', ({ item }) => !held.has(item)],
       ['held out', ({ item }) => held.has(item)],
@@ -60,6 +61,12 @@ function namingTable(answers) {
   ]);
 }
 
+/** A base model often goes on: "Zagreb is the capital of Croatia". */
+function begins({ answer, expected }) {
+  const said = answer.trim();
+  return said.startsWith(expected) && !/^[\p{L}\p{N}]/u.test(said.slice(expected.length));
+}
+
 function testLines(run) {
   return readFileSync(join(run, 'results.jsonl'), 'utf8')
     .split('\n')
@@ -68,8 +75,8 @@ function testLines(run) {
     .filter(({ stage }) => stage === 'test');
 }
 
-/** One row a condition, two columns a task. */
-function table(title, lines, parts) {
+/** One row a condition, a column for each part of a task. */
+function table(title, lines, parts, right = ({ lenient }) => lenient) {
   const tasks = [...new Set(lines.map(({ task }) => task))];
   const conditions = [...new Set(lines.map(({ condition }) => condition))];
   const columns = tasks.flatMap((task) => parts.map(([name, holds]) => ({ task, name, holds })));
@@ -77,7 +84,7 @@ function table(title, lines, parts) {
     const some = lines.filter((l) => l.condition === condition && l.task === column.task && column.holds(l));
     if (some.length === 0) return '–';
     const { value, low, high } = bootstrapInterval(
-      some.map((line) => ({ task: line.task, seed: line.seed, item: line.item, value: line.lenient ? 1 : 0 })),
+      some.map((line) => ({ task: line.task, seed: line.seed, item: line.item, value: right(line) ? 1 : 0 })),
     );
     return `${value.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
   };
@@ -85,12 +92,12 @@ function table(title, lines, parts) {
     lines.filter((line) => line.condition === condition && line.task === task && holds(line)).length;
   const counts = columns.map((column) => {
     const some = new Set(conditions.map((condition) => countOf(condition, column)));
-    return `${column.task} ${column.name} ${[...some].join(' and ')}`;
+    return `${[column.task, column.name].filter(Boolean).join(' ')} ${[...some].join(' and ')}`;
   });
   return [
     `**${title}**`,
     '',
-    `| Condition | ${columns.map(({ task, name }) => `${task}, ${name}`).join(' | ')} |`,
+    `| Condition | ${columns.map(({ task, name }) => [task, name].filter(Boolean).join(', ')).join(' | ')} |`,
     `| --- |${' ---: |'.repeat(columns.length)}`,
     ...conditions.map((condition) => `| ${condition} | ${columns.map(cell(condition)).join(' | ')} |`),
     '',
