@@ -21,6 +21,7 @@ const project = (name) => ({ ...common, displayName: name, testMatch: [`<rootDir
 
 export default {
   maxWorkers: '100%', // a test mostly waits for models and browsers, so that one worker a core is not too many
+  testSequencer: '<rootDir>/scripts/test-order.mjs',
   testTimeout: 300_000, // a bound on a hang, not on speed: CI shares its cores
   projects: ['unit', 'native', 'parity', 'models', 'e2e', 'faults'].map(project),
 };

@@ -1,4 +1,4 @@
-// The N-API surface. It only converts and schedules: what it does with llama.cpp stands in the other files, what it is
+// The N-API surface. It only converts and schedules: what it does with llama.cpp is in the other files, what it is
 // for in src/native/addon.ts, whose interface names every function registered at the end of this file.
 #include <napi.h>
 
@@ -32,7 +32,7 @@ static Napi::Value model_load(const Napi::CallbackInfo & info) {
 
     auto & e = environment_of(env);
     if (!info[1].IsFunction()) {
-        throw js_error(env, "INVALID_ARGUMENT", "progress goes to a function");
+        throw js_error(env, "INVALID_ARGUMENT", "progress must be a function");
     }
     auto on_progress = owned_by_js(e, Napi::Persistent(info[1].As<Napi::Function>()));
     const int32_t * abort = array_of<int32_t>(info[2], 1, "abort flag");
@@ -298,7 +298,7 @@ static Napi::Value coded(Napi::Value (*function)(const Napi::CallbackInfo &), co
     } catch (const coded_error & error) {
         throw js_error(info.Env(), error.code, error.what());
     } catch (const std::system_error & error) {
-        throw js_error(info.Env(), "NATIVE_FAILURE", std::string("no thread could be started: ") + error.what());
+        throw js_error(info.Env(), "NATIVE_FAILURE", std::string("a thread could not be started: ") + error.what());
     } catch (const std::exception & error) {
         throw js_error(info.Env(), "NATIVE_FAILURE", error.what());
     }

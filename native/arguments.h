@@ -122,7 +122,7 @@ inline void read_place(const Napi::Object & o, place & where) {
         where.width += pairs[i + 1];
     }
     if (where.spans.empty() || where.keys < 0 || where.width < 1) {
-        throw js_error(o.Env(), "INVALID_ARGUMENT", "nothing of a row was asked for");
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "nothing was requested of a row");
     }
 }
 

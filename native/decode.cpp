@@ -165,7 +165,7 @@ void context::decode(const decode_job & job) {
 
     switch (status) {
         case 0:  break;
-        case 1:  throw coded_error("CONTEXT_OVERFLOW", "no room in the KV cache for a batch of " + std::to_string(job.n_rows) + " rows");
+        case 1:  throw coded_error("CONTEXT_OVERFLOW", "the KV cache has no room for a batch of " + std::to_string(job.n_rows) + " rows");
         case 2:  throw coded_error("ABORTED", "the decode was aborted");
         default: throw coded_error("NATIVE_FAILURE", "llama_decode returned " + std::to_string(status) + ": " + log_take());
     }

@@ -12,7 +12,7 @@
 ggml_tensor * graph_builder::input(ggml_type type, std::initializer_list<int64_t> shape, const void * data, size_t n_bytes) {
     ggml_tensor * tensor = ggml_new_tensor(ctx, type, shape.size(), shape.begin());
     if (ggml_nbytes(tensor) != n_bytes) {
-        throw coded_error("NATIVE_FAILURE", "an input of a graph has " + std::to_string(n_bytes) + " bytes, not " +
+        throw coded_error("NATIVE_FAILURE", "a graph input has " + std::to_string(n_bytes) + " bytes, not " +
             std::to_string(ggml_nbytes(tensor)));
     }
     ggml_set_input(tensor);
@@ -97,7 +97,7 @@ float gguf_weights::f32(const std::string & name) const {
 std::vector<float> gguf_weights::floats(const std::string & name, size_t n) const {
     const int64_t id = key(name, GGUF_TYPE_ARRAY);
     if (gguf_get_arr_type(file.get(), id) != GGUF_TYPE_FLOAT32 || gguf_get_arr_n(file.get(), id) != n) {
-        throw coded_error("GGUF_INVALID", name + " is no list of " + std::to_string(n) + " floats");
+        throw coded_error("GGUF_INVALID", name + " is not a list of " + std::to_string(n) + " floats");
     }
     const auto * values = static_cast<const float *>(gguf_get_arr_data(file.get(), id));
     return { values, values + n };

@@ -42,7 +42,7 @@ void hook_table::add(const place & where, const capture * c, const patch * p) {
     }
     if (n != where.width || (attends && (!rows.positions || attention.store < 0)) ||
         (p && p->op == patch_op::cut && where.hook != hook_point::attn_scores)) {
-        throw coded_error("INVALID_ARGUMENT", "what is asked of a row does not fit together");
+        throw coded_error("INVALID_ARGUMENT", "the requests for a row contradict each other");
     }
     for (int32_t row : where.rows) {
         if (row < 0 || row >= static_cast<int32_t>(rows.output_row.size()) || (at.trimmed && rows.output_row[row] < 0)) {
@@ -177,7 +177,7 @@ bool hook_table::read(const ggml_tensor * tensor, const place & where, int32_t b
         const ggml_tensor * values = scores ? tensor->src[0] : tensor;
         const float         factor = scores ? scale_of(tensor) : 1.0f;
         if (values->ne[1] != static_cast<int64_t>(rows.output_row.size()) || values->ne[2] != heads) {
-            fail("NATIVE_FAILURE", std::string("node ") + values->name + " has another shape than it was found with");
+            fail("NATIVE_FAILURE", std::string("node ") + values->name + " has another shape than when the graph was searched");
             return false;
         }
         if (!read_sight(tensor->src[1], where, batch_row)) {

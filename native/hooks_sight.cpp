@@ -11,7 +11,7 @@ void hook_table::learn_cells(const ggml_tensor * store, int32_t layer) {
     const ggml_tensor * to = store->src[1];
     const size_t        n  = rows.output_row.size();
     if (store->op != GGML_OP_SET_ROWS || to->type != GGML_TYPE_I64 || ggml_nelements(to) != static_cast<int64_t>(n)) {
-        return fail("NATIVE_FAILURE", "the cells of a batch are not where they were found");
+        return fail("NATIVE_FAILURE", "the cells of the batch are not where they were expected");
     }
     std::vector<int64_t> indices(n);
     ggml_backend_tensor_get(to, indices.data(), 0, n * sizeof(int64_t));
@@ -28,7 +28,7 @@ bool hook_table::read_sight(const ggml_tensor * mask, const place & where, int32
     seen = {};
     const int64_t n = mask->ne[0];
     if (n > n_cells || batch_row >= mask->ne[1] || (mask->type != GGML_TYPE_F32 && mask->type != GGML_TYPE_F16)) {
-        fail("NATIVE_FAILURE", "the mask of the attention has a shape of its own");
+        fail("NATIVE_FAILURE", "the attention mask has an unexpected shape");
         return false;
     }
     std::vector<float> open(n);

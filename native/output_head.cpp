@@ -87,7 +87,7 @@ struct cloner {
         if (source->op == GGML_OP_NONE && !source->view_src) {
             if (!source->buffer || ggml_backend_buffer_get_usage(source->buffer) != GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
                 throw coded_error("ARCHITECTURE_UNSUPPORTED",
-                    std::string("behind its last block this architecture reads '") + source->name + "', which depends on the prompt");
+                    std::string("after its last block this architecture reads '") + source->name + "', which depends on the prompt");
             }
             return done[source] = source;
         }
@@ -286,7 +286,7 @@ void output_head::compute(const float * states) {
     }
     ggml_backend_sched_reset(sched);
     if (!ggml_backend_sched_alloc_graph(sched, graph->graph)) {
-        throw coded_error("NATIVE_FAILURE", "no memory for the logits of " + std::to_string(graph->input->ne[1]) + " rows");
+        throw coded_error("NATIVE_FAILURE", "there is not enough memory for the logits of " + std::to_string(graph->input->ne[1]) + " rows");
     }
     ggml_backend_tensor_set(graph->input, states, 0, ggml_nbytes(graph->input));
     if (ggml_backend_sched_graph_compute(sched, graph->graph) != GGML_STATUS_SUCCESS) {

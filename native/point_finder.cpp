@@ -62,7 +62,7 @@ point point_finder::at(const ggml_tensor * t, int32_t heads) const {
         p.axis  = 1;
         p.heads = heads;
     } else {
-        return missing("llama.cpp computes it in a shape of its own");
+        return missing("llama.cpp computes it in another shape");
     }
     if (t->type != GGML_TYPE_F32 || t->nb[0] != sizeof(float) || !order.contains(t)) {
         return missing("llama.cpp does not compute it as 32-bit numbers of its own");

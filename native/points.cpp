@@ -38,7 +38,7 @@ void point_finder::find_attention(graph_points & found, ggml_tensor * attention,
     if (const ggml_tensor * scaled = q ? behind_views(const_cast<ggml_tensor *>(q)) : nullptr; scaled && scaled->op == GGML_OP_SCALE) {
         q = with_heads(scaled->src[0]);
     }
-    point p = q ? at(q) : missing("llama.cpp computes it in a shape of its own");
+    point p = q ? at(q) : missing("llama.cpp computes it in another shape");
     p.rotated = q && rotated(q);
     put(hook_point::q, p);
 
@@ -55,7 +55,7 @@ void point_finder::find_attention(graph_points & found, ggml_tensor * attention,
     }
 
     // The last product with a weight between the attention and the stream.
-    point z = missing("no product with a weight was found behind the attention");
+    point z = missing("no multiplication by a weight was found after the attention");
     for (ggml_tensor * t = out; t != attention;) {
         const auto leads = [&](ggml_tensor * s) {
             tensors from;
@@ -84,13 +84,13 @@ void point_finder::find_attention(graph_points & found, ggml_tensor * attention,
         inner = missing("flash attention does not compute it");
     } else if (attention->ne[3] != 1 || attention->ne[1] != PROBE_ROWS || attention->type != GGML_TYPE_F32 || scores->type != GGML_TYPE_F32 ||
                nodes.store < 0) {
-        inner = missing("llama.cpp computes it in a shape of its own");
+        inner = missing("llama.cpp computes it in another shape");
     }
     put(hook_point::pattern, inner);
     float bias = 0.0f;
     std::memcpy(&bias, &attention->op_params[1], sizeof(bias));
     const bool late = !nodes.flash && bias != 0.0f;
-    put(hook_point::attn_scores, late ? missing("the softmax itself adds to them what tells positions apart (ALiBi)") : inner);
+    put(hook_point::attn_scores, late ? missing("the softmax itself adds the position biases (ALiBi)") : inner);
 }
 
 void point_finder::find_mlp(graph_points & found, const tensors & mlp, ggml_tensor * out) {
@@ -101,11 +101,11 @@ void point_finder::find_mlp(graph_points & found, const tensors & mlp, ggml_tens
     }
     const auto chosen = std::find_if(nodes.begin(), nodes.end(), [](ggml_tensor * t) { return t->op == GGML_OP_MUL_MAT_ID; });
     if (chosen != nodes.end()) {
-        put(hook_point::mlp_post, missing("its neurons are those of the experts that the router chooses, other ones for each token"));
+        put(hook_point::mlp_post, missing("its neurons belong to the experts that the router chooses, which differ by token"));
         // From the experts that were chosen back to what they were chosen by.
         tensors from;
         ancestors((*chosen)->src[2], from);
-        point router = missing("no product was found that the experts are chosen by");
+        point router = missing("the product that chooses the experts was not found");
         int32_t last = -1;
         for (ggml_tensor * t : from) {
             if (t->op == GGML_OP_MUL_MAT && is_constant(t->src[0]) && order.at(t) > last) {
@@ -123,7 +123,7 @@ void point_finder::find_mlp(graph_points & found, const tensors & mlp, ggml_tens
         return;
     }
     put(hook_point::router, missing("the block has no experts"));
-    point neurons = missing("no product with a weight was found before its output");
+    point neurons = missing("no multiplication by a weight was found before its output");
     for (ggml_tensor * t = out; t && inside(t);) {
         if (is_product(t)) {
             neurons = at(t->src[1]);
@@ -177,7 +177,7 @@ void point_finder::find_block(graph_points & found) {
         }
     };
     if (inputs.size() != 1 || terms.empty()) {
-        return refuse("the output of this block is no sum of its input and of what its parts add");
+        return refuse("the output of this block is not the sum of its input and what its parts add");
     }
     put(hook_point::resid_pre, at(*inputs.begin()));
 
@@ -204,13 +204,13 @@ void point_finder::find_block(graph_points & found) {
         ggml_tensor * out = *mixing.begin();
         put(hook_point::attn_out, at(out));
         ggml_tensor * mid = sum_of({ *inputs.begin(), out });
-        put(hook_point::resid_mid, mid && mid != end ? at(mid) : missing("attention and MLP read the same state side by side: there is none between them"));
+        put(hook_point::resid_mid, mid && mid != end ? at(mid) : missing("attention and MLP read the same state in parallel: there is none between them"));
         find_attention(found, *attention.begin(), out);
     }
     ggml_tensor * out = mlp.size() == 1 ? *mlp.begin() : mlp.empty() ? nullptr : sum_of(mlp);
     if (!out) {
         for (auto hook : { hook_point::mlp_out, hook_point::mlp_post, hook_point::router }) {
-            put(hook, missing(mlp.empty() ? "the block has no MLP" : "what its MLP adds is no node of its own"));
+            put(hook, missing(mlp.empty() ? "the block has no MLP" : "what its MLP adds is not a separate node"));
         }
         return;
     }
@@ -231,8 +231,8 @@ graph_points point_finder::find() {
 
     auto & embed = found.points[static_cast<size_t>(hook_point::embed)];
     auto & norms = found.points[static_cast<size_t>(hook_point::final_norm)];
-    std::fill(embed.begin(), embed.end(), missing("it is one place, before layer 0"));
-    std::fill(norms.begin(), norms.end(), missing("it is one place, behind the last layer"));
+    std::fill(embed.begin(), embed.end(), missing("it exists only once, before layer 0"));
+    std::fill(norms.begin(), norms.end(), missing("it exists only once, after the last layer"));
     point & first = found.points[static_cast<size_t>(hook_point::resid_pre)].front();
     if (first.node >= 0) {
         const ggml_tensor * t = ggml_graph_node(graph, first.node);

@@ -31,7 +31,7 @@ void require_threads(int32_t n_threads) {
         thread.join();
     }
     if (!problem.empty()) {
-        throw coded_error("NATIVE_FAILURE", "no " + std::to_string(n_threads) + " threads could be started (" + problem +
+        throw coded_error("NATIVE_FAILURE", std::to_string(n_threads) + " threads could not be started (" + problem +
             "): lower the number of threads, or raise the system's limit");
     }
 }
@@ -163,7 +163,7 @@ context::context(std::shared_ptr<model> shared, const options & o)
     handle = llama_init_from_model(owner->handle, params);
     if (!handle) {
         owner->servers.require();
-        throw coded_error("MODEL_LOAD", "no context could be made: " + log_take());
+        throw coded_error("MODEL_LOAD", "the context could not be created: " + log_take());
     }
     if (threadpool) {
         llama_attach_threadpool(handle, threadpool.get(), threadpool.get());

@@ -142,7 +142,7 @@ image_chunk vision::read_chunk(const mtmd_input_chunk * chunk, bool layout_only)
         for (size_t i = 0; i < n; ++i) {
             const auto at_0 = mtmd_image_tokens_get_decoder_pos(image, 0, i);
             const auto at_1 = mtmd_image_tokens_get_decoder_pos(image, 1, i);
-            // The caller shifts t, y and x to where the picture stands; a layout with absolute ones would come out wrong.
+            // The caller shifts t, y and x to where the picture is; a layout with absolute ones would come out wrong.
             if (at_1.t != at_0.t + 1 || at_1.y != at_0.y + 1 || at_1.x != at_0.x + 1 || at_0.z != 0) {
                 throw coded_error("IMAGE_UNSUPPORTED", "the image positions of this projector are not relative to the picture");
             }

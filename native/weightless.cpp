@@ -75,7 +75,7 @@ static void read_small(const std::vector<std::pair<std::string, ggml_tensor *>> 
 
 backend_buffers give_weightless_memory(llama_model * model, const std::string & path) {
     if (!model->hparams.no_alloc || static_cast<int32_t>(model->hparams.n_embd) != llama_model_n_embd(model)) {
-        throw coded_error("MODEL_LOAD", "llama.cpp keeps its models otherwise than it was compiled for");
+        throw coded_error("MODEL_LOAD", "llama.cpp lays out its models differently from the version this was compiled for");
     }
     const auto & tensors = llama_internal_get_tensor_map(model);
     std::map<ggml_backend_buffer_type *, std::vector<ggml_tensor *>> by_type;

@@ -28,7 +28,7 @@ export class HeadMap {
   /**
    * The heads with the largest values, best first; of those that tie the lowest.
    *
-   * @throws {XpatchError} INVALID_ARGUMENT for a number that is no whole one from 0
+   * @throws {XpatchError} INVALID_ARGUMENT for a number that is not an integer from 0
    */
   best(n: number): (Head & { value: number })[] {
     if (!Number.isSafeInteger(n) || n < 0)

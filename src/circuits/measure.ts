@@ -103,7 +103,7 @@ const MAX_BYTES = 64e6;
 
 /**
  * The metric under each of many edits of one prompt, and without any. What the edited prompts have in common is decoded once, so edits
- * of one position should stand beside each other.
+ * of one position should be next to each other.
  */
 export async function measureEach(
   context: Context,

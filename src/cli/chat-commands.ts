@@ -7,7 +7,7 @@ import { usageError } from './errors.js';
 import { parseLayers } from './options.js';
 import { type LoadedVector, layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
-export const CHAT_HELP = `Commands; anything else is a message, and // begins one with a slash.
+export const CHAT_HELP = `Commands. Any other line is a message; begin it with // to send one that starts with a slash.
   /image PATH                                put a picture in front of the next message; repeat for more
   /patch VECTOR --layers LIST [--op replace|add] [--strength S] [--vector-position N]
                                              patch the last prompt token of each following turn

@@ -1,5 +1,6 @@
 import { ablate } from '../circuits/ablate.js';
 import { logitDifference, tokenProbability } from '../circuits/measure.js';
+import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { readRecords } from '../util/records.js';
@@ -44,19 +45,24 @@ export const circuitAblate = defineCommand({
     ],
   ],
   run: async (args, terminal) => {
-    const items: { query: PromptPart[]; metric: ReturnType<typeof tokenProbability> }[] = [];
+    const asked: { query: PromptPart[]; metric: ReturnType<typeof tokenProbability> }[] = [];
     for await (const record of readRecords(args.file)) {
       const { right, wrong } = record.fields;
       if (typeof right !== 'string') throw invalidRecord(args.file, record, 'has no text named right');
       const metric =
         typeof wrong === 'string' && wrong !== '' ? logitDifference(right, wrong) : tokenProbability(right);
-      items.push({ query: recordPrompt(args.file, record, { literal: args.literal }), metric });
+      asked.push({ query: recordPrompt(args.file, record, { literal: args.literal }), metric });
     }
-    if (items.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no prompts. Give it some lines.`);
+    if (asked.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no prompts. Give it some lines.`);
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track } = session;
-      for (const { query } of items) await notePrompt(session, query, await model.prompt(query, { signal }));
+      const items: { query: Prompt; metric: ReturnType<typeof tokenProbability> }[] = [];
+      for (const { query: parts, metric } of asked) {
+        const query = await model.prompt(parts, { signal });
+        await notePrompt(session, parts, query);
+        items.push({ query, metric });
+      }
       const { what, replacement: op } = args;
       const layers = args.layers === 'all' ? undefined : args.layers;
       const of = [];

@@ -204,7 +204,7 @@ function printWhole(
 }
 
 /** `2G`, `500M`, `1048576`: K, M and G are powers of 1024. */
-export function parseBytes(text: string): number {
+function parseBytes(text: string): number {
   const [, number, unit] = /^(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?$/i.exec(text.trim()) ?? [];
   const bytes = Number(number) * 1024 ** ' kmg'.indexOf((unit || ' ').toLowerCase());
   if (number !== undefined && bytes >= 1 << 20) return Math.floor(bytes);

@@ -49,7 +49,6 @@ export const DEVICE_OPTIONS = grouped('Model', {
   threads: THREADS,
   imageCache: text('Folder that keeps encoded pictures between runs', { value: 'FOLDER', completes: 'folder' }),
 });
-export type DeviceArguments = ArgumentsOf<typeof DEVICE_OPTIONS>;
 
 /** What every command that runs a model takes. */
 export const MODEL_OPTIONS = {
@@ -285,7 +284,7 @@ export function parseTexts(given: string, option: string): string[] {
 }
 
 /** `prompt`, `generated`, `all`, or a number for every n-th generated token. */
-export function parseSteps(given: string, option: string): Steps {
+function parseSteps(given: string, option: string): Steps {
   if (given === 'prompt' || given === 'generated' || given === 'all') return given;
   if (/^[1-9]\d{0,8}$/.test(given)) return { every: Number(given) };
   throw usageError(`${option} takes prompt, generated, all, or a number n for every n-th generated token.`);

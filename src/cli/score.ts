@@ -100,14 +100,13 @@ export const score = defineCommand({
       const show = track('scoring');
       for (let from = 0; from < items.length; from += BATCH) {
         const some = items.slice(from, from + BATCH);
-        for (const { parts } of some)
-          await notePrompt({ model, progress }, parts, await model.prompt(parts, { signal }));
+        const queries = [];
+        for (const { parts, options, format } of some) {
+          const prompt = await model.prompt(parts, { signal });
+          await notePrompt({ model, progress }, parts, prompt);
+          queries.push({ query: { prompt, interventions }, options, format });
+        }
         const { scoreOptions } = await import('../experiment/score-options.js');
-        const queries = some.map(({ parts, options, format }) => ({
-          query: { prompt: parts, interventions },
-          options,
-          format,
-        }));
         const scores = await scoreOptions(context, queries, { signal });
         done.push(...some.map((item, i) => scored(item, scores[i] as OptionScore[], args.normalise)));
         show({ done: done.length, total: items.length });

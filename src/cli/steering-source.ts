@@ -80,7 +80,7 @@ async function promptsOf(texts: readonly string[], args: SteeringSource, session
   return prompts;
 }
 
-/** Whatever the system says of a text that is no name at all, such as a long one: it is a prompt then. */
+/** A text that cannot be a file name, such as a long one, is a prompt, whatever error the system gives. */
 async function namesFile(text: string): Promise<boolean> {
   const info = await stat(text).catch(() => undefined);
   return info !== undefined && !info.isDirectory();

@@ -75,7 +75,7 @@ async function licenceFields(checkpoint: Checkpoint): Promise<Record<string, Ggu
   try {
     card = parse(front);
   } catch {
-    return {}; // a model card is a text for people; one that is not YAML is no reason to refuse the model
+    return {}; // a model card is a text for people; if it is not YAML, that is not a reason to refuse the model
   }
   const fields: Record<string, GgufField> = {};
   for (const [key, name] of [

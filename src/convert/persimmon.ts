@@ -20,8 +20,8 @@ export function persimmonShape(config: Config) {
 }
 
 /**
- * A Persimmon decoder as GGUF architecture `nemotron`, which has all of it but the LayerNorm of queries and keys: those stand
- * in keys of ours, and the runtime applies them. The fused matrix of queries, keys and values is taken apart.
+ * A Persimmon decoder as GGUF architecture `nemotron`, which has all of it but the LayerNorm of queries and keys: those are
+ * in keys of our own, and the runtime applies them. The fused matrix of queries, keys and values is taken apart.
  * @param rename see TensorTaker; names as of PersimmonForCausalLM
  */
 export async function planPersimmon(

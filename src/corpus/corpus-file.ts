@@ -56,7 +56,7 @@ export interface CorpusPrompt {
 export const FORMAT = 'xpatch.corpus/1';
 const MANIFEST = 'corpus.json';
 
-export const manifestPath = (folder: string): string => join(folder, MANIFEST);
+const manifestPath = (folder: string): string => join(folder, MANIFEST);
 
 /** @throws {XpatchError} FILE_WRITE */
 export async function writeManifest(folder: string, manifest: CorpusManifest): Promise<void> {

@@ -96,7 +96,7 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
           const { experiment } = study;
           const { strength = experiment.strength, steps } = condition;
           const { op = kindOf(condition) === 'task' ? experiment.op : 'add' } = condition;
-          // In a pass the answer stands in the prompt.
+          // In a pass the answer is part of the prompt.
           const positions = steps === 'all' ? ({ from: DELIMITER, to: 'last' } as const) : DELIMITER;
           for (const layer of at) {
             rows.push({ ...row, layer, interventions: [vector.at(layer, { op, strength, positions })] });

@@ -4,12 +4,12 @@ import { type Cell, conditionsOf, type Study } from './study.js';
 import type { Condition, QueryKey } from './types.js';
 
 /**
- * So many lines are asked for together. Answers of few rows cost nearly as much as of many: 100 queries of SmolLM2-135M in F16 took 29 s
- * of a core one by one, 17 s in batches of 8, 12 s of 32 and 11 s of 128. Larger ones would make a kill lose more.
+ * How many lines are asked for together. A few rows cost nearly as much as many: 100 queries of SmolLM2-135M in F16 took a core
+ * 29 s one by one, 17 s in batches of 8, 12 s of 32 and 11 s of 128. With larger batches a kill would lose more.
  */
 const LINES = 32;
 
-/** How many lines an item has under a condition: of a patch one a layer. Where validation has to choose, the test has one. */
+/** How many lines an item has under a condition: a patch has one per layer, or one in the test if validation chooses the layer. */
 export function linesOf(
   { kind, layers: own }: Condition,
   { layers }: Study['experiment'],
@@ -27,10 +27,10 @@ export function linesOfItem(study: Pick<Study, 'experiment'>, stage: QueryKey['s
 }
 
 /**
- * The items of a cell in batches, each of which is asked about in common passes. They depend on nothing but the experiment and the number
- * of the model's layers: other company would change the last digits of answers, so it is the same in every shard, on any
- * number of cores and after every kill. Test items are in the order of their hashes, in which shards are dealt out. Where identity reads a query's own states the
- * items go one by one, as the query then goes on from the cells that were read.
+ * The items of a cell in batches, each of which is computed in common passes. Batches depend only on the experiment and the number
+ * of layers of the model: a row's company changes the last digits of its answer, so it must be the same in every shard, on any
+ * number of cores and after every kill. Test items are in the order of their hashes, by which shards are dealt out. Where the
+ * identity control reads a query's own states, items go one by one, because the query continues from the states that were read.
  */
 export function batchesOf(
   study: Pick<Study, 'experiment'>,

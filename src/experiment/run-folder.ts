@@ -156,7 +156,7 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     await writeInto(this.path, name, content);
   }
 
-  /** @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT for a name that is no file name */
+  /** @throws {XpatchError} FILE_WRITE; INVALID_ARGUMENT for a name that cannot be a file name */
   async saveVector(name: string, vector: Saved): Promise<void> {
     await vector.save(await placeIn(this.path, vectorFile(name)));
     this.vectors.add(name);
@@ -261,7 +261,10 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     const { size, torn, repeated } = findings;
     if (torn > 0)
       this.notes.push(`1 line (${torn} bytes) was torn when the run was stopped; its query is asked again.`);
-    if (repeated > 0) this.notes.push(`${repeated} lines are in ${RESULTS_FILE} twice; each counts once.`);
+    if (repeated > 0)
+      this.notes.push(
+        `${repeated} ${repeated === 1 ? 'line is' : 'lines are'} in ${RESULTS_FILE} twice and counted once.`,
+      );
     return size;
   }
 

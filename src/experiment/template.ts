@@ -8,7 +8,7 @@ import { checkTemplate, DELIMITER, PAPER_TEMPLATE, PartList, type Template } fro
 import { XpatchError } from '../util/errors.js';
 import type { Experiment } from './types.js';
 
-/** The content of a prompt, in this order; an instruction without a query stands alone. */
+/** The content of a prompt, in this order; an instruction without a query is alone. */
 export interface PromptContent {
   /** Raw text at the very start, or the system message of a chat. */
   readonly before?: string;

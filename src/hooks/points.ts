@@ -50,7 +50,7 @@ export class HookPoints {
       const reasons = new Map<string, number[]>();
       for (const layer of all.keys()) {
         const reason = this.reason(hook, layer);
-        // That there is one place only is no refusal.
+        // That a point exists only once is not a refusal.
         if (reason === undefined || (layers.length && ONE_PLACE[hook])) continue;
         reasons.set(reason, [...(reasons.get(reason) ?? []), layer]);
       }

@@ -9,7 +9,7 @@ import { bytesOf, printable, send } from './connection.js';
 import { formatHubSource, type HubFile, type HubSource, isSafePath } from './hub-source.js';
 
 /** Of the Hugging Face hub, or one that speaks its protocol: MODEL_ENDPOINT or HF_ENDPOINT. */
-export function hubEndpoint(): URL {
+function hubEndpoint(): URL {
   const { MODEL_ENDPOINT, HF_ENDPOINT } = process.env;
   const text = MODEL_ENDPOINT || HF_ENDPOINT || 'https://huggingface.co';
   const url = URL.canParse(text) ? new URL(text.endsWith('/') ? text : `${text}/`) : undefined;
@@ -210,8 +210,8 @@ export function mismatch(file: HubFile, problem: string): XpatchError {
   return new XpatchError('DOWNLOAD_MISMATCH', message);
 }
 
-/** An answer that is no success, in words. */
-export function statusError(status: number, source: HubSource, response?: Response): XpatchError {
+/** An unsuccessful response, in words. */
+function statusError(status: number, source: HubSource, response?: Response): XpatchError {
   const name = formatHubSource({ ...source, file: undefined, quantisation: undefined });
   const page = new URL(`${source.user}/${source.repo}`, hubEndpoint()).href;
   const detail = response?.headers.get('x-error-message');

@@ -332,7 +332,7 @@ export class Context implements AsyncDisposable {
     if (prompt.length + reserve > nCtx) {
       throw new XpatchError(
         'CONTEXT_OVERFLOW',
-        `A prompt of ${prompt.length} positions${reserve ? ` and ${reserve} new tokens` : ''} does not fit a context of ${nCtx}. Make the context larger (--n-ctx).`,
+        `A prompt of ${prompt.length} positions${reserve ? ` and ${reserve} new token${reserve === 1 ? '' : 's'}` : ''} does not fit a context of ${nCtx}. Make the context larger (--n-ctx).`,
       );
     }
     for (const segment of prompt.segments) {

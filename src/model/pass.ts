@@ -148,7 +148,7 @@ export function prepareRow(row: BuiltRow, limits: PassLimits): PreparedRow {
   if (prompt.length > (limits.maxPositions ?? Number.POSITIVE_INFINITY)) {
     throw new XpatchError(
       'CONTEXT_OVERFLOW',
-      `The prompt has ${prompt.length} positions, and the model learned ${limits.maxPositions}, with none behind them. Shorten the prompt.`,
+      `The prompt has ${prompt.length} positions, and the model's learned position table ends at ${limits.maxPositions}. Shorten the prompt.`,
     );
   }
   const { points, deviation } = limits;

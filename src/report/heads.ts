@@ -92,7 +92,7 @@ export function headsTable(cells: readonly HeadsCell[], { top = TOP }: HeadsOpti
 }
 
 /** Probability of the right answer by the layer whose edges are cut: a panel for each modality of the examples. */
-export function knockOutFigure(cells: readonly HeadsCell[]) {
+function knockOutFigure(cells: readonly HeadsCell[]) {
   const panels = (['text', 'image'] as const).map((modality): Panel => {
     const found = cells.flatMap(({ task, modalities }) =>
       modalities.filter((one) => one.modality === modality).map((one) => ({ task, ...one })),

@@ -1,7 +1,7 @@
 import type { Study } from '../studies/study.js';
 import type { Report } from './report.js';
 
-/** What stands in the report of a study beside its results. */
+/** What the report of a study says beside its results. */
 interface AboutStudy extends Pick<Report, 'title' | 'provenance'> {
   /** What has to be said beside the results, e.g. what the model was trained on. */
   readonly notes: readonly string[];

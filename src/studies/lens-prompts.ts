@@ -42,7 +42,7 @@ const VALIDATION_SHARE = 4;
 
 /**
  * Five-shot prompts of the shipped tasks, as many of each: to fit and to choose on of different validation items of the
- * split, to test on of test items, so that no item stands on two sides. With a picture encoder half of them show pictures.
+ * split, to test on of test items, so that no item is on both sides. With a picture encoder half of them show pictures.
  *
  * @throws {XpatchError} INVALID_ARGUMENT, ABORTED
  */
@@ -108,7 +108,7 @@ export async function textLensPrompts(
   const { addsBos, bosToken } = model.info;
   const start = addsBos ? [bosToken] : [];
   const pace = new Pace(signal);
-  // A window that comes twice must not stand on two sides.
+  // A window that comes twice must not be on both sides.
   const windows = new Map<string, number[]>();
   // Piece by piece, since the tokenizer holds up everything else meanwhile.
   for (let from = 0; from < text.length; from += PIECE) {

@@ -30,7 +30,7 @@ export interface Unit<Result extends object> {
   readonly name: string;
   /**
    * @param before what came of the parts before it, in their order
-   * @returns plain data, as it stands in the run's line
+   * @returns plain data, as written to the run's line
    */
   run(before: readonly Result[], events: UnitEvents<Result>): Promise<Result>;
 }

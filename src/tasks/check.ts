@@ -103,7 +103,7 @@ export async function checkItems(
   };
 }
 
-/** Decodes every picture. An item whose picture is no good goes on without it. */
+/** Decodes every picture. An item with a bad picture goes on without it. */
 async function lookAtPictures(
   items: readonly (RawItem & { index: number })[],
   root: string,

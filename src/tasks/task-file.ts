@@ -37,7 +37,7 @@ const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
 
 /**
  * Reads a task file: a JSON array of items, or an object with `items` and what is said about them; or a record an item, of JSON Lines
- * (`.jsonl`, `.ndjson`) or of a table with a line of names (`.csv`, `.tsv`), whose answers stand with `|` between them.
+ * (`.jsonl`, `.ndjson`) or of a table with a line of names (`.csv`, `.tsv`), whose answers are separated by `|`.
  *
  * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is none of these
  */
@@ -101,7 +101,7 @@ export function itemProblems(item: unknown): string[] {
   if (outputs.some((one) => isText(one) && /[\r\n]/.test(one.trim()))) {
     problems.push('field "output": an answer is one line, as a line break ends it');
   }
-  if (new Set(outputs).size < outputs.length) problems.push('field "output": an answer stands there twice');
+  if (new Set(outputs).size < outputs.length) problems.push('field "output": an answer appears twice');
   return problems;
 }
 

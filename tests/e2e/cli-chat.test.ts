@@ -17,11 +17,7 @@ const CHAT = ['run', '--chat', '-m', 'chat.gguf', '--mmproj', fixture('qwen2-vl.
 const SHORT = ['-n', '8'];
 
 /** Runs a chat with lines on stdin. */
-function pipe(lines: string, ...args: string[]): Promise<Outcome> {
-  const child = cli.start([...CHAT, ...SHORT, ...args]);
-  child.stdin?.end(lines);
-  return finish(child);
-}
+const pipe = (lines: string, ...args: string[]): Promise<Outcome> => cli.piped(lines, [...CHAT, ...SHORT, ...args]);
 
 async function turns(lines: string, ...args: string[]) {
   const { code, stdout, stderr } = await pipe(lines, '--json', ...args);
@@ -106,9 +102,7 @@ describe('through a pipe', () => {
 
   test('the template may come from a file', async () => {
     const args = ['run', '--chat', '-m', fixture('qwen2-vl'), '--chat-template', 'template.jinja', '-n', '8', '--json'];
-    const child = cli.start(args);
-    child.stdin?.end('Hello\n');
-    const { stdout } = await finish(child);
+    const { stdout } = await cli.piped('Hello\n', args);
     expect(JSON.parse(stdout).tokens).toEqual((await turns('Hello\n'))[0].tokens);
   });
 
@@ -151,9 +145,7 @@ describe('through a pipe', () => {
     ['-n 0', ['-m', 'chat.gguf', '-n', '0'], 'INVALID_ARGUMENT', /no room/],
     ['a patch without a layer', ['-m', 'chat.gguf', '--vector', 'x'], 'INVALID_ARGUMENT', /--layers/],
   ])('%s is refused at the start', async (_, args, code, message) => {
-    const child = cli.start(['run', '--chat', ...args, '--json']);
-    child.stdin?.end('Hello\n');
-    const { stdout } = await finish(child);
+    const { stdout } = await cli.piped('Hello\n', ['run', '--chat', ...args, '--json']);
     expect(JSON.parse(stdout).error).toEqual({ code, message: expect.stringMatching(message) });
   });
 

@@ -37,16 +37,19 @@ export function commandLine() {
     spawn(process.execPath, ['--no-warnings', MAIN, ...args], { cwd: folder, env: { ...process.env, ...env } });
   /** The command in a process of its own, which takes half a second more. */
   const spawned = (args: readonly string[], env?: NodeJS.ProcessEnv) => finish(start(args, env));
-  /** The command in this process, where it needs no environment of its own. */
-  const run = async (args: readonly string[], env?: NodeJS.ProcessEnv): Promise<Outcome> => {
-    if (env !== undefined) return spawned(args, env);
+  /** The command in this process, with a pipe for its input. */
+  const piped = async (stdin: string | undefined, args: readonly string[]): Promise<Outcome> => {
     const { main } = (await import(join(PACKAGE_ROOT, 'dist', 'cli', 'cli.js'))) as { main: typeof Main };
-    return runMain(main, args, { env: process.env });
+    return runMain(main, args, { env: process.env, stdin });
   };
+  /** The command in this process, where it needs no environment of its own. */
+  const run = (args: readonly string[], env?: NodeJS.ProcessEnv): Promise<Outcome> =>
+    env === undefined ? piped(undefined, args) : spawned(args, env);
   return {
     folder,
     start,
     spawned,
+    piped,
     run,
     /** Runs a command that must succeed with --json. */
     async json(...args: string[]) {

@@ -14,8 +14,9 @@ const CONFIG = {
   tasks: ['country-capital', 'food-color'],
   seeds: [1, 2],
   query: 'image',
-  validation: 6,
-  test: 8,
+  shots: 3,
+  validation: 4,
+  test: 5,
   prompts: 2,
   conditions: [
     { name: 'Majority', kind: 'majority' },
@@ -54,6 +55,13 @@ function outcomeOf(child: ChildProcess): Promise<Outcome> {
 
 const startWorker = (url: string) =>
   cli.start(['work', url, '-m', 'demo', '--device', 'cpu', '--idle', '120', '--quiet']);
+
+/** Ends a worker, and waits until it is gone: jest's own would wait for it at the end. */
+async function ended(worker: ChildProcess): Promise<void> {
+  const gone = once(worker, 'exit');
+  worker.kill('SIGTERM');
+  await gone;
+}
 
 /** Waits until a run has so many lines, or has ended. */
 async function untilLines(run: string, n: number, ended: Promise<unknown>): Promise<void> {
@@ -97,7 +105,7 @@ describe('a run of a queue is that of one process, line for line up to order', (
     // BullMQ's own note of its version may stay: a worker that sees the server again writes it.
     const left = (await redis.use((client) => client.keys('*'))).filter((key) => !key.endsWith(':meta'));
     expect(left).toEqual([]);
-    workers[2]?.kill('SIGTERM');
+    await ended(workers[2] as ChildProcess);
   });
 
   test('when the process that collects is killed and started again, and the server wants a password', async () => {
@@ -113,7 +121,7 @@ describe('a run of a queue is that of one process, line for line up to order', (
     expect(linesOf('again').sort()).toEqual(expected);
     expect(JSON.stringify(manifestOf('again'))).not.toContain('a-secret');
     expect(manifestOf('again').command).toContain(`redis://:PASSWORD@127.0.0.1:${redis.port}`);
-    worker.kill('SIGTERM');
+    await ended(worker);
   });
 });
 

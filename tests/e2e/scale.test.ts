@@ -15,8 +15,9 @@ const CONFIG = {
   tasks: ['country-capital', 'food-color'],
   seeds: [1, 2],
   query: 'image',
-  validation: 6,
-  test: 8,
+  shots: 3,
+  validation: 4,
+  test: 5,
   prompts: 2,
   conditions: [
     { name: 'Majority', kind: 'majority' },
@@ -87,11 +88,10 @@ describe('stages', () => {
       const { code, message: said } = await cli.error(...EVAL, ...args, '-o', 'no');
       expect([code, said]).toEqual(['INVALID_ARGUMENT', expect.stringMatching(message)]);
     }
-    await ok(...EVAL, '--stage', 'validation', '--shard', '1/3', '-o', 'part');
-    const part = await cli.run([...EVAL, '--stage', 'test', '--layer-from', 'part', '-o', 'no']);
+    const part = await cli.run([...EVAL, '--stage', 'test', '--layer-from', 'v1', '-o', 'no']);
     expect(part).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/RUN_INVALID: part is a part of the validation/),
+      stderr: expect.stringMatching(/RUN_INVALID: v1 is a part of the validation/),
     });
   });
 });
@@ -100,7 +100,7 @@ describe('examples/scale', () => {
   const bin = mkdtempSync(join(tmpdir(), 'xpatch-bin-'));
   afterAll(() => rmSync(bin, { recursive: true }));
   beforeAll(async () => {
-    const small = { ...CONFIG, tasks: CONFIG.tasks.slice(0, 1), seeds: [1], query: 'text', validation: 6, test: 6 };
+    const small = { ...CONFIG, tasks: CONFIG.tasks.slice(0, 1), seeds: [1], query: 'text', validation: 4, test: 4 };
     writeFileSync(
       join(cli.folder, 'small.json'),
       JSON.stringify({ ...small, conditions: CONFIG.conditions.slice(1, 4) }),

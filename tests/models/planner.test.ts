@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
+import { PRESETS } from '../../src/experiment/presets.js';
 import { runExperiment } from '../../src/experiment/run.js';
 import { strictMatch } from '../../src/experiment/scoring.js';
 import type { Condition, Experiment, ResultLine, RunStore } from '../../src/experiment/types.js';
@@ -204,3 +205,16 @@ test('what is planned is what is decoded: every picture is encoded once, every p
   expect(fresh.imageEncodes).toBe(plan.pictures);
   expect(rows).toBe(plan.tokens);
 });
+
+test.each(Object.keys(PRESETS).filter((name) => !['compute', 'template', 'vqa'].includes(name)))(
+  'the preset %s can run on the shipped model',
+  async (preset) => {
+    const { tasks = ['country-capital', 'food-color'], conditions } = PRESETS[preset]?.config ?? {};
+    const foreign = conditions?.some((condition) => condition.foreign) ? { vectorModel: 'demo' } : {};
+    const small = { preset, tasks, seeds: [1], validation: 6, test: 6, ...foreign };
+    const { experiment } = experimentOf(small, { name: preset });
+    const plan = await planExperiment(model, experiment, { foreign: experiment.vectorModel ? model : undefined });
+    const planned = new Set(plan.queries.map(({ condition }) => condition));
+    expect([...planned].sort()).toEqual(conditions?.map(({ name }) => name).sort());
+  },
+);

@@ -40,6 +40,17 @@ describe('figures', () => {
     expect(svg).toContain('font-family="sans-serif"');
   });
 
+  test.each([
+    ['accuracy', 12],
+    ['KL to the final distribution of the model without any intervention at all (nats)', 8],
+  ])('have a y label that is no longer than their panels: %s', (yLabel, least) => {
+    const svg = figureToSvg({ ...figure, panels: figure.panels.slice(0, 2), yLabel }, 'text');
+    const [, size] = /rotate\(-90\)" font-size="([\d.]+)"/.exec(svg) ?? [];
+    expect(Number(size)).toBeGreaterThan(least - 5);
+    expect(Number(size)).toBeLessThanOrEqual(12);
+    expect(textWidth(yLabel, Number(size))).toBeLessThanOrEqual(170 + 26 + 1e-6);
+  });
+
   test('have several vertical lines, each with its own dashes, and no band without an interval', () => {
     const panel = {
       title: '',

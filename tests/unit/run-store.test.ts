@@ -108,7 +108,7 @@ describe('lines', () => {
     const path = await brokenOff([...LINES.slice(0, 3), LINES[1] as ResultLine]);
     const run = await RunFolder.open(path, sampleManifest());
     expect(await linesOf(run)).toEqual(LINES.slice(0, 3));
-    expect(run.notes).toEqual([expect.stringMatching(/^1 lines are in .* twice/)]);
+    expect(run.notes).toEqual([expect.stringMatching(/^1 line is in .* twice/)]);
     await run.close();
     await appendFile(results(path), textOf([{ ...LINES[2], answer: 'other' }]));
     await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_INVALID', /^Lines 3 and 5 of/);

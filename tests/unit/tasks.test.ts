@@ -145,7 +145,7 @@ describe('task files', () => {
       'an answer twice',
       'jsonl',
       '{"input": "a", "output": ["b", "b"]}',
-      /item 0: field "output": an answer stands there twice/,
+      /item 0: field "output": an answer appears twice/,
     ],
     ['a row that is too short', 'csv', 'input,output\na,b\nc\n', /bad\.csv: line 3 is not a row of the table/],
     ['an empty answer', 'csv', 'input,output\na,b|\n', /item 0: field "output"/],

@@ -2,7 +2,18 @@ import { XpatchError } from '../../util/errors.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark } from './marks.js';
 import { drawSheet, PHONE_WIDTH } from './sheet.js';
-import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, tipOf, wrapText } from './svg.js';
+import {
+  type ColourName,
+  colour,
+  coloursOf,
+  fittingSize,
+  fixed,
+  SERIES,
+  svgText,
+  type TextMode,
+  tipOf,
+  wrapText,
+} from './svg.js';
 
 /** A point of a curve, with the interval drawn as a band when there is one. */
 export interface Point {
@@ -83,7 +94,11 @@ export function figureToSvg(figure: Figure, mode: TextMode = 'outlines', phone =
     ...labels.map((label, i) => {
       return svgText(mode, AXIS.left + (width - AXIS.left) / 2, height + 36 + i * LABEL_LINE, label, axisStyle);
     }),
-    svgText(mode, 12, height / 2, figure.yLabel, { ...axisStyle, rotate: -90 }),
+    svgText(mode, 12, height / 2, figure.yLabel, {
+      ...axisStyle,
+      size: fittingSize(figure.yLabel, axisStyle.size, height),
+      rotate: -90,
+    }),
   );
   return drawSheet(mode, {
     title: figure.title,

@@ -3,7 +3,7 @@ import type { Scatter } from '../report.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawMark, type Mark, SHAPE_COUNT } from './marks.js';
 import { drawSheet, PHONE_WIDTH } from './sheet.js';
-import { colour, fixed, SERIES, svgText, type TextMode, tipOf } from './svg.js';
+import { colour, fittingSize, fixed, SERIES, svgText, type TextMode, tipOf } from './svg.js';
 
 type Panel = Scatter['panels'][number];
 
@@ -107,7 +107,8 @@ function drawPanel(
   out.push(`<rect width="${width}" height="${height}" fill="none" stroke="${grid}"/>`);
   const axis = { size: 11.5, anchor: 'middle' } as const;
   out.push(svgText(mode, width / 2, height + 31, panel.xLabel, axis));
-  out.push(svgText(mode, -36, height / 2, panel.yLabel, { ...axis, rotate: -90 }));
+  const size = fittingSize(panel.yLabel, axis.size, height);
+  out.push(svgText(mode, -36, height / 2, panel.yLabel, { ...axis, size, rotate: -90 }));
   for (const { x, y, colour: name, shape, label } of panel.points) {
     const tip = tipOf(mode, `${label} (${name}, ${shape})`);
     // Seen through a little, so that points over each other show.

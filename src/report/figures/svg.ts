@@ -106,6 +106,11 @@ export function fitText(text: string, size: number, width: number): string {
   return `${characters.join('')}…`;
 }
 
+/** The size, at most `size`, at which a text is at most `width` pixels long. */
+export function fittingSize(text: string, size: number, width: number): number {
+  return Math.min(size, (size * width) / textWidth(text, size));
+}
+
 /** One line of text with its base line at `y`. */
 export function svgText(mode: TextMode, x: number, y: number, text: string, style: TextStyle): string {
   const { size, anchor = 'start', bold = false, rotate = 0 } = style;

@@ -25,7 +25,7 @@ export const tokenLabel = (text: string): string =>
     .map((piece) => piece.text)
     .join('');
 
-/** A token as HTML: escaped, signs in `<i>`, isolated from the direction of what stands around it. */
+/** A token as HTML: escaped, signs in `<i>`, isolated from the direction of the text around it. */
 export function tokenHtml(text: string): string {
   const pieces = tokenPieces(text).map((p) => (p.sign ? `<i>${escapeXml(p.text)}</i>` : escapeXml(p.text)));
   return `<bdi class="token">${pieces.join('')}</bdi>`;

@@ -30,7 +30,7 @@ function show(text: string): string {
 }
 
 /** Where a file of a run is served. */
-export const fileUrl = (id: string, file: string) => `/runs/${id}/${file.split('/').map(encodeURIComponent).join('/')}`;
+const fileUrl = (id: string, file: string) => `/runs/${id}/${file.split('/').map(encodeURIComponent).join('/')}`;
 
 /**
  * The list of runs, the last one first, with the Content-Security-Policy that it is to be served with.

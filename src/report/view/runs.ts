@@ -24,7 +24,7 @@ export interface Run extends RunEntry {
   /** The prompt that it is about, and its result in a few words; empty without. */
   readonly prompt: string;
   readonly headline: string;
-  /** ISO 8601, or whatever stands there. */
+  /** ISO 8601, or whatever is written there. */
   readonly started: string;
   /** Of all files. */
   readonly bytes: number;
@@ -52,7 +52,7 @@ const TYPES: Record<string, string> = {
  * The runs that are `roots`, or lie in them one or two folders deep; in the order of the roots, then by name. Folders
  * whose name begins with a dot, node_modules, and symbolic links in a root are passed over.
  *
- * @throws {XpatchError} FILE_NOT_FOUND when a root does not exist, RUN_INVALID when it is no folder, cannot be read, or
+ * @throws {XpatchError} FILE_NOT_FOUND when a root does not exist, RUN_INVALID when it is not a folder, cannot be read, or
  * holds no run
  */
 export async function findRuns(roots: readonly string[]): Promise<RunEntry[]> {

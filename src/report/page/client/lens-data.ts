@@ -63,7 +63,7 @@ export class LensData {
     });
   }
 
-  /** Where a token stands; undefined where it is neither among the best nor tracked. */
+  /** A token among those at a place; undefined where it is neither among the best nor tracked. */
   find(l: number, p: number, token: number): Score | undefined {
     return [...this.top(l, p), ...this.tracked(l, p)].find((score) => score.token === token);
   }

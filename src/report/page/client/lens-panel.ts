@@ -9,7 +9,7 @@ export interface Pin {
   readonly p: number;
 }
 
-/** What stands at a position of the prompt. */
+/** What is at a position of the prompt. */
 export function inputNode({ head }: LensData, p: number): HTMLElement {
   const text = head.inputs[p] ?? null;
   return text === null ? h('span', { class: 'image-row' }, '▦') : tokenNode(text);
