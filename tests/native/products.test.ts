@@ -2,7 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from '@jest/globals';
+import { beforeAll, expect, test } from '@jest/globals';
 import { makeModel } from '../../bench/make-model.mjs';
 import { readGgufHeader } from '../../src/gguf/gguf.js';
 import { GGML } from '../../src/gguf/tensor-types.js';
@@ -23,7 +23,7 @@ const half = (bits: number): number => {
 const brain = (bits: number): number => new Float32Array(Uint32Array.of(bits << 16).buffer)[0] as number;
 
 /** A model, whose embeddings are its head too, and these numbers. */
-function written() {
+function writeModels() {
   const path = join(folder, 'f16.gguf');
   makeModel(path, { layers: 1 });
   const { tensors, dataOffset } = readGgufHeader(path);
@@ -41,22 +41,27 @@ function written() {
   ];
 }
 
+let models: ReturnType<typeof writeModels>;
+beforeAll(() => {
+  models = writeModels();
+});
+
 test.each([1, 2, 3])('rows of states times a head of halves, on %i threads', async (threads) => {
-  for (const { path, weight } of written()) {
+  for (const { path, weight } of models) {
     await using model = await loadModel(path, { device: 'cpu', threads });
     const context = await model.createContext({ nCtx: 256 });
     const { handle } = context as unknown as { handle: ContextHandle };
     const random = new Random(1, 'products');
     const tokens = [0, 1, 7, 8, 15, 16, 63, 64, 65, 30000, 49087, 49088, 49151];
+    const columns = tokens.map((token) => Float64Array.from({ length: WIDTH }, (_, k) => weight(token * WIDTH + k)));
     for (const rows of [1, 3, 4, 5, 6, 7, 11, 12, 13, 20, 97, 128]) {
       const states = Float32Array.from({ length: rows * WIDTH }, () => random.uniform() - 0.5);
       const readings = readingsOf(rows, tokens);
       await native().addon.contextLens(handle, { tail: HEAD, rows, states, readings });
       let [worst, size] = [0, 0];
       for (let row = 0; row < rows; row++) {
-        for (const [i, token] of tokens.entries()) {
-          let sum = 0;
-          for (let k = 0; k < WIDTH; k++) sum += (states[row * WIDTH + k] as number) * weight(token * WIDTH + k);
+        for (const [i, column] of columns.entries()) {
+          const sum = column.reduce((all, x, k) => all + (states[row * WIDTH + k] as number) * x, 0);
           worst = Math.max(worst, Math.abs(sum - (readings.tokenLogits[row * tokens.length + i] as number)));
           size = Math.max(size, Math.abs(sum));
         }

@@ -9,10 +9,8 @@ import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 
 const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
 
-const ends: (() => void)[] = [];
-afterAll(() => {
-  for (const end of ends) end();
-});
+const ends: (() => unknown)[] = [];
+afterAll(() => Promise.all(ends.map((end) => end())));
 
 export interface RpcServer {
   readonly endpoint: string;
@@ -33,7 +31,7 @@ export async function startServer(endpoint = '127.0.0.1:0', ...more: string[]): 
     child.kill('SIGKILL'); // the process that serves ends with it
     await ended;
   };
-  ends.push(() => child.kill('SIGKILL'));
+  ends.push(kill);
   let log = '';
   child.stderr.on('data', (chunk) => {
     log += chunk;

@@ -12,6 +12,7 @@ import type { Model } from '../../src/model/model.js';
 import { native } from '../../src/native/index.js';
 import { rpcTraffic } from '../../src/native/rpc.js';
 import { PACKAGE_ROOT } from '../../src/util/package-root.js';
+import { FULL } from '../full.js';
 import { fixture, load, picture, randomTokens, randomVector } from './helpers.js';
 import { greetingOf, type RpcServer, startImpostor, startProxy, startServer, type TestProxy } from './rpc-helpers.js';
 
@@ -65,10 +66,14 @@ describe('over two servers', () => {
 
   test.each([
     ['llama', undefined],
-    ['gemma3', 'wide.png'],
     ['qwen2-vl', 'wide.png'],
     ['mantis-fuyu', 'wide.png'],
-    ['gpt-neox', undefined],
+    ...(FULL
+      ? ([
+          ['gemma3', 'wide.png'],
+          ['gpt-neox', undefined],
+        ] as const)
+      : []),
   ] as const)('%s: states at all layers, patches, logits and the lens are those of the CPU', async (name, image) => {
     const vision = image !== undefined;
     const local = await measure(await load(name, { vision }), image);
