@@ -2,8 +2,9 @@
 // How much less processor time the longest of N shards takes than one process does, in the two ways of dividing an experiment: both
 // stages divided (`--stage`), and the test alone.
 //
-//   node bench/shards.mjs [--shards 4] [--set KEY=VALUE]... [-m demo] [--json FILE]
+//   node bench/shards.mjs [--shards 4] [--set KEY=VALUE]... [-m demo] [--one] [--json FILE]
 //
+// --one: of the test only the first shard, which stands for all; the parts of the test have the same number of queries, to one batch.
 // Needs the compiled dist/ and bash, whose `time` counts the processor time of everything that a command starts. The shards run one
 // after the other, on one thread each.
 import { spawnSync } from 'node:child_process';
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     shards: { type: 'string', default: '4' },
     set: { type: 'string', multiple: true, default: [] },
     model: { type: 'string', short: 'm', default: 'demo' },
+    one: { type: 'boolean', default: false },
     json: { type: 'string' },
   },
 });
@@ -44,20 +46,32 @@ const run = ['eval', 'main', '-m', values.model, '--device', 'cpu', '--threads',
 const parts = Array.from({ length: n }, (_, i) => i + 1);
 const longest = (some) => Math.max(...some);
 try {
-  const one = seconds(...run, '-o', 'one');
-  const validation = parts.map((i) => seconds(...run, '--stage', 'validation', '--shard', `${i}/${n}`, '-o', `v${i}`));
-  const choose = seconds('merge', ...parts.map((i) => `v${i}`), '-o', 'v');
-  const from = ['--stage', 'test', '--layer-from', 'v'];
-  const test = parts.map((i) => seconds(...run, ...from, '--shard', `${i}/${n}`, '-o', `t${i}`));
-  const merge = seconds('merge', ...parts.map((i) => `t${i}`), '-o', 'whole');
-  const single = seconds(...run, '--shard', `1/${n}`, '-o', 's1');
-  const staged = longest(validation) + longest(test);
-  const results = { one, validation, choose, test, merge, single, staged: one / staged, unstaged: one / single };
-  stdout.write(`one process ${one.toFixed(1)} s\n`);
-  stdout.write(`validation ${validation.map((s) => s.toFixed(1)).join(', ')} s, merged in ${choose.toFixed(1)} s\n`);
-  stdout.write(`test ${test.map((s) => s.toFixed(1)).join(', ')} s, merged in ${merge.toFixed(1)} s\n`);
-  stdout.write(`${n} shards of both stages: ${(one / staged).toFixed(2)} times less, without the merges\n`);
-  stdout.write(`${n} shards of the test alone: ${(one / single).toFixed(2)} times less\n`);
+  const shown = (what, list) => {
+    stdout.write(`${what} ${list.map((s) => s.toFixed(1)).join(', ')} s\n`);
+    return list;
+  };
+  const [one] = shown('one process', [seconds(...run, '-o', 'one')]);
+  const of = (stage, i, name, more = []) =>
+    seconds(...run, ...stage, ...more, '--shard', `${i}/${n}`, '-o', `${name}${i}`);
+  const validation = shown(
+    'validation',
+    parts.map((i) => of(['--stage', 'validation'], i, 'v')),
+  );
+  const merges = shown('merge', [seconds('merge', ...parts.map((i) => `v${i}`), '-o', 'v')]);
+  const tested = values.one ? [1] : parts;
+  const test = shown(
+    'test',
+    tested.map((i) => of(['--stage', 'test', '--layer-from', 'v'], i, 't')),
+  );
+  const staged = one / (longest(validation) + longest(test));
+  stdout.write(`${n} shards of both stages: ${staged.toFixed(2)} times less, without the merges\n`);
+  const results = { one, validation, test, merges, staged };
+  if (!values.one) {
+    merges.push(...shown('merge', [seconds('merge', ...parts.map((i) => `t${i}`), '-o', 'whole')]));
+    const [single] = shown('one shard of the test alone', [of([], 1, 's')]);
+    stdout.write(`${n} shards of the test alone: ${(one / single).toFixed(2)} times less\n`);
+    Object.assign(results, { single, unstaged: one / single });
+  }
   if (values.json) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
 } finally {
   rmSync(folder, { recursive: true, force: true });

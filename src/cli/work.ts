@@ -44,13 +44,14 @@ export const work = defineCommand({
     const { signal } = terminal;
     const progress = terminal.progress(args);
     const broker = await Broker.open(args.queue);
-    /** Runs that this machine cannot work on. */
+    /** Runs that this machine cannot work on, unless they are started again with other demands. */
     const refused = new Set<string>();
+    const keyOf = ({ id, kernels }: QueuedRun) => `${id} ${kernels}`;
     const done: { run: string; batches: number }[] = [];
     terminal.explainInterrupt('The current batch was answered; others continue with the rest.');
     try {
       for (let seen = Date.now(); !signal.aborted; ) {
-        const run = (await runsIn(broker)).find(({ id }) => !refused.has(id));
+        const run = (await runsIn(broker)).find((one) => !refused.has(keyOf(one)));
         if (run === undefined) {
           if (args.idle !== undefined && Date.now() - seen > 1000 * args.idle) break;
           progress.update(`waiting for a run at ${addressOf(args.queue)}`);
@@ -61,7 +62,7 @@ export const work = defineCommand({
           done.push({ run: run.title, batches: await answer(broker, run, args, terminal, progress) });
         } catch (error) {
           if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
-          refused.add(run.id);
+          refused.add(keyOf(run));
           terminal.say(`xpatch: ${run.title} is left to others: ${error.code}: ${error.message}\n`);
         }
         seen = Date.now();

@@ -14,12 +14,14 @@ export async function writeCapture(
   path: string,
   captures: readonly (HiddenStatesInfo & { data: Float32Array; shape: readonly number[] })[],
 ): Promise<void> {
-  const [first] = captures as [(typeof captures)[0]];
+  const [first, ...others] = captures as [(typeof captures)[0], ...typeof captures];
   const { hook, layers, heads, positions, tokens, marks, model, prompt } = first;
   const hooks = captures.map((capture) => capture.hook);
+  // Not as text: a million positions make long ones.
+  const differ = (a: readonly number[], b: readonly number[]) => a.length !== b.length || a.some((x, i) => x !== b[i]);
   if (
     new Set(hooks).size < hooks.length ||
-    captures.some((other) => other.positions.join() !== positions.join() || other.tokens.join() !== tokens.join())
+    others.some((other) => differ(other.positions, positions) || differ(other.tokens, tokens))
   ) {
     const problem = `A file holds states of different points at the same positions of one prompt, not ${hooks.join(', ')} as given`;
     throw new XpatchError('INVALID_ARGUMENT', `${problem}. Write several files.`);

@@ -223,16 +223,17 @@ export async function writeSafetensors(
     header.push([name, { dtype: dtypeOf(data), shape, data_offsets: [end, end + data.byteLength] }]);
     end += data.byteLength;
   }
-  let json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
-  json = Buffer.concat([json, Buffer.alloc((8 - (json.length % 8)) % 8, ' ')]);
-  if (json.length > MAX_HEADER_BYTES) {
-    const problem = `The header of ${path} would have ${json.length} bytes; the format allows 100 MB. Shorten the metadata.`;
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
+  const padding = Buffer.alloc((8 - (json.length % 8)) % 8, ' ');
+  const headerLength = json.length + padding.length;
+  if (headerLength > MAX_HEADER_BYTES) {
+    const problem = `The header of ${path} would have ${headerLength} bytes; the format allows 100 MB. Shorten the metadata.`;
     throw new XpatchError('INVALID_ARGUMENT', problem);
   }
   const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(json.length));
+  length.writeBigUInt64LE(BigInt(headerLength));
   const data = entries.map(([, { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  await writeFileAtomic(path, [length, json, ...data]);
+  await writeFileAtomic(path, [length, json, padding, ...data]);
 }
 
 function dtypeOf(data: TensorToWrite['data']): SafetensorsDtype {

@@ -77,6 +77,8 @@ export const RUNS = 'xpatch-runs';
 export const vectorsOfRun = (id: string) => `xpatch-run:${queueOf(id)}:vectors`;
 /** What the first worker of a run computes with. */
 export const kernelsOfRun = (id: string) => `xpatch-run:${queueOf(id)}:kernels`;
+/** Hash of how often each kind of worker was refused. */
+export const refusedOfRun = (id: string) => `xpatch-run:${queueOf(id)}:refused`;
 /** Hash of how much each kind of worker has computed. */
 export const workersOfRun = (id: string) => `xpatch-run:${queueOf(id)}:workers`;
 

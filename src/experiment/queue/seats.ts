@@ -17,6 +17,7 @@ import {
   type QueuedWork,
   queueOf,
   RUNS,
+  refusedOfRun,
   unpackVector,
   vectorsOfRun,
   workersOfRun,
@@ -66,6 +67,8 @@ export class QueueSeats implements Seats {
   private closing = false;
   /** How much each kind of worker has computed, by what it computes with; complete once the seats are closed. */
   answeredBy: Readonly<Record<string, number>> = {};
+  /** Kinds of workers that were refused, and reported. */
+  private readonly refused = new Set<string>();
   private readonly looking: Promise<void>;
 
   private constructor(
@@ -85,6 +88,7 @@ export class QueueSeats implements Seats {
     const queue = broker.queue(queueOf(run.id));
     // What failed before may have been fixed.
     for (const job of await queue.getFailed(0, -1)) await job?.remove();
+    await broker.redis.del(refusedOfRun(run.id));
     await broker.redis.hset(RUNS, run.id, JSON.stringify(run));
     return new QueueSeats(broker, queue, run, options);
   }
@@ -99,7 +103,7 @@ export class QueueSeats implements Seats {
     const { redis } = this.broker;
     await redis.hdel(RUNS, this.run.id);
     await this.queue.obliterate({ force: true });
-    await redis.del(...[vectorsOfRun, kernelsOfRun, workersOfRun].map((key) => key(this.run.id)));
+    await redis.del(...[vectorsOfRun, kernelsOfRun, refusedOfRun, workersOfRun].map((key) => key(this.run.id)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -200,7 +204,21 @@ export class QueueSeats implements Seats {
         sent = Date.now();
         await this.sendAgain();
       }
+      if (took === 0) await this.reportRefused();
       if (took < CHUNK) await wait(LOOK_MS);
+    }
+  }
+
+  /** Without this a run would wait for a kind of worker that has left, and nobody would know. */
+  private async reportRefused(): Promise<void> {
+    const { redis } = this.broker;
+    for (const kind of Object.keys(await redis.hgetall(refusedOfRun(this.run.id)))) {
+      if (this.refused.has(kind)) continue;
+      this.refused.add(kind);
+      const problem = `a worker was refused: it has ${kind}, but ${await redis.get(kernelsOfRun(this.run.id))} began the run`;
+      this.options.onNote?.(
+        `${problem}; start one that computes as the first did, or this run again with --kernels any`,
+      );
     }
   }
 

@@ -18,6 +18,7 @@ import {
   type QueuedWork,
   queueOf,
   RUNS,
+  refusedOfRun,
   unpackVector,
   vectorsOfRun,
 } from './protocol.js';
@@ -168,6 +169,7 @@ async function requireKernels({ redis }: Broker, { id, kernels }: QueuedRun, own
   await redis.set(kernelsOfRun(id), own, 'NX');
   const first = await redis.get(kernelsOfRun(id));
   if (first === null || first === own) return;
+  await redis.hincrby(refusedOfRun(id), own, 1);
   const wayOut = 'Use machines of one kind, or start the run with --kernels any, which records what answered.';
   throw new XpatchError('RUN_MISMATCH', `The run is answered by ${first}, but this machine has ${own}. ${wayOut}`);
 }
