@@ -60,6 +60,7 @@ export type {
   ImageSource,
   PatchGrid,
   PatchRectangle,
+  PicturePositions,
   PositionRange,
   PositionRef,
   PositionSelection,

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ChatTemplate } from '../chat/chat-template.js';
 import type { CorpusPositions } from '../corpus/corpus-file.js';
 import type { HookName } from '../hooks/types.js';
-import type { PromptPart, TextPositions } from '../prompt/types.js';
+import type { PicturePositions, PromptPart, TextPositions } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
 import { readRecords } from '../util/records.js';
@@ -42,7 +42,7 @@ export type CorpusArguments = ModelArguments &
   OutputArguments &
   Omit<ArgumentsOf<typeof CORPUS_OPTIONS>, 'prompts'> & {
     prompts: string;
-    at?: TextPositions | undefined;
+    at?: PicturePositions | TextPositions | undefined;
     layers: 'all' | number[];
     positions?: ReturnType<typeof parseCapturePositions> | undefined;
     hook: HookName[];

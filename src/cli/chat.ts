@@ -144,7 +144,17 @@ async function readTemplate(path: string): Promise<string> {
 
 /** Refuses options that do not belong to a chat. */
 export function checkChatArguments(args: RunArguments): void {
-  const strange = ['prompt', 'promptFile', 'tokens', 'positions', 'at', 'saveLogits'] as const;
+  const strange = [
+    'prompt',
+    'promptFile',
+    'tokens',
+    'positions',
+    'at',
+    'hook',
+    'heads',
+    'knockOut',
+    'saveLogits',
+  ] as const;
   const other = strange.find((name) => args[name] !== undefined);
   if (other !== undefined)
     throw usageError(`--${dashed(other)} does not work with --chat, which reads messages from stdin.`);

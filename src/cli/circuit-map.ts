@@ -33,7 +33,7 @@ const OPTIONS = {
     into: text('One of equally many tokens that is not; it is patched'),
     fromImage: several('Picture for an <image> of --from', { value: 'FILE', completes: 'file' }),
     intoImage: several('Picture for an <image> of --into', { value: 'FILE', completes: 'file' }),
-    noise: text('Instead of --into: noise on the tokens of a text in --from, named as for --at, or on its <image>', {
+    noise: text('Instead of --into: noise on the tokens of a text in --from, or on its <image>, named as for --at', {
       value: 'TEXT[#N]',
     }),
     noiseSeeds: vary(whole(1, 'How many draws of noise are averaged'), { default: 3 }),
@@ -88,7 +88,7 @@ export const circuitMap = defineCommand({
       const from = await readPrompt(session, args, clean);
       const intos: RowInput[] = corrupt
         ? [await readPrompt(session, args, corrupt)]
-        : noisy(from, args).map((noise) => ({ prompt: from, interventions: [noise] }));
+        : noisy(args).map((noise) => ({ prompt: from, interventions: [noise] }));
       const { metric, name } = answer ?? (await divergence(session, from));
       const onProgress = track('patching');
       const shared = { from, metric, positions, signal };
@@ -147,10 +147,8 @@ async function divergence({ context, signal }: Session, from: Prompt) {
   return { metric: divergenceFrom(logits.data), name: 'KL divergence in nats' };
 }
 
-function noisy(prompt: Prompt, { noise = '', noiseSeeds, escape: escaped }: MapArguments): Intervention[] {
-  const pictures = prompt.pictures.flatMap(({ first, nRows }) => Array.from({ length: nRows }, (_, i) => first + i));
-  if (noise === '<image>' && pictures.length === 0) throw usageError('--noise "<image>" needs a picture in --from.');
-  const positions = noise === '<image>' ? pictures : placesOf({ at: parseAt(noise), escape: escaped }, 'last');
+function noisy({ noise = '', noiseSeeds, escape: escaped }: MapArguments): Intervention[] {
+  const positions = placesOf({ at: parseAt(noise), escape: escaped }, 'last');
   // A factor of 3 is Meng et al.'s.
   return Array.from({ length: noiseSeeds }, (_, i) => ({
     hook: 'embed',

@@ -1,5 +1,5 @@
 import { HOOKS, type HookName, type Steps } from '../hooks/types.js';
-import type { TextPositions } from '../prompt/types.js';
+import type { PicturePositions, TextPositions } from '../prompt/types.js';
 import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 import {
@@ -17,6 +17,9 @@ import {
   vary,
   whole,
 } from './option.js';
+
+/** Where a picture goes in a prompt. */
+export const IMAGE = '<image>';
 
 // The vocabulary: an option that two commands share is here, once. A command may vary its description or default.
 
@@ -92,7 +95,7 @@ export const POSITIONS = parsed('all, last, or positions such as 0,3-5,-1', pars
 export const TOP = vary(whole(1, 'Best tokens of each state'), { default: 5 });
 export const TRACK = several('Token to follow wherever it ranks; repeat for more', { value: 'TOKEN' });
 export const AT = parsed(
-  'Instead of positions: tokens of a text, its last occurrence or the N-th (-N: from the end)',
+  'Instead of positions: tokens of a text, its last occurrence or the N-th (-N: from the end); <image>: rows of pictures',
   parseAt,
   {
     value: 'TEXT[#N]',
@@ -223,21 +226,26 @@ export function parsePositions(given: string, option: string): 'all' | 'last' | 
   });
 }
 
-/** `Peru`: the last one; `Peru#2`: the second */
-export function parseAt(given: string): TextPositions {
-  const [, text, number] = /^(.+)#(-?[1-9]\d{0,5})$/s.exec(given) ?? [];
-  return text === undefined ? { text: given } : { text, occurrence: Number(number) };
+/** `Peru`: the last one; `Peru#2`: the second; `<image>` and `<image>#2`: rows of all pictures, or of the second */
+export function parseAt(given: string): TextPositions | PicturePositions {
+  const [, text = given, number] = /^(.+)#(-?[1-9]\d{0,5})$/s.exec(given) ?? [];
+  if (text === IMAGE) return { picture: number === undefined ? 'all' : Number(number) };
+  return { text, ...(number !== undefined && { occurrence: Number(number) }) };
 }
 
 /** The positions that are asked for with --positions or --at. */
 export function placesOf<Places = never, Default = never>(
-  args: { at?: TextPositions | undefined; positions?: Places | undefined; escape?: boolean },
+  args: {
+    at?: TextPositions | PicturePositions | undefined;
+    positions?: Places | undefined;
+    escape?: boolean;
+  },
   otherwise: Default,
-): TextPositions | Places | Default {
+): TextPositions | PicturePositions | Places | Default {
   const { at, positions, escape: escaped = true } = args;
   if (at === undefined) return positions ?? otherwise;
   if (positions !== undefined) throw usageError('Give either --at or --positions.');
-  return escaped ? { ...at, text: unescapeText(at.text) } : at;
+  return escaped && 'text' in at ? { ...at, text: unescapeText(at.text) } : at;
 }
 
 const texts = (given: unknown): string[] =>

@@ -90,7 +90,7 @@ export const patchscope = defineCommand({
     const { layers, targetLayers } = args;
     const targetPosition = thePosition('--target-positions', args.targetPositions);
     const given = placesOf(args, 'last');
-    const positions = typeof given === 'object' && 'text' in given ? given : thePosition('--positions', given);
+    const positions = typeof given === 'object' && !Array.isArray(given) ? given : thePosition('--positions', given);
     if (args.maxTokens === 0) throw usageError('-n must be a whole number from 1.');
     const { targetPrompt = IDENTITY_PROMPT } = args;
     const target = [args.escape ? unescapeText(targetPrompt) : targetPrompt];

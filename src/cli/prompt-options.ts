@@ -6,10 +6,8 @@ import { readWhole } from '../util/read-file.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, flag, grouped, parsed, several, text } from './option.js';
-import { parseTokens, unescapeText } from './options.js';
+import { IMAGE, parseTokens, unescapeText } from './options.js';
 import type { Terminal } from './terminal.js';
-
-const IMAGE = '<image>';
 
 export const PROMPT_OPTIONS = grouped('Prompt', {
   prompt: text(`Text of the prompt, or - for stdin; ${IMAGE} marks where a picture goes`, { letter: 'p' }),

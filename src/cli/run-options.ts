@@ -25,9 +25,12 @@ export const RUN_OPTIONS = {
   ...grouped('Patch', {
     ...HOOK_OPTIONS,
     steps: STEPS,
-    knockOut: several('Attention to cut: LAYERS[:HEADS]:FROM->TO, such as 3-5:0-4->last; repeat for more', {
-      value: 'EDGE',
-    }),
+    knockOut: several(
+      'Attention to cut: LAYERS[:HEADS]:FROM->TO, such as 3-5:0-4->last or all:Peru->last; repeat for more',
+      {
+        value: 'EDGE',
+      },
+    ),
     everyStep: flag('--steps all', { hidden: true }),
   }),
   ...grouped('Generation', {

@@ -34,6 +34,10 @@ export const run = defineCommand({
       'Without what the last token sees of positions 0 to 4 in layers 3 to 5',
       'run -m demo --prompt "Q:Peru\\nA:" --knock-out "3-5:0-4->last"',
     ],
+    [
+      'A picture that the last token does not see',
+      'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --knock-out "all:<image>->last"',
+    ],
     ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
   ],
   run: async (args, terminal) => {
@@ -71,7 +75,7 @@ export const run = defineCommand({
       positions,
       steps,
     });
-    const edges = (args.knockOut ?? []).map((text): Edge => ({ ...parseEdge(text), steps }));
+    const edges = (args.knockOut ?? []).map((text): Edge => ({ ...parseEdge(text, args.escape), steps }));
 
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;

@@ -1,14 +1,14 @@
 import { join } from 'node:path';
 import { HOOKS, type HookName } from '../hooks/types.js';
 import type { ModelIdentity } from '../model/types.js';
-import type { TextPositions } from '../prompt/types.js';
+import type { PicturePositions, TextPositions } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import { parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
 
 /** Which positions of each prompt a corpus has. See `CorpusOptions.positions`. */
-export type CorpusPositions = 'last' | 'all' | 'mean' | 'marks' | 'generated' | TextPositions;
+export type CorpusPositions = 'last' | 'all' | 'mean' | 'marks' | 'generated' | TextPositions | PicturePositions;
 
 /** What a corpus was asked for: a corpus goes on only with the same. */
 export interface CorpusRequest {

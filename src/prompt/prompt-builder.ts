@@ -32,6 +32,7 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
   const segments: Segment[] = [];
   const marks = new Map<string, number>();
   let length = 0;
+  let pictures = 0;
   let text: TextPart[] = [];
   let pending: { mark: string; before: TextPart[] }[] = [];
 
@@ -98,7 +99,10 @@ export async function buildPrompt(parts: readonly PromptPart[], tools: PromptToo
       append({ kind: 'tokens', tokens: checkTokens(part.tokens, tools.nVocab) });
     } else if ('image' in part) {
       flush();
-      for (const segment of await tools.encodeImage(part.image)) append(segment);
+      pictures++;
+      for (const segment of await tools.encodeImage(part.image)) {
+        append(segment.kind === 'image' ? { ...segment, number: pictures } : segment);
+      }
     } else {
       throw new XpatchError(
         'INVALID_ARGUMENT',

@@ -3,12 +3,13 @@ import { type PromptRecord, recordPrompt } from './prompt-record.js';
 import { textPositions } from './text-positions.js';
 import type {
   PatchGrid,
+  PicturePositions,
+  Place,
   PositionRange,
   PositionRef,
   PositionSelection,
   PromptPart,
   RgbImage,
-  TextPositions,
 } from './types.js';
 
 /** A run of tokens, or a picture as ready rows of embeddings from some encoder. */
@@ -31,10 +32,14 @@ export type Segment =
       seen: RgbImage;
       /** Where in `seen` the rows are. */
       grid: PatchGrid;
+      /** Which picture of its prompt it belongs to, from 1; set when a prompt is built. */
+      number?: number;
     };
 
 /** A picture of a prompt as the model saw it: after the encoder's own scaling, padding or cropping. */
 export interface PromptPicture {
+  /** Which one, from 1; the tiles of a picture have the same. */
+  number: number;
   /** Position of its first row. */
   first: number;
   nRows: number;
@@ -82,8 +87,8 @@ export class Prompt {
         this.tokens.set(segment.tokens, at);
         at += segment.tokens.length;
       } else {
-        const { nRows, seen, grid } = segment;
-        pictures.push({ first: at, nRows, seen, grid });
+        const { nRows, seen, grid, number = pictures.length + 1 } = segment;
+        pictures.push({ number, first: at, nRows, seen, grid });
         at += nRows;
       }
     }
@@ -119,7 +124,11 @@ export class Prompt {
   append(more: ArrayLike<number> | Prompt): Prompt {
     if (more.length === 0) return this;
     if (more instanceof Prompt) {
-      const segments = [...this.segments, ...more.segments];
+      const before = this.pictures.at(-1)?.number ?? 0;
+      const added = more.segments.map((one) =>
+        one.kind === 'tokens' ? one : { ...one, number: before + (one.number ?? 1) },
+      );
+      const segments = [...this.segments, ...added];
       return new Prompt(segments, this.marks, [...this.parts, ...more.parts], this.bytesOf);
     }
     const tokens = Int32Array.from(more);
@@ -145,12 +154,11 @@ export class Prompt {
    */
   positions(selection: PositionSelection): number[] {
     if (selection === 'all') return Array.from({ length: this.length }, (_, i) => i);
-    const list = [selection].flat() as readonly (PositionRef | PositionRange | TextPositions)[];
+    const list = [selection].flat() as readonly Place[];
     const positions = list.flatMap((item) => {
-      if (typeof item !== 'object') return [this.position(item)];
-      return (item as TextPositions)?.text === undefined
-        ? this.range(item as PositionRange)
-        : textPositions(this.pieces(), item as TextPositions);
+      if (typeof item !== 'object' || item === null) return [this.position(item)];
+      if ('text' in item) return textPositions(this.pieces(), item);
+      return 'picture' in item ? this.rowsOf(item) : this.range(item);
     });
     if (positions.length === 0)
       throw new XpatchError('INVALID_ARGUMENT', 'No positions were given. Name at least one.');
@@ -162,6 +170,17 @@ export class Prompt {
 
   private pieces(): (Uint8Array | undefined)[] {
     return Array.from(this.tokens, (token) => (token < 0 ? undefined : this.bytesOf(token)));
+  }
+
+  private rowsOf({ picture }: PicturePositions): number[] {
+    const count = this.pictures.at(-1)?.number ?? 0;
+    const wanted = typeof picture === 'number' && picture < 0 ? count + 1 + picture : picture;
+    const rows = this.pictures.flatMap(({ number, first, nRows }) =>
+      wanted === 'all' || wanted === number ? Array.from({ length: nRows }, (_, i) => first + i) : [],
+    );
+    if (rows.length > 0) return rows;
+    const problem = count === 0 ? 'The prompt has no picture' : `The prompt has no picture ${String(picture)}`;
+    throw new XpatchError('POSITION_OUT_OF_RANGE', `${problem}${count === 0 ? '' : `, only ${count}`}.`);
   }
 
   private range(range: PositionRange): number[] {

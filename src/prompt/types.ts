@@ -44,12 +44,16 @@ export interface TextPositions {
   readonly occurrence?: number | undefined;
 }
 
-/** Positions of a capture, of logits or of an intervention: `'all'`, one, a range, those of a text, or a list of these. */
-export type PositionSelection =
-  | PositionRef
-  | PositionRange
-  | TextPositions
-  | readonly (PositionRef | PositionRange | TextPositions)[];
+/** The rows of a picture: of the n-th one in the prompt, from 1; negative from the end; or of all. */
+export interface PicturePositions {
+  readonly picture: number | 'all';
+}
+
+/** Positions of one kind. */
+export type Place = PositionRef | PositionRange | TextPositions | PicturePositions;
+
+/** Positions of a capture, of logits or of an intervention: `'all'`, one, a range, those of a text or a picture, or a list of these. */
+export type PositionSelection = Place | readonly Place[];
 
 /** A rectangle of the picture that the model saw (after its preprocessing), in that picture's pixels. */
 export interface PatchRectangle {

@@ -133,7 +133,7 @@ test('attention is knocked out', async () => {
   ]);
   const [a, b] = [await cli.tensor('a.safetensors', 'logits'), await cli.tensor('b.safetensors', 'logits')];
   expect(a.data).not.toEqual(b.data);
-  for (const wrong of ['0', '0:1', '0:1->', '0:a->1', '0:1:2:3->4', '0:3-1->4']) {
+  for (const wrong of ['0', '0:1', '0:1->', '0:->1', '0:3-1->4', '0:0->1->2', 'x:0->1']) {
     expect(await cli.error(...run, 'c.safetensors', '--knock-out', wrong)).toMatchObject({ code: 'INVALID_ARGUMENT' });
   }
   const all = await cli.error(...run, 'c.safetensors', '--knock-out', '1:all->last');

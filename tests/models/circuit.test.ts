@@ -43,6 +43,40 @@ test('what a patch changes of the next token, at the tokens of a text', async ()
   expect(map.values[0][0]).toBeCloseTo(map.corrupt, 0);
 });
 
+test('attention is cut between places named by text, by number and by picture', async () => {
+  const logits = async (name: string, ...args: string[]) => {
+    const { knockOut } = await json('run', '-n', '0', ...args, '--save-logits', at(name));
+    const file = await SafetensorsFile.open(at(name));
+    const data = await file.readFloat32('logits');
+    await file.close();
+    return { data, knockOut };
+  };
+  const text = ['--prompt', 'Q:Peru\\nA:Lima\\n\\nQ:Peru\\nA:'];
+  const positions = async (name: string) =>
+    (await json('capture', ...text, '--at', name, '--layers', '0', '-o', at('places.safetensors')))
+      .positions as number[];
+  const [first, second, colon] = [await positions('Peru#1'), await positions('Peru'), await positions('A:#2')];
+  for (const [named, numbered] of [
+    ['2:Peru#1->last', `2:${first}->-1`],
+    ['0-3:Peru->A:#2', `0-3:${second}->${colon}`],
+    ['all:all:Q:Peru#2->last', `all:${(await positions('Q:Peru#2')).join()}->last`],
+    ['3:0:\\nA:Lima->last', `3:0:${(await positions('\\nA:Lima')).join()}->last`],
+  ] as const) {
+    const cut = await logits('named.safetensors', ...text, '--knock-out', named);
+    expect(cut).toEqual(await logits('numbered.safetensors', ...text, '--knock-out', numbered));
+    expect(cut.knockOut.length).toBeGreaterThan(0);
+  }
+  const images = ['peru', 'cuba'].flatMap((name) => ['--image', `data/images/twemoji/${name}.png`]);
+  const shown = ['--prompt', 'Q:<image>\\nA:Lima\\n\\nQ:<image>\\nA:', ...images];
+  const both = await logits('both.safetensors', ...shown, '--knock-out', 'all:<image>->last');
+  const each = ['all:<image>#1->last', 'all:<image>#2->last'].flatMap((edge) => ['--knock-out', edge]);
+  expect((await logits('each.safetensors', ...shown, ...each)).data).toEqual(both.data);
+  const one = await logits('one.safetensors', ...shown, '--knock-out', 'all:<image>#2->last');
+  expect(one.data).not.toEqual(both.data);
+  const counts = (found: { delta: number }[]) => found.map(({ delta }) => delta);
+  expect(counts(both.knockOut)).toEqual(counts(one.knockOut).map((delta) => 2 * delta));
+});
+
 test('by head, and with noise instead of a corrupt prompt', async () => {
   const heads = await json('circuit', 'map', ...PAIR, '--by-head', '--positions', 'last');
   expect(heads.heads.length).toBeGreaterThan(8);
@@ -186,6 +220,11 @@ test.each([
   [['lens', '--prompt', 'x', '--at', 'x#2', '-o', 'x'], /has "x" 1 time/],
   [['lens', '--prompt', 'x', '--at', 'x', '--positions', 'last', '-o', 'x'], /either --at or --positions/],
   [['run', '--prompt', 'x', '--at', 'x'], /--at needs a patch/],
+  [['run', '--prompt', 'x', '--knock-out', 'all:y->last'], /has "y" not at all/],
+  [['run', '--prompt', 'x', '--knock-out', 'all:<image>->last'], /has no picture/],
+  [['run', '--prompt', 'x', '--knock-out', 'all:x->x->last'], /with an arrow/],
+  [['run', '--prompt', 'x', '--knock-out', 'all:3-1->last'], /is 3-1#1/],
+  [['run', '--chat', '--knock-out', 'all:x->last'], /--knock-out does not work with --chat/],
   [['circuit', 'map', ...PAIR, '--kl'], /--kl needs no answer/],
 ])('refused: %j', async (args, message) => {
   const { code, stderr } = await xpatch([...(args as string[]), ...DEMO]);

@@ -41,6 +41,22 @@ test('a mark is the position of the token that ends at its place, pictures and B
   expect(prompt.position(-1)).toBe(8);
 });
 
+test('rows of pictures have positions: those of all, of the n-th, beside others', async () => {
+  const prompt = await buildPrompt(['Q:', { image: 'a.png' }, { image: 'b.png' }, 'A:'], tools);
+  const rows = (picture: number | 'all') => prompt.positions({ picture });
+  expect([rows('all'), rows(1), rows(2), rows(-1)]).toEqual([
+    [4, 5, 6, 8, 9, 10],
+    [4, 5, 6],
+    [8, 9, 10],
+    [8, 9, 10],
+  ]);
+  expect(prompt.positions([{ picture: 2 }, 'last'])).toEqual([8, 9, 10, 11]);
+  expect(prompt.append(prompt).positions({ picture: 3 })).toEqual([16, 17, 18]);
+  for (const picture of [0, 3, -3, 1.5]) await expectError(() => rows(picture), 'POSITION_OUT_OF_RANGE', /only 2/);
+  const bare = await buildPrompt(['Q:'], tools);
+  await expectError(() => bare.positions({ picture: 'all' }), 'POSITION_OUT_OF_RANGE', /no picture/);
+});
+
 test('a text of a prompt has positions, by its occurrence, beside others and not across a picture', async () => {
   const prompt = await buildPrompt(['Q:Peru A:', { image: 'x.png' }, '\nQ:Peru\nA:'], tools);
   const places = (text: string, occurrence?: number) => prompt.positions({ text, occurrence });
@@ -59,7 +75,7 @@ test('a text of a prompt has positions, by its occurrence, beside others and not
   await expectError(() => places('A'), 'MARK_AMBIGUOUS', /"A:"/);
   await expectError(() => places(''), 'INVALID_ARGUMENT', /empty/);
   await expectError(() => places('Peru', 0), 'INVALID_ARGUMENT', /occurrence 0/);
-  await expectError(() => prompt.positions([null as never]), 'POSITION_OUT_OF_RANGE', /undefined/);
+  await expectError(() => prompt.positions([null as never]), 'POSITION_OUT_OF_RANGE', /null/);
 });
 
 test('a row of a picture has its rectangle; tokens and separator rows have none', async () => {
