@@ -6,7 +6,7 @@ import type { OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type AnswerTokens, answerTokens, firstPiece, requireApart } from '../tasks/answer-tokens.js';
-import { rightAnswers } from '../tasks/answers.js';
+import { allAnswers, rightAnswers } from '../tasks/answers.js';
 import { DELIMITER } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
@@ -240,36 +240,42 @@ async function tokensBehind(context: Context, { study }: Batch, { parts }: Asked
   return found;
 }
 
-/** Probability and rank of the first token of the expected answers: if tokens come before it, after those. */
+/**
+ * Probability and rank of the first token of the right answers: if tokens come before it, after those. Of several right answers the one
+ * with the most probable first token counts.
+ */
 async function firstScores(context: Context, batch: Batch, rows: readonly (Asked & { logits: Float32Array })[]) {
-  const known = new Map<unknown, AnswerTokens>();
+  const known = new Map<unknown, readonly AnswerTokens[]>();
   for (const row of rows) {
     const { parts, item } = row;
-    if (!known.has(parts))
-      known.set(parts, (await tokensBehind(context, batch, row, [item.output]))[0] as AnswerTokens);
+    if (!known.has(parts)) known.set(parts, await tokensBehind(context, batch, row, rightAnswers(item)));
   }
-  const asked = rows.map(({ parts, prompt, interventions, logits }) => {
-    const { tokens, first } = known.get(parts) as AnswerTokens;
-    return {
-      prompt: prompt.append(tokens.slice(0, first)),
-      interventions,
-      logits,
-      token: tokens[first] as number,
-      first,
-    };
-  });
-  const later = asked.filter(({ first }) => first > 0);
-  const results = later.length > 0 ? await context.pass(later.map((row) => ({ ...row, logits: 'last' as const }))) : [];
-  return asked.map((row) => {
-    const after = row.first > 0 ? results[later.indexOf(row)]?.logits?.data : undefined;
-    return tokenScore(after ?? row.logits, row.token);
-  });
+  const best: ReturnType<typeof tokenScore>[] = [];
+  const take = (r: number, logits: Float32Array, token: number) => {
+    const score = tokenScore(logits, token);
+    if (score.probability >= (best[r]?.probability ?? 0)) best[r] = score;
+  };
+  const later: (PassRow & { r: number; token: number })[] = [];
+  for (const [r, { parts, prompt, interventions, logits }] of rows.entries()) {
+    for (const { tokens, first } of known.get(parts) as readonly AnswerTokens[]) {
+      const token = tokens[first] as number;
+      if (first === 0) take(r, logits, token);
+      else later.push({ r, token, prompt: prompt.append(tokens.slice(0, first)), interventions, logits: 'last' });
+    }
+  }
+  const held = rowsWithin(batch.maxBytes, context.model);
+  for (let from = 0; from < later.length; from += held) {
+    const some = later.slice(from, from + held);
+    const results = await context.pass(some);
+    for (const [i, { r, token }] of some.entries()) take(r, results[i]?.logits?.data as Float32Array, token);
+  }
+  return best;
 }
 
-/** Where the expected answer ranks among all answers of the task. */
+/** Where the likeliest of the right answers ranks among all answers of the task. */
 async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[]) {
   const { cell, maxBytes } = batch;
-  const known = [...new Set(cell.split.task.items.map(({ output }) => output))];
+  const known = allAnswers(cell.split.task.items);
   const tokens = new Map<unknown, number[][]>();
   for (const row of rows) {
     if (tokens.has(row.parts)) continue;
@@ -281,7 +287,8 @@ async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[
   }
   const scores = await logLikelihoods(context, rows, ({ parts }) => tokens.get(parts) as number[][], { maxBytes });
   return scores.map((row, i): Pick<ResultLine, 'answerRank' | 'logLikelihood'> => {
-    const own = row[known.indexOf((rows[i] as Asked).item.output)] as number;
+    const right = rightAnswers((rows[i] as Asked).item);
+    const own = Math.max(...right.map((answer) => row[known.indexOf(answer)] as number));
     return { answerRank: row.filter((score) => score > own).length, logLikelihood: own };
   });
 }

@@ -6,6 +6,7 @@ import type { OnProgress } from '../model/types.js';
 import type { Prompt, Segment } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { answerTokens, requireApart } from '../tasks/answer-tokens.js';
+import { allAnswers, rightAnswers } from '../tasks/answers.js';
 import { checkTask } from '../tasks/check.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
@@ -130,7 +131,8 @@ async function countBatch(study: Study, asked: AskedBatch, counter: Counter, lat
   );
   const prompts = await counter.add(groups.map(({ parts }) => parts));
   const scores = stage === 'test' ? study.experiment.scores : [];
-  const ledBy = ({ output }: TaskItem) => (scores.includes('probability') ? (laterFirst.get(output) ?? 0) : 0);
+  const ledBy = (item: TaskItem) =>
+    scores.includes('probability') ? rightAnswers(item).reduce((sum, one) => sum + (laterFirst.get(one) ?? 0), 0) : 0;
   if (groups.length > 0) counter.passes += (scores.includes('likelihood') ? 1 : 0) + (items.some(ledBy) ? 1 : 0);
   for (const [i, { item, conditions: members }] of groups.entries()) {
     const led = ledBy(item);
@@ -147,7 +149,7 @@ async function countBatch(study: Study, asked: AskedBatch, counter: Counter, lat
     if (led > 0) counter.tokens += length + (rows + members.length - patches.length) * led;
     if (scores.includes('likelihood')) {
       // Beginnings of answers branch off the query: at least that much more.
-      const answers = new Set(cell.split.task.items.map(({ output }) => output)).size;
+      const answers = allAnswers(cell.split.task.items).length;
       counter.tokens += length + (rows + members.length - patches.length) * answers;
     }
   }
@@ -269,14 +271,17 @@ async function beginnings(
   for (const queryModality of modalities) {
     for (const item of task.items.filter(({ image }) => queryModality === 'text' || image !== undefined)) {
       if (pace.due()) await pace.rest();
-      const { output } = item;
+      const outputs = rightAnswers(item);
       const query = format.write({ query: item, queryModality });
-      const [answer] = await answerTokens(model, query, format, [output]);
+      const answers = await answerTokens(model, query, format, outputs);
+      const [output, answer] = [item.output, answers[0]];
       if (!answer) continue;
       asked += 1;
-      if (experiment.scores.length > 0) requireApart(answer, query, output);
+      for (const [i, one] of answers.entries()) {
+        if (experiment.scores.length > 0) requireApart(one, query, outputs[i] as string);
+        if (one.first > 0) laterFirst.set(outputs[i] as string, one.first);
+      }
       if (answer.merged) joined.push(output);
-      if (answer.first > 0) laterFirst.set(output, answer.first);
       const first = answer.tokens[answer.first];
       if (first !== undefined) byToken.set(first, (byToken.get(first) ?? new Set()).add(output));
     }

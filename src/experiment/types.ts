@@ -142,13 +142,15 @@ export interface ResultLine extends QueryKey {
   readonly cut?: true;
   /**
    * Probability of the first token of the expected answer that shows something of it, and its rank from 0. Where the template, or the
-   * tokenizer, has tokens between the query and that one (a lone blank, a line break), it is the one after them.
+   * tokenizer, has tokens between the query and that one (a lone blank, a line break), it is the one after them. Of several right
+   * answers the one with the most probable first token counts.
    */
   readonly probability?: number;
   readonly rank?: number;
   /**
    * Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats: over all tokens
    * from the end of the query to the end of the answer, including those that the template puts in between; not what ends the answer.
+   * Of several right answers the likeliest counts.
    */
   readonly answerRank?: number;
   readonly logLikelihood?: number;

@@ -14,9 +14,9 @@ export interface ScoredQuery {
   readonly lenient: boolean;
   /** Whether the longer answer is right as a whole (`strictMatch`). */
   readonly strict?: boolean;
-  /** Probability of the first token of the expected answer. */
+  /** Probability of the first token of the expected answer, of several the most probable. */
   readonly probability?: number;
-  /** Rank from 0 of the expected answer among all answers of the task by log-likelihood. */
+  /** Rank from 0 of the expected answer, of several the best, among all answers of the task by log-likelihood. */
   readonly answerRank?: number;
   /** Scores of one's own by name. */
   readonly own?: Readonly<Record<string, number>>;
@@ -64,8 +64,9 @@ const SCORE_NOTES: Readonly<Record<string, string>> = {
   lenient:
     'Lenient score: the first generated token, stripped, and the expected answer are both non-empty and one is a prefix of the other.',
   strict: 'Strict score: the whole greedy answer up to its stop (a line break) equals the expected answer.',
-  probability: 'Probability of the first token of the expected answer.',
-  likelihood: 'Likelihood score: of all answers of the task, the expected one has the highest log-likelihood.',
+  probability: 'Probability of the first token of the expected answer, of several right ones the most probable.',
+  likelihood:
+    'Likelihood score: of all answers of the task, the expected one, or one of several, has the highest log-likelihood.',
 };
 
 /**

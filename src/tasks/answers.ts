@@ -20,6 +20,11 @@ export function rightAnswers({
   return [output, ...also];
 }
 
+/** All answers of a task, each once: what an answer is ranked among. */
+export function allAnswers(items: readonly Parameters<typeof rightAnswers>[0][]): string[] {
+  return [...new Set(items.flatMap(rightAnswers))];
+}
+
 /** Whether one of the two answers is a prefix of the other, so that the paper's lenient rule takes one for the other. */
 export function answersCollide(first: string, second: string, options: AnswerOptions = {}): boolean {
   const a = normaliseAnswer(first, options);

@@ -204,6 +204,61 @@ test('probability, rank and likelihood are those of passes over the whole vocabu
   expect(line.answerRank).toBe([...scores.values()].filter((score) => score > own).length);
 });
 
+test('of several right answers the best one counts, for each score by itself', async () => {
+  const { items } = await loadTask('country-capital');
+  const several = items.map(({ input, output }, i) => {
+    const [other] = (items[(i + 7) % items.length] as TaskItem).output.split(' ');
+    return { input, output: [output, other ?? output, `${output} indeed`].slice(0, 1 + (i % 3)) };
+  });
+  const path = join(folder, 'several.json');
+  await writeFile(path, JSON.stringify(several));
+  const config = {
+    query: 'text',
+    tasks: [path],
+    conditions: [{ name: 'Text Prompt', kind: 'prompt', spec: 'text' }],
+  } as const;
+  const inner = memoryStore();
+  await runExperiment(context, make(config), inner);
+  const { split } = (await prepareStudy(model, make(config))).cells[0] as Cell;
+  const known = [...new Set(split.task.items.flatMap(({ output, also = [] }) => [output, ...also]))];
+  const found = (await linesOf(inner)).filter(({ stage }) => stage === 'test');
+  let notFirst = 0;
+  for (const line of found.slice(0, 6)) {
+    const query = line.prompt?.text as string;
+    const logProbabilities = async (answer: string) => {
+      const [bare, prompt] = [await model.prompt(query), await model.prompt(query + answer)];
+      const { logits } = await context.run({ prompt, logits: 'all' });
+      return Array.from({ length: prompt.length - bare.length }, (_, i) => {
+        const at = (bare.length - 1 + i) * model.info.nVocab;
+        const row = logits.data.subarray(at, at + model.info.nVocab);
+        const own = row[prompt.tokens[bare.length + i] as number] as number;
+        const total = Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
+        return { log: own - total, rank: row.filter((x) => x > own).length };
+      });
+    };
+    const right = [line.expected, ...(line.also ?? [])];
+    const first = await Promise.all(right.map(async (answer) => (await logProbabilities(answer))[0]));
+    const best = first.reduce((a, b) => ((b?.log as number) > (a?.log as number) ? b : a));
+    if (best !== first[0]) notFirst++;
+    expect(line.probability as number).toBeCloseTo(Math.exp(best?.log as number), 3);
+    expect(Math.abs((line.rank as number) - (best?.rank as number))).toBeLessThanOrEqual(
+      1 + 0.02 * (best?.rank as number),
+    );
+    const whole = new Map<string, number>();
+    for (const answer of known) {
+      whole.set(
+        answer,
+        (await logProbabilities(answer)).reduce((sum, { log }) => sum + log, 0),
+      );
+    }
+    const likeliest = Math.max(...right.map((answer) => whole.get(answer) as number));
+    expect(line.logLikelihood as number).toBeCloseTo(likeliest, 1);
+    const ahead = [...whole.values()].filter((score) => score > likeliest).length;
+    expect(Math.abs((line.answerRank as number) - ahead)).toBeLessThanOrEqual(1); // ties
+  }
+  expect(notFirst).toBeGreaterThan(0);
+});
+
 test('controls patch what they say', async () => {
   const vector = async (name: string) => {
     const found = await store.loadVector(name);
