@@ -1,7 +1,7 @@
 import type { Edge } from '../hooks/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import { usageError } from './errors.js';
-import { parseAt, parseHeads, parseLayers, parsePlaces, placesOf } from './options.js';
+import { parseAt, parseHeads, parseLayers, placesOf, readPlaces } from './options.js';
 
 /**
  * `LAYERS[:HEADS]:FROM->TO`, such as `3-5:0,2:0-4->last` or `all:Peru->last`.
@@ -22,7 +22,7 @@ export function parseEdge(given: string, escaped: boolean): Edge {
 
 /** `all`, `last`, numbers, or what --at takes. */
 function parseSide(given: string, escaped: boolean): PositionSelection {
-  const places = parsePlaces(given.trim());
+  const places = readPlaces(given);
   if (places !== undefined) return places;
   if (!/^[\d\s,-]+$/.test(given)) return placesOf({ at: parseAt(given), escape: escaped }, 'last');
   const wayOut = `the text of that name is ${given.trim()}#1`;

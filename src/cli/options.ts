@@ -207,23 +207,26 @@ export function parseHeads(text: string, option: string): number[] {
   throw usageError(`${option} takes heads such as 0,3-5, not ${JSON.stringify(text)}.`);
 }
 
-/** `all`, `last`, `-1` or `0,3-5` */
-export function parsePlaces(text: string): 'all' | 'last' | number[] | undefined {
-  if (text === 'all' || text === 'last') return text;
-  return /^\s*-\d{1,9}\s*$/.test(text) ? [Number(text)] : numbersOf(text);
+/** `all`, `last` or `0,3-5,last,-2`; undefined for anything else. */
+export function readPlaces(given: string): 'all' | 'last' | number[] | undefined {
+  const whole = given.trim();
+  if (whole === 'all' || whole === 'last') return whole;
+  const found: number[] = [];
+  for (const item of whole.split(',')) {
+    const word = item.trim();
+    const numbers = word === 'last' ? [-1] : /^-\d{1,9}$/.test(word) ? [Number(word)] : numbersOf(word);
+    if (!numbers) return undefined;
+    found.push(...numbers);
+  }
+  return found;
 }
 
-/** `all`, `last` or `0,3-5,last,-2` */
+/** The same, which it must be. */
 export function parsePositions(given: string, option: string): 'all' | 'last' | number[] {
-  if (given === 'all' || given === 'last') return given;
-  return given.split(',').flatMap((item) => {
-    const word = item.trim();
-    if (/^-\d{1,9}$/.test(word)) return [Number(word)];
-    const numbers = word === 'last' ? [-1] : numbersOf(word);
-    if (numbers) return numbers;
-    const problem = `${JSON.stringify(item)} is not one`;
-    throw usageError(`${option} takes all, last, or positions such as 0,3-5,-1; ${problem}.`);
-  });
+  const places = readPlaces(given);
+  if (places) return places;
+  const wrong = given.split(',').find((item) => item.trim() === 'all' || !readPlaces(item));
+  throw usageError(`${option} takes all, last, or positions such as 0,3-5,-1; ${JSON.stringify(wrong)} is not one.`);
 }
 
 /** `Peru`: the last one; `Peru#2`: the second; `<image>` and `<image>#2`: rows of all pictures, or of the second */
