@@ -21,20 +21,20 @@ def shipped():
     return os.path.join(folder, "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
-def widen(source, target):
+def widen(source, target, kind=np.float16):
     reader = GGUFReader(source)
     writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
     left_out = ("general.architecture", "general.file_type", "general.quantization_version")
     for key, field in reader.fields.items():
         if key.startswith("GGUF.") or key in left_out:
             continue
-        kind = field.types[0]
-        inner = (field.types[-1],) if kind == GGUFValueType.ARRAY else ()
-        writer.add_key_value(key, field.contents(), kind, *inner)
-    writer.add_file_type(1)
+        type = field.types[0]
+        inner = (field.types[-1],) if type == GGUFValueType.ARRAY else ()
+        writer.add_key_value(key, field.contents(), type, *inner)
+    writer.add_file_type(0 if kind == np.float32 else 1)
     for tensor in reader.tensors:
         data = dequantize(tensor.data, tensor.tensor_type)
-        writer.add_tensor(tensor.name, data.astype(np.float16 if data.ndim > 1 else np.float32))
+        writer.add_tensor(tensor.name, data.astype(kind if data.ndim > 1 else np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

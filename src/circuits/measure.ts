@@ -2,7 +2,7 @@ import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import { asRow, type PassRow, type RowInput } from '../model/pass.js';
 import { divergence, logSumExp, trackedTokens } from '../model/tracked.js';
-import type { OnProgress } from '../model/types.js';
+import type { OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 
@@ -73,6 +73,14 @@ export interface MeasureOptions {
   onProgress?: OnProgress;
 }
 
+/** The best next tokens after each of some patches, and without any. */
+export interface PatchTops {
+  readonly clean: readonly TokenScore[];
+  readonly corrupt: readonly TokenScore[];
+  /** In the order of the map's values. */
+  readonly patched: readonly (readonly TokenScore[])[];
+}
+
 /** A prompt with its own edits, and the number that is taken of its answer. */
 export interface Measured {
   readonly prompt: Prompt;
@@ -102,27 +110,36 @@ export async function measured(
 const MAX_BYTES = 64e6;
 
 /**
- * The metric under each of many edits of one prompt, and without any. What the edited prompts have in common is decoded once, so edits
- * of one position should be next to each other.
+ * The metric under each of many edits of one prompt, and without any; `tops`: the best tokens, first without any. What the edited
+ * prompts have in common is decoded once, so edits of one position should be next to each other.
  */
 export async function measureEach(
   context: Context,
   { row, measure }: Measured,
   edits: readonly (readonly Intervention[])[],
-  { signal, onProgress }: MeasureOptions = {},
-): Promise<{ plain: number; values: Float64Array }> {
+  { signal, onProgress, topK = 0 }: MeasureOptions & { topK?: number | undefined } = {},
+): Promise<{ plain: number; values: Float64Array; tops: (readonly TokenScore[])[] }> {
   const { interventions = [] } = row;
   const held = Math.max(1, Math.floor(MAX_BYTES / (Float32Array.BYTES_PER_ELEMENT * context.model.info.nVocab)));
   const all = [[], ...edits]; // first the prompt as it is
   const values = new Float64Array(all.length);
+  const tops: (readonly TokenScore[])[] = [];
   for (let first = 0; first < all.length; first += held) {
     const some = all.slice(first, first + held);
-    const rows = some.map((more) => ({ ...row, interventions: [...interventions, ...more], logits: 'last' as const }));
+    const rows = some.map((more) => ({
+      ...row,
+      interventions: [...interventions, ...more],
+      logits: 'last' as const,
+      topK,
+    }));
     const results = await context.pass(rows, {
       signal,
       onProgress: ({ done, total }) => onProgress?.({ done: first + (some.length * done) / total, total: all.length }),
     });
-    for (const [i, { logits }] of results.entries()) values[first + i] = measure(logits.data);
+    for (const [i, { logits, top }] of results.entries()) {
+      values[first + i] = measure(logits.data);
+      tops.push(top);
+    }
   }
-  return { plain: values[0] as number, values: values.subarray(1) };
+  return { plain: values[0] as number, values: values.subarray(1), tops };
 }

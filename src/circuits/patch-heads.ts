@@ -1,6 +1,6 @@
 import type { Context } from '../model/context.js';
 import { HeadMap, headPatch, headsOf } from './heads.js';
-import { measured, measureEach } from './measure.js';
+import { measured, measureEach, type PatchTops } from './measure.js';
 import { type PatchLayersOptions, requireSameLength } from './patch-layers.js';
 
 /** What patching each head does to a metric. */
@@ -10,6 +10,8 @@ export interface HeadPatching {
   /** The metric of `from`, and of `into` without a patch. */
   readonly clean: number;
   readonly corrupt: number;
+  /** With `topK`: the best next tokens. */
+  readonly tops?: PatchTops;
 }
 
 /**
@@ -22,7 +24,7 @@ export async function patchHeads(
   context: Context,
   options: Omit<PatchLayersOptions, 'hook' | 'layers'> & { layers?: readonly number[] },
 ): Promise<HeadPatching> {
-  const { metric, signal, onProgress } = options;
+  const { metric, topK, signal, onProgress } = options;
   const [from, into] = [
     await measured(context, options.from, metric, signal),
     await measured(context, options.into, metric, signal),
@@ -31,9 +33,15 @@ export async function patchHeads(
   const heads = headsOf(context, options.layers);
   const positions = into.prompt.positions(options.positions ?? 'all');
   const layers = [...new Set(heads.map(({ layer }) => layer))];
-  const row = { ...from.row, capture: { hook: 'z', layers, positions }, logits: 'last' } as const;
-  const { states, logits } = await context.run(row, { signal });
+  const row = { ...from.row, capture: { hook: 'z', layers, positions }, logits: 'last', topK: topK ?? 0 } as const;
+  const { states, logits, top } = await context.run(row, { signal });
   const edits = heads.map((head) => headPatch(head, states, positions));
-  const { plain, values } = await measureEach(context, into, edits, { signal, onProgress });
-  return { map: new HeadMap(heads, values), clean: into.measure(logits.data), corrupt: plain };
+  const { plain, values, tops } = await measureEach(context, into, edits, { topK, signal, onProgress });
+  const [corrupt = [], ...patched] = tops;
+  return {
+    map: new HeadMap(heads, values),
+    clean: into.measure(logits.data),
+    corrupt: plain,
+    ...(topK && { tops: { clean: top, corrupt, patched } }),
+  };
 }

@@ -4,7 +4,7 @@ import type { RowInput } from '../model/pass.js';
 import type { OnProgress } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
-import { type Measured, type Metric, measured, measureEach } from './measure.js';
+import { type Measured, type Metric, measured, measureEach, type PatchTops } from './measure.js';
 
 /** Two prompts, what is measured, and which states are patched from one into the other. */
 export interface PatchLayersOptions {
@@ -19,6 +19,8 @@ export interface PatchLayersOptions {
   layers?: LayerSelection;
   /** Defaults to `all`. */
   positions?: PositionSelection;
+  /** Best tokens to keep of each patch, see `tops`. Defaults to none. */
+  topK?: number;
   signal?: AbortSignal;
   /** Positions decoded of all. */
   onProgress?: OnProgress;
@@ -38,6 +40,8 @@ export class PatchMap {
     /** The metric of `from`, and of `into` without a patch. */
     readonly clean: number,
     readonly corrupt: number,
+    /** With `topK`: the best next tokens. */
+    readonly tops?: PatchTops,
   ) {}
 
   /**
@@ -74,15 +78,16 @@ export class PatchMap {
  * ```
  */
 export async function patchLayers(context: Context, options: PatchLayersOptions): Promise<PatchMap> {
-  const { metric, hook = 'resid_post', signal, onProgress } = options;
+  const { metric, hook = 'resid_post', topK, signal, onProgress } = options;
   const [from, into] = [
     await measured(context, options.from, metric, signal),
     await measured(context, options.into, metric, signal),
   ];
   requireSameLength(from, into);
   const positions = into.prompt.positions(options.positions ?? 'all');
-  const row = { ...from.row, capture: { hook, layers: options.layers, positions }, logits: 'last' as const };
-  const { states, logits } = await context.run(row, { signal });
+  const capture = { hook, layers: options.layers, positions };
+  const row = { ...from.row, capture, logits: 'last' as const, topK: topK ?? 0 };
+  const { states, logits, top } = await context.run(row, { signal });
   const { layers } = states;
   // Positions outside: what comes before one is shared by the patches of all its layers.
   const edits = positions.flatMap((position) =>
@@ -90,13 +95,13 @@ export async function patchLayers(context: Context, options: PatchLayersOptions)
       { hook, layers: layer, positions: position, op: 'replace' as const, value: states.at(layer, position) },
     ]),
   );
-  const { plain, values } = await measureEach(context, into, edits, { signal, onProgress });
-  const byLayer = new Float64Array(values.length);
-  for (const p of positions.keys()) {
-    for (const l of layers.keys()) byLayer[l * positions.length + p] = values[p * layers.length + l] as number;
-  }
+  const { plain, values, tops } = await measureEach(context, into, edits, { topK, signal, onProgress });
+  const order = layers.flatMap((_, l) => positions.map((_, p) => p * layers.length + l));
+  const [corrupt = [], ...patched] = tops;
+  const kept = topK ? { clean: top, corrupt, patched: order.map((i) => patched[i] ?? []) } : undefined;
   const inputs = positions.map((position) => into.prompt.tokens[position] as number);
-  return new PatchMap(layers, positions, inputs, byLayer, into.measure(logits.data), plain);
+  const byLayer = Float64Array.from(order, (i) => values[i] as number);
+  return new PatchMap(layers, positions, inputs, byLayer, into.measure(logits.data), plain, kept);
 }
 
 /** @throws {XpatchError} INVALID_ARGUMENT */

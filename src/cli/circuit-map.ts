@@ -1,6 +1,6 @@
 import { HeadMap } from '../circuits/heads.js';
 import { divergenceFrom } from '../circuits/measure.js';
-import { patchHeads } from '../circuits/patch-heads.js';
+import { type HeadPatching, patchHeads } from '../circuits/patch-heads.js';
 import { PatchMap, patchLayers } from '../circuits/patch-layers.js';
 import type { HookName, Intervention } from '../hooks/types.js';
 import type { RowInput } from '../model/pass.js';
@@ -91,7 +91,9 @@ export const circuitMap = defineCommand({
         : noisy(args).map((noise) => ({ prompt: from, interventions: [noise] }));
       const { metric, name } = answer ?? (await divergence(session, from));
       const onProgress = track('patching');
-      const shared = { from, metric, positions, signal };
+      // Best tokens of several draws of noise have no mean.
+      const topK = args.report !== undefined && intos.length === 1 ? TOP_K : 0;
+      const shared = { from, metric, positions, topK, signal };
       const about = {
         title: `Activation patching in ${describeModel(model.identity)}`,
         introduction: [introduction(args)],
@@ -99,7 +101,7 @@ export const circuitMap = defineCommand({
       const report = await import('../report/circuits.js');
       if (args.byHead) {
         const chosen = layers === 'all' ? {} : { layers };
-        const all = [];
+        const all: HeadPatching[] = [];
         for (const into of intos) all.push(await patchHeads(context, { ...shared, into, ...chosen, onProgress }));
         const map = HeadMap.mean(all.map((one) => one.map));
         const clean = all[0]?.clean as number;
@@ -113,14 +115,18 @@ export const circuitMap = defineCommand({
         };
         await writeCircuit(session, args, {
           result,
-          make: (given) => report.headMapReport(map, { metric: name, clean, corrupt }, { ...about, ...given }),
+          make: (given) => {
+            const measured = { metric: name, clean, corrupt, tops: all.length === 1 ? all[0]?.tops : undefined };
+            return report.headMapReport(map, measured, { ...about, ...given });
+          },
         });
         return;
       }
       const maps: PatchMap[] = [];
       for (const into of intos) maps.push(await patchLayers(context, { ...shared, into, hook, layers, onProgress }));
       const map = meanOf(maps);
-      const inputs = map.tokens.map((token) => (token < 0 ? 'picture' : model.detokenize([token])));
+      const textOf = (token = -1) => (token < 0 ? null : model.detokenize([token]));
+      const inputs = map.positions.map((p, i) => [textOf(map.tokens[i]), textOf(from.tokens[p])] as const);
       const { clean: right, corrupt: wrong, tokens } = map;
       const values = map.layers.map((layer) => map.positions.map((position) => map.at(layer, position)));
       progress.done();
@@ -142,6 +148,9 @@ export const circuitMap = defineCommand({
   },
 });
 
+/** Best tokens of each patch in a page. */
+const TOP_K = 5;
+
 async function divergence({ context, signal }: Session, from: Prompt) {
   const { logits } = await context.run({ prompt: from, logits: 'last' }, { signal });
   return { metric: divergenceFrom(logits.data), name: 'KL divergence in nats' };
@@ -160,6 +169,7 @@ function noisy({ noise = '', noiseSeeds, escape: escaped }: MapArguments): Inter
 }
 
 function meanOf(maps: readonly PatchMap[]): PatchMap {
+  if (maps.length === 1) return maps[0] as PatchMap;
   const [{ layers, positions, tokens, clean, values }] = maps as [PatchMap];
   const mean = values.map((_, i) => maps.reduce((sum, map) => sum + (map.values[i] as number) / maps.length, 0));
   const corrupt = maps.reduce((sum, map) => sum + map.corrupt / maps.length, 0);

@@ -1,8 +1,10 @@
 import type { Ablation } from '../circuits/ablate.js';
 import type { Attribution } from '../circuits/attribution.js';
 import type { HeadMap } from '../circuits/heads.js';
+import type { PatchTops } from '../circuits/measure.js';
 import type { PatchMap } from '../circuits/patch-layers.js';
-import type { Block, Report, TextTable } from './report.js';
+import type { TokenScore } from '../model/types.js';
+import type { BestToken, Block, PatchMapColumn, PatchMapView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
 type About = Pick<Report, 'title' | 'introduction' | 'provenance'>;
@@ -14,31 +16,60 @@ export interface Measured {
   /** The metric of the clean prompt and of the corrupt one. */
   readonly clean: number;
   readonly corrupt: number;
+  /** Of `HeadPatching`. */
+  readonly tops?: PatchTops | undefined;
 }
 
+/** What stands at a position of the corrupt prompt and of the clean one; null for a row of a picture. */
+export type MapInputs = NonNullable<PatchMapColumn['inputs']>;
+
 /** The report of an activation patching map: layers x positions. */
-export function patchMapReport(map: PatchMap, inputs: readonly string[], metric: string, about: About): Report {
-  const columns = map.positions.map((position, p) => `${position} ${visibleText(inputs[p] ?? '')}`);
-  const rows = map.layers.map((layer) => [layer, map.positions.map((position) => map.at(layer, position))] as const);
-  return mapReport({ metric, clean: map.clean, corrupt: map.corrupt }, { columns, rows, unit: 'position' }, about);
+export function patchMapReport(map: PatchMap, inputs: readonly MapInputs[], metric: string, about: About): Report {
+  const { positions, clean, corrupt, tops } = map;
+  const columns = positions.map((number, p) => ({ number, inputs: inputs[p] as MapInputs }));
+  const order = ascending(map.layers);
+  const values = order.map((layer) => positions.map((position) => map.at(layer, position)));
+  const index = (l: number, p: number) => map.layers.indexOf(order[l] as number) * positions.length + p;
+  const top = topsOf(tops, values, index);
+  return mapReport({ metric, clean, corrupt, unit: 'position', layers: order, columns, values, ...top }, about);
 }
 
 /** The report of patching by head: layers x heads. */
-export function headMapReport(map: HeadMap, measured: Measured, about: About): Report {
-  const heads = [...new Set(map.heads.map(({ head }) => head))].sort((a, b) => a - b);
-  const layers = [...new Set(map.heads.map(({ layer }) => layer))];
-  const rows = layers.map((layer) => [layer, heads.map((head) => map.at(layer, head))] as const);
-  return mapReport(measured, { columns: heads.map((head) => `head ${head}`), rows, unit: 'head' }, about);
+export function headMapReport(map: HeadMap, { metric, clean, corrupt, tops }: Measured, about: About): Report {
+  const heads = ascending(map.heads.map(({ head }) => head));
+  const layers = ascending(map.heads.map(({ layer }) => layer));
+  const values = layers.map((layer) => heads.map((head) => map.at(layer, head)));
+  const index = (l: number, p: number) =>
+    map.heads.findIndex(({ layer, head }) => layer === layers[l] && head === heads[p]);
+  const columns = heads.map((number) => ({ number }));
+  const top = topsOf(tops, values, index);
+  return mapReport({ metric, clean, corrupt, unit: 'head', layers, columns, values, ...top }, about);
 }
 
-interface Grid {
-  readonly columns: readonly string[];
-  readonly rows: readonly (readonly [layer: number, values: readonly number[]])[];
-  readonly unit: string;
+const ascending = (numbers: readonly number[]): number[] => [...new Set(numbers)].sort((a, b) => a - b);
+
+/** Cells whose best tokens a page has room for. */
+const MOST_CELLS = 20_000;
+
+function topsOf(
+  tops: PatchTops | undefined,
+  values: readonly (readonly number[])[],
+  index: (l: number, p: number) => number,
+): Pick<PatchMapView, 'top'> {
+  if (tops === undefined || tops.patched.length > MOST_CELLS) return {};
+  const best = (scores: readonly TokenScore[]) =>
+    scores.map(({ text, probability }): BestToken => [text, Number(probability.toPrecision(3))]);
+  const patched = values.map((row, l) => row.map((_, p) => best(tops.patched[index(l, p)] ?? [])));
+  return { top: { clean: best(tops.clean), corrupt: best(tops.corrupt), patched } };
 }
 
-function mapReport({ metric, clean, corrupt }: Measured, { columns, rows, unit }: Grid, about: About): Report {
-  const values = rows.flatMap(([, row]) => row);
+function mapReport(map: PatchMapView, about: About): Report {
+  const { metric, clean, corrupt, unit } = map;
+  const columns = map.columns.map(({ number, inputs }) =>
+    inputs ? `${number} ${inputs[0] === null ? 'picture' : visibleText(inputs[0])}` : `${unit} ${number}`,
+  );
+  const rows = map.layers.map((layer, l) => [layer, map.values[l] as readonly number[]] as const);
+  const values = map.values.flat();
   const furthest = values.reduce(
     (best, value) => (Math.abs(value - corrupt) > Math.abs(best - corrupt) ? value : best),
     corrupt,
@@ -57,7 +88,7 @@ function mapReport({ metric, clean, corrupt }: Measured, { columns, rows, unit }
   return {
     ...about,
     headline: `${furthest.toFixed(2)} at layer ${layer}, ${place} (clean ${clean.toFixed(2)}, corrupt ${corrupt.toFixed(2)})`,
-    blocks: [{ kind: 'table', name: 'map', heading: 'One patch at a time', table }],
+    blocks: [{ kind: 'table', name: 'map', heading: 'One patch at a time', table, map }],
   };
 }
 

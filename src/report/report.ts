@@ -33,7 +33,7 @@ interface Named {
 
 /** One part of a report: a table, a figure, a lens or examples. */
 export type Block =
-  | (Named & { readonly kind: 'table'; readonly table: Table | TextTable })
+  | (Named & { readonly kind: 'table'; readonly table: Table | TextTable; readonly map?: PatchMapView })
   | (Named & { readonly kind: 'bars'; readonly bars: Bars })
   | (Named & { readonly kind: 'curves'; readonly figure: Figure })
   | (Named & { readonly kind: 'pies'; readonly pies: Pies })
@@ -119,6 +119,39 @@ export interface LensView {
   readonly pictures: readonly LensPicture[];
   readonly notes?: readonly string[];
 }
+
+/** An activation patching map: in the page a grid, whose cells say what they are, stands for the table of its numbers. */
+export interface PatchMapView {
+  /** Such as `logit of "Lima" - "Tokyo"`. */
+  readonly metric: string;
+  /** The metric of the clean prompt and of the corrupt one. */
+  readonly clean: number;
+  readonly corrupt: number;
+  /** Ascending. */
+  readonly layers: readonly number[];
+  /** What a column is. */
+  readonly unit: 'position' | 'head';
+  readonly columns: readonly PatchMapColumn[];
+  /** The metric under each patch, [layers][columns]. */
+  readonly values: readonly (readonly number[])[];
+  /** The best next tokens, if they are known. */
+  readonly top?: {
+    readonly clean: readonly BestToken[];
+    readonly corrupt: readonly BestToken[];
+    /** [layers][columns] */
+    readonly patched: readonly (readonly (readonly BestToken[])[])[];
+  };
+}
+
+/** A position or a head. */
+export interface PatchMapColumn {
+  readonly number: number;
+  /** Of a position: the token of the corrupt prompt and of the clean one; null for a row of a picture. */
+  readonly inputs?: readonly [corrupt: string | null, clean: string | null];
+}
+
+/** A token with its probability. */
+export type BestToken = readonly [text: string, probability: number];
 
 /** A picture as the model saw it, after its preprocessing. */
 export interface LensPicture {

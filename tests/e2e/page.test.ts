@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { reportToHtml } from '../../src/report/page/page.js';
-import type { Block, LensView } from '../../src/report/report.js';
+import type { Block, LensView, PatchMapView } from '../../src/report/report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown } from '../../src/report/tables.js';
 import { temporaryFolder } from '../unit/helpers.js';
 import { sampleLens, sampleReport } from '../unit/lens-samples.js';
@@ -488,4 +488,90 @@ describe('what could break a page', () => {
     expect(await page.locator('.grid [role=gridcell]').count()).toBeLessThan(32 * 40);
     expect(problems).toEqual([]);
   }, 300_000);
+});
+
+describe('a patching map', () => {
+  const map = {
+    metric: 'logit of " Lima" - " Havana"',
+    clean: 3,
+    corrupt: -1,
+    unit: 'position',
+    layers: [0, 2, 5],
+    columns: Array.from({ length: 30 }, (_, p) => ({
+      number: p,
+      inputs: [p === 7 ? null : `in${p}`, p === 3 ? 'other' : p === 7 ? null : `in${p}`],
+    })),
+    values: [0, 1, 2].map((l) => Array.from({ length: 30 }, (_, p) => (l === 2 && p === 20 ? 3 : -1 + (l * p) / 100))),
+    top: {
+      clean: [[' Lima', 0.75]],
+      corrupt: [[' Havana', 0.5]],
+      patched: [0, 1, 2].map((l) => Array.from({ length: 30 }, (_, p) => [[` best${l}-${p}`, 0.25]])),
+    },
+  } as const satisfies PatchMapView;
+  const numbers = {
+    title: 'The map',
+    columns: [{ name: 'layer', digits: 0 }, ...map.columns.map(({ number }) => ({ name: String(number), digits: 3 }))],
+    rows: map.layers.map((layer, l) => [layer, ...(map.values[l] ?? [])]),
+    notes: [],
+  };
+  let url: string;
+  beforeAll(async () => {
+    const block = { kind: 'table', name: 'map', heading: 'One patch at a time', table: numbers, map } as const;
+    url = await write('map.html', await reportToHtml(sampleReport([block])));
+  });
+  const panel = (page: Page) => page.locator('.panel .cell-part');
+
+  test('opens where a patch changes most; a cell is chosen by click and with the keyboard, and says what it is', async () => {
+    const { page, problems } = await open({}, url);
+    expect(await page.locator('.grid .active').textContent()).toBe('3.000');
+    expect(await panel(page).textContent()).toMatch(
+      /Layer 5 · position 20 in20patched3\.0000clean3\.0000corrupt-1\.0000.*100\.0 %/,
+    );
+    await gridCell(page, 1, 18).click();
+    expect(await panel(page).textContent()).toMatch(
+      /Layer 2 · position 18 in18patched-0\.8200.*4\.5 %.*␣best1-18.*25\.0 %.*Lima.*Havana/,
+    );
+    await page.keyboard.press('ArrowUp');
+    await page.keyboard.press('ArrowLeft');
+    expect(await panel(page).textContent()).toMatch(/Layer 5 · position 17 /);
+    const active = await page.locator('.grid').getAttribute('aria-activedescendant');
+    expect(await page.locator(`#${active}`).getAttribute('aria-label')).toBe(
+      'Layer 5, position 17, in17: patched -0.660, clean 3.000, corrupt -1.000',
+    );
+    await page.locator('.panel [role=status]:not(:empty)').waitFor();
+    expect(await page.locator('.panel [role=status]').textContent()).toMatch(
+      /^Layer 5, position 17, .*␣best2-17 25\.0 %/,
+    );
+    await page.keyboard.press('Home');
+    for (let i = 0; i < 3; i++) await page.keyboard.press('ArrowRight');
+    expect(await panel(page).textContent()).toMatch(/position 3 in3in the clean prompt other/);
+    for (let i = 0; i < 4; i++) await page.keyboard.press('ArrowRight');
+    expect(await panel(page).textContent()).toMatch(/position 7 ▦patched/);
+    await gridCell(page, 0, 5).hover();
+    expect(await panel(page).textContent()).toMatch(/Layer 0 · position 5/);
+    await page.mouse.move(5, 5);
+    expect(await panel(page).textContent()).toMatch(/Layer 5 · position 7/);
+    expect(await accessibilityViolations(page)).toEqual([]);
+    expect(problems).toEqual([]);
+  });
+
+  test('fits a phone, prints its table, and has that without a script too', async () => {
+    const { page, problems } = await open(
+      { viewport: { width: 360, height: 700 }, hasTouch: true, isMobile: true },
+      url,
+    );
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360);
+    await gridCell(page, 0, 20).tap();
+    expect(await panel(page).textContent()).toMatch(/Layer 0 · position 20/);
+    expect(await accessibilityViolations(page)).toEqual([]);
+    expect(await page.locator('#map table').isVisible()).toBe(false);
+    await page.emulateMedia({ media: 'print' });
+    expect([await page.locator('#map table').isVisible(), await page.locator('.grid').isVisible()]).toEqual([
+      true,
+      false,
+    ]);
+    expect(problems).toEqual([]);
+    const bare = await open({ javaScriptEnabled: false }, url);
+    expect(await bare.page.locator('#map table').isVisible()).toBe(true);
+  });
 });

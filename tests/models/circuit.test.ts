@@ -1,6 +1,7 @@
 // The commands that take the shipped model apart, and states of many prompts.
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { expect, test } from '@jest/globals';
 import { openCorpus } from '../../src/corpus/corpus.js';
 import { loadModel, loadTask, type PromptPicture, splitTask } from '../../src/index.js';
@@ -29,7 +30,15 @@ test('a map by position, as text, JSON and a page with colours', async () => {
   const { code, stdout } = await xpatch(['circuit', 'map', ...PAIR, '--layers', '0,7', ...DEMO, '--report', at('map')]);
   expect(code).toBe(0);
   expect(stdout).toMatch(/by layer and position/);
-  expect(await readFile(at('map/report.html'), 'utf8')).toMatch(/class="number q31"/);
+  const page = await readFile(at('map/report.html'), 'utf8');
+  expect(page).toMatch(/class="number q31"/);
+  const { maps } = JSON.parse(/id="page-data">(.*?)<\/script>/s.exec(page)?.[1] as string);
+  const view = JSON.parse(gunzipSync(Buffer.from(maps.map, 'base64')).toString());
+  expect(view).toMatchObject({ layers: [0, 7], clean: map.clean, corrupt: map.corrupt, values: map.values });
+  expect(view.columns.map(({ inputs }: { inputs: string[] }) => inputs.join('/'))).toContain('C/P');
+  // The last layer's state at the last position is the whole answer: what is best there is best in the clean prompt.
+  expect(view.top.patched[1].at(-1)[0][0]).toBe(view.top.clean[0][0]);
+  expect(view.top.patched[0][0][0][0]).toBe(view.top.corrupt[0][0]);
 });
 
 test('what a patch changes of the next token, at the tokens of a text', async () => {

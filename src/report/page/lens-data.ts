@@ -107,6 +107,7 @@ function finite(x: number | undefined): number {
   throw new XpatchError('NOT_FINITE', `A lens has ${x} among its numbers and cannot be shown.`);
 }
 
-async function pack(part: LensHead | LensRank): Promise<string> {
+/** A part of a page's data: JSON, gzip, base64. */
+export async function pack(part: object): Promise<string> {
   return (await promisify(gzip)(JSON.stringify(part))).toString('base64');
 }

@@ -8,7 +8,7 @@ import type { Block, Report } from '../report.js';
 import { tableToCsv, tableToLatex, tableToMarkdown } from '../tables.js';
 import { blockBody, notesToHtml } from './blocks.js';
 import { lensToHtml } from './lens.js';
-import { type FittedLens, fitLenses } from './lens-data.js';
+import { type FittedLens, fitLenses, pack } from './lens-data.js';
 import type { EncodedLens } from './lens-encoding.js';
 import { textHtml } from './text.js';
 
@@ -33,11 +33,22 @@ export async function reportToHtml(report: Report): Promise<string> {
     bodies.push(block.kind === 'lens' ? await lensToHtml(block.lens) : await blockBody(block));
   const tables = Object.fromEntries(report.blocks.flatMap((block) => (block.kind === 'table' ? [copies(block)] : [])));
 
+  const maps: Record<string, string> = {};
+  for (const block of blocks) if (block.kind === 'table' && block.map) maps[block.name] = await pack(block.map);
   const lensBlocks = blocks.filter((block) => block.kind === 'lens');
-  const rest = [script, style, json(tables), ...bodies, JSON.stringify(report.provenance), ...introduction, ...caveats];
+  const rest = [
+    script,
+    style,
+    json(tables),
+    json(maps),
+    ...bodies,
+    JSON.stringify(report.provenance),
+    ...introduction,
+    ...caveats,
+  ];
   const budget = LIMIT - 20_000 - rest.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   if (budget < 0) {
-    const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or use fewer pictures.`;
+    const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or use fewer pictures or positions.`;
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   const fitted = await fitLenses(
@@ -79,7 +90,7 @@ export async function reportToHtml(report: Report): Promise<string> {
     ...caveatsToHtml(caveats),
     provenance(report),
     '</main>',
-    `<script type="application/json" id="page-data">${json({ tables, lenses: encoded })}</script>`,
+    `<script type="application/json" id="page-data">${json({ tables, lenses: encoded, maps })}</script>`,
     `<script>${script}</script>`,
     '</body>',
     '</html>',

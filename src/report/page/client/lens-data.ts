@@ -1,11 +1,5 @@
 import type { EncodedLens, LensHead, LensRank } from '../lens-encoding.js';
 
-/** Indices into the layers and positions of a lens. */
-export interface Cell {
-  readonly l: number;
-  readonly p: number;
-}
-
 export const METRICS = ['probability', 'entropy', 'kl'] as const;
 export type Metric = (typeof METRICS)[number];
 
@@ -98,7 +92,8 @@ export class LensData {
   }
 }
 
-async function unpack<T>(base64: string): Promise<T> {
+/** A part of a page's data: JSON, gzip, base64. */
+export async function unpack<T>(base64: string): Promise<T> {
   const packed = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
   return (await new Response(stream).json()) as T;

@@ -1,6 +1,7 @@
 import { percent, tokenLabel } from '../text.js';
 import { button, debounce, h, svg, tokenNode } from './dom.js';
-import type { Cell, LensData, Score } from './lens-data.js';
+import type { Cell } from './grid.js';
+import type { LensData, Score } from './lens-data.js';
 
 /** A token followed through the layers at one position. */
 export interface Pin {

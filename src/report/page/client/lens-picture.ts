@@ -1,7 +1,8 @@
 import { stepOf } from '../../figures/steps.js';
 import { percent, tokenLabel } from '../text.js';
 import { find, h, nearest } from './dom.js';
-import type { Cell, LensData, Metric } from './lens-data.js';
+import type { Cell } from './grid.js';
+import type { LensData, Metric } from './lens-data.js';
 
 export interface PatchEvents {
   onActive(cell: Cell): void;

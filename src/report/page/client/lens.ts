@@ -1,9 +1,10 @@
-import { STEPS } from '../../figures/steps.js';
+import { STEPS, stepOf } from '../../figures/steps.js';
 import type { EncodedLens } from '../lens-encoding.js';
-import { find, h } from './dom.js';
-import { type Cell, LensData, METRICS, type Metric } from './lens-data.js';
-import { LensGrid } from './lens-grid.js';
-import { LensPanel, type Pin } from './lens-panel.js';
+import { percent, tokenLabel } from '../text.js';
+import { find, h, tokenNode } from './dom.js';
+import { type Cell, CellGrid, type GridSource } from './grid.js';
+import { LensData, METRICS, type Metric } from './lens-data.js';
+import { describeInput, inputNode, LensPanel, type Pin } from './lens-panel.js';
 import { PatchView } from './lens-picture.js';
 
 const NAMES: Record<Metric, string> = {
@@ -22,7 +23,8 @@ export async function addLens(block: HTMLElement, encoded: EncodedLens): Promise
   let active: Cell = { l: data.nLayers - 1, p: data.nPositions - 1 };
 
   const panel = new LensPanel(data, (token) => setPin(token));
-  const grid = new LensGrid(data, `${prefix}-grid`, {
+  const source = lensSource(data, () => ({ metric, pin }));
+  const grid = new CellGrid(source, `${prefix}-grid`, {
     onActive: (cell) => activate(cell, true),
     onHover: (cell) => panel.show(cell ?? active),
     onPin: pinBest,
@@ -52,12 +54,12 @@ export async function addLens(block: HTMLElement, encoded: EncodedLens): Promise
   function setPin(next: Pin | undefined): void {
     pin = next;
     panel.pin(pin);
-    grid.setPinned(pin);
+    grid.repaint();
   }
   const legend = h('div', { class: 'legend' });
   function setMetric(next: Metric): void {
     metric = next;
-    grid.setMetric(metric);
+    grid.repaint();
     for (const picture of pictures) picture.setMetric(metric);
     legend.replaceChildren(...legendOf(metric, data));
   }
@@ -70,6 +72,33 @@ export async function addLens(block: HTMLElement, encoded: EncodedLens): Promise
   setMetric(metric);
   grid.start(active);
   activate(active, false);
+}
+
+/** A lens as a grid: the best token of each state, coloured by a metric. */
+function lensSource(data: LensData, now: () => { metric: Metric; pin: Pin | undefined }): GridSource {
+  /** What tokens look like, made once and copied. */
+  const looks = new Map<number, HTMLElement>();
+  const { layers, positions, settled } = data.head;
+  return {
+    label: `Lens: ${data.nLayers} layers by ${data.nPositions} positions`,
+    layers,
+    nColumns: data.nPositions,
+    head: (p) => [h('small', {}, String(positions[p])), inputNode(data, p)],
+    cell({ l, p }) {
+      const { metric, pin } = now();
+      const { token, text } = data.best(l, p);
+      if (!looks.has(token)) looks.set(token, tokenNode(text));
+      const classes = [`q${stepOf(data.share(metric, l, p))}`];
+      if (settled[p] === l) classes.push('settled');
+      if (pin?.token === token) classes.push('same');
+      return { look: (looks.get(token) as HTMLElement).cloneNode(true), classes };
+    },
+    describe({ l, p }) {
+      const { text, probability } = data.best(l, p);
+      const where = `Layer ${layers[l]}, position ${positions[p]}, ${describeInput(data, p)}`;
+      return `${where}: ${tokenLabel(text)}, ${percent(probability)}`;
+    },
+  };
 }
 
 function metricSwitch(prefix: string, chosen: Metric, onChange: (metric: Metric) => void): HTMLElement {

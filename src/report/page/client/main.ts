@@ -3,6 +3,7 @@ import type { EncodedLens } from '../lens-encoding.js';
 import { openDetails } from './details.js';
 import { find, h } from './dom.js';
 import { addLens } from './lens.js';
+import { addMap } from './map.js';
 import { schemeToggle } from './scheme.js';
 import { enliven, type TableCopies } from './tables.js';
 import { addTips } from './tips.js';
@@ -11,6 +12,8 @@ import { addTips } from './tips.js';
 export interface PageData {
   readonly tables: Readonly<Record<string, TableCopies>>;
   readonly lenses: Readonly<Record<string, EncodedLens>>;
+  /** Patching maps, packed. */
+  readonly maps: Readonly<Record<string, string>>;
 }
 
 const OLD_BROWSER =
@@ -28,3 +31,4 @@ for (const [name, lens] of Object.entries(data.lenses)) {
   if (tooOld) find(block(name), '.lens').prepend(h('p', { class: 'hint', role: 'status' }, OLD_BROWSER));
   else void addLens(block(name), lens);
 }
+if (!tooOld) for (const [name, map] of Object.entries(data.maps)) void addMap(block(name), map);

@@ -1,16 +1,34 @@
-import { stepOf } from '../../figures/steps.js';
-import { percent, tokenLabel } from '../text.js';
-import { beforeFrame, h, tokenNode } from './dom.js';
-import type { Cell, LensData, Metric } from './lens-data.js';
-import { describeInput, inputNode } from './lens-panel.js';
+import { beforeFrame, h } from './dom.js';
+
+/** Indices into the layers and columns of a grid. */
+export interface Cell {
+  readonly l: number;
+  readonly p: number;
+}
+
+/** What a grid shows. `l` and `p` are indices. */
+export interface GridSource {
+  /** Of the whole, for a screen reader. */
+  readonly label: string;
+  /** Ascending. */
+  readonly layers: readonly number[];
+  readonly nColumns: number;
+  head(p: number): readonly Node[];
+  /** What stands in a cell, and its classes. */
+  cell(cell: Cell): { readonly look: Node; readonly classes: readonly string[] };
+  /** What is said of the active cell. */
+  describe(cell: Cell): string;
+}
 
 export interface GridEvents {
   /** The cell that the keyboard or a click went to. */
   onActive(cell: Cell): void;
   /** The cell under the pointer; undefined when it left the grid. */
   onHover(cell: Cell | undefined): void;
-  onPin(cell: Cell): void;
-  onUnpin(): void;
+  /** A click, Enter or the space bar. */
+  onPin?(cell: Cell): void;
+  /** Escape. */
+  onUnpin?(): void;
 }
 
 /** Pixels. The style sheet gives rows their height. */
@@ -31,30 +49,26 @@ interface Slot {
  * The heatmap: highest layer on top, one column a position. Only the columns in sight are in the document, so that a prompt
  * may have any length.
  */
-export class LensGrid {
+export class CellGrid {
   readonly element: HTMLElement;
   private readonly rows: HTMLElement[] = [];
   private readonly headRow: HTMLElement;
   private readonly slots: Slot[] = [];
-  /** What tokens look like, made once and copied. */
-  private readonly looks = new Map<number, HTMLElement>();
   private active: Cell = { l: 0, p: 0 };
-  private metric: Metric = 'probability';
-  private pinned: { token: number; p: number } | undefined;
 
   constructor(
-    private readonly data: LensData,
+    private readonly source: GridSource,
     private readonly id: string,
     private readonly events: GridEvents,
   ) {
-    const { layers } = data.head;
-    const width = `${ROW_HEAD + data.nPositions * COLUMN}px`;
+    const { layers, nColumns } = source;
+    const width = `${ROW_HEAD + nColumns * COLUMN}px`;
     const corner = h('div', { role: 'columnheader', class: 'corner', 'aria-colindex': 1 }, 'layer');
     this.headRow = h('div', { role: 'row', class: 'row heads', 'aria-rowindex': 1 }, corner);
     this.headRow.style.width = width;
-    for (let l = 0; l < data.nLayers; l++) {
-      const rowIndex = data.nLayers - l + 1;
-      const head = h('div', { role: 'rowheader', class: 'row-head', 'aria-colindex': 1 }, String(layers[l]));
+    for (const [l, layer] of layers.entries()) {
+      const rowIndex = layers.length - l + 1;
+      const head = h('div', { role: 'rowheader', class: 'row-head', 'aria-colindex': 1 }, String(layer));
       const row = h('div', { role: 'row', class: 'row', 'aria-rowindex': rowIndex }, head);
       row.style.width = width;
       this.rows.push(row);
@@ -65,16 +79,16 @@ export class LensGrid {
         role: 'grid',
         class: 'grid',
         tabindex: 0,
-        'aria-label': `Lens: ${data.nLayers} layers by ${data.nPositions} positions`,
-        'aria-rowcount': data.nLayers + 1,
-        'aria-colcount': data.nPositions + 1,
+        'aria-label': source.label,
+        'aria-rowcount': layers.length + 1,
+        'aria-colcount': nColumns + 1,
         'aria-readonly': 'true',
       },
       this.headRow,
       ...[...this.rows].reverse(),
     );
     // few layers get room, many stay in sight
-    const row = Math.max(22, Math.min(30, Math.floor(480 / data.nLayers)));
+    const row = Math.max(22, Math.min(30, Math.floor(480 / layers.length)));
     this.element.style.setProperty('--row', `${row}px`);
     this.listen();
   }
@@ -93,14 +107,10 @@ export class LensGrid {
     this.reveal();
   }
 
-  setMetric(metric: Metric): void {
-    this.metric = metric;
-    this.repaint();
-  }
-
-  setPinned(pinned: { token: number; p: number } | undefined): void {
-    this.pinned = pinned;
-    this.repaint();
+  /** Draws the cells again, as the source says now. */
+  repaint(): void {
+    for (const slot of this.slots) slot.p = -1;
+    this.draw();
   }
 
   private listen(): void {
@@ -112,14 +122,14 @@ export class LensGrid {
       const cell = this.cellAt(event.target);
       if (cell === undefined) return;
       this.go(cell);
-      this.events.onPin(cell);
+      this.events.onPin?.(cell);
     });
     this.element.addEventListener('keydown', (event) => this.key(event));
   }
 
   private key(event: KeyboardEvent): void {
     const { l, p } = this.active;
-    const [top, end] = [this.data.nLayers - 1, this.data.nPositions - 1];
+    const [top, end] = [this.source.layers.length - 1, this.source.nColumns - 1];
     const page = Math.max(1, Math.floor((this.element.clientWidth - ROW_HEAD) / COLUMN) - 1);
     const moves: Record<string, Cell> = {
       ArrowUp: { l: Math.min(top, l + 1), p },
@@ -133,8 +143,8 @@ export class LensGrid {
     };
     const to = moves[event.key];
     if (to) this.go(to);
-    else if (event.key === 'Enter' || event.key === ' ') this.events.onPin(this.active);
-    else if (event.key === 'Escape') this.events.onUnpin();
+    else if (event.key === 'Enter' || event.key === ' ') this.events.onPin?.(this.active);
+    else if (event.key === 'Escape') this.events.onUnpin?.();
     else return;
     event.preventDefault();
   }
@@ -165,22 +175,17 @@ export class LensGrid {
     return cell ? { l: Number(cell.dataset.l), p: Number(cell.dataset.p) } : undefined;
   }
 
-  private repaint(): void {
-    for (const slot of this.slots) slot.p = -1;
-    this.draw();
-  }
-
   /** Puts the columns in sight into the document. A position's slot is its number modulo that of the slots. */
   private draw(): void {
     const { scrollLeft, clientWidth } = this.element;
-    const count = Math.min(this.data.nPositions, Math.ceil(clientWidth / COLUMN) + 2 * MARGIN);
+    const count = Math.min(this.source.nColumns, Math.ceil(clientWidth / COLUMN) + 2 * MARGIN);
     while (this.slots.length < count) this.addSlot();
     if (this.slots.length > count) {
       for (const { head, cells } of this.slots.splice(count)) for (const element of [head, ...cells]) element.remove();
       for (const slot of this.slots) slot.p = -1;
     }
     const wanted = Math.floor(scrollLeft / COLUMN) - MARGIN;
-    const first = Math.max(0, Math.min(this.data.nPositions - count, wanted));
+    const first = Math.max(0, Math.min(this.source.nColumns - count, wanted));
     for (let p = first; p < first + count; p++) {
       const slot = this.slots[p % count] as Slot;
       if (slot.p !== p) this.fill(slot, p);
@@ -201,34 +206,21 @@ export class LensGrid {
   }
 
   private fill(slot: Slot, p: number): void {
-    const { data } = this;
     slot.p = p;
     const left = `${ROW_HEAD + p * COLUMN}px`;
     slot.head.style.left = left;
     slot.head.setAttribute('aria-colindex', String(p + 2));
-    slot.head.replaceChildren(h('small', {}, String(data.head.positions[p])), inputNode(data, p));
+    slot.head.replaceChildren(...this.source.head(p));
     slot.cells.forEach((cell, l) => {
-      const best = data.best(l, p);
+      const { look, classes } = this.source.cell({ l, p });
       cell.style.left = left;
       cell.dataset.l = String(l);
       cell.dataset.p = String(p);
       cell.id = `${this.id}-${l}-${p}`;
       cell.setAttribute('aria-colindex', String(p + 2));
-      const classes = ['cell', `q${stepOf(data.share(this.metric, l, p))}`];
-      if (data.head.settled[p] === l) classes.push('settled');
-      if (this.pinned?.token === best.token) classes.push('same');
-      cell.className = classes.join(' ');
-      cell.replaceChildren(this.look(best.token, best.text));
+      cell.className = ['cell', ...classes].join(' ');
+      cell.replaceChildren(look);
     });
-  }
-
-  private look(token: number, text: string): Node {
-    let look = this.looks.get(token);
-    if (look === undefined) {
-      look = tokenNode(text);
-      this.looks.set(token, look);
-    }
-    return look.cloneNode(true);
   }
 
   /** Only a cell that is in the document can be named as the active one. */
@@ -243,10 +235,8 @@ export class LensGrid {
       this.element.removeAttribute('aria-activedescendant');
       return;
     }
-    const best = this.data.best(l, p);
-    const where = `Layer ${this.data.head.layers[l]}, position ${this.data.head.positions[p]}, ${describeInput(this.data, p)}`;
     cell.classList.add('active');
-    cell.setAttribute('aria-label', `${where}: ${tokenLabel(best.text)}, ${percent(best.probability)}`);
+    cell.setAttribute('aria-label', this.source.describe({ l, p }));
     this.element.setAttribute('aria-activedescendant', cell.id);
   }
 }
