@@ -205,7 +205,7 @@ test('probability, rank and likelihood are those of passes over the whole vocabu
 });
 
 test('of several right answers the best one counts, for each score by itself', async () => {
-  const { items } = await loadTask('country-capital');
+  const items = (await loadTask('country-capital')).items.slice(0, 16);
   const several = items.map(({ input, output }, i) => {
     const [other] = (items[(i + 7) % items.length] as TaskItem).output.split(' ');
     return { input, output: [output, other ?? output, `${output} indeed`].slice(0, 1 + (i % 3)) };
@@ -223,7 +223,7 @@ test('of several right answers the best one counts, for each score by itself', a
   const known = [...new Set(split.task.items.flatMap(({ output, also = [] }) => [output, ...also]))];
   const found = (await linesOf(inner)).filter(({ stage }) => stage === 'test');
   let notFirst = 0;
-  for (const line of found.slice(0, 6)) {
+  for (const line of found.slice(0, 4)) {
     const query = line.prompt?.text as string;
     const logProbabilities = async (answer: string) => {
       const [bare, prompt] = [await model.prompt(query), await model.prompt(query + answer)];
