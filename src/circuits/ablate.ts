@@ -79,5 +79,6 @@ export async function ablate(
 
 function layersOf(context: Context, hook: 'attn_out' | 'mlp_out', layers: readonly number[] | undefined) {
   const there = context.hooks.find((point) => point.hook === hook)?.layers ?? [];
-  return (layers ?? there).map((layer) => ({ layer }));
+  // Where none has it, all are asked for, so that the error says why.
+  return context.points.layers(hook, layers ?? (there.length > 0 ? there : 'all')).map((layer) => ({ layer }));
 }

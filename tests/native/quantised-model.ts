@@ -116,8 +116,13 @@ export const QUANTISATIONS: Record<'q8_0' | 'q4_k' | 'nvfp4' | 'q1_0' | 'q2_0', 
 };
 
 /** Writes the quantised model and its float32 twin. */
-export function writeTwins(kind: keyof typeof QUANTISATIONS, quantisedPath: string, floatPath: string): void {
-  const { nEmbd, nHeads, nKvHeads, nFf, nVocab, nLayers } = SHAPE;
+export function writeTwins(
+  kind: keyof typeof QUANTISATIONS,
+  quantisedPath: string,
+  floatPath: string,
+  { nLayers = SHAPE.nLayers, more = [] }: { nLayers?: number; more?: Parameters<typeof ggufHeader>[0] } = {},
+): void {
+  const { nEmbd, nHeads, nKvHeads, nFf, nVocab } = SHAPE;
   const nKv = (nEmbd / nHeads) * nKvHeads;
   const type = QUANTISATIONS[kind];
   const random = new Random(1, 'quantised', kind);
@@ -163,6 +168,7 @@ export function writeTwins(kind: keyof typeof QUANTISATIONS, quantisedPath: stri
     ['llama.attention.head_count_kv', 'uint32', nKvHeads],
     ['llama.attention.layer_norm_rms_epsilon', 'float32', 1e-5],
     ['tokenizer.ggml.model', 'string', 'none'],
+    ...more,
   ];
   const write = (path: string, which: 'quantised' | 'float') => {
     const list = tensors.map(({ name, shape, [which]: data }) => {
