@@ -1,7 +1,7 @@
 // The public interface: what is not exported here, or by ./experiment, ./report and ./convert, may change without notice.
 export { type ChatOptions, ChatSession, type ChatTurn, type SendOptions } from './chat/chat-session.js';
 export { type ChatMessage, ChatTemplate, type ChatVocabulary } from './chat/chat-template.js';
-export { logitDifference, type Metric, tokenProbability } from './circuits/measure.js';
+export { logitDifference, type Metric, type PatchTops, tokenProbability } from './circuits/measure.js';
 export { type PatchLayersOptions, type PatchMap, patchLayers } from './circuits/patch-layers.js';
 export type { HookPoint } from './hooks/points.js';
 export type {
@@ -61,6 +61,7 @@ export type {
   PatchGrid,
   PatchRectangle,
   PicturePositions,
+  Place,
   PositionRange,
   PositionRef,
   PositionSelection,

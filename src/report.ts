@@ -12,9 +12,12 @@ export { lensReport, ReportPage } from './report/lens-report.js';
 export { reportToHtml } from './report/page/page.js';
 export type {
   Bars,
+  BestToken,
   Block,
   LensPicture,
   LensView,
+  PatchMapColumn,
+  PatchMapView,
   Pies,
   Report,
   Scatter,
