@@ -97,7 +97,8 @@ export async function attributeLogits(
   parts.push({ part: 'rest', value: ofBias });
   const difference = (logits.data[tokens[0] as number] as number) - (logits.data[tokens[1] as number] as number);
   const sum = parts.reduce((total, { value }) => total + value, 0);
-  if (Math.abs(sum - difference) > TOLERANCE * Math.max(1, Math.abs(difference))) {
+  const tolerance = model.quantised ? QUANTISED_TOLERANCE : TOLERANCE;
+  if (Math.abs(sum - difference) > tolerance * Math.max(1, Math.abs(difference))) {
     const problem = `The parts sum to ${sum.toFixed(4)}, but the logits differ by ${difference.toFixed(4)}: after the final norm this model is not linear`;
     throw new XpatchError('LENS_UNSUPPORTED', `${problem} (it may cap its logits). Use patchHeads or ablate.`);
   }
@@ -106,6 +107,8 @@ export async function attributeLogits(
 
 /** What rounding may do to a sum of hundreds of parts in 32 bits. */
 const TOLERANCE = 5e-3;
+/** The same where the product with the unembedding rounds states to 8 bits. */
+const QUANTISED_TOLERANCE = 5e-2;
 
 async function headVectors(context: Context, z: HiddenStates, signal: AbortSignal | undefined) {
   const numbers = z.heads ?? [];

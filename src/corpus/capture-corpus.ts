@@ -77,6 +77,7 @@ export async function captureCorpus(
   requireHooks(hooks);
   if (!isJson(source)) throw new XpatchError('INVALID_ARGUMENT', 'The source must be what JSON can hold.');
   const layers = resolveLayers(options.layers ?? 'all', model.info.nLayers);
+  for (const hook of hooks) context.points.layers(hook, ONE_PLACE[hook] ? undefined : layers); // before there is a folder
   const request: CorpusRequest = { model: model.identity, hooks, layers, positions, generate, source };
   await makeFolder(folder);
   const lock = await RunLock.acquire(folder, 'The corpus');

@@ -3,6 +3,10 @@ import { type GgufArray, type GgufHeader, ggufNumber } from './gguf.js';
 /** Tensor types without blocks: F32, F16, F64, BF16 and whole numbers. */
 const PLAIN_TYPES = [0, 1, 24, 25, 26, 27, 28, 30];
 
+/** Whether some weights are in blocks that share a scale. */
+export const isQuantised = ({ tensors }: GgufHeader): boolean =>
+  tensors.some(({ type }) => !PLAIN_TYPES.includes(type));
+
 /**
  * What llama.cpp computes otherwise than the model was trained, or than one expects.
  *
@@ -18,7 +22,7 @@ export function modelNotes(header: GgufHeader, window: number): string[] {
       `The model was trained with a sliding window of ${trained} tokens, which llama.cpp disables for '${architecture}': prompts of up to ${trained} tokens are exact; in longer ones tokens see further back.`,
     );
   }
-  if (header.tensors.some(({ type }) => !PLAIN_TYPES.includes(type))) {
+  if (isQuantised(header)) {
     notes.push(
       'The weights are quantised: the last digits of a state depend on which rows are computed together (1 - cosine up to about 5e-4). Where small differences count, use an F16 or F32 file.',
     );

@@ -5,7 +5,7 @@ import { hookRefusal } from '../gguf/architecture-check.js';
 import { type GgufHeader, ggufNumber, readGgufHeader } from '../gguf/gguf.js';
 import { checkModelFile, modelParts } from '../gguf/gguf-check.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
-import { modelNotes, projectorNotes } from '../gguf/model-notes.js';
+import { isQuantised, modelNotes, projectorNotes } from '../gguf/model-notes.js';
 import { resolveModel } from '../hub/resolve.js';
 import { openEncoder } from '../images/encoders/index.js';
 import type { ModelHandle } from '../native/addon.js';
@@ -103,6 +103,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
     };
     const model = new Model(handle, identity, info, files, { ...options, threads, device }, tokenizer);
     model.hookRefusal = hookRefusal(header, info.recurrent);
+    model.quantised = isQuantised(header);
     model.notes.push(...modelNotes(header, info.slidingWindow));
     if (files.mmproj && projector) {
       const hash = await hashFiles([files.mmproj], options.signal);

@@ -82,6 +82,9 @@ export class Model implements AsyncDisposable {
   /** Why no hook can be set on this model, if so. @internal */
   hookRefusal?: string;
 
+  /** Whether products round their inputs too, so that what is linear is so only roughly. @internal */
+  quantised = false;
+
   /** @internal Use `loadModel`. */
   constructor(
     handle: ModelHandle,
