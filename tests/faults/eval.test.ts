@@ -2,6 +2,7 @@
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -16,6 +17,7 @@ import { beforeAll, describe, expect, test } from '@jest/globals';
 import { splitTask } from '../../src/tasks/split.js';
 import { loadTask } from '../../src/tasks/task.js';
 import { Random } from '../../src/util/random.js';
+import { FULL } from '../full.js';
 import {
   type Ended,
   ending,
@@ -35,7 +37,11 @@ import {
 } from './helpers.js';
 
 const folder = faultFolder();
-const SIZES = ['--set', 'seeds=[1]', '--set', 'validation=6', '--set', 'test=6'];
+const SIZES = { shots: 3, validation: 4, test: 4 };
+const SET = ['seeds=[1]', ...Object.entries(SIZES).map(([name, value]) => `${name}=${value}`)].flatMap((one) => [
+  '--set',
+  one,
+]);
 /** A condition of each kind of work; the rest of the preset is more of the same. */
 const CONDITIONS = [
   '{name: No Context, kind: bare}',
@@ -44,7 +50,7 @@ const CONDITIONS = [
   '{name: Identity Patch, kind: patch, spec: text, control: identity}',
 ];
 const conditions = (list: readonly string[]) => ['--set', `conditions=[${list}]`];
-const SHIPPED = ['--set', 'tasks=[country-capital,food-color]', ...SIZES, ...conditions(CONDITIONS)];
+const SHIPPED = ['--set', 'tasks=[country-capital,food-color]', ...SET, ...conditions(CONDITIONS)];
 let runs = 0;
 const newRun = () => join(folder, `run-${runs++}`);
 
@@ -60,6 +66,7 @@ interface Event {
   pid?: number;
   lines?: number;
   parallel?: number;
+  reason?: string;
   error?: { code: string; message: string };
 }
 
@@ -88,8 +95,12 @@ interface Result {
 
 /** Runs what is left of a run, and checks that it is whole. */
 async function finish(run: string, settings?: string[]): Promise<Result> {
-  const ended = await ending(start(run, settings));
-  expect(ended).toMatchObject({ code: 0, stderr: '' });
+  expect(await ending(start(run, settings))).toMatchObject({ code: 0, stderr: '' });
+  return finished(run);
+}
+
+/** Checks that a run is whole. */
+function finished(run: string): Result {
   const lines = sorted(wholeLines(run));
   const manifest = JSON.parse(readFileSync(join(run, 'manifest.json'), 'utf8'));
   expect(manifest).toMatchObject({ status: 'complete', lines: lines.length });
@@ -99,13 +110,14 @@ async function finish(run: string, settings?: string[]): Promise<Result> {
 }
 
 let undisturbed: Result;
+const WHOLE = newRun();
 /** How long it takes, milliseconds. */
 let duration = 0;
 beforeAll(async () => {
   const begun = Date.now();
-  undisturbed = await finish(newRun());
+  undisturbed = await finish(WHOLE);
   duration = Date.now() - begun;
-  expect(undisturbed.lines.length).toBeGreaterThan(100);
+  expect(undisturbed.lines.length).toBeGreaterThan(80);
 }, 300_000);
 
 test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, async () => {
@@ -118,7 +130,7 @@ test(`killed at ${KILLS} random instants, a run ends as an undisturbed one`, asy
 
 test('a complete run that lost lines, vectors and tables, killed while it is mended, ends as it was', async () => {
   const run = newRun();
-  expect(await finish(run)).toEqual(undisturbed);
+  cpSync(WHOLE, run, { recursive: true });
   const results = join(run, 'results.jsonl');
   const lines = readFileSync(results, 'utf8').split('\n');
   writeFileSync(results, lines.filter((_, i) => i % 3 > 0).join('\n'));
@@ -139,10 +151,10 @@ describe('the process with the model', () => {
     const child = start(run);
     const ended = ending(child);
     let [pid, crashed] = [0, false];
-    const events: string[] = [];
+    const restarts: string[] = [];
     const lanes: number[] = [];
     onEvent(child, (event) => {
-      events.push(event.event as string);
+      if (event.event === 'restart') restarts.push(event.reason as string);
       if (event.event === 'start') lanes.push(event.parallel as number);
       if (event.event === 'process') pid = event.pid as number;
       if (event.event !== 'batch' || crashed) return;
@@ -150,10 +162,12 @@ describe('the process with the model', () => {
       process.kill(pid, 'SIGABRT'); // as an assertion in ggml does
     });
     expect(await ended).toMatchObject({ code: 0 });
-    expect(events.filter((name) => name === 'restart')).toHaveLength(1);
+    expect(restarts).toEqual([
+      expect.stringMatching(/^was ended by SIGABRT while .* of \w+-\w+, seed 1 \(\d+ of \d+ done\)$/),
+    ]);
     const cores = Math.min(availableParallelism(), 8); // one core has nothing to halve
     expect(lanes).toEqual([cores, Math.max(1, Math.floor(cores / 2))]);
-    expect(await finish(run)).toEqual(undisturbed);
+    expect(finished(run)).toEqual(undisturbed);
   });
 
   test('that crashes again and again ends the run with a way out, and it can go on later', async () => {
@@ -167,9 +181,9 @@ describe('the process with the model', () => {
     onEvent(child, ({ event, pid }) => event === 'process' && process.kill(pid as number, 'SIGKILL'));
     const outcome = await ending(child);
     expect(outcome.code).toBe(1);
-    expect(errorOf(outcome)).toMatchObject({
+    expect(errorOf(outcome)).toEqual({
       code: 'MODEL_CRASHED',
-      message: expect.stringMatching(/resumes from there/),
+      message: expect.stringMatching(/SIGKILL.*twice.*--memory.*same command resumes from there/),
     });
     expect(wholeLines(run)).toHaveLength(before);
     expect(await finish(run)).toEqual(undisturbed);
@@ -177,15 +191,19 @@ describe('the process with the model', () => {
 });
 
 describe.each(SMALL_DISKS)('$name', (disk) => {
-  test.each([30, 120])('of %i kB ends the run with a way out, and it can go on elsewhere', async (kilobytes) => {
-    const run = newRun();
-    mkdirSync(run);
-    const outcome = await disk.run(kilobytes, run, evalCommand(run));
-    expect(outcome.code).toBe(1);
-    expect(errorOf(outcome)).toMatchObject({ code: 'FILE_WRITE', message: expect.stringMatching(disk.problem) });
-    wholeLines(run);
-    expect(await finish(run)).toEqual(undisturbed);
-  });
+  // Full while lines are written, and while the report is.
+  test.each(FULL ? [30, 120] : [disk === SMALL_DISKS[0] ? 30 : 120])(
+    'of %i kB ends the run with a way out, and it can go on elsewhere',
+    async (kilobytes) => {
+      const run = newRun();
+      mkdirSync(run);
+      const outcome = await disk.run(kilobytes, run, evalCommand(run));
+      expect(outcome.code).toBe(1);
+      expect(errorOf(outcome)).toMatchObject({ code: 'FILE_WRITE', message: expect.stringMatching(disk.problem) });
+      wholeLines(run);
+      expect(await finish(run)).toEqual(undisturbed);
+    },
+  );
 });
 
 test('a folder that may not be written is refused with a way out', async () => {
@@ -230,7 +248,7 @@ test('a second process on the same run is refused, and does not disturb the firs
   expect(errorOf(second)).toMatchObject({ code: 'RUN_BUSY', message: expect.stringMatching(/process \d+ on /) });
   process.kill(-(first.pid as number), 'SIGCONT');
   expect(await ended).toMatchObject({ code: 0 });
-  expect(await finish(run)).toEqual(undisturbed);
+  expect(finished(run)).toEqual(undisturbed);
 });
 
 test('a run whose whole folder is deleted under it ends with an error, and the same command does it anew', async () => {
@@ -258,11 +276,11 @@ test('a picture that vanishes in mid-run is named, and the run goes on when it i
     const list = items.map(({ input, output, image }) => ({ input, output, image: file(image as string) }));
     writeFileSync(join(folder, `${name}.json`), JSON.stringify(list));
   }
-  const settings = ['--set', 'tasks=[./capitals.json,./cities.json]', ...SIZES, ...conditions(CONDITIONS)];
+  const settings = ['--set', 'tasks=[./capitals.json,./cities.json]', ...SET, ...conditions(CONDITIONS)];
   const whole = await finish(newRun(), settings);
 
   const task = await loadTask(join(folder, 'cities.json'), { pictures: true });
-  const last = splitTask(task, 1, { pictures: true, validation: 6, test: 6 }).test.at(-1)?.image as string;
+  const last = splitTask(task, 1, { ...SIZES, pictures: true }).test.at(-1)?.image as string;
   const run = newRun();
   const child = start(run, settings);
   let vanished = false;
