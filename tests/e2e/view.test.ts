@@ -13,13 +13,12 @@ const PHONE = { width: 390, height: 844 };
 const cli = commandLine();
 const inFolder = (name: string) => join(cli.folder, name);
 
-const started: ChildProcess[] = [];
+const started: Awaited<ReturnType<typeof startView>>[] = [];
 /** Starts `view` and waits for its first line. */
 async function startView(
   ...args: string[]
 ): Promise<{ child: ChildProcess; line: string; ended: Promise<number | null> }> {
   const child = cli.start(['view', ...args]);
-  started.push(child);
   const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
   let [line, errors] = ['', ''];
   child.stderr?.on('data', (chunk) => {
@@ -32,7 +31,9 @@ async function startView(
     });
     child.on('close', () => reject(new Error(`view ended: ${errors}`)));
   });
-  return { child, line, ended };
+  const view = { child, line, ended };
+  started.push(view);
+  return view;
 }
 
 let url: string;
@@ -53,7 +54,10 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await browser?.close();
-  for (const child of started) child.kill('SIGKILL');
+  for (const { child, ended } of started) {
+    child.kill('SIGKILL');
+    await ended;
+  }
 });
 
 describe('in the browser', () => {

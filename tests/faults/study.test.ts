@@ -1,6 +1,6 @@
 // Studies on the demo model, killed at random instants: in the end the lines, tables and figures of an undisturbed run.
 import type { ChildProcess } from 'node:child_process';
-import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { Random } from '../../src/util/random.js';
@@ -53,12 +53,13 @@ describe.each(STUDIES)('%s', (name, args, output) => {
     };
   }
 
+  const wholeRun = newRun();
   let undisturbed: Awaited<ReturnType<typeof finish>>;
   /** How long it takes, milliseconds. */
   let duration = 0;
   beforeAll(async () => {
     const begun = Date.now();
-    undisturbed = await finish(newRun());
+    undisturbed = await finish(wholeRun);
     duration = Date.now() - begun;
     expect(undisturbed.lines.length).toBeGreaterThan(1);
   }, 300_000);
@@ -71,7 +72,7 @@ describe.each(STUDIES)('%s', (name, args, output) => {
 
   test('that lost a line, its vectors and its tables does what is missing again', async () => {
     const run = newRun();
-    await finish(run);
+    cpSync(wholeRun, run, { recursive: true });
     const results = join(run, 'results.jsonl');
     const [first = '', ...others] = readFileSync(results, 'utf8').split('\n');
     rmSync(results);
