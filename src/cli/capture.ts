@@ -1,9 +1,9 @@
-import { ONE_PLACE } from '../hooks/types.js';
+import { ATTENTION_HOOKS, ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import { CORPUS_OPTIONS, captureMany, parseCapturePositions } from './capture-corpus.js';
 import { captureVision } from './capture-vision.js';
 import { defineCommand } from './command.js';
-import { describeModel, requireNotAborted, withSession } from './common.js';
+import { describeModel, requireNotAborted, withoutFlash, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { flag, parsed, vary } from './option.js';
 import { AT, HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, placesOf } from './options.js';
@@ -70,7 +70,8 @@ export const capture = defineCommand({
     }
     const parts = await promptParts(args, terminal);
     await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
-    await withSession(args, terminal, async (session) => {
+    const scores = args.hook.some((hook) => ATTENTION_HOOKS.includes(hook));
+    await withSession(withoutFlash(args, scores), terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const prompt = await readPrompt(session, args, parts);
       const captures = args.hook.map((hook) => {

@@ -55,6 +55,11 @@ export function fetchEvents(terminal: Terminal, progress: ProgressLine): FetchEv
   };
 }
 
+/** Arguments where flash attention, which computes no scores and has one mask for all heads, is off unless asked for. */
+export function withoutFlash<Args extends ModelArguments>(args: Args, needed: boolean): Args {
+  return needed ? { ...args, flashAttention: args.flashAttention ?? 'off' } : args;
+}
+
 /** Loads the model, makes a context, does the work, and frees both, whatever happens. */
 export async function withSession<T>(
   args: ModelArguments & OutputArguments,

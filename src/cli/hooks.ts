@@ -1,6 +1,6 @@
 import type { HookPoint } from '../hooks/points.js';
 import { defineCommand } from './command.js';
-import { describeModel, withSession } from './common.js';
+import { describeModel, withoutFlash, withSession } from './common.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
 
 /** `xpatch hooks`: which points of a model can be read and written. */
@@ -10,10 +10,10 @@ export const hooks = defineCommand({
   options: { ...MODEL_OPTIONS, ...OUTPUT_OPTIONS },
   examples: [
     ['What the demo model has', 'hooks -m demo'],
-    ['Without flash attention, which computes no scores', 'hooks -m model.gguf --flash-attention off'],
+    ['With flash attention, which computes no scores', 'hooks -m model.gguf --flash-attention on'],
   ],
   run: async (args, terminal) => {
-    await withSession(args, terminal, async ({ model, context, progress }) => {
+    await withSession(withoutFlash(args, true), terminal, async ({ model, context, progress }) => {
       progress.done();
       const vision = model.visionPoint();
       const points = [...context.hooks, ...(vision ? [vision] : [])];

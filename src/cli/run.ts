@@ -1,11 +1,11 @@
-import type { Edge, InterventionReport } from '../hooks/types.js';
+import { ATTENTION_HOOKS, type Edge, type InterventionReport } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { GenerateOptions, Generation } from '../model/generate.js';
 import type { PassRow } from '../model/pass.js';
 import { writeSafetensors } from '../util/safetensors.js';
 import { chat, checkChatArguments } from './chat.js';
 import { defineCommand } from './command.js';
-import { requireNotAborted, withSession } from './common.js';
+import { requireNotAborted, withoutFlash, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { parseEdge } from './knock-out.js';
 import { placesOf, theOne, unescapeText } from './options.js';
@@ -77,7 +77,9 @@ export const run = defineCommand({
     });
     const edges = (args.knockOut ?? []).map((text): Edge => ({ ...parseEdge(text, args.escape), steps }));
 
-    await withSession(args, terminal, async (session) => {
+    const hook = patch?.vector.info.hook;
+    const scores = edges.some(({ heads }) => heads) || (hook !== undefined && ATTENTION_HOOKS.includes(hook));
+    await withSession(withoutFlash(args, scores), terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.noteOnce(note);

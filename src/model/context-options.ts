@@ -1,4 +1,3 @@
-import { native } from '../native/index.js';
 import { XpatchError } from '../util/errors.js';
 import type { Model } from './model.js';
 
@@ -8,7 +7,10 @@ export interface ContextOptions {
   nCtx?: number;
   /** Rows decoded at once. A picture of a model with non-causal images must fit. Defaults to 512. */
   nUbatch?: number;
-  /** `on`, `off`, or `auto` (llama.cpp decides by device). Defaults to `off` on the CPU, where it slows down batches of many sequences, else `auto`. */
+  /**
+   * `on`, `off`, or `auto`: `on` wherever model and device have it. Defaults to `off` with a cache of `f32`, since it rounds sums, else to
+   * `auto`. `attn_scores`, `pattern` and knock-outs of single heads need `off`.
+   */
   flashAttention?: 'on' | 'off' | 'auto';
   /** Type of the KV cache. Defaults to `f16`. */
   kvType?: 'f16' | 'f32';
@@ -22,15 +24,10 @@ export interface ContextOptions {
  * @throws XpatchError INVALID_ARGUMENT.
  */
 export function contextOptions(model: Model, options: ContextOptions): Readonly<Required<ContextOptions>> {
-  const onCpu =
-    model.options.device === 'cpu' ||
-    !native()
-      .addon.listDevices()
-      .some((device) => device.type === 'gpu' || device.type === 'igpu');
   const filled = {
     nCtx: options.nCtx ?? 4096,
     nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
-    flashAttention: options.flashAttention ?? (onCpu ? 'off' : 'auto'),
+    flashAttention: options.flashAttention ?? (options.kvType === 'f32' ? 'off' : 'auto'),
     kvType: options.kvType ?? 'f16',
     threads: options.threads ?? model.options.threads,
   } as const;

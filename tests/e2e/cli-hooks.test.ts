@@ -115,6 +115,7 @@ describe('capture and run at a point', () => {
     expect(await cli.error(...capture, '--hook', 'router')).toMatchObject({ code: 'HOOK_UNSUPPORTED' });
     expect(await cli.error(...capture, '--hook', 'pattern', '--flash-attention', 'on')).toMatchObject({
       code: 'HOOK_UNSUPPORTED',
+      message: expect.stringMatching(/--flash-attention off/),
     });
     expect(await cli.error(...capture, '--hook', 'z', '--hook', 'z')).toMatchObject({ code: 'INVALID_ARGUMENT' });
     expect(await cli.error(...capture, '--hook', 'nothing')).toMatchObject({ code: 'INVALID_ARGUMENT' });
@@ -136,6 +137,8 @@ test('attention is knocked out', async () => {
   for (const wrong of ['0', '0:1', '0:1->', '0:->1', '0:3-1->4', '0:0->1->2', 'x:0->1']) {
     expect(await cli.error(...run, 'c.safetensors', '--knock-out', wrong)).toMatchObject({ code: 'INVALID_ARGUMENT' });
   }
+  const one = [...run, 'c.safetensors', '--knock-out', '1:2:0->last', '--flash-attention', 'on'];
+  expect(await cli.error(...one)).toMatchObject({ code: 'HOOK_UNSUPPORTED' });
   const all = await cli.error(...run, 'c.safetensors', '--knock-out', '1:all->last');
   expect(all).toMatchObject({ code: 'INTERVENTION_INVALID', message: expect.stringMatching(/see nothing/) });
 });

@@ -169,7 +169,7 @@ test("a query's own state written back changes nothing", () => {
   expect(identity.map(({ answer }) => answer)).toEqual(bare.map(({ answer }) => answer));
   for (const [i, { probability, delta }] of identity.entries()) {
     expect(probability as number).toBeCloseTo(bare[i]?.probability as number, 3);
-    expect(delta as number).toBeLessThan(0.1);
+    expect(delta as number).toBeLessThan(0.2); // a thousandth of a state's length, the rounding to 16 bits
   }
 });
 

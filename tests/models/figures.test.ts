@@ -80,7 +80,8 @@ describe('evolution', () => {
       expect(top[last]).toEqual({ token: best, text: model.detokenize([best]), is: 'right answer' });
       expect(expected.startsWith(model.detokenize([best]))).toBe(true);
       const above = own.filter((logit) => logit > Math.max(word, own[idOf('Color')] as number)).length;
-      expect(taskRank?.[last]).toBe(above);
+      // Rows in one batch round differently: neighbours hundreds of ranks down may change places.
+      expect(Math.abs((taskRank?.[last] as number) - above)).toBeLessThanOrEqual(2);
     }
   });
 

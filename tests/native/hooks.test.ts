@@ -503,7 +503,12 @@ describe('what is refused', () => {
   });
 
   test('scores and heads alone with flash attention, and says what to do', async () => {
-    const flash = await model.createContext({ ...exact, kvType: 'f16', flashAttention: 'on' });
+    const flash = await model.createContext({ nCtx: 256 });
+    expect(flash.options.flashAttention).toBe('auto');
+    const unrounded = await model.createContext({ nCtx: 256, kvType: 'f32' });
+    expect(unrounded.options.flashAttention).toBe('off');
+    expect((await unrounded.run({ prompt, capture: { hook: 'pattern' } })).states.hook).toBe('pattern');
+    await unrounded.dispose();
     for (const hook of ['pattern', 'attn_scores'] as const) {
       await expectError(() => flash.run({ prompt, capture: { hook } }), 'HOOK_UNSUPPORTED', /flashAttention: 'off'/);
     }
