@@ -14,6 +14,8 @@ const LONG = [
   'e2e/page',
   'native/products',
   'e2e/install',
+  'e2e/gpu-check',
+  'e2e/queue-kernels',
   'e2e/cli-figures',
   'e2e/examples',
   'e2e/cli-chat',
