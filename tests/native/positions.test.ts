@@ -33,7 +33,7 @@ test('a prompt as long as the table runs, a longer one is refused by every call'
     () => context.generate([{ prompt: long }]),
     async () => context.pass([{ prompt: await prompt(3) }, { prompt: long }]),
   ]) {
-    await expectError(call, 'CONTEXT_OVERFLOW', /25 positions, and the model learned 24/);
+    await expectError(call, 'CONTEXT_OVERFLOW', /25 positions, and the model.s learned position table ends at 24/);
   }
 });
 
