@@ -1,8 +1,7 @@
 import { availableParallelism } from 'node:os';
 import type { Context, PassOptions } from '../model/context.js';
-import { SMALL_BYTES } from '../model/load-model.js';
+import { isSmall, onGpu } from '../model/context-options.js';
 import type { Model } from '../model/model.js';
-import { listDevices } from '../native/index.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
@@ -306,11 +305,7 @@ function keysOfItem(
  * @param cores Defaults to the machine's, at most 8.
  */
 export function parallelism(model: Model, cores = Math.min(availableParallelism(), 8)): number {
-  return onGpu(model) || model.info.sizeBytes >= SMALL_BYTES ? 1 : cores;
-}
-
-function onGpu(model: Model): boolean {
-  return model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
+  return isSmall(model) ? cores : 1;
 }
 
 /** How much a vector counts in the progress: its prompts, or one if it is computed from others. */

@@ -14,15 +14,13 @@ import { findServers } from '../native/rpc.js';
 import { JsonTokenizer } from '../prompt/tokenizer.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
+import { SMALL_BYTES } from './context-options.js';
 import { type LoadOptions, Model, type ModelInfo } from './model.js';
 import { readQkNorm } from './qk-norm.js';
 import { tryFiles } from './trial.js';
 
 /** Values of general.file_type (enum llama_ftype) whose matrices are F32, F16 and BF16. */
 const FLOAT_FILES = new Set<number | undefined>([0, 1, 32]);
-
-/** In a model smaller than this, threads wait for each other longer than they compute. */
-export const SMALL_BYTES = 64e6;
 
 /**
  * Loads a GGUF model, and its picture encoder.

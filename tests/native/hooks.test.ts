@@ -503,12 +503,11 @@ describe('what is refused', () => {
   });
 
   test('scores and heads alone with flash attention, and says what to do', async () => {
-    const flash = await model.createContext({ nCtx: 256 });
-    expect(flash.options.flashAttention).toBe('auto');
-    const unrounded = await model.createContext({ nCtx: 256, kvType: 'f32' });
-    expect(unrounded.options.flashAttention).toBe('off');
-    expect((await unrounded.run({ prompt, capture: { hook: 'pattern' } })).states.hook).toBe('pattern');
-    await unrounded.dispose();
+    const small = await model.createContext({ nCtx: 256 });
+    expect(small.options.flashAttention).toBe('off');
+    expect((await small.run({ prompt, capture: { hook: 'pattern' } })).states.hook).toBe('pattern');
+    await small.dispose();
+    const flash = await model.createContext({ nCtx: 256, flashAttention: 'auto' });
     for (const hook of ['pattern', 'attn_scores'] as const) {
       await expectError(() => flash.run({ prompt, capture: { hook } }), 'HOOK_UNSUPPORTED', /flashAttention: 'off'/);
     }
