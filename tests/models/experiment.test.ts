@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { batchesOf } from '../../src/experiment/batches.js';
 import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
@@ -464,7 +465,7 @@ describe('several items at a time', () => {
     const whole = memoryStore();
     const passes = jest.spyOn(context, 'generate');
     await runExperiment(context, few, whole);
-    expect(passes.mock.calls.map(([rows]) => rows.length)).toEqual([26, 26, 28]);
+    expect(passes.mock.calls.map(([rows]) => rows.length)).toEqual([40, 40]);
     passes.mockRestore();
     const expected = byKey(await linesOf(whole));
     expect(expected.size).toBe(8 * 8 + 2 * 40);
@@ -486,8 +487,11 @@ describe('several items at a time', () => {
 
   test('keep what others have answered when one cannot be', async () => {
     const inner = memoryStore();
-    const { cells } = await prepareStudy(model, experiment);
-    const [first, second] = (cells[0] as Cell).split.validation;
+    const study = await prepareStudy(model, experiment);
+    const [[first], second] = batchesOf(study, study.cells[0] as Cell, 'validation', model.info.nLayers) as [
+      TaskItem[],
+      TaskItem[],
+    ];
     const prompt = model.prompt.bind(model);
     const spy = jest.spyOn(model, 'prompt').mockImplementation((parts, options) => {
       if (isOnly(parts as readonly PromptPart[], first as TaskItem)) throw new Error('vanished');
@@ -496,7 +500,7 @@ describe('several items at a time', () => {
     await expect(runExperiment(context, experiment, inner, { parallel: 2 })).rejects.toThrow('vanished');
     spy.mockRestore();
     const found = await linesOf(inner);
-    expect(new Set(found.map(({ item }) => item))).toEqual(new Set([second?.input]));
+    expect(new Set(found.map(({ item }) => item))).toEqual(new Set(second.map(({ input }) => input)));
     for (const line of found) expect(byKey(lines).get(keyOf(line))).toEqual(line);
   });
 

@@ -18,18 +18,19 @@ const asking = (conditions: Condition[], more: Partial<Experiment> = {}) => ({
 const sizes = (...args: Parameters<typeof batchesOf>) => batchesOf(...args).map(({ length }) => length);
 
 describe('batches', () => {
-  test('have up to 32 lines, of validation one for each layer', () => {
-    expect(sizes(asking([patch]), cellOf(1), 'test', 8)).toEqual([25, 25, 25, 25]);
-    expect(sizes(asking([patch]), cellOf(1), 'validation', 8)).toEqual([3, 4, 4, 4, 3, 4, 4, 4]);
-    expect(sizes(asking([patch]), cellOf(1), 'validation', 30)).toEqual(Array(30).fill(1));
-    expect(sizes(asking([patch], { layers: [1, 2, 3, 4] }), cellOf(1, 16), 'test', 8)).toEqual([8, 8]);
+  test('have up to 64 lines, of validation up to 128 with one for each layer', () => {
+    expect(sizes(asking([patch]), cellOf(1), 'test', 8)).toEqual([50, 50]);
+    expect(sizes(asking([patch]), cellOf(1), 'validation', 8)).toEqual([15, 15]);
+    expect(sizes(asking([patch]), cellOf(1), 'validation', 30)).toEqual([3, 4, 4, 4, 3, 4, 4, 4]);
+    expect(sizes(asking([patch]), cellOf(1), 'validation', 150)).toEqual(Array(30).fill(1));
+    expect(sizes(asking([patch], { layers: [1, 2, 3, 4] }), cellOf(1, 32), 'test', 8)).toEqual([16, 16]);
     expect(sizes(asking([patch], { layers: 'all' }), cellOf(1), 'test', 80)).toEqual(Array(100).fill(1));
   });
 
   test('have one item where its own states are read, which the query goes on from', () => {
     const identity: Condition = { name: 'Identity', kind: 'patch', spec: 'text', control: 'identity' };
     expect(sizes(asking([patch, identity]), cellOf(1), 'test', 8)).toEqual(Array(100).fill(1));
-    expect(sizes(asking([patch, identity]), cellOf(1), 'validation', 8).length).toBe(8);
+    expect(sizes(asking([patch, identity]), cellOf(1), 'validation', 8).length).toBe(2);
   });
 
   test.each([
