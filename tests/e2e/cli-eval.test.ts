@@ -101,8 +101,8 @@ describe('what would run', () => {
     expect(code).toBe(0);
     expect(stdout).toMatch(/validation +Text Patch +128\n/);
     expect(stdout).toMatch(/Queries 188, vectors 2, pictures 0\.\n/);
-    // Two vectors; 8 validation items of two tasks in batches of 4, and 6 test items in one.
-    expect(stdout).toMatch(/Passes over prompts about 8: one per vector, one per batch of items\.\n/);
+    // Two vectors; 8 validation items and 6 test items of two tasks, in one batch each.
+    expect(stdout).toMatch(/Passes over prompts about 6: one per vector, one per batch of items\.\n/);
     expect(stdout).toMatch(/Time about \d+ s: an estimate from \d+ positions and \d+ new tokens per second/);
     expect(stdout).toMatch(/Disk about \d+\.\d MB/);
     expect(readdirSync(cli.folder)).toEqual(before);
