@@ -64,6 +64,7 @@ const RUNS = [
   ['real-layer-sweep', 'layer-sweep', REAL, ['seeds=[1]', 'prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_SMALL, []],
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
+  ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
   ['real-compute', 'compute', REAL, [], []],
   ['real-decode', 'decode', REAL, ['--layers 10,11,12,14,16'], []],

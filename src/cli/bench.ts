@@ -1,12 +1,15 @@
 import { availableParallelism, cpus } from 'node:os';
+import type { Progress } from '../model/types.js';
 import type { Measurement } from '../studies/bench.js';
+import { fastestTypes, keepSpeeds } from '../studies/type-speeds.js';
 import { XpatchError } from '../util/errors.js';
 import { parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
-import { text, vary, whole } from './option.js';
-import { MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
+import { flag, text, vary, whole } from './option.js';
+import { MODEL, MODEL_OPTIONS, type ModelArguments, OUTPUT_OPTIONS, type OutputArguments } from './options.js';
+import type { Terminal } from './terminal.js';
 
 /** What `bench --json` prints. */
 interface Result {
@@ -24,6 +27,7 @@ export const bench = defineCommand({
     ...MODEL_OPTIONS,
     model: vary(MODEL, { default: 'demo' }),
     compare: text('A measurement to compare with, as --json printed it', { value: 'FILE', completes: 'file' }),
+    types: flag('Instead, which types of weights (quantisations) are fastest here; doctor and models info repeat it'),
     seconds: vary(whole(1, 'Seconds in total'), { default: 40 }),
     ...OUTPUT_OPTIONS,
   },
@@ -32,8 +36,10 @@ export const bench = defineCommand({
     ['Keep the result', 'bench -m model.gguf --json > before.json'],
     ['The effect of another number of threads', 'bench -m model.gguf --threads 4 --compare before.json'],
     ['Two machines', 'bench --compare laptop.json server.json'],
+    ['Which quantisation to download', 'bench --types'],
   ],
   run: async (args, terminal) => {
+    if (args.types) return rankTypes(args, terminal);
     const before = args.compare === undefined ? undefined : await readResult(args.compare);
     const given = args.result === undefined ? undefined : await readResult(args.result);
     if (given && !before) {
@@ -57,6 +63,26 @@ export const bench = defineCommand({
     else terminal.print(before ? compared(before, result) : described(result));
   },
 });
+
+/** How fast weights of each type are, which is kept for doctor and `models info`. */
+async function rankTypes(args: ModelArguments & OutputArguments, terminal: Terminal): Promise<void> {
+  const { measureTypes } = await import('../studies/bench-types.js');
+  const progress = terminal.progress(args);
+  const { device, threads } = args;
+  const onProgress = ({ done, total }: Progress) => progress.update('measuring types of weights', done / total);
+  const speeds = await measureTypes({ device, threads, signal: terminal.signal, onProgress }).finally(() =>
+    progress.done(),
+  );
+  await keepSpeeds(speeds);
+  if (args.json) return terminal.printJson(speeds);
+  const lines = speeds.types.map(
+    ({ type, prompt, answer }) => `  ${type.padEnd(6)}${figure(prompt).padStart(10)}${figure(answer).padStart(12)}\n`,
+  );
+  const head = '  type      prompt/s    answer/s\n';
+  terminal.print(
+    `${speeds.processor}, tokens of a model of 26 million weights\n${head}${lines.join('')}${fastestTypes(speeds)}\n`,
+  );
+}
 
 async function readResult(path: string): Promise<Result> {
   const bytes = await readWhole(path, { what: 'the measurement', maxBytes: 1 << 20, pipe: true });

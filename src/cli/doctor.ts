@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findLlama, type Llama, PACKAGE_ROOT, packageVersion } from '../../install/layout.mjs';
 import type { Device } from '../native/addon.js';
+import { fastestWeights } from '../studies/type-speeds.js';
 import { runChild } from '../util/child.js';
 import { defineCommand } from './command.js';
 import { fetchEvents, requireNotAborted } from './common.js';
@@ -24,6 +25,8 @@ interface Diagnosis {
   checks: Check[];
   /** What would make it faster. */
   hint?: string;
+  /** Which types of weights are fastest here, if that was measured. */
+  weights: string;
 }
 
 /** `xpatch doctor`: whether the installation works, and what to do if it does not. */
@@ -68,6 +71,7 @@ async function diagnose(options: SelfTestOptions, progress: ProgressLine, signal
     failedBackends: [],
     checks: [],
     hint: missingBackend(llama),
+    weights: await fastestWeights(),
   };
   const { checks } = diagnosis;
   let stage = 'start';
@@ -121,7 +125,8 @@ function missingBackend({ gpuPackages, gpuBackends, version }: Llama): string | 
   return `There is an NVIDIA driver but no backend for it. Run npm install --no-save ${cuda}@${version} (with CUDA 12: ${cuda}-ext@${version})`;
 }
 
-function describe({ ok, versions, platform, addon, devices, failedBackends, checks, hint }: Diagnosis): string {
+function describe(diagnosis: Diagnosis): string {
+  const { ok, versions, platform, addon, devices, failedBackends, checks, hint, weights } = diagnosis;
   const { xpatch, llamaCpp, nodeLlamaCpp, node } = versions;
   const lines = [`xpatch ${xpatch}, llama.cpp ${llamaCpp} (node-llama-cpp ${nodeLlamaCpp}), node ${node}, ${platform}`];
   if (addon) {
@@ -139,7 +144,7 @@ function describe({ ok, versions, platform, addon, devices, failedBackends, chec
   if (failedBackends.length > 0) lines.push('backends that could not be loaded:');
   for (const { path, reason, wayOut } of failedBackends) lines.push(`  ${path}`, `    ${reason}`, `    ${wayOut}`);
   if (hint !== undefined) lines.push(hint);
-  lines.push('checks:');
+  lines.push(weights, 'checks:');
   for (const { name, ok, detail } of checks) lines.push(`  ${ok ? 'ok    ' : 'FAILED'} ${name}`, indent(detail));
   lines.push(ok ? 'Everything works.' : 'Some checks failed: see above.');
   return `${lines.join('\n')}\n`;

@@ -3,6 +3,7 @@ import { cacheBytes, cachedFile, cacheFolder, listCache, readRecord } from '../h
 import { type CatalogueEntry, findEntry, listCatalogue, memoryOf } from '../hub/catalogue.js';
 import { lookUpRepo } from '../hub/download.js';
 import { formatHubSource, HUB_PREFIX, parseHubSource } from '../hub/hub-source.js';
+import { fastestWeights } from '../studies/type-speeds.js';
 import { defineCommand } from './command.js';
 import { fetchEvents } from './common.js';
 import { bytesText, licenceText, requireEntry } from './fetch-model.js';
@@ -97,13 +98,13 @@ export const info = defineCommand({
     if (!findEntry(source) && existsSync(source)) {
       const file = modelFileInfo(source);
       if (output.json) terminal.printJson(file);
-      else terminal.print(describeModelFile(file));
+      else terminal.print(`${describeModelFile(file)}${await fastestWeights()}\n`);
       return;
     }
     const entry = requireEntry(source);
     const state = stateOf(entry, listCache());
     if (output.json) terminal.printJson({ ...entry, ...state, memory: memoryOf(entry) });
-    else terminal.print(describe(entry, state));
+    else terminal.print(`${describe(entry, state)}${await fastestWeights()}\n`);
   },
 });
 
@@ -169,7 +170,7 @@ async function showRepo(uri: string, { json, quiet }: OutputArguments, terminal:
   ]);
   const lines = [
     `${where}: ${repo.licence === undefined ? 'no licence is declared' : `licence ${repo.licence}`}${access}`,
-    ...(rows.length > 0 ? columns(rows) : ['  It has no GGUF file.']),
+    ...(rows.length > 0 ? [...columns(rows), await fastestWeights()] : ['  It has no GGUF file.']),
   ];
   terminal.print(`${lines.join('\n')}\n`);
 }

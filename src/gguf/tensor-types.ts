@@ -6,7 +6,7 @@ export const CONVERSION_TYPES = ['f32', 'f16', 'q8_0', 'q4_k'] as const;
 export type ConversionType = (typeof CONVERSION_TYPES)[number];
 
 /** ggml's numbers of the types. */
-export const GGML = { F32: 0, F16: 1, Q5_0: 6, Q8_0: 8, Q4_K: 12, Q6_K: 14, BF16: 30 } as const;
+export const GGML = { F32: 0, F16: 1, Q4_0: 2, Q5_0: 6, Q8_0: 8, Q4_K: 12, Q6_K: 14, BF16: 30 } as const;
 export type GgmlName = keyof typeof GGML;
 
 /** llama.cpp's numbers of the mixtures (general.file_type, enum llama_ftype). */
