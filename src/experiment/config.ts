@@ -1,5 +1,5 @@
+import { createRequire } from 'node:module';
 import { basename, extname } from 'node:path';
-import { parseDocument } from 'yaml';
 import { locateTask } from '../tasks/task.js';
 import type { Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
@@ -162,6 +162,7 @@ function inherited(config: Raw, key: string): unknown {
 }
 
 function readYaml(text: string, fail: (problem: string) => XpatchError): unknown {
+  const { parseDocument } = createRequire(import.meta.url)('yaml') as typeof import('yaml'); // few commands need it
   try {
     const document = parseDocument(text, { strict: true, uniqueKeys: true, prettyErrors: true });
     const [problem] = [...document.errors, ...document.warnings];

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
+import type { ErrorObject, ValidateFunction } from 'ajv/dist/2020.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { printable } from '../util/printable.js';
 
@@ -17,6 +18,8 @@ let compiled: ValidateFunction | undefined;
 
 function validator(): ValidateFunction {
   if (!compiled) {
+    // only here: few commands need it
+    const { Ajv2020 } = createRequire(import.meta.url)('ajv/dist/2020.js') as typeof import('ajv/dist/2020.js');
     const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8')) as object;
     // `template` and `layers` need union types and the like; the rest of ajv's strict mode stays on.
     const ajv = new Ajv2020({

@@ -1,5 +1,4 @@
 import { Readable } from 'node:stream';
-import { parse } from 'csv-parse';
 import { XpatchError } from './errors.js';
 import { parseJson } from './json.js';
 import { decodeText, splitLines } from './lines.js';
@@ -58,6 +57,7 @@ function inLine<T>(path: string, line: number, read: () => T): T {
 }
 
 async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter: string): AsyncGenerator<FileRecord> {
+  const { parse } = await import('csv-parse'); // few commands need it
   const options = { delimiter, info: true, skip_empty_lines: true, max_record_size: MAX_ROW_BYTES };
   const table = parse({ ...options, columns: (names: string[]) => uniqueNames(path, names) });
   const texts = Readable.from(decoded(path, chunks));
