@@ -14,7 +14,7 @@ import { FOLDER } from '../parity/families.js';
 export const DEVICE_FAMILIES: Readonly<Record<string, string | undefined>> = {
   llama: undefined,
   'llava-siglip': 'square-a.png',
-  'mantis-fuyu': 'grid-a.png',
+  'mantis-fuyu': 'tall.png',
   idefics2: 'grid-a.png',
 };
 /** GPUs multiply in 16 bits where they can, so not as near as two runs on one device. */
@@ -31,13 +31,13 @@ export interface Measured {
   states: Rows;
   logits: Rows;
   deltas: Rows;
-  /** States of all layers and positions after the final norm, and logits of the lens there: plain, patched and normed before. */
+  /** States of all layers after the final norm, and logits of the lens there: plain, patched and normed before. */
   normed: Rows;
   lenses: Rows;
-  /** Last logits of a sweep, in one pass and in one a layer. */
+  /** Last logits of a sweep over layers and lengths of the state, in one pass and in one for each. */
   sweep: Rows;
   naive: Rows;
-  /** Two states at every point of one block. */
+  /** Some states at every point of one block. */
   points: Record<string, Rows>;
   /** Last logits with edges cut, by the mask of flash attention and by scores, and with none cut. */
   cut: Rows;
@@ -49,6 +49,14 @@ export interface Measured {
   generated: number;
 }
 
+/**
+ * Vulkan has a kernel of its own for each product with 2 to 8 columns, which a driver in software compiles for up to half a minute. So no
+ * decode below has or leaves so few rows, but for the 6 of a picture in idefics2.
+ */
+const MANY = 10;
+/** And one for a larger product of more than 32 columns, so that the lens reads these positions. */
+const READ = Array.from({ length: MANY }, (_, i) => 4 * i);
+
 const joined = (parts: readonly ArrayLike<number>[], width: number): Rows => ({
   data: Float32Array.from(parts.flatMap((part) => Array.from(part))),
   width,
@@ -59,33 +67,39 @@ export async function measureOn(device: string, name: string, image = DEVICE_FAM
   await using model = await loadModel(join(FOLDER, `${name}.gguf`), { device, mmproj, threads: 1 });
   const context = await model.createContext({ nCtx: 256, nUbatch: 16 });
   const { nEmbd, nLayers, nVocab } = model.info;
-  const tokens = Array.from({ length: 20 }, (_, i) => 20 + ((i * 13) % 250));
+  const tokens = Array.from({ length: 26 }, (_, i) => 20 + ((i * 13) % 250));
   const picture = image && { image: join(FOLDER, 'pictures', image) };
-  const prompt = await model.prompt(picture ? [{ tokens }, picture, { tokens: [33, 44] }] : { tokens });
+  const prompt = await model.prompt([{ tokens }, ...(picture ? [picture] : []), { tokens: tokens.slice(0, 15) }]);
   const value = Float32Array.from({ length: nEmbd }, (_, i) => Math.sin(1 + 3 * i));
-  const patch = (layers: number, positions: Intervention['positions']): Intervention => ({
+  const patch = (layers: number, positions: Intervention['positions'], times = 1): Intervention => ({
     layers,
     positions,
     op: 'replace',
-    value,
+    value: value.map((x) => x * times),
   });
   const last = { prompt, logits: 'last' } as const;
   const everything = { prompt, capture: 'all', logits: 'all' } as const;
   const plain = await context.run(everything);
-  const patched = await context.run({ ...everything, interventions: [patch(1, [5, -1]), patch(2, -2)] });
-  const sweep = Array.from({ length: nLayers }, (_, i) => ({ ...last, interventions: [patch(i, 'last')] }));
+  const interventions = [patch(1, [5, -1]), patch(2, -2)];
+  const patched = await context.run({ ...everything, interventions });
+  const sweep = Array.from({ length: MANY }, (_, i) => ({
+    ...last,
+    interventions: [patch(i % nLayers, 'last', 1 + Math.floor(i / nLayers))],
+  }));
   const shared = await context.pass(sweep);
   const naive = [];
   for (const row of sweep) naive.push(await context.run(row));
-  const read = await context.run({ ...last, capture: { layers: [1], positions: [7] } });
-  const identity = [{ ...patch(1, 7), value: read.states.data }];
+  const own = await context.run({ ...last, capture: { layers: [1], positions: [7] } });
+  const identity = [{ ...patch(1, 7), value: own.states.data }];
   const same = await context.run({ ...last, capture: { layers: [1], positions: [7] }, interventions: identity });
   const [generation] = await context.generate([{ prompt, interventions: [patch(1, 'last')] }], { maxTokens: 3 });
   const whole = { tokens: Array.from({ length: nVocab }, (_, token) => token) };
-  const normed = await finalNorm(context, plain);
+  const at = { prompt, capture: { layers: 'all', positions: READ }, logits: 'all' } as const;
+  const read = await context.run(at);
+  const normed = await finalNorm(context, read);
   const lenses = [
-    await logitLens(context, plain, whole),
-    await logitLens(context, patched, whole), // as many rows: the same graph again
+    await logitLens(context, read, whole),
+    await logitLens(context, await context.run({ ...at, interventions }), whole), // as many rows: the same graph again
     await logitLens(context, normed, { ...whole, normalise: false }),
   ];
   const logits = (results: readonly { logits?: { data: Float32Array } }[]) =>
@@ -105,7 +119,7 @@ export async function measureOn(device: string, name: string, image = DEVICE_FAM
     sweep: logits(shared),
     naive: logits(naive),
     same: logits([same]),
-    own: logits([read]),
+    own: logits([own]),
     generated: generation?.tokens.length ?? 0,
     ...(await measurePoints(model, prompt)),
   };
@@ -119,10 +133,10 @@ async function measurePoints(
   const off = await model.createContext({ nCtx: 256, nUbatch: 64, flashAttention: 'off' });
   const on = await model.createContext({ nCtx: 256, nUbatch: 64, flashAttention: 'on' });
   const hooks = off.hooks.filter(({ layers }) => layers.length > 0);
-  const captures = hooks.map(({ hook, layers }) => ({ hook, layers: [layers.at(-1) as number], positions: [2, -1] }));
-  const { captured } = await off.run({ prompt, captures });
+  const captures = hooks.map(({ hook, layers }) => ({ hook, layers: [layers.at(-1) as number], positions: READ }));
+  const { captured } = await off.run({ prompt, captures, logits: 'all' });
   const finite = (data: Float32Array) => data.map((x) => (Number.isFinite(x) ? x : 0));
-  const points = captured.map(({ hook, data }) => [hook, { data: finite(data), width: data.length / 2 }]);
+  const points = captured.map(({ hook, data }) => [hook, { data: finite(data), width: data.length / READ.length }]);
   const edges = [{ layers: 'all', from: [0, 3], to: 'last' }] as const;
   const logits = async (context: Context, cut: boolean): Promise<Rows> => {
     const result = await context.run({ prompt, logits: 'last', ...(cut && { edges }) });
@@ -148,11 +162,14 @@ export function differences(device: Measured, cpu: Measured): Record<string, str
   const like = (...names: ('states' | 'logits' | 'normed' | 'lenses' | 'sweep' | 'cut' | 'scored')[]) =>
     names.flatMap((name) => near(name, device[name], cpu[name]));
   const points = Object.keys(cpu.points);
-  // The first lens reads all layers of the plain prompt; its last layer's rows are the logits of the pass.
-  const positions = cpu.logits.data.length / 2;
+  // The first lens reads all layers of the plain prompt; its last layer's cells are logits of the pass.
   const third = device.lenses.data.length / 3;
-  const ofLens = { data: device.lenses.data.subarray(third - positions, third), width: cpu.logits.width };
-  const ofPass = { data: device.logits.data.subarray(0, positions), width: cpu.logits.width };
+  const { data, width } = device.logits;
+  const ofLens = { data: device.lenses.data.subarray(third - READ.length * width, third), width };
+  const ofPass = joined(
+    READ.map((at) => data.subarray(at * width, (at + 1) * width)),
+    width,
+  );
   const changed = device.cut.data.some((x, i) => Math.abs(x - (device.uncut.data[i] as number)) > 1e-3);
   return {
     'states and logits, patched ones too, equal those of the CPU': [
