@@ -1,7 +1,7 @@
 // The command lines of docs/reproduce.md, as far as they go without the model: to its download.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { commandLine } from './cli-helpers.js';
 
@@ -30,9 +30,17 @@ beforeAll(() => {
 const words = (line: string) =>
   [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => (quoted ?? plain) as string);
 
+const before = { ...process.env };
+beforeAll(() => {
+  const models = join(cli.folder, 'models');
+  Object.assign(process.env, { HF_ENDPOINT: 'http://127.0.0.1:9', MODEL_ENDPOINT: '', XPATCH_MODELS: models });
+});
+afterAll(() => {
+  process.env = before;
+});
+
 test.each(LINES)('%s', async (line) => {
-  const env = { HF_ENDPOINT: 'http://127.0.0.1:9', MODEL_ENDPOINT: '', XPATCH_MODELS: join(cli.folder, 'models') };
-  const { stdout } = await cli.run([...words(line), '--json'], env);
+  const { stdout } = await cli.run([...words(line), '--json']);
   expect(JSON.parse(stdout.trim().split('\n').at(-1) as string).error?.code).toBe('DOWNLOAD_FAILED');
 });
 

@@ -6,6 +6,7 @@ import { describe, expect, test } from '@jest/globals';
 import type { Manifest } from '../../src/experiment/manifest.js';
 import { RunFolder } from '../../src/experiment/run-folder.js';
 import { keyOf, type ResultLine } from '../../src/experiment/types.js';
+import { FULL } from '../full.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { EXPERIMENT, sampleLines, sampleManifest, sampleVector } from './run-samples.js';
 
@@ -60,11 +61,15 @@ describe('lines', () => {
     expect(await linesOf(run)).toEqual(LINES.slice(0, 8));
   });
 
-  test('cut at any byte, the run loses the torn line only and ends as an undisturbed one', async () => {
+  test('cut at a byte, the run loses the torn line only and ends as an undisturbed one', async () => {
     const few = LINES.slice(0, 2);
     const whole = Buffer.from(textOf(few));
     const path = await brokenOff([]);
+    /** In CI those around the ends of lines, and every seventh one, inside a character too. */
+    const tried = (size: number) =>
+      FULL || size % 7 === 0 || whole.subarray(Math.max(0, size - 4), size + 4).includes(10);
     for (let size = 0; size <= whole.length; size++) {
+      if (!tried(size)) continue;
       await writeFile(results(path), whole.subarray(0, size));
       await using run = await RunFolder.open(path, sampleManifest());
       const kept = whole.subarray(0, size).toString('latin1').split('\n').length - 1;
