@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { beforeAll, expect, test } from '@jest/globals';
 import { loadTask } from '../../src/tasks/task.js';
-import { commandLine, finish, MAIN, parseJson } from './cli-helpers.js';
+import { commandLine, finish, MAIN, type Outcome, parseJson } from './cli-helpers.js';
 
 const cli = commandLine();
 const CONFIG = {
@@ -30,13 +30,23 @@ function start(folder: string, ...args: string[]) {
   return spawn(process.execPath, ['--no-warnings', MAIN, ...args], { cwd: join(cli.folder, folder) });
 }
 
+/** The same in this process. */
+async function run(folder: string, ...args: string[]): Promise<Outcome> {
+  process.chdir(join(cli.folder, folder));
+  try {
+    return await cli.run(args);
+  } finally {
+    process.chdir(cli.folder);
+  }
+}
+
 async function evaluate(folder: string, ...args: string[]): Promise<void> {
-  expect(await finish(start(folder, ...EVAL, ...args))).toMatchObject({ code: 0, stderr: '' });
+  expect(await run(folder, ...EVAL, ...args)).toMatchObject({ code: 0, stderr: '' });
 }
 
 /** What `verify` says from a third folder: the exit code, and the states that are not ok. */
-async function verify(run: string, ...args: string[]) {
-  const outcome = await finish(start('else', 'verify', join('..', run), '--threads', '1', '--json', ...args));
+async function verify(folder: string, ...args: string[]) {
+  const outcome = await run('else', 'verify', join('..', folder), '--threads', '1', '--json', ...args);
   const checks: { name: string; state: string; detail: string }[] = parseJson(outcome).checks;
   const notOk = checks.filter(({ state }) => state !== 'ok').map(({ name, state }) => `${name} ${state}`);
   return { code: outcome.code, notOk, tasks: checks.find(({ name }) => name === 'tasks')?.detail };
@@ -116,7 +126,7 @@ test('a picture that became another one stops a run from going on, and shards fr
   const before = linesOf('broken');
   const mismatch = { code: 'RUN_MISMATCH', message: expect.stringMatching(/tasks\.food\.pictures: "\w+… and "\w+…/) };
   await withOtherPicture(HERE, async () => {
-    const { code, stdout } = await finish(start(HERE, ...EVAL, ...output));
+    const { code, stdout } = await run(HERE, ...EVAL, ...output);
     expect(code).toBe(1);
     expect(errorOf(stdout)).toEqual(mismatch);
     await evaluate(HERE, '--shard', '1/2', '-o', join('..', 'other'));

@@ -12,7 +12,7 @@ export const WRITER = join(PACKAGE_ROOT, 'tests', 'faults', 'writer.mjs');
 export const MAIN = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
 
 /** How often a run is killed; XPATCH_KILLS=50 for the long version. */
-export const KILLS = Number(process.env.XPATCH_KILLS ?? 3);
+export const KILLS = Number(process.env.XPATCH_KILLS ?? 2);
 
 export interface Ended {
   code: number | null;

@@ -1,8 +1,9 @@
 // Studies on the demo model, killed at random instants: in the end the lines, tables and figures of an undisturbed run.
 import type { ChildProcess } from 'node:child_process';
-import { appendFileSync, cpSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, copyFileSync, cpSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import { PACKAGE_ROOT } from '../../install/layout.mjs';
 import { Random } from '../../src/util/random.js';
 import {
   ending,
@@ -21,13 +22,16 @@ const folder = faultFolder();
 let runs = 0;
 const newRun = () => join(folder, `run-${runs++}`);
 const TASKS = ['--tasks', 'country-capital,food-color'];
+const BOOK = join(folder, 'book.txt');
 
 const STUDIES: [name: string, args: string[], output: string][] = [
   ['evolution', [...TASKS, '--prompts', '6'], '-o'],
   ['decode', [...TASKS, '--prompts', '4', '--specs', 'text,instruction'], '-o'],
   ['embed', [...TASKS, '--prompts', '4'], '-o'],
-  ['tune', ['--prompts', '12', '-o', 'lens.safetensors'], '--report'],
+  ['tune', ['--text', BOOK, '--prompts', '6', '-o', 'lens.safetensors'], '--report'],
 ];
+
+beforeAll(() => copyFileSync(join(PACKAGE_ROOT, 'README.md'), BOOK));
 
 describe.each(STUDIES)('%s', (name, args, output) => {
   const start = (run: string): ChildProcess =>
