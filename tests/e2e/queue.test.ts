@@ -12,7 +12,7 @@ import { TestRedis } from './redis.js';
 const cli = commandLine();
 const CONFIG = {
   tasks: ['country-capital', 'food-color'],
-  seeds: [1, 2],
+  seeds: [1],
   query: 'image',
   shots: 3,
   validation: 4,
