@@ -3,6 +3,7 @@ import { loadTask } from '../tasks/task.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
+import { templateOf } from './experiment.js';
 import { vary, whole } from './option.js';
 import {
   IMAGES_ROOT,
@@ -14,6 +15,7 @@ import {
   SHOTS,
   SPECS,
   TASKS,
+  TEMPLATE,
   TOP,
   theOne,
 } from './options.js';
@@ -32,6 +34,7 @@ export const circuitFunctionVector = defineCommand({
     top: vary(TOP, { describe: 'How many of the best heads make up the vector', default: 10 }),
     seed: vary(SEED, { default: 1 }),
     imagesRoot: IMAGES_ROOT,
+    template: TEMPLATE,
     output: vary(OUTPUT_FILE, { describe: 'File to write, for sweep and run', required: true }),
     ...MODEL_OPTIONS,
     ...OUTPUT_OPTIONS,
@@ -46,6 +49,7 @@ export const circuitFunctionVector = defineCommand({
     const spec = theOne('--specs', args.specs) ?? 'text';
     if (spec !== 'text' && spec !== 'image')
       throw usageError(`--specs takes text or image, not ${JSON.stringify(spec)}.`);
+    const template = templateOf(args);
     await using file = await openOutput(args.output, terminal, { json: args.json, inputs: [args.model, named] });
     const pictures = spec === 'image';
     const task = await loadTask(named, { pictures, imagesRoot: args.imagesRoot });
@@ -61,6 +65,7 @@ export const circuitFunctionVector = defineCommand({
         shots,
         prompts,
         corrupt,
+        template,
         signal,
         onProgress: track('patching heads'),
       });
@@ -77,6 +82,7 @@ export const circuitFunctionVector = defineCommand({
           task: { name: task.name, hash: task.hash },
           spec,
           seed,
+          template: template ?? 'paper',
           plain: effects.plain,
           best,
           effects: all,

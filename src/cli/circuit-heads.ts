@@ -3,7 +3,7 @@ import { tableToText } from '../report/tables.js';
 import { headsUnits } from '../studies/heads.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
-import { requireTasks, TASK_OPTIONS } from './experiment.js';
+import { requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
 import { vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, TOP, theOne } from './options.js';
 import { runStudyCommand } from './report-run.js';
@@ -26,9 +26,11 @@ export const circuitHeads = defineCommand({
   ],
   run: async (args, terminal) => {
     const tasks = await requireTasks(args.tasks);
+    const template = templateOf(args);
     await withSession(args, terminal, async (session) => {
       const { style, shots = 5, prompts, top } = args;
-      const options = { tasks, seed: theOne('--seeds', args.seeds) ?? 1, style, shots, prompts, top };
+      const seed = theOne('--seeds', args.seeds) ?? 1;
+      const options = { tasks, seed, style, shots, prompts, top, ...(template && { template }) };
       const { folder, results, summary } = await runStudyCommand(session, args, {
         study: 'heads',
         units: headsUnits,

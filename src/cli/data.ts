@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import { findEntry } from '../hub/catalogue.js';
 import type { AnswerTokens } from '../tasks/answer-tokens.js';
 import type { CheckOptions, TaskCheck } from '../tasks/check.js';
 import type { FirstToken } from '../tasks/findings.js';
@@ -126,10 +127,15 @@ async function withTokens<T>(
   const progress = terminal.progress(output);
   try {
     if (source === undefined) return await work({ signal }, progress);
-    const { behindDelimiter } = await import('../tasks/token-classes.js');
+    const [{ answerTokens }, { promptFormat }] = await Promise.all([
+      import('../tasks/answer-tokens.js'),
+      import('../tasks/model-format.js'),
+    ]);
     await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(terminal, progress));
+    const format = await promptFormat(model, findEntry(source)?.template);
+    const query = format.write({ query: { input: 'x', output: '' } });
     const firstToken: FirstToken = async (answer) => {
-      const [{ tokens, first, merged }] = (await behindDelimiter(model, [answer])) as [AnswerTokens];
+      const [{ tokens, first, merged }] = (await answerTokens(model, query, format, [answer])) as [AnswerTokens];
       return merged ? undefined : model.detokenize(tokens.slice(first, first + 1));
     };
     return await work({ signal, firstToken }, progress);

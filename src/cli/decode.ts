@@ -8,7 +8,7 @@ import type { TaskSpec } from '../tasks/prompts.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseNames, requireTasks, TASK_OPTIONS } from './experiment.js';
+import { parseNames, requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
 import { grouped, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, TOP, theOne, VECTOR } from './options.js';
 import { runStudyCommand } from './report-run.js';
@@ -42,8 +42,11 @@ export const decode = defineCommand({
   run: async (args, terminal) => {
     const tasks = await requireTasks(args.tasks);
     const wanted = args.specs === undefined ? undefined : parseNames('specs', args.specs, KINDS);
+    const template = templateOf(args);
     const { layers: chosen } = args;
-    for (const name of args.vector ? (['tasks', 'specs', 'seeds', 'style', 'shots', 'prompts'] as const) : []) {
+    for (const name of args.vector
+      ? (['tasks', 'specs', 'seeds', 'style', 'shots', 'template', 'prompts'] as const)
+      : []) {
       if (args[name] !== undefined)
         throw usageError(`--${name} has no effect on saved vectors. Leave out one of the two.`);
     }
@@ -62,7 +65,7 @@ export const decode = defineCommand({
       const topK = Math.min(top, nVocab);
       const options = files.length
         ? { vectors: files.map(({ file }) => file), topK }
-        : { tasks, specs, seed, style, shots, prompts, topK };
+        : { tasks, specs, seed, style, shots, ...(template && { template }), prompts, topK };
       const inputs: Record<string, string> = {};
       for (const { file } of files) inputs[file] = await hashOf(file);
       const { folder, results, summary } = await runStudyCommand(session, args, {

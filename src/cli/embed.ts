@@ -4,7 +4,7 @@ import { requireModalities } from '../studies/modalities.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseModalities, readable, requireTasks, TASK_OPTIONS } from './experiment.js';
+import { parseModalities, readable, requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
 import { grouped, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, theLayer, theOne } from './options.js';
 import { runStudyCommand } from './report-run.js';
@@ -30,6 +30,7 @@ export const embed = defineCommand({
   ],
   run: async (args, terminal) => {
     const tasks = await requireTasks(args.tasks);
+    const template = templateOf(args);
     if (tasks.length < 2) throw usageError('--tasks needs at least two tasks to compare.');
     if (args.prompts !== undefined && args.prompts < 3) throw usageError('--prompts must be a whole number from 3.');
     const wanted = parseModalities(args.specs);
@@ -45,7 +46,7 @@ export const embed = defineCommand({
       resolveLayers([layer], nLayers);
       const seed = theOne('--seeds', args.seeds) ?? 1;
       const { style, shots = 5, prompts = 30 } = args;
-      const options = { tasks, modalities, seed, style, shots, prompts, layer };
+      const options = { tasks, modalities, seed, style, shots, ...(template && { template }), prompts, layer };
       const { folder, results, summary } = await runStudyCommand(session, args, {
         study: 'embed',
         units: embeddingUnits,

@@ -15,6 +15,7 @@ import { runStudyInFolder } from '../report/run-study.js';
 import { openModel } from './common.js';
 import { estimateCost } from './eval-estimate.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
+import { templateNotes } from './experiment.js';
 import type { FetchEvents } from './fetch-model.js';
 import { promptGapNotes, shippedNotes } from './shipped-notes.js';
 import { meterTraffic } from './traffic.js';
@@ -41,7 +42,8 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
   await using model = await load(job.model, 'loading the model');
   const { experiment, notes } = fitToModel(job.loaded, model.hasVision);
   for (const text of notes) void tell({ type: 'note', text });
-  const reportNotes = [...notes, ...shippedNotes(model), ...promptGapNotes(model)];
+  const known = [...shippedNotes(model), ...promptGapNotes(model)];
+  const reportNotes = [...notes, ...known, ...templateNotes(experiment.template)];
   if (experiment.measure === 'compute') return await measure(job, model, experiment, reportNotes, events);
 
   const { vectorModel } = experiment;

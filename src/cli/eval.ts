@@ -13,9 +13,9 @@ import { PART_OPTIONS, partsOf } from './eval-parts.js';
 import type { EvalResult } from './eval-protocol.js';
 import { type PlanResult, runEval } from './eval-run.js';
 import { summaryOf } from './eval-summary.js';
-import { requireTasks } from './experiment.js';
+import { readTemplate, requireTasks } from './experiment.js';
 import { type ArgumentsOf, flag, grouped, several, text, vary, whole } from './option.js';
-import { LAYERS, MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, RUN_FOLDER, SEEDS, STYLE, TASKS } from './options.js';
+import { LAYERS, MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, RUN_FOLDER, SEEDS, STYLE, TASKS, TEMPLATE } from './options.js';
 import { commandWith, timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
 import type { Terminal } from './terminal.js';
@@ -30,6 +30,7 @@ export const EVAL_OPTIONS = {
       describe: 'Where the test patches. Defaults to the best layer on validation items',
     }),
     style: STYLE,
+    template: TEMPLATE,
     test: whole(1, 'Maximum number of test queries per task and seed. Defaults to 100'),
     set: several('A field of the config, such as seeds=[1,2] or conditions.2.prompts=5', { value: 'FIELD=VALUE' }),
     plan: flag('Print what would run and how long it would take, and stop'),
@@ -127,8 +128,9 @@ export async function runEvaluation(
 }
 
 /** The options that are also fields of a config, as `--set` takes them. */
-async function settingsOf({ tasks, seeds, layers, style, test }: EvalArguments): Promise<string[]> {
-  const fields = { tasks: tasks && (await requireTasks(tasks)), seeds, layers, style, test };
+async function settingsOf({ template: typed, tasks, seeds, layers, style, test }: EvalArguments): Promise<string[]> {
+  const template = typed === undefined ? undefined : readTemplate(typed);
+  const fields = { tasks: tasks && (await requireTasks(tasks)), seeds, layers, style, template, test };
   return Object.entries(fields).flatMap(([key, value]) =>
     value === undefined ? [] : [`${key}=${JSON.stringify(value)}`],
   );

@@ -9,7 +9,7 @@ import { didYouMean } from '../util/nearest.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseModalities, readable, requireTasks, TASK_OPTIONS } from './experiment.js';
+import { parseModalities, readable, requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
 import { grouped, parsed, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, parseTexts, RUN_FOLDER, SPECS, theOne } from './options.js';
 import { runStudyCommand } from './report-run.js';
@@ -45,6 +45,7 @@ export const evolution = defineCommand({
   ],
   run: async (args, terminal) => {
     const tasks = await requireTasks(args.tasks);
+    const template = templateOf(args);
     const { classes, layers: chosen } = args;
     const wanted = parseModalities(args.specs);
     await withSession(args, terminal, async (session) => {
@@ -54,7 +55,7 @@ export const evolution = defineCommand({
       const pieLayers = chosen ? resolveLayers(chosen, model.info.nLayers) : defaultPieLayers(model.info.nLayers);
       const seed = theOne('--seeds', args.seeds) ?? 1;
       const { style, shots = 5, prompts = 100 } = args;
-      const options = { tasks, modalities, seed, style, shots, prompts, classes };
+      const options = { tasks, modalities, seed, style, shots, ...(template && { template }), prompts, classes };
       const { folder, results, summary } = await runStudyCommand(session, args, {
         study: 'evolution',
         units: evolutionUnits,

@@ -1,10 +1,12 @@
+import { findEntry } from '../hub/catalogue.js';
 import type { Model } from '../model/model.js';
 import type { Modality } from '../tasks/prompts.js';
 import { listTasks, loadTask } from '../tasks/task.js';
+import { checkTemplate, type PromptTemplate, type Template } from '../tasks/template.js';
 import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 import { grouped, vary } from './option.js';
-import { SEEDS, SHOTS, STYLE, TASKS } from './options.js';
+import { SEEDS, SHOTS, STYLE, TASKS, TEMPLATE, unescapeText } from './options.js';
 
 /** Options of commands that draw prompts from tasks. */
 export const TASK_OPTIONS = grouped('Task', {
@@ -12,7 +14,32 @@ export const TASK_OPTIONS = grouped('Task', {
   seeds: vary(SEEDS, { describe: 'Seed of the items and the examples. Defaults to 1' }),
   style: STYLE,
   shots: vary(SHOTS, { describe: 'Examples in a prompt, the last without its answer. Defaults to 5' }),
+  template: TEMPLATE,
 });
+
+/** How prompts are written: as --template says, else as the catalogue has it of the model; undefined for the paper's way. */
+export function templateOf(args: { template?: string; model: string }): 'chat' | Template | undefined {
+  const template = args.template === undefined ? findEntry(args.model)?.template : readTemplate(args.template);
+  return template === 'paper' ? undefined : template;
+}
+
+/** A template as it is typed. @throws {XpatchError} CONFIG_INVALID for a text without {input} and {output} */
+export function readTemplate(given: string): PromptTemplate {
+  if (given === 'paper' || given === 'chat') return given;
+  const example = unescapeText(given);
+  const query = example.slice(0, Math.max(0, example.indexOf('{output}'))).trimEnd();
+  const template = { example, query, stop: '\n' };
+  checkTemplate(template);
+  return template;
+}
+
+/** What a report says of a template that is not the paper's. */
+export function templateNotes(template: PromptTemplate = 'paper'): string[] {
+  if (template === 'paper') return [];
+  if (template === 'chat') return ["Prompts are written in the model's chat template."];
+  const [example, query] = [template.example, template.query].map((text) => JSON.stringify(text));
+  return [`Prompts are written as ${example}, and queries as ${query}.`];
+}
 
 const MODALITIES: readonly Modality[] = ['text', 'image'];
 

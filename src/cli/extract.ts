@@ -5,7 +5,7 @@ import { extractTaskVector } from '../vectors/extract.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseNames } from './experiment.js';
+import { parseNames, templateOf } from './experiment.js';
 import { type ArgumentsOf, choice, grouped, vary } from './option.js';
 import {
   IMAGES_ROOT,
@@ -18,6 +18,7 @@ import {
   SHOTS,
   SPECS,
   TASKS,
+  TEMPLATE,
   theOne,
 } from './options.js';
 import { openOutput } from './output-file.js';
@@ -34,6 +35,7 @@ const OPTIONS = {
       'Which A: is read: before the last answer, or in a query after it. Defaults to last-example',
     ),
     imagesRoot: IMAGES_ROOT,
+    template: TEMPLATE,
     instruction: vary(INSTRUCTION, { describe: 'Instruction for a task file, ending in a colon' }),
   }),
   output: vary(OUTPUT_FILE, { required: true }),
@@ -62,6 +64,7 @@ export const extract = defineCommand({
     const spec = theOne('--specs', parseNames('specs', args.specs, KINDS)) as TaskSpec;
     const seed = theOne('--seeds', args.seeds) ?? 1;
     checkTaskArguments(args, source, spec);
+    const template = templateOf(args);
     const inputs = [args.model, args.mmproj, source];
     await using output = await openOutput(args.output, terminal, { json: args.json, inputs });
     const { prompts = VALIDATION_ITEMS } = args;
@@ -79,6 +82,7 @@ export const extract = defineCommand({
         shots: args.shots,
         prompts: spec === 'instruction' ? undefined : prompts,
         readPosition: args.readPosition,
+        template,
         signal,
         onProgress: (p) => (p.stage === 'prompts' ? readingPrompts(p) : decoding(p)),
       });
@@ -95,6 +99,7 @@ export const extract = defineCommand({
           task: { name: task.name, hash: task.hash },
           spec,
           shots,
+          template: template ?? 'paper',
           prompts: records.length,
           seed,
           readPosition,

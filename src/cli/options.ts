@@ -171,7 +171,12 @@ export const DATA_FOLDER = text('Folder of task files that are not shipped', { v
 export const PORT = whole(0, 'Port to listen on; 0 chooses a free one');
 export const INSTRUCTION = text('Instruction of the task, ending in a colon');
 
-export const TEMPLATE = text('How prompts are written', { value: 'TEXT' });
+export const TEMPLATE = text(
+  "paper, chat, or an example with {input} and {output}. Defaults to the model's, else paper",
+  {
+    value: 'TEXT',
+  },
+);
 export const CHAT = flag("Talk in the model's chat template, see /help there");
 
 export const MAX_TOKENS = whole(0, 'Maximum number of new tokens', { letter: 'n' });

@@ -3,8 +3,10 @@ import { describeRun } from '../experiment/manifest.js';
 import { requireEmpty } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import type { StudyRunOptions } from '../report/run-study.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { makeFolder } from '../util/files.js';
 import { requireNotAborted, type Session } from './common.js';
+import { templateNotes } from './experiment.js';
 import { shippedNotes } from './shipped-notes.js';
 import type { Terminal } from './terminal.js';
 
@@ -23,7 +25,7 @@ export async function runStudyCommand<Options extends object, Result extends obj
   what: Pick<
     StudyRunOptions<Options, Result>,
     'units' | 'title' | 'options' | 'tasks' | 'pictures' | 'style' | 'inputs'
-  > & { study: string },
+  > & { study: string; options: { template?: PromptTemplate | undefined } },
 ): Promise<{ folder: string; results: Result[]; summary: string }> {
   // Not imported at the top: --help needs no report.
   const { runStudyInFolder } = await import('../report/run-study.js');
@@ -33,7 +35,7 @@ export async function runStudyCommand<Options extends object, Result extends obj
     ...what,
     experiment: what.study,
     command,
-    notes: shippedNotes(model),
+    notes: [...shippedNotes(model), ...templateNotes(what.options.template)],
     signal,
     onOpen: ({ notes, known, complete }) => {
       terminal.explainInterrupt(`What is done is kept in ${folder}; resume with: ${command}`);

@@ -1,26 +1,17 @@
 import { dirname, resolve } from 'node:path';
 import type { OptionScore, OptionsToScore } from '../experiment/score-options.js';
-import type { PromptFormat } from '../experiment/template.js';
-import type { Context } from '../model/context.js';
 import type { PromptPart } from '../prompt/types.js';
 import { wilsonInterval } from '../stats/statistics.js';
+import type { PromptFormat } from '../tasks/prompt-format.js';
 import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import { type FileRecord, readRecords } from '../util/records.js';
 import { defineCommand } from './command.js';
 import { requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
+import { templateOf } from './experiment.js';
 import { type ArgumentsOf, choice, text, vary } from './option.js';
-import {
-  MODEL_OPTIONS,
-  OUTPUT_FILE,
-  OUTPUT_OPTIONS,
-  PATCH_OPTIONS,
-  placesOf,
-  TEMPLATE,
-  theOne,
-  unescapeText,
-} from './options.js';
+import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, TEMPLATE, theOne } from './options.js';
 import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
@@ -28,7 +19,8 @@ import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.j
 
 const OPTIONS = {
   template: vary(TEMPLATE, {
-    describe: 'For items with an input: paper, chat, or a text with {input} and {output}. Defaults to paper',
+    describe:
+      "For items with an input: paper, chat, or a text with {input} and {output}. Defaults to the model's, else paper",
   }),
   literal: vary(PROMPT_OPTIONS.literal, { describe: 'Take control tokens in prompts, such as <s>, as text' }),
   normalise: vary(
@@ -79,6 +71,7 @@ export const score = defineCommand({
     const vectorFile = theOne('--vector', args.vector);
     if ((vectorFile === undefined) !== (args.layers === undefined))
       throw usageError('--vector and --layers go together.');
+    const template = templateOf(args);
     const records: FileRecord[] = [];
     for await (const record of readRecords(args.file)) records.push(record);
     if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Add some lines.`);
@@ -94,7 +87,8 @@ export const score = defineCommand({
       const positions = placesOf(args, undefined);
       const layers = patch ? layersFor(patch, args.layers ?? 'all') : [];
       const interventions = patch ? [patch.vector.at(layers, { op, strength, positions })] : [];
-      const format = await formatOf(context, args.template);
+      const { promptFormat } = await import('../tasks/model-format.js');
+      const format = await promptFormat(model, template);
       const items = records.map((record) => ({ line: record.line, ...readItem(record, args, format) }));
       const done: ScoredItem[] = [];
       const show = track('scoring');
@@ -146,15 +140,6 @@ interface Item extends Pick<OptionsToScore, 'options'> {
   readonly parts: PromptPart[];
   readonly answers?: readonly string[];
   readonly format?: PromptFormat;
-}
-
-/** @throws {XpatchError} CONFIG_INVALID for a template without its fields, or `chat` without one in the model */
-async function formatOf({ model }: Context, template = 'paper'): Promise<PromptFormat> {
-  const { promptFormat } = await import('../experiment/template.js');
-  if (template === 'paper' || template === 'chat') return promptFormat(model, template);
-  const example = unescapeText(template);
-  const query = example.slice(0, Math.max(0, example.indexOf('{output}'))).trimEnd();
-  return promptFormat(model, { example, query, stop: '\n' });
 }
 
 /** What a line asks. `prompt` is written as it is; `input` and `image` go into the template. */

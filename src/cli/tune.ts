@@ -9,8 +9,9 @@ import { listTasks } from '../tasks/task.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
+import { templateOf } from './experiment.js';
 import { grouped, text, vary } from './option.js';
-import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PROMPTS, REPORT, SEED } from './options.js';
+import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PROMPTS, REPORT, SEED, TEMPLATE } from './options.js';
 import { openOutput } from './output-file.js';
 import { runStudyCommand } from './report-run.js';
 
@@ -20,6 +21,7 @@ const OPTIONS = {
     text: text('Fit on this text file. Defaults to prompts of the shipped tasks', { value: 'FILE', completes: 'file' }),
     prompts: vary(PROMPTS, { describe: 'Maximum number of prompts to fit on, at least 5', default: 120 }),
     seed: vary(SEED, { default: 1, describe: 'Seed of every draw' }),
+    template: TEMPLATE,
     report: REPORT,
   }),
   ...MODEL_OPTIONS,
@@ -37,6 +39,8 @@ export const tune = defineCommand({
   ],
   run: async (args, terminal) => {
     if (args.prompts < 5) throw usageError('--prompts must be a whole number from 5.');
+    if (args.text !== undefined && args.template !== undefined) throw usageError('Give either --text or --template.');
+    const template = args.text === undefined ? templateOf(args) : undefined;
     const inputs = [args.model, args.mmproj, args.text];
     await using file = await openOutput(args.output, terminal, { json: args.json, inputs });
     const text = args.text === undefined ? undefined : await readText(args.text);
@@ -47,7 +51,7 @@ export const tune = defineCommand({
       const { tableToText } = await import('../report/tables.js');
       const { tunedLensTable, tuningOutcome } = await import('../report/tuned-lens.js');
       const units = tuningOf(text);
-      const options = { text: args.text, prompts, seed };
+      const options = { text: args.text, prompts, seed, ...(template && { template }) };
       const store = memoryStore<TuningPart & StudyLine>();
       const run =
         report === undefined

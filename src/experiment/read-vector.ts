@@ -20,7 +20,7 @@ export function readVector(
   { signal, onProgress }: PassOptions = {},
 ): Promise<TaskVector> {
   const { task, seed } = wanted.cell.split;
-  const { shots, readPosition } = study.experiment;
+  const { shots, readPosition, template } = study.experiment;
   const isInstruction = wanted.spec === 'instruction';
   const where = wanted.foreign ? (foreign as Context) : context;
   if (wanted.vector === 'function') return readFunctionVector(where, study, wanted, { signal, onProgress });
@@ -31,6 +31,7 @@ export function readVector(
     seed,
     shots: isInstruction ? 0 : shots,
     readPosition: isInstruction ? 'instruction' : readPosition,
+    template,
     signal,
     onProgress: ({ stage, done, total }) => stage === 'pass' && onProgress?.({ done, total }),
   });

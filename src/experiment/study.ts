@@ -2,13 +2,15 @@ import { resolveLayers } from '../hooks/points.js';
 import type { Model } from '../model/model.js';
 import type { PromptPart } from '../prompt/types.js';
 import { rivalAnswers, rivalTask } from '../tasks/conflict.js';
+import { promptFormat } from '../tasks/model-format.js';
 import { swapLetters } from '../tasks/noise.js';
+import type { PromptContent, PromptFormat } from '../tasks/prompt-format.js';
 import { baselineShots, type Modality, requireInstruction } from '../tasks/prompts.js';
 import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { requireExperiment } from './rules.js';
-import { type PromptContent, type PromptFormat, promptFormat } from './template.js';
+
 import type { Condition, Experiment, QueryKey, VectorKind } from './types.js';
 
 /** One task under one seed. */

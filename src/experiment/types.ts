@@ -1,7 +1,7 @@
 import type { ModelIdentity } from '../model/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import type { Modality, ReadPosition, TaskSpec } from '../tasks/prompts.js';
-import type { Template } from '../tasks/template.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 
 export type { Template } from '../tasks/template.js';
@@ -84,8 +84,7 @@ export interface Experiment {
   readonly query: Modality;
   /** Drawing style of the shipped pictures. */
   readonly style: string;
-  /** `paper`, the model's own chat template, or one written out. */
-  readonly template: 'paper' | 'chat' | Template;
+  readonly template: PromptTemplate;
   /** Examples in a prompt. */
   readonly shots: number;
   readonly validation: number;

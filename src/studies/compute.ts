@@ -1,9 +1,11 @@
 import type { Context } from '../model/context.js';
 import { bytesPerPosition } from '../model/context-size.js';
 import type { BuiltRow } from '../model/pass.js';
-import { fewShotPrompt, type Modality, queryPrompt } from '../tasks/prompts.js';
+import { promptFormat } from '../tasks/model-format.js';
+import type { Modality } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { extractTaskVector } from '../vectors/extract.js';
 import { runStudy, type Study, type StudyEvents, type Unit } from './study.js';
@@ -17,6 +19,8 @@ export interface ComputeOptions {
   readonly query: Modality;
   /** Drawing style of the shipped pictures. Defaults to `twemoji`. */
   readonly style?: string;
+  /** How prompts are written. Defaults to the paper's template. */
+  readonly template?: PromptTemplate;
   /** Examples in the prompt. Defaults to 30, the paper's. */
   readonly shots?: number;
   /** Queries, each asked in every way. Defaults to 5. */
@@ -86,7 +90,7 @@ export function computeOf([first = {}, ...rounds]: readonly ComputePart[]): Comp
 
 /** A part to set it up, and one for each round. */
 export const computeUnits: Study<ComputeOptions, ComputePart> = async (context, options) => {
-  const { seed, query, style, shots = 30, queries = 5, repetitions = 7 } = options;
+  const { seed, query, style, template, shots = 30, queries = 5, repetitions = 7 } = options;
   for (const [name, value] of Object.entries({ shots, queries, repetitions })) {
     if (Number.isInteger(value) && value >= 1) continue;
     throw new XpatchError('INVALID_ARGUMENT', `${name} must be a whole number from 1, not ${value}.`);
@@ -100,15 +104,17 @@ export const computeUnits: Study<ComputeOptions, ComputePart> = async (context, 
       `${task.name} has no items left to ask about besides ${shots} examples. Ask for fewer.`,
     );
   }
+  const format = await promptFormat(context.model, template);
   const setUp = async (signal: AbortSignal | undefined) => {
     const started = performance.now();
-    const vector = await extractTaskVector(context, split, { spec: 'text', shots, prompts: 1, signal });
+    const vector = await extractTaskVector(context, split, { spec: 'text', shots, prompts: 1, template, signal });
     const vectorSeconds = (performance.now() - started) / 1000;
     const edit = vector.at(Math.floor(context.model.info.nLayers / 2), { positions: 'delimiter' });
     const asked: Record<Way, BuiltRow>[] = [];
     for (const item of split.test) {
-      const bare = await context.model.prompt(queryPrompt(item, query), { signal });
-      const examples = fewShotPrompt(split.validation.slice(0, shots), 'text', item, query);
+      const asking = { query: item, queryModality: query };
+      const bare = await context.model.prompt(format.write(asking), { signal });
+      const examples = format.write({ ...asking, shots: split.validation.slice(0, shots), shotModality: 'text' });
       asked.push({
         Prompt: { prompt: await context.model.prompt(examples, { signal }), topK: 1 },
         Patch: { prompt: bare, topK: 1, interventions: [edit] },

@@ -1,9 +1,11 @@
 import { logitLens } from '../lens/logit-lens.js';
 import type { Context } from '../model/context.js';
 import type { TokenScore } from '../model/types.js';
+import { promptFormat } from '../tasks/model-format.js';
 import type { TaskSpec } from '../tasks/prompts.js';
 import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { listTasks, loadTask, type Task } from '../tasks/task.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { taskTokens } from '../tasks/token-classes.js';
 import { extractTaskVector } from '../vectors/extract.js';
 import { lastPosition } from '../vectors/last-position.js';
@@ -75,7 +77,7 @@ export function runDecodings(
 /** A part for each vector. */
 export const decodingUnits: Study<DecodingOptions | SavedVectorOptions, Decoding> = async (context, options) => {
   if ('vectors' in options) return savedUnits(context, options);
-  const { tasks, specs, seed = 1, style, shots, prompts = 30, topK } = options;
+  const { tasks, specs, seed = 1, style, shots, prompts = 30, template, topK } = options;
   requireModalities(context.model, specs);
   // Text and image vectors of one run have the same items.
   const pictures = specs.includes('image');
@@ -90,12 +92,13 @@ export const decodingUnits: Study<DecodingOptions | SavedVectorOptions, Decoding
             spec,
             shots,
             prompts,
+            template,
             signal,
             onProgress: (p) => p.stage === 'pass' && onProgress(p.done / p.total),
           });
           const name = `${task.name}.${spec}.seed${seed}`;
           await store.saveVector(name, vector);
-          const decoded = await decodeVector(context, vector, { topK, task, signal });
+          const decoded = await decodeVector(context, vector, { topK, task, template, signal });
           return { ...decoded, task: task.name, spec, vector: name };
         },
       }),
@@ -111,9 +114,14 @@ async function savedUnits(context: Context, { vectors, topK }: SavedVectorOption
     run: async (_, { signal }) => {
       const vector = await TaskVector.load(file, { position: await lastPosition(file) });
       const { origin } = vector.info;
-      const about = origin.op === 'prompts' ? { task: origin.task, spec: origin.spec } : {};
-      const task = about.task !== undefined && shipped.includes(about.task) ? await loadTask(about.task) : undefined;
-      return { ...(await decodeVector(context, vector, { topK, task, signal })), ...about, file };
+      const made = origin.op === 'prompts' ? origin : undefined;
+      const about = made && { task: made.task, spec: made.spec };
+      const task = made && shipped.includes(made.task) ? await loadTask(made.task) : undefined;
+      return {
+        ...(await decodeVector(context, vector, { topK, task, template: made?.template, signal })),
+        ...about,
+        file,
+      };
     },
   }));
 }
@@ -129,15 +137,16 @@ export function vectorSplit(task: Task, seed: number, prompts: number, pictures:
  * The logit lens on one vector. With a task, the ranks of its word and of its answers too.
  *
  * @param options.topK Defaults to 5.
+ * @param options.template how answers follow a query. Defaults to the paper's
  * @throws {XpatchError} VECTOR_MISMATCH for another width, TOKEN_INVALID, INVALID_ARGUMENT, and as `logitLens`.
  */
 export async function decodeVector(
   context: Context,
   vector: TaskVector,
-  options: { topK?: number; task?: Task; signal?: AbortSignal } = {},
+  options: { topK?: number; task?: Task; template?: PromptTemplate; signal?: AbortSignal } = {},
 ): Promise<Decoding> {
-  const { topK = 5, task, signal } = options;
-  const tokens = task && (await taskTokens(context.model, task));
+  const { topK = 5, task, template, signal } = options;
+  const tokens = task && (await taskTokens(context.model, task, await promptFormat(context.model, template)));
   const answers = [...(tokens?.anyAnswer ?? [])];
   const asked = [...(tokens?.word ?? []), ...answers];
   const { layers, cells } = await logitLens(context, vector, { topK, tokens: asked, signal });

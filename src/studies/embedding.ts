@@ -16,6 +16,8 @@ import {
 } from '../stats/clusters.js';
 import { principalComponents, tsne } from '../stats/projection.js';
 import { bootstrapInterval, type Estimate } from '../stats/statistics.js';
+import { promptFormat } from '../tasks/model-format.js';
+import type { PromptFormat } from '../tasks/prompt-format.js';
 import { DELIMITER, type Modality, vectorPrompts } from '../tasks/prompts.js';
 import { loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
@@ -134,7 +136,7 @@ export const embeddingUnits: Study<EmbeddingOptions, EmbeddingPart> = async (con
   if (new Set(tasks).size < 2) {
     throw new XpatchError('INVALID_ARGUMENT', 'Tasks are compared with each other: name at least two.');
   }
-  const drawn = await drawPrompts(options);
+  const drawn = await drawPrompts(options, await promptFormat(context.model, options.template));
   const longest = await longestOf(context.model, drawn);
   const perPart = Math.max(1, Math.floor(CAPTURED / (nEmbd * (new Set([0, layer]).size * longest + nLayers))));
   const parts = Array.from({ length: Math.ceil(drawn.length / perPart) }, (_, i) =>
@@ -211,14 +213,8 @@ async function clusterPoints(
 
 type Drawn = EmbeddedPrompt & { parts: readonly PromptPart[] };
 
-async function drawPrompts({
-  tasks,
-  modalities,
-  seed = 1,
-  style,
-  shots = 5,
-  prompts: count = 30,
-}: EmbeddingOptions): Promise<Drawn[]> {
+async function drawPrompts(options: EmbeddingOptions, format: PromptFormat): Promise<Drawn[]> {
+  const { tasks, modalities, seed = 1, style, shots = 5, prompts: count = 30 } = options;
   if (!Number.isSafeInteger(count) || count < 3) {
     throw new XpatchError('INVALID_ARGUMENT', `A cluster needs at least 3 prompts, not ${String(count)}.`);
   }
@@ -228,7 +224,7 @@ async function drawPrompts({
     const task = await loadTask(name, { pictures, style });
     const split = vectorSplit(task, seed, count, pictures);
     for (const modality of modalities) {
-      for (const { parts, shots: examples, query } of vectorPrompts(split, modality, { shots, count })) {
+      for (const { parts, shots: examples, query } of vectorPrompts(split, modality, { shots, count, format })) {
         drawn.push({
           task: task.name,
           domain: task.domain,

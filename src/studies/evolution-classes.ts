@@ -1,3 +1,4 @@
+import { PAPER_FORMAT, type PromptFormat } from '../tasks/prompt-format.js';
 import type { Task } from '../tasks/task.js';
 import { type TaskTokens, type Tokenizer, wordTokens } from '../tasks/token-classes.js';
 import { XpatchError } from '../util/errors.js';
@@ -34,7 +35,11 @@ export interface Classes {
  *
  * @throws {XpatchError} INVALID_ARGUMENT for fewer than two classes, equal names and odd ones, TOKEN_INVALID for words of several tokens
  */
-export async function checkClasses(model: Tokenizer, classes: readonly (EvolutionClass | WordClass)[]) {
+export async function checkClasses(
+  model: Tokenizer,
+  classes: readonly (EvolutionClass | WordClass)[],
+  format = PAPER_FORMAT,
+) {
   const names = classes.map((entry) => (typeof entry === 'string' ? entry : entry.name));
   if (names.length < 2 || new Set(names).size < names.length) {
     const message = `Curves compare at least two classes with different names, not ${names.join(', ') || 'none'}.`;
@@ -46,7 +51,8 @@ export async function checkClasses(model: Tokenizer, classes: readonly (Evolutio
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   const own = new Map<string, readonly number[]>();
-  for (const entry of classes) if (typeof entry !== 'string') own.set(entry.name, await ownTokens(model, entry));
+  for (const entry of classes)
+    if (typeof entry !== 'string') own.set(entry.name, await ownTokens(model, entry, format));
   return { names, own };
 }
 
@@ -57,8 +63,9 @@ export async function resolveClasses(
   tokens: TaskTokens,
   input: number,
   classes: readonly (EvolutionClass | WordClass)[] = EVOLUTION_CLASSES,
+  format = PAPER_FORMAT,
 ): Promise<Classes> {
-  const { names, own: words } = await checkClasses(model, classes);
+  const { names, own: words } = await checkClasses(model, classes, format);
   const fixed = new Map<string, readonly number[]>([['input', [input]], ['task', tokens.word], ...words]);
   const missing: Record<string, string> = {};
   if (names.includes('task') && tokens.word.length === 0) {
@@ -94,10 +101,10 @@ export async function resolveClasses(
   return { names, missing, tokensFor, collisions };
 }
 
-async function ownTokens(model: Tokenizer, { name, words }: WordClass): Promise<number[]> {
+async function ownTokens(model: Tokenizer, { name, words }: WordClass, format: PromptFormat): Promise<number[]> {
   const tokens: number[] = [];
   for (const word of words) {
-    const found = await wordTokens(model, word);
+    const found = await wordTokens(model, word, format);
     if (found.length === 0) {
       const problem = `The class ${JSON.stringify(name)} has ${JSON.stringify(word)}, which this model spells in several tokens`;
       throw new XpatchError('TOKEN_INVALID', `${problem}. Choose a word that is one token.`);

@@ -3,6 +3,8 @@ import type { Context, PassOptions } from '../model/context.js';
 import { HiddenStates } from '../model/hidden-states.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
+import { promptFormat } from '../tasks/model-format.js';
+import type { PromptFormat } from '../tasks/prompt-format.js';
 import { DELIMITER, type Modality, type VectorPrompt, vectorPrompts } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
@@ -105,25 +107,26 @@ export const evolutionUnits: Study<EvolutionOptions, EvolutionCell> = async (con
   if (!Number.isSafeInteger(prompts) || prompts < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
   }
-  const { names } = await checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES);
+  const format = await promptFormat(context.model, options.template);
+  const { names } = await checkClasses(context.model, options.classes ?? EVOLUTION_CLASSES, format);
   const loaded: Task[] = [];
   for (const name of tasks) {
     const task = await loadTask(name, { pictures, style });
-    if (names.length === 2 && names.includes('task')) await requireTaskWord(context.model, task);
+    if (names.length === 2 && names.includes('task')) await requireTaskWord(context.model, task, format);
     loaded.push(task);
   }
   return loaded.flatMap((task) =>
     modalities.map((modality) => ({
       name: `${task.name}, ${modality}`,
       run: (_, { signal, onProgress }) =>
-        readCell(context, { ...options, task, modality, pictures, prompts }, signal, onProgress),
+        readCell(context, { ...options, task, modality, pictures, prompts, format }, signal, onProgress),
     })),
   );
 };
 
 /** Curves compare two classes at least, and one of two is the task word. */
-async function requireTaskWord(model: Tokenizer, { name, taskWord }: Task): Promise<void> {
-  if (taskWord !== undefined && (await wordTokens(model, taskWord)).length > 0) return;
+async function requireTaskWord(model: Tokenizer, { name, taskWord }: Task, format: PromptFormat): Promise<void> {
+  if (taskWord !== undefined && (await wordTokens(model, taskWord, format)).length > 0) return;
   const why =
     taskWord === undefined ? 'has none' : `has ${JSON.stringify(taskWord)}, which this model spells in pieces`;
   throw new XpatchError(
@@ -137,6 +140,7 @@ interface CellPlan extends EvolutionOptions {
   modality: Modality;
   pictures: boolean;
   prompts: number;
+  format: PromptFormat;
 }
 
 interface Drawn {
@@ -156,13 +160,13 @@ async function readCell(
   signal: AbortSignal | undefined,
   report: (share: number) => void,
 ): Promise<EvolutionCell> {
-  const { task, modality, prompts: count } = plan;
-  const tokens = await taskTokens(context.model, task);
+  const { task, modality, prompts: count, format } = plan;
+  const tokens = await taskTokens(context.model, task, format);
   const source = drawPrompts(plan);
   const first = take(source, count, () => true);
   const read = await readStates(context, task, first, { signal, onProgress: (p) => report((0.7 * p.done) / p.total) });
   const input = await inputToken(context, read, tokens, signal);
-  const classes = await resolveClasses(context.model, task, tokens, input.token, plan.classes);
+  const classes = await resolveClasses(context.model, task, tokens, input.token, plan.classes, format);
 
   // Enough prompts that tell the classes apart, where some of the first ones do not.
   const clean = first.filter(({ query }) => classes.collisions(query.output).length === 0).length;
@@ -197,12 +201,20 @@ async function readCell(
 }
 
 /** All prompts of a task, one seed after another, none twice. */
-function* drawPrompts({ task, modality, pictures, seed = 1, shots = 5, prompts }: CellPlan): Generator<Drawn, never> {
+function* drawPrompts({
+  task,
+  modality,
+  pictures,
+  seed = 1,
+  shots = 5,
+  prompts,
+  format,
+}: CellPlan): Generator<Drawn, never> {
   const inputs = task.items.filter((item) => !pictures || item.image !== undefined).map((item) => item.input);
   const seen = new Set<string>();
   for (let s = seed; s < seed + MAX_SEEDS; s++) {
     const split = splitTask(task, s, { pictures, validation: new Set(inputs).size, test: 0 });
-    for (const { parts, shots: examples } of vectorPrompts(split, modality, { shots })) {
+    for (const { parts, shots: examples } of vectorPrompts(split, modality, { shots, format })) {
       const key = JSON.stringify(examples.map((item) => item.input));
       const query = examples.at(-1);
       if (seen.has(key) || query === undefined) continue;

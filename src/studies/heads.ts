@@ -1,13 +1,18 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Head } from '../circuits/heads.js';
 import { measured, tokenProbability } from '../circuits/measure.js';
 import { taskHeadEffects } from '../circuits/task-heads.js';
 import type { Edge } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
-import { answerTokens, plainAnswers, requireApart } from '../tasks/answer-tokens.js';
-import { fewShotPrompt, type Modality, queryPrompt, type VectorExamples, vectorExamples } from '../tasks/prompts.js';
+import type { Model } from '../model/model.js';
+import type { Prompt } from '../prompt/prompt.js';
+import type { PromptPart } from '../prompt/types.js';
+import { answerTokens, requireApart } from '../tasks/answer-tokens.js';
+import { promptFormat } from '../tasks/model-format.js';
+import type { PromptFormat } from '../tasks/prompt-format.js';
+import { type Modality, type VectorExamples, vectorExamples } from '../tasks/prompts.js';
 import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
-import { PAPER_TEMPLATE } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { requireModalities } from './modalities.js';
 import { runStudy, type Study, type StudyEvents, type TaskPromptOptions } from './study.js';
@@ -59,11 +64,12 @@ export function runHeads(
 
 /** A part for each task. */
 export const headsUnits: Study<HeadsOptions, HeadsCell> = async (context, options) => {
-  const { tasks, seed = 1, style, shots = 5, prompts = 10 } = options;
+  const { tasks, seed = 1, style, shots = 5, prompts = 10, template } = options;
   requireModalities(context.model, MODALITIES);
   if (!Number.isSafeInteger(prompts) || prompts < 2) {
     throw new XpatchError('INVALID_ARGUMENT', `An interval needs at least 2 prompts, not ${String(prompts)}.`);
   }
+  const format = await promptFormat(context.model, template);
   const splits: TaskSplit[] = [];
   for (const name of tasks) {
     const task = await loadTask(name, { pictures: true, ...(style !== undefined && { style }) });
@@ -80,11 +86,12 @@ export const headsUnits: Study<HeadsOptions, HeadsCell> = async (context, option
           shots,
           prompts,
           corrupt: prompts,
+          template,
           signal,
           onProgress: ({ done, total }) => onProgress((i + (0.8 * done) / total) / MODALITIES.length),
         });
         heads = effects.heads;
-        const cut = await knockOut(context, vectorsOf(split, shots, prompts), spec, signal);
+        const cut = await knockOut(context, vectorsOf(split, shots, prompts), { spec, format, signal });
         found.push({ modality: spec, effects: each.map(({ values }) => [...values]), ...cut });
       }
       return { task: split.task.name, heads, modalities: found };
@@ -98,27 +105,45 @@ function vectorsOf(split: TaskSplit, shots: number, count: number): VectorExampl
 
 const EXAMPLES = 'examples';
 
+/** The prompt of examples and a query, and where the query begins. */
+async function promptWithQuery(
+  model: Model,
+  parts: readonly PromptPart[],
+  query: readonly PromptPart[],
+  signal: AbortSignal | undefined,
+): Promise<{ prompt: Prompt; end: number }> {
+  if (isDeepStrictEqual(parts.slice(-query.length), query)) {
+    const prompt = await model.prompt(parts.toSpliced(-query.length, 0, { mark: EXAMPLES }), { signal });
+    return { prompt, end: prompt.position(EXAMPLES) };
+  }
+  // Turns of a chat are one text.
+  const prompt = await model.prompt(parts, { signal });
+  const { tokens } = await model.prompt(query, { signal });
+  let same = 0;
+  while (same < tokens.length && tokens.at(-1 - same) === prompt.tokens.at(-1 - same)) same++;
+  return { prompt, end: prompt.length - same - 1 };
+}
+
 /** Probabilities of the answer to picture queries, with all edges and without some of one layer. */
 async function knockOut(
   context: Context,
   prompts: readonly VectorExamples[],
-  spec: Modality,
-  signal: AbortSignal | undefined,
+  { spec, format, signal }: { spec: Modality; format: PromptFormat; signal: AbortSignal | undefined },
 ): Promise<Omit<ModalityHeads, 'modality' | 'effects'>> {
   const { model } = context;
   const layers = Array.from({ length: model.info.nLayers }, (_, layer) => layer);
   const plain: number[] = [];
   const [withoutPicture, withoutExamples] = [layers.map((): number[] => []), layers.map((): number[] => [])];
-  for (const { whole, query } of prompts) {
-    const parts = fewShotPrompt(whole, spec, query, 'image');
-    const asked = queryPrompt(query, 'image');
-    const marked = parts.toSpliced(parts.length - asked.length, 0, { mark: EXAMPLES });
-    const [answer] = await answerTokens(model, parts, plainAnswers(PAPER_TEMPLATE), [query.output]);
+  for (const { whole: shots, query } of prompts) {
+    const asked = { query, queryModality: 'image' } as const;
+    const parts = format.write({ ...asked, shots, shotModality: spec });
+    const [answer] = await answerTokens(model, parts, format, [query.output]);
     if (answer === undefined) continue;
     requireApart(answer, parts, query.output);
     const metric = tokenProbability(answer.tokens[answer.first] as number);
-    const { prompt, measure } = await measured(context, marked, metric, signal);
-    const end = prompt.position(EXAMPLES);
+    const { prompt: whole, end } = await promptWithQuery(model, parts, format.write(asked), signal);
+    const lead = answer.tokens.slice(0, answer.first);
+    const { prompt, measure } = await measured(context, whole.append(lead), metric, signal);
     const picture = prompt.pictures.filter(({ first }) => first > end);
     const seen = picture.flatMap(({ first, nRows }) => Array.from({ length: nRows }, (_, row) => first + row));
     // Every token may be looking at a BOS, whatever the examples are.

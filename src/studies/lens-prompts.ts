@@ -2,9 +2,11 @@ import type { Model } from '../model/model.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
-import { baselineShots, fewShotPrompt, type Modality, vectorPrompts } from '../tasks/prompts.js';
+import { promptFormat } from '../tasks/model-format.js';
+import { baselineShots, type Modality, vectorPrompts } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { listTasks, loadTask } from '../tasks/task.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
 import { Random } from '../util/random.js';
@@ -26,6 +28,8 @@ export interface LensPromptOptions {
   test?: number;
   /** Defaults to 1. */
   seed?: number;
+  /** How prompts of tasks are written. Defaults to the paper's template. */
+  template?: PromptTemplate;
   signal?: AbortSignal;
   /** Prompts built of all. */
   onProgress?: OnProgress;
@@ -47,7 +51,8 @@ const VALIDATION_SHARE = 4;
  * @throws {XpatchError} INVALID_ARGUMENT, ABORTED
  */
 export async function taskLensPrompts(model: Model, options: LensPromptOptions = {}): Promise<LensPrompts> {
-  const { prompts = 120, test = 60, seed = 1, signal, onProgress } = options;
+  const { prompts = 120, test = 60, seed = 1, template, signal, onProgress } = options;
+  const format = await promptFormat(model, template);
   const pictures = model.hasVision;
   const modalities: Modality[] = pictures ? ['text', 'image'] : ['text'];
   const kinds = (await listTasks()).flatMap((name) => modalities.map((modality) => ({ name, modality })));
@@ -68,11 +73,13 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
       const made = vectorPrompts({ ...split, validation: halves[half] }, modality, {
         count,
         readPosition: 'dummy-query',
+        format,
       });
       parts[half].push(...made.map((prompt) => prompt.parts));
     }
     for (const query of split.test.slice(0, share(test))) {
-      parts.test.push(fewShotPrompt(baselineShots(split, query), modality, query, modality));
+      const shots = baselineShots(split, query);
+      parts.test.push(format.write({ shots, shotModality: modality, query, queryModality: modality }));
       testItems.push(`${task.domain}: ${query.input}`);
     }
   }
@@ -102,7 +109,7 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
 export async function textLensPrompts(
   model: Model,
   text: string,
-  options: Omit<LensPromptOptions, 'onProgress'> = {},
+  options: Omit<LensPromptOptions, 'template' | 'onProgress'> = {},
 ): Promise<LensPrompts> {
   const { prompts = 120, test = 60, seed = 1, signal } = options;
   const { addsBos, bosToken } = model.info;

@@ -1,6 +1,7 @@
 import { memoryStore } from '../experiment/memory-store.js';
 import type { RunStore, StudyLine } from '../experiment/types.js';
 import type { Context } from '../model/context.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 
 /** Which prompts of tasks a study reads. */
@@ -13,6 +14,8 @@ export interface TaskPromptOptions {
   style?: string;
   /** Examples in a prompt; where it asks about the last one, that is without its answer. Defaults to 5. */
   shots?: number;
+  /** How prompts are written. Defaults to the paper's template. */
+  template?: PromptTemplate;
 }
 
 /** What a part of a study is handed. */

@@ -2,6 +2,7 @@ import { fitTunedLens } from '../lens/fit-tuned-lens.js';
 import { TunedLens } from '../lens/tuned-lens.js';
 import type { Translator, TunedLensInfo } from '../lens/tuned-lens-file.js';
 import type { Progress } from '../model/types.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { decodeText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
@@ -16,6 +17,8 @@ export interface TuningOptions {
   /** Most prompts to fit on. */
   readonly prompts: number;
   readonly seed: number;
+  /** How prompts of tasks are written. Defaults to the paper's template. */
+  readonly template?: PromptTemplate | undefined;
 }
 
 /** The lens, or how far it is from the model on one prompt that it was not fitted on. */
@@ -38,10 +41,10 @@ export const tuningUnits: Study<TuningOptions, TuningPart> = async (context, opt
 /** The same with a text that has been read: a pipe gives it once. */
 export const tuningOf =
   (text: string | undefined): Study<TuningOptions, TuningPart> =>
-  async (context, { prompts, seed }, { signal, onProgress }) => {
+  async (context, { prompts, seed, template }, { signal, onProgress }) => {
     const { model } = context;
     const how = { prompts, seed, signal };
-    const reading = { ...how, onProgress: ({ done, total }: Progress) => onProgress(done / total) };
+    const reading = { ...how, template, onProgress: ({ done, total }: Progress) => onProgress(done / total) };
     const made = text === undefined ? await taskLensPrompts(model, reading) : await textLensPrompts(model, text, how);
     const { fit, validation } = made;
     let lens: TunedLens | undefined;

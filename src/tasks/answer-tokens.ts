@@ -90,13 +90,17 @@ export async function answerTokens(
 /** @throws {XpatchError} MARK_AMBIGUOUS when the tokenizer merges the end of the query with the answer */
 export function requireApart({ merged }: AnswerTokens, query: readonly PromptPart[], output: string): void {
   if (!merged) return;
-  const shown = query.filter(isText).map(textOf).join('');
-  const tail = JSON.stringify(shown.split('\n').at(-1) || shown.slice(-1));
-  const message = `The tokenizer merges the end of the query, ${tail}, with the answer ${JSON.stringify(output)}`;
+  const message = `The tokenizer merges the end of the query, ${endOf(query)}, with the answer ${JSON.stringify(output)}`;
   throw new XpatchError(
     'MARK_AMBIGUOUS',
     `${message}: leave out scores, or use a template whose query ends differently, such as without a blank.`,
   );
+}
+
+/** The last line of a query, quoted. */
+export function endOf(query: readonly PromptPart[]): string {
+  const shown = query.filter(isText).map(textOf).join('');
+  return JSON.stringify(shown.split('\n').at(-1) || shown.slice(-1));
 }
 
 /**

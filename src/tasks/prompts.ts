@@ -1,9 +1,10 @@
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
+import { PAPER_FORMAT, type PromptFormat } from './prompt-format.js';
 import type { TaskSplit } from './split.js';
 import type { Task, TaskItem } from './task.js';
-import { DELIMITER, type Modality, PAPER_TEMPLATE, PartList } from './template.js';
+import type { Modality } from './template.js';
 
 /** How the task was specified to the model. */
 export type TaskSpec = 'text' | 'image' | 'instruction';
@@ -50,7 +51,7 @@ export interface VectorPrompt {
  * ```
  */
 export function queryPrompt(query: TaskItem, modality: Modality): PromptPart[] {
-  return assemble([], 'text', query, modality);
+  return PAPER_FORMAT.write({ query, queryModality: modality });
 }
 
 /**
@@ -69,7 +70,7 @@ export function fewShotPrompt(
   query: TaskItem,
   queryModality: Modality,
 ): PromptPart[] {
-  return assemble(shots, shotModality, query, queryModality);
+  return PAPER_FORMAT.write({ shots, shotModality, query, queryModality });
 }
 
 /**
@@ -83,7 +84,7 @@ export function fewShotPrompt(
  * ```
  */
 export function instructionPrompt(task: Pick<Task, 'name' | 'instruction'>): PromptPart[] {
-  return [{ literal: requireInstruction(task) }, { mark: DELIMITER }];
+  return PAPER_FORMAT.write({ instruction: requireInstruction(task) });
 }
 
 /** @throws {XpatchError} TASK_INVALID when the task has no instruction or it does not end in a colon */
@@ -105,16 +106,20 @@ export function requireInstruction({ name, instruction }: Pick<Task, 'name' | 'i
  * @param options.shots number of examples. Defaults to 5
  * @param options.count number of prompts. Defaults to all validation items, 30 in the paper
  * @param options.readPosition Defaults to `last-example`
+ * @param options.format how they are written (`promptFormat`). Defaults to the paper's template
  * @throws {XpatchError} INVALID_ARGUMENT for numbers out of range; TASK_INVALID for too few items or a missing picture
  */
 export function vectorPrompts(
   split: TaskSplit,
   spec: TaskSpec,
-  options: { shots?: number; count?: number; readPosition?: ReadPosition } = {},
+  options: { shots?: number; count?: number; readPosition?: ReadPosition; format?: PromptFormat } = {},
 ): VectorPrompt[] {
-  if (spec === 'instruction') return [{ parts: instructionPrompt(split.task), shots: [] }];
+  const { format = PAPER_FORMAT } = options;
+  if (spec === 'instruction') {
+    return [{ parts: format.write({ instruction: requireInstruction(split.task) }), shots: [] }];
+  }
   return vectorExamples(split, options).map(({ shots, whole, last, query }) => ({
-    parts: assemble(whole, spec, last, spec),
+    parts: format.write({ shots: whole, shotModality: spec, query: last, queryModality: spec }),
     shots,
     query,
   }));
@@ -164,16 +169,4 @@ function drawShots(
     throw new XpatchError('TASK_INVALID', `${message} Ask for fewer shots, or add items.`);
   }
   return new Random(seed, purpose, query.input).sample(others, count);
-}
-
-function assemble(
-  shots: readonly TaskItem[],
-  shotModality: Modality,
-  query: TaskItem,
-  queryModality: Modality,
-): PromptPart[] {
-  const parts = new PartList();
-  for (const shot of shots) parts.fill(PAPER_TEMPLATE.example, shot, shotModality);
-  parts.fill(PAPER_TEMPLATE.query, query, queryModality);
-  return parts.marked();
 }

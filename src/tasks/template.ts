@@ -18,6 +18,9 @@ export interface Template {
 /** The paper's template, to the byte. */
 export const PAPER_TEMPLATE: Template = { example: 'Q:{input}\nA:{output}\n\n', query: 'Q:{input}\nA:', stop: '\n' };
 
+/** `paper`, the model's own chat template, or one written out. */
+export type PromptTemplate = 'paper' | 'chat' | Template;
+
 /** Name of the one mark in every prompt: the token that a vector is read at or written to, the `:` of the paper's template. */
 export const DELIMITER = 'delimiter';
 

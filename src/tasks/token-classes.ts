@@ -1,25 +1,26 @@
 import { XpatchError } from '../util/errors.js';
-import { type AnswerTokens, answerTokens, plainAnswers, type Tokenizer } from './answer-tokens.js';
-import { queryPrompt } from './prompts.js';
+import { type AnswerTokens, answerTokens, endOf, type Tokenizer } from './answer-tokens.js';
+import { PAPER_FORMAT, type PromptFormat } from './prompt-format.js';
 import type { Task } from './task.js';
-import { PAPER_TEMPLATE } from './template.js';
 
 export type { Tokenizer } from './answer-tokens.js';
 
 /**
- * The tokens that a text may begin with when a model says it after `A:`: the first token of the text as it is written there, and
+ * The tokens that a text may begin with when a model says it after a query: the first token of the text as it is written there, and
  * that of the text after a space. A token of blanks alone says nothing about the text and is left out.
  *
+ * @param format how queries are written (`promptFormat`). Defaults to the paper's template, whose queries end in `A:`
  * @throws {XpatchError} TOKEN_INVALID when there is none
  */
-export async function firstTokens(model: Tokenizer, text: string): Promise<number[]> {
+export async function firstTokens(model: Tokenizer, text: string, format = PAPER_FORMAT): Promise<number[]> {
   const found = new Set<number>();
-  for (const { tokens, first, merged } of await behindDelimiter(model, [text, ` ${text}`])) {
+  for (const { tokens, first, merged } of await behindQuery(model, [text, ` ${text}`], format)) {
     const token = tokens[first];
     if (!merged && token !== undefined && model.detokenize([token]).trim() !== '') found.add(token);
   }
   if (found.size === 0) {
-    const problem = `${JSON.stringify(text)} does not begin with its own token after "A:" in this model's vocabulary`;
+    const end = endOf(format.write(QUERY));
+    const problem = `${JSON.stringify(text)} does not begin with its own token after ${end} in this model's vocabulary`;
     throw new XpatchError('TOKEN_INVALID', `${problem}. Choose another word.`);
   }
   return [...found];
@@ -28,16 +29,20 @@ export async function firstTokens(model: Tokenizer, text: string): Promise<numbe
 /**
  * The tokens that are a word as a whole: as it is written, with a capital letter, and both after a space. Empty when the
  * vocabulary spells the word in pieces; then a lens can never show it.
+ *
+ * @param format as in `firstTokens`
  */
-export async function wordTokens(model: Tokenizer, word: string): Promise<number[]> {
+export async function wordTokens(model: Tokenizer, word: string, format = PAPER_FORMAT): Promise<number[]> {
   const capital = word.charAt(0).toUpperCase() + word.slice(1);
-  const found = await behindDelimiter(model, [word, capital, ` ${word}`, ` ${capital}`]);
+  const found = await behindQuery(model, [word, capital, ` ${word}`, ` ${capital}`], format);
   return [...new Set(found.flatMap(({ tokens, merged }) => (merged || tokens.length > 1 ? [] : tokens)))];
 }
 
-/** Tokens of texts where answers are in the paper's template. */
-export function behindDelimiter(model: Tokenizer, texts: readonly string[]): Promise<AnswerTokens[]> {
-  return answerTokens(model, queryPrompt({ input: 'x', output: '' }, 'text'), plainAnswers(PAPER_TEMPLATE), texts);
+const QUERY = { query: { input: 'x', output: '' } };
+
+/** Tokens of texts right after a query: nothing is between them in the paper's template. */
+function behindQuery(model: Tokenizer, texts: readonly string[], format: PromptFormat): Promise<AnswerTokens[]> {
+  return answerTokens(model, format.write(QUERY), PAPER_FORMAT, texts);
 }
 
 /** The tokens that name a task and its answers in one model. */
@@ -52,20 +57,24 @@ export interface TaskTokens {
   readonly ambiguous: ReadonlySet<string>;
 }
 
-/** @throws {XpatchError} TOKEN_INVALID */
-export async function taskTokens(model: Tokenizer, task: Pick<Task, 'taskWord' | 'items'>): Promise<TaskTokens> {
+/** @param format as in `firstTokens` @throws {XpatchError} TOKEN_INVALID */
+export async function taskTokens(
+  model: Tokenizer,
+  task: Pick<Task, 'taskWord' | 'items'>,
+  format = PAPER_FORMAT,
+): Promise<TaskTokens> {
   const answers = new Map<string, readonly number[]>();
   const owners = new Map<number, Set<string>>();
   for (const { output } of task.items) {
     const answer = output.trim();
     if (answers.has(answer)) continue;
-    const tokens = await firstTokens(model, answer);
+    const tokens = await firstTokens(model, answer, format);
     answers.set(answer, tokens);
     for (const token of tokens) owners.set(token, (owners.get(token) ?? new Set()).add(answer));
   }
   const shared = [...owners.values()].filter((names) => names.size > 1);
   return {
-    word: task.taskWord === undefined ? [] : await wordTokens(model, task.taskWord),
+    word: task.taskWord === undefined ? [] : await wordTokens(model, task.taskWord, format),
     answers,
     anyAnswer: new Set(owners.keys()),
     ambiguous: new Set(shared.flatMap((names) => [...names])),

@@ -2,9 +2,11 @@ import type { Context } from '../model/context.js';
 import type { Progress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
+import { promptFormat } from '../tasks/model-format.js';
 import { DELIMITER, type ReadPosition, type TaskSpec, vectorPrompts } from '../tasks/prompts.js';
 import type { TaskSplit } from '../tasks/split.js';
 import type { Task } from '../tasks/task.js';
+import type { PromptTemplate } from '../tasks/template.js';
 import { TaskVector } from './task-vector.js';
 
 /** Which prompts a task vector is read from. */
@@ -17,6 +19,8 @@ export interface ExtractOptions {
   prompts?: number;
   /** Which `:` of an example prompt is read. Not used by `instruction`. Defaults to `last-example`, the paper's. */
   readPosition?: ReadPosition;
+  /** How prompts are written. Defaults to the paper's template. */
+  template?: PromptTemplate;
   signal?: AbortSignal;
   /** `prompts` counts the prompts that are tokenised and their pictures encoded, `pass` the positions decoded. */
   onProgress?: (progress: Progress & { stage: 'prompts' | 'pass' }) => void;
@@ -28,7 +32,8 @@ export interface ExtractOptions {
  * common beginning is computed once. Only validation items are used.
  *
  * @returns A vector of all layers, [n_layers, n_embd].
- * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, IMAGE_UNSUPPORTED, and as `Context.pass`.
+ * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, IMAGE_UNSUPPORTED, CONFIG_INVALID for a template that cannot be used, and as
+ *   `Context.pass`.
  *
  * @example
  * ```ts
@@ -42,13 +47,15 @@ export async function extractTaskVector(
   split: TaskSplit,
   options: ExtractOptions,
 ): Promise<TaskVector> {
-  const { spec, shots = 5, prompts: count, readPosition = 'last-example', signal, onProgress } = options;
-  const prompts = vectorPrompts(split, spec, { shots, count, readPosition }).map(({ parts }) => parts);
+  const { spec, shots = 5, prompts: count, readPosition = 'last-example', template, signal, onProgress } = options;
+  const format = await promptFormat(context.model, template);
+  const prompts = vectorPrompts(split, spec, { shots, count, readPosition, format }).map(({ parts }) => parts);
   const { task, seed } = split;
   const made = { task: task.name, spec, seed, shots: spec === 'instruction' ? 0 : shots, pictures: task.pictures };
   return vectorOfPrompts(context, prompts, {
     ...made,
     readPosition: spec === 'instruction' ? 'instruction' : readPosition,
+    template,
     signal,
     onProgress,
   });
@@ -65,9 +72,9 @@ export async function vectorOfPrompts(
   context: Context,
   prompts: readonly (readonly PromptPart[])[],
   made: { task: string; spec: TaskSpec; seed: number; shots: number; readPosition: string } & Pick<Task, 'pictures'> &
-    Pick<ExtractOptions, 'signal' | 'onProgress'>,
+    Pick<ExtractOptions, 'template' | 'signal' | 'onProgress'>,
 ): Promise<TaskVector> {
-  const { readPosition, pictures, signal, onProgress, ...origin } = made;
+  const { readPosition, pictures, template = 'paper', signal, onProgress, ...origin } = made;
   const { model } = context;
   const built: Prompt[] = [];
   for (const parts of prompts) {
@@ -82,7 +89,12 @@ export async function vectorOfPrompts(
     TaskVector.fromStates(states, {
       model: model.identity,
       readPosition,
-      origin: { op: 'prompts', ...origin, prompts: [prompt.record(pictures)] },
+      origin: {
+        op: 'prompts',
+        ...origin,
+        ...(template !== 'paper' && { template }),
+        prompts: [prompt.record(pictures)],
+      },
     }),
   );
   return TaskVector.mean(vectors);

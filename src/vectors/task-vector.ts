@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { type HookName, type Intervention, STREAM_HOOKS } from '../hooks/types.js';
 import { UNKNOWN_HASH } from '../model/capture-file.js';
 import type { HiddenStates } from '../model/hidden-states.js';
@@ -76,7 +77,7 @@ export class TaskVector {
   }
 
   /**
-   * Elementwise mean, summed in double precision. Vectors of the same task, spec, shots, seed and number of prompts become one
+   * Elementwise mean, summed in double precision. Vectors of the same task, spec, shots, seed, template and number of prompts become one
    * list of prompts in the origin.
    * @throws {XpatchError} INVALID_ARGUMENT for no vectors; VECTOR_MISMATCH when they differ in model, hook or layers
    */
@@ -328,6 +329,7 @@ function originOfMean(vectors: readonly TaskVector[]): VectorOrigin {
       origin.spec === first.spec &&
       origin.shots === first.shots &&
       origin.seed === first.seed &&
+      isDeepStrictEqual(origin.template, first.template) &&
       origin.prompts.length === first.prompts.length;
     if (!alike) return { op: 'mean', of: origins };
     prompts.push(...origin.prompts);

@@ -2,6 +2,7 @@ import { HOOKS, type HookName, STREAM_HOOKS } from '../hooks/types.js';
 import { Fields, isCount, isPromptRecord, isText, readStates } from '../model/capture-file.js';
 import { HiddenStates } from '../model/hidden-states.js';
 import type { HiddenStatesInfo } from '../model/types.js';
+import type { Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { isControlVector, readControlVector } from './control-vector.js';
 import type { DirectionNumbering, TaskVectorInfo, VectorOrigin } from './vector-origin.js';
@@ -92,6 +93,12 @@ function summarise(positions: readonly number[]): string {
 /** Arithmetic on arithmetic: nobody nests it deeper than this, and a hostile file must not exhaust the stack. */
 const MAX_ORIGIN_DEPTH = 500;
 
+function isTemplate(value: unknown): boolean {
+  if (value === undefined || value === 'chat') return true;
+  const { example, query, stop } = (value ?? {}) as Partial<Template>;
+  return [example, query, ...[stop].flat()].every(isText);
+}
+
 function isOrigin(value: unknown, depth: number): value is VectorOrigin {
   if (typeof value !== 'object' || value === null || depth > MAX_ORIGIN_DEPTH) return false;
   const { op, of, ...rest } = value as Record<string, unknown>;
@@ -104,6 +111,7 @@ function isOrigin(value: unknown, depth: number): value is VectorOrigin {
         ['text', 'image', 'instruction'].includes(rest.spec as string) &&
         isCount(rest.shots) &&
         isCount(rest.seed) &&
+        isTemplate(rest.template) &&
         Array.isArray(rest.prompts) &&
         rest.prompts.every(isPromptRecord)
       );

@@ -2,11 +2,12 @@ import type { HookName } from '../hooks/types.js';
 import type { ModelIdentity } from '../model/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import type { TaskSpec } from '../tasks/prompts.js';
+import type { PromptTemplate } from '../tasks/template.js';
 
 /**
  * How a vector was made: prompts at the leaves, arithmetic above them.
  * - `prompts`: mean of the states at the read position of these prompts. `shots` counts the examples as the paper does
- *   (with read position `last-example` the last of them is the dummy query); `seed` drew them.
+ *   (with read position `last-example` the last of them is the dummy query); `seed` drew them. No `template` is the paper's.
  * - `capture`: one position of a file made by `xpatch capture`; `token` is its id, -1 for an image row.
  * - `contrast`: from the states of prompts of two kinds, as `steeringVector` makes it.
  * - `control-vector`: read from a GGUF file of directions; `numbering` says how its layers were counted (see `TaskVector.load`).
@@ -21,6 +22,7 @@ export type VectorOrigin =
       readonly spec: TaskSpec;
       readonly shots: number;
       readonly seed: number;
+      readonly template?: PromptTemplate;
       readonly prompts: readonly PromptRecord[];
     }
   | { readonly op: 'capture'; readonly position: number; readonly token: number }

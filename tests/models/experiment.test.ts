@@ -10,7 +10,6 @@ import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
 import { parallelism, type RunOptions, runExperiment } from '../../src/experiment/run.js';
 import { type Cell, prepareStudy } from '../../src/experiment/study.js';
-import { promptFormat } from '../../src/experiment/template.js';
 import {
   type Condition,
   type Experiment,
@@ -31,6 +30,7 @@ import {
 } from '../../src/index.js';
 import { answerTokens } from '../../src/tasks/answer-tokens.js';
 import { checkTask } from '../../src/tasks/check.js';
+import { promptFormat } from '../../src/tasks/model-format.js';
 import { XpatchError } from '../../src/util/errors.js';
 import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';

@@ -6,9 +6,9 @@ import { paperBlocks } from './paper.js';
 
 /** The study in the folder of a run. */
 export const compute: StudyKind<Experiment, ComputePart> = {
-  units: (context, { tasks, seeds, query, style, shots, test: queries }, events) => {
+  units: (context, { tasks, seeds, query, style, template, shots, test: queries }, events) => {
     const [task, seed] = [tasks[0] as string, seeds[0] as number];
-    return computeUnits(context, { task, seed, query, style, shots, queries }, events);
+    return computeUnits(context, { task, seed, query, style, template, shots, queries }, events);
   },
   repeatable: false,
   report: (parts, { preset }, { title, notes, provenance }) =>

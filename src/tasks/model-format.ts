@@ -1,57 +1,21 @@
 import { type ChatMessage, ChatTemplate } from '../chat/chat-template.js';
 import type { Model } from '../model/model.js';
 import type { PromptPart } from '../prompt/types.js';
-import { type AnswerFormat, answersBehind, plainAnswers } from '../tasks/answer-tokens.js';
-import type { Modality } from '../tasks/prompts.js';
-import type { TaskItem } from '../tasks/task.js';
-import { checkTemplate, DELIMITER, PAPER_TEMPLATE, PartList, type Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
-import type { Experiment } from './types.js';
-
-/** The content of a prompt, in this order; an instruction without a query is alone. */
-export interface PromptContent {
-  /** Raw text at the very start, or the system message of a chat. */
-  readonly before?: string;
-  readonly instruction?: string;
-  /** Whole examples. */
-  readonly shots?: readonly TaskItem[];
-  readonly shotModality?: Modality;
-  readonly query?: TaskItem;
-  readonly queryModality?: Modality;
-  /** Asked with the query, after its input. */
-  readonly question?: string;
-}
-
-/** Writes prompts in one template. Each ends with the mark `DELIMITER`, and `answer` follows it. */
-export interface PromptFormat extends AnswerFormat {
-  /** Texts that end an answer. */
-  readonly stop: readonly string[];
-  write(content: PromptContent): PromptPart[];
-}
+import { type AnswerFormat, answersBehind } from './answer-tokens.js';
+import { PAPER_FORMAT, type PromptContent, type PromptFormat, plainFormat } from './prompt-format.js';
+import type { TaskItem } from './task.js';
+import { DELIMITER, type Modality, PartList, type PromptTemplate } from './template.js';
 
 /**
+ * How a template is written with a model. Whatever makes prompts of tasks asks here.
+ *
+ * @param template Defaults to the paper's
  * @throws {XpatchError} CONFIG_INVALID for a template that lacks its fields, or `chat` with a model that has no chat template
  */
-export async function promptFormat(model: Model, template: Experiment['template']): Promise<PromptFormat> {
+export async function promptFormat(model: Model, template: PromptTemplate = 'paper'): Promise<PromptFormat> {
   if (template === 'chat') return chatFormat(model);
-  return plainFormat(template === 'paper' ? PAPER_TEMPLATE : template);
-}
-
-/** An instruction before a query is followed by an empty line, as examples are in the paper's template. */
-export function plainFormat(template: Template): PromptFormat {
-  checkTemplate(template);
-  return {
-    stop: [template.stop].flat(),
-    ...plainAnswers(template),
-    write({ before, instruction, shots = [], shotModality = 'text', query, queryModality = 'text', question }) {
-      const parts = new PartList();
-      if (before !== undefined) parts.text(before);
-      if (instruction !== undefined) parts.literal(query ? `${instruction}\n\n` : instruction);
-      for (const shot of shots) parts.fill(template.example, shot, shotModality);
-      if (query) parts.fill(template.query, query, queryModality, question);
-      return parts.marked();
-    },
-  };
+  return template === 'paper' ? PAPER_FORMAT : plainFormat(template);
 }
 
 /** The date that some templates print: always the same, so that a run can be repeated. */
