@@ -144,6 +144,9 @@ export { evaluateLens, type LensQuality, type LensQualityOptions } from './studi
 export type { StudyEvents, TaskPromptOptions } from './studies/study.js';
 export { answersCollide } from './tasks/answers.js';
 export { rivalAnswers, rivalTask } from './tasks/conflict.js';
+export { promptFormat } from './tasks/model-format.js';
 export { swapLetters } from './tasks/noise.js';
+export type { PromptContent, PromptFormat } from './tasks/prompt-format.js';
 export { baselineShots, type VectorPrompt, vectorPrompts } from './tasks/prompts.js';
+export type { PromptTemplate, Template } from './tasks/template.js';
 export { firstTokens, TOP_CLASSES, type TopClass, wordTokens } from './tasks/token-classes.js';

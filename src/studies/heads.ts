@@ -106,7 +106,7 @@ function vectorsOf(split: TaskSplit, shots: number, count: number): VectorExampl
 const EXAMPLES = 'examples';
 
 /** The prompt of examples and a query, and where the query begins. */
-async function promptWithQuery(
+export async function promptWithQuery(
   model: Model,
   parts: readonly PromptPart[],
   query: readonly PromptPart[],
