@@ -30,6 +30,9 @@ const CONTROL_ROWS: readonly Condition[] = [
 ];
 
 const FUNCTION = { kind: 'patch', vector: 'function' } as const;
+const STEERING = { kind: 'patch', vector: 'steering' } as const;
+
+const STRENGTHS = [1, 2, 4, 8];
 
 /** How many prompts of five examples a vector is the mean of: n = 5 to 30 examples. */
 const SAMPLES = [1, 2, 3, 4, 5, 6];
@@ -210,8 +213,35 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
         { name: 'Random Function Vector', ...FUNCTION, spec: 'text', control: 'random-vector' },
         { name: 'Wrong Task Function Vector', ...FUNCTION, spec: 'text', control: 'wrong-task' },
         { name: 'Shuffled Labels Function Vector', ...FUNCTION, spec: 'text', control: 'shuffled-labels' },
-        { name: 'Text Steering Vector', kind: 'patch', vector: 'steering', spec: 'text' },
-        { name: 'Random Steering Vector', kind: 'patch', vector: 'steering', spec: 'text', control: 'random-vector' },
+        { name: 'Text Steering Vector', ...STEERING, spec: 'text' },
+        { name: 'Random Steering Vector', ...STEERING, spec: 'text', control: 'random-vector' },
+      ],
+    },
+  },
+  strength: {
+    title: 'Vectors added at several strengths',
+    shows:
+      'Function and steering vectors of text examples, added to image queries at strengths 1 to 8; random ones too.',
+    textToo: true,
+    config: {
+      query: 'image',
+      scores: ['probability'],
+      conditions: [
+        NO_CONTEXT,
+        TEXT_PROMPT,
+        TEXT_PATCH,
+        ...(
+          [
+            { name: 'Text Function Vector', ...FUNCTION, spec: 'text' },
+            { name: 'Random Function Vector', ...FUNCTION, spec: 'text', control: 'random-vector' },
+            { name: 'Text Steering Vector', ...STEERING, spec: 'text' },
+            { name: 'Random Steering Vector', ...STEERING, spec: 'text', control: 'random-vector' },
+          ] as const
+        ).flatMap((condition) =>
+          STRENGTHS.map(
+            (strength): Condition => ({ ...condition, name: `${condition.name}, strength ${strength}`, strength }),
+          ),
+        ),
       ],
     },
   },

@@ -394,6 +394,42 @@ describe('report of an experiment', () => {
     expect(pairs.sort()).toEqual(['E1-I', 'E1-T1', 'E2-I', 'E2-T2', 'I1-I']);
   });
 
+  test('accuracy by strength, of conditions that differ in nothing else', async () => {
+    const at = (name: string, strength: number, change: Partial<Condition> = {}): Condition => ({
+      ...PATCH,
+      vector: 'steering',
+      ...change,
+      name: `${name}, strength ${strength}`,
+      ...(strength !== 1 && { strength }),
+    });
+    const conditions = [
+      BARE,
+      ...[4, -1, 1].map((strength) => at('Steering', strength)),
+      ...[1, 4].map((strength) => at('Random', strength, { control: 'random-vector' })),
+      at('Alone', 4, { steps: 'all' }),
+    ];
+    const right: Record<string, string[]> = { 'Steering, strength 4': PATCHED, 'Steering, strength 1': ['capital1a'] };
+    const lines = conditions.flatMap(({ name, kind }) =>
+      (kind === 'bare' ? [undefined] : [2, 3]).flatMap((layer) => block(name, right[name] ?? [], { layer })),
+    );
+    const { panels } = figure(await report(experiment(conditions), lines), 'strength-curve');
+    expect(panels.map(({ title }) => title)).toEqual(['layer 2', 'layer 3']);
+    expect(panels[1]?.series.map(({ label, points }) => [label, points.map(({ x, y }) => [x, y])])).toEqual([
+      ['Steering', [[-1, 0], [1, 1 / 8], [4, 1 / 2]]], // biome-ignore format: points
+      ['Random', [[1, 0], [4, 0]]], // biome-ignore format: points
+    ]);
+    expect(panels[0]?.baselines).toEqual([{ label: 'No Context', y: 0 }]);
+    const patches = conditions.slice(1);
+    const swept = patches.flatMap(({ name }) =>
+      [0, 1].flatMap((layer) => block(name, [], { stage: 'validation', layer })),
+    );
+    const drawn = figure(await report(experiment(conditions), [...lines, ...swept]), 'layer-sweep');
+    const curves = ['Steering, strength 4', 'Random, strength 1', 'Alone, strength 4'];
+    expect(drawn.panels[0]?.series.map(({ label }) => label)).toEqual(curves);
+    const alone = await report(experiment([BARE, PATCH]), [...block('No Context', []), ...block('Text Patch', [])]);
+    expect(alone.blocks.map(({ name }) => name)).not.toContain('strength-curve');
+  });
+
   test('specification by query', async () => {
     const conditions: Condition[] = [
       { ...PATCH, name: 'TT', query: 'text' },

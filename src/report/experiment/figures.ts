@@ -76,7 +76,7 @@ async function sweepOf(
   const notes = {
     bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
     layer: 'Vertical line: the layer used for the test queries.',
-    left: `Not drawn: ${found.length - curves.length} conditions with fewer prompts in the vector or a noisy instruction.`,
+    left: `Not drawn: ${found.length - curves.length} conditions with fewer prompts in the vector, another strength or a noisy instruction.`,
     best: 'The best layer of this figure would be chosen by the queries that judge it: its height is optimistic.',
   };
   const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };
@@ -103,13 +103,15 @@ async function sweepOf(
   return [...blocks, { kind: 'curves', name: `${name}-mean`, heading: `${heading}, mean over tasks`, figure: mean }];
 }
 
-/** Whether a condition has another one's vector from fewer prompts, or with noise: too many curves cannot be read. */
-function isVariant({ spec, query, vector, prompts, swaps = 0 }: Condition, all: readonly Condition[]): boolean {
+/** Whether a condition has another one's vector from fewer prompts, at another strength or with noise: too many curves cannot be read. */
+function isVariant(condition: Condition, all: readonly Condition[]): boolean {
+  const { spec, query, vector, prompts, swaps = 0 } = condition;
   const more = (other: Condition) => other.prompts === undefined || other.prompts > (prompts ?? 0);
   const fewer = all.some(
     (other) => other.spec === spec && other.query === query && other.vector === vector && more(other),
   );
-  return swaps > 0 || (prompts !== undefined && fewer);
+  const [, ...others] = strengthsOf(all).flatMap((group) => (group.includes(condition) ? group : []));
+  return swaps > 0 || (prompts !== undefined && fewer) || others.includes(condition);
 }
 
 /** Accuracy by number of examples that the vector was made of, a panel a layer: 0 is the instruction alone. */
@@ -169,6 +171,53 @@ export async function examplesBlocks(
       },
     },
   ];
+}
+
+/** Accuracy by strength, where conditions differ in nothing else, a panel a layer: what a patch does as its vector grows. */
+export async function strengthBlocks(
+  experiment: Experiment,
+  { test, rows }: ExperimentLines,
+  pace: Pace,
+): Promise<Block[]> {
+  const groups = strengthsOf(experiment.conditions);
+  const layers = layersOf(rows, groups.flat());
+  if (groups.length === 0 || layers.length > MAX_LAYERS) return [];
+  const byRow = grouped(test, ({ condition }) => condition);
+  const without = experiment.conditions.filter(({ kind }) => kind === 'bare' || kind === 'prompt');
+  const panels: Panel[] = [];
+  for (const layer of layersApart(layers)) {
+    const series: Series[] = [];
+    for (const group of groups) {
+      const points = await pace.map(group, ({ name, strength = experiment.strength }) =>
+        estimate(byRow.get(rowOf(rows, name, layer)?.name ?? '') ?? [], strength),
+      );
+      series.push({ label: commonName(group), points: points.flat().sort((a, b) => a.x - b.x) });
+    }
+    const baselines = without.flatMap(({ name: label }) =>
+      estimate(byRow.get(label) ?? [], 0).map(({ y }) => ({ label, y })),
+    );
+    panels.push({ title: layer === undefined ? '' : `layer ${layer}`, series, baselines });
+  }
+  const title = `Accuracy on ${queriesOf(experiment)} queries by strength`;
+  const axes = { xLabel: 'strength (factor on the vector)', yLabel: 'accuracy, mean over tasks' };
+  const figure: Figure = { title, ...axes, panels, notes: [`Lenient score. ${RANGES}`] };
+  return [{ kind: 'curves', name: 'strength-curve', heading: 'How strong a patch has to be', figure }];
+}
+
+/** Patches that differ in strength alone, where there are several. */
+function strengthsOf(conditions: readonly Condition[]): Condition[][] {
+  const patches = conditions.filter(({ kind }) => kind === 'patch');
+  const alike = grouped(patches, ({ name: _, strength: __, ...rest }) => JSON.stringify(Object.entries(rest).sort()));
+  return [...alike.values()].filter((group) => group.length > 1);
+}
+
+/** What the names of conditions begin with, up to the strength. */
+function commonName(group: readonly Condition[]): string {
+  const [{ name: first }] = group as [Condition];
+  const names = group.map(({ name }) => name);
+  let end = first.length;
+  while (!names.every((name) => name.startsWith(first.slice(0, end)))) end--;
+  return first.slice(0, end).replace(/[\s,;:(]+(strength|×|x)?[\s=-]*$/, '') || first;
 }
 
 function examplesOf({ spec, prompts }: Condition, experiment: Experiment): number {

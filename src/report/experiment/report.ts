@@ -5,7 +5,7 @@ import { Pace } from '../../util/pace.js';
 import type { Block, Report, TextTable } from '../report.js';
 import { cosineBlocks } from './cosine.js';
 import { conditionBars, effectHeadline, effectPairs, effectSentence, pairedQueries, pairTable } from './effect.js';
-import { examplesBlocks, sweepBlocks } from './figures.js';
+import { examplesBlocks, strengthBlocks, sweepBlocks } from './figures.js';
 import { arrange, type ExperimentLines } from './lines.js';
 import { paperBlocks } from './paper.js';
 import {
@@ -69,6 +69,7 @@ export async function experimentReport(
   await add('conflict', 'Whom the answer follows', (score) => conflictTable(experiment, arranged, score, pace));
   await add('noisy', 'Noisy instructions', (score) => noisyTable(experiment, arranged, score, pace));
   blocks.push(...(await examplesBlocks(experiment, arranged, pace)));
+  blocks.push(...(await strengthBlocks(experiment, arranged, pace)));
   const kl = divergenceTable(arranged);
   if (kl) blocks.push({ kind: 'table', name: 'divergence', heading: 'Divergence of the next token', table: kl });
   if (loadVector) blocks.push(...(await cosineBlocks(experiment, arranged.tested, loadVector)));
