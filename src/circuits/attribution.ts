@@ -5,7 +5,7 @@ import { trackedTokens } from '../model/tracked.js';
 import type { PositionRef } from '../prompt/types.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
-import { projectHeads } from './heads.js';
+import { projectHeads, projectZ } from './heads.js';
 
 /** What one part of a model adds to a logit difference. */
 export interface LogitPart {
@@ -15,6 +15,8 @@ export interface LogitPart {
   readonly layer?: number;
   /** For `head`. */
   readonly head?: number;
+  /** Of attention by position: what it reads there. */
+  readonly position?: number;
   /** Share of the logit difference. */
   readonly value: number;
 }
@@ -33,8 +35,11 @@ export interface AttributionOptions {
   wrong: string | number;
   /** Defaults to the last position. */
   position?: PositionRef;
-  /** `layer`: attention and MLP of each block; `head`: attention by its heads, with `rest` for what no head adds. Defaults to `layer`. */
-  by?: 'layer' | 'head';
+  /**
+   * `layer`: attention and MLP of each block; `head`: attention by its heads; `position`: attention by the positions that it reads, in a
+   * context with `flashAttention: 'off'`. `rest` is what none of these adds. Defaults to `layer`.
+   */
+  by?: 'layer' | 'head' | 'position';
   signal?: AbortSignal;
 }
 
@@ -64,26 +69,32 @@ export async function attributeLogits(
     { hook: 'mlp_out', positions },
     { hook: 'resid_post', layers: [nLayers - 1], positions },
     ...(by === 'head' ? [{ hook: 'z', positions } as const] : []),
+    ...(by === 'position' ? [{ hook: 'pattern', positions } as const, { hook: 'v', positions: 'all' } as const] : []),
   ] as const;
   const { captured, logits } = await context.run({ ...row, prompt, captures, logits: positions }, { signal });
-  const [embed, attention, mlp, last, z] = captured as [
+  const [embed, attention, mlp, last, mixed, values] = captured as [
     HiddenStates,
     HiddenStates,
     HiddenStates,
     HiddenStates,
     HiddenStates?,
+    HiddenStates?,
   ];
   const vectors: (Omit<LogitPart, 'value'> & { vector: Float32Array })[] = [{ part: 'embed', vector: embed.at(0) }];
-  const spoken = z && (await headVectors(context, z, signal));
+  const pieces = !mixed
+    ? undefined
+    : values
+      ? await positionVectors(context, mixed, values, signal)
+      : await headVectors(context, mixed, signal);
   for (const layer of attention.layers) {
-    const heads = spoken?.filter((one) => one.layer === layer);
-    vectors.push(...(heads ?? [{ part: 'attn_out' as const, layer, vector: attention.at(layer) }]));
-    // What heads do not account for: a bias of the projection, or a norm after it.
-    if (heads)
+    const own = pieces?.filter((one) => one.layer === layer);
+    vectors.push(...(own ?? [{ part: 'attn_out' as const, layer, vector: attention.at(layer) }]));
+    // What these do not account for: a bias of the projection, or a norm after it.
+    if (own)
       vectors.push({
         part: 'rest',
         layer,
-        vector: heads.reduce((left, { vector }) => minus(left, vector), attention.at(layer)),
+        vector: own.reduce((left, { vector }) => minus(left, vector), attention.at(layer)),
       });
     vectors.push({ part: 'mlp_out', layer, vector: mlp.at(layer) });
   }
@@ -120,6 +131,36 @@ async function headVectors(context: Context, z: HiddenStates, signal: AbortSigna
   const projected = await projectHeads(context, z, choices, signal);
   return numbers.flatMap((head, h) =>
     z.layers.map((layer, l) => ({ part: 'head' as const, layer, head, vector: projected[h]?.[l] as Float32Array })),
+  );
+}
+
+/** What attention reads at each position: the values there, by the weights that the pattern of one position gives them. */
+async function positionVectors(
+  context: Context,
+  pattern: HiddenStates,
+  values: HiddenStates,
+  signal: AbortSignal | undefined,
+) {
+  const heads = pattern.heads ?? [];
+  const shared = heads.length / (values.heads?.length ?? heads.length);
+  const sources = values.positions.filter((position) => position <= (pattern.positions[0] as number));
+  const read = (layer: number, position: number) =>
+    Float32Array.from(
+      heads.flatMap((head) => {
+        const weight = pattern.head(layer, head)[position] as number;
+        return [...values.head(layer, Math.floor(head / shared), position)].map((x) => weight * x);
+      }),
+    );
+  const { layers } = pattern;
+  const chosen = sources.map((position) => layers.map((layer) => read(layer, position)));
+  const projected = await projectZ(context, layers, chosen, signal);
+  return sources.flatMap((position, p) =>
+    layers.map((layer, l) => ({
+      part: 'attn_out' as const,
+      layer,
+      position,
+      vector: projected[p]?.[l] as Float32Array,
+    })),
   );
 }
 

@@ -106,9 +106,25 @@ export async function projectHeads(
       }
       return masked;
     });
-  const rows = [() => false, ...choices].map((chosen) => ({
+  return projectZ(context, layers, choices.map(only), signal);
+}
+
+/**
+ * What the output projections make of states `z`: `attn_out` with them, less what there is with zeros.
+ *
+ * @param values [choices][layers], each the heads of a layer side by side
+ * @returns [choices][layers]
+ */
+export async function projectZ(
+  context: Context,
+  layers: readonly number[],
+  values: readonly (readonly Float32Array[])[],
+  signal?: AbortSignal,
+): Promise<Float32Array[][]> {
+  const nothing = values[0]?.map((value) => new Float32Array(value.length)) ?? [];
+  const rows = [nothing, ...values].map((value) => ({
     prompt: { tokens: [0] },
-    interventions: [{ hook: 'z', layers, op: 'replace', value: only(chosen) } as const],
+    interventions: [{ hook: 'z', layers, op: 'replace', value } as const],
     capture: { hook: 'attn_out', layers, positions: 'last' } as const,
   }));
   const [none, ...some] = (await context.pass(rows, { signal })).map(({ states }) => states);

@@ -2,9 +2,9 @@ import { attributeLogits } from '../circuits/attribution.js';
 import { BY_HEAD, METRIC_OPTIONS, metricOf } from './circuit-options.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
-import { describeModel, withSession } from './common.js';
+import { describeModel, withoutFlash, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { vary } from './option.js';
+import { flag, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import { requireReport } from './report-run.js';
@@ -17,33 +17,42 @@ export const circuitAttribute = defineCommand({
     ...PROMPT_OPTIONS,
     ...METRIC_OPTIONS,
     byHead: vary(BY_HEAD, { describe: 'Attention by head' }),
+    byPosition: flag('Attention by the position that it reads'),
     report: REPORT,
     ...MODEL_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
-  examples: [['By head', 'circuit attribute -m demo --prompt "Q:Peru\\nA:" --right Lima --wrong Havana --by-head']],
+  examples: [
+    [
+      'By the position that attention reads',
+      'circuit attribute -m demo --prompt "Q:Peru\\nA:" --right Lima --wrong Havana --by-position',
+    ],
+    ['By head', 'circuit attribute -m demo --prompt "Q:Peru\\nA:" --right Lima --wrong Havana --by-head'],
+  ],
   run: async (args, terminal) => {
     const { name } = metricOf(args);
-    const { right, wrong, byHead } = args;
+    const { right, wrong, byHead, byPosition } = args;
+    if (byHead && byPosition) throw usageError('Give either --by-head or --by-position.');
     if (right === undefined || wrong === undefined)
       throw usageError('Attribution needs a difference of two logits: give --wrong too.');
     const parts = await promptParts(args, terminal);
     await requireReport(args.report);
-    await withSession(args, terminal, async (session) => {
+    await withSession(withoutFlash(args, byPosition), terminal, async (session) => {
       const { model, context, signal } = session;
       const prompt = await readPrompt(session, args, parts);
       session.progress.update('decoding');
       const attribution = await attributeLogits(context, prompt, {
         right,
         wrong,
-        by: byHead ? 'head' : 'layer',
+        by: byHead ? 'head' : byPosition ? 'position' : 'layer',
         signal,
       });
       const { attributionReport } = await import('../report/circuits.js');
+      const inputs = [...prompt.tokens].map((token) => (token < 0 ? null : model.detokenize([token])));
       const title = `Direct logit attribution in ${describeModel(model.identity)}`;
       await writeCircuit(session, args, {
         result: { ...attribution, prompt: prompt.record() },
-        make: (given) => attributionReport(attribution, name, { title, introduction: [], ...given }),
+        make: (given) => attributionReport(attribution, inputs, name, { title, introduction: [], ...given }),
       });
     });
   },

@@ -1,5 +1,5 @@
 import type { Ablation } from '../circuits/ablate.js';
-import type { Attribution } from '../circuits/attribution.js';
+import type { Attribution, LogitPart } from '../circuits/attribution.js';
 import type { HeadMap } from '../circuits/heads.js';
 import type { PatchTops } from '../circuits/measure.js';
 import type { PatchMap } from '../circuits/patch-layers.js';
@@ -110,15 +110,47 @@ export function ablationReport({ plain, without }: Ablation, metric: string, abo
   return { ...about, blocks: [{ kind: 'table', name: 'ablation', heading: 'Without one part at a time', table }] };
 }
 
-/** The report of a direct logit attribution. */
-export function attributionReport({ difference, parts }: Attribution, metric: string, about: About): Report {
-  const sorted = [...parts].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+/** The report of a direct logit attribution. @param inputs what stands at each position; null for a row of a picture */
+export function attributionReport(
+  { difference, parts }: Attribution,
+  inputs: readonly (string | null)[],
+  metric: string,
+  about: About,
+): Report {
+  const read = parts.filter(({ position }) => position !== undefined);
+  const sorted = parts
+    .filter(({ position }) => position === undefined)
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const table: TextTable = {
     title: `Parts of ${metric}, the largest first`,
     columns: [{ name: 'part' }, { name: 'layer', digits: 0 }, { name: 'head', digits: 0 }, { name: 'adds', digits: 4 }],
     rows: sorted.map(({ part, layer, head, value }) => [part, layer, head, value]),
-    notes: [`They sum to ${difference.toFixed(4)}, with the scale of the final norm frozen.`],
+    notes: [
+      `${read.length > 0 ? 'With what attention reads they' : 'They'} sum to ${difference.toFixed(4)}, with the scale of the final norm frozen.`,
+    ],
   };
-  const blocks: Block[] = [{ kind: 'table', name: 'attribution', heading: 'What each part adds', table }];
+  const blocks: Block[] = [
+    ...(read.length > 0 ? [readTable(read, inputs, metric)] : []),
+    { kind: 'table', name: 'attribution', heading: 'What each part adds', table },
+  ];
   return { ...about, headline: `${metric} ${difference.toFixed(2)}`, blocks };
+}
+
+/** Attention by layer and the position that it reads. */
+function readTable(parts: readonly LogitPart[], inputs: readonly (string | null)[], metric: string): Block {
+  const layers = ascending(parts.map(({ layer = 0 }) => layer));
+  const positions = ascending(parts.map(({ position = 0 }) => position));
+  const values = new Map(parts.map(({ layer, position, value }) => [`${layer} ${position}`, value]));
+  const name = (position: number) => {
+    const input = inputs[position];
+    return `${position} ${typeof input === 'string' ? visibleText(input) : 'picture'}`;
+  };
+  const table: TextTable = {
+    title: `What attention adds to ${metric}, by layer and the position that it reads`,
+    columns: [{ name: 'layer', digits: 0 }, ...positions.map((one) => ({ name: name(one), digits: 3 }))],
+    rows: layers.reverse().map((layer) => [layer, ...positions.map((one) => values.get(`${layer} ${one}`))]),
+    shade: [Math.min(0, ...values.values()), Math.max(0, ...values.values())],
+    notes: [],
+  };
+  return { kind: 'table', name: 'positions', heading: 'Where attention reads it', table };
 }

@@ -98,6 +98,10 @@ test('attribution sums to the difference; an ablation has every part', async () 
   const prompt = ['--prompt', 'Q:Peru\\nA:', '--right', 'Lima', '--wrong', 'Tokyo'];
   const { difference, parts } = await json('circuit', 'attribute', ...prompt, '--by-head');
   expect(parts.reduce((sum: number, { value }: { value: number }) => sum + value, 0)).toBeCloseTo(difference, 2);
+  const read = await json('circuit', 'attribute', ...prompt, '--by-position', '--report', at('read'));
+  expect(read.difference).toBeCloseTo(difference, 2);
+  expect(read.parts.filter((one: { position?: number }) => one.position !== undefined)).toHaveLength(8 * 10);
+  expect(await readFile(at('read/report.html'), 'utf8')).toMatch(/Where attention reads it/);
   await writeFile(at('items.jsonl'), `${JSON.stringify({ prompt: 'Q:Peru\nA:', right: 'Lima' })}\n`);
   const ablation = await json('circuit', 'ablate', at('items.jsonl'), '--what', 'mlp_out', '--replacement', 'mean');
   expect(ablation.without.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);

@@ -21,7 +21,7 @@ const tokens = (n: number, seed: number) => ({ tokens: randomTokens(model, n, se
 
 async function open(name: string): Promise<void> {
   model = await load(name);
-  context = await model.createContext({ nCtx: 256, kvType: 'f32' });
+  context = await model.createContext({ nCtx: 256, kvType: 'f32', flashAttention: 'off' });
 }
 
 const dot = (a: ArrayLike<number>, b: ArrayLike<number>) =>
@@ -30,15 +30,22 @@ const dot = (a: ArrayLike<number>, b: ArrayLike<number>) =>
 describe.each(['llama', 'qwen3', 'phi3', 'gpt-neox', 'persimmon', 'qwen2'])('%s', (name) => {
   beforeAll(() => open(name));
 
-  test.each(['layer', 'head'] as const)('parts by %s sum to the logit difference', async (by) => {
+  test.each(['layer', 'head', 'position'] as const)('parts by %s sum to the logit difference', async (by) => {
     const query = tokens(7, 1);
     const { difference, parts } = await attributeLogits(context, query, { right, wrong, by });
     const logits = logitsOf(await context.run({ prompt: query, logits: 'last' }));
     expect(difference).toBeCloseTo((logits[right] as number) - (logits[wrong] as number), 4);
     expect(parts.reduce((sum, { value }) => sum + value, 0)).toBeCloseTo(difference, 3);
-    expect(parts.filter(({ part }) => part === (by === 'head' ? 'head' : 'attn_out')).length).toBe(
-      by === 'head' ? headsOf(context).length : model.info.nLayers,
-    );
+    const expected = { layer: model.info.nLayers, head: headsOf(context).length, position: 7 * model.info.nLayers };
+    const pieces = parts.filter(({ part }) => part === (by === 'head' ? 'head' : 'attn_out'));
+    expect(pieces).toHaveLength(expected[by]);
+    if (by === 'layer') return;
+    // What they say of a layer is what its attention says, but for a bias of the projection.
+    const whole = await attributeLogits(context, query, { right, wrong });
+    for (const { layer, value } of whole.parts.filter(({ part }) => part === 'attn_out')) {
+      const own = parts.filter((one) => one.layer === layer && one.part !== 'mlp_out');
+      expect(own.reduce((sum, one) => sum + one.value, 0)).toBeCloseTo(value, 4);
+    }
   });
 });
 
@@ -76,6 +83,39 @@ describe('llama, by its weights', () => {
         const found = parts.find((one) => one.part === part && one.layer === layer);
         expect(found?.value).toBeCloseTo(dot(states?.at(layer) as Float32Array, direction) / scale, 4);
       }
+    }
+  });
+
+  test('what attention reads at a position is the values there by its weights, through the output projection', async () => {
+    const query = tokens(6, 3);
+    const hooks = ['pattern', 'v', 'resid_post'] as const;
+    const captures = hooks.map((hook) => ({ hook, positions: 'all' as const }));
+    const { captured = [] } = await context.run({ prompt: query, captures });
+    const [pattern, v, stream] = captured;
+    const width = model.info.nEmbd;
+    const [gain, unembedding] = [weights('output_norm.weight'), weights('output.weight')];
+    const x = stream?.at(model.info.nLayers - 1, 5) as Float32Array;
+    const scale = Math.sqrt(dot(x, x) / width + 1e-5);
+    const { parts } = await attributeLogits(context, query, { right, wrong, by: 'position' });
+    for (const [layer, position] of [
+      [0, 0],
+      [1, 3],
+      [0, 5],
+    ] as const) {
+      const matrix = weights(`blk.${layer}.attn_output.weight`);
+      const heads = pattern?.heads?.length as number;
+      const shared = heads / (v?.heads?.length as number);
+      const z = Array.from({ length: heads }, (_, head) => {
+        const weight = pattern?.head(layer, head, 5)[position] as number;
+        return Array.from(v?.head(layer, Math.floor(head / shared), position) ?? [], (value) => weight * value);
+      }).flat();
+      const rows = Array.from({ length: width }, (_, d) => matrix.slice(d * z.length, (d + 1) * z.length));
+      const value = rows.reduce((sum, row, d) => {
+        const direction = (unembedding[right * width + d] as number) - (unembedding[wrong * width + d] as number);
+        return sum + (dot(row, z) * (gain[d] as number) * direction) / scale;
+      }, 0);
+      const found = parts.find((one) => one.layer === layer && one.position === position);
+      expect(found?.value).toBeCloseTo(value, 4);
     }
   });
 

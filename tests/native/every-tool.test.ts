@@ -94,7 +94,7 @@ describe.each<[string, () => Promise<Case>]>([
     for (const value of heads.map.values) expect(Math.abs(value - map.corrupt)).toBeLessThan(rounding);
   });
 
-  test.each(['layer', 'head'] as const)('attribution by %s sums to the logit difference', async (by) => {
+  test.each(['layer', 'head', 'position'] as const)('attribution by %s sums to the logit difference', async (by) => {
     const { context, prompts, rounding } = await ready();
     const { difference, parts } = await attributeLogits(context, prompts[0], { right, wrong, by });
     expect(Math.abs(parts.reduce((sum, { value }) => sum + value, 0) - difference)).toBeLessThan(rounding);
