@@ -1,9 +1,10 @@
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
+import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { templateOf } from './experiment.js';
+import { templateNotes, templateOf } from './experiment.js';
 import { vary, whole } from './option.js';
 import {
   IMAGES_ROOT,
@@ -11,6 +12,7 @@ import {
   OUTPUT_FILE,
   OUTPUT_OPTIONS,
   PROMPTS,
+  REPORT,
   SEED,
   SHOTS,
   SPECS,
@@ -20,6 +22,7 @@ import {
   theOne,
 } from './options.js';
 import { openOutput } from './output-file.js';
+import { requireReport } from './report-run.js';
 
 /** `xpatch circuit function-vector`: the heads that carry a task, and the vector of the best ones. */
 export const circuitFunctionVector = defineCommand({
@@ -35,6 +38,7 @@ export const circuitFunctionVector = defineCommand({
     seed: vary(SEED, { default: 1 }),
     imagesRoot: IMAGES_ROOT,
     template: TEMPLATE,
+    report: REPORT,
     output: vary(OUTPUT_FILE, { describe: 'File to write, for sweep and run', required: true }),
     ...MODEL_OPTIONS,
     ...OUTPUT_OPTIONS,
@@ -54,7 +58,9 @@ export const circuitFunctionVector = defineCommand({
     const pictures = spec === 'image';
     const task = await loadTask(named, { pictures, imagesRoot: args.imagesRoot });
     const split = splitTask(task, seed, { pictures, validation: Math.max(30, prompts, corrupt) });
-    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+    await requireReport(args.report);
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal, progress, track } = session;
       const [{ taskHeadEffects }, { functionVector }] = await Promise.all([
         import('../circuits/task-heads.js'),
         import('../circuits/function-vector.js'),
@@ -73,11 +79,11 @@ export const circuitFunctionVector = defineCommand({
       requireNotAborted(signal);
       await vector.save(file.path);
       await file.deliver();
-      progress.done();
       const best = effects.effects.best(args.top);
-      if (args.json) {
-        const all = effects.effects.heads.map((head, i) => ({ ...head, effect: effects.effects.values[i] }));
-        terminal.printJson({
+      const { functionVectorReport } = await import('../report/circuits.js');
+      const title = `Heads of ${task.name} in ${describeModel(model.identity)}`;
+      await writeCircuit(session, args, {
+        result: {
           output: args.output,
           task: { name: task.name, hash: task.hash },
           spec,
@@ -85,18 +91,12 @@ export const circuitFunctionVector = defineCommand({
           template: template ?? 'paper',
           plain: effects.plain,
           best,
-          effects: all,
-          model: model.identity,
-        });
-        return;
-      }
-      const lines = best.map(
-        ({ layer, head, value }) => `  layer ${layer} head ${head}  ${value >= 0 ? '+' : ''}${value.toFixed(4)}`,
-      );
-      terminal.print(
-        `Effect of a head: rise of the right answer's probability, from ${effects.plain.toFixed(4)}, with its mean state in prompts with shuffled labels\n` +
-          `${lines.join('\n')}\n${file.name}: function vector of ${best.length} heads of ${describeModel(model.identity)}\n`,
-      );
+          effects: effects.effects.heads.map((head, i) => ({ ...head, effect: effects.effects.values[i] })),
+        },
+        make: (given) =>
+          functionVectorReport(effects, best, { title, introduction: templateNotes(template), ...given }),
+      });
+      if (!args.json) terminal.print(`${file.name}: function vector of ${best.length} heads\n`);
     });
   },
 });

@@ -1,6 +1,7 @@
 import type { Ablation } from '../circuits/ablate.js';
 import type { Attribution, LogitPart } from '../circuits/attribution.js';
-import type { HeadMap } from '../circuits/heads.js';
+import type { HeadEffects } from '../circuits/function-vector.js';
+import type { Head, HeadMap } from '../circuits/heads.js';
 import type { PatchTops } from '../circuits/measure.js';
 import type { PatchMap } from '../circuits/patch-layers.js';
 import type { TokenScore } from '../model/types.js';
@@ -89,6 +90,46 @@ function mapReport(map: PatchMapView, about: About): Report {
     ...about,
     headline: `${furthest.toFixed(2)} at layer ${layer}, ${place} (clean ${clean.toFixed(2)}, corrupt ${corrupt.toFixed(2)})`,
     blocks: [{ kind: 'table', name: 'map', heading: 'One patch at a time', table, map }],
+  };
+}
+
+/** The report of a function vector: the effects of all heads, and the heads that it is made of. */
+export function functionVectorReport(
+  { effects, plain, each }: HeadEffects,
+  best: readonly (Head & { readonly value: number })[],
+  about: About,
+): Report {
+  const [first] = best;
+  const chosen: TextTable = {
+    title: 'Heads that the vector is made of',
+    columns: [
+      { name: 'layer', digits: 0 },
+      { name: 'head', digits: 0 },
+      { name: 'effect', digits: 4 },
+    ],
+    rows: best.map(({ layer, head, value }) => [layer, head, value]),
+    notes: [
+      `Effect of a head: rise of the right answer's probability, from ${plain.toFixed(4)}, with its mean state in ${each.length} prompts with shuffled labels.`,
+    ],
+  };
+  const heads = ascending(effects.heads.map(({ head }) => head));
+  const values = new Map(effects.heads.map(({ layer, head }, i) => [`${layer} ${head}`, effects.values[i] as number]));
+  const all: TextTable = {
+    title: 'Effect of every head',
+    columns: [{ name: 'layer', digits: 0 }, ...heads.map((head) => ({ name: `head ${head}`, digits: 4 }))],
+    rows: ascending(effects.heads.map(({ layer }) => layer))
+      .reverse()
+      .map((layer) => [layer, ...heads.map((head) => values.get(`${layer} ${head}`))]),
+    shade: [Math.min(0, ...effects.values), Math.max(0, ...effects.values)],
+    notes: [],
+  };
+  return {
+    ...about,
+    ...(first && { headline: `${first.value.toFixed(4)} by layer ${first.layer}, head ${first.head}` }),
+    blocks: [
+      { kind: 'table', name: 'heads', heading: 'The heads with the largest effects', table: chosen },
+      { kind: 'table', name: 'effects', heading: 'All heads', table: all },
+    ],
   };
 }
 

@@ -127,7 +127,11 @@ test('pictures of a file of prompts, in JSON and in a CSV with an empty cell', a
 test('a function vector raises the right answer of a bare query', async () => {
   const out = at('fv.safetensors');
   const counts = ['--prompts', '6', '--corrupt-prompts', '3', '--top', '8'];
-  const found = await json('circuit', 'function-vector', '--tasks', 'country-capital', ...counts, '-o', out);
+  const args = ['circuit', 'function-vector', '--tasks', 'country-capital', ...counts, '-o', out];
+  const found = await json(...args, '--report', at('fv'));
+  expect(found.report).toBe(at('fv'));
+  const page = await readFile(at('fv/report.html'), 'utf8');
+  expect(page).toMatch(/Effect of every head/);
   expect(found.best.length).toBe(8);
   expect(found.best[0].value).toBeGreaterThan(0);
   expect((await TaskVector.load(out)).info.origin).toMatchObject({ op: 'function' });
