@@ -1,20 +1,31 @@
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { OptionScore, OptionsToScore } from '../experiment/score-options.js';
 import type { PromptPart } from '../prompt/types.js';
+import type { ScoredItem } from '../report/scores.js';
 import { wilsonInterval } from '../stats/statistics.js';
 import type { PromptFormat } from '../tasks/prompt-format.js';
 import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import { type FileRecord, readRecords } from '../util/records.js';
 import { defineCommand } from './command.js';
-import { requireNotAborted, withSession } from './common.js';
+import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { templateOf } from './experiment.js';
 import { type ArgumentsOf, choice, text, vary } from './option.js';
-import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, TEMPLATE, theOne } from './options.js';
+import {
+  MODEL_OPTIONS,
+  OUTPUT_FILE,
+  OUTPUT_OPTIONS,
+  PATCH_OPTIONS,
+  placesOf,
+  REPORT,
+  TEMPLATE,
+  theOne,
+} from './options.js';
 import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
+import { requireReport, startRun } from './report-run.js';
 import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
@@ -30,6 +41,7 @@ const OPTIONS = {
     },
   ),
   output: vary(OUTPUT_FILE, { describe: 'Write every score: .jsonl, or .csv with one option per line' }),
+  report: REPORT,
   ...PATCH_OPTIONS,
   vector: vary(PATCH_OPTIONS.vector, { describe: 'Vector to patch into each prompt; needs --layers' }),
   layers: vary(PATCH_OPTIONS.layers, { describe: 'Blocks whose output is patched, each with its row of the vector' }),
@@ -37,16 +49,6 @@ const OPTIONS = {
   ...OUTPUT_OPTIONS,
 };
 type ScoreArguments = ArgumentsOf<typeof OPTIONS> & { readonly file: string };
-
-/** A line of the file with the scores of its options. */
-interface ScoredItem {
-  readonly line: number;
-  readonly best: string;
-  /** The right ones, if the file says. */
-  readonly answers?: readonly string[];
-  readonly right?: boolean;
-  readonly options: readonly OptionScore[];
-}
 
 /** Prompts in one pass. */
 const BATCH = 8;
@@ -78,9 +80,11 @@ export const score = defineCommand({
     const inputs = [args.model, args.mmproj, args.file, vectorFile];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
+    await requireReport(args.report);
     const patch =
       vectorFile === undefined ? undefined : await loadVector(vectorFile, { position: args.vectorPosition });
-    await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+    await withSession(args, terminal, async (session) => {
+      const { model, context, signal, progress, track } = session;
       const vectorModel = patch && requireFit(patch, model.identity);
       for (const note of patch?.notes ?? []) progress.noteOnce(note);
       const { op, strength } = args;
@@ -110,10 +114,22 @@ export const score = defineCommand({
         await writeFileAtomic(file.path, args.output?.endsWith('.csv') ? await csvOf(done) : jsonLines(done));
         await file.deliver();
       }
-      progress.done();
       const asked = done.filter(({ right }) => right !== undefined);
       const right = asked.filter((item) => item.right).length;
       const accuracy = asked.length ? { right, n: asked.length, ...wilsonInterval(right, asked.length) } : undefined;
+      const share = accuracy && shareText(accuracy);
+      const { report, normalise } = args;
+      if (report !== undefined) {
+        const title = `Scores of options by ${describeModel(model.identity)}`;
+        const about = { file: args.file, items: done.length, normalise, template: template ?? 'paper', layers };
+        const run = await startRun(session, { output: report }, { experiment: 'score', title, options: about });
+        const { scoresReport } = await import('../report/scores.js');
+        const { provenance } = run;
+        const worth = normalise === 'token' ? 'perToken' : 'logLikelihood';
+        const introduction = share === undefined ? [] : [`${share}.`];
+        await run.finish(scoresReport(done, worth, { title, introduction, headline: share, provenance }));
+      }
+      progress.done();
       if (args.json) {
         terminal.printJson({
           items: done,
@@ -122,19 +138,21 @@ export const score = defineCommand({
           ...(accuracy && { accuracy }),
           ...(patch && { patch: { vector: vectorRecord(patch), vectorModel, layers } }),
           ...(args.output !== undefined && { output: args.output }),
+          ...(report !== undefined && { report }),
         });
         return;
       }
       if (!file) terminal.print(done.map(lineText).join(''));
-      if (accuracy) {
-        const { low, high } = accuracy;
-        const share = (right / asked.length).toFixed(2);
-        terminal.print(`${right} of ${asked.length} right: ${share} (95 % ${low.toFixed(2)} to ${high.toFixed(2)})\n`);
-      }
+      if (share !== undefined) terminal.print(`${share}\n`);
       if (file) terminal.print(`${file.name}: ${done.length} items\n`);
+      if (report !== undefined) terminal.print(`Report: ${join(report, 'report.html')}\n`);
     });
   },
 });
+
+function shareText({ right, n, low, high }: { right: number; n: number; low: number; high: number }): string {
+  return `${right} of ${n} right: ${(right / n).toFixed(2)} (95 % ${low.toFixed(2)} to ${high.toFixed(2)})`;
+}
 
 interface Item extends Pick<OptionsToScore, 'options'> {
   readonly parts: PromptPart[];

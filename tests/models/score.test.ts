@@ -37,7 +37,7 @@ test('inputs, prompts and pictures are scored, with a vector patched in too', as
 
 test('a table in, a table out, by the mean over tokens', async () => {
   await writeFile(at('items.csv'), 'input,options,answer\r\n"Peru",Lima|Tokyo,Lima\r\n"Japan",Lima|Tokyo,Tokyo\r\n');
-  const out = ['--normalise', 'token', '-o', at('scores.csv')];
+  const out = ['--normalise', 'token', '-o', at('scores.csv'), '--report', at('page')];
   const { code, stdout } = await xpatch([
     'score',
     at('items.csv'),
@@ -46,7 +46,18 @@ test('a table in, a table out, by the mean over tokens', async () => {
     'Q:{input}\\nA:{output}',
     ...out,
   ]);
-  expect([code, stdout]).toEqual([0, expect.stringMatching(/^\d of 2 right: .*\n.*scores\.csv: 2 items\n$/)]);
+  expect([code, stdout]).toEqual([
+    0,
+    expect.stringMatching(/^\d of 2 right: .*\n.*scores\.csv: 2 items\nReport: .*report\.html\n$/),
+  ]);
+  const table = await readFile(at('page/tables/items.csv'), 'utf8');
+  expect(
+    table
+      .trim()
+      .split(/\r?\n/)
+      .map((line) => line.split(',')[0]),
+  ).toEqual(['line', '2', '3']);
+  expect(await readFile(at('page/report.html'), 'utf8')).toMatch(/\d of 2 right/);
   const lines = (await readFile(at('scores.csv'), 'utf8')).trim().split('\r\n');
   expect(lines[0]).toBe('line,option,tokens,log_likelihood,per_token,best,right');
   expect(lines.map((line) => line.split(',').slice(0, 2).join())).toEqual([
