@@ -1,5 +1,5 @@
 // `xpatch/experiment`: experiments with run folders, the studies of the paper, the tools that take a model apart, and the statistics behind them.
-export { type AblateOptions, type Ablation, ablate, type Item } from './circuits/ablate.js';
+export { type AblatedPart, type AblateOptions, type Ablation, ablate, type Item } from './circuits/ablate.js';
 export {
   type Attribution,
   type AttributionOptions,

@@ -1,4 +1,4 @@
-import { ablate } from '../circuits/ablate.js';
+import { ablate, hooksOf } from '../circuits/ablate.js';
 import { logitDifference, tokenProbability } from '../circuits/measure.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
@@ -16,7 +16,7 @@ import { requireReport } from './report-run.js';
 /** `xpatch circuit ablate`: answers with one part of the model missing at a time. */
 export const circuitAblate = defineCommand({
   command: 'ablate <file>',
-  describe: 'Take attention, MLPs or heads out, one at a time, over a file of prompts',
+  describe: 'Take attention, MLPs, blocks or heads out, one at a time, over a file of prompts',
   positionals: {
     file: vary(
       text('Prompts with the fields prompt, right and optionally wrong and image: .jsonl, .csv or .tsv', {
@@ -26,9 +26,15 @@ export const circuitAblate = defineCommand({
     ),
   },
   options: {
-    what: vary(choice(['attn_out', 'mlp_out', 'z'], 'What to remove: the output of attention or MLP, or z, a head'), {
-      default: 'attn_out',
-    }),
+    what: vary(
+      choice(
+        ['attn_out', 'mlp_out', 'block', 'z'],
+        'What to remove: the output of attention or MLP, both, or z, a head',
+      ),
+      {
+        default: 'attn_out',
+      },
+    ),
     replacement: vary(choice(['zero', 'mean'], 'What replaces it: nothing, or its mean over all prompts'), {
       default: 'zero',
     }),
@@ -67,8 +73,9 @@ export const circuitAblate = defineCommand({
       const layers = args.layers === 'all' ? undefined : args.layers;
       const of = [];
       if (op === 'mean') {
-        const capture = { hook: what } as const;
-        for (const { query } of items) of.push((await context.run({ prompt: query, capture }, { signal })).states);
+        const captures = hooksOf(what).map((hook) => ({ hook }));
+        for (const { query } of items)
+          of.push(...(await context.run({ prompt: query, captures }, { signal })).captured);
       }
       const options = { op, layers, signal, onProgress: track('ablating'), ...(op === 'mean' && { of }) };
       const ablation = await ablate(context, items, what, options);

@@ -105,6 +105,8 @@ test('attribution sums to the difference; an ablation has every part', async () 
   await writeFile(at('items.jsonl'), `${JSON.stringify({ prompt: 'Q:Peru\nA:', right: 'Lima' })}\n`);
   const ablation = await json('circuit', 'ablate', at('items.jsonl'), '--what', 'mlp_out', '--replacement', 'mean');
   expect(ablation.without.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  const blocks = await json('circuit', 'ablate', at('items.jsonl'), '--what', 'block', '--replacement', 'mean');
+  expect(blocks.without).toHaveLength(8);
 });
 
 test('pictures of a file of prompts, in JSON and in a CSV with an empty cell', async () => {

@@ -216,6 +216,34 @@ describe('llama, by its weights', () => {
     );
     const mlp = mlps.without.find(({ layer }) => layer === 0);
     expect(mlp?.value).toBeCloseTo(await difference({ hook: 'mlp_out', layers: 0, positions: 'all', op: 'zero' }), 4);
+    const blocks = await ablate(context, items, 'block');
+    const skipped = async (layer: number) => {
+      let sum = 0;
+      for (const { query, metric } of items) {
+        // Without what block 1 adds the stream goes on as it came.
+        const { states } = await context.run({
+          prompt: query,
+          capture: { hook: 'resid_pre', layers: [layer], positions: 'all' },
+        });
+        const interventions = [0, 1, 2, 3, 4].map(
+          (position) =>
+            ({ layers: layer, positions: position, op: 'replace', value: states.at(layer, position) }) as const,
+        );
+        const logits = logitsOf(await context.run({ prompt: query, interventions, logits: 'last' }));
+        sum += metric.value(logits, [right, wrong]) / items.length;
+      }
+      return sum;
+    };
+    expect(blocks.without.map(({ layer }) => layer)).toEqual(mlps.without.map(({ layer }) => layer));
+    expect(blocks.without.find(({ layer }) => layer === 1)?.value).toBeCloseTo(await skipped(1), 4);
+    const { captured } = await context.run({
+      prompt: tokens(9, 3),
+      captures: [{ hook: 'attn_out' }, { hook: 'mlp_out' }],
+    });
+    const mean = await ablate(context, items, 'block', { op: 'mean', of: captured });
+    expect(mean.without.map(({ layer }) => layer)).toEqual(blocks.without.map(({ layer }) => layer));
+    const half = () => ablate(context, items, 'block', { op: 'mean', of: captured?.slice(1) });
+    await expectError(half, 'INTERVENTION_INVALID', /needs states/);
     const { states } = await context.run({ prompt: tokens(9, 3), capture: { hook: 'mlp_out' } });
     const means = await ablate(context, items, 'mlp_out', { op: 'mean', of: [states] });
     expect(means.without.map(({ layer }) => layer)).toEqual(states.layers);

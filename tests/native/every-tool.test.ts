@@ -103,7 +103,7 @@ describe.each<[string, () => Promise<Case>]>([
   test('ablation takes out each part', async () => {
     const { model, context, prompts } = await ready();
     const items = prompts.map((query) => ({ query, metric }));
-    for (const what of ['attn_out', 'mlp_out', 'z'] as const) {
+    for (const what of ['attn_out', 'mlp_out', 'block', 'z'] as const) {
       const { plain, without } = await ablate(context, items, what);
       expect(new Set(without.map(({ layer }) => layer)).size).toBe(model.info.nLayers);
       for (const { value } of without) expect(Math.abs(value - plain)).toBeGreaterThan(0);
