@@ -6,7 +6,7 @@ import type { OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type AnswerTokens, answerTokens, firstPiece, requireApart } from '../tasks/answer-tokens.js';
-import { allAnswers, rightAnswers } from '../tasks/answers.js';
+import { choicesOf, rightAnswers } from '../tasks/answers.js';
 import { DELIMITER } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
@@ -272,14 +272,14 @@ async function firstScores(context: Context, batch: Batch, rows: readonly (Asked
   return best;
 }
 
-/** Where the likeliest of the right answers ranks among all answers of the task. */
+/** Where the likeliest of the right answers ranks among the choices of the item, or all answers of the task. */
 async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[]) {
   const { cell, maxBytes } = batch;
-  const known = allAnswers(cell.split.task.items);
+  const all = choicesOf({}, cell.split.task.items);
   const tokens = new Map<unknown, number[][]>();
   for (const row of rows) {
     if (tokens.has(row.parts)) continue;
-    const found = await tokensBehind(context, batch, row, known);
+    const found = await tokensBehind(context, batch, row, row.item.choices ?? all);
     tokens.set(
       row.parts,
       found.map((answer) => [...answer.tokens]),
@@ -287,8 +287,9 @@ async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[
   }
   const scores = await logLikelihoods(context, rows, ({ parts }) => tokens.get(parts) as number[][], { maxBytes });
   return scores.map((row, i): Pick<ResultLine, 'answerRank' | 'logLikelihood'> => {
-    const right = rightAnswers((rows[i] as Asked).item);
-    const own = Math.max(...right.map((answer) => row[known.indexOf(answer)] as number));
+    const { item } = rows[i] as Asked;
+    const known = item.choices ?? all;
+    const own = Math.max(...rightAnswers(item).map((answer) => row[known.indexOf(answer)] as number));
     return { answerRank: row.filter((score) => score > own).length, logLikelihood: own };
   });
 }

@@ -6,7 +6,7 @@ import type { OnProgress } from '../model/types.js';
 import type { Prompt, Segment } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { answerTokens, requireApart } from '../tasks/answer-tokens.js';
-import { allAnswers, rightAnswers } from '../tasks/answers.js';
+import { choicesOf, rightAnswers } from '../tasks/answers.js';
 import { checkTask } from '../tasks/check.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
@@ -149,7 +149,7 @@ async function countBatch(study: Study, asked: AskedBatch, counter: Counter, lat
     if (led > 0) counter.tokens += length + (rows + members.length - patches.length) * led;
     if (scores.includes('likelihood')) {
       // Beginnings of answers branch off the query: at least that much more.
-      const answers = allAnswers(cell.split.task.items).length;
+      const answers = choicesOf(item, cell.split.task.items).length;
       counter.tokens += length + (rows + members.length - patches.length) * answers;
     }
   }

@@ -101,7 +101,7 @@ export interface Experiment {
   readonly maxTokens: number;
   /** Compare answers without regard to case. */
   readonly ignoreCase: boolean;
-  /** In addition to the lenient and the strict score. `likelihood` asks every answer of the task and is slow. */
+  /** In addition to the lenient and the strict score. `likelihood` asks every choice of an item, or every answer of the task, and is slow. */
   readonly scores: readonly ('probability' | 'likelihood')[];
   /** Model of `foreign` conditions: as `-m` takes it. */
   readonly vectorModel?: string;
@@ -147,7 +147,7 @@ export interface ResultLine extends QueryKey {
   readonly probability?: number;
   readonly rank?: number;
   /**
-   * Rank from 0 of the expected answer among all answers of the task by log-likelihood, and its log-likelihood, nats: over all tokens
+   * Rank from 0 of the expected answer among the choices of the item, else all answers of the task, by log-likelihood, and its log-likelihood, nats: over all tokens
    * from the end of the query to the end of the answer, including those that the template puts in between; not what ends the answer.
    * Of several right answers the likeliest counts.
    */

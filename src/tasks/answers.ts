@@ -20,9 +20,12 @@ export function rightAnswers({
   return [output, ...also];
 }
 
-/** All answers of a task, each once: what an answer is ranked among. */
-export function allAnswers(items: readonly Parameters<typeof rightAnswers>[0][]): string[] {
-  return [...new Set(items.flatMap(rightAnswers))];
+/** What the answer to an item is ranked among: its choices, or all answers of its task, each once. */
+export function choicesOf(
+  { choices }: { readonly choices?: readonly string[] },
+  items: readonly Parameters<typeof rightAnswers>[0][],
+): readonly string[] {
+  return choices ?? [...new Set(items.flatMap(rightAnswers))];
 }
 
 /** Whether one of the two answers is a prefix of the other, so that the paper's lenient rule takes one for the other. */

@@ -28,6 +28,8 @@ export interface RawItem {
   readonly output: string;
   /** Other answers that are as right. */
   readonly also?: readonly string[];
+  /** What its likelihood is compared among. */
+  readonly choices?: readonly string[];
   readonly image?: string;
 }
 
@@ -37,7 +39,7 @@ const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
 
 /**
  * Reads a task file: a JSON array of items, or an object with `items` and what is said about them; or a record an item, of JSON Lines
- * (`.jsonl`, `.ndjson`) or of a table with a line of names (`.csv`, `.tsv`), whose answers are separated by `|`.
+ * (`.jsonl`, `.ndjson`) or of a table with a line of names (`.csv`, `.tsv`), whose answers and choices are separated by `|`.
  *
  * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is none of these
  */
@@ -73,9 +75,16 @@ async function readRecordsFile(file: string, isTable: boolean): Promise<TaskFile
 
 /** An empty cell says nothing. */
 function itemOfRow(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const { output, ...others } = Object.fromEntries(Object.entries(fields).filter(([, cell]) => cell !== ''));
-  if (typeof output !== 'string' || !output.includes('|')) return { ...others, output };
-  return { ...others, output: output.split('|').map((answer) => answer.trim()) };
+  const { output, choices, ...others } = Object.fromEntries(Object.entries(fields).filter(([, cell]) => cell !== ''));
+  const listOf = (cell: unknown) =>
+    String(cell)
+      .split('|')
+      .map((answer) => answer.trim());
+  return {
+    ...others,
+    output: typeof output === 'string' && output.includes('|') ? listOf(output) : output,
+    ...(choices !== undefined && { choices: listOf(choices) }),
+  };
 }
 
 /** @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is not JSON */
@@ -92,7 +101,7 @@ export async function readJsonFile(file: string): Promise<{ json: unknown; hash:
 /** What keeps an item from being loaded, one line a field; nothing for a good one. */
 export function itemProblems(item: unknown): string[] {
   if (typeof item !== 'object' || item === null || Array.isArray(item)) return ['not an object'];
-  const { input, output, image } = item as Record<string, unknown>;
+  const { input, output, choices, image } = item as Record<string, unknown>;
   const outputs = Array.isArray(output) && output.length > 0 ? (output as unknown[]) : [output];
   const fields: [string, unknown][] = [['input', input], ...outputs.map((one): [string, unknown] => ['output', one])];
   if (image !== undefined && image !== null) fields.push(['image', image]);
@@ -102,14 +111,40 @@ export function itemProblems(item: unknown): string[] {
     problems.push('field "output": an answer is one line, as a line break ends it');
   }
   if (new Set(outputs).size < outputs.length) problems.push('field "output": an answer appears twice');
+  if (choices !== undefined && choices !== null) problems.push(...choiceProblems(choices, outputs));
   return problems;
+}
+
+function choiceProblems(choices: unknown, answers: readonly unknown[]): string[] {
+  const wrong = (what: string) => [`field "choices": ${what}`];
+  if (!Array.isArray(choices) || choices.length < 2 || !choices.every(isText))
+    return wrong('a list of texts is needed');
+  if (new Set(choices).size < choices.length) return wrong('a choice appears twice');
+  const missing = answers.find((answer) => isText(answer) && !choices.includes(answer));
+  return missing === undefined ? [] : wrong(`the answer ${JSON.stringify(missing)} is not among them`);
 }
 
 /** What an item says that has no problems. */
 export function rawItem(item: unknown): RawItem {
-  const { input, output: given, image } = item as { input: string; output: string | string[]; image?: string | null };
+  const {
+    input,
+    output: given,
+    choices,
+    image,
+  } = item as {
+    input: string;
+    output: string | string[];
+    choices?: string[] | null;
+    image?: string | null;
+  };
   const [output, ...also] = [given].flat() as [string, ...string[]];
-  return { input, output, ...(also.length > 0 && { also }), ...(typeof image === 'string' && { image }) };
+  return {
+    input,
+    output,
+    ...(also.length > 0 && { also }),
+    ...(choices && { choices }),
+    ...(typeof image === 'string' && { image }),
+  };
 }
 
 /** @throws {XpatchError} TASK_INVALID, naming the item and the field */

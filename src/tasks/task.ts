@@ -15,6 +15,8 @@ export interface TaskItem {
   readonly output: string;
   /** Other answers that count as right. Defaults to none. */
   readonly also?: readonly string[];
+  /** What the likelihood of the answer is compared among. Defaults to all answers of the task. */
+  readonly choices?: readonly string[];
   /** Absolute path. Only when the task was loaded with pictures. */
   readonly image?: string;
 }

@@ -9,6 +9,7 @@ import { experimentOf } from '../../src/experiment/config.js';
 import { memoryStore } from '../../src/experiment/memory-store.js';
 import { planExperiment } from '../../src/experiment/plan.js';
 import { parallelism, type RunOptions, runExperiment } from '../../src/experiment/run.js';
+import { scoreOptions } from '../../src/experiment/score-options.js';
 import { type Cell, prepareStudy } from '../../src/experiment/study.js';
 import {
   type Condition,
@@ -203,6 +204,31 @@ test('probability, rank and likelihood are those of passes over the whole vocabu
   const own = scores.get(item.output) as number;
   expect(line.logLikelihood as number).toBeCloseTo(own, 1);
   expect(line.answerRank).toBe([...scores.values()].filter((score) => score > own).length);
+});
+
+test('an answer is ranked among the choices of its item', async () => {
+  const items = (await loadTask('country-capital')).items.slice(0, 16);
+  const all = items.map(({ output }) => output);
+  const choicesOf = ({ output }: TaskItem, i: number) => [
+    ...all.filter((one) => one !== output).slice(i % 5, (i % 5) + 3),
+    output,
+  ];
+  const path = join(folder, 'choices.json');
+  const content = items.map((item, i) => ({ input: item.input, output: item.output, choices: choicesOf(item, i) }));
+  await writeFile(path, JSON.stringify(content));
+  const inner = memoryStore();
+  const conditions = [{ name: 'Text Prompt', kind: 'prompt', spec: 'text' }] as const;
+  await runExperiment(context, make({ query: 'text', tasks: [path], conditions }), inner);
+  const found = (await linesOf(inner)).filter(({ stage }) => stage === 'test');
+  expect(found.length).toBeGreaterThan(4);
+  for (const line of found) {
+    const options = content.find(({ input }) => input === line.item)?.choices as string[];
+    const [scores = []] = await scoreOptions(context, [{ query: { prompt: line.prompt?.text as string }, options }]);
+    const own = scores.find(({ option }) => option === line.expected)?.logLikelihood as number;
+    expect(line.logLikelihood as number).toBeCloseTo(own, 1);
+    const ahead = scores.filter(({ logLikelihood }) => logLikelihood > own).length;
+    expect(Math.abs((line.answerRank as number) - ahead)).toBeLessThanOrEqual(ahead > 0 ? 1 : 0); // ties
+  }
 });
 
 test('of several right answers the best one counts, for each score by itself', async () => {

@@ -3,6 +3,7 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { PromptPart } from '../../src/prompt/types.js';
+import { choicesOf } from '../../src/tasks/answers.js';
 import { checkTask } from '../../src/tasks/check.js';
 import { hashPictures } from '../../src/tasks/hash-pictures.js';
 import {
@@ -137,7 +138,31 @@ describe('task files', () => {
     expect((await loadTask(json)).items).toEqual(expected);
   });
 
+  test('may have choices of their own', async () => {
+    const item = { input: 'Peru', output: 'Lima', choices: ['Quito', 'Lima', 'La Paz'] };
+    for (const [ending, content] of [
+      ['jsonl', `${JSON.stringify(item)}\n`],
+      ['csv', 'input,output,choices\nPeru,Lima,Quito | Lima|La Paz\nCuba,Havana,\n'],
+    ] as const) {
+      const path = join(folder, `choices.${ending}`);
+      await writeFile(path, content);
+      const { items } = await loadTask(path);
+      expect(items[0]).toEqual(item);
+      expect(choicesOf(item, items)).toEqual(item.choices);
+      if (ending === 'csv') expect(choicesOf(items[1] as TaskItem, items)).toEqual(['Lima', 'Havana']);
+    }
+  });
+
   test.each<[string, string, string, RegExp]>([
+    [
+      'choices without the answer',
+      'csv',
+      'input,output,choices\na,b|c,b|d\n',
+      /item 0: field "choices": the answer "c"/,
+    ],
+    ['a choice twice', 'csv', 'input,output,choices\na,b,b|d|b\n', /item 0: field "choices": a choice appears twice/],
+    ['one choice', 'csv', 'input,output,choices\na,b,b\n', /item 0: field "choices": a list/],
+    ['choices that are no texts', 'jsonl', '{"input": "a", "output": "b", "choices": ["b", 1]}', /"choices": a list/],
     ['a line that is no JSON', 'jsonl', '{"input": "a", "output": "b"}\n{', /bad\.jsonl: line 2 is not JSON/],
     ['a line without an answer', 'jsonl', '{"input": "a"}', /item 0: field "output"/],
     ['no answers', 'jsonl', '{"input": "a", "output": []}', /item 0: field "output"/],
