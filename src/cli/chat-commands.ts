@@ -3,6 +3,7 @@ import type { ChatSession } from '../chat/chat-session.js';
 import type { Intervention, Steps } from '../hooks/types.js';
 import { readImage, readPicture } from '../images/image.js';
 import { XpatchError } from '../util/errors.js';
+import type { DirectionNumbering } from '../vectors/vector-origin.js';
 import { usageError } from './errors.js';
 import { parseLayers } from './options.js';
 import { type LoadedVector, layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
@@ -28,6 +29,7 @@ export interface PatchRequest {
   /** Defaults to `prompt`: only the last token of the prompt. */
   steps?: Steps;
   vectorPosition?: number;
+  numbering?: DirectionNumbering;
 }
 
 /** What chat commands change. */
@@ -87,8 +89,9 @@ export class ChatState {
     return `${path} (${width} x ${height}) goes with the next message`;
   }
 
-  async setPatch({ file, layers, op, strength, steps, vectorPosition }: PatchRequest): Promise<string> {
-    const loaded: LoadedVector = await loadVector(file, { position: vectorPosition });
+  async setPatch(request: PatchRequest): Promise<string> {
+    const { file, layers, op, strength, steps, vectorPosition, numbering } = request;
+    const loaded: LoadedVector = await loadVector(file, { position: vectorPosition, numbering });
     const { context } = this.session;
     const vectorModel = requireFit(loaded, context.model.identity);
     const { positions, ...edit } = loaded.vector.at(layersFor(loaded, layers), { op, strength, steps });

@@ -23,11 +23,11 @@ export async function chat(args: RunArguments, terminal: Terminal): Promise<void
     const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
     const session = new ChatSession(opened.context, { template, system, maxTokens, temperature, seed, stop });
     const state = new ChatState(session);
-    const { layers = 'all', op, strength, vectorPosition } = args;
+    const { layers = 'all', op, strength, vectorPosition, numbering } = args;
     const steps = args.everyStep ? 'all' : args.steps;
     const file = theOne('--vector', args.vector);
     if (file !== undefined)
-      opened.progress.note(await state.setPatch({ file, layers, op, strength, steps, vectorPosition }));
+      opened.progress.note(await state.setPatch({ file, layers, op, strength, steps, vectorPosition, numbering }));
     for (const path of args.image ?? []) await state.addPicture(path);
     await talk(args, opened, { session, state });
   });

@@ -108,6 +108,10 @@ export const AT = parsed(
 const VECTOR_ABOUT = { value: 'FILE', completes: 'file', formerly: ['patch'] } as const;
 export const VECTOR = several('Vector to patch in: a file from extract or capture', VECTOR_ABOUT);
 export const VECTOR_POSITION = whole(0, 'Which position of a capture file is the vector. Defaults to its last');
+export const NUMBERING = choice(
+  ['applied', 'measured'],
+  'Where direction.N of a control vector (.gguf) belongs: to block N, or as cvector-generator measures, N - 1. Defaults to applied',
+);
 /** How a vector is written into a prompt. */
 export const PATCH_OPTIONS = grouped('Patch', {
   vector: VECTOR,
@@ -120,6 +124,7 @@ export const PATCH_OPTIONS = grouped('Patch', {
   ),
   strength: number('Factor on the vector. Defaults to 1'),
   vectorPosition: VECTOR_POSITION,
+  numbering: NUMBERING,
 });
 export const HOOK: Option<HookName[] | undefined> = {
   ...several('Points to read, as listed by `hooks`, separated by commas', {

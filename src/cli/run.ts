@@ -67,7 +67,11 @@ export const run = defineCommand({
     const patch =
       vectorFile === undefined
         ? undefined
-        : await loadVector(vectorFile, { position: args.vectorPosition, hook: theOne('--hook', args.hook) });
+        : await loadVector(vectorFile, {
+            position: args.vectorPosition,
+            hook: theOne('--hook', args.hook),
+            numbering: args.numbering,
+          });
     const intervention = patch?.vector.at(layersFor(patch, args.layers ?? 'all'), {
       op,
       strength,
@@ -159,7 +163,7 @@ async function readOnly(context: Context, row: PassRow, signal: AbortSignal): Pr
 
 /** Among other things, refuses half a patch: it would run unpatched without saying so. */
 function checkArguments(args: RunArguments): void {
-  const { vector, layers, positions, at, op, strength, vectorPosition, steps, everyStep } = args;
+  const { vector, layers, positions, at, op, strength, vectorPosition, numbering, steps, everyStep } = args;
   if (args.temperature < 0) throw usageError('--temperature must be a number from 0.');
   if (everyStep && steps !== undefined) throw usageError('--every-step is --steps all: give one of them.');
   if (vector !== undefined) {
@@ -168,7 +172,18 @@ function checkArguments(args: RunArguments): void {
   }
   const { hook, heads, knockOut } = args;
   const when = knockOut ? {} : { steps, 'every-step': everyStep || undefined };
-  const given = { layers, positions, at, op, strength, hook, heads, 'vector-position': vectorPosition, ...when };
+  const given = {
+    layers,
+    positions,
+    at,
+    op,
+    strength,
+    hook,
+    heads,
+    'vector-position': vectorPosition,
+    numbering,
+    ...when,
+  };
   const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
   if (lonely) throw usageError(`--${lonely} needs a patch: name the vector with --vector.`);
 }

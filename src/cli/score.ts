@@ -82,7 +82,9 @@ export const score = defineCommand({
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
     await requireReport(args.report);
     const patch =
-      vectorFile === undefined ? undefined : await loadVector(vectorFile, { position: args.vectorPosition });
+      vectorFile === undefined
+        ? undefined
+        : await loadVector(vectorFile, { position: args.vectorPosition, numbering: args.numbering });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = patch && requireFit(patch, model.identity);

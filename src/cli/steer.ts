@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { PromptPart } from '../prompt/types.js';
 import type { SteeredAnswer } from '../report/steering.js';
+import { isControlVector } from '../vectors/control-vector.js';
 import { STEERING_METHODS } from '../vectors/steering.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { defineCommand } from './command.js';
@@ -12,6 +13,7 @@ import {
   LAYERS,
   MAX_TOKENS,
   MODEL_OPTIONS,
+  NUMBERING,
   OUTPUT_FILE,
   OUTPUT_OPTIONS,
   POSITIONS,
@@ -39,6 +41,7 @@ const OPTIONS = {
       'How the direction is made: mean of the differences, or pca of the pairs. Defaults to mean',
     ),
     vector: vary(VECTOR, { describe: 'Instead of these: a steering vector, or a control vector (GGUF)' }),
+    numbering: NUMBERING,
     output: vary(OUTPUT_FILE, { describe: 'Write the vector: .safetensors, or .gguf for llama.cpp' }),
   }),
   ...grouped('Steering', {
@@ -111,7 +114,9 @@ export const steer = defineCommand({
         return;
       }
       const { name } = file ?? {};
-      if (name) terminal.print(`${name}: ${vector.info.layers.length} layers of ${describeModel(model.identity)}\n`);
+      // Such a file has no place for layer 0.
+      const written = vector.info.layers.filter((layer) => layer > 0 || !isControlVector(args.output ?? ''));
+      if (name) terminal.print(`${name}: ${written.length} layers of ${describeModel(model.identity)}\n`);
       if (answers) terminal.print(answersText(answers, where));
       if (report !== undefined) terminal.print(`Report: ${join(report, 'report.html')}\n`);
     });

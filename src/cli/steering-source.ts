@@ -6,6 +6,7 @@ import { Pace } from '../util/pace.js';
 import { readWhole } from '../util/read-file.js';
 import { isControlVector } from '../vectors/control-vector.js';
 import { type SteeringMethod, steeringVector } from '../vectors/steering.js';
+import type { DirectionNumbering } from '../vectors/vector-origin.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
 import { unescapeText } from './options.js';
@@ -18,6 +19,7 @@ export interface SteeringSource {
   negative?: string[];
   method?: SteeringMethod;
   vector?: string;
+  numbering?: DirectionNumbering;
   escape: boolean;
   literal: boolean;
   bos: boolean;
@@ -27,12 +29,12 @@ const PROMPTS = { what: 'the file of prompts', maxBytes: 1 << 26, pipe: true } a
 
 /** The named vector, the difference of two named ones, or one made from prompts. */
 export async function steeringSource(session: Session, args: SteeringSource): Promise<LoadedVector> {
-  const { positive = [], negative = [], method, vector } = args;
+  const { positive = [], negative = [], method, vector, numbering } = args;
   if (vector !== undefined) {
     if (positive.length + negative.length > 0 || method !== undefined) {
       throw usageError('--vector is the whole direction: leave out --positive, --negative and --method.');
     }
-    return loadVector(vector);
+    return loadVector(vector, { numbering });
   }
   if (positive.length === 0 || negative.length === 0) {
     throw usageError('Give a direction: --positive and --negative, or a --vector.');
@@ -40,6 +42,7 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
   const given = [...positive, ...negative];
   const vectors = given.filter(isVector);
   if (vectors.length === 0) {
+    if (numbering !== undefined) throw usageError('--numbering is for control vectors (.gguf), not for prompts.');
     const wanted = await promptsOf(positive, args, session);
     const opposite = await promptsOf(negative, args, session);
     const made = await steeringVector(session.context, {
@@ -56,7 +59,7 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
     throw usageError('A direction takes two vectors: one file for --positive and one for --negative.');
   }
   if (method !== undefined) throw usageError('--method is for prompts: for two vectors it is always their difference.');
-  const [a, b] = [await loadVector(plus), await loadVector(minus)];
+  const [a, b] = [await loadVector(plus, { numbering }), await loadVector(minus, { numbering })];
   return { file: `${plus} - ${minus}`, vector: a.vector.subtract(b.vector), notes: [...a.notes, ...b.notes] };
 }
 

@@ -61,7 +61,11 @@ export const sweep = defineCommand({
       args.saveLogits === undefined
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
-    const loaded = await loadVector(vectorFile, { position: args.vectorPosition, hook: theOne('--hook', args.hook) });
+    const loaded = await loadVector(vectorFile, {
+      position: args.vectorPosition,
+      hook: theOne('--hook', args.hook),
+      numbering: args.numbering,
+    });
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);

@@ -3,6 +3,7 @@ import type { ModelIdentity } from '../model/types.js';
 import { XpatchError } from '../util/errors.js';
 import { lastPosition } from '../vectors/last-position.js';
 import { TaskVector } from '../vectors/task-vector.js';
+import type { DirectionNumbering } from '../vectors/vector-origin.js';
 import { describeModel } from './common.js';
 
 /** A vector as a command uses it, and what the user should know about it. */
@@ -18,10 +19,14 @@ export interface LoadedVector {
  */
 export async function loadVector(
   file: string,
-  { position, hook = 'resid_post' }: { position?: number | undefined; hook?: HookName | undefined } = {},
+  {
+    position,
+    hook = 'resid_post',
+    numbering,
+  }: { position?: number | undefined; hook?: HookName | undefined; numbering?: DirectionNumbering | undefined } = {},
 ): Promise<LoadedVector> {
   const chosen = position ?? (await lastPosition(file));
-  const vector = await TaskVector.load(file, { position: chosen, hook });
+  const vector = await TaskVector.load(file, { position: chosen, hook, ...(numbering && { numbering }) });
   if (vector.info.hook !== hook) {
     const problem = `${file} was read at '${vector.info.hook}' and would be written at '${hook}'`;
     throw new XpatchError('VECTOR_MISMATCH', `${problem}. Write it where it was read (--hook ${vector.info.hook}).`);
@@ -51,5 +56,6 @@ export function requireFit({ vector, notes }: LoadedVector, model: ModelIdentity
 /** The vector in results: its file, what was read, and from which model. */
 export function vectorRecord({ file, vector }: LoadedVector) {
   const { model, hook, readPosition, origin } = vector.info;
-  return { file, hook, readPosition: origin.op === 'capture' ? origin.position : readPosition, model };
+  const numbered = origin.op === 'control-vector' && { numbering: origin.numbering };
+  return { file, hook, readPosition: origin.op === 'capture' ? origin.position : readPosition, model, ...numbered };
 }

@@ -50,6 +50,36 @@ test('a direction is made, written and used, from texts, files and vectors alike
 
 const load = (name: string) => TaskVector.load(at(`${name}.safetensors`));
 
+test('the numbering of a control vector may be given, and is recorded', async () => {
+  await xpatch(['steer', ...DEMO, ...PAIR, '-o', at('n.safetensors')]);
+  const said = await xpatch(['steer', ...DEMO, ...PAIR, '-o', at('n.gguf')]);
+  expect(said.stdout).toMatch(/n\.gguf: 7 layers/); // none for layer 0
+  const ask = async (...args: string[]) => {
+    const { stdout, code } = await xpatch(['run', ...DEMO, ...ASK, '--op', 'add', ...args, '--json']);
+    expect(code).toBe(0);
+    return JSON.parse(stdout);
+  };
+  const moved = await ask('--vector', at('n.gguf'), '--numbering', 'measured', '--layers', '2');
+  expect(moved.patch.vector).toMatchObject({ numbering: 'measured' });
+  const byHand = (await TaskVector.load(at('n.safetensors'))).state(3);
+  const { delta } = moved.patch.interventions?.[0] ?? moved.patch;
+  expect(delta).toBeCloseTo(Math.hypot(...byHand), 2); // direction.3, at layer 2
+  const refused = await xpatch([
+    'run',
+    ...DEMO,
+    ...ASK,
+    '--vector',
+    at('n.safetensors'),
+    '--layers',
+    '2',
+    '--numbering',
+    'applied',
+  ]);
+  expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/has its own layer numbers/)]);
+  const prompts = await xpatch(['steer', ...DEMO, ...PAIR, ...ASK, '--numbering', 'applied']);
+  expect([prompts.code, prompts.stderr]).toEqual([2, expect.stringMatching(/not for prompts/)]);
+});
+
 test('a control vector steers as the vector that it was made from, at all layers but 0', async () => {
   await xpatch(['steer', ...DEMO, ...PAIR, '-o', at('v.safetensors')]);
   await xpatch(['steer', ...DEMO, ...PAIR, '-o', at('v.gguf')]);
