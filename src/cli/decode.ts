@@ -1,10 +1,10 @@
-import { hashOf } from '../experiment/run-files.js';
 import { resolveLayers } from '../hooks/points.js';
 import { decodingStatements, decodingTable, shownLayers } from '../report/decodings.js';
 import { tableToText } from '../report/tables.js';
 import { decodingUnits } from '../studies/decodings.js';
 import { requireModalities } from '../studies/modalities.js';
 import type { TaskSpec } from '../tasks/prompts.js';
+import { hashOf } from '../util/files.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';

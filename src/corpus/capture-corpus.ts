@@ -9,7 +9,7 @@ import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { RunLock } from '../util/run-lock.js';
 import { writeSafetensors } from '../util/safetensors.js';
-import { Corpus } from './corpus.js';
+import { Corpus, hashesOf } from './corpus.js';
 import {
   type CorpusManifest,
   type CorpusPositions,
@@ -170,7 +170,7 @@ async function begin(folder: string, request: CorpusRequest): Promise<CorpusMani
     const problem = `${folder} holds another corpus: its ${key} is ${there}, not ${wanted}`;
     throw new XpatchError('RUN_MISMATCH', `${problem}. Name another folder, or ask for the same.`);
   }
-  const whole = await new Corpus(folder, before).whole();
+  const whole = await new Corpus(folder, before).whole({ hashes: true });
   if (whole === before.shards.length) return before;
   const manifest = { ...before, status: 'running', shards: before.shards.slice(0, whole) } as const;
   await writeManifest(folder, manifest);
@@ -299,7 +299,7 @@ class Shard {
     const metadata = { format: FORMAT, layers: JSON.stringify(layers), model: JSON.stringify(model) };
     await writeSafetensors(join(folder, `${name}.safetensors`), Object.fromEntries(tensors), metadata);
     [this.prompts, this.rows, this.bytes, this.parts] = [[], 0, 0, this.hooks.map(() => [])];
-    return { name, prompts: prompts.length, rows };
+    return { name, prompts: prompts.length, rows, sha256: await hashesOf(folder, name) };
   }
 }
 

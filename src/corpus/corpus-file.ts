@@ -28,6 +28,8 @@ export interface CorpusShard {
   readonly prompts: number;
   /** States of each hook and layer. */
   readonly rows: number;
+  /** SHA-256 of its files; corpora of earlier versions have none. */
+  readonly sha256?: { readonly states: string; readonly prompts: string };
 }
 
 /** `corpus.json`. */

@@ -1,6 +1,8 @@
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type HookName, ONE_PLACE } from '../hooks/types.js';
 import { XpatchError } from '../util/errors.js';
+import { hashOf } from '../util/files.js';
 import { readRecords } from '../util/records.js';
 import { SafetensorsFile } from '../util/safetensors.js';
 import { type CorpusManifest, type CorpusPrompt, type CorpusShard, readManifest } from './corpus-file.js';
@@ -59,14 +61,16 @@ export class Corpus {
     }
   }
 
-  /** How many of the shards, from the first, are there as the manifest says. */
-  async whole(): Promise<number> {
+  /** How many of the shards, from the first, are there as the manifest says. @param options.hashes to read all of their bytes */
+  async whole({ hashes = false } = {}): Promise<number> {
     for (const [i, shard] of this.manifest.shards.entries()) {
       try {
         await using _ = await this.states(shard);
         let prompts = 0;
         for await (const _ of this.index(shard)) prompts++;
         if (prompts !== shard.prompts) return i;
+        const { sha256, name } = shard;
+        if (hashes && sha256 && !isDeepStrictEqual(await hashesOf(this.folder, name), sha256)) return i;
       } catch {
         return i;
       }
@@ -102,6 +106,12 @@ export class Corpus {
       throw invalid(path, `is damaged (${(cause as Error).message})`, cause);
     }
   }
+}
+
+/** SHA-256 of the files of a shard. */
+export async function hashesOf(folder: string, name: string): Promise<NonNullable<CorpusShard['sha256']>> {
+  const [states, prompts] = ['safetensors', 'jsonl'].map((ending) => join(folder, `${name}.${ending}`));
+  return { states: await hashOf(states as string), prompts: await hashOf(prompts as string) };
 }
 
 /**

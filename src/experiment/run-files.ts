@@ -1,10 +1,9 @@
 // What is in the folder of a run, and the hashes that identify it.
-import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
-import { hashInto, makeFolder, writeFileAtomic } from '../util/files.js';
+import { hashOf, makeFolder, writeFileAtomic } from '../util/files.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import type { RunRecord } from './manifest.js';
 import { lostError } from './result-file.js';
@@ -73,13 +72,6 @@ export async function changedFiles(
 export async function hashResults(path: string): Promise<string | undefined> {
   const file = join(path, RESULTS_FILE);
   return existsSync(file) ? hashOf(file) : undefined;
-}
-
-/** SHA-256 of a file, hex. @throws {XpatchError} FILE_NOT_FOUND */
-export async function hashOf(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await hashInto(hash, file);
-  return hash.digest('hex');
 }
 
 /** SHA-256 of every file in vectors/, by the name of the vector. */

@@ -1,4 +1,4 @@
-import { type Hash, randomBytes } from 'node:crypto';
+import { createHash, type Hash, randomBytes } from 'node:crypto';
 import { constants, createWriteStream, existsSync, openSync } from 'node:fs';
 import { type FileHandle, mkdir, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { Socket } from 'node:net';
@@ -157,4 +157,11 @@ export async function makeFolder(path: string): Promise<void> {
 export async function hashInto(hash: Hash, path: string, signal?: AbortSignal): Promise<void> {
   const file = await openRegular(path, { what: 'the file', maxBytes: Number.MAX_SAFE_INTEGER });
   for await (const chunk of file.createReadStream({ signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+}
+
+/** SHA-256 of a file, hex. @throws {XpatchError} FILE_NOT_FOUND */
+export async function hashOf(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await hashInto(hash, path);
+  return hash.digest('hex');
 }

@@ -1,11 +1,12 @@
 // Corpora of states: shards, index, resuming, reading back.
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
 import { appendFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { type CorpusOptions, captureCorpus } from '../../src/corpus/capture-corpus.js';
 import { openCorpus } from '../../src/corpus/corpus.js';
-import type { CorpusPrompt } from '../../src/corpus/corpus-file.js';
+import type { CorpusPrompt, CorpusShard } from '../../src/corpus/corpus-file.js';
 import type { Context } from '../../src/model/context.js';
 import type { Model } from '../../src/model/model.js';
 import { mark } from '../../src/prompt/prompt.js';
@@ -164,6 +165,26 @@ describe('a corpus that was stopped', () => {
       expect((await captureCorpus(context, some, folder, options)).status).toBe('complete');
       expect(await bytes(folder)).toEqual(await bytes(at('whole')));
     }
+  });
+
+  test('makes anew a shard in which a byte was changed', async () => {
+    const some = inputs(200);
+    for (const name of ['states-00001.safetensors', 'states-00001.jsonl']) {
+      const path = join(at('whole'), name);
+      const before = await readFile(path);
+      const changed = Buffer.from(before);
+      const place = name.endsWith('jsonl') ? changed.indexOf('"tokens":[') + 10 : changed.length - 4;
+      changed[place] = (changed[place] as number) ^ 1;
+      await writeFile(path, changed);
+      expect((await captureCorpus(context, some, at('whole'), options)).status).toBe('complete');
+      expect((await readFile(path)).equals(before)).toBe(true);
+    }
+    const { sha256 } = (await openCorpus(at('whole'))).manifest.shards[1] as CorpusShard;
+    expect(sha256?.states).toBe(
+      createHash('sha256')
+        .update(await readFile(join(at('whole'), 'states-00001.safetensors')))
+        .digest('hex'),
+    );
   });
 
   test('keeps what its prompts are labelled with, whatever that is', async () => {
