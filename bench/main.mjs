@@ -13,6 +13,8 @@ import { join } from 'node:path';
 import { argv, cpuUsage, stderr, stdout, versions } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { logitDifference } from '../dist/circuits/measure.js';
+import { patchLayers } from '../dist/circuits/patch-layers.js';
 import { parallelism } from '../dist/experiment/run.js';
 import { loadModel } from '../dist/index.js';
 import { logitLens } from '../dist/lens/logit-lens.js';
@@ -127,6 +129,7 @@ async function languageModel(folder, wanted) {
     report('capture', what, 'the prefill without reading', '<= 1.03', await inTurns(2 * repetitions, capturing, plain));
   }
   if (wanted('hooks')) await hookCost(model);
+  if (wanted('map')) await mapCost(context);
   if (wanted('lens')) await lensCost(model, context, prompt, plain);
   if (wanted('naive')) {
     // Seconds each: fewer repetitions than the others.
@@ -164,6 +167,39 @@ async function hookCost(model) {
     '<= 1.05',
     await inTurns(2 * repetitions, reading(oneLayer), plain),
   );
+}
+
+/** Tokens of the two prompts of a patching map. */
+const MAP_TOKENS = 16;
+
+/** A patching map of all layers and positions, whose rows share what comes before the patch, against the same patches one a pass. */
+async function mapCost(context) {
+  const { model } = context;
+  const [from, into] = [3, 4].map((seed) => ({ tokens: tokens(MAP_TOKENS, seed) }));
+  const metric = logitDifference(10, 20);
+  let map;
+  const shared = async () => {
+    map = await patchLayers(context, { from, into, metric });
+  };
+  const values = new Map();
+  const alone = async () => {
+    const capture = { layers: 'all', positions: 'all' };
+    const [{ states }] = await context.pass([{ prompt: from, capture }]);
+    for (let layer = 0; layer < model.info.nLayers; layer++) {
+      for (let position = 0; position < MAP_TOKENS; position++) {
+        const patch = { layers: layer, positions: position, op: 'replace', value: states.at(layer, position) };
+        const [{ logits }] = await context.pass([{ prompt: into, interventions: [patch], logits: 'last' }]);
+        values.set(`${layer} ${position}`, metric.value(logits.data, [10, 20]));
+      }
+    }
+  };
+  await shared(); // warm
+  const what = `${model.info.nLayers * MAP_TOKENS} patches of ${MAP_TOKENS} tokens, one a pass`;
+  const count = Math.max(1, Math.ceil(repetitions / 3));
+  report('map', what, 'the patching map', '>= 1.5', await inTurns(count, alone, shared));
+  const apart = [...values].map(([place, value]) => Math.abs(value - map.at(...place.split(' ').map(Number))));
+  const spread = Math.abs(map.clean - map.corrupt);
+  if (Math.max(...apart) > 0.01 * spread) throw new Error(`maps differ by ${Math.max(...apart)} of ${spread}`);
 }
 
 /**
@@ -290,7 +326,7 @@ const only = values.only?.split(',');
 const wanted = (name) => only === undefined || only.includes(name);
 const folder = mkdtempSync(join(tmpdir(), 'xpatch-bench-'));
 try {
-  if (['sweep', 'capture', 'hooks', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
+  if (['sweep', 'capture', 'hooks', 'map', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
   if (wanted('picture')) await pictures();
   if (wanted('main')) await experiments(folder);
 } finally {
