@@ -40,7 +40,7 @@ const RUNS = [
   ['demo-quantisation-q8_0', 'quantisation', 'demo', ['vectorModel=demo-q8_0.gguf'], []],
   ['demo-quantisation-q4_0', 'quantisation', 'demo', ['vectorModel=demo-q4_0.gguf'], []],
   ['demo-q4_0-quantisation', 'quantisation', 'demo-q4_0.gguf', ['vectorModel=demo'], []],
-  ['demo-function-vectors', 'function-vectors', 'demo', [], ['layer-sweep-mean']],
+  ['demo-function-vectors', 'function-vectors', 'demo', ['seeds=[1]'], ['layer-sweep-mean']],
   ['demo-function-layers', 'function-vectors', 'demo', ['seeds=[1]', 'layers=all'], ['test-layers-mean']],
   ['demo-strength', 'strength', 'demo', ['seeds=[1]'], ['strength-curve']],
   ['demo-heads', 'circuit heads', 'demo', [], ['knock-out']],

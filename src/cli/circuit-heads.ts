@@ -1,4 +1,4 @@
-import { headsTable, overlapTable } from '../report/heads.js';
+import { edgesTable, headsTable, overlapTable } from '../report/heads.js';
 import { tableToText } from '../report/tables.js';
 import { headsUnits } from '../studies/heads.js';
 import { defineCommand } from './command.js';
@@ -40,11 +40,15 @@ export const circuitHeads = defineCommand({
         pictures: true,
         style,
       });
-      const [overlap, best] = [overlapTable(results, options), headsTable(results, options)];
+      const [overlap, best, edges] = [
+        overlapTable(results, options),
+        headsTable(results, options),
+        edgesTable(results),
+      ];
       if (args.json) {
-        terminal.printJson({ folder, model: session.model.identity, options, overlap, best, cells: results });
+        terminal.printJson({ folder, model: session.model.identity, options, overlap, best, edges, cells: results });
       } else {
-        terminal.print(`${tableToText(overlap)}\n${tableToText(best)}\n${summary}`);
+        terminal.print([overlap, edges, best].map((table) => `${tableToText(table)}\n`).join('') + summary);
       }
     });
   },

@@ -20,6 +20,7 @@ export const heads: StudyKind<HeadsOptions, HeadsCell> = {
       blocks: [
         { kind: 'table', name: 'overlap', heading: 'Do text and image examples use the same heads?', table: overlap },
         { kind: 'curves', name: 'knock-out', heading: 'What the last token has to see', figure: knockOutFigure(cells) },
+        { kind: 'table', name: 'edges', heading: 'Where it sees it', table: edgesTable(cells) },
         { kind: 'table', name: 'heads', heading: 'The best heads', table: headsTable(cells, options) },
       ],
       provenance,
@@ -116,13 +117,60 @@ function knockOutFigure(cells: readonly HeadsCell[]) {
       baselines: [{ label: 'all edges', y: mean(found.map(({ plain }) => mean(plain))) }],
     };
   });
+  const drawn = panels.flatMap(({ series, baselines = [] }) => [
+    ...series.flatMap(({ points }) => points.map(({ y, high = y }) => high)),
+    ...baselines.map(({ y }) => y),
+  ]);
   return {
     title: 'Answers to picture queries whose last token is blind in one layer',
+    yRange: [0, Math.max(0.01, ...drawn)] as const,
     xLabel: 'layer',
     yLabel: 'probability of the answer',
     panels,
     notes: ['Mean over tasks. Bands: 95 % bootstrap intervals over prompts.'],
   };
+}
+
+/** For each task the layer in which its answers lose most. */
+export function edgesTable(cells: readonly HeadsCell[]): TextTable {
+  const rows = cells.flatMap(({ task, modalities }) =>
+    modalities.map((one) => [
+      task,
+      one.modality,
+      mean(one.plain),
+      ...largestLoss(one.plain, one.withoutPicture),
+      ...largestLoss(one.plain, one.withoutExamples),
+    ]),
+  );
+  const loss = (what: string) => [
+    { name: `${what}: layer`, digits: 0 },
+    { name: 'loses', digits: 3 },
+    { name: 'low', digits: 3 },
+    { name: 'high', digits: 3 },
+  ];
+  return {
+    title:
+      'Probability of the right answer, and what it loses where the last token does not see the picture or the examples',
+    columns: [
+      { name: 'task' },
+      { name: 'examples' },
+      { name: 'probability', digits: 3 },
+      ...loss('picture'),
+      ...loss('examples'),
+    ],
+    rows,
+    notes: [
+      'The layer is the one with the largest loss, chosen by the numbers shown, which are optimistic by that; low, high: 95 % bootstrap interval over prompts.',
+    ],
+  };
+}
+
+function largestLoss(plain: readonly number[], without: Measurements): [number, number, number, number] {
+  const losses = without.map((values) => values.map((value, i) => (plain[i] as number) - value));
+  const layer = losses.reduce((best, one, l) => (mean(one) > mean(losses[best] as number[]) ? l : best), 0);
+  const observed = (losses[layer] ?? []).map((value, i) => ({ task: '', seed: 1, item: `${i}`, value }));
+  const { value, low, high } = bootstrapInterval(observed);
+  return [layer, value, low, high];
 }
 
 function mean(values: readonly number[]): number {

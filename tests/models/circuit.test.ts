@@ -141,7 +141,7 @@ test('a function vector raises the right answer of a bare query', async () => {
 
 test('which heads carry a task in text and in pictures: a run that goes on, checked against the parts by hand', async () => {
   const args = ['circuit', 'heads', '--tasks', 'country-capital,food-color', '--prompts', '2', '--top', '3'];
-  const { cells, overlap, best } = await json(...args, '-o', at('heads'));
+  const { cells, overlap, best, edges: losses } = await json(...args, '-o', at('heads'));
   expect(overlap.rows.map(([name]: string[]) => name)).toHaveLength(4);
   for (const [, value, low, high, chance, p] of overlap.rows) {
     expect(value).toBeLessThanOrEqual(3);
@@ -150,6 +150,13 @@ test('which heads carry a task in text and in pictures: a run that goes on, chec
     expect(p > 0 && p <= 1).toBe(true);
   }
   expect(best.rows).toHaveLength(3);
+  const [[, examples, probability, layer, loses, low, high]] = losses.rows;
+  const [{ plain, withoutPicture }] = cells[0].modalities;
+  const mean = (values: number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
+  expect([examples, probability]).toEqual(['text', expect.closeTo(mean(plain), 6)]);
+  expect(loses).toBeCloseTo(mean(plain) - Math.min(...withoutPicture.map(mean)), 6);
+  expect(mean(withoutPicture[layer])).toBe(Math.min(...withoutPicture.map(mean)));
+  expect(low <= loses && loses <= high).toBe(true);
   const [text] = cells[0].modalities;
   expect(text.effects.map((prompt: number[]) => prompt.length)).toEqual([cells[0].heads.length, cells[0].heads.length]);
   expect([text.plain.length, text.withoutPicture.length, text.withoutPicture[0].length]).toEqual([2, 8, 2]);
