@@ -188,7 +188,7 @@ function writeDocuments() {
     const parts = [
       `# ${manifest.title}`,
       `\`\`\`sh\n${command}\n\`\`\``,
-      `${timeOf(manifest)}. Seeds: ${seeds}. ${modelName}, SHA-256 \`${hash.slice(0, 12)}\`; llama.cpp ${manifest.llamaCpp}, CPU, one thread.`,
+      `${timeOf(manifest)}. Seeds: ${seeds}. ${modelName}, SHA-256 \`${hash.slice(0, 12)}\`; llama.cpp ${manifest.llamaCpp}, CPU, one thread.${templateOf(manifest)}`,
       [...common].join('\n'),
       ...figures.map((figure) => {
         cpSync(join(folder, 'figures', `${figure}.png`), join(DOCS, `${name}-${figure}.png`));
@@ -206,6 +206,12 @@ function writeDocuments() {
     INDEX,
     `${text.slice(0, start + MARKS[0].length)}\n${[...head, ...rows].join('\n')}\n${text.slice(end)}`,
   );
+}
+
+/** Of a run whose prompts are not in the paper's template. */
+function templateOf({ study, notes = [] }) {
+  const note = study && notes.find((text) => text.startsWith('Prompts are written'));
+  return note ? ` ${note}` : '';
 }
 
 /** The manifest of a complete run. */
