@@ -21,6 +21,7 @@ export interface PromptContent {
 export interface PromptFormat extends AnswerFormat {
   /** Texts that end an answer. */
   readonly stop: readonly string[];
+  /** The parts of a prompt, with the mark at their end. */
   write(content: PromptContent): PromptPart[];
 }
 
