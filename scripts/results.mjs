@@ -68,6 +68,13 @@ const RUNS = [
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
+  [
+    'real-strength',
+    'strength',
+    REAL,
+    ['seeds=[1]', 'layers=[6,9,11]', 'prompts=10', 'test=20', 'tasks=[country-capital,food-color]'],
+    ['strength-curve'],
+  ],
   ['real-heads', 'circuit heads', REAL, ['--prompts 20'], ['knock-out']],
   ['real-compute', 'compute', REAL, [], []],
   ['real-decode', 'decode', REAL, ['--layers 10,11,12,14,16'], []],

@@ -204,6 +204,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
       query: 'image',
       scores: ['probability'],
       conditions: [
+        RANDOM,
         NO_CONTEXT,
         TEXT_PROMPT,
         TEXT_PATCH,
@@ -227,6 +228,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
       query: 'image',
       scores: ['probability'],
       conditions: [
+        RANDOM,
         NO_CONTEXT,
         TEXT_PROMPT,
         TEXT_PATCH,

@@ -183,7 +183,7 @@ export async function strengthBlocks(
   const layers = layersOf(rows, groups.flat());
   if (groups.length === 0 || layers.length > MAX_LAYERS) return [];
   const byRow = grouped(test, ({ condition }) => condition);
-  const without = experiment.conditions.filter(({ kind }) => kind === 'bare' || kind === 'prompt');
+  const without = experiment.conditions.filter(({ kind }) => kind !== 'patch');
   const panels: Panel[] = [];
   for (const layer of layersApart(layers)) {
     const series: Series[] = [];
