@@ -156,7 +156,9 @@ export async function makeFolder(path: string): Promise<void> {
 /** Feeds a file to a hash, in pieces. @throws {XpatchError} FILE_NOT_FOUND */
 export async function hashInto(hash: Hash, path: string, signal?: AbortSignal): Promise<void> {
   const file = await openRegular(path, { what: 'the file', maxBytes: Number.MAX_SAFE_INTEGER });
-  for await (const chunk of file.createReadStream({ signal, highWaterMark: 4 << 20 })) hash.update(chunk as Buffer);
+  // A buffer of a few MB for each of hundreds of small pictures would keep the garbage collector busy.
+  const highWaterMark = Math.min(Math.max((await file.stat()).size, 1), 4 << 20);
+  for await (const chunk of file.createReadStream({ signal, highWaterMark })) hash.update(chunk as Buffer);
 }
 
 /** SHA-256 of a file, hex. @throws {XpatchError} FILE_NOT_FOUND */

@@ -18,7 +18,7 @@ export interface FileKind {
 
 /** A pipe without a writer must not hold up `open`; for a file it makes no difference. */
 const FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
-const CHUNK_BYTES = 1 << 20;
+const CHUNK_BYTES = 1 << 16;
 
 /**
  * Reads a whole file; what has no end, such as a device, is refused before a byte of it is read.
