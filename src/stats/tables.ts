@@ -63,7 +63,7 @@ export interface AccuracyTableOptions {
 const SCORE_NOTES: Readonly<Record<string, string>> = {
   lenient:
     'Lenient score: the first generated token, stripped, and the expected answer are both non-empty and one is a prefix of the other.',
-  strict: 'Strict score: the whole greedy answer up to its stop (a line break) equals the expected answer.',
+  strict: 'Strict score: the whole greedy answer, up to where the template ends it, equals the expected answer.',
   probability: 'Probability of the first token of the expected answer, of several right ones the most probable.',
   likelihood:
     'Likelihood score: of all answers of the task, the expected one, or one of several, has the highest log-likelihood.',
