@@ -172,13 +172,20 @@ static inline float exponential(float x) {
     return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(t) << 23));
 }
 
+// Compiled for wider vectors too, and chosen when the addon is loaded: a lens reads every logit of every state twice.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE_VECTORS __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE_VECTORS
+#endif
+
 struct expectation {
     double sum;  // of w = e^(p - p_max)
     double mean; // of x - x_max under the weights w / sum
 };
 
 // The mean of one row's logits under the distribution of another, or of itself. NaN and +infinity come through as NaN.
-static expectation expect(const float * p, float p_max, const float * x, float x_max, int32_t n) {
+WIDE_VECTORS static expectation expect(const float * p, float p_max, const float * x, float x_max, int32_t n) {
     const float   lowest = -1e20f; // stands in for -infinity, which rules a token out: its weight is 0, and 0 * inf is NaN
     const int32_t piece  = 4096;   // summed in single precision
     double sum = 0.0, dot = 0.0;
