@@ -20,7 +20,7 @@ const common = {
 const project = (name) => ({ ...common, displayName: name, testMatch: [`<rootDir>/tests/${name}/**/*.test.ts`] });
 
 export default {
-  maxWorkers: '100%', // a test mostly waits for models and browsers, so that one worker a core is not too many
+  maxWorkers: '150%', // a test often waits for disks, servers, browsers and timers: on two cores a third worker computes meanwhile
   testSequencer: '<rootDir>/scripts/test-order.mjs',
   testTimeout: 300_000, // a bound on a hang, not on speed: CI shares its cores
   projects: ['unit', 'native', 'parity', 'models', 'e2e', 'faults'].map(project),
