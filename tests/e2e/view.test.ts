@@ -42,7 +42,8 @@ let browser: Browser;
 beforeAll(async () => {
   for (const seed of ['1', '2']) {
     const few = ['--tasks', 'country-capital,food-color', '--seeds', seed, '--test', '6', '--threads', '1'];
-    await cli.json('demo', ...few, '-o', join('runs', `seed${seed}`));
+    const less = ['validation=6', 'prompts=6'].flatMap((setting) => ['--set', setting]);
+    await cli.json('demo', ...few, ...less, '-o', join('runs', `seed${seed}`));
   }
   mkdirSync(inFolder('runs/broken'));
   writeFileSync(inFolder('runs/broken/manifest.json'), '{"status":');

@@ -10,7 +10,7 @@ import { temporaryFolder } from '../unit/helpers.js';
 import { type Attempt, Attempts, headerFields, mutate, type Outcome, put } from './damage.js';
 import { fixture, picture } from './helpers.js';
 
-const MUTANTS = Number(env.XPATCH_MUTANTS ?? 80);
+const MUTANTS = Number(env.XPATCH_MUTANTS ?? 40);
 const tokens = [10, 88, 147];
 const attempts = new Attempts();
 const folder = await temporaryFolder();
