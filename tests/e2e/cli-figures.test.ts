@@ -193,7 +193,7 @@ test.each(['evolution', 'decode', 'embed'])('%s --help has examples', async (com
 });
 
 test('Ctrl-C ends evolution with its code, and the same command goes on', async () => {
-  const args = ['evolution', '-m', 'demo', ...TASKS, '--prompts', '15', '-o', 'stopped'];
+  const args = ['evolution', '-m', 'demo', ...TASKS, '--prompts', '8', '-o', 'stopped'];
   const child = cli.start(args);
   const ended = finish(child);
   const manifest = join(cli.folder, 'stopped', 'manifest.json');
@@ -213,7 +213,7 @@ test('Ctrl-C ends evolution with its code, and the same command goes on', async 
   const { code: again, stdout } = await cli.run(args);
   expect([again, stdout]).toEqual([0, expect.stringContaining('Report: stopped/report.html')]);
   expect(JSON.parse(readFileSync(manifest, 'utf8'))).toMatchObject({ status: 'complete', lines: 4 });
-  expect((await cli.error('evolution', '-m', 'demo', ...TASKS, '--prompts', '14', '-o', 'stopped')).code).toBe(
+  expect((await cli.error('evolution', '-m', 'demo', ...TASKS, '--prompts', '7', '-o', 'stopped')).code).toBe(
     'RUN_MISMATCH',
   );
 });

@@ -25,9 +25,9 @@ const TASKS = ['--tasks', 'country-capital,food-color'];
 const BOOK = join(folder, 'book.txt');
 
 const STUDIES: [name: string, args: string[], output: string][] = [
-  ['evolution', [...TASKS, '--prompts', '6'], '-o'],
-  ['decode', [...TASKS, '--prompts', '4', '--specs', 'text,instruction'], '-o'],
-  ['embed', [...TASKS, '--prompts', '4'], '-o'],
+  ['evolution', [...TASKS, '--prompts', '3'], '-o'],
+  ['decode', [...TASKS, '--prompts', '2', '--specs', 'text,instruction'], '-o'],
+  ['embed', [...TASKS, '--prompts', '3'], '-o'],
   ['tune', ['--text', BOOK, '--prompts', '6', '-o', 'lens.safetensors'], '--report'],
 ];
 
