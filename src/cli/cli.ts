@@ -2,73 +2,57 @@ import yargs from 'yargs';
 import type { XpatchError } from '../util/errors.js';
 import { didYouMean } from '../util/nearest.js';
 import { packageVersion } from '../util/package-root.js';
-import { bench } from './bench.js';
-import { build } from './build.js';
-import { capture } from './capture.js';
-import { circuit } from './circuit.js';
 import { addCommands, type Chosen, type Command, type Example, nameOf } from './command.js';
-import { completionOf } from './completion.js';
-import { data } from './data.js';
-import { decode } from './decode.js';
-import { demo } from './demo.js';
-import { doctor } from './doctor.js';
-import { embed } from './embed.js';
 import { usageError } from './errors.js';
-import { evaluate } from './eval.js';
-import { evolution } from './evolution.js';
-import { extract } from './extract.js';
 import { helpOf, helpOfAll } from './help.js';
-import { hooks } from './hooks.js';
 import type { Io } from './io.js';
-import { lens } from './lens.js';
-import { merge } from './merge.js';
-import { models } from './models.js';
 import { dashed } from './option.js';
-import { patchscope } from './patchscope.js';
-import { report } from './report.js';
-import { rpcServer } from './rpc-server.js';
-import { run } from './run.js';
-import { score } from './score.js';
-import { steer } from './steer.js';
-import { sweep } from './sweep.js';
 import { Terminal } from './terminal.js';
-import { tune } from './tune.js';
-import { verify } from './verify.js';
-import { verifyModelCommand } from './verify-model.js';
-import { view } from './view.js';
-import { work } from './work.js';
 
-export const COMMANDS: readonly Command[] = [
-  demo,
-  evaluate,
-  hooks,
-  capture,
-  run,
-  extract,
-  sweep,
-  steer,
-  score,
-  circuit,
-  lens,
-  patchscope,
-  tune,
-  evolution,
-  decode,
-  embed,
-  data,
-  models,
-  verify,
-  report,
-  verifyModelCommand,
-  merge,
-  work,
-  view,
-  rpcServer,
-  doctor,
-  bench,
-  build,
-  completionOf(() => COMMANDS),
-];
+/** In the order of the help. Only the one that is named is loaded: all of them take most of the time in which a command starts. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  demo: async () => (await import('./demo.js')).demo,
+  eval: async () => (await import('./eval.js')).evaluate,
+  hooks: async () => (await import('./hooks.js')).hooks,
+  capture: async () => (await import('./capture.js')).capture,
+  run: async () => (await import('./run.js')).run,
+  extract: async () => (await import('./extract.js')).extract,
+  sweep: async () => (await import('./sweep.js')).sweep,
+  steer: async () => (await import('./steer.js')).steer,
+  score: async () => (await import('./score.js')).score,
+  circuit: async () => (await import('./circuit.js')).circuit,
+  lens: async () => (await import('./lens.js')).lens,
+  patchscope: async () => (await import('./patchscope.js')).patchscope,
+  tune: async () => (await import('./tune.js')).tune,
+  evolution: async () => (await import('./evolution.js')).evolution,
+  decode: async () => (await import('./decode.js')).decode,
+  embed: async () => (await import('./embed.js')).embed,
+  data: async () => (await import('./data.js')).data,
+  models: async () => (await import('./models.js')).models,
+  verify: async () => (await import('./verify.js')).verify,
+  report: async () => (await import('./report.js')).report,
+  'verify-model': async () => (await import('./verify-model.js')).verifyModelCommand,
+  merge: async () => (await import('./merge.js')).merge,
+  work: async () => (await import('./work.js')).work,
+  view: async () => (await import('./view.js')).view,
+  'rpc-server': async () => (await import('./rpc-server.js')).rpcServer,
+  doctor: async () => (await import('./doctor.js')).doctor,
+  bench: async () => (await import('./bench.js')).bench,
+  build: async () => (await import('./build.js')).build,
+  completion: async () => (await import('./completion.js')).completionOf(allCommands),
+};
+
+export async function allCommands(): Promise<Command[]> {
+  const commands: Command[] = [];
+  for (const load of Object.values(COMMANDS)) commands.push(await load()); // at once they would be no faster
+  return commands;
+}
+
+/** The command that the first argument names, and all of them where it names none. */
+async function commandsFor([first = '']: readonly string[]): Promise<readonly Command[]> {
+  const load = Object.hasOwn(COMMANDS, first) && COMMANDS[first];
+  return load ? [await load()] : allCommands();
+}
 
 const EXAMPLES: readonly Example[] = [
   ['Make a task vector', 'extract -m demo --tasks country-capital --specs text -o capital.safetensors'],
@@ -86,7 +70,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
   const terminal = new Terminal(args, io);
   let code: number;
   try {
-    const chosen = askedHelp(args) ?? (await parse(args, io.env.XPATCH_MODEL));
+    const chosen = (await askedHelp(args)) ?? (await parse(args, io.env.XPATCH_MODEL));
     await chosen(terminal);
     code = terminal.exitCode;
   } catch (error) {
@@ -97,25 +81,30 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
 }
 
 /** Help for `xpatch` alone, `help COMMAND` and --help anywhere. */
-function askedHelp(args: readonly string[]): Chosen | undefined {
+async function askedHelp(args: readonly string[]): Promise<Chosen | undefined> {
   const [first, ...rest] = args;
   if (first !== undefined && first !== 'help' && !args.some((arg) => arg === '--help' || arg === '-h'))
     return undefined;
+  const words = first === 'help' ? rest : args;
+  const commands = await commandsFor(words);
   return (terminal) => {
     const width = Math.max(60, Math.min(120, terminal.out.columns ?? 80));
-    const { command, path, unknown } = commandOf(first === 'help' ? rest : args);
-    if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? COMMANDS);
-    const parts = command ? helpOf(command, path, width) : helpOfAll(COMMANDS, EXAMPLES, width);
+    const { command, path, unknown } = commandOf(words, commands);
+    if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? commands);
+    const parts = command ? helpOf(command, path, width) : helpOfAll(commands, EXAMPLES, width);
     terminal.printHelp(parts);
   };
 }
 
 /** The command that the arguments name, and the word after a group that is not one of its commands. */
-function commandOf(args: readonly string[]): { command?: Command; path: string[]; unknown?: string } {
+function commandOf(
+  args: readonly string[],
+  commands: readonly Command[],
+): { command?: Command; path: string[]; unknown?: string } {
   let command: Command | undefined;
   const path: string[] = [];
   for (const word of args) {
-    const among = command ? command.subcommands : COMMANDS;
+    const among = command ? command.subcommands : commands;
     if (!among || word.startsWith('-')) break;
     const next = among.find((one) => nameOf(one) === word);
     if (!next) return { ...(command && { command }), path, unknown: word };
@@ -127,8 +116,9 @@ function commandOf(args: readonly string[]): { command?: Command; path: string[]
 
 /** What the arguments ask for. @param model default for commands that name none @throws {XpatchError} INVALID_ARGUMENT */
 export async function parse(args: readonly string[], model?: string): Promise<Chosen> {
-  const { command, path, unknown } = commandOf(args);
-  if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? COMMANDS);
+  const commands = await commandsFor(args);
+  const { command, path, unknown } = commandOf(args, commands);
+  if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? commands);
   let chosen: Chosen = (terminal) => terminal.print(`${packageVersion()}\n`);
   const cli = yargs()
     .scriptName('xpatch')
@@ -149,7 +139,7 @@ export async function parse(args: readonly string[], model?: string): Promise<Ch
     chosen = next;
   };
   // Its printing callback keeps yargs from writing the version itself.
-  await addCommands(cli, COMMANDS, { choose, model }).parseAsync([...args], {}, () => undefined);
+  await addCommands(cli, commands, { choose, model }).parseAsync([...args], {}, () => undefined);
   return chosen;
 }
 

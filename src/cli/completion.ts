@@ -10,7 +10,7 @@ import { type Completion, choice, dashed, type Option } from './option.js';
 const SHELLS = Object.keys(SCRIPTS) as Shell[];
 
 /** `xpatch completion`: what a shell needs to complete commands, options, models and tasks. */
-export function completionOf(commands: () => readonly Command[]): Command {
+export function completionOf(commands: () => Promise<readonly Command[]>): Command {
   return defineCommand({
     command: 'completion [shell]',
     describe: 'Print a script that completes commands and options in your shell',
@@ -32,7 +32,7 @@ export function completionOf(commands: () => readonly Command[]): Command {
         task: await listTasks(),
         preset: Object.keys(PRESETS),
       };
-      terminal.print(SCRIPTS[shell]([...entriesOf(commands(), [], words)]));
+      terminal.print(SCRIPTS[shell]([...entriesOf(await commands(), [], words)]));
     },
   });
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withReference } from '../../scripts/config-reference.mjs';
 import { modelsTable, withTable } from '../../scripts/models-table.mjs';
-import { COMMANDS } from '../../src/cli/cli.js';
+import { allCommands } from '../../src/cli/cli.js';
 import { nameOf } from '../../src/cli/command.js';
 import { dashed } from '../../src/cli/option.js';
 import { experimentOf, loadExperiment, parseConfig } from '../../src/experiment/config.js';
@@ -44,6 +44,8 @@ test('the table in docs/models.md is that of the catalogue', () => {
   // If this fails: npm run build && node scripts/models-table.mjs
   expect(withTable(text, modelsTable(listCatalogue(), { sizeOf: bytesOf, memoryOf }))).toBe(text);
 });
+
+const COMMANDS = await allCommands();
 
 describe.each(documents)('%s', (document) => {
   const commands = commandsOf(read(document));

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { COMMANDS, parse } from '../../src/cli/cli.js';
+import { allCommands, parse } from '../../src/cli/cli.js';
 import { type Command, nameOf } from '../../src/cli/command.js';
 import { dashed, type Option } from '../../src/cli/option.js';
 import { commandWith } from '../../src/cli/report-run.js';
@@ -13,7 +13,7 @@ function* every(commands: readonly Command[], above = ''): Generator<readonly [p
     yield* every(command.subcommands ?? [], `${path} `);
   }
 }
-const all = [...every(COMMANDS)];
+const all = [...every(await allCommands())];
 const uses = all.flatMap(([path, { options }]) =>
   Object.entries(options).map(([name, option]) => ({ path, name, option })),
 );
