@@ -1,3 +1,5 @@
+import { availableParallelism } from 'node:os';
+
 // Projects: unit needs no addon, native loads it with tiny models, parity compares these with transformers, models runs the demo models, e2e starts the built command line, faults kills it.
 // The project's own fixtures are not tried in another process first; what tests that sets it back.
 process.env.XPATCH_TRUST ??= '1';
@@ -20,7 +22,8 @@ const common = {
 const project = (name) => ({ ...common, displayName: name, testMatch: [`<rootDir>/tests/${name}/**/*.test.ts`] });
 
 export default {
-  maxWorkers: '150%', // a test often waits for disks, servers, browsers and timers: on two cores a third worker computes meanwhile
+  // A test often waits for disks, servers, browsers and timers: one more worker than cores computes meanwhile.
+  maxWorkers: availableParallelism() + 1,
   testSequencer: '<rootDir>/scripts/test-order.mjs',
   testTimeout: 300_000, // a bound on a hang, not on speed: CI shares its cores
   projects: ['unit', 'native', 'parity', 'models', 'e2e', 'faults'].map(project),
