@@ -5,11 +5,17 @@ import { memoryStore } from '../../dist/experiment/memory-store.js';
 import { runExperiment } from '../../dist/experiment/run.js';
 import { itemsOf, prepareStudy } from '../../dist/experiment/study.js';
 import { promptsOf, vectorOf } from '../../dist/experiment/vectors.js';
-import { logitLens } from '../../dist/index.js';
+import { logitDifference, logitLens, patchLayers } from '../../dist/index.js';
 import { answerTokens } from '../../dist/tasks/answer-tokens.js';
 
 const LENS_POSITIONS = 100;
 const NEW_TOKENS = 100;
+/** Two prompts of the same length, and answers of one token each. */
+const MAP = {
+  from: 'Q: France\nA: Paris\n\nQ: Italy\nA:',
+  into: 'Q: France\nA: Paris\n\nQ: Japan\nA:',
+  answers: [' Rome', ' Tokyo'],
+};
 
 /** The protocol of `main` for one task and one condition: text examples into text queries. */
 export function oneTask() {
@@ -53,6 +59,11 @@ export async function specOf(model, length = 600) {
     lensPositions: LENS_POSITIONS,
     steered: text.slice(0, 40),
     strength: 0.5,
+    map: {
+      from: await idsOf(MAP.from),
+      into: await idsOf(MAP.into),
+      answers: MAP.answers.map((answer) => model.tokenize(answer)[0]),
+    },
     newTokens: NEW_TOKENS,
     evaluation: { examples, validation, test, stop, maxTokens: experiment.maxTokens },
   };
@@ -80,6 +91,10 @@ export async function works(context, spec) {
       const positions = Array.from({ length: spec.lensPositions }, (_, i) => i);
       kept ??= await context.run({ prompt, capture: { positions } });
       await logitLens(context, kept, { topK: 10 });
+    },
+    map: async () => {
+      const metric = logitDifference(...MAP.answers);
+      return (await patchLayers(context, { from: MAP.from, into: MAP.into, metric, hook: 'resid_pre' })).values;
     },
     evaluation: async () => void (await runExperiment(context, oneTask(), memoryStore())),
     steered: async () => {

@@ -277,6 +277,18 @@ class TransformerLens(Torch):
     def capture_all(self):
         return self.capture(lambda h: h[0])
 
+    def map(self):
+        from transformer_lens import patching
+
+        task = spec["map"]
+        right, wrong = task["answers"]
+        _, clean = self.bridge.run_with_cache(torch.tensor([task["from"]]))
+
+        def metric(logits):
+            return logits[0, -1, right] - logits[0, -1, wrong]
+
+        return patching.get_act_patch_resid_pre(self.bridge, torch.tensor([task["into"]]), clean, metric)
+
 
 peer = {"torch": Torch, "naive": Naive, "nnsight": Nnsight, "transformer-lens": TransformerLens}[KIND]()
 versions = {"torch": torch.__version__}
