@@ -466,7 +466,9 @@ describe('access', () => {
   test('info of a repository asks the hub and keeps nothing', async () => {
     offer({ 'm-Q4_K_M.gguf': base, '../../evil.gguf': base }, { licence: 'mit\u001b[2J\n' });
     const { stdout } = await run(['models', 'info', 'hf:u/m-GGUF']);
-    expect(stdout).toMatch(/^hf:u\/m-GGUF: licence mit \[2J \n +4\.57 MB {2}m-Q4_K_M\.gguf\nfastest weights here: .*\n$/);
+    expect(stdout).toMatch(
+      /^hf:u\/m-GGUF: licence mit \[2J \n +4\.57 MB {2}m-Q4_K_M\.gguf\nfastest weights here: .*\n$/,
+    );
     expect(existsSync(kept('.xpatch.json'))).toBe(false);
     expect((await errorOf(['models', 'pull', 'hf:u/m-GGUF/../../evil.gguf'])).code).toBe('INVALID_ARGUMENT');
   });
