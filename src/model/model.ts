@@ -70,6 +70,7 @@ export interface ModelInfo extends NativeModelInfo {
  */
 export class Model implements AsyncDisposable {
   private readonly contexts = new Set<Context>();
+  private points: readonly HookPoint[] | undefined;
   private encoder: CachedImageEncoder | undefined;
   private encoderHash: string | undefined;
   private control: ReadonlySet<number> | undefined;
@@ -275,13 +276,18 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Where states of this model can be read and written, without flash attention. What a context has, as it computes: `context.hooks`.
+   * Where states of this model can be read and written, without flash attention; found once. What a context has, as it computes:
+   * `context.hooks`.
    *
    * @throws XpatchError DISPOSED.
    */
   async hooks(): Promise<readonly HookPoint[]> {
-    await using context = await this.createContext({ nCtx: 64, nUbatch: 64, flashAttention: 'off' });
-    return context.hooks;
+    this.native; // throws if the model was disposed
+    if (!this.points) {
+      await using context = await this.createContext({ nCtx: 64, nUbatch: 64, flashAttention: 'off' });
+      this.points = context.hooks;
+    }
+    return this.points;
   }
 
   /** @internal */

@@ -532,3 +532,12 @@ describe('what is refused', () => {
     expect(total).toBeCloseTo(1, 5);
   });
 });
+
+test('the points of a model are found once, and not after its end', async () => {
+  const model = await load('llama');
+  const points = await model.hooks();
+  expect(points.map(({ hook }) => hook)).toContain('resid_mid');
+  expect(await model.hooks()).toBe(points);
+  await model.dispose();
+  await expectError(() => model.hooks(), 'DISPOSED', /disposed/);
+});
