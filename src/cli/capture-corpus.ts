@@ -27,14 +27,21 @@ export const CORPUS_OPTIONS = grouped('Many prompts', {
     value: 'FILE',
     completes: 'file',
   }),
-  template: vary(TEMPLATE, { describe: 'How a line\'s fields make a prompt: "Q:{input}\\nA:"' }),
+  template: vary(TEMPLATE, {
+    describe: 'How a line\'s fields make a prompt: "Q:{input}\\nA:"; <mark:NAME> marks a position',
+  }),
   chat: vary(CHAT, { describe: "Ask each prompt in the model's chat template" }),
   generate: vary(whole(0, 'Tokens to generate after each prompt'), { default: 0 }),
 });
 
-/** Positions of one prompt, or of each of many, which may also be `mean` or `generated`. */
-export function parseCapturePositions(given: string, option: string): 'all' | 'last' | 'mean' | 'generated' | number[] {
-  return given === 'mean' || given === 'generated' ? given : parsePositions(given, option);
+/** Positions that only a file of prompts can have. */
+export type ManyPositions = (typeof OF_MANY)[number];
+const OF_MANY = ['marks', 'mean', 'generated'] as const;
+export const isOfMany = (given: unknown): given is ManyPositions => OF_MANY.some((one) => one === given);
+
+/** Positions of one prompt, or of each of many. */
+export function parseCapturePositions(given: string, option: string): 'all' | 'last' | ManyPositions | number[] {
+  return isOfMany(given) ? given : parsePositions(given, option);
 }
 
 /** The arguments of `capture` that a file of prompts needs. */
@@ -118,7 +125,7 @@ function positionsOf(args: CorpusArguments): CorpusPositions {
   const positions = placesOf(args, 'last');
   if (Array.isArray(positions)) {
     throw usageError(
-      'With --prompts, --positions is last, all, mean or generated, or --at names a text of each prompt.',
+      'With --prompts, --positions is last, all, marks, mean or generated, or --at names a text of each prompt.',
     );
   }
   if (positions === 'generated' && args.generate === 0) throw usageError('--positions generated needs --generate N.');

@@ -1,6 +1,6 @@
 import { ATTENTION_HOOKS, ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
-import { CORPUS_OPTIONS, captureMany, parseCapturePositions } from './capture-corpus.js';
+import { CORPUS_OPTIONS, captureMany, isOfMany, parseCapturePositions } from './capture-corpus.js';
 import { captureVision } from './capture-vision.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withoutFlash, withSession } from './common.js';
@@ -19,7 +19,7 @@ export const capture = defineCommand({
     ...PROMPT_OPTIONS,
     layers: vary(LAYERS, { default: 'all' }),
     positions: parsed(
-      'all, last, or 0,3-5,-1; with --prompts also mean or generated. Defaults to all, with --prompts to last',
+      'all, last, or 0,3-5,-1; with --prompts also marks, mean or generated. Defaults to all, with --prompts to last',
       parseCapturePositions,
       {
         value: 'LIST',
@@ -65,7 +65,7 @@ export const capture = defineCommand({
     const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);
     if (lone) throw usageError(`--${lone} needs --prompts, a file of prompts.`);
     const positions = placesOf(args, 'all');
-    if (positions === 'mean' || positions === 'generated') {
+    if (isOfMany(positions)) {
       throw usageError(`--positions ${positions} needs --prompts.`);
     }
     const parts = await promptParts(args, terminal);

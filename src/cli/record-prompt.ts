@@ -16,7 +16,7 @@ export function invalidRecord(file: string, { line }: FileRecord, problem: strin
 
 /**
  * The prompt of a line: its field `prompt`, or the template with the line's fields in it, as literal texts. Each `<image>` stands for
- * the next picture of the field `image`, whose path is relative to the file.
+ * the next picture of the field `image`, whose path is relative to the file; `<mark:NAME>` in a template marks a position.
  *
  * @param options.literal whether the prompt's own control tokens are text too. Defaults to false
  * @throws XpatchError DATA_INVALID.
@@ -31,11 +31,12 @@ export function recordPrompt(
   if (typeof pattern !== 'string') throw invalidRecord(file, record, 'has no text named prompt');
   const pictures = listOf(fields.image) ?? [];
   let used = 0;
-  const parts = pattern.split(/(<image>|\{\w+\})/).flatMap((piece): PromptPart[] => {
+  const parts = pattern.split(/(<image>|<mark:\w+>|\{\w+\})/).flatMap((piece): PromptPart[] => {
     if (piece === '') return [];
     if (piece === '<image>') return [{ image: resolve(dirname(file), pictures[used++] ?? '') }];
-    if (template === undefined || !/^\{\w+\}$/.test(piece)) return [literal ? { literal: piece } : piece];
-    const name = piece.slice(1, -1);
+    const [, mark, name = ''] = (template === undefined ? null : /^(?:<mark:(\w+)>|\{(\w+)\})$/.exec(piece)) ?? [];
+    if (mark !== undefined) return [{ mark }];
+    if (name === '') return [literal ? { literal: piece } : piece];
     if (!Object.hasOwn(fields, name))
       throw invalidRecord(file, record, `has no field ${name}, which the template uses`);
     return [{ literal: String(fields[name]) }];

@@ -225,6 +225,18 @@ test('states of a file of prompts, by template, with labels', async () => {
     expect([...(rows[0] as Float32Array)].slice(0, 5)).toEqual([...one.slice(0, 5)].map((x) => expect.closeTo(x, 1)));
   }
   await json('capture', '--prompt', 'Q:Peru\\nA:', '--at', 'Peru', '-o', at('peru.safetensors'));
+
+  // The mark at the end is the last position; the other one is behind the country.
+  const marked = ['--template', 'Q:{country}<mark:said>\\nA:<mark:end>', '--positions', 'marks', '--layers', '3'];
+  const both = await json('capture', '--prompts', at('prompts.csv'), ...marked, '-o', at('marked'));
+  expect(both).toMatchObject({ prompts: 3, rows: 6 });
+  const prompts = [];
+  for await (const prompt of (await openCorpus(at('marked'))).prompts()) prompts.push(prompt);
+  for (const { positions, tokens } of prompts) expect(positions).toEqual([tokens.length - 4, tokens.length - 1]);
+  const refused = async (...args: string[]) => (await xpatch(['capture', ...args, ...DEMO])).stderr;
+  const lone = ['--prompts', at('prompts.csv'), '--template', 'Q:{country}', '--positions', 'marks', '-o', at('none')];
+  expect(await refused(...lone)).toMatch(/POSITION_OUT_OF_RANGE.*no marks/);
+  expect(await refused('-p', 'Q:', '--positions', 'marks', '-o', at('none.safetensors'))).toMatch(/needs --prompts/);
 });
 
 test.each([
