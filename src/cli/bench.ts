@@ -7,6 +7,7 @@ import { parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
+import { usageError } from './errors.js';
 import { flag, text, vary, whole } from './option.js';
 import { MODEL, MODEL_OPTIONS, type ModelArguments, OUTPUT_OPTIONS, type OutputArguments } from './options.js';
 import type { Terminal } from './terminal.js';
@@ -39,7 +40,11 @@ export const bench = defineCommand({
     ['Which quantisation to download', 'bench --types'],
   ],
   run: async (args, terminal) => {
-    if (args.types) return rankTypes(args, terminal);
+    if (args.types) {
+      if ((args.compare ?? args.result) !== undefined)
+        throw usageError('--types compares types of weights with each other, not measurements: leave out the files.');
+      return rankTypes(args, terminal);
+    }
     const before = args.compare === undefined ? undefined : await readResult(args.compare);
     const given = args.result === undefined ? undefined : await readResult(args.result);
     if (given && !before) {

@@ -47,6 +47,7 @@ test('one measurement alone has nothing to be compared with', async () => {
   const path = join(folder, 'alone.json');
   writeFileSync(path, JSON.stringify({ machine: {}, model: {}, measured: [] }));
   expect((await xpatch(['bench', path])).stderr).toMatch(/--compare A B/);
+  expect((await xpatch(['bench', '--types', '--compare', path])).stderr).toMatch(/leave out the files/);
 });
 
 test('types of weights, which models info repeats on the same processor', async () => {
