@@ -112,17 +112,8 @@ export function functionVectorReport(
       `Effect of a head: rise of the right answer's probability, from ${plain.toFixed(4)}, with its mean state in ${each.length} prompts with shuffled labels.`,
     ],
   };
-  const heads = ascending(effects.heads.map(({ head }) => head));
-  const values = new Map(effects.heads.map(({ layer, head }, i) => [`${layer} ${head}`, effects.values[i] as number]));
-  const all: TextTable = {
-    title: 'Effect of every head',
-    columns: [{ name: 'layer', digits: 0 }, ...heads.map((head) => ({ name: `head ${head}`, digits: 4 }))],
-    rows: ascending(effects.heads.map(({ layer }) => layer))
-      .reverse()
-      .map((layer) => [layer, ...heads.map((head) => values.get(`${layer} ${head}`))]),
-    shade: [Math.min(0, ...effects.values), Math.max(0, ...effects.values)],
-    notes: [],
-  };
+  const cells = effects.heads.map(({ layer, head }, i) => ({ layer, at: head, value: effects.values[i] as number }));
+  const all = layerTable('Effect of every head', cells, (head) => `head ${head}`, 4);
   return {
     ...about,
     ...(first && { headline: `${first.value.toFixed(4)} by layer ${first.layer}, head ${first.head}` }),
@@ -179,19 +170,31 @@ export function attributionReport(
 
 /** Attention by layer and the position that it reads. */
 function readTable(parts: readonly LogitPart[], inputs: readonly (string | null)[], metric: string): Block {
-  const layers = ascending(parts.map(({ layer = 0 }) => layer));
-  const positions = ascending(parts.map(({ position = 0 }) => position));
-  const values = new Map(parts.map(({ layer, position, value }) => [`${layer} ${position}`, value]));
+  const cells = parts.map(({ layer = 0, position = 0, value }) => ({ layer, at: position, value }));
   const name = (position: number) => {
     const input = inputs[position];
     return `${position} ${typeof input === 'string' ? visibleText(input) : 'picture'}`;
   };
-  const table: TextTable = {
-    title: `What attention adds to ${metric}, by layer and the position that it reads`,
-    columns: [{ name: 'layer', digits: 0 }, ...positions.map((one) => ({ name: name(one), digits: 3 }))],
-    rows: layers.reverse().map((layer) => [layer, ...positions.map((one) => values.get(`${layer} ${one}`))]),
+  const title = `What attention adds to ${metric}, by layer and the position that it reads`;
+  const table = layerTable(title, cells, name, 3);
+  return { kind: 'table', name: 'positions', heading: 'Where attention reads it', table };
+}
+
+/** Values by layer, the last one on top, and by what they are at; a cell without a value is empty. */
+function layerTable(
+  title: string,
+  cells: readonly { readonly layer: number; readonly at: number; readonly value: number }[],
+  nameOf: (at: number) => string,
+  digits: number,
+): TextTable {
+  const layers = ascending(cells.map(({ layer }) => layer));
+  const columns = ascending(cells.map(({ at }) => at));
+  const values = new Map(cells.map(({ layer, at, value }) => [`${layer} ${at}`, value]));
+  return {
+    title,
+    columns: [{ name: 'layer', digits: 0 }, ...columns.map((at) => ({ name: nameOf(at), digits }))],
+    rows: layers.reverse().map((layer) => [layer, ...columns.map((at) => values.get(`${layer} ${at}`))]),
     shade: [Math.min(0, ...values.values()), Math.max(0, ...values.values())],
     notes: [],
   };
-  return { kind: 'table', name: 'positions', heading: 'Where attention reads it', table };
 }
