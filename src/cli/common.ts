@@ -91,6 +91,6 @@ export function requireNotAborted(signal: AbortSignal): void {
 }
 
 /** How a model is named in output. */
-export function describeModel({ name, architecture }: ModelIdentity): string {
+export function describeModel({ name, architecture }: Pick<ModelIdentity, 'name' | 'architecture'>): string {
   return printable(name) || `a model of architecture ${printable(architecture)}`;
 }

@@ -1,6 +1,7 @@
-import type { HookPoint } from '../hooks/points.js';
+import type { KnownPoints } from '../model/known-points.js';
 import { defineCommand } from './command.js';
-import { describeModel, withoutFlash, withSession } from './common.js';
+import { describeModel, fetchEvents } from './common.js';
+import { fetchModel } from './fetch-model.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
 
 /** `xpatch hooks`: which points of a model can be read and written. */
@@ -13,18 +14,24 @@ export const hooks = defineCommand({
     ['With flash attention, which computes no scores', 'hooks -m model.gguf --flash-attention on'],
   ],
   run: async (args, terminal) => {
-    await withSession(withoutFlash(args, true), terminal, async ({ model, context, progress }) => {
+    const progress = terminal.progress(args);
+    const { json, device, gpuLayers, threads, flashAttention = 'off' } = args;
+    try {
+      const files = await fetchModel(args.model, args.mmproj, fetchEvents(terminal, progress));
+      progress.update('searching');
+      const { knownPoints } = await import('../model/known-points.js');
+      const { signal } = terminal;
+      const found = await knownPoints(files, { device, gpuLayers, threads, flashAttention, signal });
       progress.done();
-      const vision = model.visionPoint();
-      const points = [...context.hooks, ...(vision ? [vision] : [])];
-      const { flashAttention } = context.options;
-      if (args.json) terminal.printJson({ model: model.identity, flashAttention, hooks: points });
-      else terminal.print(`${describeModel(model.identity)}, ${model.info.nLayers} layers\n${table(points)}`);
-    });
+      if (json) terminal.printJson({ ...found });
+      else terminal.print(`${describeModel(found.model)}, ${found.model.nLayers} layers\n${table(found.hooks)}`);
+    } finally {
+      progress.done();
+    }
   },
 });
 
-function table(points: readonly (Omit<HookPoint, 'hook'> & { hook: string })[]): string {
+function table(points: KnownPoints['hooks']): string {
   const lines = points.map(({ hook, layers, width, heads, rotated, refusals }) => {
     const size = width ?? (hook === 'pattern' || hook === 'attn_scores' ? 'positions' : 'differs');
     const numbers = heads ? `${heads} heads x ${typeof size === 'number' ? size / heads : size}` : String(size);

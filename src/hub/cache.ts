@@ -20,6 +20,11 @@ export function trialFolder(): string {
   return join(ownFolder(), 'trials');
 }
 
+/** Where the points of models are remembered. */
+export function pointsFolder(): string {
+  return join(ownFolder(), 'points');
+}
+
 function ownFolder(): string {
   const { XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
   const base = XDG_CACHE_HOME || (process.platform === 'win32' && LOCALAPPDATA) || join(homedir(), '.cache');

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type GgufHeader, readGgufHeader } from '../gguf/gguf.js';
+import type { GgufHeader } from '../gguf/gguf.js';
 import { modelParts } from '../gguf/gguf-check.js';
+import { headerHash } from '../gguf/header-hash.js';
 import { trialFolder } from '../hub/cache.js';
 import { isShipped } from '../hub/catalogue.js';
 import type { ModelFiles } from '../hub/resolve.js';
@@ -89,19 +89,6 @@ export async function tryFiles(files: ModelFiles, header: GgufHeader, options: T
 }
 
 const verdict = (key: string) => join(trialFolder(), key);
-
-/** What decides how a model is loaded: everything before its tensors' data. */
-async function headerHash(salt: string, parts: readonly string[], first?: GgufHeader): Promise<string> {
-  const hash = createHash('sha256').update(salt);
-  for (const [i, path] of parts.entries()) {
-    const { dataOffset } = i === 0 && first ? first : readGgufHeader(path);
-    const { size } = statSync(path);
-    hash.update(`\n${size} ${dataOffset}\n`);
-    for await (const chunk of createReadStream(path, { end: Math.min(dataOffset, size) - 1, highWaterMark: 1 << 20 }))
-      hash.update(chunk as Buffer);
-  }
-  return hash.digest('hex');
-}
 
 async function startTrial(
   files: ModelFiles,

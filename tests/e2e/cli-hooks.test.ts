@@ -1,5 +1,6 @@
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { HOOKS } from '../../src/hooks/types.js';
 import { commandLine, FIXTURES } from './cli-helpers.js';
 
@@ -8,6 +9,45 @@ const model = (name: string) => join(FIXTURES, `${name}.gguf`);
 const LLAMA = ['-m', model('llama'), '--device', 'cpu', '--tokens', '5,6,7,8,9'];
 
 describe('hooks', () => {
+  const { XDG_CACHE_HOME } = process.env;
+  const cache = join(cli.folder, 'cache');
+  const records = join(cache, 'xpatch', 'points');
+  beforeAll(() => {
+    process.env.XDG_CACHE_HOME = cache;
+  });
+  afterAll(() => {
+    if (XDG_CACHE_HOME === undefined) delete process.env.XDG_CACHE_HOME;
+    else process.env.XDG_CACHE_HOME = XDG_CACHE_HOME;
+  });
+
+  test('what was found once is remembered by the header of the files, and found again where the record is damaged', async () => {
+    copyFileSync(model('gemma2'), 'copy.gguf');
+    const ask = (...more: string[]) => cli.json('hooks', '-m', 'copy.gguf', '--device', 'cpu', ...more);
+    const found = await ask();
+    const [name] = readdirSync(records) as [string];
+    expect(readdirSync(records)).toHaveLength(1);
+    const record = join(records, name);
+    const kept = readFileSync(record, 'utf8');
+    writeFileSync(record, kept.replace('"z"', '"zz"')); // so that it shows where an answer comes from
+    expect(JSON.stringify(await ask())).toBe(JSON.stringify(found).replace('"z"', '"zz"'));
+    copyFileSync('copy.gguf', 'other.gguf');
+    expect(JSON.stringify(await cli.json('hooks', '-m', 'other.gguf', '--device', 'cpu'))).toContain('"zz"');
+
+    for (const damaged of [kept.slice(0, 100), '{"format":"xpatch.points/0"}', '', 'null', '[]']) {
+      writeFileSync(record, damaged);
+      expect(await ask()).toEqual(found);
+      expect(readFileSync(record, 'utf8')).toBe(kept);
+    }
+    expect(await ask('--flash-attention', 'on')).toMatchObject({ flashAttention: 'on' });
+    expect(readdirSync(records)).toHaveLength(2);
+
+    const bytes = readFileSync('copy.gguf');
+    bytes.writeUInt8(bytes.readUInt8(bytes.indexOf('gemma2') + 6) ^ 1, bytes.indexOf('gemma2') + 6);
+    writeFileSync('copy.gguf', bytes);
+    expect(await cli.error('hooks', '-m', 'copy.gguf', '--device', 'cpu')).toMatchObject({ code: 'GGUF_INVALID' });
+    expect(existsSync(record)).toBe(true);
+  });
+
   test('lists every point, with the reasons for those that are not there', async () => {
     const { hooks, flashAttention, model: identity } = await cli.json('hooks', '-m', model('llama'), '--device', 'cpu');
     expect(hooks.map(({ hook }: { hook: string }) => hook)).toEqual(HOOKS);
