@@ -62,10 +62,10 @@ const RUNS = [
   ['smollm2-compute', 'compute', 'smollm2', [], []],
   ['real-main', 'main', REAL, ['layers=[11]'], []],
   ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
-  ['real-instruction', 'instruction', REAL, [...REAL_SMALL, 'seeds=[1]'], []],
-  ['real-layer-sweep', 'layer-sweep', REAL, ['seeds=[1]', 'prompts=10', 'test=20'], ['test-layers-mean']],
+  ['real-instruction', 'instruction', REAL, REAL_SMALL, []],
+  ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_SMALL, []],
-  ['real-template', 'main', REAL, [...REAL_SMALL, 'seeds=[1]', 'template=paper'], []],
+  ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
   [

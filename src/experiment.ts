@@ -26,6 +26,12 @@ export type {
   CorpusRequest,
   CorpusShard,
 } from './corpus/corpus-file.js';
+export {
+  type CorpusSummary,
+  type CorpusSummaryOptions,
+  type LayerSummary,
+  summariseCorpus,
+} from './corpus/summary.js';
 export { type Comparison, compareConditions, pairsOf } from './experiment/comparisons.js';
 export { experimentOf, type LoadedExperiment, loadExperiment } from './experiment/config.js';
 export { fitToModel } from './experiment/fit.js';

@@ -7,20 +7,18 @@
 //   npm run bench:peers -- --python VENV/bin/python [--work FOLDER] [--threads N] [--repetitions 3] [--only WORK,...]
 //                          [--peers torch,naive,nnsight,transformer-lens] [--flash on|off] [--length 600] [--json FILE]
 //
-// FOLDER gets the weights, once, and defaults to a temporary one. Time of the processor counts, which others who use the machine
+// What each costs by its size: bench/peers/curves.mjs. FOLDER gets the weights, once, and defaults to a temporary one. Time of the processor counts, which others who use the machine
 // change least; with more than one thread it also counts what threads spin while they wait.
 
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { argv, cpuUsage, env, stderr, stdout, versions } from 'node:process';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { argv, stderr, stdout, versions } from 'node:process';
 import { parseArgs } from 'node:util';
 import { loadModel } from '../../dist/index.js';
 import { loadAddon } from '../../dist/native/load.js';
 import { specOf, works } from './ours.mjs';
+import { median, peerOf, timed, weights } from './peer.mjs';
 
 const { values } = parseArgs({
   args: argv.slice(2),
@@ -61,33 +59,6 @@ const WORKS = [
 /** Rows of fewer than four are rounded to the type of the weights, and a map has many such. */
 const AGREEMENT = { capture_all: 1e-5, map: 1e-3 };
 
-const here = (name) => fileURLToPath(new URL(name, import.meta.url));
-const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
-
-function python(args) {
-  const child = spawn(values.python, args, {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    env: { ...env, TQDM_DISABLE: '1' },
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const answer = async () => {
-    for (;;) {
-      const { value, done } = await lines.next();
-      if (done) throw new Error(`${values.python} ${args.join(' ')} ended early`);
-      if (value.startsWith('{')) return JSON.parse(value); // libraries talk too
-    }
-  };
-  return { child, answer };
-}
-
-async function weights(folder) {
-  if (existsSync(join(folder, 'hf', 'config.json'))) return;
-  stderr.write(`writing the weights to ${folder}\n`);
-  const { child } = python([here('weights.py'), folder]);
-  const code = await new Promise((resolve) => child.on('close', resolve));
-  if (code !== 0) throw new Error('the weights could not be written: install bench/peers/requirements.txt');
-}
-
 /** Root of the squared difference of a layer's numbers as a part of theirs; the worst layer. */
 function apart(ours, theirs, nLayers) {
   if (ours.length !== theirs.length) throw new Error(`${ours.length} numbers beside ${theirs.length}`);
@@ -105,7 +76,7 @@ function apart(ours, theirs, nLayers) {
 }
 
 const folder = values.work ?? mkdtempSync(join(tmpdir(), 'xpatch-peers-'));
-await weights(folder);
+await weights(values.python, folder);
 const threads = Number(values.threads);
 const model = await loadModel(join(folder, 'model.f16.gguf'), { device: 'cpu', threads });
 const spec = await specOf(model, Number(values.length));
@@ -116,12 +87,7 @@ const ours = await works(context, spec);
 // Keys and values in 32 bits, as PyTorch has them, for the comparison of numbers only.
 const exact = await works(await model.createContext({ kvType: 'f32' }), spec);
 
-async function ourTurn(name) {
-  const [clock, before] = [performance.now(), cpuUsage()];
-  await ours[name]();
-  const { user, system } = cpuUsage(before);
-  return { clock: (performance.now() - clock) / 1000, processor: (user + system) / 1e6 };
-}
+const ourTurn = (name) => timed(ours[name]);
 
 const wanted = values.only?.split(',');
 const results = [];
@@ -132,14 +98,9 @@ for (const kind of [...values.peers.split(','), 'llama.cpp']) {
       (kind === 'llama.cpp' ? name === 'plain' : peers.includes(kind)) && (!wanted || wanted.includes(name)),
   );
   if (todo.length === 0) continue;
-  const peer =
-    kind === 'llama.cpp' ? undefined : python([here('peer.py'), kind, join(folder, 'hf'), specFile, String(threads)]);
-  if (peer) Object.assign(found, (await peer.answer()).versions);
-  const theirTurn = async (name, file) => {
-    if (!peer) return ourTurn('plain');
-    peer.child.stdin.write(`${JSON.stringify({ work: name, file })}\n`);
-    return peer.answer();
-  };
+  const peer = kind === 'llama.cpp' ? undefined : await peerOf(values.python, kind, folder, specFile, threads);
+  Object.assign(found, peer?.versions);
+  const theirTurn = (work, file) => (peer ? peer.ask({ work, file }) : ourTurn('plain'));
   for (const { name, what, goal } of todo) {
     const mine = name === 'plain' ? 'capture_last' : name;
     let difference;
@@ -177,7 +138,7 @@ for (const kind of [...values.peers.split(','), 'llama.cpp']) {
     results.push(result);
     stderr.write(`${what}, beside ${kind}: ${result.ratio.toFixed(2)} of its processor time\n`);
   }
-  peer?.child.stdin.end();
+  peer?.end();
 }
 await model.dispose();
 

@@ -69,24 +69,38 @@ export async function specOf(model, length = 600) {
   };
 }
 
-/** @returns an action for each piece of work; what reads states returns them */
+/** @returns an action for each piece of work, some of a size; what reads states returns them */
 export async function works(context, spec) {
   const { model } = context;
   const prompt = await model.prompt({ tokens: spec.prompt });
   const steered = await model.prompt({ tokens: spec.steered });
   const value = Float32Array.from(spec.vector);
   const { nLayers } = model.info;
-  const row = (layer) => ({
+  const row = (_, i) => ({
     prompt,
-    interventions: [{ layers: layer, positions: 'last', op: 'replace', value }],
+    interventions: [{ layers: i % nLayers, positions: 'last', op: 'replace', value }],
     topK: 5,
   });
-  const rows = Array.from({ length: nLayers }, (_, layer) => row(layer));
+  const rows = (length) => Array.from({ length }, row);
   let kept;
   return {
-    capture_last: async () => (await context.run({ prompt, capture: { positions: 'last' }, topK: 1 })).states.data,
-    capture_all: async () => (await context.run({ prompt, capture: 'all', topK: 1 })).states.data,
-    sweep: async () => void (await context.pass(rows)),
+    // The first tokens of the prompt.
+    capture_last: async (size = spec.prompt.length) => {
+      const beginning = await model.prompt({ tokens: spec.prompt.slice(0, size) });
+      return (await context.run({ prompt: beginning, capture: { positions: 'last' }, topK: 1 })).states.data;
+    },
+    // The last layers.
+    capture_all: async (size = nLayers) => {
+      const layers = Array.from({ length: size }, (_, i) => nLayers - size + i);
+      return (await context.run({ prompt, capture: { layers, positions: 'all' }, topK: 1 })).states.data;
+    },
+    // Rows, patched at one layer after the other.
+    sweep: async (size = nLayers) => void (await context.pass(rows(size))),
+    // Bare queries in one call, the best next token of each.
+    queries: async (size) => {
+      const asked = Array.from({ length: size }, (_, i) => spec.evaluation.test[i % spec.evaluation.test.length]);
+      await context.pass(asked.map((tokens) => ({ prompt: { tokens }, topK: 1 })));
+    },
     lens: async () => {
       const positions = Array.from({ length: spec.lensPositions }, (_, i) => i);
       kept ??= await context.run({ prompt, capture: { positions } });

@@ -50,7 +50,7 @@ class Torch:
         self.prompt = torch.tensor([spec["prompt"]])
         self.vector = torch.tensor(spec["vector"])
 
-    def capture_last(self):
+    def capture_last(self, size=None):
         states = torch.empty(len(self.layers), self.width)
 
         def make(i):
@@ -60,11 +60,12 @@ class Torch:
             return hook
 
         with Hooks(self.layers, make):
-            self.model(self.prompt, use_cache=False, logits_to_keep=1)
+            self.model(self.prompt[:, :size], use_cache=False, logits_to_keep=1)
         return states
 
-    def capture_all(self):
-        states = torch.empty(len(self.layers), self.prompt.shape[1], self.width)
+    def capture_all(self, size=None):
+        layers = self.layers[-size:] if size else self.layers
+        states = torch.empty(len(layers), self.prompt.shape[1], self.width)
 
         def make(i):
             def hook(_, __, out):
@@ -72,7 +73,7 @@ class Torch:
 
             return hook
 
-        with Hooks(self.layers, make):
+        with Hooks(layers, make):
             self.model(self.prompt, use_cache=False, logits_to_keep=1)
         return states
 
@@ -92,12 +93,23 @@ class Torch:
             )
         return out.logits[:, -1]
 
-    def sweep(self):
-        n = len(self.layers)
+    def sweep(self, size=None):
+        rows = size or len(self.layers)
         cache = self.model.model(self.prompt[:, :-1], use_cache=True).past_key_values
-        cache.batch_repeat_interleave(n)
-        logits = self.patched_rows(cache, self.prompt[:, -1:].expand(n, 1), self.vector.expand(n, -1))
+        cache.batch_repeat_interleave(rows)
+        vectors = self.vector.expand(len(self.layers), -1)
+        logits = self.patched_rows(cache, self.prompt[:, -1:].expand(rows, 1), vectors)
         return logits.topk(5).values
+
+    def queries(self, size):
+        test = spec["evaluation"]["test"]
+        for first in range(0, size, 50):
+            some = [test[i % len(test)] for i in range(first, min(size, first + 50))]
+            ids, mask, positions = self.padded(some)
+            logits = self.model(
+                ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
+            ).logits
+            logits[:, -1].topk(1)
 
     def lens(self):
         states = self.states_for_lens()
@@ -300,9 +312,10 @@ for name in ("transformers", "nnsight", "transformer_lens"):
 print(json.dumps({"ready": True, "versions": versions}), flush=True)
 for line in sys.stdin:
     order = json.loads(line)
+    torch.set_num_threads(order.get("threads", int(THREADS)))
     work = getattr(peer, order["work"])
     clock, processor = time.perf_counter(), time.process_time()
-    result = work()
+    result = work(order["size"]) if "size" in order else work()
     answer = {"clock": time.perf_counter() - clock, "processor": time.process_time() - processor}
     if order.get("file"):
         result = result[0] if isinstance(result, list) else result

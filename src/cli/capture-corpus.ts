@@ -3,10 +3,11 @@ import type { ChatTemplate } from '../chat/chat-template.js';
 import type { CorpusPositions } from '../corpus/corpus-file.js';
 import type { HookName } from '../hooks/types.js';
 import type { PicturePositions, PromptPart, TextPositions } from '../prompt/types.js';
+import { tableToText } from '../report/tables.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
 import { readRecords } from '../util/records.js';
-import { describeModel, withSession } from './common.js';
+import { describeModel, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, grouped, text, vary, whole } from './option.js';
 import {
@@ -15,11 +16,13 @@ import {
   type OutputArguments,
   parsePositions,
   placesOf,
+  REPORT,
   TEMPLATE,
   unescapeText,
 } from './options.js';
 import { notePrompt } from './prompt-options.js';
 import { inRecord, recordPrompt } from './record-prompt.js';
+import { requireReport, startRun } from './report-run.js';
 import type { Terminal } from './terminal.js';
 
 export const CORPUS_OPTIONS = grouped('Many prompts', {
@@ -32,6 +35,10 @@ export const CORPUS_OPTIONS = grouped('Many prompts', {
   }),
   chat: vary(CHAT, { describe: "Ask each prompt in the model's chat template" }),
   generate: vary(whole(0, 'Tokens to generate after each prompt'), { default: 0 }),
+  report: vary(REPORT, { describe: 'Write a report on the states into this folder' }),
+  label: text('In the report: a field, such as continent, that a linear probe reads at every layer', {
+    value: 'FIELD',
+  }),
 });
 
 /** Positions that only a file of prompts can have. */
@@ -63,7 +70,9 @@ export type CorpusArguments = ModelArguments &
 export async function captureMany(args: CorpusArguments, terminal: Terminal): Promise<void> {
   const positions = positionsOf(args);
   if (args.template !== undefined && args.chat) throw usageError('Give either --template or --chat.');
-  const total = await countRecords(args.prompts, terminal.signal);
+  if (args.label !== undefined && args.report === undefined) throw usageError('--label is read in a --report FOLDER.');
+  const total = await countRecords(args.prompts, args.label, terminal.signal);
+  await requireReport(args.report);
   const template = args.template === undefined ? undefined : args.escape ? unescapeText(args.template) : args.template;
   const hash = createHash('sha256');
   await hashInto(hash, args.prompts, terminal.signal);
@@ -74,7 +83,8 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
     literal: args.literal,
   };
   terminal.explainInterrupt(`Complete shards stay in ${args.output}; the same command resumes from them.`);
-  await withSession(args, terminal, async ({ model, context, signal, progress, track }) => {
+  await withSession(args, terminal, async (session) => {
+    const { model, context, signal, progress, track } = session;
     const [{ captureCorpus }, { ChatTemplate }] = await Promise.all([
       import('../corpus/capture-corpus.js'),
       import('../chat/chat-template.js'),
@@ -101,6 +111,7 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
       signal,
       onProgress: ({ prompts }) => show({ done: prompts, total }),
     });
+    const report = args.report === undefined ? undefined : await reportCorpus(session, args, args.report);
     progress.done();
     const rows = manifest.shards.reduce((n, shard) => n + shard.rows, 0);
     if (args.json) {
@@ -113,12 +124,41 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
         layers: manifest.layers,
         shards,
         model: model.identity,
+        ...(report && { report: args.report, summary: report.summary }),
       });
       return;
     }
     const what = `${rows} states of ${args.hook.join(', ')} at ${manifest.layers.length} layers`;
     terminal.print(`${args.output}: ${total} prompts, ${what} of ${describeModel(model.identity)}\n`);
+    if (report) terminal.print(report.text);
   });
+}
+
+/** The page of a corpus that is complete. */
+async function reportCorpus(session: Session, { output, label }: CorpusArguments, folder: string) {
+  const { model, signal, track } = session;
+  const [{ openCorpus }, { summariseCorpus }, { corpusReport, layersTable }] = await Promise.all([
+    import('../corpus/corpus.js'),
+    import('../corpus/summary.js'),
+    import('../report/corpus.js'),
+  ]);
+  const corpus = await openCorpus(output);
+  const found = await summariseCorpus(corpus, { label, signal, onProgress: track('summarising') });
+  const title = `States of ${corpus.length} prompts in ${describeModel(model.identity)}`;
+  const { model: _, shards: __, ...request } = corpus.manifest;
+  const run = await startRun(
+    session,
+    { output: folder },
+    { experiment: 'corpus', title, options: { ...request, label } },
+  );
+  await run.finish(corpusReport(corpus, found, { title, provenance: run.provenance }));
+  const hooks = found.hooks.map(({ hook, width, layers }) => ({
+    hook,
+    width,
+    layers: layers.map(({ pca: _, ...numbers }) => numbers),
+  }));
+  const summary = { label: found.label, states: found.sample.length, hooks };
+  return { summary, text: `${tableToText(layersTable(found))}\n${run.summary()}` };
 }
 
 function positionsOf(args: CorpusArguments): CorpusPositions {
@@ -132,10 +172,16 @@ function positionsOf(args: CorpusArguments): CorpusPositions {
   return positions;
 }
 
-/** All records, checked before the model is loaded. */
-async function countRecords(path: string, signal: AbortSignal): Promise<number> {
-  let n = 0;
-  for await (const _ of readRecords(path, { pipe: false, signal })) n++;
+/** All records, checked before the model is loaded; at least one has the label. */
+async function countRecords(path: string, label: string | undefined, signal: AbortSignal): Promise<number> {
+  let [n, labelled] = [0, 0];
+  for await (const { fields } of readRecords(path, { pipe: false, signal })) {
+    n++;
+    if (label !== undefined && Object.hasOwn(fields, label)) labelled++;
+  }
+  if (label !== undefined && n > 0 && labelled === 0) {
+    throw new XpatchError('DATA_INVALID', `No prompt of ${path} has the field ${JSON.stringify(label)} of --label.`);
+  }
   if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Add some lines.`);
   return n;
 }

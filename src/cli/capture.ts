@@ -42,6 +42,10 @@ export const capture = defineCommand({
       'The last token of each line of a file, three layers, as shards with an index',
       'capture -m demo --prompts texts.jsonl --layers 2,4,6 -o states',
     ],
+    [
+      'With a report on them: where a linear probe reads a field of the lines',
+      'capture -m demo --prompts countries.csv --template "Q:{country}\\nA:" -o states --report page --label continent',
+    ],
     ['The last token, all layers', 'capture -m demo --prompt "Q:Peru\\nA:" --positions last -o peru.safetensors'],
     ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
     [
@@ -62,7 +66,7 @@ export const capture = defineCommand({
       return captureMany({ ...args, prompts }, terminal);
     }
     if (args.vision) return captureVision(args, terminal);
-    const lone = (['template', 'chat', 'generate'] as const).find((name) => args[name]);
+    const lone = (['template', 'chat', 'generate', 'report', 'label'] as const).find((name) => args[name]);
     if (lone) throw usageError(`--${lone} needs --prompts, a file of prompts.`);
     const positions = placesOf(args, 'all');
     if (isOfMany(positions)) {

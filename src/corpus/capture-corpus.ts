@@ -245,7 +245,10 @@ function placesOf(prompt: Prompt, whole: Prompt, positions: CorpusPositions): nu
   if (positions !== 'marks') return prompt.positions(positions);
   const marked = [...new Set(Object.values(prompt.marks))].sort((a, b) => a - b);
   if (marked.length > 0) return marked;
-  throw new XpatchError('POSITION_OUT_OF_RANGE', 'A prompt has no marks whose states could be captured.');
+  throw new XpatchError(
+    'POSITION_OUT_OF_RANGE',
+    'A prompt has no marks whose states could be captured: write <mark:NAME> into its template.',
+  );
 }
 
 /** What is held until it is written. */

@@ -35,9 +35,14 @@ export class Corpus {
    * Every state of a hook at one layer, shard by shard, such as the data of a linear probe.
    *
    * @param layer one of those that were captured; whichever for `embed` and `final_norm`, which have one place
+   * @param wanted of which prompts. Defaults to all
    * @throws {XpatchError} LAYER_OUT_OF_RANGE, INVALID_ARGUMENT for what was not captured; DATA_INVALID, SAFETENSORS_INVALID
    */
-  async *rows(layer: number, hook: HookName = this.manifest.hooks[0] as HookName): AsyncGenerator<CorpusRows> {
+  async *rows(
+    layer: number,
+    hook: HookName = this.manifest.hooks[0] as HookName,
+    wanted: (prompt: CorpusPrompt) => boolean = () => true,
+  ): AsyncGenerator<CorpusRows> {
     const { hooks, layers, shards } = this.manifest;
     const l = ONE_PLACE[hook] ? 0 : layers.indexOf(layer);
     if (l < 0) throw new XpatchError('LAYER_OUT_OF_RANGE', `The corpus has layers ${layers.join(', ')}, not ${layer}.`);
@@ -50,6 +55,7 @@ export class Corpus {
       const prompts: CorpusPrompt[] = [];
       const found: Float32Array[] = [];
       for await (const prompt of this.index(shard)) {
+        if (!wanted(prompt)) continue;
         for (let row = prompt.rows[0]; row < prompt.rows[1]; row++) {
           const bytes = new Uint8Array(4 * width);
           await file.readBytes(hook, 4 * (row * nLayers + l) * width, bytes);

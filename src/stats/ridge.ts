@@ -75,7 +75,7 @@ export class RidgeSums {
       }
       const solution = await this.covariances(meanX, meanY, scales, pace);
       await cholesky(correlations, width, pace);
-      await solveTriangles(correlations, solution, width, pace);
+      await solveTriangles(correlations, solution, width, width, pace);
       for (let i = 0; i < width; i++) {
         const scale = scales[i] as number;
         for (let j = 0; j < width; j++) {
@@ -182,7 +182,7 @@ function accumulate(
 }
 
 /** Replaces the lower triangle of a symmetric positive definite matrix by its Cholesky factor L, A = L L'. */
-async function cholesky(a: Float64Array, n: number, pace: Pace): Promise<void> {
+export async function cholesky(a: Float64Array, n: number, pace: Pace): Promise<void> {
   for (let i = 0; i < n; i++) {
     for (let j = 0; j <= i; j++) {
       const rest = (a[i * n + j] as number) - dot(a, a, i * n, j * n, j);
@@ -195,24 +195,31 @@ async function cholesky(a: Float64Array, n: number, pace: Pace): Promise<void> {
 /** Columns solved together, few enough that their part of B stays in the processor's cache. */
 const COLUMNS = 64;
 
-/** Solves L L' Z = B in place, B row-major [n, n]. */
-async function solveTriangles(l: Float64Array, b: Float64Array, n: number, pace: Pace): Promise<void> {
+/** Solves L L' Z = B in place, B row-major [n, width]. */
+export async function solveTriangles(
+  l: Float64Array,
+  b: Float64Array,
+  n: number,
+  width: number,
+  pace: Pace,
+): Promise<void> {
   const factors = new Float64Array(BLOCK);
-  for (let first = 0; first < n; first += COLUMNS) {
-    const end = Math.min(n, first + COLUMNS);
+  for (let first = 0; first < width; first += COLUMNS) {
+    const end = Math.min(width, first + COLUMNS);
     /** Takes rows `from` to before `to`, times entries of L, out of row i, and divides it by the diagonal. */
     const finish = (i: number, from: number, to: number, entry: (k: number) => number) => {
       let k = from;
       for (; k + BLOCK <= to; k += BLOCK) {
         for (let r = 0; r < BLOCK; r++) factors[r] = -(l[entry(k + r)] as number);
-        accumulate(b, i * n, factors, b, k * n, n, first, end);
+        accumulate(b, i * width, factors, b, k * width, width, first, end);
       }
       for (; k < to; k++) {
         const factor = l[entry(k)] as number;
-        for (let j = first; j < end; j++) b[i * n + j] = (b[i * n + j] as number) - factor * (b[k * n + j] as number);
+        for (let j = first; j < end; j++)
+          b[i * width + j] = (b[i * width + j] as number) - factor * (b[k * width + j] as number);
       }
       const diagonal = l[i * n + i] as number;
-      for (let j = first; j < end; j++) b[i * n + j] = (b[i * n + j] as number) / diagonal;
+      for (let j = first; j < end; j++) b[i * width + j] = (b[i * width + j] as number) / diagonal;
     };
     for (let i = 0; i < n; i++) {
       finish(i, 0, i, (k) => i * n + k);

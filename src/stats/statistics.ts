@@ -185,7 +185,7 @@ function meanOverTasks(domains: readonly Domain[], nTasks: number, random?: Rand
 }
 
 /** Linear between order statistics (definition 7 of Hyndman and Fan 1996, the default of numpy and R). */
-function quantile(sorted: Float64Array, q: number): number {
+export function quantile(sorted: Float64Array, q: number): number {
   const place = q * (sorted.length - 1);
   const below = sorted[Math.floor(place)] as number;
   const above = sorted[Math.ceil(place)] as number;

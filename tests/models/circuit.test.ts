@@ -13,6 +13,7 @@ import { temporaryFolder } from '../unit/helpers.js';
 
 const folder = await temporaryFolder();
 const at = (name: string) => join(folder, name);
+process.env.XDG_CACHE_HOME = at('cache');
 const DEMO = ['-m', 'demo', '--device', 'cpu'];
 const PAIR = ['--from', 'Q:Peru\\nA:', '--into', 'Q:Cuba\\nA:', '--right', 'Lima', '--wrong', 'Havana'];
 
@@ -239,7 +240,54 @@ test('states of a file of prompts, by template, with labels', async () => {
   expect(await refused('-p', 'Q:', '--positions', 'marks', '-o', at('none.safetensors'))).toMatch(/needs --prompts/);
 });
 
+test('a report on the states of many prompts: a probe reads what they hold, and not what was shuffled', async () => {
+  const items = (await loadTask('country-capital')).items.slice(0, 60);
+  const lines = items.map(({ input }, i) => `${input},${i % 2 ? 'formal' : 'plain'},${i % 3}`);
+  await writeFile(at('styles.csv'), `country,style,chance\n${lines.join('\n')}\n`);
+  const template = ['--template', '{country}. {style}', '--layers', '0,5'];
+  const many = ['capture', '--prompts', at('styles.csv'), ...template, '-o', at('styles')];
+  const made = await json(...many, '--report', at('style-page'), '--label', 'style');
+  expect(made.summary.label).toMatchObject({ field: 'style', without: 0 });
+  expect(made.summary.states).toBe(items.length);
+  const [{ hook, layers }] = made.summary.hooks;
+  expect({ hook, layers: layers.map(({ layer }: { layer: number }) => layer) }).toEqual({
+    hook: 'resid_post',
+    layers: [0, 5],
+  });
+  for (const { probe } of layers) {
+    expect(probe.accuracy.low).toBeGreaterThan(0.9); // the last token says it
+    expect(probe.shuffled.value).toBeLessThan(0.75);
+  }
+  const page = await readFile(at('style-page/report.html'), 'utf8');
+  expect(page).toMatch(/style is read best at resid_post, layer 0: 1\.00|most frequent label alone/);
+
+  // The corpus is complete: another report costs no capture, and looks at the same states.
+  const chance = await xpatch([...many, ...DEMO, '--report', at('chance-page'), '--label', 'chance']);
+  expect(chance.stdout).toMatch(/layer 0|resid_post +0/);
+  const plain = await json(...many, '--report', at('plain-page'));
+  expect(plain.summary.label).toBeUndefined();
+  for (const [i, { norm, cosine }] of plain.summary.hooks[0].layers.entries()) {
+    const norms: number[] = [];
+    for await (const { rows } of (await openCorpus(at('styles'))).rows([0, 5][i] as number)) {
+      norms.push(...rows.map((row) => Math.hypot(...row)));
+    }
+    norms.sort((a, b) => a - b);
+    expect(norm.median).toBeCloseTo(
+      ((norms[(norms.length - 1) >> 1] as number) + (norms[norms.length >> 1] as number)) / 2,
+      2,
+    );
+    expect(Math.abs(cosine)).toBeLessThan(1);
+  }
+
+  const refused = async (...more: string[]) => (await xpatch([...many, ...DEMO, ...more])).stderr;
+  expect(await refused('--label', 'style')).toMatch(/--report FOLDER/);
+  expect(await refused('--report', at('n'), '--label', 'nothing')).toMatch(/has the field "nothing"/);
+  expect(await refused('--report', at('m'), '--label', 'country')).toMatch(/0 values that at least 5 prompts share/);
+  expect(await refused('--report', at('plain-page'))).toMatch(/FILE_WRITE/);
+});
+
 test.each([
+  [['capture', '--prompt', 'x', '--report', 'y', '-o', 'x'], /--report needs --prompts/],
   [['circuit', 'map', '--from', 'Q:Peru\\nA:', '--right', 'Lima'], /either --into or --noise/],
   [['circuit', 'map', ...PAIR.slice(0, 4)], /Name the right answer/],
   [['circuit', 'map', '--from', 'Q:Peru', '--into', 'Q:Japan and more', '--right', 'x'], /do not correspond/],

@@ -9,5 +9,9 @@ export function ticks(low: number, high: number, count: number): number[] {
   return out;
 }
 
-/** A number on an axis, without the noise of binary fractions, with a real minus. */
-export const tickLabel = (value: number): string => String(Number(value.toPrecision(9))).replace('-', '−');
+/** A number on an axis, without the noise of binary fractions, with a real minus; `20k` and `3M` for large ones. */
+export function tickLabel(value: number): string {
+  const size = Math.abs(value);
+  const [unit, letter] = size >= 1e6 ? [1e6, 'M'] : size >= 1e4 ? [1e3, 'k'] : [1, ''];
+  return `${Number((value / unit).toPrecision(9))}${letter}`.replace('-', '−');
+}
