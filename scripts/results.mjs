@@ -68,6 +68,7 @@ const RUNS = [
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
+  ['real-noto', 'main', REAL, [...REAL_SMALL, 'style=noto'], []],
   [
     'real-strength',
     'strength',

@@ -158,7 +158,7 @@ async function reportCorpus(session: Session, { output, label }: CorpusArguments
     layers: layers.map(({ pca: _, ...numbers }) => numbers),
   }));
   const summary = { label: found.label, states: found.sample.length, hooks };
-  return { summary, text: `${tableToText(layersTable(found))}\n${run.summary()}` };
+  return { summary, text: `${tableToText(layersTable(found), session.terminal)}\n${run.summary()}` };
 }
 
 function positionsOf(args: CorpusArguments): CorpusPositions {

@@ -48,7 +48,7 @@ export const circuitHeads = defineCommand({
       if (args.json) {
         terminal.printJson({ folder, model: session.model.identity, options, overlap, best, edges, cells: results });
       } else {
-        terminal.print([overlap, edges, best].map((table) => `${tableToText(table)}\n`).join('') + summary);
+        terminal.print([overlap, edges, best].map((table) => `${tableToText(table, terminal)}\n`).join('') + summary);
       }
     });
   },

@@ -96,7 +96,7 @@ export const circuitMap = defineCommand({
       const shared = { from, metric, positions, topK, signal };
       const about = {
         title: `Activation patching in ${describeModel(model.identity)}`,
-        introduction: [introduction(args)],
+        introduction: [introduction(args), promptsOf(args)],
       };
       const report = await import('../report/circuits.js');
       if (args.byHead) {
@@ -174,6 +174,10 @@ function meanOf(maps: readonly PatchMap[]): PatchMap {
   const mean = values.map((_, i) => maps.reduce((sum, map) => sum + (map.values[i] as number) / maps.length, 0));
   const corrupt = maps.reduce((sum, map) => sum + map.corrupt / maps.length, 0);
   return new PatchMap(layers, positions, tokens, mean, clean, corrupt);
+}
+
+function promptsOf({ from, into }: MapArguments): string {
+  return `Clean prompt: ${from}${into === undefined ? '' : `; corrupt prompt: ${into}`}`;
 }
 
 function introduction({ noise, noiseSeeds, byHead, hook }: MapArguments): string {

@@ -30,6 +30,6 @@ export async function writeCircuit(
     return;
   }
   const tables = plain.blocks.flatMap((block) => (block.kind === 'table' ? [block.table as TextTable] : []));
-  for (const table of tables) terminal.print(`${tableToText(table)}\n`);
+  for (const table of tables) terminal.print(`${tableToText(table, terminal)}\n`);
   if (args.report !== undefined) terminal.print(`Report: ${join(args.report, 'report.html')}\n`);
 }

@@ -86,7 +86,7 @@ export const decode = defineCommand({
       } else {
         const tables = layers.map(({ layer, why }) => {
           const table = decodingTable(results, layer, nVocab);
-          return tableToText(why === undefined ? table : { ...table, title: `${table.title}, ${why}` });
+          return tableToText(why === undefined ? table : { ...table, title: `${table.title}, ${why}` }, terminal);
         });
         terminal.print(`${tables.join('\n')}\n${statements.map((line) => `${line}\n`).join('')}\n${summary}`);
       }

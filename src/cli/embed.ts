@@ -62,7 +62,7 @@ export const embed = defineCommand({
         terminal.printJson({ folder, model: model.identity, options, statements, ...result });
       } else {
         const lines = statements.map((line) => `${line}\n`).join('');
-        terminal.print(`${tableToText(scoresTable(result))}\n${lines}\n${summary}`);
+        terminal.print(`${tableToText(scoresTable(result), terminal)}\n${lines}\n${summary}`);
       }
     });
   },

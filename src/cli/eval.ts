@@ -190,7 +190,7 @@ function printResult(terminal: Terminal, result: EvalResult): void {
   const main = result.tables.filter(({ name }) => name === 'lenient' || name === 'strict');
   const shown = main.length > 0 ? main : result.tables;
   const more = result.tables.filter((table) => !shown.includes(table)).map(({ name }) => name);
-  const texts = shown.map(({ table }) => `${tableToText(table)}\n`);
+  const texts = shown.map(({ table }) => `${tableToText(table, terminal)}\n`);
   const others = more.length > 0 ? `More tables: ${more.join(', ')} in ${join(result.folder, 'tables')}\n` : '';
   terminal.print(`${texts.join('')}${others}Report: ${result.report}\n`);
 }

@@ -73,7 +73,7 @@ export const evolution = defineCommand({
         const { sets } = findings;
         terminal.printJson({ folder, model: model.identity, options, statements, crossings, cells, sets });
       } else {
-        terminal.print(`${tableToText(crossings)}\n${statements.join('\n')}\n\n${summary}`);
+        terminal.print(`${tableToText(crossings, terminal)}\n${statements.join('\n')}\n\n${summary}`);
       }
     });
   },

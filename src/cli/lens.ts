@@ -20,7 +20,6 @@ import {
 } from './options.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
-import { shippedNotes } from './shipped-notes.js';
 
 /** `xpatch lens`: what the states of one prompt say, layer by layer. */
 export const lens = defineCommand({
@@ -79,8 +78,7 @@ export const lens = defineCommand({
         onProgress,
       });
       const { lens, last } = found;
-      const notes = shippedNotes(model);
-      await run.finish(reportOfLens(found, { notes, provenance: { ...run.provenance, prompt: record.text } }));
+      await run.finish(reportOfLens(found, { provenance: { ...run.provenance, prompt: record.text } }));
       if (args.json) {
         const { inputs } = lensView(found);
         terminal.printJson({

@@ -54,7 +54,7 @@ export async function runStudyCommand<Options extends object, Result extends obj
 interface ReportRun {
   folder: string;
   provenance: Report['provenance'];
-  /** Writes the report with its tables and figures. @throws XpatchError ABORTED, FILE_WRITE. */
+  /** Writes the report with its tables, figures and what has to be said of a shipped model. @throws XpatchError ABORTED, FILE_WRITE. */
   finish(report: Report): Promise<void>;
   /** Where to look, for the terminal. */
   summary(): string;
@@ -69,7 +69,7 @@ export async function requireReport(folder: string | undefined): Promise<void> {
 
 /** Before the work, so that a bad `--output` is found early. @throws XpatchError FILE_WRITE if the folder is not empty */
 export async function startRun(
-  { context, terminal, signal, progress }: Session,
+  { model, context, terminal, signal, progress }: Session,
   args: { readonly output?: string },
   what: { experiment: string; title: string; options: object },
 ): Promise<ReportRun> {
@@ -84,7 +84,7 @@ export async function startRun(
     async finish(report) {
       requireNotAborted(signal);
       progress.update('writing the report');
-      await new ReportPage(report, manifest).save(folder, { signal });
+      await new ReportPage({ caveats: shippedNotes(model), ...report }, manifest).save(folder, { signal });
       progress.done();
     },
     summary: () => summaryOf(folder),

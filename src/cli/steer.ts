@@ -106,7 +106,8 @@ export const steer = defineCommand({
       const { steps, output, report } = args;
       const positions = placesOf(args, 'all');
       const steered = answers && { layers: where, positions, steps, answers };
-      if (answers && report !== undefined) await writeAnswers(session, report, answers, { vector: record, ...steered });
+      if (answers && report !== undefined)
+        await writeAnswers(session, args, report, { vector: record, layers: where, positions, steps, answers });
       progress.done();
       if (json) {
         const files = { ...(output !== undefined && { output }), ...(report !== undefined && { report }) };
@@ -171,14 +172,22 @@ async function steeredAnswers(
 
 async function writeAnswers(
   session: Session,
+  { prompt }: PromptArguments,
   folder: string,
-  answers: readonly SteeredAnswer[],
-  options: object,
+  options: Pick<Steering, 'layers'> & {
+    vector: object;
+    positions: unknown;
+    steps: unknown;
+    answers: readonly SteeredAnswer[];
+  },
 ): Promise<void> {
+  const { layers, positions, steps, answers } = options;
+  const named = `The direction is added at layers ${layers.join(', ')}; positions of the prompt: ${typeof positions === 'string' ? positions : JSON.stringify(positions)}; steps: ${steps}.`;
+  const introduction = [...(prompt === undefined ? [] : [`Prompt: ${prompt}`]), named];
   const title = `Steering ${describeModel(session.model.identity)}`;
   const run = await startRun(session, { output: folder }, { experiment: 'steer', title, options });
   const { steeringReport } = await import('../report/steering.js');
-  await run.finish(steeringReport(answers, { title, introduction: [], provenance: run.provenance }));
+  await run.finish(steeringReport(answers, { title, introduction, provenance: run.provenance }));
 }
 
 /** A block for each strength: an answer may have several lines. */

@@ -22,7 +22,6 @@ import {
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
-import { shippedNotes } from './shipped-notes.js';
 import { loadVector, requireFit, vectorRecord } from './vector-file.js';
 
 /** `xpatch sweep`: the next token after a patch at every layer. */
@@ -125,7 +124,7 @@ export const sweep = defineCommand({
       if (run) {
         const { sweepReport } = await import('../report/sweep.js');
         const provenance = { ...run.provenance, prompt: record.text };
-        await run.finish(sweepReport(result, { title, introduction: shippedNotes(model), provenance }));
+        await run.finish(sweepReport(result, { title, introduction: [introductionOf(patch)], provenance }));
       }
       if (args.json) {
         const files = {
@@ -153,6 +152,21 @@ export const sweep = defineCommand({
     });
   },
 });
+
+/** What was patched, in a sentence. */
+function introductionOf({
+  vector,
+  op,
+  positions,
+}: {
+  vector: { file: string };
+  op: string;
+  positions: readonly number[];
+}) {
+  const where = positions.length === 1 ? `position ${positions[0]}` : `${positions.length} positions`;
+  const how = op === 'add' ? 'is added to' : 'replaces';
+  return `The state of ${vector.file} at each layer, alone, ${how} the one of the prompt at ${where}.`;
+}
 
 /** The whole prompt again for every layer: the slow reference for a sweep. */
 async function sweepOneByOne(

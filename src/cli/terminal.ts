@@ -42,6 +42,11 @@ export class Terminal {
     return this.asked;
   }
 
+  /** Columns of the terminal that results are printed on; undefined for a file or pipe. */
+  get width(): number | undefined {
+    return this.results.columns;
+  }
+
   /** Prints a result. */
   print(text: string): void {
     this.results.write(text);
@@ -93,7 +98,7 @@ export class Terminal {
 
   /**
    * Prints an error: one line on stderr, or with `json` an object on stdout.
-   * @param options.stack print the stack too; an XpatchError explains itself without it it it
+   * @param options.stack print the stack too; an XpatchError explains itself without it
    * @returns the exit code
    */
   report(error: unknown, options: { json: boolean; stack: boolean }): number {

@@ -85,7 +85,9 @@ export const tune = defineCommand({
         const { info, strengths } = lens;
         terminal.printJson({ output, ...(report !== undefined && { report }), ...info, strengths, quality });
       } else {
-        terminal.print(`${tableToText(tunedLensTable(quality, lens, title))}\n${file.name}\n${run?.summary ?? ''}`);
+        terminal.print(
+          `${tableToText(tunedLensTable(quality, lens, title), terminal)}\n${file.name}\n${run?.summary ?? ''}`,
+        );
       }
     });
   },

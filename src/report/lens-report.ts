@@ -56,5 +56,5 @@ export async function lensReport(
     options: { prompt: text, layers, positions },
   });
   const provenance = { ...provenanceOf(manifest), prompt: text };
-  return new ReportPage(reportOfLens(found, { notes: [], provenance }), manifest);
+  return new ReportPage(reportOfLens(found, { provenance }), manifest);
 }

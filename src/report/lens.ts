@@ -5,17 +5,14 @@ import type { Block, LensView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
 /** The blocks of a lens report: the grid, how the answer rises, and the numbers at the last position. */
-export function reportOfLens(
-  found: PromptLens,
-  { notes, provenance }: { notes: readonly string[]; provenance: Report['provenance'] },
-): Report {
+export function reportOfLens(found: PromptLens, { provenance }: Pick<Report, 'provenance'>): Report {
   const { model, tuned } = found;
   const how = tuned
     ? "Every state is first mapped to a prediction of the last layer's state (tuned lens), then read"
     : "Every state is read as if it were the last layer's (logit lens):";
   return {
     title: `${tuned ? 'Tuned' : 'Logit'} lens of ${model.identity.name || model.identity.architecture}`,
-    introduction: [`${how} through the model's own final norm and output head.`, ...notes],
+    introduction: [`${how} through the model's own final norm and output head.`],
     ...bestToken(found),
     blocks: [
       { kind: 'lens', name: 'lens', heading: 'Layers and positions', lens: lensView(found) },

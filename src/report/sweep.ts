@@ -17,12 +17,29 @@ const MOST_CURVES = 6;
 export function sweepReport(sweep: Sweep, about: Pick<Report, 'title' | 'introduction' | 'provenance'>): Report {
   return {
     ...about,
+    introduction: [...about.introduction, ...(sweep.plain.top.length > 0 ? [bestTokens(sweep)] : [])],
     ...bestLayer(sweep),
     blocks: [
       ...curvesOf(sweep),
       { kind: 'table', name: 'sweep', heading: 'Next tokens by patched layer', table: sweepTable(sweep) },
     ],
   };
+}
+
+/** `With the patch … Lima at 0–2, Nicosia at 3; without a patch P.` */
+function bestTokens({ plain, layers }: Sweep): string {
+  const best = (top: readonly TokenScore[]) => (top[0] ? (labelsOf([top[0]])[0] as string) : '');
+  const runs: { text: string; from: number; to: number }[] = [];
+  for (const { layer, top } of layers) {
+    const last = runs.at(-1);
+    if (last?.text === best(top) && last.to === layer - 1) last.to = layer;
+    else runs.push({ text: best(top), from: layer, to: layer });
+  }
+  const shown = runs
+    .slice(0, MOST_CURVES)
+    .map(({ text, from, to }) => `${text} at ${from === to ? from : `${from}–${to}`}`);
+  const more = runs.length > shown.length ? ', and others' : '';
+  return `Best next token by patched layer: ${shown.join(', ')}${more}; without a patch ${best(plain.top)}.`;
 }
 
 /** The patched layer after which the model is surest. */

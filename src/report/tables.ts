@@ -5,43 +5,68 @@ import type { TextTable } from './report.js';
 
 const MISSING = '–';
 
+/** Notes are as wide as their table, but no narrower than this. */
+const NOTES_WIDTH = 60;
+
 /**
- * A table for the terminal: aligned columns, intervals under their values, names of columns broken at hyphens (at blanks in a
+ * A table for the terminal: aligned columns, intervals under their values, names of columns broken at hyphens (at spaces in a
  * `TextTable`). Control characters and those that reorder text are dropped.
  *
- * @param options.width of the notes, in columns of the terminal. Defaults to the width of the table.
+ * @param options.width of the terminal, in columns: a wider table is divided into parts, each with the columns that name its rows. Defaults
+ *   to no limit.
  * @throws {XpatchError} INVALID_ARGUMENT for a row of another length than the columns, or a number that is not finite
  */
-export function tableToText(table: Table | TextTable, options: { width?: number } = {}): string {
+export function tableToText(table: Table | TextTable, options: { width?: number | undefined } = {}): string {
+  const { width: limit = Number.POSITIVE_INFINITY } = options;
   const { heads, right, rows } = gridOf(table);
   const widths = heads.map((lines, column) =>
     Math.max(0, ...[...lines, ...rows.flatMap((row) => row[column] ?? [])].map(displayWidth)),
   );
-  const line = (texts: readonly string[]) =>
-    texts
-      .map((text, column) => {
-        const blanks = ' '.repeat((widths[column] as number) - displayWidth(text));
-        return right[column] ? blanks + text : text + blanks;
-      })
-      .join('  ')
-      .trimEnd();
-  const lines = (row: readonly (readonly string[])[], side: 'top' | 'bottom') => {
-    const height = Math.max(1, ...row.map((cell) => cell.length));
-    return Array.from({ length: height }, (_, i) =>
-      line(row.map((cell) => cell[side === 'top' ? i : i - height + cell.length] ?? '')),
-    );
-  };
-  const rule = '─'.repeat(widths.reduce((sum, width) => sum + width + 2, -2));
+  const parts = partsOf(widths, right, limit).map((columns) => {
+    const line = (texts: readonly string[]) =>
+      texts
+        .map((text, i) => {
+          const spaces = ' '.repeat((widths[columns[i] as number] as number) - displayWidth(text));
+          return right[columns[i] as number] ? spaces + text : text + spaces;
+        })
+        .join('  ')
+        .trimEnd();
+    const lines = (row: readonly (readonly string[])[], side: 'top' | 'bottom') => {
+      const cells = columns.map((column) => row[column] as readonly string[]);
+      const height = Math.max(1, ...cells.map((cell) => cell.length));
+      return Array.from({ length: height }, (_, i) =>
+        line(cells.map((cell) => cell[side === 'top' ? i : i - height + cell.length] ?? '')),
+      );
+    };
+    const rule = '─'.repeat(sumOf(widths, columns));
+    return { rule, lines: [rule, ...lines(heads, 'bottom'), rule, ...rows.flatMap((row) => lines(row, 'top'))] };
+  });
+  const widest = Math.max(NOTES_WIDTH, ...parts.map(({ rule }) => rule.length));
   const out = [
-    plain(table.title),
-    rule,
-    ...lines(heads, 'bottom'),
-    rule,
-    ...rows.flatMap((row) => lines(row, 'top')),
-    rule,
-    ...table.notes.flatMap((note) => wrap(plain(note), options.width ?? rule.length)),
+    ...wrap(plain(table.title), limit),
+    ...parts.flatMap(({ lines }) => lines),
+    parts.at(-1)?.rule ?? '',
+    ...table.notes.flatMap((note) => wrap(plain(note), Math.min(widest, limit))),
   ];
   return `${out.join('\n')}\n`;
+}
+
+const sumOf = (widths: readonly number[], columns: readonly number[]): number =>
+  columns.reduce((sum, column) => sum + (widths[column] as number) + 2, -2);
+
+/** Which columns stand side by side. The first ones, as far as they are texts and leave half of the width, begin every part. */
+function partsOf(widths: readonly number[], right: readonly boolean[], limit: number): number[][] {
+  const all = [...widths.keys()];
+  if (sumOf(widths, all) <= limit) return [all];
+  const texts = all.slice(0, Math.max(1, right.indexOf(true)));
+  while (texts.length > 1 && sumOf(widths, texts) > limit / 2) texts.pop();
+  const parts = [[...texts]];
+  for (const column of all.slice(texts.length)) {
+    const last = parts.at(-1) as number[];
+    if (last.length === texts.length || sumOf(widths, [...last, column]) <= limit) last.push(column);
+    else parts.push([...texts, column]);
+  }
+  return parts;
 }
 
 /** Heads and cells as lines of text, and which columns are set to the right. */

@@ -71,7 +71,7 @@ export function tunedLensTable(quality: LensQuality, lens: FittedLens, title: st
             `Gain of the tuned lens, mean over layers: ${gain.value.toFixed(3)} (${gain.low.toFixed(3)} to ${gain.high.toFixed(3)}).`,
           ]
         : []),
-      'KL divergence of the model’s final distribution from the lens’s, nats, with 95 % bootstrap intervals over the items asked about.',
+      'KL divergence of the model’s final distribution from the lens’s, nats, with 95 % bootstrap intervals over prompts.',
       `Tested on ${prompts} prompts (${positions} positions, the first one of a prompt never), fitted on ${fit.prompts} others (${fit.positions} positions); strengths chosen on ${fit.validationPrompts} further ones.`,
     ],
   };
@@ -97,6 +97,6 @@ function tunedLensFigure(quality: LensQuality, title: string): Figure {
         series: [series('plain lens', ({ plain }) => plain), series('tuned lens', ({ tuned }) => tuned)],
       },
     ],
-    notes: ['Bands: 95 % bootstrap intervals over the items asked about.'],
+    notes: ['Bands: 95 % bootstrap intervals over prompts.'],
   };
 }

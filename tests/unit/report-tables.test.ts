@@ -37,6 +37,25 @@ const fieldsOf = (line: string) =>
   );
 
 describe('tables', () => {
+  test('a table wider than the terminal goes on below, with the names of its rows', () => {
+    const columns = [{ name: 'task' }, { name: 'kind' }, ...'abcdef'.split('').map((name) => ({ name, digits: 2 }))];
+    const row = (task: string) => [task, 'text', 1, 22, 333, 4444, 55555, 666666];
+    const wide = { title: 'A title', columns, rows: [row('capital'), row('color')], notes: ['A note.'] };
+    const whole = tableToText(wide);
+    expect(tableToText(wide, { width: 100 })).toBe(whole);
+    const parts = tableToText(wide, { width: 44 });
+    expect(parts.split('\n').every((line) => line.length <= 44)).toBe(true);
+    expect(parts.match(/^task +kind/gm)).toHaveLength(2);
+    expect(parts.match(/^color +text/gm)).toHaveLength(2);
+    for (const name of ['1.00', '22.00', '333.00', '4444.00', '55555.00', '666666.00']) {
+      expect(parts.split(name)).toHaveLength(3); // once in each row
+    }
+    // Names that take more than half of the width are said once, the first of them always.
+    expect(tableToText(wide, { width: 20 }).match(/^capital/gm)?.length).toBeGreaterThan(3);
+    expect(tableToText(wide, { width: 20 }).match(/text/g)).toHaveLength(2);
+    expect(tableToText(wide, { width: 1 })).toMatch(/666666\.00/);
+  });
+
   test('as text are aligned and break long names', () => {
     expect(tableToText(table)).toBe(
       [
@@ -57,8 +76,10 @@ describe('tables', () => {
 
   test('as text wrap their notes and let no control character through', () => {
     const long = tableToText({ ...table, notes: ['word '.repeat(30).trim()] });
-    for (const line of long.split('\n')) expect([...line].length).toBeLessThanOrEqual(32);
+    for (const line of long.split('\n')) expect([...line].length).toBeLessThanOrEqual(60);
     expect(tableToText({ ...table, notes: ['aa bb cc'] }, { width: 5 })).toMatch(/\naa bb\ncc\n$/);
+    const narrow = { title: 'T', columns: [{ name: 'a' }], rows: [['x']], notes: ['a note of more than one word'] };
+    expect(tableToText(narrow)).toMatch(/\na note of more than one word\n$/);
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not appear
     expect(tableToText(hostile)).not.toMatch(/[\u0000-\u0009\u000b-\u001f]/);
     expect(tableToText(hostile)).toMatch(/^=1\|2 `c` /m);

@@ -311,6 +311,25 @@ describe('broken folders are listed with what is wrong', () => {
     expect(await complete()).toMatch(/complete but has no report\.html/);
   });
 
+  test('but a part of a run has none, and says which it is', async () => {
+    const part = (name: string, more: object) => {
+      const path = makeRun(join(folder, 'parts', name), JSON.stringify({ status: 'complete', title: name, ...more }));
+      rmSync(join(path, 'report.html'));
+    };
+    part('v1', { shard: { index: 1, of: 4, stage: 'validation' } });
+    part('t2', { shard: { index: 2, of: 4 }, layerFrom: 'v' });
+    part('whole test', { shard: { index: 1, of: 1 } });
+    const states = [];
+    for (const entry of await findRuns([join(folder, 'parts')])) states.push(await readRun(entry));
+    expect(states.map(({ title, state, part }) => [title, state, part])).toEqual([
+      ['t2', 'complete', '2/4'],
+      ['v1', 'complete', '1/4 of the validation'],
+      ['whole test', 'broken', undefined],
+    ]);
+    const { body } = await ask('/', { server: await serve([join(folder, 'parts')]) });
+    expect(body).toMatch(/Part <bdi>1\/4 of the validation<\/bdi>: merge all parts/);
+  });
+
   test('values of the wrong type, and nesting without end', async () => {
     const odd = JSON.stringify({ status: 'running', title: 3, model: null, started: ['x'], experiment: {}, deep: 0 });
     const path = makeRun(join(folder, 'odd', 'types'), odd.replace('"deep":0', `"deep":${deep}`));

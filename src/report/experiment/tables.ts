@@ -93,6 +93,8 @@ export async function differencesTable(
   if (layers.length > MAX_LAYERS) return undefined;
   const comparisons = await compareConditions(test, pairsOfRows(experiment, rows), score, pace);
   if (comparisons.length === 0) return undefined;
+  const least = Math.min(...comparisons.map(({ p }) => p));
+  const tiny = least < 0.000005 ? ' 0.00000 is less than 0.000005.' : '';
   return {
     title: `Differences of conditions (${score} score)`,
     columns: [
@@ -119,7 +121,7 @@ export async function differencesTable(
     ]),
     notes: [
       'Mean over tasks, paired by query. low, high: 95 % bootstrap interval over items, seeds held fixed.',
-      `p: two-sided paired permutation test over items; Holm: corrected for the ${comparisons.length} comparisons of this table. 0.00000 is less than 0.000005.`,
+      `p: two-sided paired permutation test over items; Holm: corrected for the ${comparisons.length} comparisons of this table.${tiny}`,
     ],
   };
 }

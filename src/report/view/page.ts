@@ -17,7 +17,8 @@ td { white-space: nowrap; }
 tbody th { min-width: 9rem; max-width: 34rem; white-space: normal; overflow-wrap: anywhere; }
 tbody p, details { font-size: .87rem; }
 .quiet-text, small, summary { color: var(--muted); font-weight: 400; }
-.headline { font-weight: 600; }
+tbody th a { font-weight: 600; }
+.headline { font-size: .87rem; font-weight: 400; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 .problem, .broken { color: var(--bad); }
 summary { cursor: pointer; }
 `;
@@ -71,7 +72,7 @@ function row(run: Run): string {
   const said = [
     paragraph('quiet-text', prompt && `<code>${show(visibleText(prompt))}</code>`),
     paragraph('headline', show(headline)),
-    paragraph(problem === undefined ? 'quiet-text' : 'problem', problem === undefined ? noteOf(state) : show(problem)),
+    paragraph(problem === undefined ? 'quiet-text' : 'problem', problem === undefined ? noteOf(run) : show(problem)),
   ];
   const cells = [
     `<th scope="row">${run.hasReport ? `<a href="${fileUrl(id, 'report.html')}">${title}</a>` : title}${name}${said.join('')}`,
@@ -85,7 +86,8 @@ function row(run: Run): string {
   return `<tr id="${id}">${cells.join('')}</tr>`;
 }
 
-function noteOf(state: Run['state']): string {
+function noteOf({ state, part }: Run): string {
+  if (part !== undefined) return `Part ${show(part)}: merge all parts for tables and a report.`;
   if (state === 'complete') return '';
   if (state === 'running') return 'Not finished: reload later. A run that was killed stays like this.';
   return 'It ended before its report.';

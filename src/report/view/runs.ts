@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join, sep } from 'node:path';
-import { STATUSES, type Status } from '../../experiment/manifest.js';
+import { type Manifest, STATUSES, type Status } from '../../experiment/manifest.js';
+import { isToMerge, nameOfShard } from '../../experiment/shard.js';
 import { XpatchError } from '../../util/errors.js';
 
 /** A folder with a manifest. */
@@ -18,6 +19,8 @@ export interface Run extends RunEntry {
   readonly state: Status | 'broken';
   /** Why it is broken, with the code of the error. */
   readonly problem?: string;
+  /** Which part of a run it is that has no report of its own, such as `1/4 of the validation`. */
+  readonly part?: string;
   readonly title: string;
   readonly experiment: string;
   readonly model: string;
@@ -131,6 +134,10 @@ export async function readRun(entry: RunEntry): Promise<Run> {
     const status = STATUSES.find((name) => name === manifest.status);
     if (status === undefined) {
       throw new Error(`The status in manifest.json is none of ${STATUSES.join(', ')}: this is not an xpatch run.`);
+    }
+    const { shard, layerFrom } = manifest as Partial<Manifest>;
+    if (status === 'complete' && shard && !hasReport && isToMerge({ shard, layerFrom })) {
+      return { ...known, state: status, part: nameOfShard(shard), ...facts(entry, manifest) };
     }
     if (status === 'complete' && !hasReport) {
       throw new Error('The run is complete but has no report.html that can be read. Run its command again.');

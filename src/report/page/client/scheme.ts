@@ -5,9 +5,11 @@ export function schemeToggle(): HTMLElement {
   const system = window.matchMedia('(prefers-color-scheme: dark)');
   const root = document.documentElement;
   const isDark = () => (root.dataset.scheme ?? (system.matches ? 'dark' : 'light')) === 'dark';
-  const changed = () => toggle.setAttribute('aria-pressed', String(isDark()));
+  const changed = () => {
+    toggle.textContent = isDark() ? 'Light' : 'Dark';
+  };
   const toggle = button(
-    'Dark',
+    '',
     () => {
       root.dataset.scheme = isDark() ? 'light' : 'dark';
       changed();
