@@ -41,7 +41,7 @@ export async function runEval(
 ): Promise<EvalResult | PlanResult> {
   const { folder, loaded, memory, shard, layerFrom, queue, resume } = work;
   const { signal } = terminal;
-  const line = terminal.progress(args);
+  using line = terminal.progress(args);
   // A plan is one object that includes its notes.
   const emit = (event: string, fields: object) => {
     if (args.json && work.events && folder !== undefined) terminal.printJson({ event, ...fields });
@@ -104,16 +104,12 @@ export async function runEval(
     if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; resume with: ${resume}`);
     line.note(`finishing the current batch, in ${GRACE_MS / 1000} s at most; Ctrl-C again stops at once`);
   });
-  try {
-    line.update('starting');
-    const { json, quiet, ...model } = args;
-    await supervise(
-      { model: modelArguments(model), loaded, folder, memory, shard, layerFrom, queue, command: resume },
-      { signal, onEvent },
-    );
-  } finally {
-    line.done();
-  }
+  line.update('starting');
+  const { json, quiet, ...model } = args;
+  await supervise(
+    { model: modelArguments(model), loaded, folder, memory, shard, layerFrom, queue, command: resume },
+    { signal, onEvent },
+  );
   return ended as EvalResult | PlanResult;
 }
 
