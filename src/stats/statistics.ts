@@ -32,6 +32,10 @@ export interface Estimate extends Interval {
 const Z = 1.959963984540054;
 const RESAMPLES = 2000;
 
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /**
  * Score interval for a proportion (Wilson 1927; method 3 in Newcombe 1998).
  * @param successes from 0 to n
