@@ -50,10 +50,7 @@ export const modelsConvert = defineCommand({
       },
     });
     progress.done();
-    if (json) {
-      terminal.printJson(conversion);
-      return;
-    }
+    if (json) return terminal.printJson(conversion);
     if (conversion.resumedFrom > 0) progress.note(`resumed after ${gigabytes(conversion.resumedFrom)}`);
     for (const note of conversion.notes) progress.note(note);
     for (const { path, bytes, types } of conversion.files) {

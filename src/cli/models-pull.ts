@@ -111,10 +111,7 @@ export const rm = defineCommand({
       if (convertedFiles(source).length > 0) removed.push({ source, ...removeConverted(source) });
     }
     const bytes = removed.reduce((sum, one) => sum + one.bytes, 0);
-    if (json) {
-      terminal.printJson({ removed, bytes });
-      return;
-    }
+    if (json) return terminal.printJson({ removed, bytes });
     const lines = removed.flatMap(({ files }) => files.map((file) => `removed ${file}\n`));
     terminal.print(`${lines.join('')}${bytesText(bytes)} freed.\n`);
   },
