@@ -15,7 +15,7 @@ export interface Redis {
   disconnect(): void;
 }
 
-export interface QueueJob {
+interface QueueJob {
   readonly id?: string;
   readonly data: unknown;
   readonly returnvalue: unknown;

@@ -1,4 +1,5 @@
 import type { Experiment } from '../../experiment/types.js';
+import { quantile as quantileOf } from '../../stats/statistics.js';
 import { type ComputePart, type ComputeResult, computeOf, computeUnits, type WayCost } from '../../studies/compute.js';
 import { numbers, texts } from '../columns.js';
 import type { TextTable } from '../report.js';
@@ -65,11 +66,10 @@ export function computeTable(result: ComputeResult): TextTable {
   };
 }
 
-/** Linear between order statistics. */
+/** @param values in any order */
 function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const place = q * (sorted.length - 1);
-  const below = sorted[Math.floor(place)] as number;
-  const above = sorted[Math.ceil(place)] as number;
-  return below + (above - below) * (place - Math.floor(place));
+  return quantileOf(
+    [...values].sort((a, b) => a - b),
+    q,
+  );
 }
