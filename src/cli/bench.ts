@@ -135,9 +135,8 @@ function compared(before: Result, after: Result): string {
     .filter(({ name }) => Object.hasOwn(ratios, name))
     .map(({ name, what, unit, value }) => {
       const other = before.measured.find((one) => one.name === name) as Measurement;
-      const cells = [figure(other.value), figure(value), unit, (ratios[name] as number).toFixed(2)];
-      const [a, b, of, ratio] = cells as [string, string, string, string];
-      return `${a.padStart(10)}${b.padStart(10)} ${of.padEnd(10)}${ratio.padStart(6)}  ${what}\n`;
+      const [a, b] = [figure(other.value).padStart(10), figure(value).padStart(10)];
+      return `${a}${b} ${unit.padEnd(10)}${(ratios[name] as number).toFixed(2).padStart(6)}  ${what}\n`;
     });
   const other = before.model.hash === after.model.hash ? '' : 'The models differ.\n';
   return `before: ${titleOf(before)}\nafter:  ${titleOf(after)}\n${other}\n${lines.join('')}`;

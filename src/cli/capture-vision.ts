@@ -47,14 +47,14 @@ export async function captureVision(args: VisionArguments, terminal: Terminal): 
     progress.done();
     const pictures = found.map(({ picture }, i) => ({ tensor: nameOf(i), picture, shape: shapes[i] }));
     if (json) {
-      terminal.printJson({
+      const { identity } = model;
+      return terminal.printJson({
         output: args.output,
         hook: POINT,
         layers: found[0]?.layers,
         pictures,
-        model: model.identity,
+        model: identity,
       });
-      return;
     }
     for (const { tensor, picture, shape } of pictures) {
       terminal.print(

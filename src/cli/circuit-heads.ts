@@ -3,9 +3,9 @@ import { tableToText } from '../report/tables.js';
 import { headsUnits } from '../studies/heads.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
-import { requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
+import { TASK_OPTIONS, taskPromptsOf } from './experiment.js';
 import { vary } from './option.js';
-import { MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, TOP, theOne } from './options.js';
+import { MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, TOP } from './options.js';
 import { runStudyCommand } from './report-run.js';
 
 /** `xpatch circuit heads`: whether text and image examples of a task use the same heads. */
@@ -25,20 +25,16 @@ export const circuitHeads = defineCommand({
     ['A first look', 'circuit heads -m demo --tasks country-capital,food-color --prompts 5'],
   ],
   run: async (args, terminal) => {
-    const tasks = await requireTasks(args.tasks);
-    const template = templateOf(args);
+    const read = await taskPromptsOf(args);
     await withSession(args, terminal, async (session) => {
-      const { style, shots = 5, prompts, top } = args;
-      const seed = theOne('--seeds', args.seeds) ?? 1;
-      const options = { tasks, seed, style, shots, prompts, top, ...(template && { template }) };
+      const { prompts, top } = args;
+      const options = { ...read, prompts, top };
       const { folder, results, summary } = await runStudyCommand(session, args, {
         study: 'heads',
         units: headsUnits,
         title: `Heads of cross-modal tasks in ${describeModel(session.model.identity)}`,
         options,
-        tasks,
         pictures: true,
-        style,
       });
       const [overlap, best, edges] = [
         overlapTable(results, options),

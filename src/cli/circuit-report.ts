@@ -26,8 +26,7 @@ export async function writeCircuit(
   }
   progress.done();
   if (args.json) {
-    terminal.printJson({ ...result, model: model.identity, ...(args.report !== undefined && { report: args.report }) });
-    return;
+    return terminal.printJson({ ...result, model: model.identity, report: args.report });
   }
   const tables = plain.blocks.flatMap((block) => (block.kind === 'table' ? [block.table as TextTable] : []));
   for (const table of tables) terminal.print(`${tableToText(table, terminal)}\n`);

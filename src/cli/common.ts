@@ -67,22 +67,16 @@ export async function withSession<T>(
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
   const { signal } = terminal;
-  const progress = terminal.progress(args);
+  using progress = terminal.progress(args);
   const track = (label: string) => (p: Progress) => progress.update(label, p.total > 0 ? p.done / p.total : undefined);
-  let model: Model | undefined;
-  try {
-    model = await openModel(args, fetchEvents(terminal, progress));
-    const { nCtx, nUbatch, flashAttention } = args;
-    const context = await model.createContext({ nCtx, nUbatch, flashAttention });
-    const traffic = await meterTraffic(args.rpc);
-    const result = await work({ model, context, terminal, signal, progress, track });
-    const used = traffic();
-    if (used !== undefined) progress.note(used);
-    return result;
-  } finally {
-    progress.done();
-    await model?.dispose();
-  }
+  await using model = await openModel(args, fetchEvents(terminal, progress));
+  const { nCtx, nUbatch, flashAttention } = args;
+  const context = await model.createContext({ nCtx, nUbatch, flashAttention });
+  const traffic = await meterTraffic(args.rpc);
+  const result = await work({ model, context, terminal, signal, progress, track });
+  const used = traffic();
+  if (used !== undefined) progress.note(used);
+  return result;
 }
 
 /** Stops before a result is written if the user has given up in the meantime. */

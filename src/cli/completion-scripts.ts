@@ -1,3 +1,5 @@
+import { groupBy } from '../util/group.js';
+
 /** A command as a shell shows it. */
 export interface Entry {
   /** `['models', 'pull']` */
@@ -78,13 +80,10 @@ const BASH_FILES = { flag: '', value: '', file: '-f', folder: '-d' } as const;
 
 /** Options that take the same values share a line. */
 function bashValues(offers: readonly Offer[]): string {
-  const lines = new Map<string, string[]>();
-  for (const offer of offers) {
-    if (offer.kind === 'flag') continue;
-    const values = bashOperand(offer);
-    lines.set(values, [...(lines.get(values) ?? []), ...offer.names]);
-  }
-  return [...lines].map(([values, names]) => `        ${names.join('|')}) ${values} ;;\n`).join('');
+  const taking = offers.filter(({ kind }) => kind !== 'flag');
+  const line = ([values, alike]: [string, Offer[]]) =>
+    `        ${alike.flatMap(({ names }) => names).join('|')}) ${values} ;;\n`;
+  return Array.from(groupBy(taking, bashOperand), line).join('');
 }
 
 function bashOperand(offer: Offer | undefined): string {

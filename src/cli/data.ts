@@ -124,24 +124,20 @@ async function withTokens<T>(
   work: (options: Pick<CheckOptions, 'firstToken' | 'signal'>, progress: ProgressLine) => Promise<T>,
 ): Promise<T> {
   const { signal } = terminal;
-  const progress = terminal.progress(output);
-  try {
-    if (source === undefined) return await work({ signal }, progress);
-    const [{ answerTokens }, { promptFormat }] = await Promise.all([
-      import('../tasks/answer-tokens.js'),
-      import('../tasks/model-format.js'),
-    ]);
-    await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(terminal, progress));
-    const format = await promptFormat(model, findEntry(source)?.template);
-    const query = format.write({ query: { input: 'x', output: '' } });
-    const firstToken: FirstToken = async (answer) => {
-      const [{ tokens, first, merged }] = (await answerTokens(model, query, format, [answer])) as [AnswerTokens];
-      return merged ? undefined : model.detokenize(tokens.slice(first, first + 1));
-    };
-    return await work({ signal, firstToken }, progress);
-  } finally {
-    progress.done();
-  }
+  using progress = terminal.progress(output);
+  if (source === undefined) return await work({ signal }, progress);
+  const [{ answerTokens }, { promptFormat }] = await Promise.all([
+    import('../tasks/answer-tokens.js'),
+    import('../tasks/model-format.js'),
+  ]);
+  await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(terminal, progress));
+  const format = await promptFormat(model, findEntry(source)?.template);
+  const query = format.write({ query: { input: 'x', output: '' } });
+  const firstToken: FirstToken = async (answer) => {
+    const [{ tokens, first, merged }] = (await answerTokens(model, query, format, [answer])) as [AnswerTokens];
+    return merged ? undefined : model.detokenize(tokens.slice(first, first + 1));
+  };
+  return await work({ signal, firstToken }, progress);
 }
 
 function isGood({ findings }: TaskCheck): boolean {

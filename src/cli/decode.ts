@@ -8,9 +8,9 @@ import { hashOf } from '../util/files.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseNames, requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
+import { parseNames, TASK_OPTIONS, taskPromptsOf } from './experiment.js';
 import { grouped, vary } from './option.js';
-import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, TOP, theOne, VECTOR } from './options.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, TOP, VECTOR } from './options.js';
 import { runStudyCommand } from './report-run.js';
 import { type LoadedVector, loadVector, requireFit } from './vector-file.js';
 
@@ -40,9 +40,8 @@ export const decode = defineCommand({
     ['Every layer of two saved vectors', 'decode -m demo --vector a.safetensors --vector b.safetensors --layers all'],
   ],
   run: async (args, terminal) => {
-    const tasks = await requireTasks(args.tasks);
+    const { tasks, ...how } = await taskPromptsOf(args);
     const wanted = args.specs === undefined ? undefined : parseNames('specs', args.specs, KINDS);
-    const template = templateOf(args);
     const { layers: chosen } = args;
     for (const name of args.vector
       ? (['tasks', 'specs', 'seeds', 'style', 'shots', 'template', 'prompts'] as const)
@@ -60,12 +59,11 @@ export const decode = defineCommand({
       requireModalities(model, specs);
       for (const loaded of files) requireFit(loaded, model.identity);
       for (const note of files.flatMap(({ notes }) => notes)) progress.noteOnce(note);
-      const { style, shots = 5, prompts = 30, top } = args;
-      const seed = theOne('--seeds', args.seeds) ?? 1;
+      const { prompts = 30, top } = args;
       const topK = Math.min(top, nVocab);
       const options = files.length
         ? { vectors: files.map(({ file }) => file), topK }
-        : { tasks, specs, seed, style, shots, ...(template && { template }), prompts, topK };
+        : { tasks, specs, ...how, prompts, topK };
       const inputs: Record<string, string> = {};
       for (const { file } of files) inputs[file] = await hashOf(file);
       const { folder, results, summary } = await runStudyCommand(session, args, {
@@ -73,9 +71,7 @@ export const decode = defineCommand({
         units: decodingUnits,
         title: `Task vectors of ${describeModel(model.identity)} as words`,
         options: { ...options, layers: chosen ?? null, vocabulary: nVocab, nLayers },
-        tasks: files.length ? [] : tasks,
         pictures: files.length === 0 && specs.includes('image'),
-        style,
         inputs,
       });
       const layers = shownLayers(results, chosen ?? null, nLayers);

@@ -1,6 +1,7 @@
 // Runs what may crash (an addon, a driver, a kernel) in a separate process: doctor forks this file and reports how it ended.
 import type { Device } from '../native/addon.js';
 import type { BuildInfo } from '../native/load.js';
+import { tellParent } from '../util/child.js';
 import { XpatchError } from '../util/errors.js';
 import type { Check, SelfTestOptions } from './self-test.js';
 
@@ -20,12 +21,7 @@ export type ChildMessage =
   | { type: 'check'; check: Check }
   | { type: 'done' };
 
-/** Resolves once the message is sent: what comes next may take the process down. */
-function tell(message: ChildMessage): Promise<void> {
-  return new Promise((resolve) => {
-    process.send?.(message, () => resolve());
-  });
-}
+const tell: (message: ChildMessage) => Promise<void> = tellParent;
 
 async function attempt(name: string, work: () => Promise<void>): Promise<boolean> {
   await tell({ type: 'stage', stage: name });

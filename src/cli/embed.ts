@@ -4,9 +4,9 @@ import { requireModalities } from '../studies/modalities.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseModalities, readable, requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
+import { parseModalities, readable, TASK_OPTIONS, taskPromptsOf } from './experiment.js';
 import { grouped, vary } from './option.js';
-import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, theLayer, theOne } from './options.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, RUN_FOLDER, SPECS, theLayer } from './options.js';
 import { runStudyCommand } from './report-run.js';
 
 /** `xpatch embed`: prompts as points, by context and by last delimiter. */
@@ -29,8 +29,7 @@ export const embed = defineCommand({
     ['Another layer', 'embed -m demo --layers 2'],
   ],
   run: async (args, terminal) => {
-    const tasks = await requireTasks(args.tasks);
-    const template = templateOf(args);
+    const { tasks, ...how } = await taskPromptsOf(args);
     if (tasks.length < 2) throw usageError('--tasks needs at least two tasks to compare.');
     if (args.prompts !== undefined && args.prompts < 3) throw usageError('--prompts must be a whole number from 3.');
     const wanted = parseModalities(args.specs);
@@ -44,17 +43,14 @@ export const embed = defineCommand({
       requireModalities(model, modalities);
       const layer = theLayer(args.layers) ?? defaultEmbeddingLayer(nLayers);
       resolveLayers([layer], nLayers);
-      const seed = theOne('--seeds', args.seeds) ?? 1;
-      const { style, shots = 5, prompts = 30 } = args;
-      const options = { tasks, modalities, seed, style, shots, ...(template && { template }), prompts, layer };
+      const { prompts = 30 } = args;
+      const options = { tasks, modalities, ...how, prompts, layer };
       const { folder, results, summary } = await runStudyCommand(session, args, {
         study: 'embed',
         units: embeddingUnits,
         title: `Prompts of ${describeModel(model.identity)} as points`,
         options,
-        tasks,
         pictures: modalities.includes('image'),
-        style,
       });
       const result = embeddingOf(results);
       const statements = embeddingStatements(result);

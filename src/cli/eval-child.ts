@@ -1,13 +1,9 @@
 // Holds the model in a separate process: eval forks this file, and again if it crashes (supervise.ts).
+import { tellParent } from '../util/child.js';
 import { XpatchError } from '../util/errors.js';
 import type { ChildMessage, EvalJob, ParentMessage } from './eval-protocol.js';
 
-/** Resolves once the message is sent: what comes next may take the process down. */
-function tell(message: ChildMessage): Promise<void> {
-  return new Promise((resolve) => {
-    process.send?.(message, () => resolve());
-  });
-}
+const tell: (message: ChildMessage) => Promise<void> = tellParent;
 
 const controller = new AbortController();
 // Ctrl-C in a terminal reaches both processes; this one waits for orders from the other.

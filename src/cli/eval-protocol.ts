@@ -1,27 +1,21 @@
 import type { LoadedExperiment } from '../experiment/config.js';
-import type { Kernels } from '../experiment/queue/protocol.js';
-import type { Shard } from '../experiment/shard.js';
 import type { Experiment, ExperimentProgress, Plan } from '../experiment/types.js';
 import type { ModelIdentity } from '../model/types.js';
+import type { FolderRunOptions } from '../report/experiment/run-experiment.js';
 import type { Bars, TextTable, WorkedExample } from '../report/report.js';
 import type { Table } from '../stats/tables.js';
 import type { ModelArguments } from './options.js';
 
 /** What the process with the model is to do. */
-export interface EvalJob {
+export interface EvalJob extends Pick<FolderRunOptions, 'shard' | 'layerFrom' | 'queue'> {
   readonly model: ModelArguments;
   /** Bytes that the context may take; undefined for no bound. */
   readonly memory?: number;
   readonly loaded: LoadedExperiment;
   /** Folder of the run; without one, only the plan is made. */
   readonly folder?: string;
-  /** Command line, for the manifest. */
+  /** Command line that resumes the run. */
   readonly command: string;
-  readonly shard?: Shard | undefined;
-  /** For a test: folder of the validation run that it continues from. */
-  readonly layerFrom?: string | undefined;
-  /** Who answers instead of this process. */
-  readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
   /** How many processes have already crashed on it. Defaults to none. */
   readonly crashes?: number;
 }

@@ -1,28 +1,15 @@
 import { existsSync } from 'node:fs';
-import type { LoadedExperiment } from '../experiment/config.js';
-import type { Kernels } from '../experiment/queue/protocol.js';
-import type { Shard } from '../experiment/shard.js';
 import type { ExperimentProgress } from '../experiment/types.js';
-import type { ChildMessage, EvalResult } from './eval-protocol.js';
+import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
 import type { ModelArguments, OutputArguments } from './options.js';
 import { duration, RunRate } from './run-rate.js';
 import { type EvalEvent, GRACE_MS, supervise } from './supervise.js';
 import type { Terminal } from './terminal.js';
 
-export interface EvalWork {
-  readonly loaded: LoadedExperiment;
-  /** Without one, only the plan is made. */
-  readonly folder?: string;
-  readonly memory?: number;
-  readonly shard?: Shard | undefined;
-  /** For a test: folder of the validation run that it continues from. */
-  readonly layerFrom?: string | undefined;
-  /** Who answers instead of this process. */
-  readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
+/** A job, and how it is shown. */
+export interface EvalWork extends Omit<EvalJob, 'model' | 'crashes'> {
   /** Whether `--json` prints events too. */
   readonly events: boolean;
-  /** Command line that resumes the run. */
-  readonly resume: string;
 }
 
 export type PlanResult = Extract<ChildMessage, { type: 'plan' }>;
@@ -39,12 +26,13 @@ export async function runEval(
   terminal: Terminal,
   work: EvalWork,
 ): Promise<EvalResult | PlanResult> {
-  const { folder, loaded, memory, shard, layerFrom, queue, resume } = work;
+  const { events, ...job } = work;
+  const { folder, command } = job;
   const { signal } = terminal;
-  const line = terminal.progress(args);
+  using line = terminal.progress(args);
   // A plan is one object that includes its notes.
   const emit = (event: string, fields: object) => {
-    if (args.json && work.events && folder !== undefined) terminal.printJson({ event, ...fields });
+    if (args.json && events && folder !== undefined) terminal.printJson({ event, ...fields });
   };
   const [asked, worked] = [new RunRate(), new RunRate()];
   let eventAt = 0;
@@ -101,27 +89,12 @@ export async function runEval(
   signal.addEventListener('abort', () => {
     if (folder === undefined) return;
     const begun = existsSync(folder);
-    if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; resume with: ${resume}`);
+    if (begun) terminal.explainInterrupt(`The answers so far are in ${folder}; resume with: ${command}`);
     line.note(`finishing the current batch, in ${GRACE_MS / 1000} s at most; Ctrl-C again stops at once`);
   });
-  try {
-    line.update('starting');
-    const { json, quiet, ...model } = args;
-    await supervise(
-      { model: modelArguments(model), loaded, folder, memory, shard, layerFrom, queue, command: resume },
-      { signal, onEvent },
-    );
-  } finally {
-    line.done();
-  }
+  line.update('starting');
+  await supervise({ ...job, model: args }, { signal, onEvent });
   return ended as EvalResult | PlanResult;
-}
-
-/** Only what can be sent to a process: yargs puts more into its arguments. */
-function modelArguments(args: ModelArguments): ModelArguments {
-  const { model, mmproj, device, rpc, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention } =
-    args;
-  return { model, mmproj, device, rpc, gpuLayers, threads, imageWidth, imageCache, nCtx, nUbatch, flashAttention };
 }
 
 function stageOf({ stage, task, seed }: ExperimentProgress): string {

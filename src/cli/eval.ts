@@ -109,15 +109,9 @@ export async function runEvaluation(
   const stem = name ?? `eval-${loaded.experiment.name}`;
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
   if (folder !== undefined) await requireRunFolder(folder);
-  const resume = commandWith(terminal, folder);
-  const result = await runEval({ ...args, model }, terminal, {
-    loaded,
-    folder,
-    memory,
-    ...parts,
-    resume,
-    events: !whole,
-  });
+  const command = commandWith(terminal, folder);
+  const work = { loaded, folder, memory, ...parts, command, events: !whole };
+  const result = await runEval({ ...args, model }, terminal, work);
   if ('plan' in result) printPlan(terminal, result, args.json);
   else if (!args.json) printResult(terminal, result);
   else if (whole) printWhole(terminal, result);

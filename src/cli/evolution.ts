@@ -9,9 +9,9 @@ import { didYouMean } from '../util/nearest.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { parseModalities, readable, requireTasks, TASK_OPTIONS, templateOf } from './experiment.js';
+import { parseModalities, readable, TASK_OPTIONS, taskPromptsOf } from './experiment.js';
 import { grouped, parsed, vary } from './option.js';
-import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, parseTexts, RUN_FOLDER, SPECS, theOne } from './options.js';
+import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, PROMPTS, parseTexts, RUN_FOLDER, SPECS } from './options.js';
 import { runStudyCommand } from './report-run.js';
 
 /** `xpatch evolution`: what the last delimiter says, from input to task to answer. */
@@ -44,26 +44,21 @@ export const evolution = defineCommand({
     ['With your own class', 'evolution -m model.gguf --classes "input,answer,question=question/query"'],
   ],
   run: async (args, terminal) => {
-    const tasks = await requireTasks(args.tasks);
-    const template = templateOf(args);
-    const { classes, layers: chosen } = args;
+    const { tasks, ...how } = await taskPromptsOf(args);
+    const { classes, layers: chosen, prompts = 100 } = args;
     const wanted = parseModalities(args.specs);
     await withSession(args, terminal, async (session) => {
       const { model, signal } = session;
       const modalities = wanted ?? readable(model);
       requireModalities(model, modalities);
       const pieLayers = chosen ? resolveLayers(chosen, model.info.nLayers) : defaultPieLayers(model.info.nLayers);
-      const seed = theOne('--seeds', args.seeds) ?? 1;
-      const { style, shots = 5, prompts = 100 } = args;
-      const options = { tasks, modalities, seed, style, shots, ...(template && { template }), prompts, classes };
+      const options = { tasks, modalities, ...how, prompts, classes };
       const { folder, results, summary } = await runStudyCommand(session, args, {
         study: 'evolution',
         units: evolutionUnits,
         title: `Evolution of representations in ${describeModel(model.identity)}`,
         options: { ...options, pieLayers },
-        tasks,
         pictures: modalities.includes('image'),
-        style,
       });
       const findings = await evolutionFindings(results, pieLayers, signal);
       const statements = evolutionStatements(results);

@@ -5,8 +5,8 @@ import { listTasks, loadTask } from '../tasks/task.js';
 import { checkTemplate, type PromptTemplate, type Template } from '../tasks/template.js';
 import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
-import { grouped, vary } from './option.js';
-import { SEEDS, SHOTS, STYLE, TASKS, TEMPLATE, unescapeText } from './options.js';
+import { type ArgumentsOf, grouped, vary } from './option.js';
+import { SEEDS, SHOTS, STYLE, TASKS, TEMPLATE, theOne, unescapeText } from './options.js';
 
 /** Options of commands that draw prompts from tasks. */
 export const TASK_OPTIONS = grouped('Task', {
@@ -21,6 +21,14 @@ export const TASK_OPTIONS = grouped('Task', {
 export function templateOf(args: { template?: string; model: string }): 'chat' | Template | undefined {
   const template = args.template === undefined ? findEntry(args.model)?.template : readTemplate(args.template);
   return template === 'paper' ? undefined : template;
+}
+
+/** Which prompts of tasks a study reads. @throws {XpatchError} as `requireTasks` and `templateOf` */
+export async function taskPromptsOf(args: ArgumentsOf<typeof TASK_OPTIONS> & { model: string }) {
+  const tasks = await requireTasks(args.tasks);
+  const template = templateOf(args);
+  const { seeds, style, shots = 5 } = args;
+  return { tasks, seed: theOne('--seeds', seeds) ?? 1, style, shots, ...(template && { template }) };
 }
 
 /** A template as it is typed. @throws {XpatchError} CONFIG_INVALID for a text without {input} and {output} */

@@ -19,29 +19,25 @@ export const merge = defineCommand({
   ],
   run: async ({ runs, output, json, quiet }, terminal) => {
     const { signal } = terminal;
-    const progress = terminal.progress({ json, quiet });
-    try {
-      progress.update('reading the shards');
-      await using run = await mergeShards(runs, output, terminal.commandLine());
-      for (const note of run.notes) progress.note(note);
-      const lines = run.known.size;
-      const next = `Next: xpatch eval … --stage test --layer-from ${quoted(output)} --shard I/N`;
-      const isValidation = isToMerge(run.manifest);
-      if (isValidation) {
-        if (!run.complete) await run.finish();
-      } else {
-        progress.update('writing the report');
-        // Not imported at the top: it loads sharp, and doctor must start where that does not work.
-        const { writeRunReport } = await import('../report/experiment/run.js');
-        const { headline } = await writeRunReport(run, signal);
-        if (!run.complete) await run.finish({ headline });
-      }
-      progress.done();
-      const what = `${lines} lines from ${runs.length} shards.`;
-      if (json) terminal.printJson({ output, shards: runs.length, lines });
-      else terminal.print(`${what}\n${isValidation ? next : `Report: ${join(output, 'report.html')}`}\n`);
-    } finally {
-      progress.done();
+    using progress = terminal.progress({ json, quiet });
+    progress.update('reading the shards');
+    await using run = await mergeShards(runs, output, terminal.commandLine());
+    for (const note of run.notes) progress.note(note);
+    const lines = run.known.size;
+    const next = `Next: xpatch eval … --stage test --layer-from ${quoted(output)} --shard I/N`;
+    const isValidation = isToMerge(run.manifest);
+    if (isValidation) {
+      if (!run.complete) await run.finish();
+    } else {
+      progress.update('writing the report');
+      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+      const { writeRunReport } = await import('../report/experiment/run.js');
+      const { headline } = await writeRunReport(run, signal);
+      if (!run.complete) await run.finish({ headline });
     }
+    progress.done();
+    const what = `${lines} lines from ${runs.length} shards.`;
+    if (json) terminal.printJson({ output, shards: runs.length, lines });
+    else terminal.print(`${what}\n${isValidation ? next : `Report: ${join(output, 'report.html')}`}\n`);
   },
 });

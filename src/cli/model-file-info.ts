@@ -64,8 +64,11 @@ export function describeModelFile(info: ReturnType<typeof modelFileInfo>): strin
         .join(', '),
     ],
   ];
-  const lines = facts.flatMap(([what, said]) =>
-    said === undefined ? [] : [`  ${what.padEnd(14)}  ${printable(String(said))}`],
-  );
-  return `${printable(info.file)}\n${lines.join('\n')}\n`;
+  return `${printable(info.file)}\n${factLines(facts)}`;
+}
+
+/** A line for each fact that is known. */
+export function factLines(facts: readonly (readonly [what: string, said: string | number | undefined])[]): string {
+  const known = facts.filter(([, said]) => said !== undefined);
+  return known.map(([what, said]) => `  ${what.padEnd(14)}  ${printable(String(said))}\n`).join('');
 }

@@ -33,36 +33,29 @@ export const modelsConvert = defineCommand({
   run: async ({ folder, output, type, threads, json, quiet }, terminal) => {
     const { signal } = terminal;
     terminal.explainInterrupt('Run the same command again to resume from here.');
-    const progress = terminal.progress({ json, quiet });
-    try {
-      const { convertCheckpoint } = await import('../convert/convert.js');
-      progress.update('reading the checkpoint');
-      const started = Date.now();
-      let first: number | undefined;
-      const conversion = await convertCheckpoint(folder, output, {
-        type,
-        ...(threads !== undefined && { threads }),
-        signal,
-        onProgress: ({ done, total }) => {
-          first ??= done;
-          const rate = (done - first) / Math.max(1, Date.now() - started);
-          const left = rate > 0 ? `, ${Math.ceil((total - done) / rate / 60_000)} min left` : '';
-          progress.update('converting', done / total, `${gigabytes(done)} of ${gigabytes(total)}${left}`);
-        },
-      });
-      progress.done();
-      if (json) {
-        terminal.printJson(conversion);
-        return;
-      }
-      if (conversion.resumedFrom > 0) progress.note(`resumed after ${gigabytes(conversion.resumedFrom)}`);
-      for (const note of conversion.notes) progress.note(note);
-      for (const { path, bytes, types } of conversion.files) {
-        const counts = Object.entries(types).map(([name, count]) => `${count} ${name}`);
-        terminal.print(`${path}  ${gigabytes(bytes)}, ${counts.join(', ')}\n`);
-      }
-    } finally {
-      progress.done();
+    using progress = terminal.progress({ json, quiet });
+    const { convertCheckpoint } = await import('../convert/convert.js');
+    progress.update('reading the checkpoint');
+    const started = Date.now();
+    let first: number | undefined;
+    const conversion = await convertCheckpoint(folder, output, {
+      type,
+      ...(threads !== undefined && { threads }),
+      signal,
+      onProgress: ({ done, total }) => {
+        first ??= done;
+        const rate = (done - first) / Math.max(1, Date.now() - started);
+        const left = rate > 0 ? `, ${Math.ceil((total - done) / rate / 60_000)} min left` : '';
+        progress.update('converting', done / total, `${gigabytes(done)} of ${gigabytes(total)}${left}`);
+      },
+    });
+    progress.done();
+    if (json) return terminal.printJson(conversion);
+    if (conversion.resumedFrom > 0) progress.note(`resumed after ${gigabytes(conversion.resumedFrom)}`);
+    for (const note of conversion.notes) progress.note(note);
+    for (const { path, bytes, types } of conversion.files) {
+      const counts = Object.entries(types).map(([name, count]) => `${count} ${name}`);
+      terminal.print(`${path}  ${gigabytes(bytes)}, ${counts.join(', ')}\n`);
     }
   },
 });

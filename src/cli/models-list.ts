@@ -7,7 +7,7 @@ import { fastestWeights } from '../studies/type-speeds.js';
 import { defineCommand } from './command.js';
 import { fetchEvents } from './common.js';
 import { bytesText, licenceText, requireEntry } from './fetch-model.js';
-import { describeModelFile, modelFileInfo } from './model-file-info.js';
+import { describeModelFile, factLines, modelFileInfo } from './model-file-info.js';
 import { type ModelState, type State, stateOf, unnamedFiles } from './models-state.js';
 import { text, vary } from './option.js';
 import { OUTPUT_OPTIONS, type OutputArguments } from './options.js';
@@ -38,8 +38,8 @@ export const list = defineCommand({
     const others = repos.flatMap((repo) => unnamedFiles(repo, entries));
     const bytes = cacheBytes();
     if (json) {
-      terminal.printJson({ cache: cacheFolder(), bytes, models, others, ...(damaged.length > 0 && { damaged }) });
-      return;
+      const problems = damaged.length > 0 && { damaged };
+      return terminal.printJson({ cache: cacheFolder(), bytes, models, others, ...problems });
     }
     if (!quiet) for (const message of damaged) terminal.say(`xpatch: ${message}\n`);
     const rows = models.map((model) => [
@@ -89,12 +89,8 @@ export const info = defineCommand({
     ['Your own file', 'models info model.gguf'],
     ['What a repository on the hub offers', 'models info hf:ggml-org/gemma-3-4b-it-GGUF'],
   ],
-  run: async ({ model, ...output }, terminal) => {
-    const source = model;
-    if (source.startsWith(HUB_PREFIX)) {
-      await showRepo(source, output, terminal);
-      return;
-    }
+  run: async ({ model: source, ...output }, terminal) => {
+    if (source.startsWith(HUB_PREFIX)) return showRepo(source, output, terminal);
     if (!findEntry(source) && existsSync(source)) {
       const file = modelFileInfo(source);
       if (output.json) terminal.printJson(file);
@@ -144,8 +140,7 @@ function describe(entry: CatalogueEntry, { state, bytes, paths }: ModelState): s
     ['chat template', chat ?? 'none: it was not trained on one'],
     ['note', note],
   ];
-  const lines = facts.flatMap(([what, text]) => (text === undefined ? [] : [`  ${what.padEnd(14)}  ${text}`]));
-  return `${name}: ${title}\n${lines.join('\n')}\n`;
+  return `${name}: ${title}\n${factLines(facts)}`;
 }
 
 async function showRepo(uri: string, { json, quiet }: OutputArguments, terminal: Terminal): Promise<void> {
@@ -157,10 +152,7 @@ async function showRepo(uri: string, { json, quiet }: OutputArguments, terminal:
   const files = repo.files
     .filter(({ path }) => path.endsWith('.gguf'))
     .map((file) => ({ ...file, here: record !== undefined && cachedFile(record, file) !== undefined }));
-  if (json) {
-    terminal.printJson({ ...repo, files });
-    return;
-  }
+  if (json) return terminal.printJson({ ...repo, files });
   const where = formatHubSource({ ...source, file: undefined, quantisation: undefined });
   const access = repo.gated ? ', its owner grants access' : '';
   const rows = files.map(({ path, size, here }) => [

@@ -53,13 +53,10 @@ export const pull = defineCommand({
   ],
   run: async ({ models, json, quiet }, terminal) => {
     for (const source of models) if (!source.startsWith(HUB_PREFIX)) requireEntry(source);
-    const progress = terminal.progress({ json, quiet });
+    using progress = terminal.progress({ json, quiet });
     const pulled: Pulled[] = [];
-    try {
-      for (const source of models) pulled.push(await pullOne(source, terminal, progress));
-    } finally {
-      progress.done();
-    }
+    for (const source of models) pulled.push(await pullOne(source, terminal, progress));
+    progress.done();
     if (json) terminal.printJson({ models: pulled });
     else terminal.print(pulled.map(describe).join(''));
   },
@@ -114,10 +111,7 @@ export const rm = defineCommand({
       if (convertedFiles(source).length > 0) removed.push({ source, ...removeConverted(source) });
     }
     const bytes = removed.reduce((sum, one) => sum + one.bytes, 0);
-    if (json) {
-      terminal.printJson({ removed, bytes });
-      return;
-    }
+    if (json) return terminal.printJson({ removed, bytes });
     const lines = removed.flatMap(({ files }) => files.map((file) => `removed ${file}\n`));
     terminal.print(`${lines.join('')}${bytesText(bytes)} freed.\n`);
   },
@@ -157,15 +151,11 @@ async function removeOne({ repo, source }: Target): Promise<{ files: string[]; b
   // The second file of an entry may be gone with the folder of the first.
   const current = listCache().find(({ folder }) => folder === repo.folder);
   if (!current) return { files: [], bytes: 0 };
-  const lock = await RunLock.acquire(repo.folder, 'The model in');
-  try {
-    if (!source) return await removeFromCache(current);
-    const chosen = chooseFiles(current.record.files, source, false).model.map(({ path }) => path);
-    const left = current.files.filter(({ path }) => !chosen.includes(path));
-    // A picture encoder without a model is useless.
-    const useless = left.every(({ path }) => /mmproj/i.test(path));
-    return await removeFromCache(current, useless ? undefined : chosen);
-  } finally {
-    lock.release();
-  }
+  using _lock = await RunLock.acquire(repo.folder, 'The model in');
+  if (!source) return await removeFromCache(current);
+  const chosen = chooseFiles(current.record.files, source, false).model.map(({ path }) => path);
+  const left = current.files.filter(({ path }) => !chosen.includes(path));
+  // A picture encoder without a model is useless.
+  const useless = left.every(({ path }) => /mmproj/i.test(path));
+  return await removeFromCache(current, useless ? undefined : chosen);
 }

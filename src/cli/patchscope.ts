@@ -19,7 +19,6 @@ import {
   parseLayers,
   parsePositions,
   placesOf,
-  theOne,
   thePosition,
   unescapeText,
   VECTOR,
@@ -27,7 +26,7 @@ import {
 } from './options.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import type { Terminal } from './terminal.js';
-import { type LoadedVector, loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { type LoadedVector, namedVector, requireFit, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
   ...PROMPT_OPTIONS,
@@ -95,8 +94,7 @@ export const patchscope = defineCommand({
     const { targetPrompt = IDENTITY_PROMPT } = args;
     const target = [args.escape ? unescapeText(targetPrompt) : targetPrompt];
     const parts = await sourceParts(args, terminal);
-    const file = theOne('--vector', args.vector);
-    const loaded = file === undefined ? undefined : await loadVector(file, { position: args.vectorPosition });
+    const loaded = await namedVector(args);
 
     const decode = async (session: Session, source: Source) => {
       const { model, context, signal, progress, track } = session;

@@ -66,6 +66,10 @@ export class ProgressLine {
     this.clear();
   }
 
+  [Symbol.dispose](): void {
+    this.done();
+  }
+
   private show(): void {
     const now = Date.now();
     if (now - this.started < QUIET_MS || (!this.output.isTTY && now - this.shownAt < LINE_MS)) return;

@@ -1,7 +1,6 @@
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
-import { XpatchError } from '../util/errors.js';
-import { decodeText } from '../util/lines.js';
+import { requireText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import type { Session } from './common.js';
 import { usageError } from './errors.js';
@@ -61,7 +60,7 @@ export function textParts(whole: string, literal: boolean, images: readonly stri
 
 /** What comes from a file or stdin is taken verbatim except for the final line break. */
 async function promptText({ prompt, promptFile, escape: escaped }: PromptArguments, { io }: Terminal): Promise<string> {
-  if (promptFile !== undefined) return textOf(await readWhole(promptFile, TEXT), promptFile);
+  if (promptFile !== undefined) return verbatim(await readWhole(promptFile, TEXT), promptFile);
   if (prompt !== '-') return escaped ? unescapeText(prompt as string) : (prompt as string);
   if (io.stdin.isTTY) throw usageError('--prompt - reads standard input: pipe text into it, or use < FILE.');
   const chunks: Buffer[] = [];
@@ -71,17 +70,10 @@ async function promptText({ prompt, promptFile, escape: escaped }: PromptArgumen
     bytes += (chunks.at(-1) as Buffer).length;
     if (bytes > TEXT.maxBytes) throw usageError(`The standard input is longer than a prompt can be: ${MAX_MB} MiB.`);
   }
-  return textOf(Buffer.concat(chunks), 'The standard input');
+  return verbatim(Buffer.concat(chunks), 'The standard input');
 }
 
-function textOf(bytes: Buffer, from: string): string {
-  try {
-    return decodeText(bytes).replace(/\r?\n$/, '');
-  } catch (cause) {
-    const problem = `${from} ${(cause as Error).message}`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
-  }
-}
+const verbatim = (bytes: Buffer, from: string) => requireText(bytes, from).replace(/\r?\n$/, '');
 
 /** The prompt of these parts, with notes on what may be unintended. */
 export async function readPrompt(

@@ -3,7 +3,7 @@ import { describeRun } from '../experiment/manifest.js';
 import { requireEmpty } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import type { StudyRunOptions } from '../report/run-study.js';
-import type { PromptTemplate } from '../tasks/template.js';
+import type { TaskPromptOptions } from '../studies/study.js';
 import { makeFolder } from '../util/files.js';
 import { requireNotAborted, type Session } from './common.js';
 import { templateNotes } from './experiment.js';
@@ -22,16 +22,18 @@ const summaryOf = (folder: string) => `Report: ${join(folder, 'report.html')}\n`
 export async function runStudyCommand<Options extends object, Result extends object>(
   { model, context, terminal, signal, progress }: Session,
   args: { readonly output?: string },
-  what: Pick<
-    StudyRunOptions<Options, Result>,
-    'units' | 'title' | 'options' | 'tasks' | 'pictures' | 'style' | 'inputs'
-  > & { study: string; options: { template?: PromptTemplate | undefined } },
+  what: Pick<StudyRunOptions<Options, Result>, 'units' | 'title' | 'options' | 'tasks' | 'pictures' | 'inputs'> & {
+    study: string;
+    options: Partial<TaskPromptOptions>;
+  },
 ): Promise<{ folder: string; results: Result[]; summary: string }> {
   // Not imported at the top: --help needs no report.
   const { runStudyInFolder } = await import('../report/run-study.js');
   const folder = args.output ?? `xpatch-${what.study}-${timestamp()}`;
   const command = commandWith(terminal, folder);
   const { results } = await runStudyInFolder(context, folder, {
+    tasks: what.options.tasks,
+    style: what.options.style,
     ...what,
     experiment: what.study,
     command,

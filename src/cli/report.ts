@@ -12,18 +12,14 @@ export const report = defineCommand({
   examples: [['After an update of xpatch', 'report xpatch-main-20261123-081500']],
   run: async ({ run, json, quiet }, terminal) => {
     const { signal } = terminal;
-    const progress = terminal.progress({ json, quiet });
-    try {
-      progress.update('writing the report');
-      // Not imported at the top: it loads the drawing code.
-      const { rewriteReport } = await import('../report/experiment/run.js');
-      const { blocks } = await rewriteReport(run, signal);
-      progress.done();
-      const file = join(run, 'report.html');
-      if (json) terminal.printJson({ run, report: file, blocks: blocks.map(({ kind, name }) => ({ kind, name })) });
-      else terminal.print(`Report: ${file}\n`);
-    } finally {
-      progress.done();
-    }
+    using progress = terminal.progress({ json, quiet });
+    progress.update('writing the report');
+    // Not imported at the top: it loads the drawing code.
+    const { rewriteReport } = await import('../report/experiment/run.js');
+    const { blocks } = await rewriteReport(run, signal);
+    progress.done();
+    const file = join(run, 'report.html');
+    if (json) terminal.printJson({ run, report: file, blocks: blocks.map(({ kind, name }) => ({ kind, name })) });
+    else terminal.print(`Report: ${file}\n`);
   },
 });

@@ -8,11 +8,11 @@ import { defineCommand } from './command.js';
 import { requireNotAborted, withoutFlash, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { parseEdge } from './knock-out.js';
-import { placesOf, theOne, unescapeText } from './options.js';
+import { placesOf, unescapeText } from './options.js';
 import { openOutput } from './output-file.js';
 import { promptParts, readPrompt } from './prompt-options.js';
 import { MAX_NEW, RUN_OPTIONS, type RunArguments } from './run-options.js';
-import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
 
 /** `xpatch run`: generates text, with a vector patched in if asked. */
 export const run = defineCommand({
@@ -63,15 +63,7 @@ export const run = defineCommand({
       args.saveLogits === undefined
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
-    const vectorFile = theOne('--vector', args.vector);
-    const patch =
-      vectorFile === undefined
-        ? undefined
-        : await loadVector(vectorFile, {
-            position: args.vectorPosition,
-            hook: theOne('--hook', args.hook),
-            numbering: args.numbering,
-          });
+    const patch = await namedVector(args);
     const intervention = patch?.vector.at(layersFor(patch, args.layers ?? 'all'), {
       op,
       strength,

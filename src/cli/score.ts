@@ -12,21 +12,12 @@ import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
 import { templateOf } from './experiment.js';
 import { type ArgumentsOf, choice, text, vary } from './option.js';
-import {
-  MODEL_OPTIONS,
-  OUTPUT_FILE,
-  OUTPUT_OPTIONS,
-  PATCH_OPTIONS,
-  placesOf,
-  REPORT,
-  TEMPLATE,
-  theOne,
-} from './options.js';
+import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, REPORT, TEMPLATE } from './options.js';
 import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
-import { layersFor, loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
   template: vary(TEMPLATE, {
@@ -70,21 +61,17 @@ export const score = defineCommand({
     ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 3'],
   ],
   run: async (args, terminal) => {
-    const vectorFile = theOne('--vector', args.vector);
-    if ((vectorFile === undefined) !== (args.layers === undefined))
+    if ((args.vector === undefined) !== (args.layers === undefined))
       throw usageError('--vector and --layers go together.');
     const template = templateOf(args);
     const records: FileRecord[] = [];
     for await (const record of readRecords(args.file)) records.push(record);
     if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Add some lines.`);
-    const inputs = [args.model, args.mmproj, args.file, vectorFile];
+    const inputs = [args.model, args.mmproj, args.file, ...(args.vector ?? [])];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
     await requireReport(args.report);
-    const patch =
-      vectorFile === undefined
-        ? undefined
-        : await loadVector(vectorFile, { position: args.vectorPosition, numbering: args.numbering });
+    const patch = await namedVector(args);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = patch && requireFit(patch, model.identity);

@@ -111,8 +111,7 @@ export const steer = defineCommand({
       progress.done();
       if (json) {
         const files = { ...(output !== undefined && { output }), ...(report !== undefined && { report }) };
-        terminal.printJson({ vector: record, model: model.identity, ...steered, ...files });
-        return;
+        return terminal.printJson({ vector: record, model: model.identity, ...steered, ...files });
       }
       const { name } = file ?? {};
       // Such a file has no place for layer 0.

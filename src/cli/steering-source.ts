@@ -1,7 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { Prompt } from '../prompt/prompt.js';
-import { XpatchError } from '../util/errors.js';
-import { decodeText } from '../util/lines.js';
+import { requireText } from '../util/lines.js';
 import { Pace } from '../util/pace.js';
 import { readWhole } from '../util/read-file.js';
 import { isControlVector } from '../vectors/control-vector.js';
@@ -71,7 +70,9 @@ async function promptsOf(texts: readonly string[], args: SteeringSource, session
   const prompts: Prompt[] = [];
   const pace = new Pace(signal);
   for (const text of texts) {
-    const lines = (await namesFile(text)) ? await linesOf(text, signal) : [text];
+    const lines = (await namesFile(text))
+      ? requireText(await readWhole(text, PROMPTS, signal), text).split(/\r?\n/)
+      : [text];
     for (const line of lines.filter((line) => line.trim() !== '')) {
       const parts = textParts(args.escape ? unescapeText(line) : line, args.literal, []);
       const prompt = await model.prompt(parts, { signal, bos: args.bos });
@@ -87,14 +88,4 @@ async function promptsOf(texts: readonly string[], args: SteeringSource, session
 async function namesFile(text: string): Promise<boolean> {
   const info = await stat(text).catch(() => undefined);
   return info !== undefined && !info.isDirectory();
-}
-
-async function linesOf(path: string, signal: AbortSignal): Promise<string[]> {
-  const bytes = await readWhole(path, PROMPTS, signal);
-  try {
-    return decodeText(bytes).split(/\r?\n/);
-  } catch (cause) {
-    const problem = `${path} ${(cause as Error).message}`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
-  }
 }

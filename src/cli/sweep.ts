@@ -16,13 +16,12 @@ import {
   SAVE_LOGITS,
   TOP,
   TRACK,
-  theOne,
   unescapeText,
 } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
 import { startRun } from './report-run.js';
-import { loadVector, requireFit, vectorRecord } from './vector-file.js';
+import { type LoadedVector, namedVector, requireFit, vectorRecord } from './vector-file.js';
 
 /** `xpatch sweep`: the next token after a patch at every layer. */
 export const sweep = defineCommand({
@@ -52,19 +51,14 @@ export const sweep = defineCommand({
   run: async (args, terminal) => {
     const { layers } = args;
     const positions = placesOf(args, 'last');
-    const vectorFile = theOne('--vector', args.vector) as string;
     const parts = await promptParts(args, terminal);
     const followed = (args.track ?? []).map((token) => (args.escape ? unescapeText(token) : token));
-    const inputs = [args.model, args.mmproj, vectorFile, ...(args.image ?? [])];
+    const inputs = [args.model, args.mmproj, ...args.vector, ...(args.image ?? [])];
     await using file =
       args.saveLogits === undefined
         ? undefined
         : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
-    const loaded = await loadVector(vectorFile, {
-      position: args.vectorPosition,
-      hook: theOne('--hook', args.hook),
-      numbering: args.numbering,
-    });
+    const loaded = (await namedVector(args)) as LoadedVector;
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;
       const vectorModel = requireFit(loaded, model.identity);
@@ -74,18 +68,11 @@ export const sweep = defineCommand({
       const { naive, op = loaded.vector.op } = args;
       const tracked = await trackedTokens(model, prompt, followed);
       const title = `Layer sweep of ${describeModel(model.identity)}`;
+      const options = { prompt: record, vector: vectorRecord(loaded), layers, op, positions };
       const run =
         args.report === undefined
           ? undefined
-          : await startRun(
-              session,
-              { output: args.report },
-              {
-                experiment: 'sweep',
-                title,
-                options: { prompt: record, vector: vectorRecord(loaded), layers, op, positions },
-              },
-            );
+          : await startRun(session, { output: args.report }, { experiment: 'sweep', title, options });
       const result = await (naive ? sweepOneByOne : sweepLayers)(context, prompt, loaded.vector, {
         layers,
         op,

@@ -5,6 +5,7 @@ import { lastPosition } from '../vectors/last-position.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import type { DirectionNumbering } from '../vectors/vector-origin.js';
 import { describeModel } from './common.js';
+import { theOne } from './options.js';
 
 /** A vector as a command uses it, and what the user should know about it. */
 export interface LoadedVector {
@@ -26,7 +27,7 @@ export async function loadVector(
   }: { position?: number | undefined; hook?: HookName | undefined; numbering?: DirectionNumbering | undefined } = {},
 ): Promise<LoadedVector> {
   const chosen = position ?? (await lastPosition(file));
-  const vector = await TaskVector.load(file, { position: chosen, hook, ...(numbering && { numbering }) });
+  const vector = await TaskVector.load(file, { position: chosen, hook, numbering });
   if (vector.info.hook !== hook) {
     const problem = `${file} was read at '${vector.info.hook}' and would be written at '${hook}'`;
     throw new XpatchError('VECTOR_MISMATCH', `${problem}. Write it where it was read (--hook ${vector.info.hook}).`);
@@ -36,6 +37,18 @@ export async function loadVector(
     ? []
     : [`${file} holds several positions; the last one, ${chosen}, is used (see --vector-position)`];
   return { file, vector, notes };
+}
+
+/** The vector of `--vector`, as the options with it say; undefined without one. */
+export async function namedVector(args: {
+  readonly vector?: readonly string[];
+  readonly vectorPosition?: number;
+  readonly hook?: readonly HookName[];
+  readonly numbering?: DirectionNumbering;
+}): Promise<LoadedVector | undefined> {
+  const { vectorPosition: position, numbering } = args;
+  const file = theOne('--vector', args.vector);
+  return file === undefined ? undefined : loadVector(file, { position, hook: theOne('--hook', args.hook), numbering });
 }
 
 /** The layers to patch: `all` means those that the vector has. */

@@ -25,25 +25,19 @@ export const verifyModelCommand = defineCommand({
   ],
   run: async (args, terminal) => {
     const { signal } = terminal;
-    const progress = terminal.progress(args);
-    const reference = await openReference(args.reference);
-    try {
-      await using model = await openModel(args, fetchEvents(terminal, progress));
-      // We choose the rounding of the cache, so that only the weights differ.
-      const { nCtx, nUbatch, flashAttention = 'off' } = args;
-      const context = await model.createContext({ nCtx, nUbatch, flashAttention, kvType: 'f32' });
-      const onProgress = ({ done, total }: { done: number; total: number }) =>
-        progress.update('comparing', done / total);
-      const report = await verifyModel(model, context, reference, { signal, onProgress });
-      progress.done();
-      const { madeWith, model: from } = reference;
-      if (args.json) terminal.printJson({ model: model.identity, reference: { madeWith, model: from }, ...report });
-      else terminal.print(describe(report, `${from} by ${madeWith}`));
-      if (!report.ok) terminal.exitCode = EXIT.failed;
-    } finally {
-      progress.done();
-      await reference.close();
-    }
+    using progress = terminal.progress(args);
+    await using reference = await openReference(args.reference);
+    await using model = await openModel(args, fetchEvents(terminal, progress));
+    // We choose the rounding of the cache, so that only the weights differ.
+    const { nCtx, nUbatch, flashAttention = 'off' } = args;
+    const context = await model.createContext({ nCtx, nUbatch, flashAttention, kvType: 'f32' });
+    const onProgress = ({ done, total }: { done: number; total: number }) => progress.update('comparing', done / total);
+    const report = await verifyModel(model, context, reference, { signal, onProgress });
+    progress.done();
+    const { madeWith, model: from } = reference;
+    if (args.json) terminal.printJson({ model: model.identity, reference: { madeWith, model: from }, ...report });
+    else terminal.print(describe(report, `${from} by ${madeWith}`));
+    if (!report.ok) terminal.exitCode = EXIT.failed;
   },
 });
 

@@ -43,25 +43,20 @@ export const verify = defineCommand({
   ],
   run: async (args, terminal) => {
     const { signal } = terminal;
-    const progress = terminal.progress(args);
-    let checks: Check[];
-    try {
-      progress.update('checking the files');
-      const run = await checkRun(args.run, { data: args.data, signal });
-      requireNotAborted(signal);
-      if (args.data !== undefined && !run.tasks.some(isTaskFile)) {
-        throw usageError('--data has no effect: all tasks of this run are shipped. Leave it out.');
-      }
-      progress.update('remaking the tables');
-      // Not imported at the top: it loads sharp, and doctor must start where that does not work.
-      const { checkTables } = await import('../report/experiment/run.js');
-      const tables = await checkTables(run, signal).catch((error: unknown) => failed('tables', error));
-      requireNotAborted(signal);
-      progress.done();
-      checks = [...run.checks, tables, ...(await checkAnswers(args, terminal, run))];
-    } finally {
-      progress.done();
+    using progress = terminal.progress(args);
+    progress.update('checking the files');
+    const run = await checkRun(args.run, { data: args.data, signal });
+    requireNotAborted(signal);
+    if (args.data !== undefined && !run.tasks.some(isTaskFile)) {
+      throw usageError('--data has no effect: all tasks of this run are shipped. Leave it out.');
     }
+    progress.update('remaking the tables');
+    // Not imported at the top: it loads sharp, and doctor must start where that does not work.
+    const { checkTables } = await import('../report/experiment/run.js');
+    const tables = await checkTables(run, signal).catch((error: unknown) => failed('tables', error));
+    requireNotAborted(signal);
+    progress.done();
+    const checks = [...run.checks, tables, ...(await checkAnswers(args, terminal, run))];
     const bad = checks.filter(({ state }) => state === 'failed').length;
     if (args.json) terminal.printJson({ run: args.run, ok: bad === 0, checks });
     else terminal.print(`${checks.map(format).join('')}${summary(checks)}\n`);

@@ -42,35 +42,31 @@ export const work = defineCommand({
   ],
   run: async (args, terminal) => {
     const { signal } = terminal;
-    const progress = terminal.progress(args);
-    const broker = await Broker.open(args.queue);
+    using progress = terminal.progress(args);
+    using broker = await Broker.open(args.queue);
     /** Runs that this machine cannot work on, unless they are started again with other demands. */
     const refused = new Set<string>();
     const keyOf = ({ id, kernels }: QueuedRun) => `${id} ${kernels}`;
     const done: { run: string; batches: number }[] = [];
     terminal.explainInterrupt('The current batch was answered; others continue with the rest.');
-    try {
-      for (let seen = Date.now(); !signal.aborted; ) {
-        const run = (await runsIn(broker)).find((one) => !refused.has(keyOf(one)));
-        if (run === undefined) {
-          if (args.idle !== undefined && Date.now() - seen > 1000 * args.idle) break;
-          progress.update(`waiting for a run at ${addressOf(args.queue)}`);
-          await wait(LOOK_MS, undefined, { signal }).catch(() => undefined);
-          continue;
-        }
-        try {
-          done.push({ run: run.title, batches: await answer(broker, run, args, terminal, progress) });
-        } catch (error) {
-          if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
-          refused.add(keyOf(run));
-          terminal.say(`xpatch: ${run.title} is left to others: ${error.code}: ${error.message}\n`);
-        }
-        seen = Date.now();
+    for (let seen = Date.now(); !signal.aborted; ) {
+      const run = (await runsIn(broker)).find((one) => !refused.has(keyOf(one)));
+      if (run === undefined) {
+        if (args.idle !== undefined && Date.now() - seen > 1000 * args.idle) break;
+        progress.update(`waiting for a run at ${addressOf(args.queue)}`);
+        await wait(LOOK_MS, undefined, { signal }).catch(() => undefined);
+        continue;
       }
-    } finally {
-      progress.done();
-      broker.close();
+      try {
+        done.push({ run: run.title, batches: await answer(broker, run, args, terminal, progress) });
+      } catch (error) {
+        if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
+        refused.add(keyOf(run));
+        terminal.say(`xpatch: ${run.title} is left to others: ${error.code}: ${error.message}\n`);
+      }
+      seen = Date.now();
     }
+    progress.done();
     if (args.json) terminal.printJson({ done, refused: refused.size });
     else for (const { run, batches } of done) terminal.print(`${run}: ${batches} batches\n`);
   },

@@ -80,7 +80,7 @@ export class Checkpoint {
     return invalid(this.folder, problem);
   }
 
-  async close(): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.shards.map((shard) => shard.close()));
   }
 }

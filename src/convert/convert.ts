@@ -81,25 +81,21 @@ export async function convertCheckpoint(
   if (!Number.isSafeInteger(threads) || threads < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `threads must be a whole number from 1, not ${threads}.`);
   }
-  const checkpoint = await Checkpoint.open(folder);
-  try {
-    const family = familyOf(checkpoint);
-    const plans = await planFiles(checkpoint, family, type);
-    const stem = `${checkpointName(folder)}-${type}`;
-    const jobs = plans.map((plan) => {
-      const path = join(resolve(output), `${plan.kind === 'mmproj' ? 'mmproj-' : ''}${stem}.gguf`);
-      return { ...plan, layout: layOutGguf(plan.metadata, plan.tensors), path, part: `${path}.part` };
-    });
-    const resumedFrom = await writeJobs(checkpoint, jobs, join(resolve(output), `${stem}.part.json`), {
-      threads,
-      signal,
-      onProgress,
-    });
-    const files = jobs.map(describe);
-    return { family, files, resumedFrom, notes: notesOf(jobs, type) };
-  } finally {
-    await checkpoint.close();
-  }
+  await using checkpoint = await Checkpoint.open(folder);
+  const family = familyOf(checkpoint);
+  const plans = await planFiles(checkpoint, family, type);
+  const stem = `${checkpointName(folder)}-${type}`;
+  const jobs = plans.map((plan) => {
+    const path = join(resolve(output), `${plan.kind === 'mmproj' ? 'mmproj-' : ''}${stem}.gguf`);
+    return { ...plan, layout: layOutGguf(plan.metadata, plan.tensors), path, part: `${path}.part` };
+  });
+  const resumedFrom = await writeJobs(checkpoint, jobs, join(resolve(output), `${stem}.part.json`), {
+    threads,
+    signal,
+    onProgress,
+  });
+  const files = jobs.map(describe);
+  return { family, files, resumedFrom, notes: notesOf(jobs, type) };
 }
 
 function familyOf(checkpoint: Checkpoint): ConvertedFamily {

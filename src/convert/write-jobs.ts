@@ -51,14 +51,10 @@ export async function writeJobs(
   const fingerprint = await fingerprintOf(checkpoint, jobs);
   const folder = dirname(statePath);
   await makeFolder(folder);
-  const lock = await RunLock.acquire(folder, 'The folder');
-  try {
-    const state = await readState(statePath, fingerprint);
-    await requireFree(jobs, state !== undefined);
-    return await write(jobs, statePath, state ?? { fingerprint, written: {} }, options);
-  } finally {
-    lock.release();
-  }
+  using _lock = await RunLock.acquire(folder, 'The folder');
+  const state = await readState(statePath, fingerprint);
+  await requireFree(jobs, state !== undefined);
+  return await write(jobs, statePath, state ?? { fingerprint, written: {} }, options);
 }
 
 /** Two runs with the same fingerprint write the same bytes. */

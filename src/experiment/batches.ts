@@ -53,11 +53,11 @@ export function evenly<T>(list: readonly T[], most: number): T[][] {
 }
 
 /** Hash of an item's name. */
-export function hashOf({ input }: Pick<TaskItem, 'input'>): string {
+export function hashOfItem({ input }: Pick<TaskItem, 'input'>): string {
   return createHash('sha256').update(input).digest('hex');
 }
 
 function byHash(items: readonly TaskItem[]): TaskItem[] {
-  const hashes = new Map(items.map((item) => [item, hashOf(item)]));
+  const hashes = new Map(items.map((item) => [item, hashOfItem(item)]));
   return [...items].sort((a, b) => ((hashes.get(a) as string) < (hashes.get(b) as string) ? -1 : 1));
 }

@@ -197,7 +197,7 @@ function canonical(value: unknown): string {
 }
 
 /** Where two values differ, as `experiment.shots: 5 and 4`; the leaves in order. */
-export function differences(a: unknown, b: unknown, path = ''): string[] {
+function differences(a: unknown, b: unknown, path = ''): string[] {
   const isBranch = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
   if (isBranch(a) && isBranch(b) && Array.isArray(a) === Array.isArray(b)) {
     const keys = [...new Set([...Object.keys(a), ...Object.keys(b)])];

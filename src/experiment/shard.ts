@@ -1,6 +1,6 @@
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
-import { batchesOf, hashOf } from './batches.js';
+import { batchesOf, hashOfItem } from './batches.js';
 import type { Cell } from './study.js';
 import type { Experiment, QueryKey } from './types.js';
 
@@ -56,7 +56,7 @@ export function membersOf(
   const batches = cells.flatMap((cell) => {
     const { task, seed } = cell.split;
     return batchesOf({ experiment }, cell, dealt, nLayers).map((items) => ({
-      hash: hashOf(items[0] as TaskItem),
+      hash: hashOfItem(items[0] as TaskItem),
       keys: items.map(({ input: item }) => keyIn({ task: task.name, seed, item })),
     }));
   });

@@ -21,7 +21,7 @@ const TYPE_IDS = {
 const ARRAY_ID = 9;
 const NUMBER_BYTES = { u8: 1, i8: 1, u16: 2, i16: 2, u32: 4, i32: 4, f32: 4, bool: 1, u64: 8, i64: 8, f64: 8 };
 
-export type GgufType = keyof typeof TYPE_IDS;
+type GgufType = keyof typeof TYPE_IDS;
 type Plain<T extends GgufType> = T extends 'string' ? string : T extends 'bool' ? boolean : number;
 /** A metadata value with its type; `list` marks an array, whose items are all of one type. */
 export type GgufField = {

@@ -1,5 +1,6 @@
 import type { NativePoint } from '../native/addon.js';
 import { XpatchError } from '../util/errors.js';
+import { groupBy } from '../util/group.js';
 import { ATTENTION_HOOKS, type Edge, HOOKS, type HookName, type LayerSelection, ONE_PLACE } from './types.js';
 
 /** What a model has at one point. */
@@ -47,14 +48,11 @@ export class HookPoints {
       const width = common('width');
       const heads = common('heads');
       const rotated = hook === 'q' || hook === 'k' ? found.some((point) => point.rotated) : undefined;
-      const reasons = new Map<string, number[]>();
-      for (const layer of all.keys()) {
-        const reason = this.reason(hook, layer);
-        // That a point exists only once is not a refusal.
-        if (reason === undefined || (layers.length && ONE_PLACE[hook])) continue;
-        reasons.set(reason, [...(reasons.get(reason) ?? []), layer]);
-      }
-      const refusals = Array.from(reasons, ([reason, without]) => ({ layers: without, reason }));
+      // That a point exists only once is not a refusal.
+      const without =
+        layers.length && ONE_PLACE[hook] ? [] : [...all.keys()].filter((layer) => !layers.includes(layer));
+      const reasons = groupBy(without, (layer) => this.reason(hook, layer) as string);
+      const refusals = Array.from(reasons, ([reason, refused]) => ({ layers: refused, reason }));
       return {
         hook,
         layers,

@@ -47,7 +47,7 @@ export function partOf(
 }
 
 /** Heads that are meant; undefined at a point without heads. */
-export function headsOf(
+function headsOf(
   hook: HookName,
   layer: number,
   count: number,

@@ -137,46 +137,42 @@ async function download(
   const folder = repoFolder(source);
   const partial = join(folder, PARTIAL);
   await makeFolder(folder);
-  const lock = await acquire(folder, events);
-  try {
-    const listing = await listRepo(source, signal);
-    const before = readRecord(source);
-    const files = choose(listing.files);
-    // Files of an earlier commit that were not changed since are as good as new.
-    const kept = (before?.files ?? []).filter((file) => before && cachedFile(before, file) !== undefined);
-    let record: CacheRecord = { ...listing, verified: Object.fromEntries(kept.map(({ path, hash }) => [path, hash])) };
-    const missing = files.filter((file) => cachedFile(record, file) === undefined);
-    const { licence, gated } = listing;
-    const total = missing.reduce((sum, { size }) => sum + size, 0);
-    onPlan?.({ source: `${source.user}/${source.repo}`, licence, gated, files: missing, bytes: total });
-    sweep(partial, listing.files);
-    requireRoom(folder, total);
-    await writeRecord(record);
+  using _lock = await acquire(folder, events);
+  const listing = await listRepo(source, signal);
+  const before = readRecord(source);
+  const files = choose(listing.files);
+  // Files of an earlier commit that were not changed since are as good as new.
+  const kept = (before?.files ?? []).filter((file) => before && cachedFile(before, file) !== undefined);
+  let record: CacheRecord = { ...listing, verified: Object.fromEntries(kept.map(({ path, hash }) => [path, hash])) };
+  const missing = files.filter((file) => cachedFile(record, file) === undefined);
+  const { licence, gated } = listing;
+  const total = missing.reduce((sum, { size }) => sum + size, 0);
+  onPlan?.({ source: `${source.user}/${source.repo}`, licence, gated, files: missing, bytes: total });
+  sweep(partial, listing.files);
+  requireRoom(folder, total);
+  await writeRecord(record);
 
-    let arrived = 0;
-    let told = 0;
-    for (const file of missing) {
-      const report = (stage: DownloadProgress['stage'], done: number) => {
-        const now = Date.now();
-        if (stage === 'downloading' && done < file.size && now - told < REPORT_MS) return;
-        told = now;
-        onProgress?.({ stage, file: file.path, done: arrived + done, total });
-      };
-      const openFrom = (byte: number) => openFile(source, listing.commit, file, byte, signal);
-      await fetchFile(file, { partial, target: join(folder, ...file.path.split('/')) }, openFrom, {
-        signal,
-        onBytes: (done) => report('downloading', done),
-        onVerify: () => report('checking', file.size),
-        onNote: (text) => onNote?.(text),
-      });
-      record = { ...record, verified: { ...record.verified, [file.path]: file.hash } };
-      await writeRecord(record);
-      arrived += file.size;
-    }
-    if (existsSync(partial) && readdirSync(partial).length === 0) rmdirSync(partial);
-  } finally {
-    lock.release();
+  let arrived = 0;
+  let told = 0;
+  for (const file of missing) {
+    const report = (stage: DownloadProgress['stage'], done: number) => {
+      const now = Date.now();
+      if (stage === 'downloading' && done < file.size && now - told < REPORT_MS) return;
+      told = now;
+      onProgress?.({ stage, file: file.path, done: arrived + done, total });
+    };
+    const openFrom = (byte: number) => openFile(source, listing.commit, file, byte, signal);
+    await fetchFile(file, { partial, target: join(folder, ...file.path.split('/')) }, openFrom, {
+      signal,
+      onBytes: (done) => report('downloading', done),
+      onVerify: () => report('checking', file.size),
+      onNote: (text) => onNote?.(text),
+    });
+    record = { ...record, verified: { ...record.verified, [file.path]: file.hash } };
+    await writeRecord(record);
+    arrived += file.size;
   }
+  if (existsSync(partial) && readdirSync(partial).length === 0) rmdirSync(partial);
 }
 
 /** At most one process writes a folder of the cache; others wait, and then find the files. */

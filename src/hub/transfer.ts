@@ -69,38 +69,34 @@ async function transfer(
     work.catch((cause) => {
       throw writeError(path, cause);
     });
-  const handle = await onDisk(open(path, 'a'));
-  try {
-    let done = (await handle.stat()).size;
-    let best = done;
-    for (let vain = 0; done < file.size; ) {
-      let broken: XpatchError | undefined;
-      try {
-        const { from, bytes } = await openFrom(done);
-        if (from < done) await onDisk(handle.truncate(from));
-        done = from;
-        for await (const chunk of bytes) {
-          const wanted = chunk.subarray(0, file.size - done);
-          await onDisk(handle.appendFile(wanted));
-          done += wanted.length;
-          onBytes(done);
-          if (done === file.size) break;
-        }
-      } catch (error) {
-        if (!(error instanceof XpatchError) || error.code !== 'DOWNLOAD_FAILED' || signal?.aborted) throw error;
-        broken = error;
+  await using handle = await onDisk(open(path, 'a'));
+  let done = (await handle.stat()).size;
+  let best = done;
+  for (let vain = 0; done < file.size; ) {
+    let broken: XpatchError | undefined;
+    try {
+      const { from, bytes } = await openFrom(done);
+      if (from < done) await onDisk(handle.truncate(from));
+      done = from;
+      for await (const chunk of bytes) {
+        const wanted = chunk.subarray(0, file.size - done);
+        await onDisk(handle.appendFile(wanted));
+        done += wanted.length;
+        onBytes(done);
+        if (done === file.size) break;
       }
-      vain = done > best ? 0 : vain + 1;
-      best = Math.max(best, done);
-      if (vain >= VAIN_ATTEMPTS) {
-        throw broken ?? new XpatchError('DOWNLOAD_FAILED', `${file.path} does not arrive completely. Try again later.`);
-      }
-      if (vain > 0) await delay(PAUSE_MS * vain, undefined, { signal });
+    } catch (error) {
+      if (!(error instanceof XpatchError) || error.code !== 'DOWNLOAD_FAILED' || signal?.aborted) throw error;
+      broken = error;
     }
-    await onDisk(handle.sync());
-  } finally {
-    await handle.close();
+    vain = done > best ? 0 : vain + 1;
+    best = Math.max(best, done);
+    if (vain >= VAIN_ATTEMPTS) {
+      throw broken ?? new XpatchError('DOWNLOAD_FAILED', `${file.path} does not arrive completely. Try again later.`);
+    }
+    if (vain > 0) await delay(PAUSE_MS * vain, undefined, { signal });
   }
+  await onDisk(handle.sync());
 }
 
 /** What is wrong with a file; undefined if nothing is. */

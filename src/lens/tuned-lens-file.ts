@@ -69,7 +69,7 @@ export async function readLensFile(
   path: string,
   model: ModelIdentity,
 ): Promise<{ info: TunedLensInfo; translators: Translator[] }> {
-  const file = await SafetensorsFile.open(path).catch((error: unknown) => {
+  await using file = await SafetensorsFile.open(path).catch((error: unknown) => {
     if (!(error instanceof XpatchError) || error.code !== 'SAFETENSORS_INVALID') throw error;
     throw new XpatchError('LENS_INVALID', error.message, { cause: error });
   });
@@ -100,8 +100,6 @@ export async function readLensFile(
     // A tensor of integers, or a file that shrank meanwhile.
     if (!(error instanceof XpatchError) || error.code !== 'SAFETENSORS_INVALID') throw error;
     throw new XpatchError('LENS_INVALID', error.message, { cause: error });
-  } finally {
-    await file.close();
   }
 }
 

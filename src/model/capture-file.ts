@@ -48,14 +48,10 @@ export async function readCapture(
   path: string,
   hook?: HookName,
 ): Promise<{ info: HiddenStatesInfo; data: Float32Array }> {
-  const fields = await Fields.open(path, 'CAPTURE_INVALID');
-  try {
-    if (HOOKS.some((hook) => fields.file.tensors.has(hook))) return await readStates(fields, hook);
-    const names = [...fields.file.tensors.keys()].slice(0, 5).join(', ') || 'none';
-    throw fields.invalid(`it has no tensor named ${HOOKS.join(' or ')} (its tensors: ${names})`);
-  } finally {
-    await fields.file.close();
-  }
+  await using fields = await Fields.open(path, 'CAPTURE_INVALID');
+  if (HOOKS.some((hook) => fields.file.tensors.has(hook))) return await readStates(fields, hook);
+  const names = [...fields.file.tensors.keys()].slice(0, 5).join(', ') || 'none';
+  throw fields.invalid(`it has no tensor named ${HOOKS.join(' or ')} (its tensors: ${names})`);
 }
 
 /** The states of an open capture. */
@@ -138,6 +134,10 @@ export class Fields {
       if (!(error instanceof XpatchError && error.code === 'SAFETENSORS_INVALID')) throw error;
       throw new XpatchError(code, error.message, { cause: error });
     }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.file.close();
   }
 
   get path(): string {

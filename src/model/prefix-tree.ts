@@ -1,5 +1,6 @@
 import type { PlacedIntervention } from '../hooks/place.js';
 import type { Segment } from '../prompt/prompt.js';
+import { groupBy } from '../util/group.js';
 import type { PreparedRow } from './pass.js';
 
 /** A token or a whole picture in the tree, shared by every row that goes through it. */
@@ -102,12 +103,7 @@ const NO_EDITS: PlacedIntervention[] = [];
 
 /** The tokens and pictures of a row. Equal keys at equal places mean equal computation. */
 export function units(row: PreparedRow): Unit[] {
-  const edits = new Map<number, PlacedIntervention[]>();
-  for (const edit of row.interventions) {
-    const list = edits.get(edit.position);
-    if (list) list.push(edit);
-    else edits.set(edit.position, [edit]);
-  }
+  const edits = groupBy(row.interventions, ({ position }) => position);
   const reads = new Set([...row.reads.flatMap(({ states }) => states.positions), ...(row.logits?.positions ?? [])]);
   if (row.topK > 0) reads.add(row.prompt.length - 1);
 

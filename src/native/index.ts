@@ -2,8 +2,6 @@ import { XpatchError, type XpatchErrorCode } from '../util/errors.js';
 import type { Addon, Device } from './addon.js';
 import { type LoadedAddon, loadAddon } from './load.js';
 
-export type { BuildInfo } from './load.js';
-
 /** The addon with its backends loaded, and how it came to be. */
 export interface Native extends Omit<LoadedAddon, 'addon' | 'backends'> {
   addon: Addon;

@@ -31,7 +31,7 @@ export interface BuildInfo {
 }
 
 /** A folder to load every ggml backend from, or one GPU backend library. */
-export type BackendSource =
+type BackendSource =
   | { kind: 'folder'; path: string }
   | { kind: 'library'; path: string; gpu: 'cuda' | 'vulkan'; package: string };
 

@@ -5,6 +5,7 @@ import type { Head, HeadMap } from '../circuits/heads.js';
 import type { PatchTops } from '../circuits/measure.js';
 import type { PatchMap } from '../circuits/patch-layers.js';
 import type { TokenScore } from '../model/types.js';
+import { numbers, texts } from './columns.js';
 import type { BestToken, Block, PatchMapColumn, PatchMapView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
@@ -79,7 +80,7 @@ function mapReport(map: PatchMapView, about: About): Report {
   const place = columns[row.indexOf(furthest)] ?? '';
   const table: TextTable = {
     title: `${metric}, by layer and ${unit}`,
-    columns: [{ name: 'layer', digits: 0 }, ...columns.map((name) => ({ name, digits: 3 }))],
+    columns: [...numbers(0, 'layer'), ...numbers(3, ...columns)],
     rows: [...rows].reverse().map(([l, one]) => [l, ...one]),
     shade: [Math.min(corrupt, ...values), Math.max(corrupt, ...values)],
     notes: [
@@ -102,11 +103,7 @@ export function functionVectorReport(
   const [first] = best;
   const chosen: TextTable = {
     title: 'Heads that the vector is made of',
-    columns: [
-      { name: 'layer', digits: 0 },
-      { name: 'head', digits: 0 },
-      { name: 'effect', digits: 4 },
-    ],
+    columns: [...numbers(0, 'layer', 'head'), ...numbers(4, 'effect')],
     rows: best.map(({ layer, head, value }) => [layer, head, value]),
     notes: [
       `Effect of a head: rise of the right answer's probability, from ${plain.toFixed(4)}, with its mean state in ${each.length} prompts with shuffled labels.`,
@@ -130,12 +127,7 @@ export function ablationReport({ plain, without }: Ablation, metric: string, abo
   const withHeads = without.some(({ head }) => head !== undefined);
   const table: TextTable = {
     title: `${metric} without a part, the lowest first`,
-    columns: [
-      { name: 'layer', digits: 0 },
-      ...(withHeads ? [{ name: 'head', digits: 0 }] : []),
-      { name: 'without it', digits: 4 },
-      { name: 'change', digits: 4 },
-    ],
+    columns: [...numbers(0, 'layer', ...(withHeads ? ['head'] : [])), ...numbers(4, 'without it', 'change')],
     rows: sorted.map(({ layer, head, value }) => [layer, ...(withHeads ? [head] : []), value, value - plain]),
     notes: [`With everything: ${plain.toFixed(4)}. Means over the items.`],
   };
@@ -155,7 +147,7 @@ export function attributionReport(
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const table: TextTable = {
     title: `Parts of ${metric}, the largest first`,
-    columns: [{ name: 'part' }, { name: 'layer', digits: 0 }, { name: 'head', digits: 0 }, { name: 'adds', digits: 4 }],
+    columns: [...texts('part'), ...numbers(0, 'layer', 'head'), ...numbers(4, 'adds')],
     rows: sorted.map(({ part, layer, head, value }) => [part, layer, head, value]),
     notes: [
       `${read.length > 0 ? 'With what attention reads they' : 'They'} sum to ${difference.toFixed(4)}, with the scale of the final norm frozen.`,
@@ -192,7 +184,7 @@ function layerTable(
   const values = new Map(cells.map(({ layer, at, value }) => [`${layer} ${at}`, value]));
   return {
     title,
-    columns: [{ name: 'layer', digits: 0 }, ...columns.map((at) => ({ name: nameOf(at), digits }))],
+    columns: [...numbers(0, 'layer'), ...numbers(digits, ...columns.map(nameOf))],
     rows: layers.reverse().map((layer) => [layer, ...columns.map((at) => values.get(`${layer} ${at}`))]),
     shade: [Math.min(0, ...values.values()), Math.max(0, ...values.values())],
     notes: [],

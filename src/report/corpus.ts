@@ -1,6 +1,7 @@
 import type { Corpus } from '../corpus/corpus.js';
 import type { CorpusPrompt } from '../corpus/corpus-file.js';
 import type { CorpusSummary, LayerSummary } from '../corpus/summary.js';
+import { numbers, texts } from './columns.js';
 import type { Figure, Panel } from './figures/figure.js';
 import type { Block, Report, Scatter, TextTable } from './report.js';
 import { visibleText } from './visible.js';
@@ -49,11 +50,10 @@ export function layersTable({ hooks, label }: CorpusSummary): TextTable {
   return {
     title: `States layer by layer${label ? `, and ${visibleText(label.field)} read from them` : ''}`,
     columns: [
-      { name: 'hook' },
-      { name: 'layer', digits: 0 },
-      ...['norm', '5 %', '95 %'].map((name) => ({ name, digits: 2 })),
-      { name: 'cosine', digits: 3 },
-      ...probed.map((name) => ({ name, digits: 3 })),
+      ...texts('hook'),
+      ...numbers(0, 'layer'),
+      ...numbers(2, 'norm', '5 %', '95 %'),
+      ...numbers(3, 'cosine', ...probed),
     ],
     rows: hooks.flatMap(({ hook, layers }) =>
       layers.map(({ layer, norm, cosine, probe }) => [
@@ -166,7 +166,7 @@ function describe({ index, fields }: CorpusPrompt): string {
 function labelsTable({ field, values, without }: NonNullable<CorpusSummary['label']>): TextTable {
   return {
     title: `Prompts by ${visibleText(field)}`,
-    columns: [{ name: visibleText(field) }, { name: 'prompts', digits: 0 }],
+    columns: [...texts(visibleText(field)), ...numbers(0, 'prompts')],
     rows: values.map(({ value, prompts }) => [visibleText(value), prompts]),
     notes: without > 0 ? [`${without} prompts have none of these.`] : [],
   };

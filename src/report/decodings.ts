@@ -7,9 +7,10 @@ import {
   type SavedVectorOptions,
 } from '../studies/decodings.js';
 import { XpatchError } from '../util/errors.js';
+import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
-import type { Block, Report, TextTable } from './report.js';
-import type { StudyKind } from './study-kind.js';
+import type { Block, TextTable } from './report.js';
+import { type StudyKind, studyReport } from './study-kind.js';
 import { visibleText } from './visible.js';
 
 /** What is decoded, and which layers of it are shown. */
@@ -24,8 +25,18 @@ type DecodingRun = (DecodingOptions | SavedVectorOptions) & {
 /** The study in the folder of a run. */
 export const decoding: StudyKind<DecodingRun, Decoding> = {
   units: decodingUnits,
-  report: (decodings, { layers, nLayers, vocabulary }, about) =>
-    decodingReport(decodings, shownLayers(decodings, layers, nLayers), vocabulary, about),
+  /** A table of best tokens for each layer, and the ranks of task words and answers at all. */
+  report: (decodings, { layers: chosen, nLayers, vocabulary }, about) => {
+    const layers = shownLayers(decodings, chosen, nLayers).map(
+      ({ layer, why }): Block => ({
+        kind: 'table',
+        name: `layer-${layer}`,
+        heading: `Layer ${layer}${why === undefined ? '' : `, ${why}`}`,
+        table: decodingTable(decodings, layer, vocabulary),
+      }),
+    );
+    return studyReport(about, decodingStatements(decodings), [...layers, ...rankFigures(decodings, vocabulary)]);
+  },
 };
 
 /**
@@ -63,33 +74,6 @@ interface ShownLayer {
   readonly why?: string;
 }
 
-/**
- * The report of decoded vectors: a table of best tokens for each layer, and the ranks of task words and answers at all.
- *
- * @param vocabulary number of tokens, the scale of the ranks
- */
-function decodingReport(
-  decodings: readonly Decoding[],
-  layers: readonly ShownLayer[],
-  vocabulary: number,
-  about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
-): Report {
-  const { title, provenance, notes } = about;
-  const blocks = [
-    ...layers.map(
-      ({ layer, why }): Block => ({
-        kind: 'table',
-        name: `layer-${layer}`,
-        heading: `Layer ${layer}${why === undefined ? '' : `, ${why}`}`,
-        table: decodingTable(decodings, layer, vocabulary),
-      }),
-    ),
-    ...rankFigures(decodings, vocabulary),
-  ];
-  const statements = decodingStatements(decodings);
-  return { title, provenance, headline: statements[0], introduction: [...statements, ...notes], blocks };
-}
-
 /** What the vectors show, in sentences computed from them. */
 export function decodingStatements(decodings: readonly Decoding[]): string[] {
   const known = decodings.filter(({ layers }) => layers.some(({ wordRank }) => wordRank !== undefined));
@@ -109,12 +93,8 @@ export function decodingTable(decodings: readonly Decoding[], layer: number, voc
   return {
     title: `Decodings at layer ${layer}`,
     columns: [
-      ...(hasFiles ? [{ name: 'file' }] : []),
-      { name: 'task' },
-      { name: 'vector' },
-      { name: 'best tokens' },
-      { name: 'rank of the task word', digits: 0 },
-      { name: 'best rank of an answer', digits: 0 },
+      ...texts(...(hasFiles ? ['file'] : []), 'task', 'vector', 'best tokens'),
+      ...numbers(0, 'rank of the task word', 'best rank of an answer'),
     ],
     rows: decodings.flatMap((decoding) => {
       const at = decoding.layers.find((entry) => entry.layer === layer);

@@ -8,31 +8,17 @@ import {
   embeddingUnits,
   MEASURES,
 } from '../studies/embedding.js';
+import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
-import type { Report, Scatter, TextTable } from './report.js';
-import type { StudyKind } from './study-kind.js';
+import type { Scatter, TextTable } from './report.js';
+import { type StudyKind, studyReport } from './study-kind.js';
 
 /** The study in the folder of a run. */
 export const embedding: StudyKind<EmbeddingOptions, EmbeddingPart> = {
   units: embeddingUnits,
-  report: (parts, _, about) => embeddingReport(embeddingOf(parts), about),
-};
-
-const nameOf = ({ of, layer }: Pick<EmbeddingSpace, 'of' | 'layer'>): string =>
-  `${of === 'context' ? 'contexts' : 'last delimiters'}, layer ${layer}`;
-
-function embeddingReport(
-  result: EmbeddingResult,
-  about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
-): Report {
-  const { title, provenance, notes } = about;
-  const statements = embeddingStatements(result);
-  return {
-    title,
-    provenance,
-    headline: statements[0],
-    introduction: [...statements, ...notes],
-    blocks: [
+  report: (parts, _, about) => {
+    const result = embeddingOf(parts);
+    return studyReport(about, embeddingStatements(result), [
       {
         kind: 'scatter',
         name: 'tsne',
@@ -63,9 +49,12 @@ function embeddingReport(
         table: scoresTable(result),
       },
       { kind: 'curves', name: 'layers', heading: 'Last delimiters at every layer', figure: layersFigure(result) },
-    ],
-  };
-}
+    ]);
+  },
+};
+
+const nameOf = ({ of, layer }: Pick<EmbeddingSpace, 'of' | 'layer'>): string =>
+  `${of === 'context' ? 'contexts' : 'last delimiters'}, layer ${layer}`;
 
 /** What the run shows, in sentences computed from it. */
 export function embeddingStatements({ spaces }: EmbeddingResult): string[] {
@@ -93,16 +82,7 @@ const withInterval = ({ value, low, high }: { value: number; low: number; high: 
 export function scoresTable({ spaces, prompts, neighbours }: EmbeddingResult): TextTable {
   return {
     title: 'Cluster scores',
-    columns: [
-      { name: 'points' },
-      { name: 'measure' },
-      { name: 'score', digits: 3 },
-      { name: 'low', digits: 3 },
-      { name: 'high', digits: 3 },
-      { name: 'chance', digits: 3 },
-      { name: 'chance, 97.5 %', digits: 3 },
-      { name: 'p', digits: 3 },
-    ],
+    columns: [...texts('points', 'measure'), ...numbers(3, 'score', 'low', 'high', 'chance', 'chance, 97.5 %', 'p')],
     rows: spaces.flatMap((space) =>
       MEASURES.flatMap(({ name }) => {
         const score = space.scores[name];

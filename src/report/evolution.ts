@@ -1,9 +1,10 @@
 import { type ClassCurves, classCurves, crossing, leadingShares, topClasses } from '../studies/class-curves.js';
 import { type EvolutionCell, type EvolutionOptions, evolutionUnits } from '../studies/evolution.js';
 import type { Modality } from '../tasks/prompts.js';
+import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, Pies, Report, TextTable } from './report.js';
-import type { StudyKind } from './study-kind.js';
+import { type AboutStudy, type StudyKind, studyReport } from './study-kind.js';
 import { visibleText } from './visible.js';
 
 /** What a run of `runEvolution` has to show. */
@@ -32,7 +33,7 @@ export async function evolutionFindings(
   const sets: { names: readonly string[]; curves: ClassCurves[] }[] = [];
   for (const choice of without.length > 1 && without.length < names.length ? [without, names] : [names]) {
     const curves: ClassCurves[] = [];
-    for (const cell of cells) curves.push(await classCurves(cell, choice, { ...(signal && { signal }) }));
+    for (const cell of cells) curves.push(await classCurves(cell, choice, { signal }));
     sets.push({ names: choice, curves });
   }
   return { cells, sets, pieLayers };
@@ -57,13 +58,9 @@ const DEFINITIONS: Readonly<Record<string, string>> = {
     'Another answer: the best among the first tokens of all other answers of the task. A maximum over many tokens is high by chance alone, so its height cannot be compared with classes of one token; its course over layers can.',
 };
 
-export function evolutionReport(
-  findings: EvolutionFindings,
-  about: Pick<Report, 'title' | 'provenance'> & { notes: readonly string[] },
-): Report {
+export function evolutionReport(findings: EvolutionFindings, about: AboutStudy): Report {
   const { cells, sets, pieLayers } = findings;
   const modalities = [...new Set(cells.map(({ modality }) => modality))];
-  const { title, provenance, notes } = about;
   const blocks: Block[] = [
     { kind: 'table', name: 'crossings', heading: 'Where the curves cross', table: crossingsTable(findings) },
     ...sets.flatMap(({ names, curves }, s) =>
@@ -104,8 +101,7 @@ export function evolutionReport(
       }),
     ),
   ];
-  const statements = evolutionStatements(cells);
-  return { title, provenance, headline: statements[0], introduction: [...statements, ...notes], blocks };
+  return studyReport(about, evolutionStatements(cells), blocks);
 }
 
 /** What the run shows, in sentences computed from it. */
@@ -186,12 +182,9 @@ export function crossingsTable({ cells, sets }: EvolutionFindings): TextTable {
   return {
     title: 'Layers where curves cross, and shares of the layers that each one leads',
     columns: [
-      { name: 'task' },
-      { name: 'prompts' },
-      { name: 'n' },
-      { name: 'token at layer 0' },
-      ...pairs.map(({ over, under }) => ({ name: `${labelOf(over)} over ${labelOf(under)}`, digits: 1 })),
-      ...led.map((name) => ({ name: `${labelOf(name)} leads`, digits: 2 })),
+      ...texts('task', 'prompts', 'n', 'token at layer 0'),
+      ...numbers(1, ...pairs.map(({ over, under }) => `${labelOf(over)} over ${labelOf(under)}`)),
+      ...numbers(2, ...led.map((name) => `${labelOf(name)} leads`)),
     ],
     rows: cells.map((cell, i) => {
       const shares = leadingShares(sets[0]?.curves[i]?.curves ?? []);

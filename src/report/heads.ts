@@ -1,6 +1,7 @@
 import { type Measurements, type Overlap, topOverlap } from '../stats/overlap.js';
-import { bootstrapInterval } from '../stats/statistics.js';
+import { bootstrapInterval, mean } from '../stats/statistics.js';
 import { type HeadsCell, type HeadsOptions, headsUnits, type ModalityHeads } from '../studies/heads.js';
+import { numbers, texts } from './columns.js';
 import type { Panel, Series } from './figures/figure.js';
 import type { TextTable } from './report.js';
 import type { StudyKind } from './study-kind.js';
@@ -42,24 +43,13 @@ export function overlapTable(cells: readonly HeadsCell[], { top = TOP, prompts =
   const rows = cells.map((cell) => row(cell.task, topOverlap([pair(cell, cell)], n)));
   const other = cells.map((cell, i) => pair(cell, cells[(i + 1) % cells.length] as HeadsCell));
   if (cells.length > 1) {
-    rows.push(
-      row(
-        'all tasks',
-        topOverlap(
-          cells.map((cell) => pair(cell, cell)),
-          n,
-        ),
-      ),
-    );
+    const own = cells.map((cell) => pair(cell, cell));
+    rows.push(row('all tasks', topOverlap(own, n)));
     rows.push(row('text of a task, pictures of the next', topOverlap(other, n)));
   }
   return {
     title: `Heads among the best ${n} of ${nHeads} both of text and of image examples`,
-    columns: [
-      { name: 'task' },
-      ...['in both', 'low', 'high', 'by chance'].map((name) => ({ name, digits: 2 })),
-      { name: 'p', digits: 4 },
-    ],
+    columns: [...texts('task'), ...numbers(2, 'in both', 'low', 'high', 'by chance'), ...numbers(4, 'p')],
     rows,
     notes: [
       `low, high: 95 % bootstrap interval over ${prompts} prompts a task, which have the same items in text and in pictures. p: share of random orders of the heads that overlap as much.`,
@@ -81,12 +71,7 @@ export function headsTable(cells: readonly HeadsCell[], { top = TOP }: HeadsOpti
   const size = ([, , text, image]: readonly number[]) => (text as number) + (image as number);
   return {
     title: 'Effect of a head on the right answer’s probability, mean over tasks',
-    columns: [
-      { name: 'layer', digits: 0 },
-      { name: 'head', digits: 0 },
-      { name: 'text examples', digits: 4 },
-      { name: 'image examples', digits: 4 },
-    ],
+    columns: [...numbers(0, 'layer', 'head'), ...numbers(4, 'text examples', 'image examples')],
     rows: rows.sort((a, b) => size(b) - size(a)).slice(0, top),
     notes: ['The largest sums first.'],
   };
@@ -142,22 +127,11 @@ export function edgesTable(cells: readonly HeadsCell[]): TextTable {
       ...largestLoss(one.plain, one.withoutExamples),
     ]),
   );
-  const loss = (what: string) => [
-    { name: `${what}: layer`, digits: 0 },
-    { name: 'loses', digits: 3 },
-    { name: 'low', digits: 3 },
-    { name: 'high', digits: 3 },
-  ];
+  const loss = (what: string) => [...numbers(0, `${what}: layer`), ...numbers(3, 'loses', 'low', 'high')];
   return {
     title:
       'Probability of the right answer, and what it loses where the last token does not see the picture or the examples',
-    columns: [
-      { name: 'task' },
-      { name: 'examples' },
-      { name: 'probability', digits: 3 },
-      ...loss('picture'),
-      ...loss('examples'),
-    ],
+    columns: [...texts('task', 'examples'), ...numbers(3, 'probability'), ...loss('picture'), ...loss('examples')],
     rows,
     notes: [
       'The layer is the one with the largest loss, chosen by the numbers shown, which are optimistic by that; low, high: 95 % bootstrap interval over prompts.',
@@ -171,8 +145,4 @@ function largestLoss(plain: readonly number[], without: Measurements): [number, 
   const observed = (losses[layer] ?? []).map((value, i) => ({ task: '', seed: 1, item: `${i}`, value }));
   const { value, low, high } = bootstrapInterval(observed);
   return [layer, value, low, high];
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

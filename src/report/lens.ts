@@ -1,4 +1,5 @@
 import type { PromptLens } from '../lens/prompt-lens.js';
+import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import { percent } from './page/text.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
@@ -87,12 +88,11 @@ function lastPositionTable({ last }: PromptLens): TextTable {
   return {
     title: `Position ${last.positions[0]}`,
     columns: [
-      { name: 'layer', digits: 0 },
-      { name: 'best tokens' },
-      { name: 'probability', digits: 3 },
-      { name: 'entropy, nats', digits: 2 },
-      { name: 'KL to the highest layer, nats', digits: 2 },
-      ...followed.map(({ text }) => ({ name: `rank of ${visibleText(text)}`, digits: 0 })),
+      ...numbers(0, 'layer'),
+      ...texts('best tokens'),
+      ...numbers(3, 'probability'),
+      ...numbers(2, 'entropy, nats', 'KL to the highest layer, nats'),
+      ...numbers(0, ...followed.map(({ text }) => `rank of ${visibleText(text)}`)),
     ],
     rows: last.layers.map((layer, l) => {
       const cell = last.cells[l]?.[0];

@@ -1,3 +1,4 @@
+import { texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import type { Bars, LensView, Pies, Scatter, TextTable, WorkedExample } from './report.js';
 import { csvLine } from './tables.js';
@@ -82,7 +83,7 @@ export function examplesToTable(title: string, examples: readonly WorkedExample[
   const columns = ['task', 'query', 'expected', 'condition', 'answer', 'correct'];
   return {
     title,
-    columns: [...(grouped ? ['cell'] : []), ...columns].map((name) => ({ name })),
+    columns: texts(...(grouped ? ['cell'] : []), ...columns),
     rows: examples.flatMap(({ cell, task, query, expected, answers }) =>
       answers.map(({ condition, answer, correct }) => [
         ...(grouped ? [cell] : []),

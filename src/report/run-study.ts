@@ -40,11 +40,11 @@ export async function runStudyInFolder<Options extends object, Result extends ob
   const { units: study, onOpen, onReport, onProgress, ...about } = options;
   const { signal } = about;
   await requireRunFolder(folder); // before what takes a while
-  const units = await study(context, about.options, preparing({ signal, ...(onProgress && { onProgress }) }));
+  const units = await study(context, about.options, preparing({ signal, onProgress }));
   const manifest = await describeRun(context, { ...about, units: units.map(({ name }) => name) });
   await using run = await RunFolder.open<Result & StudyLine>(folder, manifest);
   onOpen?.(run);
-  const results = await runUnits(units, { store: run, signal, ...(onProgress && { onProgress }) });
+  const results = await runUnits(units, { store: run, signal, onProgress });
   onReport?.();
   if (!run.complete) await run.requireWhole();
   const report = await writeRunReport(run, signal);

@@ -1,4 +1,5 @@
 import type { OptionScore } from '../experiment/score-options.js';
+import { numbers, texts } from './columns.js';
 import type { Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
@@ -27,12 +28,10 @@ export function scoresReport(
   const table: TextTable = {
     title: `Best option of ${items.length} items`,
     columns: [
-      { name: 'line', digits: 0 },
-      { name: 'best' },
-      { name: unit, digits: 2 },
-      { name: 'before the next', digits: 2 },
-      { name: 'answer' },
-      { name: 'right' },
+      ...numbers(0, 'line'),
+      ...texts('best'),
+      ...numbers(2, unit, 'before the next'),
+      ...texts('answer', 'right'),
     ],
     rows: shown.map(({ line, best, answers, right, options }) => {
       const [first = 0, second] = options.map((option) => option[by]).sort((a, b) => b - a);

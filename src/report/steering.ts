@@ -1,3 +1,4 @@
+import { numbers, texts } from './columns.js';
 import type { Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
 
@@ -16,7 +17,7 @@ export function steeringReport(
 ): Report {
   const table: TextTable = {
     title: 'Answers by strength',
-    columns: [{ name: 'strength', digits: 2 }, { name: 'answer' }, { name: 'end' }],
+    columns: [...numbers(2, 'strength'), ...texts('answer', 'end')],
     rows: answers.map(({ strength, text, finish }) => [strength, visibleText(text), finish]),
     notes: ['Strength: factor on the direction. 0 is the model without it.'],
   };

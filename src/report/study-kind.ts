@@ -1,8 +1,8 @@
 import type { Study } from '../studies/study.js';
-import type { Report } from './report.js';
+import type { Block, Report } from './report.js';
 
 /** What the report of a study says beside its results. */
-interface AboutStudy extends Pick<Report, 'title' | 'provenance'> {
+export interface AboutStudy extends Pick<Report, 'title' | 'provenance'> {
   /** What has to be said beside the results, e.g. what the model was trained on. */
   readonly notes: readonly string[];
   readonly signal?: AbortSignal | undefined;
@@ -14,4 +14,13 @@ export interface StudyKind<Options extends object, Result extends object> {
   /** Whether doing a part again gives the same. Defaults to true; times do not. */
   readonly repeatable?: boolean;
   readonly report: (results: readonly Result[], options: Options, about: AboutStudy) => Report | Promise<Report>;
+}
+
+/** The report of a study that says in sentences, computed from its results, what they show. */
+export function studyReport(
+  { title, provenance, notes }: AboutStudy,
+  statements: readonly string[],
+  blocks: readonly Block[],
+): Report {
+  return { title, provenance, headline: statements[0], introduction: [...statements, ...notes], blocks };
 }

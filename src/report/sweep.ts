@@ -1,6 +1,7 @@
 import { rankTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
 import type { Sweep } from '../vectors/sweep.js';
+import { numbers, texts } from './columns.js';
 import { percent } from './page/text.js';
 import type { Block, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
@@ -120,13 +121,10 @@ function sweepTable({ plain, layers }: Sweep): TextTable {
       score && (labelsOf([score])[0] as string),
       score?.probability,
     ]);
-  const ranks = Array.from({ length: width }, (_, i) => [
-    { name: `token ${i + 1}` },
-    { name: 'probability', digits: 3 },
-  ]);
+  const ranks = Array.from({ length: width }, (_, i) => [...texts(`token ${i + 1}`), ...numbers(3, 'probability')]);
   return {
     title: 'Next tokens, best first',
-    columns: [{ name: 'layer', digits: 0 }, { name: 'change', digits: 2 }, ...ranks.flat()],
+    columns: [...numbers(0, 'layer'), ...numbers(2, 'change'), ...ranks.flat()],
     rows: [
       [undefined, undefined, ...cells(plain.top)],
       ...layers.map(({ layer, delta, top }) => [layer, delta, ...cells(top)]),

@@ -1,6 +1,7 @@
 import type { Estimate } from '../stats/statistics.js';
 import { type LensQuality, lensQuality, type PromptDivergence } from '../studies/lens-quality.js';
 import { type TuningOptions, type TuningPart, tuningUnits } from '../studies/tuning.js';
+import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import type { TextTable } from './report.js';
 import type { StudyKind } from './study-kind.js';
@@ -47,14 +48,9 @@ export function tunedLensTable(quality: LensQuality, lens: FittedLens, title: st
   return {
     title,
     columns: [
-      { name: 'layer' },
-      { name: 'plain', digits: 3 },
-      { name: 'low', digits: 3 },
-      { name: 'high', digits: 3 },
-      { name: 'tuned', digits: 3 },
-      { name: 'tuned low', digits: 3 },
-      { name: 'tuned high', digits: 3 },
-      { name: 'ridge' },
+      ...texts('layer'),
+      ...numbers(3, 'plain', 'low', 'high', 'tuned', 'tuned low', 'tuned high'),
+      ...texts('ridge'),
     ],
     rows: [
       ...layers.map(({ layer, plain, tuned }) => [

@@ -1,4 +1,5 @@
 import { Random } from '../util/random.js';
+import { mean } from './statistics.js';
 
 /** Values of the same things, measured several times: [measurements][things]. */
 export type Measurements = readonly (readonly number[])[];
@@ -60,8 +61,4 @@ function bestOf(measured: Measurements, top: number, chosen: readonly number[] =
 
 function common(a: ReadonlySet<number>, b: ReadonlySet<number>): number {
   return [...a].filter((thing) => b.has(thing)).length;
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -32,6 +32,10 @@ export interface Estimate extends Interval {
 const Z = 1.959963984540054;
 const RESAMPLES = 2000;
 
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /**
  * Score interval for a proportion (Wilson 1927; method 3 in Newcombe 1998).
  * @param successes from 0 to n
@@ -105,8 +109,8 @@ export function spreadOverSeeds(observations: readonly Observation[]): SeedSprea
     return { seed, value: meanOverTasks(domains, tasks) };
   });
   if (perSeed.length < 2) return { perSeed, sd: undefined };
-  const mean = perSeed.reduce((sum, { value }) => sum + value, 0) / perSeed.length;
-  const squares = perSeed.reduce((sum, { value }) => sum + (value - mean) ** 2, 0);
+  const centre = mean(perSeed.map(({ value }) => value));
+  const squares = perSeed.reduce((sum, { value }) => sum + (value - centre) ** 2, 0);
   return { perSeed, sd: Math.sqrt(squares / (perSeed.length - 1)) };
 }
 
@@ -185,7 +189,7 @@ function meanOverTasks(domains: readonly Domain[], nTasks: number, random?: Rand
 }
 
 /** Linear between order statistics (definition 7 of Hyndman and Fan 1996, the default of numpy and R). */
-export function quantile(sorted: Float64Array, q: number): number {
+export function quantile(sorted: ArrayLike<number>, q: number): number {
   const place = q * (sorted.length - 1);
   const below = sorted[Math.floor(place)] as number;
   const above = sorted[Math.ceil(place)] as number;

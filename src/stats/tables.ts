@@ -79,15 +79,26 @@ export async function accuracyTable(
   options: AccuracyTableOptions,
   pace = new Pace(),
 ): Promise<Table> {
-  const { conditions, tasks } = namesOf(queries, options);
-  const rows = await pace.map(conditions, (condition) => accuracyRow(queries, condition, tasks, options.score));
-  return assemble(queries, rows, tasks, options);
-}
-
-function namesOf(queries: readonly ScoredQuery[], options: AccuracyTableOptions) {
-  const conditions = options.conditions ?? [...new Set(queries.map((query) => query.condition))];
-  const tasks = options.tasks ?? [...new Set(queries.map((query) => query.task))];
-  return { conditions, tasks };
+  const { title, score, notes = [] } = options;
+  const { conditions = [...new Set(queries.map((query) => query.condition))] } = options;
+  const { tasks = [...new Set(queries.map((query) => query.task))] } = options;
+  const rows = await pace.map(conditions, (condition) => accuracyRow(queries, condition, tasks, score));
+  const spreads = rows.flatMap(({ label, sd }) => (sd === undefined ? [] : [`${label} ${sd.toFixed(3)}`]));
+  const seeds = [...new Set(queries.map((query) => query.seed))].sort((a, b) => a - b);
+  return {
+    title,
+    corner: 'Condition',
+    columns: [...tasks, 'mean'],
+    rows: rows.map(({ label, cells }) => ({ label, cells })),
+    notes: [
+      ...notes,
+      (Object.hasOwn(SCORE_NOTES, score) && SCORE_NOTES[score]) ||
+        `Score ${score}: a function of the answer that is not part of xpatch.`,
+      `Ranges: 95 % bootstrap intervals over items, seed${seeds.length === 1 ? '' : 's'} ${seeds.join(', ')} held fixed.`,
+      ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
+      countNote(rows, tasks),
+    ],
+  };
 }
 
 interface AccuracyRow {
@@ -109,30 +120,6 @@ function accuracyRow(
   // A mean over fewer tasks than the other rows have would not be comparable.
   if (cells.includes(undefined)) return { label, cells: [...cells, undefined] };
   return { label, cells: [...cells, estimateCell(observations)], sd: spreadOverSeeds(observations).sd };
-}
-
-function assemble(
-  queries: readonly ScoredQuery[],
-  rows: readonly AccuracyRow[],
-  tasks: readonly string[],
-  { title, score, notes = [] }: AccuracyTableOptions,
-): Table {
-  const spreads = rows.flatMap(({ label, sd }) => (sd === undefined ? [] : [`${label} ${sd.toFixed(3)}`]));
-  const seeds = [...new Set(queries.map((query) => query.seed))].sort((a, b) => a - b);
-  return {
-    title,
-    corner: 'Condition',
-    columns: [...tasks, 'mean'],
-    rows: rows.map(({ label, cells }) => ({ label, cells })),
-    notes: [
-      ...notes,
-      (Object.hasOwn(SCORE_NOTES, score) && SCORE_NOTES[score]) ||
-        `Score ${score}: a function of the answer that is not part of xpatch.`,
-      `Ranges: 95 % bootstrap intervals over items, seed${seeds.length === 1 ? '' : 's'} ${seeds.join(', ')} held fixed.`,
-      ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
-      countNote(rows, tasks),
-    ],
-  };
 }
 
 /** Queries as the statistics take them; those that were not scored this way are left out. */

@@ -103,11 +103,7 @@ async function writeModel(path: string, type: GgmlName): Promise<void> {
       ...Array.from({ length: layers }, (_, i) => block(i)).flat(),
     ],
   );
-  const file = await open(path, 'wx');
-  try {
-    await file.write(header);
-    await file.truncate(size);
-  } finally {
-    await file.close();
-  }
+  await using file = await open(path, 'wx');
+  await file.write(header);
+  await file.truncate(size);
 }

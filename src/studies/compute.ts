@@ -29,7 +29,7 @@ export interface ComputeOptions {
   readonly repetitions?: number;
 }
 
-export const WAYS = ['Prompt', 'Patch', 'Query alone'] as const;
+const WAYS = ['Prompt', 'Patch', 'Query alone'] as const;
 type Way = (typeof WAYS)[number];
 
 /** What a way of asking costs. */

@@ -4,7 +4,7 @@ import type { Context } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
-import { bootstrapInterval, type Estimate, type Observation } from '../stats/statistics.js';
+import { bootstrapInterval, type Estimate, mean, type Observation } from '../stats/statistics.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 
@@ -92,7 +92,7 @@ export async function promptDivergence(
   const { states } = await context.run({ prompt, capture: { positions } }, { signal });
   const kl = async (of: HiddenStates) => {
     const { cells } = await logitLens(context, of, { topK: 0, signal });
-    return cells.slice(0, -1).map((row) => row.reduce((sum, cell) => sum + cell.kl, 0) / row.length);
+    return cells.slice(0, -1).map((row) => mean(row.map((cell) => cell.kl)));
   };
   const plain = await kl(states);
   const translated = tuned && (await kl(await tuned.apply(states, { signal })));
@@ -101,7 +101,6 @@ export async function promptDivergence(
 
 /** Means over prompts, with intervals. */
 export function lensQuality(divergences: readonly PromptDivergence[]): LensQuality {
-  const meanOf = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
   const estimate = (of: (one: PromptDivergence) => number) =>
     bootstrapInterval(
       divergences.map((one): Observation => ({ task: 'lens', seed: 0, item: one.item, value: of(one) })),
@@ -115,10 +114,10 @@ export function lensQuality(divergences: readonly PromptDivergence[]): LensQuali
       ...(isTuned && { tuned: estimate((one) => tunedOf(one)[layer] as number) }),
     })),
     mean: {
-      plain: estimate(({ plain }) => meanOf(plain)),
+      plain: estimate(({ plain }) => mean(plain)),
       ...(isTuned && {
-        tuned: estimate((one) => meanOf(tunedOf(one))),
-        gain: estimate((one) => meanOf(one.plain) - meanOf(tunedOf(one))),
+        tuned: estimate((one) => mean(tunedOf(one))),
+        gain: estimate((one) => mean(one.plain) - mean(tunedOf(one))),
       }),
     },
     prompts: divergences.length,

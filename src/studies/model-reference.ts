@@ -21,14 +21,13 @@ export interface ReferencePrompt {
 }
 
 /** A file of DUMP_SCRIPT. */
-export interface ModelReference {
+export interface ModelReference extends AsyncDisposable {
   /** What made it, such as `transformers 5.23.0, torch 2.15.0`. */
   madeWith: string;
   model: string;
   /** Number of prompts; each is read when it is asked for. */
   length: number;
   read(index: number): Promise<ReferencePrompt>;
-  close(): Promise<void>;
 }
 
 type ListedPart = { text: string } | { tokens: number[] } | { picture: string };
@@ -81,7 +80,13 @@ export async function openReference(path: string): Promise<ModelReference> {
       };
     };
     const madeWith = `transformers ${metadata.transformers ?? '?'}, torch ${metadata.torch ?? '?'}`;
-    return { madeWith, model: metadata.model ?? '', length: prompts.length, read, close: () => file.close() };
+    return {
+      madeWith,
+      model: metadata.model ?? '',
+      length: prompts.length,
+      read,
+      [Symbol.asyncDispose]: () => file.close(),
+    };
   } catch (error) {
     await file.close();
     throw error;

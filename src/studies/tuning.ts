@@ -3,8 +3,7 @@ import { TunedLens } from '../lens/tuned-lens.js';
 import type { Translator, TunedLensInfo } from '../lens/tuned-lens-file.js';
 import type { Progress } from '../model/types.js';
 import type { PromptTemplate } from '../tasks/template.js';
-import { XpatchError } from '../util/errors.js';
-import { decodeText } from '../util/lines.js';
+import { requireText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import { taskLensPrompts, textLensPrompts } from './lens-prompts.js';
 import { drawTests, type PromptDivergence, promptDivergence } from './lens-quality.js';
@@ -79,11 +78,5 @@ const TEXT = { what: 'the text', maxBytes: 256 << 20, pipe: true } as const;
 
 /** @throws XpatchError FILE_NOT_FOUND, INVALID_ARGUMENT */
 export async function readText(path: string): Promise<string> {
-  const bytes = await readWhole(path, TEXT);
-  try {
-    return decodeText(bytes);
-  } catch (cause) {
-    const problem = `${path} ${(cause as Error).message}`;
-    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
-  }
+  return requireText(await readWhole(path, TEXT), path);
 }

@@ -1,5 +1,5 @@
 import { answersCollide, normaliseAnswer } from './answers.js';
-import { type Finding, type FirstToken, finding, groupBy, quote, quoteSome } from './findings.js';
+import { type Finding, type FirstToken, finding, quote, quoteSome, repeated } from './findings.js';
 
 interface Entry {
   readonly index: number;
@@ -63,7 +63,7 @@ async function tokenFindings(
   for (const answer of answers) tokens.push({ answer, token: await firstToken(answer) });
   const without = tokens.filter(({ token }) => token === undefined).map(({ answer }) => answer);
   const owned = tokens.flatMap(({ answer, token }) => (token === undefined ? [] : [{ answer, token }]));
-  const findings = groupBy(owned, ({ token }) => token).map((group) => {
+  const findings = repeated(owned, ({ token }) => token).map((group) => {
     const sharing = group.map(({ answer }) => answer);
     const message = `${quoteSome(sharing)} begin with the same token ${quote(group[0]?.token as string)}`;
     const why = 'a score of the first token takes one for the other';

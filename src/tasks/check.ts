@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { readImage } from '../images/image.js';
 import { XpatchError } from '../util/errors.js';
 import { answerFindings } from './check-answers.js';
-import { type Finding, type FirstToken, finding, groupBy, name, quote } from './findings.js';
+import { type Finding, type FirstToken, finding, name, quote, repeated } from './findings.js';
 import { splitTask } from './split.js';
 import { locateTask, type TaskItem, type TaskPlace } from './task.js';
 import { itemProblems, type RawItem, rawItem, readTaskFile, type TaskFile } from './task-file.js';
@@ -139,7 +139,7 @@ async function lookAtPictures(
 }
 
 function sameInputs(entries: readonly Entry[]): Finding[] {
-  return groupBy(entries, ({ input }) => input).map((group) => {
+  return repeated(entries, ({ input }) => input).map((group) => {
     const answers = new Set(group.map(({ output }) => output.trim()));
     const which = `${name(group)} have the same input ${quote(group[0]?.input as string)}`;
     const items = group.map(({ index }) => index);
@@ -194,8 +194,8 @@ function alike(
   };
   const pictured = distinct.filter(({ pictureHash }) => pictureHash !== undefined);
   return [
-    ...groupBy(pictured, ({ pictureHash }) => pictureHash as string).map(report('same-picture', 'the same picture')),
-    ...groupBy(distinct, ({ input }) => folded(input)).map(
+    ...repeated(pictured, ({ pictureHash }) => pictureHash as string).map(report('same-picture', 'the same picture')),
+    ...repeated(distinct, ({ input }) => folded(input)).map(
       report('near-duplicate', 'inputs that differ only in case or blanks'),
     ),
   ];

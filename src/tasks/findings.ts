@@ -1,3 +1,5 @@
+import { groupBy } from '../util/group.js';
+
 /** What a finding is about; see docs/evaluation.md. */
 type FindingKind =
   | 'invalid-item'
@@ -37,14 +39,8 @@ export function finding(
 }
 
 /** Groups of two or more with equal keys, in the order of their first members. */
-export function groupBy<T>(values: readonly T[], key: (value: T) => string): T[][] {
-  const groups = new Map<string, T[]>();
-  for (const value of values) {
-    const group = groups.get(key(value));
-    if (group) group.push(value);
-    else groups.set(key(value), [value]);
-  }
-  return [...groups.values()].filter((group) => group.length > 1);
+export function repeated<T>(values: readonly T[], key: (value: T) => string): T[][] {
+  return [...groupBy(values, key).values()].filter((group) => group.length > 1);
 }
 
 /** `items 3, 8 and 12` */

@@ -18,7 +18,7 @@ export type Shape =
   | { see: string }
   | Fields;
 
-export interface Fields {
+interface Fields {
   fields: Record<string, { type: Shape; optional?: true }>;
   /** Of all names that `fields` lacks. */
   others?: Shape;
@@ -26,7 +26,7 @@ export interface Fields {
   closed?: true;
 }
 
-export interface Parameter {
+interface Parameter {
   name: string;
   type: Shape;
   optional?: true;
@@ -57,7 +57,7 @@ interface Problem {
 const MAX_DEPTH = 40;
 
 /** Throws INVALID_ARGUMENT for the first argument that does not have its declared type. */
-export function checkArguments(of: Interface, what: string, parameters: Parameter[], given: unknown[]): void {
+function checkArguments(of: Interface, what: string, parameters: Parameter[], given: unknown[]): void {
   for (const [i, { name, type, optional, rest }] of parameters.entries()) {
     const values = rest ? given.slice(i) : [given[i]];
     for (const value of values) {

@@ -103,3 +103,10 @@ export async function runChild<Message>(
     if (running.size === 0) process.off('exit', killAll);
   }
 }
+
+/** In a process that was started here: resolves once the message is sent, as what comes next may take the process down. */
+export function tellParent(message: object): Promise<void> {
+  return new Promise((resolve) => {
+    process.send?.(message, () => resolve());
+  });
+}

@@ -1,3 +1,5 @@
+import { XpatchError } from './errors.js';
+
 /** A line, with what is needed to name it and to cut it off. */
 export interface RawLine {
   readonly bytes: Buffer;
@@ -54,5 +56,15 @@ export function decodeText(bytes: Uint8Array): string {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
     throw new Error('is not a text in UTF-8', { cause });
+  }
+}
+
+/** The same for what the user named. @param from where the bytes are from @throws {XpatchError} INVALID_ARGUMENT */
+export function requireText(bytes: Uint8Array, from: string): string {
+  try {
+    return decodeText(bytes);
+  } catch (cause) {
+    const problem = `${from} ${(cause as Error).message}`;
+    throw new XpatchError('INVALID_ARGUMENT', `${problem}. Convert it, or name another file.`, { cause });
   }
 }

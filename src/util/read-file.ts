@@ -35,12 +35,8 @@ export async function readWhole(path: string, kind: FileKind, signal?: AbortSign
       for await (const chunk of pipe(path, signal)) collected.add(chunk);
       return collected.all();
     }
-    const handle = await openFile(path, kind);
-    try {
-      return await readHandle(path, kind, handle, signal);
-    } finally {
-      await handle.close();
-    }
+    await using handle = await openFile(path, kind);
+    return await readHandle(path, kind, handle, signal);
   } catch (cause) {
     throw readError(path, kind, cause, signal);
   }

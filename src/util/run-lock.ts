@@ -64,6 +64,10 @@ export class RunLock {
     if (held.delete(this.file)) removeFile(this.file);
   }
 
+  [Symbol.dispose](): void {
+    this.release();
+  }
+
   private async make(owner: Owner): Promise<void> {
     const temporary = `${this.file}.tmp`;
     const text = `${JSON.stringify({ ...owner, since: new Date().toISOString() })}\n`;

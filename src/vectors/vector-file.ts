@@ -26,16 +26,12 @@ export async function readVectorFile(
   if (numbering !== undefined) {
     throw new XpatchError('INVALID_ARGUMENT', `${path} has its own layer numbers: leave out numbering.`);
   }
-  const fields = await Fields.open(path, 'VECTOR_INVALID');
-  try {
-    const { tensors } = fields.file;
-    if (tensors.has(VECTOR_TENSOR)) return await readVector(fields, position);
-    if (HOOKS.some((hook) => tensors.has(hook))) return onePosition(fields, await readStates(fields, hook), position);
-    const names = [...tensors.keys()].slice(0, 5).join(', ') || 'none';
-    throw fields.invalid(`it has neither a tensor ${VECTOR_TENSOR} nor ${HOOKS.join(', ')} (its tensors: ${names})`);
-  } finally {
-    await fields.file.close();
-  }
+  await using fields = await Fields.open(path, 'VECTOR_INVALID');
+  const { tensors } = fields.file;
+  if (tensors.has(VECTOR_TENSOR)) return await readVector(fields, position);
+  if (HOOKS.some((hook) => tensors.has(hook))) return onePosition(fields, await readStates(fields, hook), position);
+  const names = [...tensors.keys()].slice(0, 5).join(', ') || 'none';
+  throw fields.invalid(`it has neither a tensor ${VECTOR_TENSOR} nor ${HOOKS.join(', ')} (its tensors: ${names})`);
 }
 
 async function readVector(fields: Fields, position: number | undefined) {

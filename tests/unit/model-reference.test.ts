@@ -20,12 +20,8 @@ const prompts = (...parts: unknown[]) => JSON.stringify([{ parts, embeddings: []
 async function open(tensors: Parameters<typeof writeSafetensors>[1], metadata: Record<string, string>) {
   const path = join(folder, `${files++}.safetensors`);
   await writeSafetensors(path, tensors, { 'xpatch.reference': '1', prompts: prompts({ tokens: [0, 1] }), ...metadata });
-  const reference = await openReference(path);
-  try {
-    return await reference.read(0);
-  } finally {
-    await reference.close();
-  }
+  await using reference = await openReference(path);
+  return await reference.read(0);
 }
 
 describe('a reference', () => {

@@ -15,7 +15,7 @@ export interface Redis {
   disconnect(): void;
 }
 
-export interface QueueJob {
+interface QueueJob {
   readonly id?: string;
   readonly data: unknown;
   readonly returnvalue: unknown;
@@ -108,7 +108,7 @@ export class Broker {
     return quiet(new this.bullmq.Worker(name, process, { connection: this.redis, prefix: PREFIX, ...times }));
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     this.redis.disconnect();
   }
 }

@@ -114,7 +114,7 @@ export class QueueSeats implements Seats {
     this.answeredBy = Object.fromEntries(Object.entries(counts).map(([by, n]) => [by, Number(n)]));
     if (!this.failure) await this.clear();
     await this.queue.close();
-    this.broker.close();
+    this.broker[Symbol.dispose]();
   }
 
   private seat(): Seat {

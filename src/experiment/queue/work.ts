@@ -147,7 +147,7 @@ class QueueVectors {
  * What this machine computes with: the release of llama.cpp, the kind of device, and a hash of states at all layers of one fixed prompt.
  * Two machines with the same value compute identically to the last bit.
  */
-export async function kernelsOf(context: Context): Promise<string> {
+async function kernelsOf(context: Context): Promise<string> {
   const { model } = context;
   const tokens = Array.from({ length: 24 }, (_, i) => (7 + 37 * i) % model.info.nVocab);
   const { states } = await context.run({

@@ -216,15 +216,11 @@ async function readTensor(
 ): Promise<Float32Array> {
   const n = shape.reduce((a, b) => a * b, 1);
   const stored = new Uint8Array(n * (STORED.get(type) as number));
-  const file = await open(path);
-  try {
-    for (let done = 0; done < stored.length; ) {
-      const { bytesRead } = await file.read(stored, done, stored.length - done, dataOffset + offset + done);
-      if (bytesRead === 0) throw invalid(`it ends inside '${name}'`);
-      done += bytesRead;
-    }
-  } finally {
-    await file.close();
+  await using file = await open(path);
+  for (let done = 0; done < stored.length; ) {
+    const { bytesRead } = await file.read(stored, done, stored.length - done, dataOffset + offset + done);
+    if (bytesRead === 0) throw invalid(`it ends inside '${name}'`);
+    done += bytesRead;
   }
   if (type !== F32) {
     const values = new Float32Array(n);

@@ -1,6 +1,8 @@
 import type { Experiment } from '../../experiment/types.js';
+import { quantile as quantileOf } from '../../stats/statistics.js';
 import { type ComputePart, type ComputeResult, computeOf, computeUnits, type WayCost } from '../../studies/compute.js';
-import type { Report, TextTable } from '../report.js';
+import { numbers, texts } from '../columns.js';
+import type { TextTable } from '../report.js';
 import type { StudyKind } from '../study-kind.js';
 import { paperBlocks } from './paper.js';
 
@@ -11,44 +13,37 @@ export const compute: StudyKind<Experiment, ComputePart> = {
     return computeUnits(context, { task, seed, query, style, template, shots, queries }, events);
   },
   repeatable: false,
-  report: (parts, { preset }, { title, notes, provenance }) =>
-    computeReport(computeOf(parts), { title, preset, notes, provenance }),
-};
-
-/** Time and memory of prompting, patching and the bare query, next to the paper's. */
-function computeReport(
-  result: ComputeResult,
-  about: { title: string; preset?: string | undefined; notes: readonly string[]; provenance: Report['provenance'] },
-): Report {
-  const { title, preset, notes, provenance } = about;
-  return {
+  /** Time and memory of prompting, patching and the bare query, next to the paper's. */
+  report: (parts, { preset }, { title, notes, provenance }) => ({
     title,
     introduction: notes,
     provenance,
     blocks: [
-      { kind: 'table', name: 'compute', heading: 'Time and memory of one query', table: computeTable(result) },
+      {
+        kind: 'table',
+        name: 'compute',
+        heading: 'Time and memory of one query',
+        table: computeTable(computeOf(parts)),
+      },
       ...paperBlocks(preset),
     ],
-  };
-}
+  }),
+};
 
 /** Medians, with ratios to the query alone. */
 export function computeTable(result: ComputeResult): TextTable {
   const { shots, query, repetitions, ways, bytesPerPosition, vectorSeconds, weightBytes } = result;
   const bare = ways.find(({ way }) => way === 'Query alone') as WayCost;
-  const number = (name: string, digits: number) => ({ name, digits });
   const unit = 1e6;
   return {
     title: `Time and memory of one query: ${shots} text examples, ${query} queries`,
     columns: [
-      { name: 'way' },
-      number('seconds', 4),
-      number('low', 4),
-      number('high', 4),
-      number('time ratio', 2),
-      number('positions', 0),
-      ...(bytesPerPosition === undefined ? [] : [number('KV cache, MB', 3)]),
-      number('memory ratio', 2),
+      ...texts('way'),
+      ...numbers(4, 'seconds', 'low', 'high'),
+      ...numbers(2, 'time ratio'),
+      ...numbers(0, 'positions'),
+      ...numbers(3, ...(bytesPerPosition === undefined ? [] : ['KV cache, MB'])),
+      ...numbers(2, 'memory ratio'),
     ],
     rows: ways.map(({ way, seconds, positions }) => {
       const cells = quantile(positions, 0.5);
@@ -71,11 +66,10 @@ export function computeTable(result: ComputeResult): TextTable {
   };
 }
 
-/** Linear between order statistics. */
+/** @param values in any order */
 function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const place = q * (sorted.length - 1);
-  const below = sorted[Math.floor(place)] as number;
-  const above = sorted[Math.ceil(place)] as number;
-  return below + (above - below) * (place - Math.floor(place));
+  return quantileOf(
+    [...values].sort((a, b) => a - b),
+    q,
+  );
 }

@@ -1,6 +1,8 @@
 import { twinOf } from '../../experiment/divergence.js';
 import type { Experiment, ResultLine, RunStore } from '../../experiment/types.js';
+import { mean } from '../../stats/statistics.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
+import { numbers } from '../columns.js';
 import type { Block } from '../report.js';
 
 /** Vectors of one task and seed, read from the model itself and from the other one. */
@@ -73,7 +75,6 @@ function namesOf(
 }
 
 function blocksOf(condition: string, suffix: string, layers: readonly CosineLayer[]): Block[] {
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const title = `Cosine similarity of own and foreign vectors (${condition})`;
   const notes = [
     'Same task: vectors of one task and seed, one from each model. Mismatched: all pairs of two different tasks under one seed, what vectors have in common without the task (the random row).',
@@ -92,7 +93,7 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
     values.length > 0
       ? [mean(values), Math.min(...values), Math.max(...values), values.length]
       : [undefined, undefined, undefined, 0];
-  const number = (name: string) => ({ name, digits: name === 'n' ? 0 : 4 });
+  const columns = (what: string) => [...numbers(4, what, 'least', 'most'), ...numbers(0, 'n')];
   return [
     {
       kind: 'curves',
@@ -113,10 +114,7 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
       heading: `Cosine similarity: ${condition}`,
       table: {
         title,
-        columns: [
-          { name: 'layer', digits: 0 },
-          ...['same task', 'least', 'most', 'n', 'mismatched', 'least', 'most', 'n'].map(number),
-        ],
+        columns: [...numbers(0, 'layer'), ...columns('same task'), ...columns('mismatched')],
         rows: layers.map(({ layer, matched, mismatched }) => [layer, ...cells(matched), ...cells(mismatched)]),
         notes: [...notes, 'n: pairs of vectors.'],
       },

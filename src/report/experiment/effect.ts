@@ -1,6 +1,7 @@
 import { pairsOf } from '../../experiment/comparisons.js';
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
 import type { Cell, Table } from '../../stats/tables.js';
+import { numbers, texts } from '../columns.js';
 import type { Bars, Block, TextTable } from '../report.js';
 import { type ExperimentLines, MAX_LAYERS, queriesOf, type Row } from './lines.js';
 
@@ -59,10 +60,9 @@ export function pairedQueries({ patch, prompt }: EffectPair, test: readonly Resu
 export function pairTable({ patch, prompt }: EffectPair, queries: readonly PairedQuery[]): TextTable {
   const count = (cell: CellName) => queries.filter((query) => query.cell === cell).length;
   const [onlyPatch, onlyPrompt, both, neither] = CELLS.map(count) as [number, number, number, number];
-  const names = ['', `${prompt.name} right`, `${prompt.name} wrong`, 'all'];
   return {
     title: `${patch.name} and ${prompt.name} on the same queries (strict score)`,
-    columns: names.map((name, column) => (column === 0 ? { name } : { name, digits: 0 })),
+    columns: [...texts(''), ...numbers(0, `${prompt.name} right`, `${prompt.name} wrong`, 'all')],
     rows: [
       [`${patch.name} right`, both, onlyPatch, both + onlyPatch],
       [`${patch.name} wrong`, onlyPrompt, neither, onlyPrompt + neither],

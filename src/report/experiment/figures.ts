@@ -1,6 +1,7 @@
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
 import { bootstrapInterval, wilsonInterval } from '../../stats/statistics.js';
 import { observationsOf } from '../../stats/tables.js';
+import { groupBy } from '../../util/group.js';
 import type { Pace } from '../../util/pace.js';
 import type { Figure, Panel, Point, Series } from '../figures/figure.js';
 import type { Block } from '../report.js';
@@ -53,10 +54,10 @@ async function sweepOf(
     own: readonly ResultLine[],
     share: (some: readonly ResultLine[]) => Share,
   ): Promise<Panel> => {
-    const byCondition = grouped(own, ({ condition }) => condition);
+    const byCondition = groupBy(own, ({ condition }) => condition);
     const series: Series[] = [];
     for (const label of curves) {
-      const byLayer = [...grouped(byCondition.get(label) ?? [], ({ layer }) => layer)].sort(
+      const byLayer = [...groupBy(byCondition.get(label) ?? [], ({ layer }) => layer)].sort(
         ([a = 0], [b = 0]) => a - b,
       );
       const points = await pace.map(byLayer, ([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }]));
@@ -88,7 +89,7 @@ async function sweepOf(
     ...(found.length > curves.length ? [notes.left] : []),
   ];
   const name = stage === 'validation' ? 'layer-sweep' : 'test-layers';
-  const byTask = grouped(lines, ({ task }) => task);
+  const byTask = groupBy(lines, ({ task }) => task);
   const panels: Panel[] = [];
   for (const task of tasks) panels.push(await panel(task, byTask.get(task) ?? [], pooled));
   const figure: Figure = { title, ...axes, panels, notes: [notes.bands, ...more] };
@@ -126,7 +127,7 @@ export async function examplesBlocks(
   );
   const layers = layersOf(rows, own);
   if (layers.length > MAX_LAYERS) return [];
-  const byRow = grouped(test, ({ condition }) => condition);
+  const byRow = groupBy(test, ({ condition }) => condition);
   const points = new Map<string, Point[]>();
   for (const condition of own) {
     const x = examplesOf(condition, experiment);
@@ -182,7 +183,7 @@ export async function strengthBlocks(
   const groups = strengthsOf(experiment.conditions);
   const layers = layersOf(rows, groups.flat());
   if (groups.length === 0 || layers.length > MAX_LAYERS) return [];
-  const byRow = grouped(test, ({ condition }) => condition);
+  const byRow = groupBy(test, ({ condition }) => condition);
   const without = experiment.conditions.filter(({ kind }) => kind !== 'patch');
   const panels: Panel[] = [];
   for (const layer of layersApart(layers)) {
@@ -207,7 +208,7 @@ export async function strengthBlocks(
 /** Patches that differ in strength alone, where there are several. */
 function strengthsOf(conditions: readonly Condition[]): Condition[][] {
   const patches = conditions.filter(({ kind }) => kind === 'patch');
-  const alike = grouped(patches, ({ name: _, strength: __, ...rest }) => JSON.stringify(Object.entries(rest).sort()));
+  const alike = groupBy(patches, ({ name: _, strength: __, ...rest }) => JSON.stringify(Object.entries(rest).sort()));
   return [...alike.values()].filter((group) => group.length > 1);
 }
 
@@ -241,18 +242,7 @@ function pooled(lines: readonly ResultLine[]): Share {
 
 /** As the layer is chosen: every task and seed counts the same. */
 function meanOverTasks(lines: readonly ResultLine[]): Share {
-  const cells = [...grouped(lines, ({ task, seed }) => `${seed} ${task}`)].sort(([a], [b]) => (a < b ? -1 : 1));
+  const cells = [...groupBy(lines, ({ task, seed }) => `${seed} ${task}`)].sort(([a], [b]) => (a < b ? -1 : 1));
   const { low, high } = bootstrapInterval(observationsOf(lines, 'lenient'));
   return { y: cells.reduce((sum, [, cell]) => sum + pooled(cell).y, 0) / cells.length, low, high };
-}
-
-function grouped<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {
-  const groups = new Map<Key, Item[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group) group.push(item);
-    else groups.set(key, [item]);
-  }
-  return groups;
 }

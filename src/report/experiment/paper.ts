@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { mean } from '../../stats/statistics.js';
 import { PACKAGE_ROOT } from '../../util/package-root.js';
+import { numbers, texts } from '../columns.js';
 import type { Block } from '../report.js';
 
 /** data/paper/tables.json: ours and tested, so it is not validated here. */
@@ -48,16 +50,14 @@ export function paperBlocks(preset: string | undefined): Block[] {
         table: {
           title: `${title} (${whose})`,
           columns: [
-            { name: 'Model' },
-            ...(hasConditions ? [{ name: 'Condition' }] : []),
-            ...columns.map((column) => ({ name: column, digits })),
-            ...(hasMean ? [{ name: 'mean', digits }] : []),
+            ...texts('Model', ...(hasConditions ? ['Condition'] : [])),
+            ...numbers(digits, ...columns, ...(hasMean ? ['mean'] : [])),
           ],
           rows: rows.map(({ model, condition, values }) => [
             model || undefined,
             ...(hasConditions ? [condition] : []),
             ...values,
-            ...(hasMean ? [values.reduce((sum, value) => sum + value, 0) / values.length] : []),
+            ...(hasMean ? [mean(values)] : []),
           ]),
           notes: [
             `Source: ${source}. Other models, pictures and items than above: compare the pattern, not the numbers.`,

@@ -78,18 +78,14 @@ export async function rewriteReport(path: string, signal?: AbortSignal): Promise
   if (manifest === undefined) {
     throw new XpatchError('RUN_INVALID', `${path} is not a run: it has no manifest.json. Name the folder of a run.`);
   }
-  const lock = await RunLock.acquire(path);
-  try {
-    const lines: RunLine[] = [];
-    for await (const { line } of readLines<RunLine>(path)) lines.push(line);
-    const loadVector = (name: string) => loadRunVector(path, name);
-    const report = await reportOfRun(manifest, lines, { loadVector, signal });
-    for (const folder of ['tables', 'figures']) await rm(join(path, folder), { recursive: true, force: true });
-    await writeReport({ write: (name, content) => writeInto(path, name, content) }, report, { signal });
-    return report;
-  } finally {
-    lock.release();
-  }
+  using _lock = await RunLock.acquire(path);
+  const lines: RunLine[] = [];
+  for await (const { line } of readLines<RunLine>(path)) lines.push(line);
+  const loadVector = (name: string) => loadRunVector(path, name);
+  const report = await reportOfRun(manifest, lines, { loadVector, signal });
+  for (const folder of ['tables', 'figures']) await rm(join(path, folder), { recursive: true, force: true });
+  await writeReport({ write: (name, content) => writeInto(path, name, content) }, report, { signal });
+  return report;
 }
 
 const TABLE = { what: 'the table', maxBytes: 64 << 20 } as const;

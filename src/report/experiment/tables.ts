@@ -3,7 +3,7 @@ import { type Comparison, compareConditions, pairsOf } from '../../experiment/co
 import { lenientMatch, strictMatch } from '../../experiment/scoring.js';
 import { kindOf } from '../../experiment/study.js';
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
-import { bootstrapInterval } from '../../stats/statistics.js';
+import { bootstrapInterval, mean } from '../../stats/statistics.js';
 import {
   accuracyTable,
   type Cell,
@@ -14,6 +14,7 @@ import {
   type Table,
 } from '../../stats/tables.js';
 import type { Pace } from '../../util/pace.js';
+import { numbers, texts } from '../columns.js';
 import type { TextTable } from '../report.js';
 import {
   atLayer,
@@ -98,15 +99,10 @@ export async function differencesTable(
   return {
     title: `Differences of conditions (${score} score)`,
     columns: [
-      { name: 'Condition' },
-      { name: 'minus' },
-      { name: 'difference', digits: 3 },
-      { name: 'low', digits: 3 },
-      { name: 'high', digits: 3 },
-      { name: 'p', digits: 5 },
-      { name: 'p (Holm)', digits: 5 },
-      { name: 'n', digits: 0 },
-      { name: 'items', digits: 0 },
+      ...texts('Condition', 'minus'),
+      ...numbers(3, 'difference', 'low', 'high'),
+      ...numbers(5, 'p', 'p (Holm)'),
+      ...numbers(0, 'n', 'items'),
     ],
     rows: comparisons.map(({ first, second, value, low, high, p, adjusted, n, items }: Comparison) => [
       first,
@@ -187,19 +183,8 @@ export async function matrixTable(
 /** A condition that differs from others only in specification, query, and prompt or patch. */
 function isPlain(condition: Condition): boolean {
   const { kind, control, foreign, prompts, swaps, before, question, vector, op, strength, layers, steps } = condition;
-  const changed = [
-    vector,
-    op,
-    strength,
-    layers,
-    steps,
-    control,
-    foreign || undefined,
-    prompts,
-    swaps || undefined,
-    before,
-    question,
-  ];
+  const changed = [vector, op, strength, layers, steps, control, prompts, before, question];
+  if (foreign || swaps) return false;
   return (kind === 'prompt' || kind === 'patch') && changed.every((change) => change === undefined);
 }
 
@@ -213,14 +198,10 @@ export function divergenceTable({ test, rows }: ExperimentLines): TextTable | un
   const at = (values: readonly number[], q: number) => values[Math.floor(q * (values.length - 1))];
   return {
     title: 'KL divergence of the next token, foreign vector from own vector, nats',
-    columns: [
-      { name: 'Condition' },
-      ...['mean', 'median', '95 %', 'largest'].map((name) => ({ name, digits: 4 })),
-      { name: 'n', digits: 0 },
-    ],
+    columns: [...texts('Condition'), ...numbers(4, 'mean', 'median', '95 %', 'largest'), ...numbers(0, 'n')],
     rows: measured.map(({ row, values }) => [
       row,
-      values.reduce((sum, value) => sum + value, 0) / values.length,
+      mean(values),
       at(values, 0.5),
       at(values, 0.95),
       values.at(-1),

@@ -1,7 +1,7 @@
 import { drawLegend } from './marks.js';
 import { svgDocument, svgText, type TextMode, wrapText } from './svg.js';
 
-export const MARGIN = 16;
+const MARGIN = 16;
 /** Width of a figure without its margins, so that a phone of 360 pixels shows it at its size. */
 export const PHONE_WIDTH = 316;
 
