@@ -68,7 +68,17 @@ const RUNS = [
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
-  ['real-noto', 'main', REAL, [...REAL_SMALL, 'style=noto'], []],
+  [
+    'real-noto',
+    'docs/results/real-small.yaml',
+    REAL,
+    [
+      'style=noto',
+      'test=20',
+      'tasks=[country-capital,country-currency,animal-latin,animal-young,food-color,food-flavor]',
+    ],
+    [],
+  ],
   [
     'real-strength',
     'strength',
