@@ -1,7 +1,7 @@
 import type { Context } from '../model/context.js';
 import { HeadMap, headPatch, headsOf } from './heads.js';
-import { measured, measureEach, type PatchTops } from './measure.js';
-import { type PatchLayersOptions, requireSameLength } from './patch-layers.js';
+import { measureEach, type PatchTops } from './measure.js';
+import { type PatchLayersOptions, promptsOf } from './patch-layers.js';
 
 /** What patching each head does to a metric. */
 export interface HeadPatching {
@@ -24,14 +24,9 @@ export async function patchHeads(
   context: Context,
   options: Omit<PatchLayersOptions, 'hook' | 'layers'> & { layers?: readonly number[] },
 ): Promise<HeadPatching> {
-  const { metric, topK, signal, onProgress } = options;
-  const [from, into] = [
-    await measured(context, options.from, metric, signal),
-    await measured(context, options.into, metric, signal),
-  ];
-  requireSameLength(from, into);
+  const { topK, signal, onProgress } = options;
+  const { from, into, positions } = await promptsOf(context, options);
   const heads = headsOf(context, options.layers);
-  const positions = into.prompt.positions(options.positions ?? 'all');
   const layers = [...new Set(heads.map(({ layer }) => layer))];
   const row = { ...from.row, capture: { hook: 'z', layers, positions }, logits: 'last', topK: topK ?? 0 } as const;
   const { states, logits, top } = await context.run(row, { signal });

@@ -4,7 +4,7 @@ import type { RowInput } from '../model/pass.js';
 import type { OnProgress } from '../model/types.js';
 import type { PositionSelection } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
-import { type Measured, type Metric, measured, measureEach, type PatchTops } from './measure.js';
+import { type Metric, measured, measureEach, type PatchTops } from './measure.js';
 
 /** Two prompts, what is measured, and which states are patched from one into the other. */
 export interface PatchLayersOptions {
@@ -78,13 +78,8 @@ export class PatchMap {
  * ```
  */
 export async function patchLayers(context: Context, options: PatchLayersOptions): Promise<PatchMap> {
-  const { metric, hook = 'resid_post', topK, signal, onProgress } = options;
-  const [from, into] = [
-    await measured(context, options.from, metric, signal),
-    await measured(context, options.into, metric, signal),
-  ];
-  requireSameLength(from, into);
-  const positions = into.prompt.positions(options.positions ?? 'all');
+  const { hook = 'resid_post', topK, signal, onProgress } = options;
+  const { from, into, positions } = await promptsOf(context, options);
   const capture = { hook, layers: options.layers, positions };
   const row = { ...from.row, capture, logits: 'last' as const, topK: topK ?? 0 };
   const { states, logits, top } = await context.run(row, { signal });
@@ -104,9 +99,15 @@ export async function patchLayers(context: Context, options: PatchLayersOptions)
   return new PatchMap(layers, positions, inputs, byLayer, into.measure(logits.data), plain, kept);
 }
 
-/** @throws {XpatchError} INVALID_ARGUMENT */
-export function requireSameLength(from: Measured, into: Measured): void {
-  if (from.prompt.length === into.prompt.length) return;
+/** Both prompts of a patching, and the positions that are patched. @throws {XpatchError} INVALID_ARGUMENT if their lengths differ */
+export async function promptsOf(
+  context: Context,
+  options: Pick<PatchLayersOptions, 'from' | 'into' | 'metric' | 'positions' | 'signal'>,
+) {
+  const { metric, positions = 'all', signal } = options;
+  const from = await measured(context, options.from, metric, signal);
+  const into = await measured(context, options.into, metric, signal);
+  if (from.prompt.length === into.prompt.length) return { from, into, positions: into.prompt.positions(positions) };
   const problem = `The prompts have ${from.prompt.length} and ${into.prompt.length} positions, so their states do not correspond`;
   throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose texts of equally many tokens.`);
 }

@@ -31,9 +31,7 @@ export const circuitAblate = defineCommand({
         ['attn_out', 'mlp_out', 'block', 'z'],
         'What to remove: the output of attention or MLP, both, or z, a head',
       ),
-      {
-        default: 'attn_out',
-      },
+      { default: 'attn_out' },
     ),
     replacement: vary(choice(['zero', 'mean'], 'What replaces it: nothing, or its mean over all prompts'), {
       default: 'zero',

@@ -7,9 +7,7 @@ export const METRIC_OPTIONS = grouped('Answer', {
   right: text('Token of the right answer, as it follows the prompt: " Lima"', { value: 'TOKEN' }),
   wrong: text(
     'Token of a wrong answer: measures the difference of their logits instead of the probability of --right',
-    {
-      value: 'TOKEN',
-    },
+    { value: 'TOKEN' },
   ),
 });
 export const BY_HEAD = flag('By attention head');

@@ -33,15 +33,16 @@ const LANES_BYTES = 2 ** 30;
 /** Does a whole `xpatch eval` job and returns its last message. */
 export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage> {
   const { signal, tell } = events;
+  const note = (text: string) => void tell({ type: 'note', text });
   const loading: FetchEvents = {
     signal,
     onDoing: (what, fraction, detail) => void tell({ type: 'doing', what, fraction, detail }),
-    onNote: (text) => void tell({ type: 'note', text }),
+    onNote: note,
   };
   const load = (args: EvalJob['model'], what: string) => openModel(args, loading, what);
   await using model = await load(job.model, 'loading the model');
   const { experiment, notes } = fitToModel(job.loaded, model.hasVision);
-  for (const text of notes) void tell({ type: 'note', text });
+  notes.forEach(note);
   const known = [...shippedNotes(model), ...promptGapNotes(model)];
   const reportNotes = [...notes, ...known, ...templateNotes(experiment.template)];
   if (experiment.measure === 'compute') return await measure(job, model, experiment, reportNotes, events);
@@ -84,17 +85,17 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     parallel,
     memory: logits,
     onOpen: async (run) => {
-      for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
+      [...run.notes, ...plan.warnings].forEach(note);
       await tell({ type: 'start', experiment, plan, known: run.known.size, parallel });
-      if (run.complete) void tell({ type: 'note', text: `${run.path} is complete: there is nothing left to ask.` });
+      if (run.complete) note(`${run.path} is complete: there is nothing left to ask.`);
     },
     onSaved: (lines) => void tell({ type: 'saved', lines }),
     onReport: () => void tell({ type: 'doing', what: 'writing the report' }),
-    onNote: (text) => void tell({ type: 'note', text }),
+    onNote: note,
     onProgress: reporter(tell),
   });
   const used = traffic();
-  if (used !== undefined) void tell({ type: 'note', text: used });
+  if (used !== undefined) note(used);
   return { type: 'done', result: resultOf(job.folder, model, experiment, report, layers) };
 }
 

@@ -26,9 +26,7 @@ export const EVAL_OPTIONS = {
       describe: "Shipped tasks, or task files (.json, .jsonl, .csv), separated by commas. Defaults to the preset's",
     }),
     seeds: vary(SEEDS, { describe: "Each draws its own items and examples. Defaults to the preset's" }),
-    layers: vary(LAYERS, {
-      describe: 'Where the test patches. Defaults to the best layer on validation items',
-    }),
+    layers: vary(LAYERS, { describe: 'Where the test patches. Defaults to the best layer on validation items' }),
     style: STYLE,
     template: TEMPLATE,
     test: whole(1, 'Maximum number of test queries per task and seed. Defaults to 100'),
@@ -38,9 +36,7 @@ export const EVAL_OPTIONS = {
     output: vary(RUN_FOLDER, {
       describe: 'Folder of the run; an existing run is resumed. Defaults to xpatch-eval-NAME-DATE-TIME here',
     }),
-    resume: flag('Resume the run in the folder of --output; --no-resume refuses an existing one', {
-      default: true,
-    }),
+    resume: flag('Resume the run in the folder of --output; --no-resume refuses an existing one', { default: true }),
   }),
   ...PART_OPTIONS,
   ...MODEL_OPTIONS,

@@ -77,9 +77,7 @@ export const info = defineCommand({
   describe: 'What is known about a model: files, memory, licence, prompts, best layer',
   positionals: {
     model: vary(
-      text('Name that models list shows, a GGUF file, or hf:USER/REPO, which asks the hub', {
-        completes: 'model',
-      }),
+      text('Name that models list shows, a GGUF file, or hf:USER/REPO, which asks the hub', { completes: 'model' }),
       { required: true },
     ),
   },

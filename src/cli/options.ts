@@ -100,9 +100,7 @@ export const TRACK = several('Token to follow wherever it ranks; repeat for more
 export const AT = parsed(
   'Instead of positions: tokens of a text, its last occurrence or the N-th (-N: from the end); <image>: rows of pictures',
   parseAt,
-  {
-    value: 'TEXT[#N]',
-  },
+  { value: 'TEXT[#N]' },
 );
 
 const VECTOR_ABOUT = { value: 'FILE', completes: 'file', formerly: ['patch'] } as const;
@@ -136,9 +134,7 @@ export const HOOK: Option<HookName[] | undefined> = {
 };
 /** At which point a vector is written. */
 export const HOOK_OPTIONS = grouped('Patch', {
-  hook: vary(HOOK, {
-    describe: 'Point to write, as listed by `hooks`. Defaults to that of the file, else resid_post',
-  }),
+  hook: vary(HOOK, { describe: 'Point to write, as listed by `hooks`. Defaults to that of the file, else resid_post' }),
   heads: parsed('Heads of it to write, such as 0,3-5. Defaults to all', parseHeads, { value: 'LIST' }),
 });
 export const STEPS = parsed(
@@ -178,9 +174,7 @@ export const INSTRUCTION = text('Instruction of the task, ending in a colon');
 
 export const TEMPLATE = text(
   "paper, chat, or an example with {input} and {output}. Defaults to the model's, else paper",
-  {
-    value: 'TEXT',
-  },
+  { value: 'TEXT' },
 );
 export const CHAT = flag("Talk in the model's chat template, see /help there");
 

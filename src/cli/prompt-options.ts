@@ -11,9 +11,7 @@ import type { Terminal } from './terminal.js';
 export const PROMPT_OPTIONS = grouped('Prompt', {
   prompt: text(`Text of the prompt, or - for stdin; ${IMAGE} marks where a picture goes`, { letter: 'p' }),
   promptFile: text('File with the text of the prompt', { value: 'FILE', completes: 'file' }),
-  tokens: parsed('Token ids instead of text, such as 1,2,3; nothing is added in front', parseTokens, {
-    value: 'LIST',
-  }),
+  tokens: parsed('Token ids instead of text, such as 1,2,3; nothing is added in front', parseTokens, { value: 'LIST' }),
   image: several(`Picture file, one for each ${IMAGE}, in order; repeat for more`, {
     value: 'FILE',
     completes: 'file',

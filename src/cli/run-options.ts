@@ -27,9 +27,7 @@ export const RUN_OPTIONS = {
     steps: STEPS,
     knockOut: several(
       'Attention to cut: LAYERS[:HEADS]:FROM->TO, such as 3-5:0-4->last or all:Peru->last; repeat for more',
-      {
-        value: 'EDGE',
-      },
+      { value: 'EDGE' },
     ),
     everyStep: flag('--steps all', { hidden: true }),
   }),

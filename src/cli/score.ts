@@ -27,9 +27,7 @@ const OPTIONS = {
   literal: vary(PROMPT_OPTIONS.literal, { describe: 'Take control tokens in prompts, such as <s>, as text' }),
   normalise: vary(
     choice(['none', 'token'], 'How the best option is chosen: by the sum over its tokens, or their mean'),
-    {
-      default: 'none',
-    },
+    { default: 'none' },
   ),
   output: vary(OUTPUT_FILE, { describe: 'Write every score: .jsonl, or .csv with one option per line' }),
   report: REPORT,

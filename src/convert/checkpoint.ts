@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
-import { parseJson } from '../util/json.js';
+import { isRecord, parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
 import { SafetensorsFile, type TensorInfo } from '../util/safetensors.js';
 
@@ -118,10 +118,8 @@ async function readJson(folder: string, name: string): Promise<Record<string, un
   } catch (cause) {
     throw invalid(folder, `${name} ${(cause as Error).message}; download it again`, cause);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw invalid(folder, `${name} does not hold an object`);
-  }
-  return value as Record<string, unknown>;
+  if (!isRecord(value)) throw invalid(folder, `${name} does not hold an object`);
+  return value;
 }
 
 /** The shards that an index names, once it is sure that all of them are there. */

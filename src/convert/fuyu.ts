@@ -63,8 +63,7 @@ async function planProjection(
   if ((begin === undefined) !== (end === undefined)) throw checkpoint.invalid(`it has only one of ${BEGIN} and ${END}`);
 
   const taker = new TensorTaker(checkpoint, imageName, (name, ne) => imageType(type, name, ne));
-  taker.take('mm.patch_embd.weight', 'vision_embed_tokens.weight', [nEmbd, patchSize * patchSize * 3]);
-  taker.take('mm.patch_embd.bias', 'vision_embed_tokens.bias', [nEmbd]);
+  taker.takeBoth('mm.patch_embd', 'vision_embed_tokens', [nEmbd, patchSize * patchSize * 3]);
   taker.take('mm.newline', 'embed_tokens.weight', [nEmbd], { rows: Int32Array.of(newline), from: [nVocab, nEmbd] });
   taker.requireAllTaken();
 

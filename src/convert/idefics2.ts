@@ -74,47 +74,41 @@ async function planEncoder(
   const epsilon = ownWidth ? perceiver.positive('rms_norm_eps', 1e-6) : text_.positive('rms_norm_eps', 1e-6);
 
   const taker = new TensorTaker(checkpoint, imageName, (name, ne) => imageType(type, name, ne));
-  const both = (name: string, source: string, shape: number[]) => {
-    taker.take(`${name}.weight`, `${source}.weight`, shape);
-    taker.take(`${name}.bias`, `${source}.bias`, shape.slice(0, 1));
-  };
-  both('v.patch_embd', `${VISION}.embeddings.patch_embedding`, [nEmbd, 3, patchSize, patchSize]);
-  taker.take('v.position_embd.weight', `${VISION}.embeddings.position_embedding.weight`, [side * side, nEmbd]);
+  taker.takeBoth('v.patch_embd', `${VISION}.embeddings.patch_embedding`, [nEmbd, 3, patchSize, patchSize]);
+  taker.takeWeight('v.position_embd', `${VISION}.embeddings.position_embedding`, [side * side, nEmbd]);
   for (let i = 0; i < nBlocks; i++) {
     const block = `v.blk.${i}`;
     const source = `${VISION}.encoder.layers.${i}`;
-    both(`${block}.ln1`, `${source}.layer_norm1`, [nEmbd]);
-    both(`${block}.attn_q`, `${source}.self_attn.q_proj`, [nEmbd, nEmbd]);
-    both(`${block}.attn_k`, `${source}.self_attn.k_proj`, [nEmbd, nEmbd]);
-    both(`${block}.attn_v`, `${source}.self_attn.v_proj`, [nEmbd, nEmbd]);
-    both(`${block}.attn_out`, `${source}.self_attn.out_proj`, [nEmbd, nEmbd]);
-    both(`${block}.ln2`, `${source}.layer_norm2`, [nEmbd]);
-    both(`${block}.ffn_up`, `${source}.mlp.fc1`, [nFf, nEmbd]);
-    both(`${block}.ffn_down`, `${source}.mlp.fc2`, [nEmbd, nFf]);
+    taker.takeBoth(`${block}.ln1`, `${source}.layer_norm1`, [nEmbd]);
+    taker.takeBoth(`${block}.attn_q`, `${source}.self_attn.q_proj`, [nEmbd, nEmbd]);
+    taker.takeBoth(`${block}.attn_k`, `${source}.self_attn.k_proj`, [nEmbd, nEmbd]);
+    taker.takeBoth(`${block}.attn_v`, `${source}.self_attn.v_proj`, [nEmbd, nEmbd]);
+    taker.takeBoth(`${block}.attn_out`, `${source}.self_attn.out_proj`, [nEmbd, nEmbd]);
+    taker.takeBoth(`${block}.ln2`, `${source}.layer_norm2`, [nEmbd]);
+    taker.takeBoth(`${block}.ffn_up`, `${source}.mlp.fc1`, [nFf, nEmbd]);
+    taker.takeBoth(`${block}.ffn_down`, `${source}.mlp.fc2`, [nEmbd, nFf]);
   }
-  both('v.post_ln', `${VISION}.post_layernorm`, [nEmbd]);
+  taker.takeBoth('v.post_ln', `${VISION}.post_layernorm`, [nEmbd]);
 
-  const weight = (name: string, source: string, shape: number[]) =>
-    taker.take(`${name}.weight`, `${source}.weight`, shape);
-  weight('mm.gate', 'connector.modality_projection.gate_proj', [nProjection, nEmbd]);
-  weight('mm.up', 'connector.modality_projection.up_proj', [nProjection, nEmbd]);
-  weight('mm.down', 'connector.modality_projection.down_proj', [nOut, nProjection]);
+  taker.takeWeight('mm.gate', 'connector.modality_projection.gate_proj', [nProjection, nEmbd]);
+  taker.takeWeight('mm.up', 'connector.modality_projection.up_proj', [nProjection, nEmbd]);
+  taker.takeWeight('mm.down', 'connector.modality_projection.down_proj', [nOut, nProjection]);
   taker.take('resampler.latents', `${RESAMPLER}.latents`, [nLatents, nOut]);
   for (let i = 0; i < depth; i++) {
     const block = `resampler.blk.${i}`;
     const source = `${RESAMPLER}.layers.${i}`;
-    weight(`${block}.ln_q`, `${source}.input_latents_norm`, [nOut]);
-    weight(`${block}.ln_kv`, `${source}.input_context_norm`, [nOut]);
-    weight(`${block}.attn_q`, `${source}.self_attn.q_proj`, [heads * headSize, nOut]);
-    weight(`${block}.attn_k`, `${source}.self_attn.k_proj`, [kvHeads * headSize, nOut]);
-    weight(`${block}.attn_v`, `${source}.self_attn.v_proj`, [kvHeads * headSize, nOut]);
-    weight(`${block}.attn_out`, `${source}.self_attn.o_proj`, [nOut, heads * headSize]);
-    weight(`${block}.ln_ffn`, `${source}.post_attention_layernorm`, [nOut]);
-    weight(`${block}.ffn_gate`, `${source}.mlp.gate_proj`, [4 * nOut, nOut]);
-    weight(`${block}.ffn_up`, `${source}.mlp.up_proj`, [4 * nOut, nOut]);
-    weight(`${block}.ffn_down`, `${source}.mlp.down_proj`, [nOut, 4 * nOut]);
+    taker.takeWeight(`${block}.ln_q`, `${source}.input_latents_norm`, [nOut]);
+    taker.takeWeight(`${block}.ln_kv`, `${source}.input_context_norm`, [nOut]);
+    taker.takeWeight(`${block}.attn_q`, `${source}.self_attn.q_proj`, [heads * headSize, nOut]);
+    taker.takeWeight(`${block}.attn_k`, `${source}.self_attn.k_proj`, [kvHeads * headSize, nOut]);
+    taker.takeWeight(`${block}.attn_v`, `${source}.self_attn.v_proj`, [kvHeads * headSize, nOut]);
+    taker.takeWeight(`${block}.attn_out`, `${source}.self_attn.o_proj`, [nOut, heads * headSize]);
+    taker.takeWeight(`${block}.ln_ffn`, `${source}.post_attention_layernorm`, [nOut]);
+    taker.takeWeight(`${block}.ffn_gate`, `${source}.mlp.gate_proj`, [4 * nOut, nOut]);
+    taker.takeWeight(`${block}.ffn_up`, `${source}.mlp.up_proj`, [4 * nOut, nOut]);
+    taker.takeWeight(`${block}.ffn_down`, `${source}.mlp.down_proj`, [nOut, 4 * nOut]);
   }
-  weight('resampler.norm', `${RESAMPLER}.norm`, [nOut]);
+  taker.takeWeight('resampler.norm', `${RESAMPLER}.norm`, [nOut]);
   taker.requireAllTaken();
 
   const fake = tokenId(vocabulary, FAKE_TOKEN);

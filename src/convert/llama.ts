@@ -55,7 +55,7 @@ export async function planLlama(
   taker.take('token_embd.weight', 'model.embed_tokens.weight', [nVocab, nEmbd]);
   for (let i = 0; i < nLayers; i++) {
     const take = (name: string, source: string, side: number[], rows?: Int32Array) =>
-      taker.take(`blk.${i}.${name}.weight`, `model.layers.${i}.${source}.weight`, side, rows && { rows });
+      taker.takeWeight(`blk.${i}.${name}`, `model.layers.${i}.${source}`, side, rows && { rows });
     take('attn_norm', 'input_layernorm', [nEmbd]);
     take('attn_q', 'self_attn.q_proj', [nHeads * headSize, nEmbd], interleaveHalves(nHeads, headSize));
     take('attn_k', 'self_attn.k_proj', [nKvHeads * headSize, nEmbd], interleaveHalves(nKvHeads, headSize));

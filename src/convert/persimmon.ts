@@ -45,24 +45,20 @@ export async function planPersimmon(
   const epsilon = config.positive('layer_norm_eps', 1e-5);
 
   const taker = new TensorTaker(checkpoint, rename, (name, ne) => textType(type, name, ne, nLayers));
-  const both = (name: string, source: string, shape: number[]) => {
-    taker.take(`${name}.weight`, `${source}.weight`, shape);
-    taker.take(`${name}.bias`, `${source}.bias`, shape.slice(0, 1));
-  };
   taker.take('token_embd.weight', 'model.embed_tokens.weight', [nVocab, nEmbd]);
   for (let i = 0; i < nLayers; i++) {
     const block = `blk.${i}`;
     const source = `model.layers.${i}`;
-    both(`${block}.attn_norm`, `${source}.input_layernorm`, [nEmbd]);
+    taker.takeBoth(`${block}.attn_norm`, `${source}.input_layernorm`, [nEmbd]);
     for (const [part, name] of ['q', 'k', 'v'].entries()) {
       takePart(taker, `${block}.attn_${name}`, `${source}.self_attn.query_key_value`, part, nHeads, headSize);
     }
-    both(`${block}.attn_output`, `${source}.self_attn.dense`, [nEmbd, nEmbd]);
-    both(`${block}.ffn_norm`, `${source}.post_attention_layernorm`, [nEmbd]);
-    both(`${block}.ffn_up`, `${source}.mlp.dense_h_to_4h`, [nFf, nEmbd]);
-    both(`${block}.ffn_down`, `${source}.mlp.dense_4h_to_h`, [nEmbd, nFf]);
+    taker.takeBoth(`${block}.attn_output`, `${source}.self_attn.dense`, [nEmbd, nEmbd]);
+    taker.takeBoth(`${block}.ffn_norm`, `${source}.post_attention_layernorm`, [nEmbd]);
+    taker.takeBoth(`${block}.ffn_up`, `${source}.mlp.dense_h_to_4h`, [nFf, nEmbd]);
+    taker.takeBoth(`${block}.ffn_down`, `${source}.mlp.dense_4h_to_h`, [nEmbd, nFf]);
   }
-  both('output_norm', 'model.final_layernorm', [nEmbd]);
+  taker.takeBoth('output_norm', 'model.final_layernorm', [nEmbd]);
   taker.take('output.weight', 'lm_head.weight', [nVocab, nEmbd]);
   const norms = await readNorms(taker, nLayers, headSize);
   taker.requireAllTaken();

@@ -59,10 +59,6 @@ export class TensorTaker {
     }
   }
 
-  has(name: string): boolean {
-    return this.byName.has(name);
-  }
-
   /** @throws {XpatchError} CHECKPOINT_INVALID */
   find(name: string): SourceTensor {
     const tensor = this.byName.get(name);
@@ -90,6 +86,17 @@ export class TensorTaker {
       rowLength: rowLength ?? (ggmlShape[0] as number),
       ...(rows && { rows }),
     });
+  }
+
+  /** The weight of a layer. */
+  takeWeight(name: string, source: string, shape: readonly number[], how?: Rearrangement): void {
+    this.take(`${name}.weight`, `${source}.weight`, shape, how);
+  }
+
+  /** The weight of a layer and its bias, one number a row. */
+  takeBoth(name: string, source: string, shape: readonly number[]): void {
+    this.takeWeight(name, source, shape);
+    this.take(`${name}.bias`, `${source}.bias`, shape.slice(0, 1));
   }
 
   /** @throws {XpatchError} CHECKPOINT_INVALID */

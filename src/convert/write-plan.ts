@@ -168,9 +168,7 @@ async function convert(chunk: Chunk, buffers: Buffers): Promise<Uint8Array> {
     throw new XpatchError(
       'CHECKPOINT_INVALID',
       `Tensor '${info.name}' of ${file.path} cannot be converted: ${message}.`,
-      {
-        cause: error,
-      },
+      { cause: error },
     );
   }
   return result;

@@ -3,7 +3,7 @@ import { basename, extname } from 'node:path';
 import { locateTask } from '../tasks/task.js';
 import type { Template } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
-import { isShallow, MAX_DEPTH } from '../util/json.js';
+import { isRecord, isShallow, MAX_DEPTH } from '../util/json.js';
 import { didYouMean } from '../util/nearest.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
@@ -100,7 +100,7 @@ function presetOf({ preset }: Raw) {
  */
 export function parseConfig(text: string, file?: string): object {
   const value = readYaml(text, (problem) => configError(file, [problem]));
-  if (isObject(value)) return value;
+  if (isRecord(value)) return value;
   throw configError(file, ['is not an object of settings, such as "preset: main"']);
 }
 
@@ -140,7 +140,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
     // What is inside a preset's conditions can only be set once they are there.
     if (i === 0 && target[part] === undefined) target[part] = inherited(config, part);
     const next = target[part];
-    if (!isObject(next) && !Array.isArray(next)) {
+    if (!isRecord(next) && !Array.isArray(next)) {
       const at = path.slice(0, i + 1).join('.');
       const wayOut =
         Array.isArray(target) && Number(part) >= target.length
@@ -154,9 +154,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
 }
 
 function inherited(config: Raw, key: string): unknown {
-  const { preset } = config;
-  const known = typeof preset === 'string' && Object.hasOwn(PRESETS, preset) ? PRESETS[preset]?.config : undefined;
-  const value = (known as Raw | undefined)?.[key];
+  const value = (presetOf(config)?.config as Raw | undefined)?.[key];
   // A missing object, such as a template, begins empty; its defaults are filled in later.
   return value === undefined && key === 'template' ? {} : structuredClone(value);
 }
@@ -194,10 +192,6 @@ function configError(file: string | undefined, problems: readonly string[]): Xpa
   const shown = problems.slice(0, MAX_PROBLEMS).join('; ');
   const more = problems.length > MAX_PROBLEMS ? `; and ${problems.length - MAX_PROBLEMS} more` : '';
   return new XpatchError('CONFIG_INVALID', `${file === undefined ? '' : `${file}: `}${shown}${more}.`);
-}
-
-function isObject(value: unknown): value is Raw {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** A config names the model that foreign conditions need; code may hand one over without a name. */

@@ -7,7 +7,7 @@ import { listDevices, native } from '../native/index.js';
 import { hashPictures } from '../tasks/hash-pictures.js';
 import { isTaskFile, loadTask } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
-import { parseJson } from '../util/json.js';
+import { isRecord, parseJson } from '../util/json.js';
 import { packageVersion } from '../util/package-root.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
@@ -191,7 +191,7 @@ export function configHash(manifest: Manifest<object>): string {
 /** JSON that does not depend on the order of keys. */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (_, part: unknown) => {
-    if (typeof part !== 'object' || part === null || Array.isArray(part)) return part;
+    if (!isRecord(part)) return part;
     return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
   });
 }
@@ -226,8 +226,6 @@ export function requireSameRun(there: Manifest<object>, here: Manifest<object>, 
 const FILE = { what: 'the manifest', maxBytes: 64 << 20 } as const;
 
 const isText = (value: unknown): value is string => typeof value === 'string';
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 const isListOf = (value: unknown, test: (entry: Record<string, unknown>) => boolean): boolean =>
   Array.isArray(value) && value.every((entry) => isRecord(entry) && test(entry));
 
@@ -289,4 +287,11 @@ export async function readManifest(folder: string): Promise<RunRecord | undefine
   const [problem] = isStudy ? [] : schemaProblems(options as Experiment);
   if (problem !== undefined) throw invalid(`does not describe an experiment (${problem})`);
   return value as RunRecord;
+}
+
+/** The same of a folder that must be a run. @throws {XpatchError} RUN_INVALID */
+export async function requireManifest(folder: string): Promise<RunRecord> {
+  const manifest = await readManifest(folder);
+  if (manifest) return manifest;
+  throw new XpatchError('RUN_INVALID', `${folder} is not a run: it has no manifest.json. Name the folder of a run.`);
 }

@@ -10,7 +10,7 @@ import { differenceOfLines } from './compare.js';
 import { LayerChoice } from './layer-choice.js';
 import { scoreProblem } from './line-check.js';
 import { noFindings, readLines } from './lines.js';
-import { configHash, type RunRecord, readManifest } from './manifest.js';
+import { configHash, type RunRecord, requireManifest } from './manifest.js';
 import { memoryStore } from './memory-store.js';
 import { Queries } from './queries.js';
 import { runExperiment } from './run.js';
@@ -56,10 +56,7 @@ export async function checkRun(
   path: string,
   { data = '.', signal }: { data?: string | undefined; signal?: AbortSignal | undefined } = {},
 ): Promise<CheckedRun> {
-  const manifest = await readManifest(path);
-  if (manifest === undefined) {
-    throw new XpatchError('RUN_INVALID', `${path} is not a run: it has no manifest.json. Name the folder of a run.`);
-  }
+  const manifest = await requireManifest(path);
   const { lines, problems } = await linesOf(path, manifest);
   const { tasks: sources = Object.keys(manifest.tasks) } = manifest.options as Partial<Experiment>;
   const tasks = sources.map((source) => findTask(source, data));

@@ -52,13 +52,10 @@ export function readIdefics2Shape(header: GgufHeader, invalid: (why: string) => 
     if (width === undefined) throw invalid(`it has no matrix '${name}'`);
     return width;
   };
-  const affine = (name: string, from: number, to: number) => {
-    need(`${name}.weight`, from, to);
-    need(`${name}.bias`, to);
-  };
-  const norm = (name: string, n: number) => {
-    need(`${name}.weight`, n);
-    need(`${name}.bias`, n);
+  /** A matrix or a norm, and its bias. */
+  const affine = (name: string, ...shape: [number, ...number[]]) => {
+    need(`${name}.weight`, ...shape);
+    need(`${name}.bias`, shape.at(-1) as number);
   };
   for (const key of ['attention.layer_norm_epsilon', 'resampler.layer_norm_rms_epsilon']) {
     if (header.types.get(`clip.vision.${key}`) !== GGUF_TYPE.float32) throw invalid(`clip.vision.${key} is missing`);
@@ -88,10 +85,10 @@ export function readIdefics2Shape(header: GgufHeader, invalid: (why: string) => 
     for (const part of ['q', 'k', 'v', 'out']) affine(`${block}.attn_${part}`, nVision, nVision);
     affine(`${block}.ffn_up`, nVision, nFf);
     affine(`${block}.ffn_down`, nFf, nVision);
-    norm(`${block}.ln1`, nVision);
-    norm(`${block}.ln2`, nVision);
+    affine(`${block}.ln1`, nVision);
+    affine(`${block}.ln2`, nVision);
   }
-  norm('v.post_ln', nVision);
+  affine('v.post_ln', nVision);
 
   const width = widthOf('mm.gate.weight');
   need('mm.gate.weight', nVision, width);

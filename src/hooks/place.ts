@@ -84,21 +84,10 @@ export function placeIntervention(
   if (every && (ATTENTION_HOOKS.includes(hook) || op === 'noise')) {
     throw invalid(`${op === 'noise' ? 'noise' : `'${hook}'`} does not work after the prompt (steps)`);
   }
-  const inPrompt = positionsOf(prompt, positions, steps, every, invalid);
-  return {
-    placed: inPrompt.flatMap((position) =>
-      edits.map((edit): PlacedIntervention => {
-        const report = { ...edit.report, position, step: 0, delta: Number.NaN };
-        return {
-          ...edit,
-          value: op === 'noise' ? noise(edit, position, intervention, deviation) : edit.value,
-          position,
-          report,
-        };
-      }),
-    ),
-    generated: every ? edits.map((edit): GeneratedEdit => ({ ...edit, every })) : [],
-  };
+  const { placed, generated } = placedAt(positionsOf(prompt, positions, steps, every, invalid), edits, every);
+  if (op !== 'noise') return { placed, generated };
+  const noisy = placed.map((edit) => ({ ...edit, value: noise(edit, edit.position, intervention, deviation) }));
+  return { placed: noisy, generated };
 }
 
 /**
@@ -123,9 +112,12 @@ export function placeEdge(edge: Edge, prompt: Prompt, points: HookPoints): Place
     };
   });
   const every = everyOf(steps, invalid);
-  const inPrompt = positionsOf(prompt, to, steps, every, invalid);
+  return placedAt(positionsOf(prompt, to, steps, every, invalid), edits, every);
+}
+
+function placedAt(positions: readonly number[], edits: readonly Omit<GeneratedEdit, 'every'>[], every: number): Placed {
   return {
-    placed: inPrompt.flatMap((position) =>
+    placed: positions.flatMap((position) =>
       edits.map((edit) => ({ ...edit, position, report: { ...edit.report, position, step: 0, delta: Number.NaN } })),
     ),
     generated: every ? edits.map((edit) => ({ ...edit, every })) : [],

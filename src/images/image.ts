@@ -100,9 +100,7 @@ function decodeBody(body: string, base64: boolean): Buffer {
     throw new XpatchError(
       'IMAGE_INVALID',
       'The data: URL holds a % that is not an escape. Write it as %25, or use base64.',
-      {
-        cause: error,
-      },
+      { cause: error },
     );
   }
 }

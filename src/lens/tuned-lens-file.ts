@@ -160,8 +160,6 @@ function invalid(path: string, problem: string, cause?: unknown): XpatchError {
   return new XpatchError(
     'LENS_INVALID',
     `${path} is not a usable tuned lens: ${problem}. Fit one with "xpatch tune".`,
-    {
-      cause,
-    },
+    { cause },
   );
 }

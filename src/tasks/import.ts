@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
+import { isRecord } from '../util/json.js';
 import { type CheckOptions, checkItems, type TaskCheck } from './check.js';
 import { quote, quoteSome } from './findings.js';
 import { readJsonFile, type TaskFileFields } from './task-file.js';
@@ -103,12 +104,11 @@ function readEntries(file: string, json: unknown, images: string): Entry[] {
 }
 
 function entryProblems(entry: unknown, form: readonly string[], images: string): string[] {
-  if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) return ['not an object'];
-  const values = entry as Record<string, unknown>;
-  const unknown = Object.keys(values).filter((field) => !form.includes(field));
+  if (!isRecord(entry)) return ['not an object'];
+  const unknown = Object.keys(entry).filter((field) => !form.includes(field));
   const problems = unknown.map((field) => `field ${quote(field)} is not one of ${form.join(', ')}`);
   for (const field of form) {
-    const value = values[field];
+    const value = entry[field];
     if (typeof value !== 'string' || value.trim() === '') {
       problems.push(`field "${field}": a string with more than blanks is needed`);
     } else if ((field === 'output' || field === 'answer') && /[\r\n]/.test(value.trim())) {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { XpatchError } from '../util/errors.js';
-import { parseJson } from '../util/json.js';
+import { isRecord, parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
 import { readRecords } from '../util/records.js';
 import { whatAre } from '../util/what-is.js';
@@ -100,8 +100,8 @@ export async function readJsonFile(file: string): Promise<{ json: unknown; hash:
 
 /** What keeps an item from being loaded, one line a field; nothing for a good one. */
 export function itemProblems(item: unknown): string[] {
-  if (typeof item !== 'object' || item === null || Array.isArray(item)) return ['not an object'];
-  const { input, output, choices, image } = item as Record<string, unknown>;
+  if (!isRecord(item)) return ['not an object'];
+  const { input, output, choices, image } = item;
   const outputs = Array.isArray(output) && output.length > 0 ? (output as unknown[]) : [output];
   const fields: [string, unknown][] = [['input', input], ...outputs.map((one): [string, unknown] => ['output', one])];
   if (image !== undefined && image !== null) fields.push(['image', image]);

@@ -2,6 +2,7 @@
 // the declared types. The descriptions are made from the declarations by scripts/checked-interface.mjs, at build time.
 import { types } from 'node:util';
 import { XpatchError } from './errors.js';
+import { editsBetween } from './nearest.js';
 
 /**
  * A type. Text stands for itself: `string`, `number`, `boolean`, `bigint`, `function`, `object`, `any`, `null`, `undefined`;
@@ -207,25 +208,10 @@ function isInstance(of: Interface, name: string, value: unknown): boolean {
 /** "; did you mean …?" if a known name is near, else all known names. */
 function suggestion(name: string, known: string[]): string {
   const [best] = known
-    .map((k) => ({ k, far: distance(name.toLowerCase(), k.toLowerCase()) }))
+    .map((k) => ({ k, far: editsBetween(name.toLowerCase(), k.toLowerCase()) }))
     .sort((a, b) => a.far - b.far);
   if (best && best.far <= Math.max(1, Math.floor(name.length / 3))) return `; did you mean "${best.k}"?`;
   return `; it may have ${known.join(', ') || 'nothing'}`;
-}
-
-/** Letters to add, drop or change between two words. */
-function distance(a: string, b: string): number {
-  if (Math.abs(a.length - b.length) > 8) return 9;
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const change = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
 }
 
 function wordsFor(of: Interface, type: Shape): string {

@@ -21,6 +21,11 @@ export function parseJson(bytes: Uint8Array): unknown {
   return value;
 }
 
+/** Whether a value is an object, and no list. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /** Whether a walk through a value comes to an end: it is not nested too deeply, and does not contain itself. */
 export function isShallow(value: unknown, depth = 0): boolean {
   if (typeof value !== 'object' || value === null) return true;

@@ -14,7 +14,7 @@ export function didYouMean(word: string, words: readonly string[]): string {
 }
 
 /** Letters to put in, take out or replace (Levenshtein 1966). */
-function editsBetween(a: string, b: string): number {
+export function editsBetween(a: string, b: string): number {
   if (a.length > 100 || b.length > 100) return Number.POSITIVE_INFINITY;
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 0; i < a.length; i++) {

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { XpatchError } from './errors.js';
-import { parseJson } from './json.js';
+import { isRecord, parseJson } from './json.js';
 import { decodeText, splitLines } from './lines.js';
 import { readChunks } from './read-file.js';
 
@@ -43,7 +43,7 @@ async function* readLines(path: string, chunks: AsyncIterable<Buffer>, json: boo
 
 function fieldsOf(bytes: Buffer): Record<string, unknown> {
   const value = parseJson(bytes);
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  if (isRecord(value)) return value;
   throw new Error('is not a JSON object such as {"prompt": "…"}');
 }
 

@@ -1,5 +1,5 @@
 import { XpatchError } from './errors.js';
-import { parseJson } from './json.js';
+import { isRecord, parseJson } from './json.js';
 
 /** Bytes of one element, for every type that is read. */
 const ELEMENT_BYTES = {
@@ -58,9 +58,7 @@ export function parseHeader(path: string, bytes: Buffer): Record<string, unknown
 /** @throws {XpatchError} SAFETENSORS_INVALID */
 export function checkMetadata(path: string, metadata: unknown): Readonly<Record<string, string>> {
   if (metadata === undefined) return Object.freeze({});
-  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
-    throw invalidSafetensors(path, `${METADATA_KEY} is not an object`);
-  }
+  if (!isRecord(metadata)) throw invalidSafetensors(path, `${METADATA_KEY} is not an object`);
   for (const [key, value] of Object.entries(metadata)) {
     if (typeof value !== 'string')
       throw invalidSafetensors(path, `the metadata of key ${JSON.stringify(key)} is not a string`);

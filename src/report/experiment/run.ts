@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readLines } from '../../experiment/lines.js';
-import { type Manifest, readManifest } from '../../experiment/manifest.js';
+import { type Manifest, requireManifest } from '../../experiment/manifest.js';
 import { loadRunVector, writeInto } from '../../experiment/run-files.js';
 import type { RunFolder } from '../../experiment/run-folder.js';
 import { isToMerge } from '../../experiment/shard.js';
@@ -74,10 +74,7 @@ function filesOf(block: Block): string[] {
  * @throws {XpatchError} RUN_INVALID; RUN_BUSY; as `reportOfRun`; FILE_WRITE
  */
 export async function rewriteReport(path: string, signal?: AbortSignal): Promise<Report> {
-  const manifest = await readManifest(path);
-  if (manifest === undefined) {
-    throw new XpatchError('RUN_INVALID', `${path} is not a run: it has no manifest.json. Name the folder of a run.`);
-  }
+  const manifest = await requireManifest(path);
   using _lock = await RunLock.acquire(path);
   const lines: RunLine[] = [];
   for await (const { line } of readLines<RunLine>(path)) lines.push(line);

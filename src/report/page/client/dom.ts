@@ -1,3 +1,4 @@
+import { STEPS } from '../../figures/steps.js';
 import { tokenLabel, tokenPieces } from '../text.js';
 
 type Child = Node | string;
@@ -42,6 +43,20 @@ export function tokenNode(text: string): HTMLElement {
   const label = tokenLabel(text);
   return h('bdi', { class: 'token', title: label.length > 12 && label }, ...pieces);
 }
+
+/** What is at a position of a prompt; null and undefined for a row of a picture. */
+export function inputNode(text: string | null | undefined): HTMLElement {
+  return typeof text === 'string' ? tokenNode(text) : h('span', { class: 'image-row' }, '▦');
+}
+
+/** The colour scale between two numbers. */
+export function ramp(low: string, high: string): HTMLElement[] {
+  const steps = Array.from({ length: STEPS }, (_, i) => h('span', { class: `step q${i}` }));
+  return [h('span', {}, low), h('span', { class: 'ramp', 'aria-hidden': 'true' }, ...steps), h('span', {}, high)];
+}
+
+/** An entry of a list of facts. */
+export const fact = (name: string, text: string): HTMLElement => h('div', {}, h('dt', {}, name), h('dd', {}, text));
 
 /** The element that must be there. */
 export function find<T extends Element = HTMLElement>(parent: ParentNode, selector: string): T {

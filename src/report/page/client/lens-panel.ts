@@ -1,5 +1,5 @@
 import { percent, tokenLabel } from '../text.js';
-import { button, debounce, h, svg, tokenNode } from './dom.js';
+import { button, debounce, fact, h, inputNode, svg, tokenNode } from './dom.js';
 import type { Cell } from './grid.js';
 import type { LensData, Score } from './lens-data.js';
 
@@ -10,13 +10,7 @@ export interface Pin {
   readonly p: number;
 }
 
-/** What is at a position of the prompt. */
-export function inputNode({ head }: LensData, p: number): HTMLElement {
-  const text = head.inputs[p] ?? null;
-  return text === null ? h('span', { class: 'image-row' }, '▦') : tokenNode(text);
-}
-
-/** The same in words. */
+/** What is at a position of the prompt, in words. */
 export function describeInput({ head }: LensData, p: number): string {
   const text = head.inputs[p] ?? null;
   return text === null ? 'row of a picture' : `input ${tokenLabel(text)}`;
@@ -41,13 +35,18 @@ export class LensPanel {
   show({ l, p }: Cell): void {
     const { data } = this;
     const { layers, positions } = data.head;
-    const place = h('p', { class: 'place' }, `Layer ${layers[l]} · position ${positions[p]} `, inputNode(data, p));
+    const place = h(
+      'p',
+      { class: 'place' },
+      `Layer ${layers[l]} · position ${positions[p]} `,
+      inputNode(data.head.inputs[p]),
+    );
     const facts = h(
       'dl',
       { class: 'facts' },
-      h('div', {}, h('dt', {}, 'entropy'), h('dd', {}, `${data.entropy(l, p).toFixed(2)} nats`)),
-      h('div', {}, h('dt', {}, 'KL'), h('dd', {}, `${data.kl(l, p).toFixed(2)} nats`)),
-      h('div', {}, h('dt', {}, 'settles at'), h('dd', {}, `layer ${layers[data.head.settled[p] as number]}`)),
+      fact('entropy', `${data.entropy(l, p).toFixed(2)} nats`),
+      fact('KL', `${data.kl(l, p).toFixed(2)} nats`),
+      fact('settles at', `layer ${layers[data.head.settled[p] as number]}`),
     );
     const parts: HTMLElement[] = [place, facts, this.scores(data.top(l, p), p, 'Best tokens')];
     const tracked = data.tracked(l, p).slice(0, data.head.listed);

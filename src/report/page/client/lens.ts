@@ -1,10 +1,10 @@
-import { STEPS, stepOf } from '../../figures/steps.js';
+import { stepOf } from '../../figures/steps.js';
 import type { EncodedLens } from '../lens-encoding.js';
 import { percent, tokenLabel } from '../text.js';
-import { find, h, tokenNode } from './dom.js';
+import { find, h, inputNode, ramp, tokenNode } from './dom.js';
 import { type Cell, CellGrid, type GridSource } from './grid.js';
 import { LensData, METRICS, type Metric } from './lens-data.js';
-import { describeInput, inputNode, LensPanel, type Pin } from './lens-panel.js';
+import { describeInput, LensPanel, type Pin } from './lens-panel.js';
 import { PatchView } from './lens-picture.js';
 
 const NAMES: Record<Metric, string> = {
@@ -83,7 +83,7 @@ function lensSource(data: LensData, now: () => { metric: Metric; pin: Pin | unde
     label: `Lens: ${data.nLayers} layers by ${data.nPositions} positions`,
     layers,
     nColumns: data.nPositions,
-    head: (p) => [h('small', {}, String(positions[p])), inputNode(data, p)],
+    head: (p) => [h('small', {}, String(positions[p])), inputNode(data.head.inputs[p])],
     cell({ l, p }) {
       const { metric, pin } = now();
       const { token, text } = data.best(l, p);
@@ -112,12 +112,9 @@ function metricSwitch(prefix: string, chosen: Metric, onChange: (metric: Metric)
 }
 
 function legendOf(metric: Metric, data: LensData): HTMLElement[] {
-  const steps = Array.from({ length: STEPS }, (_, i) => h('span', { class: `step q${i}` }));
   const most = metric === 'probability' ? '100 %' : `${data.maximum(metric).toFixed(2)} nats`;
   return [
-    h('span', {}, '0'),
-    h('span', { class: 'ramp', 'aria-hidden': 'true' }, ...steps),
-    h('span', {}, most),
+    ...ramp('0', most),
     h('span', { class: 'settled-sample', 'aria-hidden': 'true' }),
     h('span', {}, 'settled: the top layer’s token from here up'),
   ];

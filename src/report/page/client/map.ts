@@ -1,7 +1,7 @@
-import { STEPS, stepOf } from '../../figures/steps.js';
+import { stepOf } from '../../figures/steps.js';
 import type { BestToken, PatchMapView } from '../../report.js';
 import { percent, tokenLabel } from '../text.js';
-import { debounce, find, h, tokenNode } from './dom.js';
+import { debounce, fact, find, h, inputNode, ramp, tokenNode } from './dom.js';
 import { type Cell, CellGrid, type GridSource } from './grid.js';
 import { unpack } from './lens-data.js';
 
@@ -19,14 +19,7 @@ export async function addMap(block: HTMLElement, packed: string): Promise<void> 
     onHover: (cell) => panel.show(cell ?? active),
   });
   const [low, high] = rangeOf(map);
-  const steps = Array.from({ length: STEPS }, (_, i) => h('span', { class: `step q${i}` }));
-  const legend = h(
-    'div',
-    { class: 'legend' },
-    h('span', {}, low.toFixed(2)),
-    h('span', { class: 'ramp', 'aria-hidden': 'true' }, ...steps),
-    h('span', {}, high.toFixed(2)),
-  );
+  const legend = h('div', { class: 'legend' }, ...ramp(low.toFixed(2), high.toFixed(2)));
   const keys = 'Choose a cell to see what it is. Arrow keys move, Home and End go to the first and the last column.';
   const controls = h('div', { class: 'controls' }, h('span', {}, map.metric), legend);
   const main = h('div', { class: 'lens-main' }, controls, grid.element, h('p', { class: 'keys' }, keys));
@@ -49,8 +42,6 @@ function rangeOf({ values, corrupt }: PatchMapView): [low: number, high: number]
   return [extreme(Math.min), extreme(Math.max)];
 }
 
-const inputNode = (text: string | null): HTMLElement =>
-  text === null ? h('span', { class: 'image-row' }, '▦') : tokenNode(text);
 const inputLabel = (text: string | null): string => (text === null ? 'row of a picture' : tokenLabel(text));
 
 function mapSource(map: PatchMapView): GridSource {
@@ -100,7 +91,6 @@ class MapPanel {
     const { layers, columns, unit, values, clean, corrupt, top } = this.map;
     const { number, inputs } = columns[p] as PatchMapView['columns'][number];
     const value = values[l]?.[p] as number;
-    const fact = (name: string, text: string) => h('div', {}, h('dt', {}, name), h('dd', {}, text));
     const facts = [
       fact('patched', value.toFixed(4)),
       fact('clean', clean.toFixed(4)),
