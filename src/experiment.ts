@@ -26,12 +26,6 @@ export type {
   CorpusRequest,
   CorpusShard,
 } from './corpus/corpus-file.js';
-export {
-  type CorpusSummary,
-  type CorpusSummaryOptions,
-  type LayerSummary,
-  summariseCorpus,
-} from './corpus/summary.js';
 export { type Comparison, compareConditions, pairsOf } from './experiment/comparisons.js';
 export { experimentOf, type LoadedExperiment, loadExperiment } from './experiment/config.js';
 export { fitToModel } from './experiment/fit.js';
@@ -115,6 +109,12 @@ export {
   runCompute,
   type WayCost,
 } from './studies/compute.js';
+export {
+  type CorpusSummary,
+  type CorpusSummaryOptions,
+  type LayerSummary,
+  summariseCorpus,
+} from './studies/corpus-summary.js';
 export {
   type DecodedLayer,
   type Decoding,

@@ -139,7 +139,7 @@ async function reportCorpus(session: Session, { output, label }: CorpusArguments
   const { model, signal, track } = session;
   const [{ openCorpus }, { summariseCorpus }, { corpusReport, layersTable }] = await Promise.all([
     import('../corpus/corpus.js'),
-    import('../corpus/summary.js'),
+    import('../studies/corpus-summary.js'),
     import('../report/corpus.js'),
   ]);
   const corpus = await openCorpus(output);

@@ -1,6 +1,6 @@
 import type { Corpus } from '../corpus/corpus.js';
 import type { CorpusPrompt } from '../corpus/corpus-file.js';
-import type { CorpusSummary, LayerSummary } from '../corpus/summary.js';
+import type { CorpusSummary, LayerSummary } from '../studies/corpus-summary.js';
 import { numbers, texts } from './columns.js';
 import type { Figure, Panel } from './figures/figure.js';
 import type { Block, Report, Scatter, TextTable } from './report.js';

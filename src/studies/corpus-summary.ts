@@ -1,3 +1,5 @@
+import type { Corpus } from '../corpus/corpus.js';
+import type { CorpusPrompt } from '../corpus/corpus-file.js';
 import { type HookName, ONE_PLACE } from '../hooks/types.js';
 import { distancesBetween } from '../stats/clusters.js';
 import { FOLDS, linearProbe } from '../stats/linear-probe.js';
@@ -6,8 +8,6 @@ import { bootstrapInterval, type Estimate, quantile } from '../stats/statistics.
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
-import type { Corpus } from './corpus.js';
-import type { CorpusPrompt } from './corpus-file.js';
 
 /** How a corpus is summarised. */
 export interface CorpusSummaryOptions {
