@@ -59,7 +59,7 @@ await weights(values.python, folder);
 /** Both sides of curves that have a prompt in common. */
 async function measure(curves, length) {
   if (curves.length === 0) return [];
-  await using model = await loadModel(join(folder, 'model.f16.gguf'), { device: 'cpu', threads: 1 });
+  const model = await loadModel(join(folder, 'model.f16.gguf'), { device: 'cpu', threads: 1 });
   const spec = await specOf(model, length);
   const specFile = join(folder, 'curves.json');
   writeFileSync(specFile, JSON.stringify(spec));
@@ -68,7 +68,7 @@ async function measure(curves, length) {
   for (const { name, what, work, sizes } of curves) {
     for (const size of sizes) {
       const threads = name === 'cores' ? size : 1;
-      await using context = await model.createContext({ nCtx: 8192, threads, flashAttention: 'on' });
+      const context = await model.createContext({ nCtx: 8192, threads, flashAttention: 'on' });
       const ours = await works(context, spec);
       const asked = name === 'cores' ? undefined : size;
       const sides = [() => timed(() => ours[work](asked)), () => peer.ask({ work, size: asked, threads })];
@@ -78,6 +78,7 @@ async function measure(curves, length) {
         for (const [s, side] of sides.entries())
           times[s].push((await side())[name === 'cores' ? 'clock' : 'processor']);
       }
+      await context.dispose();
       const [xpatch, torch] = times.map(median);
       results.push({ name, what, size, xpatch, torch, ratio: xpatch / torch });
       stdout.write(
@@ -86,6 +87,7 @@ async function measure(curves, length) {
     }
   }
   peer.end();
+  await model.dispose();
   return results;
 }
 
