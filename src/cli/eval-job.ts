@@ -83,9 +83,9 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     notes: reportNotes,
     parallel,
     memory: logits,
-    onOpen: async (run) => {
+    onOpen: async (run, taken) => {
       for (const text of [...run.notes, ...plan.warnings]) void tell({ type: 'note', text });
-      await tell({ type: 'start', experiment, plan, known: run.known.size, parallel });
+      await tell({ type: 'start', experiment, plan, known: run.known.size, taken, parallel });
       if (run.complete) void tell({ type: 'note', text: `${run.path} is complete: there is nothing left to ask.` });
     },
     onSaved: (lines) => void tell({ type: 'saved', lines }),

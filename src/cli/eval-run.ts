@@ -3,6 +3,7 @@ import type { LoadedExperiment } from '../experiment/config.js';
 import type { Kernels } from '../experiment/queue/protocol.js';
 import type { Shard } from '../experiment/shard.js';
 import type { ExperimentProgress } from '../experiment/types.js';
+import { counted } from '../util/counted.js';
 import type { ChildMessage, EvalResult } from './eval-protocol.js';
 import type { ModelArguments, OutputArguments } from './options.js';
 import { duration, RunRate } from './run-rate.js';
@@ -65,9 +66,10 @@ export async function runEval(
         emit('note', { text: event.text });
         break;
       case 'start': {
-        const { experiment, plan, known, parallel } = event;
-        if (known > 0) line.note(`resuming ${folder}: it already has ${known} answers`);
-        emit('start', { folder, known, parallel, plan, experiment });
+        const { experiment, plan, known, taken, parallel } = event;
+        if (known > taken) line.note(`resuming ${folder}: it already has ${counted(known - taken, 'answer')}`);
+        if (taken > 0) line.note(`${counted(taken, 'answer')} of the validation taken from ${layerFrom}`);
+        emit('start', { folder, known, taken, parallel, plan, experiment });
         break;
       }
       case 'progress': {

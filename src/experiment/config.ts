@@ -207,7 +207,7 @@ function vectorModelProblems({ conditions, vectorModel }: Experiment): string[] 
   const foreignAt = conditions.findIndex(({ foreign }) => foreign);
   need(
     foreignAt < 0 || vectorModel !== undefined,
-    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors to use`,
+    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors to use (--set vectorModel=FILE)`,
   );
   need(
     vectorModel === undefined || conditions.some(({ foreign }) => foreign),

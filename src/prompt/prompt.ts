@@ -106,7 +106,8 @@ export class Prompt {
       const marked = Object.hasOwn(this.marks, ref) ? this.marks[ref] : undefined;
       if (marked === undefined) {
         const known = Object.keys(this.marks).join(', ') || 'none';
-        throw new XpatchError('POSITION_OUT_OF_RANGE', `The prompt has no mark '${ref}' (its marks: ${known}).`);
+        const message = `The prompt has no mark '${ref}' (its marks: ${known}). Without a mark there are 'last' and, for several, 'all'.`;
+        throw new XpatchError('POSITION_OUT_OF_RANGE', message);
       }
       return marked;
     }

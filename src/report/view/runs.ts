@@ -4,6 +4,7 @@ import { type FileHandle, lstat, open, readdir, realpath, stat } from 'node:fs/p
 import { basename, extname, join, sep } from 'node:path';
 import { STATUSES, type Status } from '../../experiment/manifest.js';
 import { XpatchError } from '../../util/errors.js';
+import { systemReason } from '../../util/system-reason.js';
 
 /** A folder with a manifest. */
 export interface RunEntry {
@@ -59,7 +60,7 @@ export async function findRuns(roots: readonly string[]): Promise<RunEntry[]> {
   const found = new Map<string, RunEntry>();
   for (const root of roots) {
     const runs = await runsBelow(await realFolder(root), 0).catch((cause: Error) => {
-      throw new XpatchError('RUN_INVALID', `The folder ${root} cannot be read: ${cause.message}.`, { cause });
+      throw new XpatchError('RUN_INVALID', `The folder ${root} cannot be read: ${systemReason(cause)}.`, { cause });
     });
     if (runs.length === 0) {
       const message = `There is no run in ${root}: no manifest.json there, nor up to ${MAX_DEPTH} folders deeper. Name the folder that a command wrote with --output, or the one around it.`;
