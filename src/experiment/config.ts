@@ -7,6 +7,7 @@ import { isShallow, MAX_DEPTH } from '../util/json.js';
 import { didYouMean } from '../util/nearest.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
+import { fitToTasks, type LoadedExperiment } from './fit.js';
 import { PRESETS } from './presets.js';
 import { problemsOf } from './rules.js';
 import { quote } from './schema.js';
@@ -22,12 +23,7 @@ const MAX_PROBLEMS = 5;
 /** How much YAML may repeat by aliases: a short file must not grow without bound. */
 const MAX_ALIASES = 100;
 
-/** An experiment from a preset or a config file. */
-export interface LoadedExperiment {
-  readonly experiment: Experiment;
-  /** Whether a model without a picture encoder may run it with text queries: a preset whose queries are not spelt out. */
-  readonly textToo: boolean;
-}
+export type { LoadedExperiment } from './fit.js';
 
 /**
  * The experiment of a preset or of a config file, YAML or JSON, fully checked.
@@ -81,13 +77,15 @@ export function experimentOf(config: object, about: { name: string; file?: strin
   const merged: Raw = { ...structuredClone(base), ...own };
   merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
   merged.title ??= merged.name;
-  const experiment = merged as unknown as Experiment;
+  const fitted = known && own.conditions === undefined ? fitToTasks(merged as unknown as Experiment) : undefined;
+  const experiment = fitted?.experiment ?? (merged as unknown as Experiment);
   const problems = problemsOf(experiment);
   if (problems.length === 0) problems.push(...vectorModelProblems(experiment));
   if (problems.length > 0) throw invalid(problems);
-  merged.prompts ??= merged.validation;
+  const prompts = experiment.prompts ?? experiment.validation;
   const spelt = own.query !== undefined || own.conditions !== undefined;
-  return { experiment, textToo: known?.textToo === true && !spelt };
+  const textToo = known?.textToo === true && !spelt;
+  return { experiment: { ...experiment, prompts }, textToo, left: fitted?.notes ?? [] };
 }
 
 function presetOf({ preset }: Raw) {

@@ -348,6 +348,24 @@ describe('presets', () => {
     await expectError(() => loadExperiment('llm-to-vlm'), 'CONFIG_INVALID', /vectorModel: is missing/);
   });
 
+  test('a preset with one task leaves out what needs another, and says so', async () => {
+    for (const preset of ['main', 'llm-to-vlm', 'function-vectors']) {
+      const settings = preset === 'llm-to-vlm' ? ['vectorModel=other.gguf'] : [];
+      const all = (await loadExperiment(preset, settings)).experiment.conditions;
+      const one = await loadExperiment(preset, [...settings, 'tasks=[country-capital]']);
+      const { experiment, notes } = fitToModel(one, true);
+      expect(experiment.conditions).toEqual(all.filter(({ control }) => control !== 'wrong-task'));
+      expect(notes).toEqual([expect.stringMatching(/^One task has no other .*: without .*Wrong Task/)]);
+      expect(fitToModel(one, false).notes).toEqual([...notes, expect.stringContaining('no picture encoder')]);
+    }
+    const without = await loadExperiment('modalities', ['tasks=[country-capital]']);
+    expect(fitToModel(without, true).notes).toEqual([]);
+    // Conditions of one's own are asked for.
+    const own = { preset: 'main', tasks: ['food-color'], ...withCondition({ ...patch, control: 'wrong-task' }) };
+    await expectError(() => of(own), 'CONFIG_INVALID', /wrong-task needs at least two tasks/);
+    expect(of({ preset: 'main', tasks: ['food-color'] }).conditions).toHaveLength(11);
+  });
+
   test('a model without pictures gets the text part of a preset, or a refusal', async () => {
     const main = await loadExperiment('main');
     expect(fitToModel(main, true)).toEqual({ experiment: main.experiment, notes: [] });
