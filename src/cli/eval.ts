@@ -111,7 +111,11 @@ export async function runEvaluation(
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
   if (folder !== undefined) await requireRunFolder(folder);
   const complete = folder !== undefined && (await readManifest(folder))?.status === 'complete';
-  if (parts.queue && !complete) await requireServer(parts.queue.url);
+  if (parts.queue && !complete) {
+    const line = terminal.progress(args);
+    line.update('connecting to the queue');
+    await requireServer(parts.queue.url).finally(() => line.done());
+  }
   const resume = commandWith(terminal, folder);
   const result = await runEval({ ...args, model }, terminal, {
     loaded,

@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 import { basename, extname } from 'node:path';
 import { locateTask } from '../tasks/task.js';
 import type { Template } from '../tasks/template.js';
+import { counted, plural } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { isShallow, MAX_DEPTH } from '../util/json.js';
 import { didYouMean } from '../util/nearest.js';
@@ -129,7 +130,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
     }
     if (i === path.length - 1) {
       if (Array.isArray(target) && Number(part) > target.length) {
-        const message = `--set ${key}: there are ${target.length} entries; the next one is number ${target.length}.`;
+        const message = `--set ${key}: there ${plural(target.length, 'is', 'are')} ${counted(target.length, 'entry', 'entries')}; the next one is number ${target.length}.`;
         throw new XpatchError('CONFIG_INVALID', message);
       }
       target[part] = value;
@@ -142,7 +143,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
       const at = path.slice(0, i + 1).join('.');
       const wayOut =
         Array.isArray(target) && Number(part) >= target.length
-          ? `There are ${target.length} entries, counted from 0.`
+          ? `There ${plural(target.length, 'is', 'are')} ${counted(target.length, 'entry', 'entries')}, counted from 0.`
           : `${at} has no settings inside it. Set ${at} itself.`;
       const message = `--set ${key}: ${wayOut}`;
       throw new XpatchError('CONFIG_INVALID', message);

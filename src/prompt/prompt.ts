@@ -1,3 +1,4 @@
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { type PromptRecord, recordPrompt } from './prompt-record.js';
 import { textPositions } from './text-positions.js';
@@ -115,7 +116,7 @@ export class Prompt {
     if (!Number.isInteger(index) || index < 0 || index >= this.length) {
       throw new XpatchError(
         'POSITION_OUT_OF_RANGE',
-        `Position ${String(ref)} is outside the prompt, which has ${this.length} positions (0 to ${this.length - 1}, or -1 to -${this.length}).`,
+        `Position ${String(ref)} is outside the prompt, which has ${counted(this.length, 'position')} (0 to ${this.length - 1}, or -1 to -${this.length}).`,
       );
     }
     return index;

@@ -1,4 +1,5 @@
 import type { PromptLens } from '../lens/prompt-lens.js';
+import { counted } from '../util/counted.js';
 import type { Figure } from './figures/figure.js';
 import { percent } from './page/text.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
@@ -151,9 +152,7 @@ export function lensTable(found: PromptLens, width: number): string {
   return [
     line('layer', heads),
     ...rows,
-    ...(left > 0
-      ? [`${left} further position${left > 1 ? 's' : ''} (of pictures, or to the left) in the report.`]
-      : []),
+    ...(left > 0 ? [`${counted(left, 'further position')} (of pictures, or to the left) in the report.`] : []),
     ...followedLines(found),
     '',
   ].join('\n');

@@ -75,7 +75,7 @@ describe('lines', () => {
       const kept = whole.subarray(0, size).toString('latin1').split('\n').length - 1;
       const torn = size - (whole.lastIndexOf(10, size - 1) + 1);
       expect(run.known.size).toBe(kept);
-      expect(run.notes).toEqual(torn > 0 && size > 0 ? [expect.stringContaining(`(${torn} bytes) was torn`)] : []);
+      expect(run.notes).toEqual(torn > 0 && size > 0 ? [expect.stringMatching(`\\(${torn} bytes?\\) was torn`)] : []);
       await run.append(few);
       expect((await readFile(results(path))).equals(whole)).toBe(true);
     }

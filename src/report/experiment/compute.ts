@@ -1,5 +1,6 @@
 import type { Experiment } from '../../experiment/types.js';
 import { type ComputePart, type ComputeResult, computeOf, computeUnits, type WayCost } from '../../studies/compute.js';
+import { counted } from '../../util/counted.js';
 import type { Report, TextTable } from '../report.js';
 import type { StudyKind } from '../study-kind.js';
 import { paperBlocks } from './paper.js';
@@ -39,7 +40,7 @@ export function computeTable(result: ComputeResult): TextTable {
   const number = (name: string, digits: number) => ({ name, digits });
   const unit = 1e6;
   return {
-    title: `Time and memory of one query: ${shots} text examples, ${query} queries`,
+    title: `Time and memory of one query: ${counted(shots, 'text example')}, ${query} queries`,
     columns: [
       { name: 'way' },
       number('seconds', 4),
@@ -64,7 +65,7 @@ export function computeTable(result: ComputeResult): TextTable {
       ];
     }),
     notes: [
-      `Seconds from the tokenised prompt with its picture encoded to the first new token: median and quartiles of ${bare.seconds.length} measurements (${bare.positions.length} queries, ${repetitions} rounds, the three ways in turns). Ratios: to the query alone.`,
+      `Seconds from the tokenised prompt with its picture encoded to the first new token: median and quartiles of ${counted(bare.seconds.length, 'measurement')} (${counted(bare.positions.length, 'query', 'queries')}, ${counted(repetitions, 'round')}, the three ways in turns). Ratios: to the query alone.`,
       `Memory: keys and values of the query's positions. The weights (${(weightBytes / unit).toFixed(1)} MB) are the same for all and left out, and so are buffers, whose size the context fixes beforehand.`,
       `Patch does not count the vector, which is read once for all queries: ${vectorSeconds.toFixed(4)} s here.`,
     ],
