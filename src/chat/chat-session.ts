@@ -3,6 +3,7 @@ import type { Context } from '../model/context.js';
 import type { GenerateOptions, Generation } from '../model/generate.js';
 import type { OnProgress } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { type ChatMessage, ChatTemplate, picturesOf } from './chat-template.js';
 
@@ -190,7 +191,7 @@ export class ChatSession {
     const { nCtx } = this.context.options;
     return new XpatchError(
       'CONTEXT_OVERFLOW',
-      `With this message the conversation has ${prompt.length} positions, but the context holds ${nCtx}, answer included. ` +
+      `With this message the conversation has ${counted(prompt.length, 'position')}, but the context holds ${nCtx}, answer included. ` +
         `${this.history.length ? 'Start over (/clear)' : 'Shorten it'}, or use a larger context (--n-ctx).`,
     );
   }

@@ -2,6 +2,7 @@ import { availableParallelism, cpus } from 'node:os';
 import type { Progress } from '../model/types.js';
 import type { Measurement } from '../studies/bench.js';
 import { fastestTypes, keepSpeeds } from '../studies/type-speeds.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
@@ -110,7 +111,7 @@ function isMeasurement(value: Partial<Measurement> | null): boolean {
 }
 
 const titleOf = ({ machine: { processor, cores, threads }, model }: Result) =>
-  `${model.name}, ${processor}, ${cores} cores, ${threads} threads`;
+  `${model.name}, ${processor}, ${counted(cores, 'core')}, ${counted(threads, 'thread')}`;
 
 function described(result: Result): string {
   const lines = result.measured.map(({ name, what, unit, value, busy }) => {

@@ -4,6 +4,7 @@ import type { CorpusPositions } from '../corpus/corpus-file.js';
 import type { HookName } from '../hooks/types.js';
 import type { PicturePositions, PromptPart, TextPositions } from '../prompt/types.js';
 import { tableToText } from '../report/tables.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
 import { readRecords } from '../util/records.js';
@@ -128,8 +129,8 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
       });
       return;
     }
-    const what = `${rows} states of ${args.hook.join(', ')} at ${manifest.layers.length} layers`;
-    terminal.print(`${args.output}: ${total} prompts, ${what} of ${describeModel(model.identity)}\n`);
+    const what = `${counted(rows, 'state')} of ${args.hook.join(', ')} at ${counted(manifest.layers.length, 'layer')}`;
+    terminal.print(`${args.output}: ${counted(total, 'prompt')}, ${what} of ${describeModel(model.identity)}\n`);
     if (report) terminal.print(report.text);
   });
 }
@@ -144,7 +145,7 @@ async function reportCorpus(session: Session, { output, label }: CorpusArguments
   ]);
   const corpus = await openCorpus(output);
   const found = await summariseCorpus(corpus, { label, signal, onProgress: track('summarising') });
-  const title = `States of ${corpus.length} prompts in ${describeModel(model.identity)}`;
+  const title = `States of ${counted(corpus.length, 'prompt')} in ${describeModel(model.identity)}`;
   const { model: _, shards: __, ...request } = corpus.manifest;
   const run = await startRun(
     session,

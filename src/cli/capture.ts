@@ -1,5 +1,6 @@
 import { ATTENTION_HOOKS, ONE_PLACE } from '../hooks/types.js';
 import type { HiddenStates } from '../model/hidden-states.js';
+import { counted } from '../util/counted.js';
 import { CORPUS_OPTIONS, captureMany, isOfMany, parseCapturePositions } from './capture-corpus.js';
 import { captureVision } from './capture-vision.js';
 import { defineCommand } from './command.js';
@@ -106,8 +107,8 @@ export const capture = defineCommand({
         });
       } else {
         for (const { hook, shape } of captured) {
-          const layers = `${shape[0]} layer${shape[0] === 1 ? '' : 's'}`;
-          const where = `${layers}, ${shape[1]} of ${prompt.length} positions of ${describeModel(model.identity)}`;
+          const layers = counted(shape[0] ?? 0, 'layer');
+          const where = `${layers}, ${shape[1]} of ${counted(prompt.length, 'position')} of ${describeModel(model.identity)}`;
           terminal.print(`${output.name}: ${hook} [${shape.join(', ')}] (${where})\n`);
         }
       }

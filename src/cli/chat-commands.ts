@@ -2,6 +2,7 @@ import { homedir } from 'node:os';
 import type { ChatSession } from '../chat/chat-session.js';
 import type { Intervention, Steps } from '../hooks/types.js';
 import { readImage, readPicture } from '../images/image.js';
+import { plural } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import type { DirectionNumbering } from '../vectors/vector-origin.js';
 import { usageError } from './errors.js';
@@ -150,7 +151,7 @@ function parsePatch(command: string, text: string): PatchRequest {
 
 function layersText(layers: Intervention['layers']): string {
   const list = [layers].flat();
-  return `${list.length === 1 ? 'layer' : 'layers'} ${list.join(', ')}`;
+  return `${plural(list.length, 'layer')} ${list.join(', ')}`;
 }
 
 function unquote(text: string): string {

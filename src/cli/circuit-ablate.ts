@@ -2,6 +2,7 @@ import { ablate, hooksOf } from '../circuits/ablate.js';
 import { logitDifference, tokenProbability } from '../circuits/measure.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { readRecords } from '../util/records.js';
 import { writeCircuit } from './circuit-report.js';
@@ -80,7 +81,7 @@ export const circuitAblate = defineCommand({
       const { ablationReport } = await import('../report/circuits.js');
       const title = `Ablation of ${what} in ${describeModel(model.identity)}`;
       const introduction = [
-        `${items.length} prompts; replaced by ${op === 'zero' ? 'nothing' : 'the mean over all of them'}.`,
+        `${counted(items.length, 'prompt')}; replaced by ${op === 'zero' ? 'nothing' : 'the mean over all of them'}.`,
       ];
       await writeCircuit(session, args, {
         result: { what, op, n: items.length, ...ablation },

@@ -1,5 +1,6 @@
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
+import { counted } from '../util/counted.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
@@ -96,7 +97,7 @@ export const circuitFunctionVector = defineCommand({
         make: (given) =>
           functionVectorReport(effects, best, { title, introduction: templateNotes(template), ...given }),
       });
-      if (!args.json) terminal.print(`${file.name}: function vector of ${best.length} heads\n`);
+      if (!args.json) terminal.print(`${file.name}: function vector of ${counted(best.length, 'head')}\n`);
     });
   },
 });

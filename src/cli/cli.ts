@@ -163,10 +163,10 @@ function tidy(message: string, args: readonly string[], command: Command | undef
       return `${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} missing.`;
     })
     .replace(/^Not enough non-option arguments.*$/, `${command?.command.split(' ').slice(1).join(' ')} is missing.`)
-    .replace(
-      /^Not enough arguments following: (.*)$/,
-      '--$1 needs a value; one with a dash in front is given as --$1="-x"',
-    )
+    .replace(/^Not enough arguments following: (.*)$/, (_, name: string) => {
+      const option = `${name.length === 1 ? '-' : '--'}${name}`;
+      return `${option} needs a value; one with a dash in front is given as ${option}="-x"`;
+    })
     .replace(/\s*\n\s*/g, ' ');
   return /[.?]$/.test(text) ? text : `${text}.`;
 }

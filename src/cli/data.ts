@@ -4,6 +4,7 @@ import type { AnswerTokens } from '../tasks/answer-tokens.js';
 import type { CheckOptions, TaskCheck } from '../tasks/check.js';
 import type { FirstToken } from '../tasks/findings.js';
 import { isTaskFile } from '../tasks/task.js';
+import { counted } from '../util/counted.js';
 import { defineCommand, defineGroup } from './command.js';
 import { fetchEvents, openModel } from './common.js';
 import { EXIT, usageError } from './errors.js';
@@ -151,7 +152,7 @@ async function describe(found: TaskCheck): Promise<string> {
   const { name, items, inputs, inputsWithPicture, answers, seeds, findings } = found;
   const { visibleText } = await import('../report/visible.js');
   const lines = [
-    `${visibleText(name)}: ${items} items, ${inputs} inputs (${inputsWithPicture} with a picture), ${answers} answers`,
+    `${visibleText(name)}: ${counted(items, 'item')}, ${counted(inputs, 'input')} (${inputsWithPicture} with a picture), ${counted(answers, 'answer')}`,
   ];
   for (const kind of new Set(findings.map((finding) => finding.kind))) {
     const all = findings.filter((finding) => finding.kind === kind);

@@ -84,9 +84,9 @@ export async function runJob(job: EvalJob, events: Events): Promise<ChildMessage
     notes: reportNotes,
     parallel,
     memory: logits,
-    onOpen: async (run) => {
+    onOpen: async (run, taken) => {
       [...run.notes, ...plan.warnings].forEach(note);
-      await tell({ type: 'start', experiment, plan, known: run.known.size, parallel });
+      await tell({ type: 'start', experiment, plan, known: run.known.size, taken, parallel });
       if (run.complete) note(`${run.path} is complete: there is nothing left to ask.`);
     },
     onSaved: (lines) => void tell({ type: 'saved', lines }),

@@ -69,8 +69,10 @@ export type ChildMessage =
       readonly type: 'start';
       readonly experiment: Experiment;
       readonly plan: Plan;
-      /** Lines from earlier processes. */
+      /** Lines that are there already. */
       readonly known: number;
+      /** How many of them were just taken from `layerFrom`. */
+      readonly taken: number;
       /** Items at a time. */
       readonly parallel: number;
     }

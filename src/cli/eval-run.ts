@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { ExperimentProgress } from '../experiment/types.js';
+import { counted } from '../util/counted.js';
 import type { ChildMessage, EvalJob, EvalResult } from './eval-protocol.js';
 import type { ModelArguments, OutputArguments } from './options.js';
 import { duration, RunRate } from './run-rate.js';
@@ -27,7 +28,7 @@ export async function runEval(
   work: EvalWork,
 ): Promise<EvalResult | PlanResult> {
   const { events, ...job } = work;
-  const { folder, command } = job;
+  const { folder, command, layerFrom } = job;
   const { signal } = terminal;
   using line = terminal.progress(args);
   // A plan is one object that includes its notes.
@@ -53,9 +54,10 @@ export async function runEval(
         emit('note', { text: event.text });
         break;
       case 'start': {
-        const { experiment, plan, known, parallel } = event;
-        if (known > 0) line.note(`resuming ${folder}: it already has ${known} answers`);
-        emit('start', { folder, known, parallel, plan, experiment });
+        const { experiment, plan, known, taken, parallel } = event;
+        if (known > taken) line.note(`resuming ${folder}: it already has ${counted(known - taken, 'answer')}`);
+        if (taken > 0) line.note(`${counted(taken, 'answer')} of the validation taken from ${layerFrom}`);
+        emit('start', { folder, known, taken, parallel, plan, experiment });
         break;
       }
       case 'progress': {

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type LoadedExperiment, loadExperiment } from '../experiment/config.js';
-import { MANIFEST_FILE } from '../experiment/manifest.js';
+import { MANIFEST_FILE, readManifest } from '../experiment/manifest.js';
 import { PRESETS } from '../experiment/presets.js';
+import { requireServer } from '../experiment/queue/broker.js';
 import { requireRunFolder } from '../experiment/run-folder.js';
 import { findEntry } from '../hub/catalogue.js';
 import { tableToText } from '../report/tables.js';
@@ -105,6 +106,12 @@ export async function runEvaluation(
   const stem = name ?? `eval-${loaded.experiment.name}`;
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
   if (folder !== undefined) await requireRunFolder(folder);
+  const complete = folder !== undefined && (await readManifest(folder))?.status === 'complete';
+  if (parts.queue && !complete) {
+    using line = terminal.progress(args);
+    line.update('connecting to the queue');
+    await requireServer(parts.queue.url);
+  }
   const command = commandWith(terminal, folder);
   const work = { loaded, folder, memory, ...parts, command, events: !whole };
   const result = await runEval({ ...args, model }, terminal, work);

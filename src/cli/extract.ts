@@ -1,6 +1,7 @@
 import type { TaskSpec } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task } from '../tasks/task.js';
+import { counted, plural } from '../util/counted.js';
 import { extractTaskVector } from '../vectors/extract.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
@@ -111,7 +112,7 @@ export const extract = defineCommand({
         const made =
           spec === 'instruction'
             ? 'the instruction'
-            : `${records.length} ${spec} prompts of ${shots} shots, seed ${seed}`;
+            : `${records.length} ${spec} ${plural(records.length, 'prompt')} of ${counted(shots, 'shot')}, seed ${seed}`;
         const what = `${task.name} from ${made}, read at ${readPosition}, of ${describeModel(model.identity)}`;
         terminal.print(`${output.name}: task_vector [${shape.join(', ')}] (${what})\n`);
       }

@@ -1,4 +1,5 @@
 import type { KnownPoints } from '../model/known-points.js';
+import { counted, plural } from '../util/counted.js';
 import { defineCommand } from './command.js';
 import { describeModel, fetchEvents } from './common.js';
 import { fetchModel } from './fetch-model.js';
@@ -24,7 +25,10 @@ export const hooks = defineCommand({
       const found = await knownPoints(files, { device, gpuLayers, threads, flashAttention, signal });
       progress.done();
       if (json) terminal.printJson({ ...found });
-      else terminal.print(`${describeModel(found.model)}, ${found.model.nLayers} layers\n${table(found.hooks)}`);
+      else
+        terminal.print(
+          `${describeModel(found.model)}, ${counted(found.model.nLayers, 'layer')}\n${table(found.hooks)}`,
+        );
     } finally {
       progress.done();
     }
@@ -34,10 +38,14 @@ export const hooks = defineCommand({
 function table(points: KnownPoints['hooks']): string {
   const lines = points.map(({ hook, layers, width, heads, rotated, refusals }) => {
     const size = width ?? (hook === 'pattern' || hook === 'attn_scores' ? 'positions' : 'differs');
-    const numbers = heads ? `${heads} heads x ${typeof size === 'number' ? size / heads : size}` : String(size);
+    const numbers = heads
+      ? `${counted(heads, 'head')} x ${typeof size === 'number' ? size / heads : size}`
+      : String(size);
     const rotation = rotated === undefined ? '' : rotated ? ', rotated' : ', not rotated';
-    const there = layers.length ? [`layers ${ranges(layers)}: ${numbers}${rotation}`] : [];
-    const missing = refusals.map(({ layers, reason }) => `layers ${ranges(layers)}: none, ${reason}`);
+    const there = layers.length ? [`${plural(layers.length, 'layer')} ${ranges(layers)}: ${numbers}${rotation}`] : [];
+    const missing = refusals.map(
+      ({ layers, reason }) => `${plural(layers.length, 'layer')} ${ranges(layers)}: none, ${reason}`,
+    );
     return [...there, ...missing].map((text, i) => `${(i ? '' : hook).padEnd(12)} ${text}\n`).join('');
   });
   return lines.join('');

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { mergeShards } from '../experiment/merge.js';
 import { isToMerge } from '../experiment/shard.js';
+import { counted } from '../util/counted.js';
 import { defineCommand } from './command.js';
 import { several, vary } from './option.js';
 import { OUTPUT_FOLDER, OUTPUT_OPTIONS } from './options.js';
@@ -36,7 +37,7 @@ export const merge = defineCommand({
       if (!run.complete) await run.finish({ headline });
     }
     progress.done();
-    const what = `${lines} lines from ${runs.length} shards.`;
+    const what = `${counted(lines, 'line')} from ${counted(runs.length, 'shard')}.`;
     if (json) terminal.printJson({ output, shards: runs.length, lines });
     else terminal.print(`${what}\n${isValidation ? next : `Report: ${join(output, 'report.html')}`}\n`);
   },

@@ -4,6 +4,7 @@ import { requireEmpty } from '../experiment/run-folder.js';
 import type { Report } from '../report/report.js';
 import type { StudyRunOptions } from '../report/run-study.js';
 import type { TaskPromptOptions } from '../studies/study.js';
+import { counted } from '../util/counted.js';
 import { makeFolder } from '../util/files.js';
 import { requireNotAborted, type Session } from './common.js';
 import { templateNotes } from './experiment.js';
@@ -43,7 +44,7 @@ export async function runStudyCommand<Options extends object, Result extends obj
       terminal.explainInterrupt(`What is done is kept in ${folder}; resume with: ${command}`);
       for (const note of notes) progress.note(note);
       if (complete) progress.note(`${folder} is complete: there is nothing left to do`);
-      else if (known.size > 0) progress.note(`resuming ${folder}: it already has ${known.size} parts`);
+      else if (known.size > 0) progress.note(`resuming ${folder}: it already has ${counted(known.size, 'part')}`);
     },
     onProgress: ({ done, total, stage }) => progress.update(stage, done / total),
     onReport: () => progress.update('writing the report'),

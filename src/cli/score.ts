@@ -4,6 +4,7 @@ import type { PromptPart } from '../prompt/types.js';
 import type { ScoredItem } from '../report/scores.js';
 import { wilsonInterval } from '../stats/statistics.js';
 import type { PromptFormat } from '../tasks/prompt-format.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import { type FileRecord, readRecords } from '../util/records.js';
@@ -131,7 +132,7 @@ export const score = defineCommand({
       }
       if (!file) terminal.print(done.map(lineText).join(''));
       if (share !== undefined) terminal.print(`${share}\n`);
-      if (file) terminal.print(`${file.name}: ${done.length} items\n`);
+      if (file) terminal.print(`${file.name}: ${counted(done.length, 'item')}\n`);
       if (report !== undefined) terminal.print(`Report: ${join(report, 'report.html')}\n`);
     });
   },

@@ -6,6 +6,7 @@ import { queryPrompt } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
 import { loadTask } from '../tasks/task.js';
 import { firstTokens } from '../tasks/token-classes.js';
+import { counted, plural } from '../util/counted.js';
 import { extractTaskVector } from '../vectors/extract.js';
 
 export interface SelfTestOptions {
@@ -43,7 +44,7 @@ export async function selfTest(
   await using model = await loadModel(source, { mmproj, device, onTrial });
   const context = await model.createContext();
   const { name, architecture, nLayers, nEmbd } = model.identity;
-  const detail = `${name || source}: ${architecture}, ${nLayers} layers of width ${nEmbd}, ${model.hasVision ? 'with' : 'without'} pictures`;
+  const detail = `${name || source}: ${architecture}, ${counted(nLayers, 'layer')} of width ${nEmbd}, ${model.hasVision ? 'with' : 'without'} pictures`;
   onCheck({ name: 'the model loads', ok: true, detail });
   onCheck({ name: 'a patched state is what later layers see', ...(await identityPatch(model, context)) });
   onCheck({ name: 'a task vector changes the answers', ...(await taskPatch(model, context)) });
@@ -66,7 +67,7 @@ async function identityPatch(model: Model, context: Context): Promise<Outcome> {
   if (zeroed.logits.data.every((logit, i) => logit === plain.logits.data[i])) {
     return { ok: false, detail: 'a state patched with zeros changed no logit' };
   }
-  const detail = `patched onto itself at all ${itself.length} layers: ${plain.logits.data.length} logits bit-identical; zeros change them`;
+  const detail = `patched onto itself at all ${counted(itself.length, 'layer')}: ${plain.logits.data.length} logits bit-identical; zeros change them`;
   return { ok: true, detail };
 }
 
@@ -89,7 +90,7 @@ async function taskPatch(model: Model, context: Context): Promise<Outcome> {
   });
   const best = Math.max(...patched);
   const detail =
-    `${TASK} from text examples into ${queries.length} ${pictures ? 'picture' : 'text'} queries: ` +
+    `${TASK} from text examples into ${queries.length} ${pictures ? 'picture' : 'text'} ${plural(queries.length, 'query', 'queries')}: ` +
     `${without} begin with the right answer, with the patch at layer ${patched.indexOf(best)} ${best}`;
   if (best >= without + GAIN) return { ok: true, detail };
   const weak = 'A model too weak for the task fails here even if the installation works; the shipped demo does not.';

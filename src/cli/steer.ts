@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { PromptPart } from '../prompt/types.js';
 import type { SteeredAnswer } from '../report/steering.js';
+import { counted } from '../util/counted.js';
 import { isControlVector } from '../vectors/control-vector.js';
 import { STEERING_METHODS } from '../vectors/steering.js';
 import type { TaskVector } from '../vectors/task-vector.js';
@@ -116,7 +117,7 @@ export const steer = defineCommand({
       const { name } = file ?? {};
       // Such a file has no place for layer 0.
       const written = vector.info.layers.filter((layer) => layer > 0 || !isControlVector(args.output ?? ''));
-      if (name) terminal.print(`${name}: ${written.length} layers of ${describeModel(model.identity)}\n`);
+      if (name) terminal.print(`${name}: ${counted(written.length, 'layer')} of ${describeModel(model.identity)}\n`);
       if (answers) terminal.print(answersText(answers, where));
       if (report !== undefined) terminal.print(`Report: ${join(report, 'report.html')}\n`);
     });

@@ -1,6 +1,7 @@
 import { resolveLayers } from '../hooks/points.js';
 import { trackedTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
+import { rankText } from '../report/tracked.js';
 import { writeSafetensors } from '../util/safetensors.js';
 import { type Said, type Sweep, sweepLayers } from '../vectors/sweep.js';
 import { defineCommand } from './command.js';
@@ -172,16 +173,20 @@ async function sweepOneByOne(
   };
 }
 
-/** One line per layer: the best next tokens with their probabilities, in columns. */
+/** One line per layer: the followed tokens, then the best next tokens with their probabilities, in columns. */
 function sweepTable({ plain, layers }: Sweep, hasText: boolean): string {
-  const cell = ({ token, text, probability }: TokenScore) =>
-    `${hasText ? JSON.stringify(text) : token} ${probability.toFixed(2)}`;
-  const lines = [
-    ['layer', 'next tokens and their probabilities'],
-    ['none', ...plain.top.map(cell)],
-    ...layers.map(({ layer, top }) => [String(layer), ...top.map(cell)]),
+  const name = ({ token, text }: TokenScore) => (hasText ? JSON.stringify(text) : String(token));
+  const cells = ({ tracked, top }: Said) => [
+    ...tracked.map(rankText),
+    ...top.map((score) => `${name(score)} ${score.probability.toFixed(2)}`),
   ];
-  const widths: number[] = [];
+  const heads = ['layer', ...plain.tracked.map(name)];
+  const lines = [
+    [...heads, 'next tokens and their probabilities'],
+    ['none', ...cells(plain)],
+    ...layers.map((said) => [String(said.layer), ...cells(said)]),
+  ];
+  const widths = heads.map((head) => head.length);
   for (const line of lines.slice(1)) {
     for (const [column, text] of line.entries()) widths[column] = Math.max(widths[column] ?? 5, text.length);
   }

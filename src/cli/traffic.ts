@@ -1,3 +1,5 @@
+import { counted } from '../util/counted.js';
+
 /**
  * Measures the traffic with the servers of `--rpc` from now on.
  *
@@ -13,7 +15,7 @@ export async function meterTraffic(rpc: readonly string[] | undefined): Promise<
     if (batches === 0) return undefined;
     const [out, back] = [sent - before.sent, received - before.received];
     const each = `${megabytes(out / batches)} and ${megabytes(back / batches)} each`;
-    return `rpc: ${megabytes(out)} sent and ${megabytes(back)} received in ${batches} batches, ${each}`;
+    return `rpc: ${megabytes(out)} sent and ${megabytes(back)} received in ${counted(batches, 'batch', 'batches')}, ${each}`;
   };
 }
 

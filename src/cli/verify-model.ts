@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import { DUMP_SCRIPT, openReference } from '../studies/model-reference.js';
 import { type Difference, type ModelReport, verifyModel, within } from '../studies/verify-model.js';
+import { counted } from '../util/counted.js';
 import { defineCommand } from './command.js';
 import { fetchEvents, openModel } from './common.js';
 import { EXIT } from './errors.js';
@@ -50,7 +51,7 @@ function describe({ bits, weights, bounds, prompts, ok }: ModelReport, reference
   const { cosine, magnitude, nmse } = bounds;
   let text = `reference: ${reference}\nweights: ${weights} (${bits.toFixed(2)} bits per weight); bounds: cosine >= ${cosine}, magnitude within ${100 * magnitude} %, NMSE <= ${nmse}\n`;
   for (const [i, prompt] of prompts.entries()) {
-    text += `\nprompt ${i}, ${prompt.length} positions\n`;
+    text += `\nprompt ${i}, ${counted(prompt.length, 'position')}\n`;
     if (prompt.tokens !== undefined) {
       text += `  other tokens: ${prompt.tokens}\n`;
       continue;

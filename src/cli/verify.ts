@@ -5,6 +5,7 @@ import type { Context } from '../model/context.js';
 import type { ContextOptions } from '../model/context-options.js';
 import type { Model } from '../model/model.js';
 import { isTaskFile } from '../tasks/task.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { printable } from '../util/printable.js';
 import { defineCommand } from './command.js';
@@ -139,5 +140,5 @@ function format({ name, state, detail }: Check): string {
 function summary(checks: readonly Check[]): string {
   const count = (state: Check['state']) => checks.filter((entry) => entry.state === state).length;
   const undone = count('not done') > 0 ? `, ${count('not done')} not done` : '';
-  return `${count('ok')} checks ok, ${count('failed')} failed${undone}.`;
+  return `${counted(count('ok'), 'check')} ok, ${count('failed')} failed${undone}.`;
 }

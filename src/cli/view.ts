@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { type RunServer, serveRuns } from '../report/view/server.js';
+import { counted } from '../util/counted.js';
 import { defineCommand } from './command.js';
 import { usageError } from './errors.js';
 import { flag, several, vary } from './option.js';
@@ -52,7 +53,7 @@ function describe({ url, runs }: RunServer) {
 
 function summary({ url, runs }: RunServer): string {
   const broken = runs.filter(({ state }) => state === 'broken').length;
-  const count = `${runs.length} run${runs.length === 1 ? '' : 's'}${broken > 0 ? `, ${broken} of them broken` : ''}`;
+  const count = `${counted(runs.length, 'run')}${broken > 0 ? `, ${broken} of them broken` : ''}`;
   return `${url} shows ${count}. Ctrl-C ends it.`;
 }
 

@@ -5,6 +5,7 @@ import { runsIn, workOn } from '../experiment/queue/work.js';
 import { checkTasks, findTask } from '../experiment/verify.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { defineCommand } from './command.js';
 import { fetchEvents, openModel } from './common.js';
@@ -68,7 +69,7 @@ export const work = defineCommand({
     }
     progress.done();
     if (args.json) terminal.printJson({ done, refused: refused.size });
-    else for (const { run, batches } of done) terminal.print(`${run}: ${batches} batches\n`);
+    else for (const { run, batches } of done) terminal.print(`${run}: ${counted(batches, 'batch', 'batches')}\n`);
   },
 });
 
@@ -99,13 +100,14 @@ async function answer(
   const { vectorModel = run.experiment.vectorModel } = args;
   await using foreign = run.vectorModel && vectorModel ? await open(vectorModel, run.vectorModel) : undefined;
   const contextOf = (some: Model): Promise<Context> => some.createContext({ ...run.context, threads: undefined });
-  const counted = (batches: number) => progress.update(`answering ${run.title}`, undefined, `${batches} batches`);
-  counted(0);
+  const show = (batches: number) =>
+    progress.update(`answering ${run.title}`, undefined, counted(batches, 'batch', 'batches'));
+  show(0);
   return await workOn(broker, run, {
     context: await contextOf(model),
     foreign: foreign && (await contextOf(foreign)),
     experiment: { ...run.experiment, tasks: sources },
     signal,
-    onWork: counted,
+    onWork: show,
   });
 }

@@ -2,11 +2,13 @@ import { createRequire } from 'node:module';
 import { basename, extname } from 'node:path';
 import { locateTask } from '../tasks/task.js';
 import type { Template } from '../tasks/template.js';
+import { counted, plural } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { isRecord, isShallow, MAX_DEPTH } from '../util/json.js';
 import { didYouMean } from '../util/nearest.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
+import { fitToTasks, type LoadedExperiment } from './fit.js';
 import { PRESETS } from './presets.js';
 import { problemsOf } from './rules.js';
 import { quote } from './schema.js';
@@ -22,12 +24,7 @@ const MAX_PROBLEMS = 5;
 /** How much YAML may repeat by aliases: a short file must not grow without bound. */
 const MAX_ALIASES = 100;
 
-/** An experiment from a preset or a config file. */
-export interface LoadedExperiment {
-  readonly experiment: Experiment;
-  /** Whether a model without a picture encoder may run it with text queries: a preset whose queries are not spelt out. */
-  readonly textToo: boolean;
-}
+export type { LoadedExperiment } from './fit.js';
 
 /**
  * The experiment of a preset or of a config file, YAML or JSON, fully checked.
@@ -81,13 +78,15 @@ export function experimentOf(config: object, about: { name: string; file?: strin
   const merged: Raw = { ...structuredClone(base), ...own };
   merged.name ??= about.name.replace(/^-+|-+$/g, '') || 'experiment';
   merged.title ??= merged.name;
-  const experiment = merged as unknown as Experiment;
+  const fitted = known && own.conditions === undefined ? fitToTasks(merged as unknown as Experiment) : undefined;
+  const experiment = fitted?.experiment ?? (merged as unknown as Experiment);
   const problems = problemsOf(experiment);
   if (problems.length === 0) problems.push(...vectorModelProblems(experiment));
   if (problems.length > 0) throw invalid(problems);
-  merged.prompts ??= merged.validation;
+  const prompts = experiment.prompts ?? experiment.validation;
   const spelt = own.query !== undefined || own.conditions !== undefined;
-  return { experiment, textToo: known?.textToo === true && !spelt };
+  const textToo = known?.textToo === true && !spelt;
+  return { experiment: { ...experiment, prompts }, textToo, left: fitted?.notes ?? [] };
 }
 
 function presetOf({ preset }: Raw) {
@@ -131,7 +130,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
     }
     if (i === path.length - 1) {
       if (Array.isArray(target) && Number(part) > target.length) {
-        const message = `--set ${key}: there are ${target.length} entries; the next one is number ${target.length}.`;
+        const message = `--set ${key}: there ${plural(target.length, 'is', 'are')} ${counted(target.length, 'entry', 'entries')}; the next one is number ${target.length}.`;
         throw new XpatchError('CONFIG_INVALID', message);
       }
       target[part] = value;
@@ -144,7 +143,7 @@ function setAt(config: Raw, path: readonly string[], value: unknown, key: string
       const at = path.slice(0, i + 1).join('.');
       const wayOut =
         Array.isArray(target) && Number(part) >= target.length
-          ? `There are ${target.length} entries, counted from 0.`
+          ? `There ${plural(target.length, 'is', 'are')} ${counted(target.length, 'entry', 'entries')}, counted from 0.`
           : `${at} has no settings inside it. Set ${at} itself.`;
       const message = `--set ${key}: ${wayOut}`;
       throw new XpatchError('CONFIG_INVALID', message);
@@ -201,7 +200,7 @@ function vectorModelProblems({ conditions, vectorModel }: Experiment): string[] 
   const foreignAt = conditions.findIndex(({ foreign }) => foreign);
   need(
     foreignAt < 0 || vectorModel !== undefined,
-    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors to use`,
+    `vectorModel: is missing; conditions[${foreignAt}] is foreign and needs it: name the model whose vectors to use (--set vectorModel=FILE)`,
   );
   need(
     vectorModel === undefined || conditions.some(({ foreign }) => foreign),

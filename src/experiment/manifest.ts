@@ -196,29 +196,64 @@ function canonical(value: unknown): string {
   });
 }
 
-/** Where two values differ, as `experiment.shots: 5 and 4`; the leaves in order. */
-function differences(a: unknown, b: unknown, path = ''): string[] {
-  const isBranch = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
-  if (isBranch(a) && isBranch(b) && Array.isArray(a) === Array.isArray(b)) {
-    const keys = [...new Set([...Object.keys(a), ...Object.keys(b)])];
-    return keys.flatMap((key) => differences(a[key], b[key], path ? `${path}.${key}` : key));
+type Branch = Readonly<Record<string, unknown>>;
+const isBranch = (value: unknown): value is Branch => typeof value === 'object' && value !== null;
+
+/** Where two values differ, as `shots: 5 there, 4 here`; the leaves in order, lists as a whole. */
+function differences(there: unknown, here: unknown, path = ''): string[] {
+  if (canonical(there) === canonical(here)) return [];
+  const [a, b] = [namesIn(there), namesIn(here)];
+  if (a && b && canonical(a) !== canonical(b)) {
+    // Long lists are shown from where they part.
+    const parts = a.findIndex((name, i) => name !== b[i]);
+    const from = parts < SHOWN ? 0 : parts;
+    return [`${path}: ${listed(a, from)} there; ${listed(b, from)} here`];
   }
-  if (canonical(a) === canonical(b)) return [];
+  if (isBranch(there) && isBranch(here) && Array.isArray(there) === Array.isArray(here)) {
+    const keys = [...new Set([...Object.keys(there), ...Object.keys(here)])];
+    return keys.flatMap((key) => differences(there[key], here[key], path ? `${path}.${key}` : key));
+  }
   const show = (value: unknown) => {
     const text = value === undefined ? 'none' : canonical(value);
     return text.length > 60 ? `${text.slice(0, 59)}…` : text;
   };
-  return [`${path}: ${show(a)} and ${show(b)}`];
+  return [`${path}: ${show(there)} there, ${show(here)} here`];
+}
+
+/** Entries of a list in a message. */
+const SHOWN = 3;
+
+/** The entries of a list of texts or numbers, or the names of those that have one; undefined for anything else. */
+function namesIn(list: unknown): string[] | undefined {
+  if (!Array.isArray(list)) return undefined;
+  const names = list.map((entry) => (isBranch(entry) ? entry.name : entry));
+  return names.every((name) => typeof name === 'string' || typeof name === 'number') ? names.map(String) : undefined;
+}
+
+function listed(names: readonly string[], from: number): string {
+  const shown = names.slice(from, from + SHOWN);
+  return [...(from > 0 ? ['…'] : []), ...shown, ...(from + SHOWN < names.length ? ['…'] : [])].join(', ') || 'none';
 }
 
 /** @throws {XpatchError} RUN_MISMATCH, saying what differs */
 export function requireSameRun(there: Manifest<object>, here: Manifest<object>, path: string): void {
-  const different = differences(identityOf(there), identityOf(here));
+  const [a, b] = [identityOf(there), identityOf(here)];
+  const experiment = differences(a.experiment, b.experiment);
+  // Which tasks there are is said; then only what is in those of both.
+  const tasks = experiment.some((text) => text.startsWith('tasks: '))
+    ? Object.keys(a.tasks).filter((name) => Object.hasOwn(b.tasks, name))
+    : [...Object.keys(a.tasks), ...Object.keys(b.tasks)];
+  const of = (identity: typeof a) => ({
+    ...identity,
+    experiment: undefined,
+    tasks: Object.fromEntries(tasks.map((name) => [name, identity.tasks[name]])),
+  });
+  const different = [...experiment, ...differences(of(a), of(b))];
   if (different.length === 0) return;
-  const more = different.length > 5 ? ` and ${different.length - 5} more` : '';
+  const more = different.length > 5 ? `; and ${different.length - 5} more` : '';
   throw new XpatchError(
     'RUN_MISMATCH',
-    `${path} is another run (there and here): ${different.slice(0, 5).join('; ')}${more}. Name another folder, or ask for the same.`,
+    `${path} is another run: ${different.slice(0, 5).join('; ')}${more}. Name another folder, or ask for the same.`,
   );
 }
 

@@ -10,6 +10,7 @@ import { choicesOf, rightAnswers } from '../tasks/answers.js';
 import { checkTask } from '../tasks/check.js';
 import type { Modality } from '../tasks/prompts.js';
 import type { Task, TaskItem } from '../tasks/task.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
 import { batchesOf } from './batches.js';
@@ -77,7 +78,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   }
   const longest = counter.longest + experiment.maxTokens;
   if (options.nCtx !== undefined && longest > options.nCtx) {
-    const message = `The longest prompt has ${counter.longest} positions and ${experiment.maxTokens} new tokens`;
+    const message = `The longest prompt has ${counted(counter.longest, 'position')} and ${counted(experiment.maxTokens, 'new token')}`;
     throw new XpatchError(
       'CONTEXT_OVERFLOW',
       `${message}, but the context holds ${options.nCtx}. Raise --n-ctx, or ask for fewer shots.`,

@@ -1,3 +1,4 @@
+import { counted } from '../util/counted.js';
 import type { Condition, Experiment } from './types.js';
 
 /** A preset of `xpatch eval`: the fields of a config file that are not the defaults of its schema. */
@@ -100,7 +101,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
         INSTRUCTION_PATCH,
         ...[1, 2].map(
           (swaps): Condition => ({
-            name: `Instruction Patch, ${swaps} ${swaps === 1 ? 'swap' : 'swaps'}`,
+            name: `Instruction Patch, ${counted(swaps, 'swap')}`,
             kind: 'patch',
             spec: 'instruction',
             swaps,

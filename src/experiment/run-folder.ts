@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeError } from '../util/files.js';
 import { LOCK_PREFIX, RunLock } from '../util/run-lock.js';
@@ -260,11 +261,9 @@ export class RunFolder<Line extends RunLine = ResultLine> implements RunStore<Li
     }
     const { size, torn, repeated } = findings;
     if (torn > 0)
-      this.notes.push(`1 line (${torn} bytes) was torn when the run was stopped; its query is asked again.`);
+      this.notes.push(`1 line (${counted(torn, 'byte')}) was torn when the run was stopped; its query is asked again.`);
     if (repeated > 0)
-      this.notes.push(
-        `${repeated} ${repeated === 1 ? 'line is' : 'lines are'} in ${RESULTS_FILE} twice and counted once.`,
-      );
+      this.notes.push(`${counted(repeated, 'line is', 'lines are')} in ${RESULTS_FILE} twice and counted once.`);
     return size;
   }
 

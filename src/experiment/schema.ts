@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { ErrorObject, ValidateFunction } from 'ajv/dist/2020.js';
+import { closestTo } from '../util/nearest.js';
 import { PACKAGE_ROOT } from '../util/package-root.js';
 import { printable } from '../util/printable.js';
 
@@ -64,8 +65,10 @@ function describeError({ instancePath, keyword, params, data, parentSchema, mess
       return `${path(params.tag as string)}: must be one of ${kinds.join(', ')}, not ${quote(params.tagValue)}`;
     }
     case 'additionalProperties': {
-      const allowed = Object.keys(schema.properties ?? {}).join(', ');
-      return `${path(params.additionalProperty as string)}: is not a setting here; allowed are ${allowed}`;
+      const names = Object.keys(schema.properties ?? {});
+      const near = closestTo(params.additionalProperty as string, names);
+      const hint = near === undefined ? `; allowed are ${names.join(', ')}` : ` (did you mean ${near}?)`;
+      return `${path(params.additionalProperty as string)}: is not a setting here${hint}`;
     }
     case 'required': {
       const missing = params.missingProperty as string;

@@ -4,6 +4,7 @@ import type { Context } from '../model/context.js';
 import type { OnProgress } from '../model/types.js';
 import { hashPictures } from '../tasks/hash-pictures.js';
 import { isTaskFile, loadTask } from '../tasks/task.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 import { differenceOfLines } from './compare.js';
@@ -63,7 +64,7 @@ export async function checkRun(
   const answers = lines as ResultLine[];
   const checks = [
     checkManifest(manifest),
-    check('lines', problems, `${lines.length} whole lines, none twice`),
+    check('lines', problems, `${counted(lines.length, 'whole line')}, none twice`),
     ...(manifest.study === undefined
       ? [
           checkCounts(manifest, answers),
@@ -84,15 +85,15 @@ async function linesOf(path: string, { lines: recorded, results }: RunRecord) {
   const findings = noFindings();
   try {
     for await (const { line } of readLines<RunLine>(path, findings)) lines.push(line);
-    if (findings.torn > 0) problems.push(`the last line is torn (${findings.torn} bytes)`);
-    if (findings.repeated > 0) problems.push(`${findings.repeated} lines appear twice`);
+    if (findings.torn > 0) problems.push(`the last line is torn (${counted(findings.torn, 'byte')})`);
+    if (findings.repeated > 0) problems.push(`${counted(findings.repeated, 'line')} twice`);
   } catch (error) {
     if (!(error instanceof XpatchError)) throw error;
     problems.push(error.message);
   }
   if (problems.length === 0 && recorded !== undefined && recorded !== lines.length) {
     problems.push(
-      `there are ${lines.length} lines, but the manifest says ${recorded}: run the command again, which asks what is missing`,
+      `it has ${counted(lines.length, 'line')}, but the manifest says ${recorded}: run the command again, which asks what is missing`,
     );
   }
   if (problems.length === 0 && results !== undefined && results !== (await hashResults(path))) {
@@ -118,7 +119,7 @@ function checkCounts({ plan = [] }: RunRecord, lines: readonly ResultLine[]): Ch
     counts.set(name, entry);
   }
   const problems = [...counts].flatMap(([name, { count, found }]) =>
-    count === found ? [] : [`${name}: ${found} lines of ${count}`],
+    count === found ? [] : [`${name}: ${counted(found, 'line')} of ${count}`],
   );
   return check('counts', problems, `as planned in all ${plan.length} groups of stage and condition`);
 }
@@ -128,7 +129,7 @@ function checkUnits({ units = [] }: RunRecord, lines: readonly RunLine[]): Check
   const found = new Set(lines.map(keyOf));
   const missing = units.filter((unit) => !found.has(unit)).map((unit) => `${unit} is missing`);
   const others = [...found].filter((key) => !units.includes(key)).map((key) => `${key} is not one of its parts`);
-  return check('counts', [...missing, ...others], `all ${units.length} parts`);
+  return check('counts', [...missing, ...others], `all ${counted(units.length, 'part')}`);
 }
 
 /** Whether the lines are about what the experiment asks, and expect what its tasks say. */
@@ -157,7 +158,9 @@ async function checkQueries(
     const queries = new Queries({ experiment: options, cells }, model.nLayers, shard);
     problems.push(...lines.flatMap((line) => queries.problemOf(line) ?? []));
     if (problems.length === 0 && lines.length !== queries.lines)
-      problems.push(`there are ${lines.length} lines, but the experiment has ${queries.lines} queries`);
+      problems.push(
+        `it has ${counted(lines.length, 'line')}, but the experiment has ${counted(queries.lines, 'query', 'queries')}`,
+      );
     return check('queries', problems, fine);
   } catch (error) {
     if (!(error instanceof XpatchError)) throw error;
@@ -240,7 +243,7 @@ export async function checkTasks(
     return check(
       'tasks',
       problems,
-      `${sources.length} files with equal hashes${pictures ? ', and their pictures' : ''}`,
+      `${counted(sources.length, 'file')} with equal hashes${pictures ? ', and their pictures' : ''}`,
     );
   }
   const wayOut = 'Name the folder of the task files with --data; their pictures are looked for from there.';
@@ -329,5 +332,9 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
   for (const key of expected.keys()) problems.push(`${key} is no longer asked`);
   const left =
     conditions.length < manifest.options.conditions.length ? '; conditions with the other model were left out' : '';
-  return check('answers', problems, `${sample.length} queries asked again, seed ${options.seed}: same answers${left}`);
+  return check(
+    'answers',
+    problems,
+    `${counted(sample.length, 'query', 'queries')} asked again, seed ${options.seed}: same answers${left}`,
+  );
 }

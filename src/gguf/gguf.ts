@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { XpatchError } from '../util/errors.js';
+import { systemReason } from '../util/system-reason.js';
 import { whatIs } from '../util/what-is.js';
 
 /**
@@ -101,9 +102,10 @@ const VALUE_BYTES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4
  * Reads and checks the header of a GGUF file: magic, version, metadata, and that every tensor is inside the file.
  * Synchronous, because a promise for each of a vocabulary's texts would take seconds.
  *
+ * @param wanted what it should hold, for the way out. Defaults to anything, such as a model
  * @throws XpatchError FILE_NOT_FOUND, GGUF_INVALID.
  */
-export function readGgufHeader(path: string): GgufHeader {
+export function readGgufHeader(path: string, wanted: 'GGUF' | 'control vector' = 'GGUF'): GgufHeader {
   let file: number;
   let key: string;
   try {
@@ -113,17 +115,17 @@ export function readGgufHeader(path: string): GgufHeader {
     if (before) return before;
     // Before it is opened: opening a named pipe waits for its writer.
     if (!info.isFile())
-      throw new XpatchError('GGUF_INVALID', `'${path}' is not a usable GGUF file: ${whatIs(path, 'GGUF')}.`);
+      throw new XpatchError('GGUF_INVALID', `'${path}' is not a usable GGUF file: ${whatIs(path, wanted)}.`);
     file = openSync(path, 'r');
   } catch (error) {
     if (error instanceof XpatchError) throw error;
-    throw new XpatchError('FILE_NOT_FOUND', `'${path}' cannot be opened: ${(error as Error).message}`, {
+    throw new XpatchError('FILE_NOT_FOUND', `'${path}' cannot be opened: ${systemReason(error)}.`, {
       cause: error,
     });
   }
   try {
     const info = fstatSync(file);
-    const header = new HeaderReader(file, info.size, path).read();
+    const header = new HeaderReader(file, info.size, path, wanted).read();
     if (Date.now() - info.mtimeMs > SETTLED_MS) remember(key, header);
     return header;
   } finally {
@@ -158,17 +160,18 @@ class HeaderReader {
     private readonly file: number,
     private readonly size: number,
     private readonly path: string,
+    private readonly wanted: 'GGUF' | 'control vector',
   ) {}
 
   read(): GgufHeader {
-    if (this.size < 4) throw this.invalid(whatIs(this.path, 'GGUF') ?? 'it ends inside magic');
+    if (this.size < 4) throw this.invalid(whatIs(this.path, this.wanted) ?? 'it ends inside magic');
     const magic = this.bytes(4, 'magic').toString('latin1');
     if (magic !== 'GGUF') {
-      throw this.invalid(whatIs(this.path, 'GGUF') ?? 'it does not start with "GGUF"');
+      throw this.invalid(whatIs(this.path, this.wanted) ?? 'it does not start with "GGUF"');
     }
     const version = this.u32('version');
     if (version < 2 || version > 3)
-      throw this.invalid(whatIs(this.path, 'GGUF') ?? `GGUF version ${version} is not supported (2 and 3 are)`);
+      throw this.invalid(whatIs(this.path, this.wanted) ?? `GGUF version ${version} is not supported (2 and 3 are)`);
     const nTensors = this.count('number of tensors');
     const nPairs = this.count('number of metadata pairs');
 

@@ -1,4 +1,5 @@
 import type { NativePoint } from '../native/addon.js';
+import { plural } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { groupBy } from '../util/group.js';
 import { ATTENTION_HOOKS, type Edge, HOOKS, type HookName, type LayerSelection, ONE_PLACE } from './types.js';
@@ -106,7 +107,7 @@ export class HookPoints {
     const wayOut = this.withFlash(hook, first) ? NO_FLASH : WITHOUT.slice(0, -1);
     throw new XpatchError(
       'HOOK_UNSUPPORTED',
-      `'${this.architecture}' has no '${hook}' at layer${missing.length > 1 ? 's' : ''} ${shown}: ${this.at(hook, first).why}. ${wayOut}.`,
+      `'${this.architecture}' has no '${hook}' at ${plural(missing.length, 'layer')} ${shown}: ${this.at(hook, first).why}. ${wayOut}.`,
     );
   }
 

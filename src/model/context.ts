@@ -3,6 +3,7 @@ import type { HookName } from '../hooks/types.js';
 import type { ContextHandle } from '../native/addon.js';
 import { native, nativeError } from '../native/index.js';
 import { Prompt } from '../prompt/prompt.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { type ContextOptions, contextOptions } from './context-options.js';
 import { type DecodeTarget, type RowEnd, runTree } from './executor.js';
@@ -332,7 +333,7 @@ export class Context implements AsyncDisposable {
     if (prompt.length + reserve > nCtx) {
       throw new XpatchError(
         'CONTEXT_OVERFLOW',
-        `A prompt of ${prompt.length} positions${reserve ? ` and ${reserve} new token${reserve === 1 ? '' : 's'}` : ''} does not fit a context of ${nCtx}. Make the context larger (--n-ctx).`,
+        `A prompt of ${counted(prompt.length, 'position')}${reserve ? ` and ${counted(reserve, 'new token')}` : ''} does not fit a context of ${nCtx}. Make the context larger (--n-ctx).`,
       );
     }
     for (const segment of prompt.segments) {

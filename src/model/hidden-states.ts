@@ -1,6 +1,7 @@
 import { ATTENTION_HOOKS, type HookName, type LayerSelection, STREAM_HOOKS } from '../hooks/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import type { PositionRef } from '../prompt/types.js';
+import { counted, plural } from '../util/counted.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { readCapture, writeCapture } from './capture-file.js';
@@ -150,7 +151,7 @@ export class HiddenStates {
    */
   cosine(other: HiddenStates): number[][] {
     const describe = ({ hook, layers, shape }: HiddenStates) =>
-      `${hook}, layers ${layers.join(', ')}, ${shape[1]} positions of width ${shape[2]}`;
+      `${hook}, ${plural(layers.length, 'layer')} ${layers.join(', ')}, ${counted(shape[1], 'position')} of width ${shape[2]}`;
     if (describe(this) !== describe(other)) {
       const problem = `Cosines need states of the same shape, not ${describe(this)} and ${describe(other)}`;
       throw new XpatchError('INVALID_ARGUMENT', `${problem}. Choose with select().`);

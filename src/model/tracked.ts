@@ -43,8 +43,15 @@ async function oneToken(model: Model, parts: readonly PromptPart[], text: string
   const tokens = await behind(text);
   if (tokens.length === 1) return tokens[0] as number;
   const pieces = tokens.map((token) => JSON.stringify(model.detokenize([token]))).join(' ');
-  const spaced = (await behind(` ${text}`)).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
-  const wayOut = tokens.length ? `It is ${pieces}; take the first of them${spaced}.` : 'Give it some text.';
+  const bare = text.trimStart();
+  const begun = tokens.length > 0 && model.detokenize(tokens.slice(0, 1)).trim() !== '';
+  const ways = begun ? ['take the first of them'] : [];
+  for (const other of [bare, ` ${bare}`]) {
+    const isOne = bare !== '' && other !== text && (await behind(other)).length === 1;
+    if (isOne) ways.push(`${begun ? '' : 'try '}${JSON.stringify(other)}, which is one`);
+  }
+  if (ways.length === 0) ways.push('leave out the blanks before it');
+  const wayOut = tokens.length ? `It is ${pieces}; ${ways.join(', or ')}.` : 'Give it some text.';
   throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token behind this prompt. ${wayOut}`);
 }
 

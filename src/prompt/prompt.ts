@@ -1,3 +1,4 @@
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { type PromptRecord, recordPrompt } from './prompt-record.js';
 import { textPositions } from './text-positions.js';
@@ -106,7 +107,8 @@ export class Prompt {
       const marked = Object.hasOwn(this.marks, ref) ? this.marks[ref] : undefined;
       if (marked === undefined) {
         const known = Object.keys(this.marks).join(', ') || 'none';
-        throw new XpatchError('POSITION_OUT_OF_RANGE', `The prompt has no mark '${ref}' (its marks: ${known}).`);
+        const message = `The prompt has no mark '${ref}' (its marks: ${known}). Without a mark there are 'last' and, for several, 'all'.`;
+        throw new XpatchError('POSITION_OUT_OF_RANGE', message);
       }
       return marked;
     }
@@ -114,7 +116,7 @@ export class Prompt {
     if (!Number.isInteger(index) || index < 0 || index >= this.length) {
       throw new XpatchError(
         'POSITION_OUT_OF_RANGE',
-        `Position ${String(ref)} is outside the prompt, which has ${this.length} positions (0 to ${this.length - 1}, or -1 to -${this.length}).`,
+        `Position ${String(ref)} is outside the prompt, which has ${counted(this.length, 'position')} (0 to ${this.length - 1}, or -1 to -${this.length}).`,
       );
     }
     return index;

@@ -5,6 +5,7 @@ import type { Head, HeadMap } from '../circuits/heads.js';
 import type { PatchTops } from '../circuits/measure.js';
 import type { PatchMap } from '../circuits/patch-layers.js';
 import type { TokenScore } from '../model/types.js';
+import { counted } from '../util/counted.js';
 import { numbers, texts } from './columns.js';
 import type { BestToken, Block, PatchMapColumn, PatchMapView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
@@ -106,7 +107,7 @@ export function functionVectorReport(
     columns: [...numbers(0, 'layer', 'head'), ...numbers(4, 'effect')],
     rows: best.map(({ layer, head, value }) => [layer, head, value]),
     notes: [
-      `Effect of a head: rise of the right answer's probability, from ${plain.toFixed(4)}, with its mean state in ${each.length} prompts with shuffled labels.`,
+      `Effect of a head: rise of the right answer's probability, from ${plain.toFixed(4)}, with its mean state in ${counted(each.length, 'prompt')} with shuffled labels.`,
     ],
   };
   const cells = effects.heads.map(({ layer, head }, i) => ({ layer, at: head, value: effects.values[i] as number }));

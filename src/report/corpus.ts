@@ -1,6 +1,7 @@
 import type { Corpus } from '../corpus/corpus.js';
 import type { CorpusPrompt } from '../corpus/corpus-file.js';
 import type { CorpusSummary, LayerSummary } from '../studies/corpus-summary.js';
+import { counted } from '../util/counted.js';
 import { numbers, texts } from './columns.js';
 import type { Figure, Panel } from './figures/figure.js';
 import type { Block, Report, Scatter, TextTable } from './report.js';
@@ -38,7 +39,7 @@ export function corpusReport(
     ...about,
     headline: label && headlineOf(summary, label),
     introduction: [
-      `${length} prompts, ${states} states at ${manifest.hooks.join(', ')}, ${manifest.layers.length} layers. Looked at: ${sample.length} states of ${seen} prompts, drawn by seed.`,
+      `${counted(length, 'prompt')}, ${counted(states, 'state')} at ${manifest.hooks.join(', ')}, ${counted(manifest.layers.length, 'layer')}. Looked at: ${counted(sample.length, 'state')} of ${counted(seen, 'prompt')}, drawn by seed.`,
     ],
     blocks,
   };
@@ -76,7 +77,9 @@ export function layersTable({ hooks, label }: CorpusSummary): TextTable {
 const probeNotes = ({ majority, without }: NonNullable<CorpusSummary['label']>): string[] => [
   'accuracy: share of states that a linear probe labels rightly, in prompts that it has not seen: five folds, the ridge penalty chosen in the other four. low, high: 95 % bootstrap interval over prompts.',
   `The most frequent label alone: ${majority.toFixed(3)}. shuffled labels: the same probe, taught labels that were dealt anew to the prompts.`,
-  ...(without > 0 ? [`${without} prompts have no label, or one that fewer than five have, and are left out.`] : []),
+  ...(without > 0
+    ? [`Left out: ${counted(without, 'prompt')} with no label, or with one that fewer than five have.`]
+    : []),
 ];
 
 function headlineOf({ hooks }: CorpusSummary, { field, majority }: NonNullable<CorpusSummary['label']>): string {
@@ -168,6 +171,6 @@ function labelsTable({ field, values, without }: NonNullable<CorpusSummary['labe
     title: `Prompts by ${visibleText(field)}`,
     columns: [...texts(visibleText(field)), ...numbers(0, 'prompts')],
     rows: values.map(({ value, prompts }) => [visibleText(value), prompts]),
-    notes: without > 0 ? [`${without} prompts have none of these.`] : [],
+    notes: without > 0 ? [`${counted(without, 'prompt')} with none of these.`] : [],
   };
 }

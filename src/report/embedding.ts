@@ -8,6 +8,7 @@ import {
   embeddingUnits,
   MEASURES,
 } from '../studies/embedding.js';
+import { counted } from '../util/counted.js';
 import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import type { Scatter, TextTable } from './report.js';
@@ -92,7 +93,7 @@ export function scoresTable({ spaces, prompts, neighbours }: EmbeddingResult): T
       }),
     ),
     notes: [
-      `${prompts.length} points. Euclidean distances between states after the final norm, in all dimensions, not in the picture.`,
+      `${counted(prompts.length, 'point')}. Euclidean distances between states after the final norm, in all dimensions, not in the picture.`,
       'Silhouette (Rousseeuw 1987): -1 to 1, 0 where clusters touch.',
       `Neighbours: share of the ${neighbours} nearest other points with the same label; "in the other modality": of the ${neighbours} nearest points of the other modality.`,
       'Low and high: 95 % bootstrap interval of the mean over points, whole items resampled, distances kept (where all points score alike, Wilson with one trial an item). Chance: 200 permutations of the labels; p is the share that scores at least as high.',

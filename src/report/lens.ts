@@ -1,8 +1,10 @@
 import type { PromptLens } from '../lens/prompt-lens.js';
+import { counted } from '../util/counted.js';
 import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import { percent } from './page/text.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
+import { rankText } from './tracked.js';
 import { visibleText } from './visible.js';
 
 /** The blocks of a lens report: the grid, how the answer rises, and the numbers at the last position. */
@@ -118,11 +120,12 @@ const GAP = '  ';
 
 /**
  * The best tokens of a lens for the terminal: a line a layer, the highest on top, a column a position. Rows of pictures are
- * left to the page, and of a long prompt the last positions that fit are shown.
+ * left to the page, and of a long prompt the last positions that fit are shown. Below it, the tokens asked for at the last position.
  *
  * @param width characters a line
  */
-export function lensTable({ model, prompt, lens }: PromptLens, width: number): string {
+export function lensTable(found: PromptLens, width: number): string {
+  const { model, prompt, lens } = found;
   const room = Math.max(1, Math.floor((width - 'layer'.length) / (CELL + GAP.length)));
   const words = lens.positions.map((_, p) => p).filter((p) => (prompt.tokens[lens.positions[p] as number] ?? -1) >= 0);
   const shown = words.slice(-room);
@@ -146,11 +149,28 @@ export function lensTable({ model, prompt, lens }: PromptLens, width: number): s
   return [
     line('layer', heads),
     ...rows,
-    ...(left > 0
-      ? [`${left} further position${left > 1 ? 's' : ''} (of pictures, or to the left) in the report.`]
-      : []),
+    ...(left > 0 ? [`${counted(left, 'further position')} (of pictures, or to the left) in the report.`] : []),
+    ...followedLines(found),
     '',
   ].join('\n');
+}
+
+/** Probability and rank of the tokens asked for at the last position, in columns, the highest layer on top. */
+function followedLines({ last, asked }: PromptLens): string[] {
+  const heads = last.cells[0]?.[0]?.tokens.slice(0, asked).map(({ text }) => visibleText(text)) ?? [];
+  if (heads.length === 0) return [];
+  const rows = last.layers
+    .map((layer, l) => ({ layer, texts: (last.cells[l]?.[0]?.tokens ?? []).slice(0, asked).map(rankText) }))
+    .sort((a, b) => b.layer - a.layer);
+  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map(({ texts }) => texts[i]?.length ?? 0)));
+  const line = (first: string, texts: readonly string[]) =>
+    [first.padStart(5), ...texts.map((text, i) => text.padEnd(widths[i] as number))].join(GAP).trimEnd();
+  return [
+    '',
+    `At the last position, ${last.positions[0]}:`,
+    line('layer', heads),
+    ...rows.map(({ layer, texts }) => line(String(layer), texts)),
+  ];
 }
 
 const share = (probability: number): string => (probability >= 0.995 ? '1.0' : probability.toFixed(2).slice(1));

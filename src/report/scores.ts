@@ -1,4 +1,5 @@
 import type { OptionScore } from '../experiment/score-options.js';
+import { counted } from '../util/counted.js';
 import { numbers, texts } from './columns.js';
 import type { Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
@@ -26,7 +27,7 @@ export function scoresReport(
   const shown = items.slice(0, LISTED);
   const [unit, more] = by === 'perToken' ? ['nats a token', 'mean'] : ['nats', 'sum'];
   const table: TextTable = {
-    title: `Best option of ${items.length} items`,
+    title: `Best option of ${counted(items.length, 'item')}`,
     columns: [
       ...numbers(0, 'line'),
       ...texts('best'),

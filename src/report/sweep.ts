@@ -1,5 +1,6 @@
 import { rankTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
+import { counted, plural } from '../util/counted.js';
 import type { Sweep } from '../vectors/sweep.js';
 import { numbers, texts } from './columns.js';
 import { percent } from './page/text.js';
@@ -98,7 +99,7 @@ function curvesOf({ plain, layers, logits }: Sweep): Block[] {
           },
         ],
         notes: [
-          `The ${followed.length} tokens that are the most probable ones at any layer.` +
+          `The ${counted(followed.length, 'token')} that ${plural(followed.length, 'is', 'are')} most probable at any layer.` +
             (logits ? '' : ' A point is missing where a token is not among the best ones that were asked for.'),
         ],
       },

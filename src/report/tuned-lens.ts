@@ -1,6 +1,7 @@
 import type { Estimate } from '../stats/statistics.js';
 import { type LensQuality, lensQuality, type PromptDivergence } from '../studies/lens-quality.js';
 import { type TuningOptions, type TuningPart, tuningUnits } from '../studies/tuning.js';
+import { counted } from '../util/counted.js';
 import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import type { TextTable } from './report.js';
@@ -68,7 +69,7 @@ export function tunedLensTable(quality: LensQuality, lens: FittedLens, title: st
           ]
         : []),
       'KL divergence of the model’s final distribution from the lens’s, nats, with 95 % bootstrap intervals over prompts.',
-      `Tested on ${prompts} prompts (${positions} positions, the first one of a prompt never), fitted on ${fit.prompts} others (${fit.positions} positions); strengths chosen on ${fit.validationPrompts} further ones.`,
+      `Tested on ${counted(prompts, 'prompt')} (${counted(positions, 'position')}, the first one of a prompt never), fitted on ${fit.prompts} others (${counted(fit.positions, 'position')}); strengths chosen on ${fit.validationPrompts} further ones.`,
     ],
   };
 }

@@ -1,3 +1,4 @@
+import { plural } from '../util/counted.js';
 import { Pace } from '../util/pace.js';
 import { bootstrapInterval, type Observation, spreadOverSeeds } from './statistics.js';
 
@@ -94,7 +95,7 @@ export async function accuracyTable(
       ...notes,
       (Object.hasOwn(SCORE_NOTES, score) && SCORE_NOTES[score]) ||
         `Score ${score}: a function of the answer that is not part of xpatch.`,
-      `Ranges: 95 % bootstrap intervals over items, seed${seeds.length === 1 ? '' : 's'} ${seeds.join(', ')} held fixed.`,
+      `Ranges: 95 % bootstrap intervals over items, ${plural(seeds.length, 'seed')} ${seeds.join(', ')} held fixed.`,
       ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
       countNote(rows, tasks),
     ],

@@ -2,6 +2,7 @@ import { readGgufHeader, tensorBytes } from '../gguf/gguf.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
 import type { OnProgress } from '../model/types.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { concatenate, type ModelReference, type ReferencePrompt } from './model-reference.js';
 
@@ -170,7 +171,7 @@ function differingTokens(own: Int32Array, expected: Int32Array): string | undefi
   const name = (token: number | undefined) =>
     token === undefined ? 'nothing' : token < 0 ? 'a row of a picture' : `token ${token}`;
   const where = at < 0 ? expected.length : at;
-  return `${own.length} positions, the reference has ${expected.length}; at position ${where} ${name(own[where])}, in the reference ${name(expected[where])}`;
+  return `${counted(own.length, 'position')}, the reference has ${expected.length}; at position ${where} ${name(own[where])}, in the reference ${name(expected[where])}`;
 }
 
 const best = (values: Float32Array) => values.reduce((top, value, i) => (value > (values[top] as number) ? i : top), 0);

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { XpatchError } from '../util/errors.js';
 import { hashInto } from '../util/files.js';
+import { systemReason } from '../util/system-reason.js';
 import type { Task } from './task.js';
 
 /**
@@ -23,7 +24,7 @@ async function hashFile(path: string, signal: AbortSignal | undefined): Promise<
     await hashInto(hash, path, signal);
   } catch (cause) {
     if (signal?.aborted) throw new XpatchError('ABORTED', 'Hashing the pictures was aborted.', { cause });
-    const message = `The picture ${path} cannot be read: ${(cause as Error).message}. Put it back, or correct the task.`;
+    const message = `The picture ${path} cannot be read: ${systemReason(cause)}. Put it back, or correct the task.`;
     throw new XpatchError('FILE_NOT_FOUND', message, { cause });
   }
   return hash.digest('hex');

@@ -77,6 +77,7 @@ function refusing<T>(work: () => T): T {
     const { code, message } = cause as XpatchError;
     if (!code?.startsWith('CHAT_TEMPLATE_')) throw cause;
     const why = code === 'CHAT_TEMPLATE_MISSING' ? 'The model has no chat template.' : message;
-    throw new XpatchError('CONFIG_INVALID', `template: chat: ${why} Use paper, or write a template out.`, { cause });
+    const wayOut = 'Use --template paper, or write a template out: --template "Q: {input}\\nA: {output}\\n".';
+    throw new XpatchError('CONFIG_INVALID', `template: chat: ${why} ${wayOut}`, { cause });
   }
 }

@@ -1,4 +1,5 @@
 import type { PromptPart } from '../prompt/types.js';
+import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 import { PAPER_FORMAT, type PromptFormat } from './prompt-format.js';
@@ -132,7 +133,7 @@ export function vectorExamples(
 ): VectorExamples[] {
   const { shots: shotCount = 5, count = split.validation.length, readPosition = 'last-example' } = options;
   if (!Number.isInteger(count) || count < 1 || count > split.validation.length) {
-    const message = `${count} prompts cannot be made from ${split.validation.length} validation items.`;
+    const message = `${counted(count, 'prompt')} cannot be made from ${counted(split.validation.length, 'validation item')}.`;
     throw new XpatchError('INVALID_ARGUMENT', `${message} Ask for 1 to ${split.validation.length}.`);
   }
   return split.validation.slice(0, count).map((query) => {
@@ -165,7 +166,7 @@ function drawShots(
     throw new XpatchError('INVALID_ARGUMENT', `A prompt of examples has at least 1 shot, not ${String(count)}.`);
   }
   if (count > others.length) {
-    const message = `Task ${taskName} has ${others.length} items to draw ${count} shots from.`;
+    const message = `Task ${taskName} has ${counted(others.length, 'item')} to draw ${counted(count, 'shot')} from.`;
     throw new XpatchError('TASK_INVALID', `${message} Ask for fewer shots, or add items.`);
   }
   return new Random(seed, purpose, query.input).sample(others, count);

@@ -2,7 +2,7 @@
 // the declared types. The descriptions are made from the declarations by scripts/checked-interface.mjs, at build time.
 import { types } from 'node:util';
 import { XpatchError } from './errors.js';
-import { editsBetween } from './nearest.js';
+import { closestTo } from './nearest.js';
 
 /**
  * A type. Text stands for itself: `string`, `number`, `boolean`, `bigint`, `function`, `object`, `any`, `null`, `undefined`;
@@ -52,6 +52,8 @@ interface Problem {
   got: unknown;
   /** Instead of "must be". */
   text?: string;
+  /** The name that there is not, of those in `known`. */
+  unknown?: { name: string; known: string[] };
 }
 
 /** Data of a run is a few levels deep; anything deeper is a cycle. */
@@ -71,11 +73,33 @@ function checkArguments(of: Interface, what: string, parameters: Parameter[], gi
         throw new XpatchError('INVALID_ARGUMENT', text, { cause });
       }
       if (!problem) continue;
-      const text = problem.text ?? `must be ${problem.wanted}, not ${named(problem.got)}`;
-      throw new XpatchError('INVALID_ARGUMENT', `${what}: ${problem.at} ${text}.`);
+      const others = parameters.filter((other) => other.name !== name);
+      const elsewhere = others.map((other) => ({ name: other.name, fields: settingsOf(of, other.type) }));
+      const text = `${what}: ${problem.at} ${wordsOf(problem, elsewhere)}`;
+      throw new XpatchError('INVALID_ARGUMENT', text.endsWith('?') ? text : `${text}.`);
     }
   }
 }
+
+/** @param elsewhere the settings that other arguments take */
+function wordsOf({ text, unknown, wanted, got }: Problem, elsewhere: { name: string; fields: string[] }[]): string {
+  if (!unknown) return text ?? `must be ${wanted}, not ${named(got)}`;
+  const { name, known } = unknown;
+  const lacks = `has no ${JSON.stringify(name)}`;
+  const home = elsewhere.find(({ fields }) => fields.includes(name));
+  if (home) return `${lacks}; it belongs in ${home.name}`;
+  const near = closestTo(name, known);
+  if (near !== undefined) return `${lacks}; did you mean "${near}"?`;
+  for (const { name: place, fields } of elsewhere) {
+    const meant = closestTo(name, fields);
+    if (meant !== undefined) return `${lacks}; did you mean ${JSON.stringify(meant)} of ${place}?`;
+  }
+  return `${lacks}; it may have ${known.join(', ') || 'nothing'}`;
+}
+
+/** The names that settings of a type may have. */
+const settingsOf = (of: Interface, type: Shape): string[] =>
+  formsOf(of, type).flatMap((form) => (typeof form === 'object' && 'fields' in form ? Object.keys(form.fields) : []));
 
 /** `own`: whether it is a parameter or a field of options, where NaN says nothing; in data it may be a missing value. */
 function problemWith(
@@ -93,15 +117,19 @@ function problemWith(
   if ('oneOf' in type) return type.oneOf.includes(value as string) ? undefined : wrong();
   if ('is' in type) return isInstance(of, type.is, value) ? undefined : wrong();
   if ('any' in type) {
-    const problems: Problem[] = [];
-    for (const option of type.any) {
-      const problem = problemWith(of, option, value, at, own, depth + 1);
+    const found: { form: Shape; problem: Problem }[] = [];
+    for (const form of formsOf(of, type)) {
+      const problem = problemWith(of, form, value, at, own, depth + 1);
       if (!problem) return undefined;
-      problems.push(problem);
+      found.push({ form, problem });
     }
-    // The one that matched furthest is the one that was meant.
-    const deepest = problems.filter((p) => p.at !== at || p.text).sort((a, b) => b.at.length - a.at.length)[0];
-    return deepest ?? wrong();
+    // The form that was meant is the one that it resembles most; if it resembles none, all of them are named.
+    const [best] = found
+      .map(({ form, problem }) => ({ problem, likeness: likeness(of, form, value) }))
+      .filter(({ likeness }) => likeness > 0)
+      .sort((a, b) => b.likeness - a.likeness);
+    const isVector = isList(value) && typeof ownItem(value) === 'number' && found.some(({ form }) => isTyped(form));
+    return best && !isVector ? best.problem : wrong();
   }
   if ('list' in type || 'tuple' in type) {
     if (!Array.isArray(value)) return wrong();
@@ -126,22 +154,62 @@ function problemWithFields(
   const wrong = { at, wanted: wordsFor(of, type), got: value };
   if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) return wrong;
   const given = value as Record<string, unknown>;
+  const known = Object.keys(type.fields);
+  const foreign = Object.keys(given).filter((name) => !known.includes(name));
+  // First: what is missing may be there under a wrong name.
+  const missing = requiredOf(type).filter((name) => given[name] === undefined);
+  const slip = foreign.find((name) => type.closed || closestTo(name, missing) !== undefined);
+  if (slip !== undefined && !type.others) return { ...wrong, unknown: { name: slip, known } };
   for (const [name, { type: field, optional }] of Object.entries(type.fields)) {
     const item = given[name];
     if (optional && item === undefined) continue;
     const problem = problemWith(of, field, item, `${at}.${name}`, type.closed === true, depth + 1);
     if (problem) return problem;
   }
-  if (!type.closed && !type.others) return undefined;
-  for (const name of Object.keys(given)) {
-    if (Object.hasOwn(type.fields, name)) continue;
-    if (!type.others)
-      return { ...wrong, text: `has no ${JSON.stringify(name)}${suggestion(name, Object.keys(type.fields))}` };
-    const problem = problemWith(of, type.others, given[name], `${at}.${name}`, false, depth + 1);
+  for (const name of type.others ? foreign : []) {
+    const problem = problemWith(of, type.others as Shape, given[name], `${at}.${name}`, false, depth + 1);
     if (problem) return problem;
   }
   return undefined;
 }
+
+/** The forms of a union, also those of unions in it; of another type itself. */
+function formsOf(of: Interface, type: Shape): Shape[] {
+  if (typeof type === 'string') return [type];
+  if ('see' in type) return formsOf(of, of.shapes[type.see] as Shape);
+  return 'any' in type ? type.any.flatMap((form) => formsOf(of, form)) : [type];
+}
+
+/** How much a value that does not fit a form of a union resembles it; 0 if there is nothing in common. */
+function likeness(of: Interface, form: Shape, value: unknown): number {
+  if (typeof form === 'string') return 0;
+  if ('list' in form) return isList(value) ? 1 : 0;
+  if ('tuple' in form) return isList(value) && value.length === form.tuple.length ? 2 : 0;
+  if (!('fields' in form) || typeof value !== 'object' || value === null || isList(value)) return 0;
+  const given = value as Record<string, unknown>;
+  const known = Object.keys(form.fields);
+  let score = 0;
+  for (const name of Object.keys(given)) {
+    const field = Object.hasOwn(form.fields, name) ? form.fields[name] : undefined;
+    if (field) score += formsOf(of, field.type).some((type) => isOfKind(of, type, given[name])) ? 3 : 2;
+    else if (closestTo(name, known) !== undefined) score += 1;
+  }
+  return score;
+}
+
+/** Whether a value is of a type, whatever is inside it. */
+function isOfKind(of: Interface, type: Shape, value: unknown): boolean {
+  if (typeof type === 'string') return isPrimitive(type, value, false);
+  if ('oneOf' in type) return type.oneOf.includes(value as string);
+  if ('is' in type) return isInstance(of, type.is, value);
+  if ('fields' in type) return typeof value === 'object' && value !== null && !isList(value);
+  return isList(value);
+}
+
+const isList = (value: unknown): value is unknown[] => Array.isArray(value);
+const isTyped = (form: Shape) => typeof form === 'object' && 'is' in form && /\dArray$|ClampedArray$/.test(form.is);
+/** The first item, unless reading it runs a function. */
+const ownItem = (list: unknown[]): unknown => Object.getOwnPropertyDescriptor(list, 0)?.value;
 
 function isPrimitive(type: string, value: unknown, own: boolean): boolean {
   switch (type) {
@@ -205,15 +273,6 @@ function isInstance(of: Interface, name: string, value: unknown): boolean {
   }
 }
 
-/** "; did you mean …?" if a known name is near, else all known names. */
-function suggestion(name: string, known: string[]): string {
-  const [best] = known
-    .map((k) => ({ k, far: editsBetween(name.toLowerCase(), k.toLowerCase()) }))
-    .sort((a, b) => a.far - b.far);
-  if (best && best.far <= Math.max(1, Math.floor(name.length / 3))) return `; did you mean "${best.k}"?`;
-  return `; it may have ${known.join(', ') || 'nothing'}`;
-}
-
 function wordsFor(of: Interface, type: Shape): string {
   const article = (noun: string) => `${/^[aeio]/i.test(noun) ? 'an' : 'a'} ${noun}`;
   if (typeof type === 'string') {
@@ -223,12 +282,33 @@ function wordsFor(of: Interface, type: Shape): string {
   if ('see' in type) return wordsFor(of, of.shapes[type.see] as Shape);
   if ('oneOf' in type) return type.oneOf.map((x) => JSON.stringify(x)).join(' or ');
   if ('is' in type) return article(type.is);
-  if ('any' in type) return [...new Set(type.any.map((option) => wordsFor(of, option)))].join(' or ');
-  if ('list' in type) return 'a list';
+  if ('any' in type) {
+    const forms = formsOf(of, type);
+    // Objects that are told by one field: "an object with text, tokens or image".
+    const told = forms.flatMap((form) => (requiredOf(form).length === 1 ? requiredOf(form) : []));
+    const objects = `an object with ${either(told)}`;
+    const words = forms.map((form) => (requiredOf(form).length === 1 ? objects : wordsFor(of, form)));
+    return either([...new Set(words)]);
+  }
+  if ('list' in type) {
+    const [item, ...more] = formsOf(of, type.list);
+    const plain = more.length === 0 && typeof item === 'object' && 'is' in item;
+    return plain ? `a list of ${item.is}s` : 'a list';
+  }
   if ('tuple' in type) return `a list of ${type.tuple.length}`;
-  const names = Object.entries(type.fields).filter(([, field]) => !field.optional);
-  return names.length ? `an object with ${names.map(([name]) => name).join(', ')}` : 'an object';
+  const names = requiredOf(type);
+  return names.length ? `an object with ${names.join(', ')}` : 'an object';
 }
+
+/** The fields that an object of a type must have. */
+function requiredOf(type: Shape): string[] {
+  if (typeof type === 'string' || !('fields' in type)) return [];
+  return Object.keys(type.fields).filter((name) => !type.fields[name]?.optional);
+}
+
+/** "a, b or c". */
+const either = (words: string[]): string =>
+  words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
 
 /** A value in a message: never the value of an object, whose own functions could do anything. */
 function named(value: unknown): string {
@@ -240,7 +320,9 @@ function named(value: unknown): string {
     case 'undefined':
       return String(value);
     case 'object':
-      return value === null ? 'null' : types.isProxy(value) || !Array.isArray(value) ? 'an object' : 'a list';
+      if (value === null) return 'null';
+      if (types.isProxy(value) || !isList(value)) return 'an object';
+      return typeof ownItem(value) === 'number' ? 'a list of numbers' : 'a list';
     default:
       return `a ${typeof value}`;
   }

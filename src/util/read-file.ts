@@ -3,6 +3,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { addAbortSignal } from 'node:stream';
 import { XpatchError, type XpatchErrorCode } from './errors.js';
+import { systemReason } from './system-reason.js';
 
 /** A kind of file to read: its name in messages, and its size limit. */
 export interface FileKind {
@@ -175,6 +176,6 @@ function bytes(n: number): string {
 function readError(path: string, { what }: FileKind, cause: unknown, signal?: AbortSignal): XpatchError {
   if (cause instanceof XpatchError) return cause;
   if (signal?.aborted) return new XpatchError('ABORTED', `${path} was not read to its end.`, { cause });
-  const message = `Cannot read ${what} ${path}: ${(cause as Error).message}. Check the path.`;
+  const message = `Cannot read ${what} ${path}: ${systemReason(cause)}. Check the path.`;
   return new XpatchError('FILE_NOT_FOUND', message, { cause });
 }

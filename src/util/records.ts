@@ -1,10 +1,11 @@
 import { Readable } from 'node:stream';
+import { counted } from './counted.js';
 import { XpatchError } from './errors.js';
 import { isRecord, parseJson } from './json.js';
 import { decodeText, splitLines } from './lines.js';
 import { readChunks } from './read-file.js';
 
-/** One entry of a file of records, and its line, from 1; for a table row with line breaks in it, the last one. */
+/** One entry of a file of records, and its line, from 1; for one with line breaks in it, the first one. */
 export interface FileRecord {
   readonly line: number;
   readonly fields: Readonly<Record<string, unknown>>;
@@ -59,15 +60,27 @@ function inLine<T>(path: string, line: number, read: () => T): T {
 async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter: string): AsyncGenerator<FileRecord> {
   const { parse } = await import('csv-parse'); // few commands need it
   const options = { delimiter, info: true, skip_empty_lines: true, max_record_size: MAX_ROW_BYTES };
-  const table = parse({ ...options, columns: (names: string[]) => uniqueNames(path, names) });
+  const table = parse({ ...options, relax_column_count: true });
   const texts = Readable.from(decoded(path, chunks));
   texts.on('error', (error) => table.destroy(error)).pipe(table);
   try {
-    for await (const { record, info } of table as AsyncIterable<{
-      record: Record<string, string>;
-      info: { lines: number };
+    let names: string[] | undefined;
+    // Counted here: the parser says where a row ends, and takes \r\n in a cell for two lines.
+    let read = 0;
+    for await (const { record: cells, info } of table as AsyncIterable<{
+      record: string[];
+      info: { empty_lines: number };
     }>) {
-      yield { line: info.lines, fields: record };
+      const line = read + info.empty_lines + 1;
+      read += cells.join('').split('\n').length;
+      if (names === undefined) {
+        names = uniqueNames(path, line, cells);
+        continue;
+      }
+      if (cells.length !== names.length) {
+        throw invalid(path, line, `has ${counted(cells.length, 'cell')}, the line of names ${names.length}`);
+      }
+      yield { line, fields: Object.fromEntries(names.map((name, i) => [name, cells[i]])) };
     }
   } catch (error) {
     throw readFailure(path, error);
@@ -77,10 +90,10 @@ async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter
 }
 
 /** Of two columns with the same name, the first would be silently lost. */
-function uniqueNames(path: string, names: readonly string[]): string[] {
+function uniqueNames(path: string, line: number, names: string[]): string[] {
   const twice = names.find((name, i) => names.indexOf(name) < i);
-  if (twice !== undefined) throw invalid(path, 1, `names two columns ${JSON.stringify(twice)}`);
-  return [...names];
+  if (twice !== undefined) throw invalid(path, line, `names two columns ${JSON.stringify(twice)}`);
+  return names;
 }
 
 async function* decoded(path: string, chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {

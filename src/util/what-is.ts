@@ -2,18 +2,22 @@ import { closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import { kindOf } from './read-file.js';
 
 /** What a reader expects; a file of this kind, even a broken one, is not explained. */
-export type Wanted = 'GGUF' | 'safetensors' | 'JSON' | 'YAML' | 'picture' | 'text';
+export type Wanted = 'GGUF' | 'control vector' | 'safetensors' | 'JSON' | 'YAML' | 'picture' | 'text';
 
 const HEAD_BYTES = 1024;
 
 /** The way out if what it is instead has none of its own. Whoever reads JSON says which JSON. */
 const WAYS: Partial<Record<Wanted, string>> = {
   GGUF: 'Name a .gguf file: `xpatch models list` shows those you have',
-  safetensors: 'Name a .safetensors file, as `xpatch extract -o` writes it',
+  'control vector': 'Name a .gguf file of `xpatch steer -o`, or a .safetensors file of `xpatch extract -o`',
+  safetensors: 'Name a .safetensors file: `xpatch extract -o` writes vectors, `xpatch tune -o` lenses',
   picture: 'Name a PNG, JPEG, WebP, GIF, AVIF, TIFF or SVG',
   YAML: 'Name a YAML or JSON file',
   text: 'Name a text file in UTF-8',
 };
+
+/** Kinds of which there may be another too: a config may be JSON, and a control vector is GGUF. */
+const ALSO: Partial<Record<Wanted, Wanted>> = { YAML: 'JSON', 'control vector': 'GGUF' };
 
 /** How files of a kind begin, what a message calls them, and the way out. */
 const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, says: string, kind?: Wanted])[] = [
@@ -106,8 +110,7 @@ export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined 
   const text = head.toString('utf8').replace(/^\uFEFF/, '');
   const found = KINDS.find(([test]) => test(head, text));
   const [, says, kind] = found ?? [];
-  // A config may be JSON too.
-  if (kind !== undefined && (kind === wanted || (kind === 'JSON' && wanted === 'YAML'))) return undefined;
+  if (kind !== undefined && (kind === wanted || kind === (wanted && ALSO[wanted]))) return undefined;
   const way = wayTo(wanted);
   if (says !== undefined) return `it is ${says}${says.includes('. ') || says.includes('which ') ? '' : way}`;
   if (head.length >= 64 && head.every((byte) => byte === 0)) {

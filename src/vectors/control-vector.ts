@@ -64,7 +64,7 @@ export async function readControlVector(
 /** Callers switch on one code, whatever part of the file is broken. */
 function readHeader(path: string): GgufHeader {
   try {
-    return readGgufHeader(path);
+    return readGgufHeader(path, 'control vector');
   } catch (error) {
     if (!(error instanceof XpatchError && error.code === 'GGUF_INVALID')) throw error;
     throw new XpatchError('VECTOR_INVALID', error.message, { cause: error });

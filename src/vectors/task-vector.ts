@@ -4,6 +4,7 @@ import { UNKNOWN_HASH } from '../model/capture-file.js';
 import type { HiddenStates } from '../model/hidden-states.js';
 import type { ModelIdentity } from '../model/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
+import { plural } from '../util/counted.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
@@ -342,7 +343,7 @@ function commonReadPosition(vectors: readonly TaskVector[]): string {
 }
 
 function formatLayers(layers: readonly number[]): string {
-  return layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers.join(', ')}`;
+  return `${plural(layers.length, 'layer')} ${layers.join(', ')}`;
 }
 
 function deepFreeze<T>(value: T): T {

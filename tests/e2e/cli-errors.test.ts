@@ -118,7 +118,24 @@ describe('what cannot be done ends with code 1', () => {
       'FILE_WRITE',
       /reads this file/,
     ],
-    ['a missing vector', ['sweep', ...LLAMA, '--vector', 'nope.safetensors'], 'FILE_NOT_FOUND', /nope\.safetensors/],
+    [
+      'a missing vector',
+      ['sweep', ...LLAMA, '--vector', 'nope.safetensors'],
+      'FILE_NOT_FOUND',
+      /nope\.safetensors: there is no such file\. Check the path\.$/,
+    ],
+    [
+      'a missing control vector',
+      ['sweep', ...LLAMA, '--vector', 'nope.gguf'],
+      'FILE_NOT_FOUND',
+      /'nope\.gguf' cannot be opened: there is no such file\.$/,
+    ],
+    [
+      'a text as a control vector',
+      ['sweep', ...LLAMA, '--vector', 'notes.gguf'],
+      'VECTOR_INVALID',
+      /it is a text\. Name a \.gguf file of `xpatch steer -o`/,
+    ],
     ['a broken vector', ['sweep', ...LLAMA, '--vector', 'broken.safetensors'], 'VECTOR_INVALID', /broken\.safetensors/],
     [
       'a vector without the layer',

@@ -268,7 +268,7 @@ describe('a run', () => {
     const events = eventsOf(await cli.run([...RUN, '--set', 'test=7', '-o', 'whole', '--json']));
     expect(events.at(-1)?.error).toMatchObject({
       code: 'RUN_MISMATCH',
-      message: expect.stringMatching(/experiment\.test: 6 and 7/),
+      message: expect.stringMatching(/: test: 6 there, 7 here/),
     });
     expect(linesOf('whole')).toEqual(undisturbed);
   });

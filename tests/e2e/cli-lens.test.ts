@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
+import type { RankedToken } from '../../src/model/tracked.js';
 import { commandLine, FIXTURES } from './cli-helpers.js';
 
 const cli = commandLine();
@@ -54,6 +55,19 @@ describe('lens of a text', () => {
     expect(stdout).toMatch(/Report: printed\/report.html\n$/);
   });
 
+  test('prints the tokens that are followed, at the last position', async () => {
+    const args = [...TEXT, '--track', 'T', '--track', 'L', '-o'];
+    const { last } = await cli.json(...args, 'followed');
+    const { stdout } = await cli.run([...args, 'followed-again']);
+    const table = stdout.slice(stdout.indexOf('At the last position')).split('\n');
+    expect(table[1]).toMatch(/^layer {2}T +L$/);
+    for (const [i, line] of table.slice(2, 10).entries()) {
+      const { tokens } = last.cells[7 - i][0];
+      const of = (n: number) => `${tokens[n].probability.toFixed(3)} rank ${tokens[n].rank + 1}`;
+      expect(line.replace(/ +/g, ' ').trim()).toBe(`${7 - i} ${of(0)} ${of(1)}`);
+    }
+  });
+
   test('reads through a tuned lens, and not through one of another model', async () => {
     await cli.json('tune', '-m', 'demo-base', '--threads', '1', '--prompts', '10', '-o', 'base.safetensors');
     const base = ['lens', '-m', 'demo-base', ...TEXT.slice(3)];
@@ -93,6 +107,17 @@ test('what cannot be read is refused with a way out, and no folder is made', asy
   await refuse('PROMPT_EMPTY', /empty/, 'lens', '-m', model('llama'), '--prompt', '');
   await refuse('IMAGE_UNSUPPORTED', /mmproj/, 'lens', '-m', 'demo-base', ...IMAGE.slice(3));
   await refuse('INVALID_ARGUMENT', /not one token.*"L"/, ...TEXT, '--track', 'Lxx');
+  // Behind this prompt the model has no token that begins with a blank, as the text after other prompts has.
+  for (const blanks of [' ', '  ']) {
+    await refuse(
+      'INVALID_ARGUMENT',
+      /not one token.*; try "Lima", which is one\./,
+      ...TEXT,
+      '--track',
+      `${blanks}Lima`,
+    );
+  }
+  await refuse('INVALID_ARGUMENT', /; leave out the blanks before it\./, ...TEXT, '--track', ' Lxx');
   await refuse('FILE_NOT_FOUND', /nothing/, ...TEXT, '--tuned', 'nothing.safetensors');
   await refuse('INVALID_ARGUMENT', /--top/, ...TEXT, '--top', '0');
   writeFileSync(join(cli.folder, 'file'), '');
@@ -119,6 +144,20 @@ test('a sweep has a report too', async () => {
   const rows = read('sweep/tables/sweep.csv').trim().split('\r\n');
   expect(rows.length).toBe(layers.length + 2); // the head, the bare prompt
   expect(read('sweep/report.html')).toContain('Next tokens by patched layer');
+  const followed = [...args, '--track', 'Lima', '--track', 'Tokyo', '--top', '1'];
+  const { plain, tracked, layers: swept } = await cli.json(...followed);
+  const { stdout } = await cli.run(followed);
+  const [head, ...lines] = stdout.trimEnd().split('\n');
+  expect(head).toMatch(/^layer {2}"Lima" +"Tokyo" +next tokens/);
+  expect(lines.map((line) => line.replace(/ {2,}/g, '  '))).toEqual(
+    [{ top: plain, tracked }, ...swept].map(({ layer, top, tracked }) =>
+      [
+        layer ?? 'none',
+        ...tracked.map(({ probability, rank }: RankedToken) => `${probability.toFixed(3)} rank ${rank + 1}`),
+        `${JSON.stringify(top[0].text)} ${top[0].probability.toFixed(2)}`,
+      ].join('  '),
+    ),
+  );
 });
 
 /** Equal but for the last bits of floating point: another batch may sum in another order. */

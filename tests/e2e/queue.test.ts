@@ -1,7 +1,7 @@
 // Queries handed out over Redis: workers, the server and the process that collects are killed, and the run is that of one process.
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
@@ -134,6 +134,10 @@ describe('a worker that does not fit', () => {
       const { code: said, message: words } = await cli.error('work', url, '-m', 'demo');
       expect([said, words]).toEqual([code, expect.stringMatching(message)]);
     }
+    // Before anything is loaded or planned.
+    const run = await cli.run(['eval', 'main', '-m', 'none.gguf', '--queue', 'redis://127.0.0.1:9', '-o', 'unserved']);
+    expect([run.code, run.stderr]).toEqual([1, expect.stringMatching(/QUEUE_FAILED: .*127\.0\.0\.1:9 cannot be used/)]);
+    expect(existsSync(join(cli.folder, 'unserved'))).toBe(false);
     const redis = await TestRedis.start('a-secret');
     const wrong = await cli.error('work', `redis://:not-this@127.0.0.1:${redis.port}`, '-m', 'demo');
     expect(wrong.code).toBe('QUEUE_FAILED');

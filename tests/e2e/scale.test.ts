@@ -72,7 +72,14 @@ describe('stages', () => {
 
   test('without parts are the same run', async () => {
     await ok(...EVAL, '--stage', 'validation', '-o', 'whole-v');
-    await ok(...EVAL, '--stage', 'test', '--layer-from', 'whole-v', '-o', 'whole-t');
+    const test = [...EVAL.slice(0, -1), '--stage', 'test', '--layer-from', 'whole-v', '-o', 'whole-t'];
+    const { code, stderr } = await cli.run(test);
+    const { length } = linesOf('whole-v');
+    expect([code, stderr]).toEqual([
+      0,
+      expect.stringContaining(`${length} answers of the validation taken from whole-v`),
+    ]);
+    expect(stderr).not.toContain('resuming');
     expect(linesOf('whole-t')).toEqual(linesOf('one'));
     expect(manifestOf('whole-t').configHash).toBe(manifestOf('one').configHash);
   });

@@ -223,6 +223,6 @@ test('what cannot run is refused before anything is written', async () => {
   await expectError(
     () => runInFolder(context, { ...experiment, shots: 4 }, folder, how),
     'RUN_MISMATCH',
-    /shots: 5 and 4/,
+    /: shots: 5 there, 4 here/,
   );
 });

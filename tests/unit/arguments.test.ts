@@ -39,7 +39,7 @@ describe('options', () => {
     expect(call(options, undefined, true)).toBeUndefined();
   });
   test('with a name that there is not are refused with the one that was meant', async () => {
-    await refused(options, { thread: 2 }, /^f: x has no "thread"; did you mean "threads"\?\.$/);
+    await refused(options, { thread: 2 }, /^f: x has no "thread"; did you mean "threads"\?$/);
     await refused(options, { colour: 2 }, /has no "colour"; it may have threads, onProgress, kind\./);
   });
   test('of wrong types are refused by their names', async () => {
@@ -93,12 +93,85 @@ describe('data', () => {
     await refused({ list: 'number' }, gone.proxy, /cannot be read/);
     await refused('string', gone.proxy, /not an object/);
   });
-  test('of several forms is told by the form that it comes nearest to', () =>
+  test('under a slip of a name that it must have is told by that name', () =>
     refused(
-      { any: ['string', { list: { fields: { n: { type: 'number' } } } }] },
-      [{ n: 'a' }],
-      /x\[0\]\.n must be a number/,
+      { fields: { picture: { type: 'number' } } },
+      { label: 1, pictur: 1 },
+      /x has no "pictur"; did you mean "picture"\?$/,
     ));
+});
+
+describe('a value that may have several forms', () => {
+  const one = (name: string, type: Shape): Shape => ({ fields: { [name]: { type } }, closed: true });
+  const part: Shape = { any: ['string', one('literal', 'string'), one('tokens', 'numbers'), one('image', 'string')] };
+  const row: Shape = {
+    any: [
+      part,
+      { list: part },
+      {
+        fields: {
+          prompt: { type: { any: [part, { list: part }] } },
+          topK: { type: 'number', optional: true },
+          capture: { type: { any: [one('layers', { list: 'number' }), { oneOf: ['all'] }] }, optional: true },
+          value: { type: { any: [{ is: 'Float32Array' }, { list: { is: 'Float32Array' } }] }, optional: true },
+        },
+        closed: true,
+      },
+    ],
+  };
+  test('is told by the form that it comes nearest to', async () => {
+    await refused(row, { prompt: 'x', captur: 'all' }, /^f: x has no "captur"; did you mean "capture"\?$/);
+    await refused(row, { prompt: 'x', topk: 5 }, /x has no "topk"; did you mean "topK"\?$/);
+    await refused(row, { promt: 'x' }, /x has no "promt"; did you mean "prompt"\?$/);
+    await refused(row, { captuer: 'all' }, /x has no "captuer"; did you mean "capture"\?$/);
+    await refused(row, { prompt: 'x', colour: 1 }, /x has no "colour"; it may have prompt, topK, capture, value\.$/);
+    await refused(row, { prompt: 'x', topK: '5' }, /x\.topK must be a number, not "5"\.$/);
+    await refused(
+      row,
+      { prompt: 5 },
+      /x\.prompt must be a string, an object with literal, tokens or image or a list, not 5/,
+    );
+    await refused(row, { topK: 5 }, /x\.prompt must be .*, not undefined/);
+    await refused(row, { tokens: 'x' }, /x\.tokens must be a list of numbers/);
+    await refused(row, { prompt: 'x', capture: { layers: [3], layer: 3 } }, /x\.capture has no "layer"/);
+    await refused(row, { prompt: 'x', capture: { layers: ['3'] } }, /x\.capture\.layers\[0\] must be a number/);
+    await refused(row, { prompt: ['a', { img: 'x' }] }, /x\.prompt\[1\] has no "img"; did you mean "image"\?$/);
+    await refused(part, { litteral: 'x' }, /did you mean "literal"\?$/);
+  });
+  test('is told all of them if it resembles none', async () => {
+    const all = /^f: x must be a string, an object with literal, tokens, image or prompt or a list, not an object\.$/;
+    for (const value of [{}, { foo: 1 }, new Map()]) await refused(row, value, all);
+    await refused(
+      row,
+      { prompt: 'x', capture: 'everything' },
+      /x\.capture must be an object with layers or "all", not/,
+    );
+  });
+  test('of numbers where vectors belong is told as a whole', async () => {
+    const whole = /x\.value must be a Float32Array or a list of Float32Arrays, not a list of numbers\.$/;
+    await refused(row, { prompt: 'x', value: [1, 2] }, whole);
+    await refused(row, { prompt: 'x', value: [new Float32Array(1), 2] }, /x\.value\[1\] must be a Float32Array, not 2/);
+  });
+  test('of objects with one of several tags is told by its tag', () =>
+    refused(
+      {
+        any: ['bars', 'table', 'lens'].map((kind) => ({
+          fields: { kind: { type: { oneOf: [kind] } }, title: { type: 'string' }, [`${kind}Data`]: { type: 'number' } },
+        })),
+      },
+      { kind: 'table', title: 'a', tableData: 'b' },
+      /x\.tableData must be a number/,
+    ));
+  test('and belongs in another argument is told which', async () => {
+    const parameters = [
+      { name: 'row', type: row },
+      { name: 'options', type: { fields: { stop: { type: 'number', optional: true } }, closed: true } as Shape },
+    ];
+    const both = checked(all, 'f', { parameters }, (x: unknown) => x) as (...given: unknown[]) => unknown;
+    const given = (fields: object) => () => both({ prompt: 'x', ...fields }, {});
+    await expectError(given({ stop: 1 }), 'INVALID_ARGUMENT', /^f: row has no "stop"; it belongs in options\.$/);
+    await expectError(given({ sotp: 1 }), 'INVALID_ARGUMENT', /did you mean "stop" of options\?$/);
+  });
 });
 
 describe('classes', () => {

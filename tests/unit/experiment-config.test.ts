@@ -31,7 +31,7 @@ describe('errors name the path and what may stand there', () => {
     [
       'an unknown setting',
       { ...withCondition(patch), sed: [1] },
-      /^sed: is not a setting here; allowed are .*, seeds, /,
+      /^sed: is not a setting here \(did you mean seeds\?\)\.$/,
     ],
     [
       'an unknown spec',
@@ -102,7 +102,7 @@ describe('errors name the path and what may stand there', () => {
     [
       'an unknown field of a template',
       { ...withCondition(patch), template: { querry: 'x' } },
-      /^template\.querry: is not a setting here; allowed are example, query, stop\.$/,
+      /^template\.querry: is not a setting here \(did you mean query\?\)\.$/,
     ],
     [
       'a template without input',
@@ -147,7 +147,7 @@ describe('settings that do not fit together', () => {
     [
       'a foreign patch',
       { conditions: [patch, { ...patch, name: 'a', foreign: true }, { ...patch, name: 'b', foreign: true }] },
-      /^vectorModel: is missing; conditions\[1\] is foreign and needs it: name the model whose vectors to use\.?$/,
+      /^vectorModel: is missing; conditions\[1\] is foreign and needs it: name the model whose vectors to use \(--set vectorModel=FILE\)\.?$/,
     ],
     ['a model for nothing', { ...withCondition(patch), vectorModel: 'x' }, /^vectorModel: no condition is foreign/],
     ['more shots than items', { ...withCondition(patch), shots: 30 }, /^validation: must be greater than shots \(30\)/],
@@ -280,7 +280,7 @@ describe('--set', () => {
     ['seeds=1,2', /seeds: must be a list, such as \[a, b\], not "1,2"/],
     ['seeds=[1', /--set seeds: the value is not valid YAML/],
     ['strength=.nan', /strength: must be a number, not NaN/],
-    ['sedes=[1]', /sedes: is not a setting here; allowed are .*seeds/],
+    ['sedes=[1]', /sedes: is not a setting here \(did you mean seeds\?\)\.$/],
     ['test=', /test: must be a whole number, not null/],
     ['conditions.first.spec=text', /"first" is not the number of an entry/],
     ['conditions.40={}', /there are 12 entries; the next one is number 12/],
@@ -346,6 +346,24 @@ describe('presets', () => {
       /tasks: must not be empty: name shipped tasks, or files/,
     );
     await expectError(() => loadExperiment('llm-to-vlm'), 'CONFIG_INVALID', /vectorModel: is missing/);
+  });
+
+  test('a preset with one task leaves out what needs another, and says so', async () => {
+    for (const preset of ['main', 'llm-to-vlm', 'function-vectors']) {
+      const settings = preset === 'llm-to-vlm' ? ['vectorModel=other.gguf'] : [];
+      const all = (await loadExperiment(preset, settings)).experiment.conditions;
+      const one = await loadExperiment(preset, [...settings, 'tasks=[country-capital]']);
+      const { experiment, notes } = fitToModel(one, true);
+      expect(experiment.conditions).toEqual(all.filter(({ control }) => control !== 'wrong-task'));
+      expect(notes).toEqual([expect.stringMatching(/^One task has no other .*: without .*Wrong Task/)]);
+      expect(fitToModel(one, false).notes).toEqual([...notes, expect.stringContaining('no picture encoder')]);
+    }
+    const without = await loadExperiment('modalities', ['tasks=[country-capital]']);
+    expect(fitToModel(without, true).notes).toEqual([]);
+    // Conditions of one's own are asked for.
+    const own = { preset: 'main', tasks: ['food-color'], ...withCondition({ ...patch, control: 'wrong-task' }) };
+    await expectError(() => of(own), 'CONFIG_INVALID', /wrong-task needs at least two tasks/);
+    expect(of({ preset: 'main', tasks: ['food-color'] }).conditions).toHaveLength(11);
   });
 
   test('a model without pictures gets the text part of a preset, or a refusal', async () => {

@@ -35,6 +35,22 @@ describe('what is not a file', () => {
   });
 });
 
+test('what cannot be read is told in words, once', async () => {
+  for (const [name, why] of [
+    ['none', 'there is no such file'],
+    ['folder/none/none', 'there is no such file'],
+    ['x'.repeat(300), 'the name is too long for this system'],
+    ['a\0b', 'no file can have this name'],
+    ['plain/none', 'a part of its path is not a folder'],
+  ] as const) {
+    writeFileSync(place('plain'), '');
+    const message = `Cannot read the thing ${place(name)}: ${why}. Check the path.`;
+    for (const read of [readWhole, openRegular, async (path: string, kind: FileKind) => readWholeSync(path, kind)]) {
+      await expect(read(place(name), KIND)).rejects.toMatchObject({ code: 'FILE_NOT_FOUND', message });
+    }
+  }
+});
+
 describe('files', () => {
   test.each([0, 1, 4096, 4097, 99_999, 100_000])('of %i bytes are read whole', async (size) => {
     const bytes = Buffer.alloc(size, 'xpatch');

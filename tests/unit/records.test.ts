@@ -33,9 +33,15 @@ describe('records', () => {
       [3, 'two'],
     ]);
     expect(await all('a.tsv', 'prompt\tlabel\n"a\nb"\tx\n')).toEqual([
-      { line: 3, fields: { prompt: 'a\nb', label: 'x' } },
+      { line: 2, fields: { prompt: 'a\nb', label: 'x' } },
     ]);
     await expectError(() => all('b.csv', 'a,b\n1,2,3\n'), 'DATA_INVALID', /line 2/);
+  });
+
+  test.each(['\n', '\r\n'])('of a table have their first lines, with %j in cells, names and between', async (end) => {
+    const lines = ['', 'prompt,"la', 'bel"', '', '', '"a', '', 'b","x', 'y"', 'c,z', '', '"d', 'e",', ''];
+    expect((await prompts('t.csv', lines.join(end))).map(([line]) => line)).toEqual([6, 10, 12]);
+    await expectError(() => all('t.csv', [...lines, '"f', 'g"'].join(end)), 'DATA_INVALID', /line 15 has 1 cell, .* 2/);
   });
 
   test.each(['\u2028', '\u2029', '\u0085', '\v', '\f', '\r'])('%j ends no line', async (character) => {

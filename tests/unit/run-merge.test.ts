@@ -181,7 +181,7 @@ describe('merged shards', () => {
     await expectError(() => takeValidation(unfinished.path, run), 'RUN_INVALID', /not complete/);
     const whole = await finishedRun({ index: 1, of: 1, stage: 'validation' });
     await using other = await open({ options: { ...EXPERIMENT, shots: 3 } });
-    await expectError(() => takeValidation(whole, other), 'RUN_MISMATCH', /experiment\.shots: 5 and 3/);
+    await expectError(() => takeValidation(whole, other), 'RUN_MISMATCH', /: shots: 5 there, 3 here/);
     const lines = join(whole, 'results.jsonl');
     await writeFile(lines, (await readFile(lines, 'utf8')).replace('"answer":"', '"answer":"x'));
     await expectError(
@@ -256,13 +256,17 @@ describe('merged shards', () => {
     await expectError(() => merge([whole]), 'RUN_INVALID', /is a whole run, not a shard/);
     await expectError(() => merge([parent]), 'RUN_INVALID', /is not a run/);
     const [other] = await shardsOf(2);
-    await expectError(() => merge([first as string, other as string]), 'RUN_MISMATCH', /shard: "1\/2" and "1\/3"/);
+    await expectError(
+      () => merge([first as string, other as string]),
+      'RUN_MISMATCH',
+      /shard: "1\/2" there, "1\/3" here/,
+    );
     const config = { ...EXPERIMENT, shots: 3 };
     const foreign = await RunFolder.open(
       newPath(),
       sampleManifest({ options: config, shard: { index: 2, of: 3 }, plan: [] }),
     );
     await foreign.finish();
-    await expectError(() => merge([first as string, foreign.path]), 'RUN_MISMATCH', /experiment\.shots: 3 and 5/);
+    await expectError(() => merge([first as string, foreign.path]), 'RUN_MISMATCH', /: shots: 3 there, 5 here/);
   });
 });

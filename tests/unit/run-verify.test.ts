@@ -96,7 +96,7 @@ describe('the checks of a run', () => {
       (lines) => [...lines, { ...(lines[test0] as ResultLine), item: 'x' }],
       /^counts: .*25 lines of 24/,
     ],
-    ['an unknown condition', at(test0, { condition: 'Other' }), /^counts: .*Other: 1 lines of 0/],
+    ['an unknown condition', at(test0, { condition: 'Other' }), /^counts: .*Other: 1 line of 0/],
     ['an unknown task', at(test0, { task: 'other' }), /^queries: .*is not one of its queries/],
     ['an unknown seed', at(test0, { seed: 9 }), /^queries: .*is not one of its queries/],
     [
@@ -137,7 +137,7 @@ describe('the checks of a run', () => {
     const isIts = (entry: (typeof plan)[number]) => entry.stage === stage && entry.condition === condition;
     const fewer = plan.map((entry) => (isIts(entry) ? { ...entry, count: entry.count - 1 } : entry));
     const path = await finishedRun((lines) => lines.toSpliced(test0, 1), { plan: fewer });
-    expect(await failures(path)).toEqual([expect.stringMatching(/^queries: there are 95 lines, .* 96 queries/)]);
+    expect(await failures(path)).toEqual([expect.stringMatching(/^queries: it has 95 lines, .* 96 queries/)]);
   });
 
   test('say that queries were not compared where the task files are not those of the run, or are gone', async () => {
@@ -224,7 +224,7 @@ describe('the checks of a run', () => {
     await appendFile(results, JSON.stringify(LINES[0]));
     expect(await failures(path)).toEqual([expect.stringMatching(/^lines: the last line is torn/)]);
     await appendFile(results, '\n');
-    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: 1 lines appear twice/)]);
+    expect(await failures(path)).toEqual([expect.stringMatching(/^lines: 1 line twice/)]);
     await appendFile(results, `${JSON.stringify({ ...LINES[0], answer: 'x' })}\n`);
     expect(await failures(path)).toEqual([expect.stringMatching(/^lines: Lines 1 and \d+ of/)]);
     await writeFile(results, lines);
@@ -284,13 +284,13 @@ test('task files are looked for where they are said to be, and their pictures ar
     return { tasks, text: `${tried?.state}: ${tried?.detail}` };
   };
   for (const source of ['./capital.json', '/of/another/machine/capital.json', 'C:\\of\\another\\capital.json']) {
-    expect(await state(source)).toEqual({ tasks: [file], text: 'ok: 1 files with equal hashes, and their pictures' });
+    expect(await state(source)).toEqual({ tasks: [file], text: 'ok: 1 file with equal hashes, and their pictures' });
   }
   const nowhere = /^not done: Cannot read the task file .*Name the folder of the task files with --data/;
   expect((await state('./capital.json', parent)).text).toMatch(nowhere);
   await writeFile(picture, 'chad');
   expect((await state('./capital.json')).text).toBe('failed: the pictures of capital are not those of the run');
-  expect((await state('./capital.json', data, 'text')).text).toBe('ok: 1 files with equal hashes');
+  expect((await state('./capital.json', data, 'text')).text).toBe('ok: 1 file with equal hashes');
   await rm(picture);
   expect((await state('./capital.json')).text).toMatch(/^not done: .*peru\.png does not exist.*--data/);
   await writeFile(file, JSON.stringify([{ input: 'Peru', output: 'Cusco', image: 'pics/peru.png' }]));

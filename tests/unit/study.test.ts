@@ -84,8 +84,8 @@ test('a study of other parts, or of another kind, is not gone on with', async ()
   const path = join(parent, 'other');
   await (await open(path)).close();
   const other = sampleManifest({ study: 'products', plan: undefined as never, units });
-  await expectError(() => RunFolder.open(path, other), 'RUN_MISMATCH', /study: "sums" and "products"/);
-  await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_MISMATCH', /study: "sums" and none/);
+  await expectError(() => RunFolder.open(path, other), 'RUN_MISMATCH', /study: "sums" there, "products" here/);
+  await expectError(() => RunFolder.open(path, sampleManifest()), 'RUN_MISMATCH', /study: "sums" there, none here/);
   const fewer = sampleManifest({ study: 'sums', plan: undefined as never, units: units.slice(1) });
   await expectError(() => RunFolder.open(path, fewer), 'RUN_MISMATCH', /units/);
 });

@@ -172,7 +172,7 @@ describe('task files', () => {
       '{"input": "a", "output": ["b", "b"]}',
       /item 0: field "output": an answer appears twice/,
     ],
-    ['a row that is too short', 'csv', 'input,output\na,b\nc\n', /bad\.csv: line 3 is not a row of the table/],
+    ['a row that is too short', 'csv', 'input,output\na,b\nc\n', /bad\.csv: line 3 has 1 cell, the line of names 2/],
     ['an empty answer', 'csv', 'input,output\na,b|\n', /item 0: field "output"/],
     ['an empty cell', 'csv', 'input,output\na,\n', /item 0: field "output"/],
     ['no rows', 'csv', 'input,output\n', /at least one item/],

@@ -113,6 +113,11 @@ export class Broker {
   }
 }
 
+/** Connects once, before work that would be lost without a server. @throws {XpatchError} as `Broker.open` */
+export async function requireServer(url: string): Promise<void> {
+  using _ = await Broker.open(url);
+}
+
 /** A server that is away for a while is not an error: commands wait for it. */
 function quiet<T extends { on(event: 'error', listener: () => void): unknown }>(emitter: T): T {
   emitter.on('error', () => undefined);

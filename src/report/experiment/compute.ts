@@ -1,6 +1,7 @@
 import type { Experiment } from '../../experiment/types.js';
 import { quantile as quantileOf } from '../../stats/statistics.js';
 import { type ComputePart, type ComputeResult, computeOf, computeUnits, type WayCost } from '../../studies/compute.js';
+import { counted } from '../../util/counted.js';
 import { numbers, texts } from '../columns.js';
 import type { TextTable } from '../report.js';
 import type { StudyKind } from '../study-kind.js';
@@ -36,7 +37,7 @@ export function computeTable(result: ComputeResult): TextTable {
   const bare = ways.find(({ way }) => way === 'Query alone') as WayCost;
   const unit = 1e6;
   return {
-    title: `Time and memory of one query: ${shots} text examples, ${query} queries`,
+    title: `Time and memory of one query: ${counted(shots, 'text example')}, ${query} queries`,
     columns: [
       ...texts('way'),
       ...numbers(4, 'seconds', 'low', 'high'),
@@ -59,7 +60,7 @@ export function computeTable(result: ComputeResult): TextTable {
       ];
     }),
     notes: [
-      `Seconds from the tokenised prompt with its picture encoded to the first new token: median and quartiles of ${bare.seconds.length} measurements (${bare.positions.length} queries, ${repetitions} rounds, the three ways in turns). Ratios: to the query alone.`,
+      `Seconds from the tokenised prompt with its picture encoded to the first new token: median and quartiles of ${counted(bare.seconds.length, 'measurement')} (${counted(bare.positions.length, 'query', 'queries')}, ${counted(repetitions, 'round')}, the three ways in turns). Ratios: to the query alone.`,
       `Memory: keys and values of the query's positions. The weights (${(weightBytes / unit).toFixed(1)} MB) are the same for all and left out, and so are buffers, whose size the context fixes beforehand.`,
       `Patch does not count the vector, which is read once for all queries: ${vectorSeconds.toFixed(4)} s here.`,
     ],

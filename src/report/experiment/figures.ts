@@ -1,6 +1,7 @@
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
 import { bootstrapInterval, wilsonInterval } from '../../stats/statistics.js';
 import { observationsOf } from '../../stats/tables.js';
+import { counted } from '../../util/counted.js';
 import { groupBy } from '../../util/group.js';
 import type { Pace } from '../../util/pace.js';
 import type { Figure, Panel, Point, Series } from '../figures/figure.js';
@@ -77,7 +78,7 @@ async function sweepOf(
   const notes = {
     bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
     layer: 'Vertical line: the layer used for the test queries.',
-    left: `Not drawn: ${found.length - curves.length} conditions with fewer prompts in the vector, another strength or a noisy instruction.`,
+    left: `Not drawn: ${counted(found.length - curves.length, 'condition')} with fewer prompts in the vector, another strength or a noisy instruction.`,
     best: 'The best layer of this figure would be chosen by the queries that judge it: its height is optimistic.',
   };
   const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };

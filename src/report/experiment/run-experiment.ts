@@ -35,8 +35,8 @@ export interface FolderRunOptions extends RunOptions {
   readonly layerFrom?: string | undefined;
   /** Workers that answer in place of this process (`workOn`). Defaults to none. */
   readonly queue?: { readonly url: string; readonly kernels: Kernels } | undefined;
-  /** Called before the first pass. */
-  readonly onOpen?: (run: RunFolder) => void | Promise<void>;
+  /** Called before the first pass. @param taken how many answers are from `layerFrom`, new in this folder */
+  readonly onOpen?: (run: RunFolder, taken: number) => void | Promise<void>;
   /** Called when lines, or a vector, are on the disk: lines of the run so far. */
   readonly onSaved?: (lines: number) => void;
   /** Called when all answers are there. */
@@ -69,8 +69,9 @@ export async function runInFolder(
   const sizes = { nCtx: context.options.nCtx, foreign: foreign?.model, shard, signal };
   const plan = options.plan ?? (await planExperiment(context.model, experiment, sizes));
   await using run = await RunFolder.open(folder, await describe(context, experiment, plan, options));
+  const before = run.known.size;
   if (layerFrom !== undefined && !run.complete) await takeValidation(layerFrom, run);
-  await onOpen?.(run);
+  await onOpen?.(run, run.known.size - before);
   if (!run.complete && run.known.size + run.lost.size > 0) await mend(context, experiment, run, options);
   run.onSaved = () => onSaved?.(run.known.size);
   const seats = queue && !run.complete ? await openSeats(context, experiment, run, options) : undefined;

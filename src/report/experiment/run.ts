@@ -8,6 +8,7 @@ import type { RunFolder } from '../../experiment/run-folder.js';
 import { isToMerge } from '../../experiment/shard.js';
 import type { Experiment, ResultLine, RunLine } from '../../experiment/types.js';
 import { type Check, type CheckedRun, check } from '../../experiment/verify.js';
+import { counted, plural } from '../../util/counted.js';
 import { XpatchError } from '../../util/errors.js';
 import { readWhole } from '../../util/read-file.js';
 import { RunLock } from '../../util/run-lock.js';
@@ -106,5 +107,9 @@ export async function checkTables({ path, manifest, lines }: CheckedRun, signal?
     if (text === undefined) problems.push(`tables/${name} is missing`);
     else if (text !== made.get(name)) problems.push(`tables/${name} does not match the lines`);
   }
-  return check('tables', problems, `${made.size} files that match the lines`);
+  return check(
+    'tables',
+    problems,
+    `${counted(made.size, 'file')} that ${plural(made.size, 'matches', 'match')} the lines`,
+  );
 }

@@ -13,6 +13,7 @@ import {
   type Score,
   type Table,
 } from '../../stats/tables.js';
+import { counted, plural } from '../../util/counted.js';
 import type { Pace } from '../../util/pace.js';
 import { numbers, texts } from '../columns.js';
 import type { TextTable } from '../report.js';
@@ -75,7 +76,7 @@ function layerNotes({ layers: chosen, conditions }: Experiment, layers: readonly
   const kinds = new Set(conditions.filter(({ kind }) => kind === 'patch').map(kindOf)).size;
   const how =
     chosen === 'validation' ? `, chosen on validation items${kinds > 1 ? ' for each kind of vector' : ''}` : '';
-  const note = `Patches at layer ${layers.join(', ')} (0-based block output)${how}.`;
+  const note = `Patches at ${plural(layers.length, 'layer')} ${layers.join(', ')} (0-based block output)${how}.`;
   if (layers.length <= MAX_LAYERS) return [note];
   const left = 'no table of differences or of specifications by query, and no curve over examples';
   return [
@@ -117,7 +118,7 @@ export async function differencesTable(
     ]),
     notes: [
       'Mean over tasks, paired by query. low, high: 95 % bootstrap interval over items, seeds held fixed.',
-      `p: two-sided paired permutation test over items; Holm: corrected for the ${comparisons.length} comparisons of this table.${tiny}`,
+      `p: two-sided paired permutation test over items; Holm: corrected for the ${counted(comparisons.length, 'comparison')} of this table.${tiny}`,
     ],
   };
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
+import { counted } from '../../util/counted.js';
 import { scrolling } from '../page/blocks.js';
 import { builtFile } from '../page/page.js';
 import { textHtml } from '../page/text.js';
@@ -49,7 +50,7 @@ export async function indexPage(runs: readonly Run[]): Promise<{ html: string; p
     '<head>',
     '<meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    `<title>xpatch: ${runs.length} run${runs.length === 1 ? '' : 's'}</title>`,
+    `<title>xpatch: ${counted(runs.length, 'run')}</title>`,
     `<style>${style}</style>`,
     '</head>',
     '<body><main><h1>Runs</h1>',

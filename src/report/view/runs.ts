@@ -5,6 +5,7 @@ import { basename, extname, join, sep } from 'node:path';
 import { type Manifest, STATUSES, type Status } from '../../experiment/manifest.js';
 import { isToMerge, nameOfShard } from '../../experiment/shard.js';
 import { XpatchError } from '../../util/errors.js';
+import { systemReason } from '../../util/system-reason.js';
 
 /** A folder with a manifest. */
 export interface RunEntry {
@@ -62,7 +63,7 @@ export async function findRuns(roots: readonly string[]): Promise<RunEntry[]> {
   const found = new Map<string, RunEntry>();
   for (const root of roots) {
     const runs = await runsBelow(await realFolder(root), 0).catch((cause: Error) => {
-      throw new XpatchError('RUN_INVALID', `The folder ${root} cannot be read: ${cause.message}.`, { cause });
+      throw new XpatchError('RUN_INVALID', `The folder ${root} cannot be read: ${systemReason(cause)}.`, { cause });
     });
     if (runs.length === 0) {
       const message = `There is no run in ${root}: no manifest.json there, nor up to ${MAX_DEPTH} folders deeper. Name the folder that a command wrote with --output, or the one around it.`;
