@@ -45,7 +45,7 @@ async function oneToken(model: Model, parts: readonly PromptPart[], text: string
   const pieces = tokens.map((token) => JSON.stringify(model.detokenize([token]))).join(' ');
   const spaced = (await behind(` ${text}`)).length === 1 ? `, or ${JSON.stringify(` ${text}`)}, which is one` : '';
   const wayOut = tokens.length ? `It is ${pieces}; take the first of them${spaced}.` : 'Give it some text.';
-  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token behind this prompt. ${wayOut}`);
+  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token after this prompt. ${wayOut}`);
 }
 
 /** What the logits over a whole vocabulary say about some tokens. */
