@@ -1,7 +1,7 @@
 // A file as sets for visual question answering have it, pictures with questions and answers: two questions about the shipped foods.
 // `xpatch data import` makes a task of one of them:
 //
-//   npx tsx examples/question-file.ts > questions.json
+//   node --import tsx examples/question-file.ts > questions.json
 //   xpatch data import questions.json --images-root data/images/twemoji --question "What is the color of the food?" -o colors.json
 //   xpatch eval vqa -m demo --set tasks=[./colors.json]
 

@@ -1,6 +1,6 @@
 // The bare machinery: read hidden states at named positions, and overwrite them in other rows of the same pass.
 //
-//   npx tsx examples/read-and-write-states.ts
+//   node --import tsx examples/read-and-write-states.ts
 import { loadModel, mark } from 'xpatch';
 
 await using model = await loadModel('demo'); // in plain JavaScript on Node 20 and 22: `finally { await model.dispose() }`

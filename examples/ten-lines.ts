@@ -1,6 +1,6 @@
 // What most experiments are made of, one line each: states, patches, a sweep, a patching map, steering, and a page.
 //
-//   npx tsx examples/ten-lines.ts
+//   node --import tsx examples/ten-lines.ts
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
