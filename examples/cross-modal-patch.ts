@@ -1,6 +1,6 @@
 // A task vector from text examples, patched into a picture: the effect in forty lines.
 //
-//   npx tsx examples/cross-modal-patch.ts
+//   node --import tsx examples/cross-modal-patch.ts
 import { extractTaskVector, fewShotPrompt, loadModel, loadTask, queryPrompt, splitTask } from 'xpatch';
 
 await using model = await loadModel('demo');

@@ -1,6 +1,6 @@
 // Where in the model does a task vector work? One prefill, then every layer in one batch.
 //
-//   npx tsx examples/layer-sweep.ts
+//   node --import tsx examples/layer-sweep.ts
 import { extractTaskVector, loadModel, loadTask, splitTask, sweepLayers } from 'xpatch';
 
 await using model = await loadModel('demo');

@@ -1,6 +1,6 @@
 // What do the hidden states say? A prompt read layer by layer, and a picture read patch by patch.
 //
-//   npx tsx examples/logit-lens.ts
+//   node --import tsx examples/logit-lens.ts
 import { fileURLToPath } from 'node:url';
 import { loadModel, logitLens, patchRectangle } from 'xpatch';
 

@@ -1,6 +1,6 @@
 // The paper's main table through the library: what `xpatch demo` does, on two tasks and one seed.
 //
-//   npx tsx examples/main-table.ts
+//   node --import tsx examples/main-table.ts
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 // Which state carries the country? Each state of one prompt, written alone into another one, and what becomes of the answer.
 //
-//   npx tsx examples/patching-map.ts
+//   node --import tsx examples/patching-map.ts
 import { loadModel, patchLayers, tokenProbability } from 'xpatch';
 
 await using model = await loadModel('demo');

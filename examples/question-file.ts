@@ -1,9 +1,9 @@
 // A file as sets for visual question answering have it, pictures with questions and answers: two questions about the shipped foods.
 // `xpatch data import` makes a task of one of them:
 //
-//   npx tsx examples/question-file.ts > questions.json
-//   npx xpatch data import questions.json --images-root data/images/twemoji --question "What is the color of the food?" -o colors.json
-//   npx xpatch eval vqa -m demo --set tasks=[./colors.json]
+//   node --import tsx examples/question-file.ts > questions.json
+//   xpatch data import questions.json --images-root data/images/twemoji --question "What is the color of the food?" -o colors.json
+//   xpatch eval vqa -m demo --set tasks=[./colors.json]
 
 import { basename } from 'node:path';
 import { loadTask } from 'xpatch';

@@ -1,18 +1,18 @@
 // What most experiments are made of, one line each: states, patches, a sweep, a patching map, steering, and a page.
 //
-//   npx tsx examples/ten-lines.ts
+//   node --import tsx examples/ten-lines.ts
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   extractTaskVector,
-  type Intervention,
   loadModel,
   loadTask,
   logitDifference,
   mark,
   patchLayers,
   splitTask,
+  steeringVector,
   sweepLayers,
 } from 'xpatch';
 import { lensReport } from 'xpatch/report';
@@ -44,11 +44,17 @@ const metric = logitDifference('Tokyo', 'Cairo');
 const map = await patchLayers(context, { from: 'Q:Japan\nA:', into: 'Q:Egypt\nA:', metric });
 console.log(`recovered at layer 3, last position: ${map.recovered(3, map.positions.at(-1) ?? 0).toFixed(2)}`);
 
-// Steer: the vector added, at two layers and twice its length, instead of put in place of the state.
-const value = [vector.state(1), vector.state(2)];
-const steering: Intervention = { layers: [1, 2], positions: 'last', steps: 'prompt', op: 'add', value, factor: 2 };
-const [steered] = await context.generate([{ ...query, interventions: [steering] }], { stop: ['\n'] });
-console.log(`steered: ${JSON.stringify(steered.text)}`);
+// Steer: the direction from currencies to capitals, added to another query at layer 1, backwards and forwards.
+const direction = await steeringVector(context, {
+  positive: ['Q:Japan\nA:Tokyo\n\nQ:Cuba\nA:'],
+  negative: ['Q:Japan\nA:Yen\n\nQ:Cuba\nA:'],
+});
+const steered = [-2, 0, 2].map((strength) => ({
+  prompt: 'Q:Finland\nA:',
+  interventions: [direction.at(1, { strength, positions: 'last', steps: 'prompt' })],
+}));
+const answers = await context.generate(steered, { stop: ['\n'] });
+console.log(`Finland, steered by -2, 0 and 2: ${answers.map(({ text }) => text).join(', ')}`);
 
 // Show: the logit lens as a page.
 const page = await lensReport(context, query);

@@ -13,7 +13,7 @@ const application = await Application.bootstrap({
   name: 'xpatch',
   entryPoints: ['index', 'experiment', 'report', 'convert'].map((name) => path(`dist/${name}.d.ts`)),
   tsconfig: path('scripts/api-reference.json'),
-  readme: 'none',
+  readme: path('scripts/api-reference.md'),
   excludeInternal: true,
   excludePrivate: true,
   disableSources: true,
@@ -23,6 +23,8 @@ const application = await Application.bootstrap({
 });
 const project = await application.convert();
 if (project === undefined) process.exit(1);
+// As a program imports them, not as their files are called.
+for (const module of project.children ?? []) module.name = module.name === 'index' ? 'xpatch' : `xpatch/${module.name}`;
 application.validate(project);
 await application.generateDocs(project, path('build/api'));
 if (application.logger.hasErrors() || application.logger.hasWarnings()) process.exitCode = 1;

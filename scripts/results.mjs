@@ -322,7 +322,7 @@ function commandOf(preset, model, settings) {
   const source = sources[model] ?? (model.startsWith('demo') ? `${model} --mmproj ${ENCODER}` : model);
   // zsh takes brackets for a pattern of file names.
   const quoted = settings.flatMap(wordsOf).map((word) => (/\[/.test(word) ? `"${word}"` : word));
-  return ['npx xpatch', ...callOf(preset), '-m', source, ...quoted].join(' ');
+  return ['xpatch', ...callOf(preset), '-m', source, ...quoted].join(' ');
 }
 
 /** Day, and minutes of work: of a run that was stopped between, the last process' alone are known. */

@@ -18,6 +18,7 @@ const LONG = [
   'e2e/cli-models',
   'e2e/view',
   'e2e/examples',
+  'models/docs-commands',
   'e2e/install',
   'faults/store',
   'parity/transformers',

@@ -28,7 +28,7 @@ export const capture = defineCommand({
       },
     ),
     at: AT,
-    vision: flag('Instead of a prompt: states of each --image behind the blocks of the picture encoder'),
+    vision: flag('Instead of a prompt: states of each --image after the blocks of the picture encoder'),
     hook: vary(HOOK, { default: ['resid_post'] }),
     heads: vary(HOOK_OPTIONS.heads, {
       describe: 'Heads, such as 0,3-5, at points that have heads. Defaults to all',
@@ -48,12 +48,18 @@ export const capture = defineCommand({
       'capture -m demo --prompts countries.csv --template "Q:{country}\\nA:" -o states --report page --label continent',
     ],
     ['The last token, all layers', 'capture -m demo --prompt "Q:Peru\\nA:" --positions last -o peru.safetensors'],
-    ['With a picture', 'capture -m demo --prompt "Q:<image>\\nA:" --image flag.png -o flag.safetensors'],
+    [
+      'With a picture',
+      'capture -m demo --prompt "Q:<image>\\nA:" --image data/images/twemoji/peru.png -o flag.safetensors',
+    ],
     [
       'The output of two heads, and their patterns',
       'capture -m demo --prompt "Q:Peru\\nA:" --hook z,pattern --heads 0,3 -o heads.safetensors',
     ],
-    ['What the picture encoder makes of a picture', 'capture -m demo --vision --image flag.png -o tower.safetensors'],
+    [
+      'What the picture encoder makes of a picture',
+      'capture -m demo --vision --image data/images/twemoji/peru.png -o tower.safetensors',
+    ],
     ['Token ids, some layers', 'capture -m model.gguf --tokens 1,2,3 --layers 0,3-5 -o states.safetensors'],
   ],
   run: async (args, terminal) => {

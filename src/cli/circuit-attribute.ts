@@ -25,9 +25,12 @@ export const circuitAttribute = defineCommand({
   examples: [
     [
       'By the position that attention reads',
-      'circuit attribute -m demo --prompt "Q:Peru\\nA:" --right Lima --wrong Havana --by-position',
+      'circuit attribute -m demo --prompt "Q:Japan\\nA:Tokyo\\n\\nQ:Peru\\nA:" --right Lima --wrong Havana --by-position',
     ],
-    ['By head', 'circuit attribute -m demo --prompt "Q:Peru\\nA:" --right Lima --wrong Havana --by-head'],
+    [
+      'By head',
+      'circuit attribute -m demo --prompt "Q:Japan\\nA:Tokyo\\n\\nQ:Peru\\nA:" --right Lima --wrong Havana --by-head',
+    ],
   ],
   run: async (args, terminal) => {
     const { name } = metricOf(args);

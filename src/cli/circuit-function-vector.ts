@@ -46,7 +46,7 @@ export const circuitFunctionVector = defineCommand({
   },
   examples: [
     ['From text examples', 'circuit function-vector -m demo --tasks country-capital -o fv.safetensors'],
-    ['Where it works', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector fv.safetensors'],
+    ['What it does at each layer', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector fv.safetensors'],
   ],
   run: async (args, terminal) => {
     const { seed, shots = 5, prompts, corruptPrompts: corrupt } = args;

@@ -64,10 +64,16 @@ export const circuitMap = defineCommand({
   examples: [
     [
       'Where the country is read, and where its capital is written',
-      'circuit map -m demo --from "Q:Peru\\nA:" --into "Q:Cuba\\nA:" --right Lima --wrong Havana',
+      'circuit map -m demo --from "Q:Japan\\nA:Tokyo\\n\\nQ:Peru\\nA:" --into "Q:Japan\\nA:Tokyo\\n\\nQ:Cuba\\nA:" --right Lima --wrong Havana',
     ],
-    ['Causal tracing', 'circuit map -m demo --from "Q:Peru\\nA:" --noise Peru --right Lima --report trace'],
-    ['By head', 'circuit map -m demo --from "Q:Peru\\nA:" --into "Q:Cuba\\nA:" --right Lima --by-head'],
+    [
+      'Causal tracing',
+      'circuit map -m demo --from "Q:Japan\\nA:Tokyo\\n\\nQ:Peru\\nA:" --noise Peru --right Lima --report trace',
+    ],
+    [
+      'By head',
+      'circuit map -m demo --from "Q:Japan\\nA:Tokyo\\n\\nQ:Peru\\nA:" --into "Q:Japan\\nA:Tokyo\\n\\nQ:Cuba\\nA:" --right Lima --by-head',
+    ],
   ],
   run: async (args, terminal) => {
     if ((args.into === undefined) === (args.noise === undefined)) throw usageError('Give either --into or --noise.');

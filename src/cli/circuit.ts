@@ -13,7 +13,7 @@ export const circuit = defineGroup({
   examples: [
     [
       'Where the country is read, and where its capital is written',
-      'circuit map -m demo --from "Q:Peru\\nA:" --into "Q:Cuba\\nA:" --right Lima --wrong Havana',
+      'circuit map -m demo --from "Q:Japan\\nA:Tokyo\\n\\nQ:Peru\\nA:" --into "Q:Japan\\nA:Tokyo\\n\\nQ:Cuba\\nA:" --right Lima --wrong Havana',
     ],
     ['The heads that carry a task', 'circuit function-vector -m demo --tasks country-capital -o fv.safetensors'],
   ],

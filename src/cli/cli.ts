@@ -57,7 +57,7 @@ async function commandsFor([first = '']: readonly string[]): Promise<readonly Co
 const EXAMPLES: readonly Example[] = [
   ['Make a task vector', 'extract -m demo --tasks country-capital --specs text -o capital.safetensors'],
   ['Try it at every layer', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
-  ['Answer with it', 'run -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors --layers 4'],
+  ['Answer with it', 'run -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors --layers 2 --stop "\\n"'],
   ['Options and examples of a command', 'help run'],
 ];
 

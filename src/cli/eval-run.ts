@@ -106,7 +106,7 @@ function stageOf({ stage, task, seed }: ExperimentProgress): string {
 
 function describeRate({ done, total }: ExperimentProgress, perSecond: number | undefined, left: number | undefined) {
   const speed =
-    perSecond === undefined ? '' : `, ${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond)} queries/s`;
+    perSecond === undefined ? '' : `, ${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond)} prompts/s`;
   const rest = left === undefined ? '' : `, ${duration(left)} left`;
-  return `${done} of ${total}${speed}${rest}`;
+  return `${done} of ${total} prompts${speed}${rest}`;
 }

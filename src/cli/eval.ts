@@ -165,7 +165,7 @@ function printPlan(terminal: Terminal, { plan, experiment, estimate, notes }: Pl
     `${experiment.title}, on ${model.name || model.architecture}`,
     `  ${'stage'.padEnd(10)}  ${'condition'.padEnd(width)}  ${'queries'.padStart(8)}`,
     ...rows,
-    `Queries ${total}, vectors ${vectors}, pictures ${pictures}.`,
+    `Queries ${total}, vectors ${vectors}, pictures ${pictures}. The progress of a run counts the prompts of its vectors too.`,
     `Passes over prompts about ${passes}: one per vector, one per batch of items.`,
     `Positions to decode ${tokens}, shared ones counted once; new tokens at most ${newTokens}; longest prompt ${longest}.`,
     `Time about ${duration(estimate.seconds)}: an estimate from ${speed}${encoding}, measured just now${parallel > 1 ? `, and ${parallel} items at a time` : ''}.`,

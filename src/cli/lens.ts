@@ -46,7 +46,10 @@ export const lens = defineCommand({
   },
   examples: [
     ['A text prompt', 'lens -m demo --prompt "Q:Peru\\nA:Lima\\n\\nQ:Japan\\nA:"'],
-    ['A picture, with words over its patches', 'lens -m demo --prompt "Q:<image>\\nA:" --image flag.png'],
+    [
+      'A picture, with words over its patches',
+      'lens -m demo --prompt "Q:<image>\\nA:" --image data/images/twemoji/peru.png',
+    ],
     ['How one answer rises', 'lens -m demo --prompt "Q:Peru\\nA:" --track Lima'],
   ],
   run: async (args, terminal) => {

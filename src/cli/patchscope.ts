@@ -82,7 +82,7 @@ export const patchscope = defineCommand({
     ],
     [
       'States of a vision-language model decoded by its language model',
-      'patchscope -m demo --prompt "Q:<image>\\nA:" --image flag.png --target-model demo-base',
+      'patchscope -m demo --prompt "Q:<image>\\nA:" --image data/images/twemoji/peru.png --target-model demo-base',
     ],
   ],
   run: async (args, terminal) => {

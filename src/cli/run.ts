@@ -23,7 +23,7 @@ export const run = defineCommand({
     ['The bare query', 'run -m demo --prompt "Q:Peru\\nA:" -n 8'],
     [
       'A task vector patched into a picture query',
-      'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 4',
+      'run -m demo --prompt "Q:<image>\\nA:" --image data/images/twemoji/peru.png --vector capital.safetensors --layers 2 --stop "\\n"',
     ],
     ['Talk to a model about a picture', 'run -m model.gguf --mmproj mmproj.gguf --chat --image photo.jpg'],
     [
@@ -36,7 +36,7 @@ export const run = defineCommand({
     ],
     [
       'A picture that the last token does not see',
-      'run -m demo --prompt "Q:<image>\\nA:" --image flag.png --knock-out "all:<image>->last"',
+      'run -m demo --prompt "Q:<image>\\nA:" --image data/images/twemoji/peru.png --knock-out "all:<image>->last"',
     ],
     ['Logits of token ids', 'run -m model.gguf --tokens 1,2,3 --save-logits logits.safetensors'],
   ],

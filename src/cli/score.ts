@@ -57,7 +57,7 @@ export const score = defineCommand({
       'score items.jsonl -m demo',
     ],
     ['Questions in your own template', 'score items.csv -m demo --template "Q:{input}\\nA:{output}" -o scores.csv'],
-    ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 3'],
+    ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 2'],
   ],
   run: async (args, terminal) => {
     if ((args.vector === undefined) !== (args.layers === undefined))

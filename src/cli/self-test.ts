@@ -91,7 +91,7 @@ async function taskPatch(model: Model, context: Context): Promise<Outcome> {
   const best = Math.max(...patched);
   const detail =
     `${TASK} from text examples into ${queries.length} ${pictures ? 'picture' : 'text'} ${plural(queries.length, 'query', 'queries')}: ` +
-    `${without} begin with the right answer, with the patch at layer ${patched.indexOf(best)} ${best}`;
+    `without the patch ${without} of ${queries.length} begin right, with it (layer ${patched.indexOf(best)}) ${best} of ${queries.length}`;
   if (best >= without + GAIN) return { ok: true, detail };
   const weak = 'A model too weak for the task fails here even if the installation works; the shipped demo does not.';
   return { ok: false, detail: `${detail}\n${weak}` };

@@ -69,12 +69,13 @@ export const steer = defineCommand({
   examples: [
     [
       'Make a vector from pairs of prompts, one per line',
-      'steer -m demo --positive happy.txt --negative sad.txt -o mood.safetensors',
+      'steer -m model.gguf --positive happy.txt --negative sad.txt -o mood.safetensors',
     ],
-    ['See what it does', 'steer -m demo --vector mood.safetensors --prompt "Q:Peru\\nA:" --strengths=-4,0,4'],
+    ['See what it does', 'steer -m model.gguf --vector mood.safetensors --prompt "I feel" --strengths=-4,0,4'],
     [
-      'Both at once, from two prompts, as a file for llama.cpp',
-      'steer -m demo --positive "Q:Peru\\nA:" --negative "Q:Japan\\nA:" -p "Q:Chile\\nA:" --layers 3 -o p.gguf',
+      'Both at once, from two prompts: capitals instead of currencies, as a file for llama.cpp',
+      'steer -m demo --positive "Q:Japan\\nA:Tokyo\\n\\nQ:Cuba\\nA:" --negative "Q:Japan\\nA:Yen\\n\\nQ:Cuba\\nA:" ' +
+        '-p "Q:Finland\\nA:" --layers 1 --positions last --steps prompt --strengths=-2,0,2 -n 3 -o capital.gguf',
     ],
   ],
   run: async (args, terminal) => {

@@ -46,7 +46,7 @@ export const sweep = defineCommand({
     ['All layers, a text query', 'sweep -m demo --prompt "Q:Peru\\nA:" --vector capital.safetensors'],
     [
       'Some layers, a picture query',
-      'sweep -m demo --prompt "Q:<image>\\nA:" --image flag.png --vector capital.safetensors --layers 3-5',
+      'sweep -m demo --prompt "Q:<image>\\nA:" --image data/images/twemoji/peru.png --vector capital.safetensors --layers 0-3',
     ],
   ],
   run: async (args, terminal) => {

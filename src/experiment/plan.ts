@@ -294,7 +294,7 @@ async function beginnings(
   }
   if (joined.length > 0) {
     warnings.push(
-      `The tokenizer joins the end of ${joined.length} of ${asked} queries of task ${task.name} with the answer, such as ${JSON.stringify(joined[0])}: examples show a token there that no answer can begin with. If the query ends in a blank, end it before the blank.`,
+      `The tokenizer joins the end of ${joined.length} of ${asked} queries of task ${task.name} with the answer, such as ${JSON.stringify(joined[0])}: examples show a token there that no answer can begin with. If the query ends in a space, end it before the space.`,
     );
   }
   const alike = [...byToken].filter(([, answers]) => answers.size > 1);

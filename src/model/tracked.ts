@@ -50,9 +50,9 @@ async function oneToken(model: Model, parts: readonly PromptPart[], text: string
     const isOne = bare !== '' && other !== text && (await behind(other)).length === 1;
     if (isOne) ways.push(`${begun ? '' : 'try '}${JSON.stringify(other)}, which is one`);
   }
-  if (ways.length === 0) ways.push('leave out the blanks before it');
+  if (ways.length === 0) ways.push('leave out the spaces before it');
   const wayOut = tokens.length ? `It is ${pieces}; ${ways.join(', or ')}.` : 'Give it some text.';
-  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token behind this prompt. ${wayOut}`);
+  throw new XpatchError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not one token after this prompt. ${wayOut}`);
 }
 
 /** What the logits over a whole vocabulary say about some tokens. */

@@ -93,7 +93,7 @@ export function requireApart({ merged }: AnswerTokens, query: readonly PromptPar
   const message = `The tokenizer merges the end of the query, ${endOf(query)}, with the answer ${JSON.stringify(output)}`;
   throw new XpatchError(
     'MARK_AMBIGUOUS',
-    `${message}: leave out scores, or use a template whose query ends differently, such as without a blank.`,
+    `${message}: leave out scores, or use a template whose query ends differently, such as without a space.`,
   );
 }
 

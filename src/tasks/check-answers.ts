@@ -33,7 +33,7 @@ function spelling({ index, input, output }: Entry): Finding[] {
   const findings: Finding[] = [];
   for (const [field, value] of Object.entries({ input, output })) {
     if (value !== value.trim()) {
-      const message = `item ${index}: ${field} ${quote(value)} has blanks around it, which prompts would show`;
+      const message = `item ${index}: ${field} ${quote(value)} has spaces around it, which prompts would show`;
       findings.push(finding('warning', 'blanks', [index], message));
     }
   }

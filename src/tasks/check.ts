@@ -196,7 +196,7 @@ function alike(
   return [
     ...repeated(pictured, ({ pictureHash }) => pictureHash as string).map(report('same-picture', 'the same picture')),
     ...repeated(distinct, ({ input }) => folded(input)).map(
-      report('near-duplicate', 'inputs that differ only in case or blanks'),
+      report('near-duplicate', 'inputs that differ only in case or spaces'),
     ),
   ];
 }

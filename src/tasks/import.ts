@@ -110,7 +110,7 @@ function entryProblems(entry: unknown, form: readonly string[], images: string):
   for (const field of form) {
     const value = entry[field];
     if (typeof value !== 'string' || value.trim() === '') {
-      problems.push(`field "${field}": a string with more than blanks is needed`);
+      problems.push(`field "${field}": a string with more than spaces is needed`);
     } else if ((field === 'output' || field === 'answer') && /[\r\n]/.test(value.trim())) {
       problems.push(`field "${field}": an answer is one line, as a line break ends it`);
     } else if (field === 'image') {

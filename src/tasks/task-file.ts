@@ -54,7 +54,7 @@ export async function readTaskFile(file: string): Promise<TaskFile> {
     if (!(FIELDS as readonly string[]).includes(name)) {
       throw taskError(file, `field ${JSON.stringify(name)} is not one of ${FIELDS.join(', ')} and items`);
     }
-    if (!isText(value)) throw taskError(file, `field "${name}": a string with more than blanks is needed`);
+    if (!isText(value)) throw taskError(file, `field "${name}": a string with more than spaces is needed`);
   }
   return { ...(fields as TaskFileFields), items: requireItems(file, items), hash };
 }
@@ -106,7 +106,7 @@ export function itemProblems(item: unknown): string[] {
   const fields: [string, unknown][] = [['input', input], ...outputs.map((one): [string, unknown] => ['output', one])];
   if (image !== undefined && image !== null) fields.push(['image', image]);
   const empty = new Set(fields.filter(([, value]) => !isText(value)).map(([field]) => field));
-  const problems = [...empty].map((field) => `field "${field}": a string with more than blanks is needed`);
+  const problems = [...empty].map((field) => `field "${field}": a string with more than spaces is needed`);
   if (outputs.some((one) => isText(one) && /[\r\n]/.test(one.trim()))) {
     problems.push('field "output": an answer is one line, as a line break ends it');
   }

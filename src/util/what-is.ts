@@ -120,7 +120,7 @@ export function whatAre(bytes: Uint8Array, wanted?: Wanted): string | undefined 
   if (wanted === 'JSON' || wanted === 'YAML' || wanted === 'text')
     return isText ? undefined : `it is not text in UTF-8${way}`;
   const markup = wanted === 'picture' && text.trimStart().startsWith('<'); // SVG, if broken
-  return isText && !markup ? `it is a text${way}` : undefined;
+  return isText && !markup ? `it is a text file${way}` : undefined;
 }
 
 function begins(head: Buffer, magic: string): boolean {

@@ -100,7 +100,7 @@ describe('what would run', () => {
     const { code, stdout } = await cli.run([...RUN, '--plan']);
     expect(code).toBe(0);
     expect(stdout).toMatch(/validation +Text Patch +128\n/);
-    expect(stdout).toMatch(/Queries 188, vectors 2, pictures 0\.\n/);
+    expect(stdout).toMatch(/Queries 188, vectors 2, pictures 0\. /);
     // Two vectors; 8 validation items and 6 test items of two tasks, in one batch each.
     expect(stdout).toMatch(/Passes over prompts about 6: one per vector, one per batch of items\.\n/);
     expect(stdout).toMatch(/Time about \d+ s: an estimate from \d+ positions and \d+ new tokens per second/);

@@ -123,7 +123,7 @@ describe('models without a network', () => {
     expect(await errorOf(['models', 'info', damaged])).toMatchObject({ code: 'GGUF_INVALID' });
     writeFileSync(damaged, 'Grüß Gott');
     const { code, message } = await errorOf(['models', 'info', damaged]);
-    expect([code, message]).toEqual(['GGUF_INVALID', expect.stringMatching(/it is a text\. Name a \.gguf file/)]);
+    expect([code, message]).toEqual(['GGUF_INVALID', expect.stringMatching(/it is a text file\. Name a \.gguf file/)]);
   });
 
   test('info of a file with hostile names prints them harmless', async () => {

@@ -18,9 +18,9 @@ const SAYS: Record<string, RegExp> = {
   'patching-map.ts': /^probability of Tokyo: 0\.\d\d for Japan, 0\.\d\d for Egypt\nlayer 0 ( +0\.\d\d)+$/m,
   'question-file.ts': /^ {2}"question": "What is the color of the food\?",$/m,
   'read-and-write-states.ts':
-    /^states: 8 layers x \d+ positions x 128 numbers, marks at \{ country: \d, delimiter: \d+ \}$/m,
+    /^states: 8 layers x \d+ positions x 128 numbers, marks at \{ country: \d, delimiter: \d+ \}$[\s\S]*^as it is: "Lima"[\s\S]*Cuba in its place: "Havana"/m,
   'ten-lines.ts':
-    /^128 numbers .*\n.* -> Lima\nLima at layer 2: 0\.\d\d\nrecovered .*\nsteered: ".*"\npage: .*report\.html$/m,
+    /^128 numbers .*\n.* -> Lima\nLima at layer 2: 0\.\d\d\nrecovered .*\nFinland, steered by -2, 0 and 2: Euro, Finland, Helsinki\npage: .*report\.html$/m,
 };
 
 /** What is in folders are job files (scale.test.ts). */

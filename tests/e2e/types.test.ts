@@ -1,10 +1,10 @@
-// The declarations of the built package, and the examples, as strict projects with old and new compilers read them: `skipLibCheck`
+// The declarations of the built package, the examples, and the TypeScript and JavaScript in the documents, as strict projects with old and new compilers read them: `skipLibCheck`
 // off, `noUncheckedIndexedAccess` on.
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, expect, test } from '@jest/globals';
 import { PACKAGE_ROOT } from '../../install/layout.mjs';
@@ -64,6 +64,27 @@ export async function patch(): Promise<number> {
 export { convert, core, experiment, report };
 `;
 
+/** What comes before blocks of the documents that do not stand alone, by document and number. */
+const CONTEXT = `import type { Context } from 'xpatch';\ndeclare const context: Context;\n`;
+const BEFORE: Record<string, string> = {
+  'coming-from 2': CONTEXT,
+  'coming-from 3': CONTEXT,
+  'coming-from 4': `${CONTEXT}import { steeringVector } from 'xpatch';\ndeclare const texts: string[];\n`,
+  'hooks 2': `${CONTEXT}declare const prompts: string[];\ndeclare const prompt: string;\n`,
+  'seeing 1': `${CONTEXT}import { logitLens } from 'xpatch';\ndeclare const prompt: string, token: number, layer: number;\n`,
+};
+
+/** Writes every block of a document as a module. */
+function blocksOf(document: string): string[] {
+  const text = readFileSync(join(PACKAGE_ROOT, document), 'utf8');
+  const name = basename(document, '.md');
+  return [...text.matchAll(/^```(?:ts|js)\n(.*?)^```/gms)].map(([, code = ''], i) => {
+    const file = `${name}-${i + 1}.ts`;
+    writeFileSync(join(folder, file), `${BEFORE[`${name} ${i + 1}`] ?? ''}${code}export {};\n`);
+    return file;
+  });
+}
+
 mkdirSync(join(folder, 'node_modules', '@types'), { recursive: true });
 symlinkSync(PACKAGE_ROOT, join(folder, 'node_modules', 'xpatch'), 'dir');
 symlinkSync(packageFolder('@types/node'), join(folder, 'node_modules', '@types', 'node'), 'dir');
@@ -75,6 +96,9 @@ const files = [
   ...readdirSync(join(folder, 'examples'))
     .filter((name) => name.endsWith('.ts'))
     .map((name) => join('examples', name)),
+  ...['README.md', ...readdirSync(join(PACKAGE_ROOT, 'docs')).map((name) => join('docs', name))]
+    .filter((name) => name.endsWith('.md'))
+    .flatMap(blocksOf),
 ];
 
 const settings = {

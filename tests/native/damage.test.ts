@@ -99,7 +99,7 @@ describe('what is no such file', () => {
   const safetensors = Buffer.concat([Buffer.from('4000000000000000', 'hex'), Buffer.alloc(200, '{"a":{}} ')]);
   const cases: [string, () => Partial<Attempt>, string, RegExp][] = [
     ['safetensors as model', () => ({ model: make('x.safetensors', safetensors) }), 'GGUF_INVALID', /safetensors/],
-    ['text as model', () => ({ model: make('x.txt', 'hello\n'.repeat(50)) }), 'GGUF_INVALID', /it is a text/],
+    ['text as model', () => ({ model: make('x.txt', 'hello\n'.repeat(50)) }), 'GGUF_INVALID', /it is a text file/],
     ['an empty file as model', () => ({ model: make('empty.gguf', '') }), 'GGUF_INVALID', /it is empty/],
     ['a folder as model', () => ({ model: folder }), 'GGUF_INVALID', /it is a folder/],
     ['nothing as model', () => ({ model: join(folder, 'absent.gguf') }), 'FILE_NOT_FOUND', /absent\.gguf/],

@@ -35,7 +35,7 @@ describe('of a file', () => {
     ['a big-endian GGUF', gguf(true), /big-endian/],
     ['a safetensors file', safetensors, /models convert/],
     ['zeros', Buffer.alloc(4096), /begins with zeros/],
-    ['text', Buffer.from('Grüß Gott\n'), /it is a text/],
+    ['text', Buffer.from('Grüß Gott\n'), /it is a text file/],
   ])('%s', (_, bytes, says) => expect(whatAre(bytes, 'GGUF')).toMatch(says));
 
   test.each<[Wanted, Buffer]>([
