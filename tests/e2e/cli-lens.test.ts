@@ -117,7 +117,7 @@ test('what cannot be read is refused with a way out, and no folder is made', asy
       `${blanks}Lima`,
     );
   }
-  await refuse('INVALID_ARGUMENT', /; leave out the blanks before it\./, ...TEXT, '--track', ' Lxx');
+  await refuse('INVALID_ARGUMENT', /; leave out the spaces before it\./, ...TEXT, '--track', ' Lxx');
   await refuse('FILE_NOT_FOUND', /nothing/, ...TEXT, '--tuned', 'nothing.safetensors');
   await refuse('INVALID_ARGUMENT', /--top/, ...TEXT, '--top', '0');
   writeFileSync(join(cli.folder, 'file'), '');
