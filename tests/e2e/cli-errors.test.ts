@@ -134,7 +134,7 @@ describe('what cannot be done ends with code 1', () => {
       'a text as a control vector',
       ['sweep', ...LLAMA, '--vector', 'notes.gguf'],
       'VECTOR_INVALID',
-      /it is a text\. Name a \.gguf file of `xpatch steer -o`/,
+      /it is a text file\. Name a \.gguf file of `xpatch steer -o`/,
     ],
     ['a broken vector', ['sweep', ...LLAMA, '--vector', 'broken.safetensors'], 'VECTOR_INVALID', /broken\.safetensors/],
     [

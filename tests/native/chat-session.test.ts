@@ -306,7 +306,7 @@ test('the template is the model file’s own; without one, or without a tokenize
   await expectError(
     async () => promptFormat(await load('llama'), 'chat'),
     'CONFIG_INVALID',
-    /no chat template.*Use paper/,
+    /no chat template.*Use --template paper/,
   );
 
   const make = async (name: string) => new ChatSession(await (await load(name)).createContext(contextOptions));
