@@ -123,11 +123,8 @@ export class Context implements AsyncDisposable {
   ): Promise<PassResults<Rows>> {
     const prepared = await this.prepare(await this.build(rows, options.signal));
     if (prepared.some(({ generated }) => generated.length)) {
-      const wayOut = "Use generate(), or steps: 'prompt'";
-      throw new XpatchError(
-        'INTERVENTION_INVALID',
-        `A pass generates no tokens for an intervention to edit. ${wayOut}.`,
-      );
+      const problem = 'A pass generates no tokens for an intervention to edit';
+      throw new XpatchError('INTERVENTION_INVALID', `${problem}. Use generate(), or steps: 'prompt'.`);
     }
     const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
