@@ -106,8 +106,7 @@ export async function runEvaluation(
   const stem = name ?? `eval-${loaded.experiment.name}`;
   const folder = args.plan ? undefined : (args.output ?? `xpatch-${stem}-${timestamp()}`);
   if (folder !== undefined) await requireRunFolder(folder);
-  const complete = folder !== undefined && (await readManifest(folder))?.status === 'complete';
-  if (parts.queue && !complete) {
+  if (parts.queue && folder !== undefined && (await readManifest(folder))?.status !== 'complete') {
     using line = terminal.progress(args);
     line.update('connecting to the queue');
     await requireServer(parts.queue.url);

@@ -259,7 +259,9 @@ test('a report on the states of many prompts: a probe reads what they hold, and 
     expect(probe.shuffled.value).toBeLessThan(0.75);
   }
   const page = await readFile(at('style-page/report.html'), 'utf8');
-  expect(page).toMatch(/style is read best at resid_post, layer 0: 1\.00|most frequent label alone/);
+  expect(page).toContain('The most frequent label alone: 0.500');
+  const { headline } = JSON.parse(await readFile(at('style-page/manifest.json'), 'utf8'));
+  expect(headline).toMatch(/^style is read best at resid_post, layer 0: 1\.00 \[0\.9/);
 
   // The corpus is complete: another report costs no capture, and looks at the same states.
   const chance = await xpatch([...many, ...DEMO, '--report', at('chance-page'), '--label', 'chance']);
