@@ -16,6 +16,8 @@ jest.setTimeout(300_000);
 const REFERENCES = fileURLToPath(new URL('../fixtures/hooks/', import.meta.url));
 const FAMILIES = readdirSync(REFERENCES).map((file) => file.replace('.safetensors', ''));
 const LAYER = 1;
+/** attn_logit_softcapping of the Gemma 2 here. */
+const CAP = 3;
 /** GELU comes from a table of 16-bit values on the CPU. */
 const bound = (name: string) => (['gemma2', 'gemma3', 'gpt-neox', 'llava'].includes(name) ? 5e-3 : 1e-4);
 
@@ -66,6 +68,31 @@ describe.each(FAMILIES)('%s', (name) => {
     hooks.forEach(
       (hook, i) => void expectClose(hook, captured[i]?.data as Float32Array, values.get(hook) as Float32Array),
     );
+  });
+
+  test('attention scores are the scaled products of the reference’s queries and keys, seen where its pattern is', async () => {
+    const [q, k, pattern] = ['q', 'k', 'pattern'].map((hook) => values.get(hook) as Float32Array);
+    const n = prompt.length;
+    const { captured } = await context.run({ prompt, captures: [{ hook: 'attn_scores', layers: [LAYER] }] });
+    const { data, heads } = captured[0] as NonNullable<(typeof captured)[0]>;
+    const nHeads = (heads as readonly number[]).length;
+    const size = (q as Float32Array).length / n / nHeads;
+    const shared = (q as Float32Array).length / (k as Float32Array).length; // query heads of a key head
+    const at = (x: Float32Array | undefined, position: number, head: number, of: number) =>
+      (x as Float32Array).subarray((position * of + head) * size, (position * of + head + 1) * size);
+    const [ours, theirs]: [number[], number[]] = [[], []];
+    for (let i = 0; i < data.length; i++) {
+      expect(Number.isFinite(data[i])).toBe((pattern?.[i] as number) > 0);
+      if (data[i] === Number.NEGATIVE_INFINITY) continue;
+      const [position, head, seen] = [Math.floor(i / n / nHeads), Math.floor(i / n) % nHeads, i % n];
+      const key = at(k, seen, Math.floor(head / shared), nHeads / shared);
+      const product = at(q, position, head, nHeads).reduce((sum, x, d) => sum + x * (key[d] as number), 0);
+      const score = product / Math.sqrt(size);
+      ours.push(data[i] as number);
+      theirs.push(name === 'gemma2' ? CAP * Math.tanh(score / CAP) : score);
+    }
+    expect(ours.length).toBeGreaterThan(nHeads * n);
+    expectClose('attn_scores', Float32Array.from(ours), Float32Array.from(theirs));
   });
 
   test('states of a picture in the tower', async () => {
