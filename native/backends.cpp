@@ -1,7 +1,7 @@
 #include "backends.h"
 
 #include "errors.h"
-#include "product_backend.h"
+#include "kernel_backend.h"
 
 #include "llama.h"
 
@@ -49,7 +49,7 @@ void backends_start() {
     std::call_once(once, [] {
         llama_log_set(log_keep, nullptr); // ggml's log goes the same way
         llama_backend_init();
-        product_backend_register();
+        kernel_backend_register();
     });
 }
 
@@ -79,7 +79,7 @@ std::vector<device_info> backends_devices() {
     std::vector<device_info> devices;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        if (device == product_device()) {
+        if (device == kernel_device()) {
             continue; // a part of the CPU, nothing to choose
         }
         size_t free = 0, total = 0;
@@ -105,7 +105,7 @@ std::vector<ggml_backend_dev_t> backends_select(const std::string & wanted) {
         const auto type = ggml_backend_dev_type(device);
         const bool gpu  = type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
         const std::string name = ggml_backend_dev_name(device);
-        if (device == product_device()) {
+        if (device == kernel_device()) {
             continue;
         }
         names += (names.empty() ? "" : ", ") + name;

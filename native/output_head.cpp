@@ -3,14 +3,13 @@
 #include "backends.h"
 #include "errors.h"
 #include "logits.h"
-#include "product_backend.h"
+#include "kernel_backend.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "llama-ext.h"
 
 #include <algorithm>
-#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -32,11 +31,11 @@ output_head::output_head(std::shared_ptr<model> shared, llama_context * context,
     for (int i = 0; i < llama_model_n_devices(owner->handle); ++i) {
         devices.push_back(llama_model_get_device(owner->handle, i));
     }
-    if (ggml_backend_dev_t device = product_device()) {
+    if (ggml_backend_dev_t device = kernel_device()) {
         devices.push_back(device);
     }
     devices.push_back(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
-    const product_threads with(n_threads, threadpool);
+    const kernel_threads with(n_threads, threadpool);
     for (ggml_backend_dev_t device : devices) {
         ggml_backend_t backend = ggml_backend_dev_init(device, nullptr);
         if (!backend) {
@@ -149,60 +148,8 @@ std::unique_ptr<output_head::tail> output_head::clone_tail(lens_job::part part, 
     return t;
 }
 
-// The loops below run over every logit of every state, and must not cost more than a fraction of the product that made
+// The loops over every logit of every state, here and in logits.cpp, must not cost more than a fraction of the product that made
 // them: no branches, and reductions that the compiler may reorder (-fopenmp-simd).
-
-static float maximum(const float * x, int32_t n) {
-    float best = -INFINITY;
-#pragma omp simd reduction(max : best)
-    for (int32_t i = 0; i < n; ++i) {
-        best = x[i] > best ? x[i] : best;
-    }
-    return best;
-}
-
-// e^x for x <= 0 to a relative 2e-7, NaN for NaN: 2^k times a Taylor polynomial of what is left, at most ln(2) / 2.
-static inline float exponential(float x) {
-    const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to a whole number, left in the lowest bits
-    x = std::max(x, -87.0f);
-    const float t = x * 1.44269504f + magic;
-    const float k = t - magic;
-    const float r = x - k * 0.693359375f + k * 2.12194440e-4f; // ln(2) in two pieces
-    const float p = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(t) << 23));
-}
-
-// Compiled for wider vectors too, and chosen when the addon is loaded: a lens reads every logit of every state twice.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define WIDE_VECTORS __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define WIDE_VECTORS
-#endif
-
-struct expectation {
-    double sum;  // of w = e^(p - p_max)
-    double mean; // of x - x_max under the weights w / sum
-};
-
-// The mean of one row's logits under the distribution of another, or of itself. NaN and +infinity come through as NaN.
-WIDE_VECTORS static expectation expect(const float * p, float p_max, const float * x, float x_max, int32_t n) {
-    const float   lowest = -1e20f; // stands in for -infinity, which rules a token out: its weight is 0, and 0 * inf is NaN
-    const int32_t piece  = 4096;   // summed in single precision
-    double sum = 0.0, dot = 0.0;
-    for (int32_t begin = 0; begin < n; begin += piece) {
-        const int32_t end = std::min(n, begin + piece);
-        float s = 0.0f, d = 0.0f;
-#pragma omp simd reduction(+ : s, d)
-        for (int32_t i = begin; i < end; ++i) {
-            const float w = exponential(p[i] - p_max);
-            s += w;
-            d += w * std::max(x[i] - x_max, lowest);
-        }
-        sum += s;
-        dot += d;
-    }
-    return { sum, dot / sum };
-}
 
 static int32_t count_above(const float * x, int32_t n, float value) {
     int32_t count = 0;

@@ -2,14 +2,15 @@
 // weights are widened to f32 and turned into panels of PANEL columns that stay in the first cache, and tiles of ROWS x PANEL
 // sums stay in registers. Included by one file for each width of vectors, LANES, which defines it.
 
-#include "product.h"
+#include "kernels.h"
 
 #include <immintrin.h>
 #include <string.h>
 
 typedef float lanes __attribute__((vector_size(LANES * 4)));
 
-enum { PANEL = 2 * LANES, ROWS_AT_ONCE = 96 };
+// A panel of weights has at most DEPTH numbers of each column: 48 KB.
+enum { PANEL = 2 * LANES, DEPTH = product_panel / PANEL, ROWS_AT_ONCE = 96 };
 
 template <int ROWS>
 static inline __attribute__((always_inline)) void tile(const float * panel, const float * x, int64_t x_stride, float * c,
@@ -46,13 +47,13 @@ static inline __attribute__((always_inline)) void tile(const float * panel, cons
 }
 
 // Eight numbers of a row of weights.
-template <product_type TYPE>
+template <float_type TYPE>
 static inline __attribute__((always_inline)) __m256 widen(const void * row, int64_t at) {
-    if (TYPE == product_f32) {
+    if (TYPE == float_32) {
         return _mm256_loadu_ps((const float *) row + at);
     }
     const __m128i halves = _mm_loadu_si128((const __m128i *) ((const uint16_t *) row + at));
-    return TYPE == product_f16 ? _mm256_cvtph_ps(halves)
+    return TYPE == float_16 ? _mm256_cvtph_ps(halves)
                                : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
@@ -75,12 +76,14 @@ static inline __attribute__((always_inline)) void turn(__m256 r[8]) {
 }
 
 // panel[p][j] = w[j][p] for `width` rows of w, zeros beyond. k is a multiple of 8.
-template <product_type TYPE>
+template <float_type TYPE>
 static void pack(const char * w, int64_t row_bytes, int64_t width, int64_t at, int64_t k, float * panel) {
     for (int64_t j = 0; j < PANEL; j += 8) {
         for (int64_t p = 0; p < k; p += 8) {
             __m256 r[8];
             for (int i = 0; i < 8; ++i) {
+                // What is next: rows are too short for the processor to see it coming.
+                _mm_prefetch(w + (j + 8 + i) * row_bytes + (at + p) * (TYPE == float_32 ? 4 : 2), _MM_HINT_T0);
                 r[i] = j + i < width ? widen<TYPE>(w + (j + i) * row_bytes, at + p) : _mm256_setzero_ps();
             }
             turn(r);
@@ -104,12 +107,23 @@ static inline void last_tile(int64_t rows, const float * panel, const float * x,
     }
 }
 
-template <product_type TYPE>
-static void compute(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
-    const int64_t row_bytes = p->w_stride * (TYPE == product_f32 ? 4 : 2);
+// Rows of x times one panel.
+static inline void rows_by_panel(int64_t rows, const float * panel, const float * x, int64_t x_stride, float * c, int64_t c_stride,
+    int64_t k, int64_t width, bool add) {
+    int64_t i = 0;
+    for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {
+        tile<TILE_ROWS>(panel, x + i * x_stride, x_stride, c + i * c_stride, c_stride, k, width, add);
+    }
+    last_tile<TILE_ROWS - 1>(rows - i, panel, x + i * x_stride, x_stride, c + i * c_stride, c_stride, k, width, add);
+}
+
+template <float_type TYPE>
+static void multiply(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
+    const int64_t row_bytes = p->w_stride * (TYPE == float_32 ? 4 : 2);
     const char *  w         = (const char *) p->w + m0 * row_bytes;
-    for (int64_t k0 = 0; k0 < p->k; k0 += product_depth) {
-        const int64_t k   = p->k - k0 < product_depth ? p->k - k0 : (int64_t) product_depth;
+    const int64_t pieces    = (p->k + DEPTH - 1) / DEPTH, depth = (p->k / 8 + pieces - 1) / pieces * 8; // of the same size
+    for (int64_t k0 = 0; k0 < p->k; k0 += depth) {
+        const int64_t k   = p->k - k0 < depth ? p->k - k0 : depth;
         const bool    add = k0 > 0;
         for (int64_t j = 0; j < m; j += PANEL) {
             pack<TYPE>(w + j * row_bytes, row_bytes, m - j, k0, k, scratch + j * k);
@@ -120,22 +134,16 @@ static void compute(const product * p, int64_t m0, int64_t m, int64_t n0, int64_
                 const float * panel = scratch + j * k;
                 const float * x     = p->x + (n0 + block) * p->x_stride + k0;
                 float *       c     = p->c + (n0 + block) * p->c_stride + m0 + j;
-                const int64_t width = m - j < PANEL ? m - j : (int64_t) PANEL;
-                int64_t       i     = 0;
-                for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {
-                    tile<TILE_ROWS>(panel, x + i * p->x_stride, p->x_stride, c + i * p->c_stride, p->c_stride, k, width, add);
-                }
-                last_tile<TILE_ROWS - 1>(rows - i, panel, x + i * p->x_stride, p->x_stride, c + i * p->c_stride, p->c_stride, k,
-                    width, add);
+                rows_by_panel(rows, panel, x, p->x_stride, c, p->c_stride, k, m - j < PANEL ? m - j : (int64_t) PANEL, add);
             }
         }
     }
 }
 
-static inline void compute_any(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
+static void multiply_any(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
     switch (p->type) {
-        case product_f32:  return compute<product_f32>(p, m0, m, n0, n, scratch);
-        case product_f16:  return compute<product_f16>(p, m0, m, n0, n, scratch);
-        case product_bf16: return compute<product_bf16>(p, m0, m, n0, n, scratch);
+        case float_32:  return multiply<float_32>(p, m0, m, n0, n, scratch);
+        case float_16:  return multiply<float_16>(p, m0, m, n0, n, scratch);
+        case float_b16: return multiply<float_b16>(p, m0, m, n0, n, scratch);
     }
 }

@@ -3,7 +3,7 @@
 #include "backends.h"
 #include "errors.h"
 #include "output_head.h"
-#include "product_backend.h"
+#include "kernel_backend.h"
 
 #include "llama-ext.h"
 
@@ -45,7 +45,7 @@ model::model(const options & o) : qk_norm(o.qk_norm), servers(o.rpc) {
     params.load_mode    = o.weightless ? LLAMA_LOAD_MODE_NONE : LLAMA_LOAD_MODE_MMAP;
     params.no_alloc     = o.weightless;
     // Layouts of the CPU's own, such as AMX's, are for its own kernels, of which those of floats are slow.
-    params.use_extra_bufts = !o.floats || !product_device();
+    params.use_extra_bufts = !o.floats || !kernel_device();
     bool aborted = false;
     std::pair<const std::function<bool(float)> *, bool *> progress { &o.progress, &aborted };
     params.progress_callback = [](float fraction, void * data) {
@@ -157,7 +157,7 @@ context::context(std::shared_ptr<model> shared, const options & o)
         auto pool_params = ggml_threadpool_params_default(o.n_threads);
         threadpool.reset(make(&pool_params));
     }
-    const product_threads with(o.n_threads, threadpool.get());
+    const kernel_threads with(o.n_threads, threadpool.get());
 
     log_take();
     handle = llama_init_from_model(owner->handle, params);

@@ -8,7 +8,7 @@ import type { Condition, QueryKey } from './types.js';
  * core 16.6 s with batches of 32 lines, 14.6 s of 64, 13.5 s of 128 and 13.2 s of 320. With larger batches a kill would lose more,
  * of whole answers above all; in the validation a line is one token.
  */
-const LINES = { validation: 128, test: 64 };
+const LINES = { validation: 128, test: 128 };
 
 /** How many lines an item has under a condition: a patch has one per layer, or one in the test if validation chooses the layer. */
 export function linesOf(

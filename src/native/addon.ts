@@ -113,7 +113,7 @@ export interface NativeModelOptions {
   gpuLayers: number;
   /** Small tensors as in the file, zeros for the others; see native/weightless.h. Absent: all of them, mapped from the file. */
   weightless?: boolean;
-  /** Whether the weights are F32, F16 or BF16: they stay as they are then, for native/product_backend.h. */
+  /** Whether the weights are F32, F16 or BF16: they stay as they are then, for native/kernel_backend.h. */
   floats?: boolean;
   /** Absent: the model has none. */
   qkNorm?: NativeQkNorm;

@@ -1,0 +1,21 @@
+#pragma once
+
+#include "ggml-backend.h"
+
+struct ggml_threadpool;
+
+// Products of weights in F32, F16 or BF16 with many rows of states, and flash attention of many rows, which the kernels of
+// llama.cpp compute at less than half of what an x86 processor can. A backend of ggml beside its CPU backend: both compute on
+// the same memory, and the scheduler gives each node to the first that wants it.
+
+// Makes it known to ggml, once, if the processor has what it takes; every llama_context from then on has one.
+void kernel_backend_register();
+
+// Null where the processor lacks what it takes.
+ggml_backend_dev_t kernel_device();
+
+// While it lives, backends made by this thread compute on these threads. `pool` may be null: they compute alone then.
+struct kernel_threads {
+    kernel_threads(int n_threads, ggml_threadpool * pool);
+    ~kernel_threads();
+};
