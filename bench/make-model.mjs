@@ -10,7 +10,7 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 
 // https://huggingface.co/HuggingFaceTB/SmolLM2-135M/blob/main/config.json
-const SHAPE = { nEmbd: 576, nHeads: 9, nKvHeads: 3, nFf: 1536, nVocab: 49152, nCtx: 8192, ropeBase: 100000 };
+const SHAPE = { nEmbd: 576, nFf: 1536, nVocab: 49152, nCtx: 8192, ropeBase: 100000 };
 const ALIGNMENT = 32;
 // Weights are copied from a pool of this many values, at offsets drawn at random: drawing 135M normal deviates would
 // take most of a minute.
@@ -93,7 +93,7 @@ function text(value) {
   return Buffer.concat([u64(bytes.length), bytes]);
 }
 
-function metadata(layers, fileType) {
+function metadata({ layers, heads, kvHeads }, fileType) {
   return [
     ['general.architecture', 'string', 'llama'],
     ['general.name', 'string', 'random weights in the shape of SmolLM2-135M'],
@@ -104,19 +104,19 @@ function metadata(layers, fileType) {
     ['llama.embedding_length', 'uint32', SHAPE.nEmbd],
     ['llama.block_count', 'uint32', layers],
     ['llama.feed_forward_length', 'uint32', SHAPE.nFf],
-    ['llama.attention.head_count', 'uint32', SHAPE.nHeads],
-    ['llama.attention.head_count_kv', 'uint32', SHAPE.nKvHeads],
+    ['llama.attention.head_count', 'uint32', heads],
+    ['llama.attention.head_count_kv', 'uint32', kvHeads],
     ['llama.attention.layer_norm_rms_epsilon', 'float32', 1e-5],
-    ['llama.rope.dimension_count', 'uint32', SHAPE.nEmbd / SHAPE.nHeads],
+    ['llama.rope.dimension_count', 'uint32', SHAPE.nEmbd / heads],
     ['llama.rope.freq_base', 'float32', SHAPE.ropeBase],
     ['tokenizer.ggml.model', 'string', 'none'],
   ];
 }
 
 /** Tensors in file order. shape is [columns, rows]; columns is the fan-in. The head is tied to the embeddings. */
-function tensors(layers, type) {
-  const { nEmbd, nHeads, nKvHeads, nFf, nVocab } = SHAPE;
-  const nKv = (nEmbd / nHeads) * nKvHeads;
+function tensors({ layers, heads, kvHeads }, type) {
+  const { nEmbd, nFf, nVocab } = SHAPE;
+  const nKv = (nEmbd / heads) * kvHeads;
   const norm = (name) => ({ name, shape: [nEmbd], type: 'f32' });
   const matrix = (name, columns, rows) => ({ name, shape: [columns, rows], type });
   const list = [matrix('token_embd.weight', nEmbd, nVocab), norm('output_norm.weight')];
@@ -173,9 +173,10 @@ export function ggufHeader(entries, list) {
  * Writes the model to path; a file of that name is replaced only once the new one is whole.
  *
  * @param {string} path
- * @param {{ type?: 'f16' | 'q8_0', seed?: number, layers?: number }} [options] Defaults to f16, seed 1, 30 layers.
+ * @param {{ type?: 'f16' | 'q8_0', seed?: number, layers?: number, heads?: number, kvHeads?: number }} [options]
+ *   Defaults to f16, seed 1, 30 layers, 9 heads of which 3 have keys and values.
  */
-export function makeModel(path, { type = 'f16', seed = 1, layers = 30 } = {}) {
+export function makeModel(path, { type = 'f16', seed = 1, layers = 30, heads = 9, kvHeads = 3 } = {}) {
   if (type !== 'f16' && type !== 'q8_0') throw new RangeError(`type is f16 or q8_0, not ${type}`);
   if (!Number.isInteger(layers) || layers < 1) throw new RangeError(`layers is a whole number from 1, not ${layers}`);
   const random = uniform(seed);
@@ -184,7 +185,8 @@ export function makeModel(path, { type = 'f16', seed = 1, layers = 30 } = {}) {
   const pools = new Map(
     [SHAPE.nEmbd, SHAPE.nFf].map((fanIn) => [fanIn, encode(normals(random, POOL, 1 / Math.sqrt(fanIn)))]),
   );
-  const list = tensors(layers, type);
+  const shape = { layers, heads, kvHeads };
+  const list = tensors(shape, type);
   const partial = `${path}.part`;
   const file = openSync(partial, 'w');
   const write = (bytes) => {
@@ -196,7 +198,7 @@ export function makeModel(path, { type = 'f16', seed = 1, layers = 30 } = {}) {
       code: ENCODINGS[tensor.type].code,
       length: byteLength(tensor),
     }));
-    write(ggufHeader(metadata(layers, ENCODINGS[type].fileType), described));
+    write(ggufHeader(metadata(shape, ENCODINGS[type].fileType), described));
     for (const tensor of list) {
       const length = byteLength(tensor);
       if (tensor.type === 'f32') {

@@ -157,6 +157,9 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
     if (has(o, "blocks")) {
         job.n_blocks = int_of(o, "blocks");
     }
+    if (has(o, "same")) {
+        job.same = array_of<int32_t>(o.Get("same"), n, "same");
+    }
     if (has(o, "places")) {
         job.places = array_of<int32_t>(o.Get("places"), n, "places");
     }

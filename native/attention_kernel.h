@@ -22,11 +22,10 @@ static inline bool sees_any(const uint16_t * mask, int64_t n) {
 }
 
 // panel[p][j] = v[p][j] for `width` numbers of k rows, zeros beyond.
-template <float_type TYPE>
 static void spread(const char * v, int64_t row_bytes, int64_t width, int64_t at, int64_t k, float * panel) {
     for (int64_t p = 0; p < k; ++p) {
         for (int64_t j = 0; j < PANEL; j += 8) {
-            _mm256_store_ps(panel + p * PANEL + j, j < width ? widen<TYPE>(v + p * row_bytes, at + j) : _mm256_setzero_ps());
+            _mm256_store_ps(panel + p * PANEL + j, j < width ? widen<float_16>(v + p * row_bytes, at + j) : _mm256_setzero_ps());
         }
     }
 }
@@ -64,7 +63,6 @@ static inline bool weigh(float * scores, const uint16_t * mask, int64_t n, float
     return true;
 }
 
-template <float_type TYPE>
 static void attend(const attention * a, int64_t kv_head, int64_t n0, int64_t n, float * scratch) {
     const int64_t dk = a->k_width, dv = a->v_width, group = a->group;
     float * const q      = scratch;
@@ -100,7 +98,7 @@ static void attend(const attention * a, int64_t kv_head, int64_t n0, int64_t n, 
         float * const s = scores + first * group * attention_cells, * const o = out + first * group * dv;
         const char *  k = a->k + kv_head * a->k_head + cell * a->k_cell, * v = a->v + kv_head * a->v_head + cell * a->v_cell;
         for (int64_t j = 0; j < cells; j += PANEL) {
-            pack<TYPE>(k + j * a->k_cell, a->k_cell, cells - j, 0, dk, keys);
+            pack<float_16>(k + j * a->k_cell, a->k_cell, cells - j, 0, dk, keys);
             rows_by_panel(rows, keys, q + first * group * dk, dk, s + j, attention_cells, dk, PANEL, false);
         }
         for (int64_t r = 0; r < rows; ++r) {
@@ -110,7 +108,7 @@ static void attend(const attention * a, int64_t kv_head, int64_t n0, int64_t n, 
             }
         }
         for (int64_t j = 0; j < dv; j += PANEL) {
-            spread<TYPE>(v, a->v_cell, dv - j, j, cells, values);
+            spread(v, a->v_cell, dv - j, j, cells, values);
             rows_by_panel(rows, values, s, attention_cells, o + j, dv, cells, dv - j < PANEL ? dv - j : (int64_t) PANEL, true);
         }
     }
@@ -120,13 +118,5 @@ static void attend(const attention * a, int64_t kv_head, int64_t n0, int64_t n, 
         for (int64_t i = 0; i < dv; ++i) {
             to[i] = out[r * dv + i] * factor;
         }
-    }
-}
-
-static void attend_any(const attention * a, int64_t kv_head, int64_t n0, int64_t n, float * scratch) {
-    if (a->type == float_32) {
-        attend<float_32>(a, kv_head, n0, n, scratch);
-    } else {
-        attend<float_16>(a, kv_head, n0, n, scratch);
     }
 }

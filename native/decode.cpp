@@ -1,5 +1,6 @@
 #include "backends.h"
 #include "errors.h"
+#include "kernel_backend.h"
 #include "logits.h"
 #include "output_head.h"
 #include "runtime.h"
@@ -92,6 +93,9 @@ void context::decode(const decode_job & job) {
         }
         seq_ids[i] = const_cast<llama_seq_id *>(job.sequences + i);
         outputs[i] = job.outputs[i] != 0;
+        if (job.same && (job.same[i] < 0 || job.same[i] > i || job.same[job.same[i]] != job.same[i])) {
+            throw coded_error("INVALID_ARGUMENT", "row " + std::to_string(i) + " cannot be the same as row " + std::to_string(job.same[i]));
+        }
         if (outputs[i]) {
             output_row[i] = n_output++;
         }
@@ -157,6 +161,7 @@ void context::decode(const decode_job & job) {
         }
         hooks->arm(points, std::move(armed), captures, job.patches);
     }
+    const same_rows same(job.same ? std::vector<int32_t>(job.same, job.same + job.n_rows) : std::vector<int32_t>());
     llama_set_causal_attn(handle, !job.non_causal);
     const int32_t status = llama_decode(handle, batch);
     llama_synchronize(handle);

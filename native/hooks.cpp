@@ -1,6 +1,7 @@
 #include "hooks.h"
 
 #include "errors.h"
+#include "kernel_backend.h"
 
 #include "ggml-backend.h"
 #include "ggml.h"
@@ -279,6 +280,9 @@ void hook_table::capture_rows(const ggml_tensor * tensor, const capture & c) {
 
 void hook_table::run(ggml_tensor * tensor, const std::vector<const patch *> & patches, const std::vector<const capture *> & captures) {
     for (const patch * p : patches) {
+        for (int32_t row : p->rows) {
+            same_rows_changed(row);
+        }
         if (tensor->op == GGML_OP_FLASH_ATTN_EXT && p->op == patch_op::cut) {
             cut_mask(tensor, *p);
             continue;

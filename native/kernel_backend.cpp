@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <new>
@@ -37,15 +38,16 @@ namespace {
 struct threads { int n = 1; ggml_threadpool * pool = nullptr; };
 thread_local threads current;
 thread_local bool    starting = false; // a context
+thread_local std::vector<int32_t> same; // of each row of the batch the one that is computed for it; none: there is no such
 
 struct free_scratch { void operator()(float * p) const { ::operator delete[](p, std::align_val_t(64)); } };
 
 // A node in parts, each of which one thread computes at a time.
 struct shared_work {
     std::function<void(int64_t part, float * scratch)> compute;
-    int64_t              n_parts;
-    float *              scratch;
+    int64_t              n_parts = 1;
     std::atomic<int64_t> next { 0 };
+    float *              scratch = nullptr;
 
     void work(int thread) {
         float * const own = scratch + thread * (kernel_scratch / sizeof(float));
@@ -77,7 +79,7 @@ static float_type type_of(const ggml_tensor * t) {
     return t->type == GGML_TYPE_F32 ? float_32 : t->type == GGML_TYPE_F16 ? float_16 : float_b16;
 }
 
-static void divide_product(shared_work & job, const ggml_tensor * node, int n_threads) {
+static product product_of(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
     product p;
     p.type     = type_of(w);
@@ -90,11 +92,16 @@ static void divide_product(shared_work & job, const ggml_tensor * node, int n_th
     p.n        = x->ne[1];
     p.c        = static_cast<float *>(node->data);
     p.c_stride = node->nb[1] / sizeof(float);
+    return p;
+}
+
+static void divide_product(std::deque<shared_work> & jobs, const product & p, int n_threads) {
     const int64_t m_parts = (p.m + product_columns - 1) / product_columns;
     // A few parts for each thread, so that none waits long for the last one; no more, as each part turns its weights anew.
     const int64_t wanted  = n_threads == 1 ? 1 : (4 * n_threads + m_parts - 1) / m_parts;
     const int64_t n_parts = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, p.n / 48));
     const int64_t n       = (p.n + n_parts - 1) / n_parts;
+    shared_work & job = jobs.emplace_back();
     job.n_parts = m_parts * n_parts;
     job.compute = [=](int64_t part, float * scratch) {
         const int64_t m0 = part / n_parts * product_columns, n0 = part % n_parts * n;
@@ -102,29 +109,71 @@ static void divide_product(shared_work & job, const ggml_tensor * node, int n_th
     };
 }
 
-static void divide_attention(shared_work & job, const ggml_tensor * node) {
+// A product of weights, if some rows are the same: of one of each.
+static bool divide_same(std::deque<shared_work> & jobs, const ggml_tensor * node, int n_threads) {
+    const ggml_backend_buffer_t buffer = node->src[0]->buffer;
+    const product all = product_of(node);
+    if (all.n != static_cast<int64_t>(same.size()) || !buffer || ggml_backend_buffer_get_usage(buffer) != GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
+        return false;
+    }
+    struct rows {
+        std::vector<int32_t> computed, place; // rows of the batch; of each row of it, where its numbers are among those
+        std::vector<float>   x, c;
+    };
+    const auto few = std::make_shared<rows>();
+    for (int32_t i = 0; i < all.n; ++i) {
+        if (same[i] == i) {
+            few->computed.push_back(i);
+        }
+        few->place.push_back(same[i] == i ? static_cast<int32_t>(few->computed.size()) - 1 : few->place[same[i]]);
+    }
+    few->x.resize(few->computed.size() * all.k);
+    few->c.resize(few->computed.size() * all.m);
+    product p = all;
+    p.x        = few->x.data();
+    p.x_stride = all.k;
+    p.n        = few->computed.size();
+    p.c        = few->c.data();
+    p.c_stride = all.m;
+    shared_work & gather = jobs.emplace_back();
+    gather.compute = [=](int64_t, float *) {
+        for (size_t i = 0; i < few->computed.size(); ++i) {
+            std::copy_n(all.x + few->computed[i] * all.x_stride, all.k, few->x.data() + i * all.k);
+        }
+    };
+    divide_product(jobs, p, n_threads);
+    shared_work & scatter = jobs.emplace_back();
+    scatter.compute = [=](int64_t, float *) {
+        for (int64_t i = 0; i < all.n; ++i) {
+            std::copy_n(few->c.data() + few->place[i] * all.m, all.m, all.c + i * all.c_stride);
+        }
+    };
+    return true;
+}
+
+static void divide_attention(std::deque<shared_work> & jobs, const ggml_tensor * node) {
     const ggml_tensor * q = node->src[0], * k = node->src[1], * v = node->src[2], * mask = node->src[3];
     attention a;
-    a.type    = type_of(k);
-    a.q       = static_cast<const char *>(q->data);
-    a.q_row   = q->nb[1];
-    a.q_head  = q->nb[2];
-    a.k       = static_cast<const char *>(k->data);
-    a.k_cell  = k->nb[1];
-    a.k_head  = k->nb[2];
-    a.v       = static_cast<const char *>(v->data);
-    a.v_cell  = v->nb[1];
-    a.v_head  = v->nb[2];
-    a.n_cells = k->ne[1];
+    a.q        = static_cast<const char *>(q->data);
+    a.k        = static_cast<const char *>(k->data);
+    a.v        = static_cast<const char *>(v->data);
     a.mask     = static_cast<const char *>(mask->data);
+    a.q_row    = q->nb[1];
+    a.q_head   = q->nb[2];
+    a.k_cell   = k->nb[1];
+    a.k_head   = k->nb[2];
+    a.v_cell   = v->nb[1];
+    a.v_head   = v->nb[2];
     a.mask_row = mask->nb[1];
-    a.out      = static_cast<float *>(node->data);
+    a.n_cells  = k->ne[1];
     a.n_head   = q->ne[2];
     a.group    = q->ne[2] / k->ne[2];
     a.k_width  = k->ne[0];
     a.v_width  = v->ne[0];
+    a.out      = static_cast<float *>(node->data);
     std::memcpy(&a.scale, node->op_params, sizeof(a.scale));
     const int64_t n = attention_rows / a.group, n_rows = q->ne[1], n_parts = (n_rows + n - 1) / n;
+    shared_work & job = jobs.emplace_back();
     job.n_parts = k->ne[2] * n_parts;
     job.compute = [=](int64_t part, float * scratch) {
         const int64_t n0 = part % n_parts * n;
@@ -134,40 +183,37 @@ static void divide_attention(shared_work & job, const ggml_tensor * node) {
 
 static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph) {
     auto & state = *static_cast<backend_state *>(backend->context);
-    std::vector<const ggml_tensor *> nodes;
+    std::deque<shared_work> jobs;
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
-        if ((node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_FLASH_ATTN_EXT) && (node->flags & GGML_TENSOR_FLAG_COMPUTE)) {
-            nodes.push_back(node);
+        if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) {
+            continue;
+        }
+        if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+            divide_attention(jobs, node);
+        } else if (node->op == GGML_OP_MUL_MAT && !divide_same(jobs, node, state.on.n)) {
+            divide_product(jobs, product_of(node), state.on.n);
         }
     }
-    if (nodes.empty()) {
-        return GGML_STATUS_SUCCESS;
-    }
-    std::vector<shared_work> jobs(nodes.size());
-    for (size_t i = 0; i < nodes.size(); ++i) {
-        jobs[i].scratch = state.scratch.get();
-        if (nodes[i]->op == GGML_OP_MUL_MAT) {
-            divide_product(jobs[i], nodes[i], state.on.n);
-        } else {
-            divide_attention(jobs[i], nodes[i]);
-        }
+    for (auto & job : jobs) {
+        job.scratch = state.scratch.get();
     }
     if (state.on.n == 1) {
         for (auto & job : jobs) {
             job.work(0);
         }
+    }
+    if (state.on.n == 1 || jobs.empty()) {
         return GGML_STATUS_SUCCESS;
     }
-    // On ggml's own threads: others would compete with them, as they wait by spinning.
-    const size_t bytes = nodes.size() * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes.size(), false);
+    // On ggml's own threads, one job after the other: others would compete with them, as they wait by spinning.
+    const size_t bytes = jobs.size() * ggml_tensor_overhead() + ggml_graph_overhead_custom(jobs.size(), false);
     const std::unique_ptr<ggml_context, decltype(&ggml_free)> context(ggml_init({ bytes, nullptr, true }), ggml_free);
-    ggml_cgraph * const shared = ggml_new_graph_custom(context.get(), nodes.size(), false);
-    for (size_t i = 0; i < nodes.size(); ++i) {
+    ggml_cgraph * const shared = ggml_new_graph_custom(context.get(), jobs.size(), false);
+    for (auto & job : jobs) {
         const auto work = [](ggml_tensor *, int ith, int, void * job) { static_cast<shared_work *>(job)->work(ith); };
-        ggml_tensor * task = ggml_custom_4d(context.get(), GGML_TYPE_F32, nodes[i]->ne[0], nodes[i]->ne[1], nodes[i]->ne[2], 1, nullptr, 0,
-            work, GGML_N_TASKS_MAX, &jobs[i]);
-        task->data  = nodes[i]->data;
+        ggml_tensor * task = ggml_custom_4d(context.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, work, GGML_N_TASKS_MAX, &job);
+        task->data  = &job; // it writes where its nodes are
         task->flags |= GGML_TENSOR_FLAG_COMPUTE;
         ggml_graph_add_node(shared, task);
     }
@@ -192,8 +238,8 @@ static bool supports_attention(const ggml_tensor * node) {
     std::memcpy(params, node->op_params, sizeof(params));
     const auto width = [](const ggml_tensor * t) { return t->ne[0] % 8 == 0 && t->ne[0] <= attention_width; };
     return params[1] == 0 && params[2] == 0 && !node->src[4] && mask && is_rows_of(mask, GGML_TYPE_F16) && mask->ne[2] == 1 &&
-           (k->type == GGML_TYPE_F32 || k->type == GGML_TYPE_F16) && is_rows_of(k, k->type) && is_rows_of(v, k->type) &&
-           is_rows_of(q, GGML_TYPE_F32) && q->ne[1] >= FEWEST_ROWS && k->ne[1] % 8 == 0 && k->ne[2] == v->ne[2] &&
+           is_rows_of(k, GGML_TYPE_F16) && is_rows_of(v, GGML_TYPE_F16) && is_rows_of(q, GGML_TYPE_F32) &&
+           q->ne[1] >= FEWEST_ROWS && k->ne[1] % 8 == 0 && k->ne[2] == v->ne[2] &&
            width(k) && width(v) && q->ne[2] / k->ne[2] <= attention_rows;
 }
 
@@ -278,4 +324,23 @@ kernel_threads::kernel_threads(int n_threads, ggml_threadpool * pool) {
 kernel_threads::~kernel_threads() {
     current  = {};
     starting = false;
+}
+
+same_rows::same_rows(std::vector<int32_t> first) { same = std::move(first); }
+
+same_rows::~same_rows() { same.clear(); }
+
+void same_rows_changed(int32_t row) {
+    if (same.empty()) {
+        return;
+    }
+    // The next of those that it stood for stands for the others.
+    int32_t heir = -1;
+    for (int32_t i = row + 1; same[row] == row && i < static_cast<int32_t>(same.size()); ++i) {
+        if (same[i] == row) {
+            heir = heir < 0 ? i : heir;
+            same[i] = heir;
+        }
+    }
+    same[row] = row;
 }

@@ -2,6 +2,9 @@
 
 #include "ggml-backend.h"
 
+#include <cstdint>
+#include <vector>
+
 struct ggml_threadpool;
 
 // Products of weights in F32, F16 or BF16 with many rows of states, and flash attention of many rows, which the kernels of
@@ -19,3 +22,13 @@ struct kernel_threads {
     kernel_threads(int n_threads, ggml_threadpool * pool);
     ~kernel_threads();
 };
+
+// While it lives, the decode of this thread multiplies rows of a batch that are the same with the model's weights only once: row i
+// is the same as row first[i], itself or an earlier one, until one of them is changed.
+struct same_rows {
+    explicit same_rows(std::vector<int32_t> first);
+    ~same_rows();
+};
+
+// A hook writes a row, or lets it see other positions: before anything is computed from that.
+void same_rows_changed(int32_t row);

@@ -19,20 +19,14 @@ struct product {
     int64_t         k;
 };
 
-// out[row][head] = the values of the cells, weighted by softmax(scale * q . key + mask) over the cells; group heads in a row read
-// the same keys and values. Strides are bytes.
+// out[row][head] = the values of the cells, weighted by softmax(scale * q . key + mask) over the cells; `group` heads that follow
+// each other read the same keys and values. q and out are f32, the others f16. Strides are bytes.
 struct attention {
-    enum float_type type; // of keys and values
-    const char *    q;    // f32
-    int64_t         q_row, q_head;
-    const char *    k, * v;
-    int64_t         k_cell, k_head, v_cell, v_head, n_cells;
-    const char *    mask; // f16, a number for each row and cell
-    int64_t         mask_row;
-    float *         out;
-    int64_t         n_head, group;
-    int64_t         k_width, v_width;
-    float           scale;
+    const char * q, * k, * v, * mask;
+    int64_t      q_row, q_head, k_cell, k_head, v_cell, v_head, mask_row;
+    int64_t      n_cells, n_head, group, k_width, v_width;
+    float *      out;
+    float        scale;
 };
 
 enum {

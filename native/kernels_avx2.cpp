@@ -4,5 +4,5 @@
 #define TILE_ROWS 6
 #include "attention_kernel.h"
 
-const kernels kernels_avx2 = { multiply_any, attend_any };
+const kernels kernels_avx2 = { multiply_any, attend };
 #endif

@@ -4,5 +4,5 @@
 #define TILE_ROWS 12
 #include "attention_kernel.h"
 
-const kernels kernels_avx512 = { multiply_any, attend_any };
+const kernels kernels_avx512 = { multiply_any, attend };
 #endif

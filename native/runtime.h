@@ -81,6 +81,8 @@ struct decode_job {
 
     std::vector<capture> captures;
     std::vector<patch>   patches;
+    // Of each row the first that is the same but for its patches; null: all differ.
+    const int32_t *      same = nullptr;
     // Where in its prompt each row is: for every decode of a call that reads or changes attention scores or patterns.
     const int32_t *      places     = nullptr;
 

@@ -5,10 +5,9 @@ import type { Condition, QueryKey } from './types.js';
 
 /**
  * How many lines are asked for together. A few rows cost nearly as much as many: `main` on one text task of SmolLM2-135M in F16 took a
- * core 16.6 s with batches of 32 lines, 14.6 s of 64, 13.5 s of 128 and 13.2 s of 320. With larger batches a kill would lose more,
- * of whole answers above all; in the validation a line is one token.
+ * core 16.6 s with batches of 32 lines, 14.6 s of 64 and 13.5 s of 128. With larger batches a kill would lose more.
  */
-const LINES = { validation: 128, test: 128 };
+export const LINES = 128;
 
 /** How many lines an item has under a condition: a patch has one per layer, or one in the test if validation chooses the layer. */
 export function linesOf(
@@ -42,7 +41,7 @@ export function batchesOf(
   const items = stage === 'test' ? byHash(cell.split.test) : [...cell.split.validation];
   const lines = linesOfItem(study, stage, nLayers);
   const alone = conditionsOf(study, stage).some(({ control }) => control === 'identity');
-  return evenly(items, alone ? 1 : Math.max(1, Math.floor(LINES[stage] / Math.max(1, lines))));
+  return evenly(items, alone ? 1 : Math.max(1, Math.floor(LINES / Math.max(1, lines))));
 }
 
 /** A list in as few parts of at most so many as it takes, as equal as they can be. */

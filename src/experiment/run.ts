@@ -6,7 +6,7 @@ import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import type { Batch } from './answer.js';
-import { batchesOf, evenly, linesOfItem } from './batches.js';
+import { batchesOf, evenly, LINES, linesOfItem } from './batches.js';
 import { LayerChoice } from './layer-choice.js';
 import { memoryStore } from './memory-store.js';
 import { localSeats, type Seat, type Seats } from './seats.js';
@@ -60,8 +60,6 @@ export interface ExperimentResult {
 
 /** Default of `RunOptions.memory`. */
 export const LOGITS_BYTES = 64 << 20;
-/** So many lines are asked for together on a GPU. */
-const GPU_LINES = 128;
 /** Answers go to the store no more often than this: making them durable takes a disk some milliseconds. */
 const APPEND_EVERY_MS = 250;
 
@@ -198,7 +196,7 @@ class Runner {
     const isMember = ({ input: item }: TaskItem) => this.isMember({ stage, task: task.name, seed, item });
     const batches = batchesOf(study, cell, stage, nLayers).filter((items) => items.every(isMember));
     if (!onGpu(model)) return batches;
-    const most = Math.floor(GPU_LINES / linesOfItem(study, stage, nLayers));
+    const most = Math.floor(LINES / linesOfItem(study, stage, nLayers));
     return evenly(batches.flat(), Math.max(1, most));
   }
 

@@ -230,6 +230,8 @@ function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
   } else {
     job.tokens = Int32Array.from(batch, (row) => row.node.token);
     job.positions = Int32Array.from(batch, (row) => row.node.counter);
+    const same = sameRows(batch);
+    if (same.some((first, i) => first !== i)) job.same = same;
   }
   if (captures.size) {
     job.captures = Array.from(captures, ([{ states, parts }, items]) =>
@@ -260,6 +262,18 @@ function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
     };
   }
   return job;
+}
+
+/** Of each row of tokens the first that differs from it by interventions alone. */
+function sameRows(batch: BatchRow[]): Int32Array {
+  const firsts = new Map<TreeNode['siblings'], Map<number, number>>();
+  return Int32Array.from(batch, ({ node }, i) => {
+    const known = firsts.get(node.siblings) ?? new Map<number, number>();
+    firsts.set(node.siblings, known);
+    const first = known.get(node.token) ?? i;
+    known.set(node.token, first);
+    return first;
+  });
 }
 
 function fillEmbeddings(job: DecodeJob, batch: BatchRow[], target: DecodeTarget): void {

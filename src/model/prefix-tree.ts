@@ -18,6 +18,8 @@ export interface TreeNode {
   /** Rows that end here. */
   ends: PreparedRow[];
   children: Map<UnitKey, TreeNode>;
+  /** Those that follow the same beginning, this one among them. */
+  siblings: Map<UnitKey, TreeNode>;
   /** Edits of the rows that share this node, to copy the first one's reports to. */
   twins: PlacedIntervention[][];
 }
@@ -69,6 +71,7 @@ export class PrefixTree {
           readers: [],
           ends: [],
           children: new Map(),
+          siblings: children,
           twins: [],
         };
         children.set(unit.key, node);

@@ -188,6 +188,8 @@ export interface DecodeJob {
   blocks?: number;
   captures?: NativeCapture[];
   patches?: NativePatch[];
+  /** Of each row the first that is the same but for its patches: what no patch has reached yet is computed once. */
+  same?: Int32Array;
   /** Where in its prompt each row is: in every decode of a call that reads or changes attention scores or patterns. */
   places?: Int32Array;
   logits?: { rows: Int32Array; offsets: Float64Array; out: Float32Array }[];

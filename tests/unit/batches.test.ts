@@ -18,12 +18,12 @@ const asking = (conditions: Condition[], more: Partial<Experiment> = {}) => ({
 const sizes = (...args: Parameters<typeof batchesOf>) => batchesOf(...args).map(({ length }) => length);
 
 describe('batches', () => {
-  test('have up to 64 lines, of validation up to 128 with one for each layer', () => {
-    expect(sizes(asking([patch]), cellOf(1), 'test', 8)).toEqual([50, 50]);
+  test('have up to 128 lines, of validation one for each layer', () => {
+    expect(sizes(asking([patch]), cellOf(1, 200), 'test', 8)).toEqual([100, 100]);
     expect(sizes(asking([patch]), cellOf(1), 'validation', 8)).toEqual([15, 15]);
     expect(sizes(asking([patch]), cellOf(1), 'validation', 30)).toEqual([3, 4, 4, 4, 3, 4, 4, 4]);
     expect(sizes(asking([patch]), cellOf(1), 'validation', 150)).toEqual(Array(30).fill(1));
-    expect(sizes(asking([patch], { layers: [1, 2, 3, 4] }), cellOf(1, 32), 'test', 8)).toEqual([16, 16]);
+    expect(sizes(asking([patch], { layers: [1, 2, 3, 4] }), cellOf(1, 64), 'test', 8)).toEqual([32, 32]);
     expect(sizes(asking([patch], { layers: 'all' }), cellOf(1), 'test', 80)).toEqual(Array(100).fill(1));
   });
 
