@@ -161,10 +161,13 @@ void context::decode(const decode_job & job) {
         }
         hooks->arm(points, std::move(armed), captures, job.patches);
     }
-    const same_rows same(job.same ? std::vector<int32_t>(job.same, job.same + job.n_rows) : std::vector<int32_t>());
     llama_set_causal_attn(handle, !job.non_causal);
-    const int32_t status = llama_decode(handle, batch);
-    llama_synchronize(handle);
+    int32_t status;
+    {
+        const same_rows same(job.same ? std::vector<int32_t>(job.same, job.same + job.n_rows) : std::vector<int32_t>());
+        status = llama_decode(handle, batch);
+        llama_synchronize(handle);
+    }
     owner->servers.count_decode();
     owner->servers.require();
 

@@ -114,7 +114,7 @@ static bool divide_same(std::deque<shared_work> & jobs, const ggml_tensor * node
     const ggml_backend_buffer_t buffer = node->src[0]->buffer;
     const product all = product_of(node);
     if (all.n != static_cast<int64_t>(same.size()) || !buffer || ggml_backend_buffer_get_usage(buffer) != GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
-        return false;
+        return false; // the rows are no rows of the batch, or see each other
     }
     struct rows {
         std::vector<int32_t> computed, place; // rows of the batch; of each row of it, where its numbers are among those
@@ -126,6 +126,9 @@ static bool divide_same(std::deque<shared_work> & jobs, const ggml_tensor * node
             few->computed.push_back(i);
         }
         few->place.push_back(same[i] == i ? static_cast<int32_t>(few->computed.size()) - 1 : few->place[same[i]]);
+    }
+    if (few->computed.size() == same.size()) {
+        return false;
     }
     few->x.resize(few->computed.size() * all.k);
     few->c.resize(few->computed.size() * all.m);
