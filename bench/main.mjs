@@ -129,6 +129,7 @@ async function languageModel(folder, wanted) {
     report('capture', what, 'the prefill without reading', '<= 1.03', await inTurns(2 * repetitions, capturing, plain));
   }
   if (wanted('hooks')) await hookCost(model);
+  if (wanted('flash')) await flashCost(model);
   if (wanted('map')) await mapCost(context);
   if (wanted('lens')) await lensCost(model, context, prompt, plain);
   if (wanted('naive')) {
@@ -137,6 +138,25 @@ async function languageModel(folder, wanted) {
     report('naive', `${nLayers} prefills, one a layer`, 'the sweep', '>= 22', await inTurns(count, naive, sweep));
   }
   await model.dispose();
+}
+
+/** Prompts of several lengths and many short ones together, with flash attention and without. */
+async function flashCost(model) {
+  const on = await model.createContext({ nCtx: 4096, flashAttention: 'on' });
+  const off = await model.createContext({ nCtx: 4096, flashAttention: 'off' });
+  const works = [16, 64, 600, 2000].map((n) => [
+    `prefill of ${n} tokens`,
+    [{ prompt: { tokens: tokens(n, 3) }, topK: 1 }],
+  ]);
+  const queries = Array.from({ length: 32 }, (_, i) => ({ prompt: { tokens: tokens(16, 4 + i) }, topK: 1 }));
+  for (const [what, rows] of [...works, ['32 queries of 16 tokens in one pass', queries]]) {
+    const turns = await inTurns(
+      repetitions,
+      () => on.pass(rows),
+      () => off.pass(rows),
+    );
+    report('flash', `${what} with flash attention`, 'the same without', '<= 1', turns);
+  }
 }
 
 /** Ten points of every layer, and every point of one, at the last of 256 tokens. */
@@ -326,7 +346,7 @@ const only = values.only?.split(',');
 const wanted = (name) => only === undefined || only.includes(name);
 const folder = mkdtempSync(join(tmpdir(), 'xpatch-bench-'));
 try {
-  if (['sweep', 'capture', 'hooks', 'map', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
+  if (['sweep', 'capture', 'hooks', 'flash', 'map', 'naive', 'lens'].some(wanted)) await languageModel(folder, wanted);
   if (wanted('picture')) await pictures();
   if (wanted('main')) await experiments(folder);
 } finally {

@@ -60,10 +60,7 @@ export const MODEL_OPTIONS = {
     imageWidth: whole(1, "Scale pictures to this width first; the paper's is 224. Defaults to their own"),
     nCtx: whole(1, 'Positions that a context holds. Defaults to 4096'),
     nUbatch: whole(1, 'Positions decoded at once. Defaults to 512'),
-    flashAttention: choice(
-      ['on', 'off', 'auto'],
-      'Defaults to auto, on wherever it can be; off on the CPU for models under 64 MB',
-    ),
+    flashAttention: choice(['on', 'off', 'auto'], 'Defaults to auto, on wherever it can be'),
   }),
 };
 export type ModelArguments = ArgumentsOf<typeof MODEL_OPTIONS>;

@@ -2,7 +2,7 @@ import { listDevices } from '../native/index.js';
 import { XpatchError } from '../util/errors.js';
 import type { Model } from './model.js';
 
-/** In a model smaller than this, threads wait for each other longer than they compute, and flash attention is slower. */
+/** In a model smaller than this, threads wait for each other longer than they compute. */
 export const SMALL_BYTES = 64e6;
 
 /** How large a context is and how it computes. */
@@ -12,8 +12,8 @@ export interface ContextOptions {
   /** Rows decoded at once. A picture of a model with non-causal images must fit. Defaults to 512. */
   nUbatch?: number;
   /**
-   * `on`, `off`, or `auto`: `on` wherever model and device have it. Defaults to `off` with a cache of `f32`, since it rounds sums, and on the
-   * CPU in models under 64 MB, where it is slower on short prompts; else to `auto`. `attn_scores`, `pattern` and knock-outs of single heads need `off`.
+   * `on`, `off`, or `auto`: `on` wherever model and device have it. Defaults to `off` with a cache of `f32`, since it rounds keys and values
+   * to halves; else to `auto`. `attn_scores`, `pattern` and knock-outs of single heads need `off`.
    */
   flashAttention?: 'on' | 'off' | 'auto';
   /** Type of the KV cache. Defaults to `f16`. */
@@ -31,7 +31,7 @@ export function contextOptions(model: Model, options: ContextOptions): Readonly<
   const filled = {
     nCtx: options.nCtx ?? 4096,
     nUbatch: Math.min(options.nUbatch ?? 512, options.nCtx ?? 4096),
-    flashAttention: options.flashAttention ?? (options.kvType === 'f32' || isSmall(model) ? 'off' : 'auto'),
+    flashAttention: options.flashAttention ?? (options.kvType === 'f32' ? 'off' : 'auto'),
     kvType: options.kvType ?? 'f16',
     threads: options.threads ?? model.options.threads,
   } as const;
@@ -56,7 +56,7 @@ export function onGpu(model: Model): boolean {
   return model.options.device !== 'cpu' && listDevices().some(({ type }) => type === 'gpu' || type === 'igpu');
 }
 
-/** Whether a second thread, or flash attention, makes no pass of the model faster. */
+/** Whether a second thread makes no pass of the model faster. */
 export function isSmall(model: Model): boolean {
   return !onGpu(model) && model.info.sizeBytes < SMALL_BYTES;
 }

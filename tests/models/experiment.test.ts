@@ -487,14 +487,14 @@ describe('several items at a time', () => {
 
   test('in one batch are answered alike in shards, in other lanes and after kills', async () => {
     const conditions: Condition[] = [{ name: 'No Context', kind: 'bare' }, own];
-    const few = make({ tasks: ['country-capital'], query: 'text', validation: 8, test: 40, conditions, scores: [] });
+    const few = make({ tasks: ['country-capital'], query: 'text', validation: 8, test: 80, conditions, scores: [] });
     const whole = memoryStore();
     const passes = jest.spyOn(context, 'generate');
     await runExperiment(context, few, whole);
-    expect(passes.mock.calls.map(([rows]) => rows.length)).toEqual([40, 40]);
+    expect(passes.mock.calls.map(([rows]) => rows.length)).toEqual([80, 80]);
     passes.mockRestore();
     const expected = byKey(await linesOf(whole));
-    expect(expected.size).toBe(8 * 8 + 2 * 40);
+    expect(expected.size).toBe(8 * 8 + 2 * 80);
 
     const found = new Map<string, ResultLine>();
     for (const index of [1, 2]) {

@@ -136,7 +136,7 @@ distance of the magnitude from 1, and the largest difference of a value (values 
 
 \`npm run test:parity\` holds every row to cosine >= 0.9999, magnitude within 1 % and NMSE <= 1e-5, with either cache, with and without
 flash attention, and prompts cut into pieces; without 16-bit rounding (${exact.name}) also to the largest difference in the column
-"bound". By default the cache is f16, and flash attention is on where model and device have it, but on the CPU in models under 64 MB; with a cache of f32 it is off.
+"bound". By default the cache is f16, and flash attention is on where model and device have it; with a cache of f32 it is off.
 
 ${[...head('family', 'architecture', 'models', 'verified', exact.name, fast.name, 'bound', 'transformers', 'notes'), ...families].join('\n')}
 
