@@ -22,7 +22,8 @@ const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -
 // The layer is the one that smollm2-main chooses on validation items.
 const SMALL = ['seeds=[1]', 'test=10', 'prompts=10', 'layers=[22]'];
 const REAL = 'gemma-3-270m-xpatch';
-const REAL_SMALL = ['layers=[11]', 'prompts=10', 'test=20'];
+const REAL_LAYER = ['layers=[11]'];
+const REAL_SMALL = [...REAL_LAYER, 'prompts=10', 'test=20'];
 const PHOTOGRAPHS = 'real-photographs.yaml';
 const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
 
@@ -60,13 +61,13 @@ const RUNS = [
   ['smollm2-quantisation-q8_0', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q8_0.gguf'], []],
   ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
-  ['real-main', 'main', REAL, ['layers=[11]'], []],
-  ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
-  ['real-instruction', 'instruction', REAL, REAL_SMALL, []],
+  ['real-main', 'main', REAL, REAL_LAYER, []],
+  ['real-modalities', 'modalities', REAL, REAL_LAYER, []],
+  ['real-instruction', 'instruction', REAL, REAL_LAYER, []],
   ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
-  ['real-task-conflict', 'task-conflict', REAL, REAL_SMALL, []],
+  ['real-task-conflict', 'task-conflict', REAL, REAL_LAYER, []],
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
-  ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
+  ['real-quantisation', 'quantisation', REAL, [...REAL_LAYER, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
   [
     'real-noto',
