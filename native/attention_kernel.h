@@ -8,6 +8,8 @@
 
 #include <math.h>
 
+static_assert(attention_rows % 8 == 0 && attention_cells % (int) PANEL == 0, "panels begin on whole vectors and end inside the scratch");
+
 static const uint16_t UNSEEN = 0xfc00; // -infinity in half precision
 
 // n is a multiple of 8.
@@ -30,8 +32,12 @@ static void spread(const char * v, int64_t row_bytes, int64_t width, int64_t at,
     }
 }
 
-// Scores of a row become its weights, relative to the best score so far. Returns false if it sees none of these cells.
+// Scores of a row become its weights, relative to the best score so far. Returns false if it sees none of these cells, which the
+// mask says and not the scores: those may all be NaN, which must come out.
 static inline bool weigh(float * scores, const uint16_t * mask, int64_t n, float & best, float & sum, float * out, int64_t width) {
+    if (!sees_any(mask, n)) {
+        return false;
+    }
     float top = -INFINITY;
     for (int64_t i = 0; i < n; i += 8) {
         const __m256 added = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (mask + i)));
@@ -40,9 +46,6 @@ static inline bool weigh(float * scores, const uint16_t * mask, int64_t n, float
 #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < n; ++i) {
         top = scores[i] > top ? scores[i] : top;
-    }
-    if (top == -INFINITY) {
-        return false;
     }
     if (top > best) {
         const float factor = best == -INFINITY ? 0 : exponential(best - top);

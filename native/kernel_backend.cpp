@@ -266,7 +266,7 @@ static bool supports(ggml_backend_dev_t, const ggml_tensor * node) {
 static ggml_backend_t make_backend(ggml_backend_dev_t device, const char *) {
     static ggml_guid guid = { 'x', 'p', 'a', 't', 'c', 'h', ' ', 'p', 'r', 'o', 'd', 'u', 'c', 't', 's', '1' };
     ggml_backend_i iface {};
-    iface.get_name      = [](ggml_backend_t) { return "products"; };
+    iface.get_name      = [](ggml_backend_t) { return "kernels"; };
     iface.free          = [](ggml_backend_t backend) {
         delete static_cast<backend_state *>(backend->context);
         delete backend;
@@ -277,7 +277,7 @@ static ggml_backend_t make_backend(ggml_backend_dev_t device, const char *) {
 
 static ggml_backend_device make_device(ggml_backend_reg_t reg) {
     ggml_backend_device_i iface {};
-    iface.get_name        = [](ggml_backend_dev_t) { return "products"; };
+    iface.get_name        = [](ggml_backend_dev_t) { return "kernels"; };
     iface.get_description = [](ggml_backend_dev_t) { return "products of float weights, and attention, of many rows"; };
     iface.get_memory      = [](ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = 0; };
     iface.get_type        = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; };
@@ -298,7 +298,7 @@ static ggml_backend_reg_t registration() {
     static ggml_backend_reg reg = {
         GGML_BACKEND_API_VERSION,
         {
-            [](ggml_backend_reg_t) { return "products"; },
+            [](ggml_backend_reg_t) { return "kernels"; },
             [](ggml_backend_reg_t) -> size_t { return 1; },
             [](ggml_backend_reg_t owner, size_t) {
                 static ggml_backend_device device = make_device(owner);

@@ -11,6 +11,7 @@ typedef float lanes __attribute__((vector_size(LANES * 4)));
 
 // A panel of weights has at most DEPTH numbers of each column: 48 KB.
 enum { PANEL = 2 * LANES, DEPTH = product_panel / PANEL, ROWS_AT_ONCE = 96 };
+static_assert(4 * product_columns * (int) DEPTH <= kernel_scratch, "the scratch holds the panels of a block of columns");
 
 template <int ROWS>
 static inline __attribute__((always_inline)) void tile(const float * panel, const float * x, int64_t x_stride, float * c,
@@ -54,7 +55,7 @@ static inline __attribute__((always_inline)) __m256 widen(const void * row, int6
     }
     const __m128i halves = _mm_loadu_si128((const __m128i *) ((const uint16_t *) row + at));
     return TYPE == float_16 ? _mm256_cvtph_ps(halves)
-                               : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+                            : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
 static inline __attribute__((always_inline)) void turn(__m256 r[8]) {

@@ -2,8 +2,8 @@
 
 #include "backends.h"
 #include "errors.h"
-#include "output_head.h"
 #include "kernel_backend.h"
+#include "output_head.h"
 
 #include "llama-ext.h"
 

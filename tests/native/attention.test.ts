@@ -1,9 +1,11 @@
 // Flash attention of many rows, and rows of a batch that differ by their interventions alone, against the same work done in
 // another way: every shape of tile, heads that share keys, prompts of which each sees only itself, all numbers of threads.
 
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { makeModel } from '../../bench/make-model.mjs';
+import { readGgufHeader } from '../../src/gguf/gguf.js';
 import type { Context } from '../../src/model/context.js';
 import { loadModel } from '../../src/model/load-model.js';
 import type { PassRow } from '../../src/model/pass.js';
@@ -101,5 +103,21 @@ test.each([1, 2])('rows that are the same up to an intervention, on %i threads',
       const [alone] = await context.generate([row], { maxTokens: 6, stop: [] });
       expect(answers[i]?.tokens).toEqual(alone?.tokens);
     }
+  }
+});
+
+test('keys that are not numbers come out as an error', async () => {
+  const path = join(folder, 'damaged.gguf');
+  makeModel(path, { layers: 2 });
+  const { tensors, dataOffset } = readGgufHeader(path);
+  const at = (name: string) => dataOffset + (tensors.find((tensor) => tensor.name === name)?.offset as number);
+  const bytes = readFileSync(path);
+  new Uint16Array(bytes.buffer, bytes.byteOffset + at('blk.0.attn_k.weight'), 576 * 192).fill(0x7e00);
+  writeFileSync(path, bytes);
+  await using model = await loadModel(path, { device: 'cpu', threads: 1 });
+  for (const flashAttention of ['on', 'off'] as const) {
+    const context = await model.createContext({ flashAttention });
+    const run = () => context.run({ prompt: { tokens: tokens(12, 1) }, topK: 1 });
+    await expect(run()).rejects.toMatchObject({ code: 'NOT_FINITE' });
   }
 });
