@@ -18,7 +18,7 @@ import { corruptOf } from './read-vector.js';
 import { membersOf, type Shard } from './shard.js';
 import { type Cell, conditionsOf, groupByPrompt, prepareStudy, type Study, usesPictures } from './study.js';
 import type { Condition, Experiment, Plan, QueryKey } from './types.js';
-import { promptsOf, sourcesOf, vectorsOf } from './vectors.js';
+import { promptsOf, sourcesOf, vectorsOf, type WantedVector } from './vectors.js';
 
 /** Which part of an experiment to plan, and for which context. */
 export interface PlanOptions {
@@ -47,10 +47,11 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   const pace = new Pace(options.signal);
   const { warnings, laterFirst } = await checkAnswers(model, study, pace);
   const counter = new Counter(model, pace);
-  const vectors = await countVectors(study, counter, model.info.nLayers * Math.ceil(model.info.nEmbd / HEAD_SIZE));
+  const isMember = membersOf(options.shard, study, model.info.nLayers);
+  const vectors = vectorsOf(study, isMember);
+  await countVectors(study, vectors, counter, model.info.nLayers * Math.ceil(model.info.nEmbd / HEAD_SIZE));
   const work = { vectors: counter.tokens, validation: 0, test: 0 };
   const queries: { stage: QueryKey['stage']; condition: string; count: number }[] = [];
-  const isMember = membersOf(options.shard, study, model.info.nLayers);
   let newTokens = 0;
   for (const stage of ['validation', 'test'] as const) {
     const conditions = conditionsOf(study, stage);
@@ -88,7 +89,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
   return {
     model: model.identity,
     queries,
-    vectors,
+    vectors: vectors.length,
     pictures: pictures.size,
     passes,
     tokens,
@@ -102,8 +103,7 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
 /** Numbers of a head, in most models. */
 const HEAD_SIZE = 64;
 
-async function countVectors(study: Study, counter: Counter, nHeads: number): Promise<number> {
-  const vectors = vectorsOf(study);
+async function countVectors(study: Study, vectors: readonly WantedVector[], counter: Counter, nHeads: number) {
   for (const vector of vectors) {
     if (sourcesOf(study, vector).length > 0) continue;
     const prompts = promptsOf(study, vector);
@@ -113,7 +113,6 @@ async function countVectors(study: Study, counter: Counter, nHeads: number): Pro
     const corrupt = await counter.add(prompts.slice(0, corruptOf(prompts.length)));
     counter.tokens += corrupt.length * nHeads;
   }
-  return vectors.length;
 }
 
 interface AskedBatch {

@@ -22,7 +22,7 @@ import {
   type ResultLine,
   type RunStore,
 } from './types.js';
-import { VectorMaker, vectorOf, type WantedVector } from './vectors.js';
+import { conditionsToMake, VectorMaker, vectorOf, weightOf } from './vectors.js';
 
 /** How an experiment is run. */
 export interface RunOptions {
@@ -153,12 +153,15 @@ class Runner {
     const isNew = (item: TaskItem) => keysOf(item).some((key) => !this.known.has(key));
     this.progress.at({ stage, task: task.name, seed });
     const count = linesOfItem(study, stage, model.info.nLayers);
+    if (items.length === 0) return;
+    const patched = conditionsToMake(study, cell, stage, this.isMember);
     if (!items.some(isNew)) {
-      this.countVectors(cell, conditions);
+      this.countVectors(cell, patched);
       this.progress.add(stage, items.length * count, true);
       return;
     }
-    const vectors = await this.vectorsOf(cell, conditions);
+    const made = await this.vectorsOf(cell, patched);
+    const vectors = new Map([...made].filter(([name]) => conditions.some((one) => one.name === name)));
     this.progress.at({ stage, task: task.name, seed });
     // Whole batches, even if part is known: other company in a batch would change the last digits.
     const fresh = batches.filter((some) => some.some(isNew));
@@ -236,14 +239,14 @@ class Runner {
     const vectors = new Map<string, number>();
     const queries = { validation: 0, test: 0 };
     for (const cell of study.cells) {
-      for (const condition of study.experiment.conditions) {
-        const wanted = vectorOf(study, cell, condition);
-        if (wanted) vectors.set(wanted.name, weightOf(wanted));
-      }
       for (const stage of ['validation', 'test'] as const) {
-        if (stage === 'test' && this.options.shard?.stage === 'validation') continue;
-        const lines = linesOfItem(study, stage, model.info.nLayers);
-        queries[stage] += this.batchesOf(cell, stage).flat().length * lines;
+        const items = this.batchesOf(cell, stage).flat();
+        queries[stage] += items.length * linesOfItem(study, stage, model.info.nLayers);
+        if (items.length === 0) continue;
+        for (const condition of conditionsToMake(study, cell, stage, this.isMember)) {
+          const wanted = vectorOf(study, cell, condition);
+          if (wanted) vectors.set(wanted.name, weightOf(wanted));
+        }
       }
     }
     return { vectors: [...vectors.values()].reduce((sum, weight) => sum + weight, 0), ...queries };
@@ -304,11 +307,6 @@ function keysOfItem(
  */
 export function parallelism(model: Model, cores = Math.min(availableParallelism(), 8)): number {
   return isSmall(model) ? cores : 1;
-}
-
-/** How much a vector counts in the progress: its prompts, or one if it is computed from others. */
-function weightOf({ spec, prompts, control }: WantedVector): number {
-  return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
 }
 
 type Part = keyof ExperimentWork;

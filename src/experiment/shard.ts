@@ -1,8 +1,9 @@
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
-import { batchesOf, hashOfItem } from './batches.js';
-import type { Cell } from './study.js';
-import type { Experiment, QueryKey } from './types.js';
+import { batchesOf, hashOfItem, linesOfItem } from './batches.js';
+import type { Cell, Study } from './study.js';
+import type { QueryKey } from './types.js';
+import { vectorOf, weightOf } from './vectors.js';
 
 /** One of `of` parts of an experiment, `index` from 1. */
 export interface Shard {
@@ -44,27 +45,27 @@ export function isToMerge({ shard, layerFrom }: { readonly shard?: Shard; readon
  * Queries are dealt out by batch (`batchesOf`), so that answers are those of one process to the last digit. The test's are in the order
  * of the hash of their items: what several tasks and seeds ask about one item is mostly in the same shard, so that pictures
  * are read once. Validation queries are asked by every shard, so that shards need nothing from each other; a shard of the validation
- * has a run of them in the order of the experiment, so that most vectors are made by one shard alone.
+ * has a run of them in the order of the experiment, so that most vectors are made by one shard alone, and makes those that the test needs
+ * besides.
  */
 export function membersOf(
   shard: Shard | undefined,
-  { experiment, cells }: { readonly experiment: Experiment; readonly cells: readonly Pick<Cell, 'split'>[] },
+  study: Pick<Study, 'experiment' | 'cells'>,
   nLayers: number,
 ): (query: Pick<QueryKey, 'stage' | 'task' | 'seed' | 'item'>) => boolean {
   if (shard === undefined) return () => true;
   const dealt = shard.stage ?? 'test';
-  const batches = cells.flatMap((cell) => {
+  const lines = linesOfItem(study, dealt, nLayers);
+  const batches = study.cells.flatMap((cell) => {
     const { task, seed } = cell.split;
-    return batchesOf({ experiment }, cell, dealt, nLayers).map((items) => ({
+    return batchesOf(study, cell, dealt, nLayers).map((items, i) => ({
       hash: hashOfItem(items[0] as TaskItem),
       keys: items.map(({ input: item }) => keyIn({ task: task.name, seed, item })),
+      weight: items.length * lines + (dealt === 'validation' && i === 0 ? linesOfVectors(study, cell) : 0),
     }));
   });
   if (dealt === 'test') batches.sort((a, b) => (a.hash < b.hash ? -1 : a.hash > b.hash ? 1 : 0));
-  const own = partOf(
-    batches.map(({ keys }) => keys),
-    shard,
-  );
+  const own = new Set(partOf(batches, shard).flatMap(({ keys }) => keys));
   const isOwn = (query: Pick<QueryKey, 'task' | 'seed' | 'item'>) => own.has(keyIn(query));
   if (dealt === 'validation') return (query) => query.stage === 'validation' && isOwn(query);
   return (query) => query.stage === 'validation' || isOwn(query);
@@ -72,14 +73,27 @@ export function membersOf(
 
 const keyIn = ({ task, seed, item }: Pick<QueryKey, 'task' | 'seed' | 'item'>) => JSON.stringify([task, seed, item]);
 
-/** What one of several stretches of a list holds, which are equally long as far as its entries allow. */
-function partOf(list: readonly (readonly string[])[], { index, of }: Shard): Set<string> {
-  const total = list.reduce((sum, { length }) => sum + length, 0);
+/** One of several stretches of a list, which weigh the same as far as its entries allow. */
+function partOf<T extends { readonly weight: number }>(list: readonly T[], { index, of }: Shard): T[] {
+  const total = list.reduce((sum, { weight }) => sum + weight, 0);
   let before = 0;
-  const own = list.filter(({ length }) => {
-    const middle = before + length / 2;
-    before += length;
+  return list.filter(({ weight }) => {
+    const middle = before + weight / 2;
+    before += weight;
     return Math.floor((middle / total) * of) === index - 1;
   });
-  return new Set(own.flat());
+}
+
+/** Roughly: on gemma-3-270m-xpatch an example in text costs 1.3 lines of the validation, and one with a picture 3. */
+const LINES_AN_EXAMPLE = 2;
+
+/** How many lines of the validation cost as much as the vectors of a cell. */
+function linesOfVectors(study: Pick<Study, 'experiment' | 'cells'>, cell: Cell): number {
+  const { conditions, shots } = study.experiment;
+  const weights = new Map<string, number>();
+  for (const condition of conditions) {
+    const vector = vectorOf(study, cell, condition);
+    if (vector?.cell === cell) weights.set(vector.name, weightOf(vector));
+  }
+  return [...weights.values()].reduce((sum, prompts) => sum + prompts * (shots + 1) * LINES_AN_EXAMPLE, 0);
 }

@@ -6,8 +6,8 @@ import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
 import { TaskVector } from '../vectors/task-vector.js';
-import { type Cell, instructionOf, kindOf, type Study } from './study.js';
-import type { Condition, Control, RunStore, VectorKind, VectorSpec } from './types.js';
+import { type Cell, conditionsOf, instructionOf, itemsOf, kindOf, type Study } from './study.js';
+import type { Condition, Control, QueryKey, RunStore, VectorKind, VectorSpec } from './types.js';
 
 /** A vector that a run needs: for one task and seed, made in one way. */
 export interface WantedVector {
@@ -28,8 +28,14 @@ export interface WantedVector {
 /** Heads of a function vector. */
 const HEADS = 10;
 
+/** What says which vectors a run needs. */
+type Cells = Pick<Study, 'experiment' | 'cells'>;
+
+/** Which queries are asked (`membersOf`). */
+type IsMember = (query: Pick<QueryKey, 'stage' | 'task' | 'seed' | 'item'>) => boolean;
+
 /** The vector that a condition patches into the queries of a cell; undefined if it patches none from a file. */
-export function vectorOf(study: Study, cell: Cell, condition: Condition): WantedVector | undefined {
+export function vectorOf(study: Cells, cell: Cell, condition: Condition): WantedVector | undefined {
   const { kind, spec, control, foreign = false } = condition;
   if (kind !== 'patch' || control === 'identity' || spec === undefined) return undefined;
   const { prompts = study.experiment.prompts, swaps = 0, heads = HEADS } = condition;
@@ -46,6 +52,25 @@ export function vectorOf(study: Study, cell: Cell, condition: Condition): Wanted
   });
 }
 
+/**
+ * The conditions whose vectors are made before the queries of a cell are asked: those of the stage, and with the cell's first
+ * validation query all that are of this cell, so that the parts of a test need not make them each.
+ */
+export function conditionsToMake(study: Cells, cell: Cell, stage: QueryKey['stage'], isMember: IsMember): Condition[] {
+  const asked = conditionsOf(study, stage);
+  const { task, seed, validation } = cell.split;
+  const [first] = validation;
+  if (stage === 'test' || asked.length === 0 || !first) return asked;
+  if (!isMember({ stage, task: task.name, seed, item: first.input })) return asked;
+  const { conditions } = study.experiment;
+  return conditions.filter((one) => asked.includes(one) || vectorOf(study, cell, one)?.cell === cell);
+}
+
+/** How much work a vector is: its prompts, or one if it is computed from others. */
+export function weightOf({ spec, prompts, control }: WantedVector): number {
+  return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
+}
+
 /** The vectors that a vector is computed from; empty for one that is read from prompts. */
 export function sourcesOf(study: Study, vector: WantedVector): WantedVector[] {
   const { control, ...plain } = vector;
@@ -58,17 +83,21 @@ export function sourcesOf(study: Study, vector: WantedVector): WantedVector[] {
   return [wanted(study, { ...vector, spec: 'text', swaps: 0 }), wanted(study, { ...plain, spec: 'instruction' })];
 }
 
-/** Every vector of an experiment once, each after those that it is computed from. */
-export function vectorsOf(study: Study): WantedVector[] {
+/** Every vector of an experiment, or of a shard, once, each after those that it is computed from. */
+export function vectorsOf(study: Study, isMember: IsMember = () => true): WantedVector[] {
   const all = new Map<string, WantedVector>();
   const add = (vector: WantedVector): void => {
     for (const source of sourcesOf(study, vector)) add(source);
     all.set(vector.name, vector);
   };
   for (const cell of study.cells) {
-    for (const condition of study.experiment.conditions) {
-      const vector = vectorOf(study, cell, condition);
-      if (vector) add(vector);
+    const { task, seed } = cell.split;
+    for (const stage of ['validation', 'test'] as const) {
+      if (!itemsOf(cell, stage).some(({ input: item }) => isMember({ stage, task: task.name, seed, item }))) continue;
+      for (const condition of conditionsToMake(study, cell, stage, isMember)) {
+        const vector = vectorOf(study, cell, condition);
+        if (vector) add(vector);
+      }
     }
   }
   return [...all.values()];
@@ -168,7 +197,7 @@ function halfDepth(vector: TaskVector): number {
   return Math.ceil(vector.info.layers.length / 2);
 }
 
-function wanted({ experiment }: Study, vector: Omit<WantedVector, 'name'>): WantedVector {
+function wanted({ experiment }: Cells, vector: Omit<WantedVector, 'name'>): WantedVector {
   const { cell, spec, prompts, swaps, foreign, heads, control } = vector;
   const isInstruction = spec === 'instruction';
   const parts = [
@@ -186,7 +215,7 @@ function wanted({ experiment }: Study, vector: Omit<WantedVector, 'name'>): Want
 }
 
 /** The next task in the list under the same seed: half of the shipped ones ask about the query's own domain. */
-function nextTask({ cells }: Study, cell: Cell): Cell {
+function nextTask({ cells }: Cells, cell: Cell): Cell {
   const sameSeed = cells.filter(({ split }) => split.seed === cell.split.seed);
   return sameSeed[(sameSeed.indexOf(cell) + 1) % sameSeed.length] as Cell;
 }

@@ -52,6 +52,8 @@ describe('stages', () => {
   test('in parts of their own are merged to the run of one process, which verify accepts', async () => {
     for (const part of [1, 2, 3]) await ok(...EVAL, '--stage', 'validation', '--shard', `${part}/3`, '-o', `v${part}`);
     expect(await ok('merge', 'v1', 'v2', 'v3', '-o', 'v', '--quiet')).toMatch(/--stage test --layer-from v --shard/);
+    // With the vectors of the test, so that its parts need not make them.
+    expect(manifestOf('v').vectors).toEqual(manifestOf('one').vectors);
     const test = ['--stage', 'test', '--layer-from', 'v'];
     for (const part of [1, 2]) await ok(...EVAL, ...test, '--shard', `${part}/2`, '-o', `t${part}`);
     await ok('merge', 't1', 't2', '-o', 'merged', '--quiet');

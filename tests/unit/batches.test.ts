@@ -2,7 +2,9 @@
 import { describe, expect, test } from '@jest/globals';
 import { batchesOf, evenly } from '../../src/experiment/batches.js';
 import { membersOf, type Shard } from '../../src/experiment/shard.js';
+import type { Cell } from '../../src/experiment/study.js';
 import type { Condition, Experiment } from '../../src/experiment/types.js';
+import { conditionsToMake } from '../../src/experiment/vectors.js';
 import type { TaskSplit } from '../../src/tasks/split.js';
 import { EXPERIMENT } from './run-samples.js';
 
@@ -48,6 +50,28 @@ describe('batches', () => {
       }
     }
   });
+});
+
+test('vectors of the test are made with the first validation query of their cell, and count in the size of a part', () => {
+  const shuffled: Condition = { name: 'Shuffled', kind: 'patch', spec: 'text', control: 'shuffled-labels' };
+  const wrong: Condition = { name: 'Wrong', kind: 'patch', spec: 'text', control: 'wrong-task' };
+  const cells = [1, 2, 3].map((seed) => cellOf(seed));
+  const study = { ...asking([patch, shuffled, wrong], { prompts: 30, layers: 'validation' }), cells };
+  const parts = [1, 2, 3].map((index) => membersOf({ index, of: 3, stage: 'validation' }, study, 8));
+  for (const [i, cell] of cells.entries()) {
+    const made = parts.map((isMember) => conditionsToMake(study, cell, 'validation', isMember).length);
+    expect(made).toEqual(parts.map((_, part) => (part === i ? 3 : 1)));
+  }
+  expect(conditionsToMake(study, cells[0] as Cell, 'test', () => true)).toEqual(study.experiment.conditions);
+  // The vectors of a cell are 720 lines, its validation 240: one of two parts has two of them, and the other little more than one.
+  const half = membersOf({ index: 2, of: 2, stage: 'validation' }, study, 8);
+  const own = cells.map(
+    ({ split: { seed, validation } }) =>
+      validation.filter(({ input: item }) => half({ stage: 'validation', task: 't', seed, item })).length,
+  );
+  expect(own).toEqual([0, 15, 30]);
+  const fixed = asking([patch, shuffled], { layers: [2] });
+  expect(conditionsToMake({ ...fixed, cells }, cells[0] as Cell, 'validation', () => true)).toEqual([]);
 });
 
 test('a list in equal parts', () => {
