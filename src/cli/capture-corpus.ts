@@ -173,17 +173,18 @@ function positionsOf(args: CorpusArguments): CorpusPositions {
   return positions;
 }
 
-/** All records, checked before the model is loaded; at least one has the label. */
+/** All records, checked before the model is loaded: a label that no probe can read is refused now. */
 async function countRecords(path: string, label: string | undefined, signal: AbortSignal): Promise<number> {
-  let [n, labelled] = [0, 0];
-  for await (const { fields } of readRecords(path, { pipe: false, signal })) {
-    n++;
-    if (label !== undefined && Object.hasOwn(fields, label)) labelled++;
-  }
-  if (label !== undefined && n > 0 && labelled === 0) {
-    throw new XpatchError('DATA_INVALID', `No prompt of ${path} has the field ${JSON.stringify(label)} of --label.`);
-  }
-  if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Add some lines.`);
+  let n = 0;
+  const records = async function* () {
+    for await (const { fields } of readRecords(path, { pipe: false, signal })) {
+      const { prompt: _, ...others } = fields;
+      yield { index: n++, fields: others };
+    }
+    if (n === 0) throw new XpatchError('DATA_INVALID', `${path} has no prompts. Add some lines.`);
+  };
+  if (label === undefined) for await (const _ of records());
+  else await (await import('../studies/corpus-summary.js')).labelledPrompts(records(), label);
   return n;
 }
 

@@ -72,7 +72,7 @@ export async function summariseCorpus(corpus: Corpus, options: CorpusSummaryOpti
   const { label, seed = 1, signal, onProgress } = options;
   const { hooks, layers } = corpus.manifest;
   const random = new Random(seed, 'corpus');
-  const values = label === undefined ? undefined : await valuesOf(corpus, label);
+  const values = label === undefined ? undefined : await labelledPrompts(corpus.prompts(), label);
   const chosen = await choosePrompts(corpus, values, random);
   const labelOf = ({ index }: CorpusPrompt) => values?.known.get(index) ?? '';
   const places = (hook: HookName) => (ONE_PLACE[hook] ? layers.slice(0, 1) : layers);
@@ -119,10 +119,10 @@ export async function summariseCorpus(corpus: Corpus, options: CorpusSummaryOpti
 }
 
 /** The value of each prompt that has one; values of fewer prompts than there are folds are left out. */
-async function valuesOf(corpus: Corpus, field: string) {
+export async function labelledPrompts(prompts: AsyncIterable<Pick<CorpusPrompt, 'index' | 'fields'>>, field: string) {
   const all = new Map<number, string>();
   const fields = new Set<string>();
-  for await (const prompt of corpus.prompts()) {
+  for await (const prompt of prompts) {
     for (const name of Object.keys(prompt.fields)) fields.add(name);
     const value = prompt.fields[field];
     if (['string', 'number', 'boolean'].includes(typeof value) && value !== '') all.set(prompt.index, String(value));
@@ -142,7 +142,7 @@ async function valuesOf(corpus: Corpus, field: string) {
 /** Rows of the sampled prompts, counted from the first row of each. */
 async function choosePrompts(
   corpus: Corpus,
-  values: Awaited<ReturnType<typeof valuesOf>> | undefined,
+  values: Awaited<ReturnType<typeof labelledPrompts>> | undefined,
   random: Random,
 ): Promise<Map<number, number[]>> {
   const sizes = new Map<number, number>();
