@@ -44,6 +44,16 @@ export const CORRECTIONS = [
       'size_t mtmd_image_tokens_get_n_tokens(const mtmd_image_tokens * image_tokens) {',
     ].join('\n'),
   },
+  {
+    // The backend that computes what ours does not, to be given a pool of threads.
+    file: 'tools/mtmd/clip.cpp',
+    from: 'clip_graph::clip_graph(clip_ctx * ctx, const clip_image_f32 & img) :',
+    to: [
+      'ggml_backend_t xpatch_encoder_cpu(const clip_ctx * ctx) { return ctx->backend_cpu; }',
+      '',
+      'clip_graph::clip_graph(clip_ctx * ctx, const clip_image_f32 & img) :',
+    ].join('\n'),
+  },
   // ggml-rpc ends the process when a server is lost. With the transport of native/rpc.cpp it goes on with zeros, which
   // `rpc_servers::require` keeps from being used.
   ...[

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -32,6 +33,8 @@ static const kernels * const KERNELS = find_kernels();
 
 // With fewer rows the weights, or keys and values, are read once for little work, and llama.cpp's kernels are as good.
 static const int64_t FEWEST_ROWS = 4;
+// Of quantised weights, which are widened first.
+static const int64_t FEWEST_WIDENED = 16;
 
 namespace {
 
@@ -75,16 +78,77 @@ struct backend_state {
 
 } // namespace
 
-static float_type type_of(const ggml_tensor * t) {
-    return t->type == GGML_TYPE_F32 ? float_32 : t->type == GGML_TYPE_F16 ? float_16 : float_b16;
+static weight_type type_of(const ggml_tensor * t) {
+    switch (t->type) {
+        case GGML_TYPE_F32:  return float_32;
+        case GGML_TYPE_F16:  return float_16;
+        case GGML_TYPE_BF16: return float_b16;
+        default:             return quantised;
+    }
+}
+
+static bool is_interleaving(ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0; }
+
+static widen_blocks widening(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q8_0: return KERNELS->q8_0;
+        case GGML_TYPE_Q5_0: return KERNELS->q5_0;
+        case GGML_TYPE_Q6_K: return KERNELS->q6_k;
+        default:             return reinterpret_cast<widen_blocks>(ggml_get_type_traits(type)->to_float);
+    }
+}
+
+// Whether the CPU's buffers for its own kernels hold this type as `widen` expects it: another llama.cpp may lay it out otherwise.
+static bool is_laid_out(ggml_backend_buffer_type_t buffers, ggml_type type, widen_blocks widen) {
+    const int64_t n = product_block, n_rows = 8;
+    std::vector<float> source(n * n_rows), expected(n * n_rows), found(n * n_rows);
+    uint32_t random = 1;
+    for (float & number : source) {
+        random = random * 1664525 + 1013904223;
+        number = static_cast<float>(random >> 8) / (1 << 24) - 0.3f;
+    }
+    std::vector<uint8_t> blocks(n_rows * ggml_row_size(type, n));
+    ggml_quantize_chunk(type, source.data(), blocks.data(), 0, n_rows, n, nullptr);
+    ggml_get_type_traits(type)->to_float(blocks.data(), expected.data(), n * n_rows);
+
+    const std::unique_ptr<ggml_context, decltype(&ggml_free)> context(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true }), ggml_free);
+    ggml_tensor * t = ggml_new_tensor_2d(context.get(), type, n, n_rows);
+    const std::unique_ptr<ggml_backend_buffer, decltype(&ggml_backend_buffer_free)> buffer(
+        ggml_backend_alloc_ctx_tensors_from_buft(context.get(), buffers), ggml_backend_buffer_free);
+    if (!buffer) {
+        return false;
+    }
+    ggml_backend_tensor_set(t, blocks.data(), 0, blocks.size());
+    widen(t->data, found.data(), n);
+    // Products and sums may be fused here.
+    return std::equal(found.begin(), found.end(), expected.begin(), [](float a, float b) { return std::fabs(a - b) <= 1e-5f; });
+}
+
+// Null for types that are not interleaved, or not known to be.
+static widen_blocks interleaved_widening(ggml_type type) {
+    struct layouts {
+        widen_blocks q4_0 = nullptr, q4_k = nullptr;
+        layouts() {
+            const auto list = cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
+            ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+            for (auto * type = list && cpu ? list(cpu) : nullptr; type && *type; ++type) {
+                if (is_interleaving(*type)) {
+                    q4_0 = is_laid_out(*type, GGML_TYPE_Q4_0, KERNELS->q4_0x8) ? KERNELS->q4_0x8 : nullptr;
+                    q4_k = is_laid_out(*type, GGML_TYPE_Q4_K, KERNELS->q4_kx8) ? KERNELS->q4_kx8 : nullptr;
+                }
+            }
+        }
+    };
+    static const layouts found;
+    return type == GGML_TYPE_Q4_0 ? found.q4_0 : type == GGML_TYPE_Q4_K ? found.q4_k : nullptr;
 }
 
 static product product_of(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
     product p;
     p.type     = type_of(w);
-    p.w        = w->data;
-    p.w_stride = w->nb[1] / w->nb[0];
+    p.w        = static_cast<const char *>(w->data);
+    p.w_row    = w->nb[1];
     p.m        = w->ne[1];
     p.k        = w->ne[0];
     p.x        = static_cast<const float *>(x->data);
@@ -92,6 +156,12 @@ static product product_of(const ggml_tensor * node) {
     p.n        = x->ne[1];
     p.c        = static_cast<float *>(node->data);
     p.c_stride = node->nb[1] / sizeof(float);
+    if (p.type == quantised) {
+        p.block       = ggml_blck_size(w->type);
+        p.block_bytes = ggml_type_size(w->type);
+        p.interleaved = w->buffer && is_interleaving(ggml_backend_buffer_get_type(w->buffer)) ? 8 : 1;
+        p.widen       = p.interleaved == 8 ? interleaved_widening(w->type) : widening(w->type);
+    }
     return p;
 }
 
@@ -229,9 +299,12 @@ static bool is_rows_of(const ggml_tensor * t, ggml_type type) {
 
 static bool supports_product(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
-    return (w->type == GGML_TYPE_F32 || w->type == GGML_TYPE_F16 || w->type == GGML_TYPE_BF16) && is_rows_of(w, w->type) &&
-           w->ne[2] == 1 && w->ne[0] % 8 == 0 && is_rows_of(x, GGML_TYPE_F32) && x->ne[2] == 1 && x->ne[1] >= FEWEST_ROWS &&
-           is_rows_of(node, GGML_TYPE_F32);
+    const bool in_blocks = type_of(w) == quantised;
+    if (in_blocks && (!ggml_is_quantized(w->type) || ggml_blck_size(w->type) > product_block || !product_of(node).widen)) {
+        return false;
+    }
+    return is_rows_of(w, w->type) && w->ne[2] == 1 && w->ne[0] % 8 == 0 && is_rows_of(x, GGML_TYPE_F32) && x->ne[2] == 1 &&
+           x->ne[1] >= (in_blocks ? FEWEST_WIDENED : FEWEST_ROWS) && is_rows_of(node, GGML_TYPE_F32);
 }
 
 // Without position biases (ALiBi), caps of scores and sinks: few models have them.
@@ -290,7 +363,7 @@ static ggml_backend_device make_device(ggml_backend_reg_t reg) {
     iface.init_backend    = make_backend;
     iface.get_buffer_type = [](ggml_backend_dev_t) { return ggml_backend_cpu_buffer_type(); };
     iface.supports_op     = supports;
-    iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type); };
+    iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type) || is_interleaving(type); };
     return { iface, reg, nullptr };
 }
 

@@ -149,14 +149,7 @@ context::context(std::shared_ptr<model> shared, const options & o)
     params.abort_callback      = [](void * data) { return static_cast<context *>(data)->abort_requested.load(); };
     params.abort_callback_data = this;
 
-    // Without a pool of its own the CPU backend makes and frees threads for every graph segment, and hooks cut the graph
-    // into as many segments as they have nodes.
-    const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
-    if (make && o.n_threads > 1) {
-        require_threads(o.n_threads);
-        auto pool_params = ggml_threadpool_params_default(o.n_threads);
-        threadpool.reset(make(&pool_params));
-    }
+    threadpool = make_threadpool(o.n_threads);
     const kernel_threads with(o.n_threads, threadpool.get());
 
     log_take();
@@ -180,6 +173,16 @@ context::context(std::shared_ptr<model> shared, const options & o)
 context::~context() {
     head.reset(); // computes on the pool
     llama_free(handle); // the pool after it
+}
+
+unique_threadpool make_threadpool(int32_t n_threads) {
+    const auto make = cpu_function<decltype(&ggml_threadpool_new)>("ggml_threadpool_new");
+    if (!make || n_threads == 1) {
+        return nullptr;
+    }
+    require_threads(n_threads);
+    auto params = ggml_threadpool_params_default(n_threads);
+    return unique_threadpool(make(&params));
 }
 
 void free_threadpool::operator()(ggml_threadpool * pool) const {

@@ -106,6 +106,11 @@ struct lens_job;
 class output_head;
 
 struct free_threadpool { void operator()(ggml_threadpool * pool) const; };
+using unique_threadpool = std::unique_ptr<ggml_threadpool, free_threadpool>;
+
+// Without a pool of its own the CPU backend makes and frees threads for every segment of a graph; hooks, and kernels of our own,
+// cut it into as many as they have nodes. Null for one thread.
+unique_threadpool make_threadpool(int32_t n_threads);
 
 class context {
 public:
@@ -150,7 +155,7 @@ private:
 
     std::shared_ptr<model> owner;
     llama_context *        handle     = nullptr;
-    std::unique_ptr<ggml_threadpool, free_threadpool> threadpool;
+    unique_threadpool      threadpool;
     graph_points           points;
     std::unique_ptr<hook_table> hooks;
     qk_norm                norm;

@@ -2,9 +2,11 @@
 
 #include "backends.h"
 #include "errors.h"
+#include "kernel_backend.h"
 
 #include "clip-impl.h"
 #include "clip-model.h"
+#include "ggml-cpu.h"
 #include "mtmd.h"
 
 #include <algorithm>
@@ -14,6 +16,7 @@
 // Added to mtmd's own file by install/corrections.mjs.
 const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image);
 const clip_ctx *             xpatch_encoder(const mtmd_context * ctx);
+ggml_backend_t               xpatch_encoder_cpu(const clip_ctx * ctx);
 
 static void keep_log(ggml_log_level level, const char * text, void *) {
     // mtmd reports through a logger of its own; llama.cpp's leads to the same memory of lines.
@@ -23,17 +26,22 @@ static void keep_log(ggml_log_level level, const char * text, void *) {
     callback(level, text, data);
 }
 
-vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::move(shared)), n_threads(o.n_threads) {
+vision::vision(std::shared_ptr<model> shared, const options & o)
+    : owner(std::move(shared)), threadpool(make_threadpool(o.n_threads)) {
     auto params      = mtmd_context_params_default();
     auto devices     = backends_select(o.device);
-    params.device    = devices[0];
-    params.use_gpu   = devices[0] != nullptr;
+    params.device    = devices[0] ? devices[0] : kernel_device();
+    params.use_gpu   = params.device != nullptr;
     params.n_threads = o.n_threads;
+    if (!devices[0]) {
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // mtmd looks for it on the device above, and the CPU has it
+    }
     params.warmup    = false;
     params.print_timings = false;
     params.cb_eval           = on_node;
     params.cb_eval_user_data = this;
 
+    const kernel_threads with(o.n_threads, threadpool.get());
     mtmd_log_set(keep_log, nullptr);
     log_take();
     handle = mtmd_init_from_file(o.path.c_str(), owner->handle, params);
@@ -43,6 +51,9 @@ vision::vision(std::shared_ptr<model> shared, const options & o) : owner(std::mo
     if (!mtmd_support_vision(handle)) {
         mtmd_free(handle);
         throw coded_error("MMPROJ_INVALID", "the mmproj has no image encoder");
+    }
+    if (const auto set = cpu_function<decltype(&ggml_backend_cpu_set_threadpool)>("ggml_backend_cpu_set_threadpool"); set && threadpool) {
+        set(xpatch_encoder_cpu(xpatch_encoder(handle)), threadpool.get());
     }
 }
 
@@ -158,7 +169,6 @@ image_chunk vision::read_chunk(const mtmd_input_chunk * chunk, bool layout_only)
 std::vector<image_chunk> vision::encode(
         const uint8_t * rgb, uint32_t width, uint32_t height, bool layout_only, const std::vector<int32_t> & asked) {
     blocks = asked;
-    require_threads(n_threads); // mtmd starts them anew for each picture
     struct free_at_exit {
         mtmd_bitmap *       bitmap;
         mtmd_input_chunks * chunks;

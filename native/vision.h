@@ -56,8 +56,8 @@ private:
     image_chunk read_chunk(const struct mtmd_input_chunk * chunk, bool layout_only);
 
     std::shared_ptr<model> owner;
+    unique_threadpool      threadpool;
     mtmd_context *         handle = nullptr;
-    int32_t                n_threads;
     // Of the picture that is being encoded.
     std::vector<int32_t>   blocks;
     image_chunk *          reading = nullptr;
