@@ -34,7 +34,7 @@ export async function throughEngine(context, experiment, parallel) {
 
 /**
  * The same answers, `{ answer, lead }`, where `lead()` is how many nats the closest choice of a token was ahead of the next best; each by a call of its own that decodes its whole prompt, one prompt and one layer at a time: a vector is read
- * anew for each layer that it is patched at, a picture is encoded anew for each prompt (unless the model keeps them).
+ * again for each layer that it is patched at, a picture is encoded again for each prompt (unless the model keeps them).
  */
 export async function oneByOne(context, experiment) {
   const { model } = context;

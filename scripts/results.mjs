@@ -3,7 +3,7 @@
 //
 //   node scripts/results.mjs OUT [--smollm2 FILE.gguf] [--quantised FOLDER] [--only NAME,NAME] [--stamps FOLDER] [--check]
 //
-// Runs go to OUT/NAME; one that was stopped goes on when the script is started again. --only takes beginnings of names. With --check
+// Runs go to OUT/NAME; one that was stopped resumes when the script is started again. --only takes beginnings of names. With --check
 // nothing is written: every number with an interval is compared with the committed page, and 1 is the exit status if a number
 // lies outside the interval there. --stamps names the
 // folder of photographs that scripts/real-vlm has in its cache. FOLDER holds the other precisions that

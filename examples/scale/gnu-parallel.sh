@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One experiment in N parts with GNU parallel: on the cores of this machine, or with PARALLEL="--sshlogin a,b" on others that
-# see the same folders. The same command goes on with what was stopped.
+# see the same folders. The same command resumes what was stopped.
 #
 #   ./gnu-parallel.sh RUN N PRESET|FILE -m MODEL [options of xpatch eval]
 set -euo pipefail

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # One experiment as Slurm job arrays: the validation in N parts, their merge, the test in N parts, its merge. Run it on the login
-# node, in a folder that all nodes see; it hands in four jobs, each of which waits for the one before.
+# node, in a folder that all nodes see; it submits four jobs, each of which waits for the one before.
 #
 #   ./slurm.sh RUN N PRESET|FILE -m MODEL [options of xpatch eval]
 #
-# What sbatch should know beside that stands in SBATCH_OPTIONS, such as "--gres=gpu:1 --time=02:00:00 --mem=24G".
+# Further options for sbatch go into SBATCH_OPTIONS, such as "--gres=gpu:1 --time=02:00:00 --mem=24G".
 set -euo pipefail
 run=${1:?name the folder of the run} parts=${2:?name the number of parts}
 shift 2
@@ -14,7 +14,7 @@ asked=$(printf '%q ' "$@")
 hand_in() { # NAME COMMAND [options of sbatch]: its number
   local name=$1 command=$2
   shift 2
-  # A part that is handed in again goes on where it was, so a requeued one loses nothing but its last seconds.
+  # A part that is submitted again resumes where it was, so a requeued one loses nothing but its last seconds.
   sbatch --parsable --requeue --job-name "xpatch-$name" --output "$run.$name.%A-%a.log" $options "$@" --wrap "$command"
 }
 

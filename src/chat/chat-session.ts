@@ -38,7 +38,7 @@ export interface ChatTurn extends Pick<Generation, 'text' | 'tokens' | 'finish' 
   room: number;
 }
 
-/** What the last turn was, for the next one to go on from. */
+/** What the last turn was, for the next one to continue from. */
 interface LastTurn {
   /** What the template wrote. */
   written: string;

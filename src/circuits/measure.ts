@@ -88,7 +88,7 @@ export interface Measured {
   readonly measure: (logits: Float32Array) => number;
 }
 
-/** Builds the prompt, and finds the tokens of the metric behind it. */
+/** Builds the prompt, and finds the tokens of the metric after it. */
 export async function measured(
   context: Context,
   query: RowInput,

@@ -16,6 +16,9 @@ export const circuitAttribute = defineCommand({
   options: {
     ...PROMPT_OPTIONS,
     ...METRIC_OPTIONS,
+    wrong: vary(METRIC_OPTIONS.wrong, {
+      describe: 'Token of a wrong answer: the parts are of the difference of the two logits',
+    }),
     byHead: vary(BY_HEAD, { describe: 'Attention by head' }),
     byPosition: flag('Attention by the position that it reads'),
     report: REPORT,

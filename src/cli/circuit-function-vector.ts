@@ -36,7 +36,7 @@ export const circuitFunctionVector = defineCommand({
     prompts: vary(PROMPTS, { describe: 'Prompts whose mean is taken', default: 10 }),
     corruptPrompts: vary(whole(1, 'Prompts with shuffled labels to measure effects on'), { default: 10 }),
     top: vary(TOP, { describe: 'How many of the best heads make up the vector', default: 10 }),
-    seed: vary(SEED, { default: 1 }),
+    seed: vary(SEED, { default: 1, describe: 'Seed of every draw' }),
     imagesRoot: IMAGES_ROOT,
     template: TEMPLATE,
     report: REPORT,

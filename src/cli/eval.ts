@@ -16,7 +16,18 @@ import { type PlanResult, runEval } from './eval-run.js';
 import { summaryOf } from './eval-summary.js';
 import { readTemplate, requireTasks } from './experiment.js';
 import { type ArgumentsOf, flag, grouped, several, text, vary, whole } from './option.js';
-import { LAYERS, MODEL, MODEL_OPTIONS, OUTPUT_OPTIONS, RUN_FOLDER, SEEDS, STYLE, TASKS, TEMPLATE } from './options.js';
+import {
+  LAYERS,
+  MODEL,
+  MODEL_OPTIONS,
+  OUTPUT_OPTIONS,
+  RUN_FOLDER,
+  SEEDS,
+  STYLE,
+  TASKS,
+  TEMPLATE,
+  THREADS,
+} from './options.js';
 import { commandWith, timestamp } from './report-run.js';
 import { duration } from './run-rate.js';
 import type { Terminal } from './terminal.js';
@@ -42,6 +53,7 @@ export const EVAL_OPTIONS = {
   ...PART_OPTIONS,
   ...MODEL_OPTIONS,
   model: vary(MODEL, { group: 'Model' }),
+  threads: vary(THREADS, { describe: 'CPU cores to use. Defaults to all, at most 8', group: 'Model' }),
   ...OUTPUT_OPTIONS,
 };
 export type EvalArguments = ArgumentsOf<typeof EVAL_OPTIONS>;

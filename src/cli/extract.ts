@@ -26,7 +26,11 @@ import { openOutput } from './output-file.js';
 
 const OPTIONS = {
   ...grouped('Task', {
-    tasks: vary(TASKS, { describe: 'Shipped task, or a JSON file of input and output', value: 'TASK', required: true }),
+    tasks: vary(TASKS, {
+      describe: 'Shipped task, or a task file (.json, .jsonl, .csv)',
+      value: 'TASK',
+      required: true,
+    }),
     specs: vary(SPECS, { describe: 'How the model is shown the task: text, image or instruction', required: true }),
     shots: SHOTS,
     prompts: vary(PROMPTS, { describe: 'Prompts to average. Defaults to 30' }),

@@ -9,7 +9,7 @@ export const report = defineCommand({
   describe: 'Rewrite the report of a run from its results, without its model',
   positionals: { run: vary(text('Folder of the run', { completes: 'folder' }), { required: true }) },
   options: OUTPUT_OPTIONS,
-  examples: [['After an update of xpatch', 'report xpatch-main-20261123-081500']],
+  examples: [['After an update of xpatch', 'report xpatch-eval-main-20261123-081500']],
   run: async ({ run, json, quiet }, terminal) => {
     const { signal } = terminal;
     using progress = terminal.progress({ json, quiet });

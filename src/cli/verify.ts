@@ -37,7 +37,7 @@ export const verify = defineCommand({
   positionals: { run: vary(text('Folder of the run', { completes: 'folder' }), { required: true }) },
   options: OPTIONS,
   examples: [
-    ['Everything', 'verify xpatch-main-20261123-081500'],
+    ['Everything', 'verify xpatch-eval-main-20261123-081500'],
     ['On another machine', 'verify run -m models/llava.gguf --mmproj models/mmproj.gguf'],
     ['With your own task files', 'verify run --data tasks'],
     ['Only the files', 'verify run --sample 0'],

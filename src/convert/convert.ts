@@ -65,7 +65,7 @@ export interface Conversion {
  * Converts a Hugging Face checkpoint (safetensors, one file or shards) of Idefics2, Fuyu (Mantis' or Adept's) or Persimmon to
  * GGUF: `NAME-TYPE.gguf` in the folder `output`, and for the first two `mmproj-NAME-TYPE.gguf`, NAME being the checkpoint's folder.
  * Memory stays below 2 GB for models of any size. Nothing appears under the final names before all of it is written; a run that
- * was interrupted or killed goes on where it was when it is called again.
+ * was interrupted or killed resumes where it was when it is called again.
  *
  * @throws {XpatchError} ARCHITECTURE_UNSUPPORTED, CHECKPOINT_INVALID, FILE_NOT_FOUND, SAFETENSORS_INVALID (all before anything is
  * written, but for values that are not finite), FILE_WRITE, MMPROJ_INVALID, RUN_BUSY, ABORTED

@@ -9,7 +9,7 @@ import type { FilePlan, TensorPlan } from './plan.js';
 
 /** Bytes of a source that are in memory at once, per thread. */
 const CHUNK_BYTES = 16 << 20;
-/** What is written between two points from which a conversion can go on. */
+/** What is written between two points from which a conversion can be resumed. */
 const CHECKPOINT_BYTES = 64 << 20;
 
 interface Chunk {

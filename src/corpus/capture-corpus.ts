@@ -40,7 +40,7 @@ export interface CorpusOptions {
   positions?: CorpusPositions;
   /** Tokens to generate after each prompt, greedily; their states are there to capture too. Defaults to 0. */
   generate?: number;
-  /** What the prompts come from, such as the hash of their file: a corpus goes on only with the same. Defaults to nothing. */
+  /** What the prompts come from, such as the hash of their file: a corpus is resumed only with the same. Defaults to nothing. */
   source?: Readonly<Record<string, unknown>>;
   /** Bytes of states that a shard holds, and the memory that they take. Defaults to 64 MB. */
   shardBytes?: number;
@@ -55,8 +55,8 @@ const [BATCH, BATCH_POSITIONS] = [64, 2048];
 
 /**
  * Captures states of any number of prompts into a folder: shards of safetensors with an index of prompts beside each, and `corpus.json`.
- * Only one shard is held in memory. A folder of the same request goes on where it was: whole shards stay, and the prompts in them are
- * skipped; from one that is damaged or lost on, all are made anew.
+ * Only one shard is held in memory. A folder of the same request is resumed where it was: whole shards stay, and the prompts in them are
+ * skipped; from the first that is damaged or lost on, all are made again.
  *
  * @param inputs prompts in an order that is always the same
  * @throws {XpatchError} RUN_MISMATCH when the folder holds another corpus, RUN_BUSY when another process writes it, RUN_INVALID when shards
@@ -119,7 +119,7 @@ export async function captureCorpus(
     if (manifest.shards.length === 0) throw new XpatchError('DATA_INVALID', 'There are no prompts to capture.');
     if ((await new Corpus(folder, manifest).whole()) < manifest.shards.length) {
       const problem = `Shards of ${folder} were deleted or changed while it was being written`;
-      throw new XpatchError('RUN_INVALID', `${problem}. Start again: what is missing is made anew.`);
+      throw new XpatchError('RUN_INVALID', `${problem}. Start again: what is missing is made again.`);
     }
     manifest = { ...manifest, status: 'complete' };
     await writeManifest(folder, manifest);

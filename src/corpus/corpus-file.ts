@@ -10,7 +10,7 @@ import { readWhole } from '../util/read-file.js';
 /** Which positions of each prompt a corpus has. See `CorpusOptions.positions`. */
 export type CorpusPositions = 'last' | 'all' | 'mean' | 'marks' | 'generated' | TextPositions | PicturePositions;
 
-/** What a corpus was asked for: a corpus goes on only with the same. */
+/** What a corpus was asked for: a corpus is resumed only with the same. */
 export interface CorpusRequest {
   readonly model: ModelIdentity;
   readonly hooks: readonly HookName[];

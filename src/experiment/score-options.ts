@@ -19,7 +19,7 @@ export interface OptionScore {
 export interface OptionsToScore {
   /** A prompt, or a row with interventions. */
   readonly query: RowInput;
-  /** Texts as they follow the prompt, each once, including any blank. */
+  /** Texts as they follow the prompt, each once, including any space. */
   readonly options: readonly string[];
   /** How a template writes answers after the query. Defaults to the option itself. */
   readonly format?: AnswerFormat;

@@ -141,7 +141,7 @@ export interface ResultLine extends QueryKey {
   readonly cut?: true;
   /**
    * Probability of the first token of the expected answer that shows something of it, and its rank from 0. Where the template, or the
-   * tokenizer, has tokens between the query and that one (a lone blank, a line break), it is the one after them. Of several right
+   * tokenizer, has tokens between the query and that one (a lone space, a line break), it is the one after them. Of several right
    * answers the one with the most probable first token counts.
    */
   readonly probability?: number;

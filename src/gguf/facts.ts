@@ -13,7 +13,7 @@ interface Reading {
  * missing here; these say it clearly.
  */
 interface Fact {
-  /** Architectures or projectors, with blanks between. Defaults to all. */
+  /** Architectures or projectors, with spaces between. Defaults to all. */
   of?: string;
   /** What is wrong, in words that end "is not a usable model: ...", or nothing. */
   wrong: (reading: Reading) => string | undefined | false;

@@ -38,7 +38,7 @@ export interface GeneratedEdit extends RowEdit {
   report: Pick<InterventionReport, 'hook' | 'layer' | 'op'>;
 }
 
-/** What an intervention or an edge is at the positions of a prompt, and behind it. */
+/** What an intervention or an edge is at the positions of a prompt, and after it. */
 export interface Placed {
   placed: PlacedIntervention[];
   generated: GeneratedEdit[];

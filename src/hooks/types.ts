@@ -25,11 +25,11 @@ export const HOOKS = [
  *   of pictures. There is one, at layer 0.
  * - `resid_pre`, `resid_mid`, `resid_post`: the residual stream before a block, between attention and MLP, and after the block.
  *   `resid_post` is llama.cpp's `l_out-L` and transformers' `hidden_states[L + 1]` (whose last element is after the final norm,
- *   unlike here). In models with a deepstack (Qwen3-VL) it holds the rows of pictures that are added behind the block.
- * - `attn_out`, `mlp_out`: what attention and MLP add to the stream, norms and factors behind them included, so that
+ *   unlike here). In models with a deepstack (Qwen3-VL) it holds the rows of pictures that are added after the block.
+ * - `attn_out`, `mlp_out`: what attention and MLP add to the stream, norms and factors after them included, so that
  *   `resid_pre + attn_out + mlp_out` is the block's output.
  * - `z`: what the heads hand to the output projection, [heads, size of a head].
- * - `q`, `k`, `v`: queries, keys and values of the heads; q and k behind their position encoding. Of k and v there may be fewer heads.
+ * - `q`, `k`, `v`: queries, keys and values of the heads; q and k after their position encoding. Of k and v there may be fewer heads.
  * - `attn_scores`: scaled and capped scores as the softmax reads them, [heads, positions]; -infinity for what is not seen.
  * - `pattern`: the softmax of them, [heads, positions]; 0 for what is not seen.
  * - `mlp_post`: the neurons of the MLP, as its last projection reads them.
@@ -149,7 +149,7 @@ export interface Edge {
 export interface InterventionReport {
   hook: HookName;
   layer: number;
-  /** Position in the prompt and what was generated behind it. */
+  /** Position in the prompt and what was generated after it. */
   position: number;
   /** 0 for the prompt, n for the n-th generated token. */
   step: number;

@@ -34,7 +34,7 @@ export interface DownloadProgress {
 
 /** What a download can be stopped with, and what it tells. */
 export interface DownloadEvents {
-  /** Stops the download; what has arrived is kept, and the next one goes on from there. */
+  /** Stops the download; what has arrived is kept, and the next one resumes from there. */
   readonly signal?: AbortSignal;
   /** Called before the first byte of a repository, with its licence. */
   readonly onPlan?: (plan: DownloadPlan) => void;

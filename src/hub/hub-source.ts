@@ -41,7 +41,7 @@ const NAME = /^[A-Za-z0-9][\w.-]{0,95}$/;
 const REVISION = /^[\w][\w./-]{0,99}$/;
 
 /**
- * `hf:USER/REPO`, `hf:USER/REPO:QUANTISATION` or `hf:USER/REPO/FILE.gguf`, each with `#REVISION` behind it or not.
+ * `hf:USER/REPO`, `hf:USER/REPO:QUANTISATION` or `hf:USER/REPO/FILE.gguf`, each with `#REVISION` after it or not.
  *
  * @throws {XpatchError} INVALID_ARGUMENT
  */

@@ -76,7 +76,7 @@ export class CachedImageEncoder implements ImageEncoder {
     return this.layout(width, height);
   }
 
-  /** States behind blocks of the encoder, if they can be read (`tower`). Nothing of it is kept. */
+  /** States after blocks of the encoder, if they can be read (`tower`). Nothing of it is kept. */
   async statesOf(source: ImageSource, layers: readonly number[]): Promise<VisionStates[]> {
     return (await this.inner.states?.(await readImage(source, { width: this.options.width }), layers)) ?? [];
   }

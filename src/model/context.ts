@@ -285,7 +285,7 @@ export class Context implements AsyncDisposable {
       options.onRows(n);
     };
     onRows(reused);
-    // Cells that others will go on from hold the keys and values of all blocks.
+    // Cells that others will continue from hold the keys and values of all blocks.
     const blocks = keepSequences || options.kept ? undefined : blocksOf(rows);
     const ends = await runTree(tree, target, { keepSequences, attends, onRows, held, blocks });
     return { ends, reused };

@@ -116,14 +116,14 @@ export async function runTree(
   return ends;
 }
 
-/** The model's position counter behind a node. */
+/** The model's position counter after a node. */
 function counterBehind({ counter, image }: TreeNode): number {
   return counter + (image ? image.nPositions : 1);
 }
 
 interface Selection {
   batch: BatchRow[];
-  /** Cursors that go on where they are. */
+  /** Cursors that continue where they are. */
   rest: Cursor[];
   /** Nodes that are done and whose followers are to be started. */
   arrived: { node: TreeNode; seq: number }[];

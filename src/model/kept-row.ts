@@ -2,12 +2,12 @@ import type { PlacedIntervention } from '../hooks/place.js';
 import type { PreparedRow } from './pass.js';
 import { type PrefixTree, type TreeNode, type Unit, units } from './prefix-tree.js';
 
-/** A row whose cells stay in the cache behind its call, so that rows that begin alike need not compute them again. */
+/** A row whose cells stay in the cache after its call, so that rows that begin alike need not compute them again. */
 export class KeptRow {
   private readonly units: Unit[];
   /** Units from the start whose cells are in the cache. */
   private held = 0;
-  /** Rows of the unit behind them, a picture, that are there too. */
+  /** Rows of the unit after them, a picture, that are there too. */
   private rest = 0;
 
   constructor(row: PreparedRow) {

@@ -187,7 +187,7 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * States of a picture behind the blocks of the picture encoder: `vision.resid_post`. A block that the model leaves out, as LLaVA
+   * States of a picture after the blocks of the picture encoder: `vision.resid_post`. A block that the model leaves out, as LLaVA
    * does the last one, is not among `all`.
    *
    * @returns one for each picture that the encoder reads by itself: a model that reads tiles has several

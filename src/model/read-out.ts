@@ -32,7 +32,7 @@ export interface ReadOutTarget {
   textOf(token: number): string;
 }
 
-/** Parts of the graph behind the last block, in the order of the native enum. */
+/** Parts of the graph after the last block, in the order of the native enum. */
 const TAIL = { whole: 0, norm: 1, head: 2 } as const;
 
 /** Rows whose logits are in memory at once, whatever the size of the grid. */

@@ -11,7 +11,7 @@ export interface RankedToken extends TokenScore {
 }
 
 /**
- * Ids of tokens that are given as ids, or as texts that a prompt goes on with: the same text makes other tokens behind other
+ * Ids of tokens that are given as ids, or as texts that continue a prompt: the same text makes other tokens after other
  * words. A text of several tokens has no one probability, so it is refused.
  *
  * @throws XpatchError INVALID_ARGUMENT for such a text, TOKEN_INVALID for an id outside the vocabulary

@@ -11,7 +11,7 @@ export function towerRefusal({ tower }: Pick<CachedImageEncoder, 'tower'>): stri
 }
 
 /**
- * States of a picture behind blocks of its encoder.
+ * States of a picture after blocks of its encoder.
  *
  * @throws {XpatchError} HOOK_UNSUPPORTED for an encoder whose blocks, or one of whose blocks, cannot be read; LAYER_OUT_OF_RANGE; as
  *   `Model.prompt` for the picture

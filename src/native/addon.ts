@@ -196,7 +196,7 @@ export interface DecodeJob {
   top?: { rows: Int32Array; k: number; ids: Int32Array; logits: Float32Array; logsumexp: Float32Array };
 }
 
-/** States run through the part of the graph behind the last block; see lens_job in native/output_head.h. */
+/** States run through the part of the graph after the last block; see lens_job in native/output_head.h. */
 export interface LensJob {
   tail: number;
   rows: number;
@@ -284,7 +284,7 @@ export interface NativeImageChunk {
   patchSize: number;
   /** Patches that the projector merges in each direction, as the file says. */
   merge: number;
-  /** Patches x stateWidth behind the encoder's blocks that were asked for, by block, of those that its graph has. */
+  /** Patches x stateWidth after the encoder's blocks that were asked for, by block, of those that its graph has. */
   states: Readonly<Record<number, Float32Array>>;
   stateWidth: number;
 }

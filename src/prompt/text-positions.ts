@@ -2,7 +2,7 @@ import { XpatchError } from '../util/errors.js';
 import type { TextPositions } from './types.js';
 
 /**
- * The positions of the tokens that a text consists of. The blank that many tokenizers put into a word's first token may be there;
+ * The positions of the tokens that a text consists of. The space that many tokenizers put into a word's first token may be there;
  * anything else that a token holds besides the text is ambiguous.
  *
  * @param pieces bytes of each position's token; a row of a picture has none

@@ -175,7 +175,7 @@ function followedLines({ last, asked }: PromptLens): string[] {
 
 const share = (probability: number): string => (probability >= 0.995 ? '1.0' : probability.toFixed(2).slice(1));
 
-/** Exactly so many characters, cut with an ellipsis or filled with blanks. */
+/** Exactly so many characters, cut with an ellipsis or filled with spaces. */
 function column(text: string, width: number): string {
   const characters = [...visibleText(text)];
   return (characters.length > width ? [...characters.slice(0, width - 1), '…'] : characters).join('').padEnd(width);

@@ -27,7 +27,7 @@ export interface StudyRunOptions<Options extends object, Result extends object>
 }
 
 /**
- * Runs a study into a folder: manifest, a line for each part, vectors, tables, figures and report. One that was interrupted goes on
+ * Runs a study into a folder: manifest, a line for each part, vectors, tables, figures and report. One that was interrupted resumes
  * where it was; a complete one is only reported.
  *
  * @throws {XpatchError} as the study, `RunFolder.open` and `writeReport`

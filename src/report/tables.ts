@@ -257,7 +257,7 @@ const markdown = (text: string): string =>
     .replace(/</g, '&lt;')
     .replace(/ (?= )/g, '&nbsp;');
 const NUMBER = /^[+-]?(\d+\.?\d*(e[+-]?\d+)?|Infinity)$/i;
-/** Also after blanks, and as wide letters of East Asian fonts. */
+/** Also after spaces, and as wide letters of East Asian fonts. */
 const FORMULA = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/;
 
 function csv(field: string): string {
@@ -294,7 +294,7 @@ const latex = (text: string): string =>
     .replace(/ (?= )/g, '~');
 const sentence = (text: string): string => (/[.!?:]$/.test(text) ? text : `${text}.`);
 
-/** Breaks at blanks into lines of at most `width` columns; a longer word keeps a line of its own. */
+/** Breaks at spaces into lines of at most `width` columns; a longer word keeps a line of its own. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {

@@ -1,7 +1,7 @@
 const MARKS: Record<string, string> = { '\n': '⏎', '\r': '␍', '\t': '⇥' };
 
 /**
- * The text of a token with everything that cannot be seen made visible: blanks at its ends, line breaks, control and
+ * The text of a token with everything that cannot be seen made visible: spaces at its ends, line breaks, control and
  * format characters (which could also rearrange what is around them, as right-to-left overrides do). A token without
  * text shows as `∅`.
  */

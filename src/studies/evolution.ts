@@ -86,7 +86,7 @@ const MAX_SEEDS = 100;
  * figure on the evolution of representations): the logit lens there, reduced to a few classes of tokens.
  *
  * Prompts are those that task vectors are read from (`vectorPrompts`, read position `last-example`), over all items of the task
- * instead of 30: each item in turn is left out, and the others give the shots. A task with fewer items than prompts goes on with the next seed;
+ * instead of 30: each item in turn is left out, and the others give the shots. A task with fewer items than prompts continues with the next seed;
  * a prompt that was drawn before does not count. All modalities of a run have the same items.
  *
  * @throws {XpatchError} IMAGE_UNSUPPORTED, TASK_INVALID, TOKEN_INVALID, INVALID_ARGUMENT, and as `Context.pass`.

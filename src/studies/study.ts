@@ -47,7 +47,7 @@ export type Study<Options extends object, Result extends object> = (
 
 /** How a study is run. */
 export interface StudyEvents<Result extends object> {
-  /** Where results are kept, and found again by a run that goes on. Defaults to memory. */
+  /** Where results are kept, and found again by a resumed run. Defaults to memory. */
   store?: RunStore<Result & StudyLine>;
   signal?: AbortSignal | undefined;
   /** Parts done of all, with fractions, and what is being done. */

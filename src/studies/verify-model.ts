@@ -116,7 +116,7 @@ async function verifyPrompt(
   const rows = concatenate(
     prompt.segments.flatMap((segment) => (segment.kind === 'image' ? [segment.embeddings] : [])),
   );
-  // Deepstack models put what later layers add behind the row of the first.
+  // Deepstack models put what later layers add after the row of the first.
   const rowWidth = (rows.length * width) / (expected.embeddings.length || 1);
   const embeddings = rows.length
     ? compareRows(firstColumns(rows, rowWidth, width), expected.embeddings, width)

@@ -9,9 +9,9 @@ export type Tokenizer = Pick<Model, 'assemble' | 'detokenize'>;
 
 /** How a template writes answers. */
 export interface AnswerFormat {
-  /** What an example has between the end of the query and its answer: nothing, a blank, a line break, text of a chat template. */
+  /** What an example has between the end of the query and its answer: nothing, a space, a line break, text of a chat template. */
   readonly lead: string;
-  /** Whether examples go on from where a query ends; if not, only the blanks before their answers are taken for `lead`. */
+  /** Whether examples continue from where a query ends; if not, only the spaces before their answers are taken for `lead`. */
   readonly continues: boolean;
   /** `lead` and the answer. */
   answer(output: string): PromptPart[];
@@ -104,7 +104,7 @@ export function endOf(query: readonly PromptPart[]): string {
 }
 
 /**
- * What the first tokens of an answer say, up to the one that shows something: a token may be a lone blank, or a part of a character.
+ * What the first tokens of an answer say, up to the one that shows something: a token may be a lone space, or a part of a character.
  * Where none does it is the text of all of them.
  */
 export function firstPiece(

@@ -103,7 +103,7 @@ export async function checkItems(
   };
 }
 
-/** Decodes every picture. An item with a bad picture goes on without it. */
+/** Decodes every picture. An item with a bad picture is kept without it. */
 async function lookAtPictures(
   items: readonly (RawItem & { index: number })[],
   root: string,
@@ -155,7 +155,7 @@ function sameInputs(entries: readonly Entry[]): Finding[] {
 
 type Splits = Pick<CheckOptions, 'pictures' | 'validation' | 'test'> & { readonly seeds: readonly number[] };
 
-/** Different inputs that are as good as the same: by their picture, or but for case and blanks. */
+/** Different inputs that are as good as the same: by their picture, or but for case and spaces. */
 function alike(
   entries: readonly Entry[],
   { name: taskName, file }: TaskPlace,

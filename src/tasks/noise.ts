@@ -4,7 +4,7 @@ import { Random } from '../util/random.js';
 /**
  * The paper's noisy instructions: letters swapped with their right neighbour inside words, at places drawn by seed.
  *
- * No letter moves twice and no two equal letters are swapped, so every swap shows; blanks, digits and punctuation (with
+ * No letter moves twice and no two equal letters are swapped, so every swap shows; spaces, digits and punctuation (with
  * the final colon) stay where they are. Under one seed the places of fewer swaps are among those of more.
  *
  * @param swaps 0 gives the text back; the paper has 0, 1 and 2

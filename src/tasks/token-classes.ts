@@ -7,7 +7,7 @@ export type { Tokenizer } from './answer-tokens.js';
 
 /**
  * The tokens that a text may begin with when a model says it after a query: the first token of the text as it is written there, and
- * that of the text after a space. A token of blanks alone says nothing about the text and is left out.
+ * that of the text after a space. A token of spaces alone says nothing about the text and is left out.
  *
  * @param format how queries are written (`promptFormat`). Defaults to the paper's template, whose queries end in `A:`
  * @throws {XpatchError} TOKEN_INVALID when there is none

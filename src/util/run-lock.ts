@@ -32,7 +32,7 @@ let listening = false;
 /**
  * At most one process writes a folder, such as a run. Every process that wants to makes a lock file of its own and then looks at the others:
  * whichever was made last sees the earlier one, so two never hold at once; of two that see each other the one whose name sorts
- * first goes on. A name is never used twice, so the locks of dead processes are simply deleted.
+ * first continues. A name is never used twice, so the locks of dead processes are simply deleted.
  */
 export class RunLock {
   private constructor(private readonly file: string) {}

@@ -143,7 +143,7 @@ ${[...head('family', 'architecture', 'models', 'verified', exact.name, fast.name
 The weights are those of the tiny models; check a real one with \`xpatch verify-model\` (below). An architecture that is not in this table
 may run: its hooks are checked when they are set, but its numbers are not known to be right.
 
-## Points beside \`resid_post\`
+## Points besides \`resid_post\`
 
 Of the ${HOOKS.length} points of [hooks.md](hooks.md), without flash attention, which has no \`attn_scores\` and \`pattern\`. \`xpatch hooks -m MODEL\` lists those of
 any model. States at every point of block 1, and logits when something is added there, equal transformers' in twelve families

@@ -12,7 +12,7 @@ export interface EncoderOptions {
   threads: number;
 }
 
-/** States of a picture, or of a tile of one, behind blocks of its encoder: [layers, patches, width]. */
+/** States of a picture, or of a tile of one, after blocks of its encoder: [layers, patches, width]. */
 export interface VisionStates {
   /** 0-based blocks of the encoder. */
   readonly layers: readonly number[];
@@ -36,9 +36,9 @@ export interface ImageEncoder {
    * @throws XpatchError IMAGE_INVALID, IMAGE_UNSUPPORTED.
    */
   layout(width: number, height: number): Promise<Segment[]>;
-  /** Blocks of the encoder, and numbers of a state behind each; absent where they cannot be read. */
+  /** Blocks of the encoder, and numbers of a state after each; absent where they cannot be read. */
   readonly tower?: { readonly blocks: number; readonly width: number };
-  /** States behind some blocks, of those that the graph has: a LLaVA leaves out the last one. */
+  /** States after some blocks, of those that the graph has: a LLaVA leaves out the last one. */
   states?(image: RgbImage, layers: readonly number[]): Promise<VisionStates[]>;
   dispose(): Promise<void>;
 }

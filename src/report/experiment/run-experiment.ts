@@ -23,7 +23,7 @@ import { writeRunReport } from './run.js';
 
 /** How an experiment is run in a folder. */
 export interface FolderRunOptions extends RunOptions {
-  /** Command line that goes on with the run, for the manifest. Defaults to none. */
+  /** Command line that resumes the run, for the manifest. Defaults to none. */
   readonly command?: string;
   /** What has to be said along with the results, e.g. what the model was trained on. Defaults to nothing. */
   readonly notes?: readonly string[];
@@ -53,10 +53,10 @@ export interface FolderRun {
 }
 
 /**
- * Runs an experiment into a folder: manifest, answers, vectors, tables, figures and report. A run that was interrupted goes on
+ * Runs an experiment into a folder: manifest, answers, vectors, tables, figures and report. A run that was interrupted resumes
  * where it was, and so does a complete one that has lost lines or vectors; a whole one is only reported.
  *
- * @throws {XpatchError} RUN_INVALID when it goes on from lines that are not its own; as `planExperiment`, `RunFolder.open`,
+ * @throws {XpatchError} RUN_INVALID when it resumes from lines that are not its own; as `planExperiment`, `RunFolder.open`,
  *   `runExperiment`, `writeReport` and `RunFolder.finish`
  */
 export async function runInFolder(
@@ -102,7 +102,7 @@ function queuedModel({ files: _, ...model }: ModelRecord): QueuedModel {
   return model;
 }
 
-/** Before a run goes on: what it knows must be its own, and vectors of answered queries that it has lost are made again. */
+/** Before a run resumes: what it knows must be its own, and vectors of answered queries that it has lost are made again. */
 async function mend(context: Context, experiment: Experiment, run: RunFolder, options: FolderRunOptions) {
   const { foreign, shard, signal } = options;
   const study = await prepareStudy(context.model, experiment, foreign?.model);

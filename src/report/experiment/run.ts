@@ -18,7 +18,7 @@ import { provenanceOf, tableFiles, writeReport } from '../write-report.js';
 import { experimentReport } from './report.js';
 
 /**
- * The report of a run, from its manifest, lines and vectors alone: what its command writes, `report` writes anew, and `verify`
+ * The report of a run, from its manifest, lines and vectors alone: what its command writes, `report` rewrites, and `verify`
  * compares.
  * @throws {XpatchError} RUN_INVALID, VECTOR_INVALID, ABORTED
  */
@@ -71,7 +71,7 @@ function filesOf(block: Block): string[] {
 }
 
 /**
- * Writes tables, figures and page of a run anew, from its manifest, lines and vectors; those that were there go.
+ * Rewrites tables, figures and page of a run, from its manifest, lines and vectors; those that were there go.
  * @throws {XpatchError} RUN_INVALID; RUN_BUSY; as `reportOfRun`; FILE_WRITE
  */
 export async function rewriteReport(path: string, signal?: AbortSignal): Promise<Report> {

@@ -87,7 +87,7 @@ export function textWidth(text: string, size: number): number {
   return ([...outlined(text)].reduce((sum, character) => sum + glyph(character).advance, 0) * size) / 1000;
 }
 
-/** Breaks at blanks into lines of at most `width` pixels; a longer word keeps a line of its own. */
+/** Breaks at spaces into lines of at most `width` pixels; a longer word keeps a line of its own. */
 export function wrapText(text: string, size: number, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
@@ -133,7 +133,7 @@ export function svgText(mode: TextMode, x: number, y: number, text: string, styl
   return `<g transform="translate(${fixed(x)} ${fixed(y)})${turn} scale(${scale})" fill="${fill}"${stroke}>${letters.join('')}</g>`;
 }
 
-/** With the code points of characters that have no outline, such as U+4E2D, in their place; a blank between two of them. */
+/** With the code points of characters that have no outline, such as U+4E2D, in their place; a space between two of them. */
 function outlined(text: string): string {
   let out = '';
   let escaped = false;

@@ -33,7 +33,7 @@ export function tokenHtml(text: string): string {
 
 /**
  * Text of a report as HTML: control and format characters are written as their numbers, so that they can neither vanish
- * nor turn the text around; blanks, line breaks and tabs stay.
+ * nor turn the text around; spaces, line breaks and tabs stay.
  */
 export function textHtml(text: string): string {
   return escapeXml(text.replace(/[^\P{C}\n\t]/gu, (c) => `\\u{${(c.codePointAt(0) as number).toString(16)}}`));

@@ -31,7 +31,7 @@ const FILE_POLICY =
   "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /**
- * Serves the runs in some folders to browsers on this machine: a list, their reports, figures and tables. The folders are read anew for every request. Nothing else is served, nothing is written, and only requests
+ * Serves the runs in some folders to browsers on this machine: a list, their reports, figures and tables. The folders are read again for every request. Nothing else is served, nothing is written, and only requests
  * that name this machine in their Host header are answered, so that no web page can reach the server under a name of its own.
  *
  * @param roots run folders, or folders with runs at most two levels deep
