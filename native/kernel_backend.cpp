@@ -31,6 +31,15 @@ static const kernels * find_kernels() { return nullptr; }
 
 static const kernels * const KERNELS = find_kernels();
 
+// llama.cpp's kernels for quantised weights round states to bytes, which AVX-512 multiplies several at once: nothing was measured there.
+static bool widens() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return !__builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
 // With fewer rows the weights, or keys and values, are read once for little work, and llama.cpp's kernels are as good.
 static const int64_t FEWEST_ROWS = 4;
 // Of quantised weights, which are widened first.
@@ -300,7 +309,7 @@ static bool is_rows_of(const ggml_tensor * t, ggml_type type) {
 static bool supports_product(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
     const bool in_blocks = type_of(w) == quantised;
-    if (in_blocks && (!ggml_is_quantized(w->type) || ggml_blck_size(w->type) > product_block || !product_of(node).widen)) {
+    if (in_blocks && (!widens() || !ggml_is_quantized(w->type) || ggml_blck_size(w->type) > product_block || !product_of(node).widen)) {
         return false;
     }
     return is_rows_of(w, w->type) && w->ne[2] == 1 && w->ne[0] % 8 == 0 && is_rows_of(x, GGML_TYPE_F32) && x->ne[2] == 1 &&
