@@ -6,6 +6,7 @@ import type { PositionRef } from '../prompt/types.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
 import { projectHeads, projectZ } from './heads.js';
+import { requireTwo } from './measure.js';
 
 /** What one part of a model adds to a logit difference. */
 export interface LogitPart {
@@ -49,7 +50,7 @@ export interface AttributionOptions {
  * logit difference that the model computes.
  *
  * @throws {XpatchError} HOOK_UNSUPPORTED for a model whose parts cannot be read, LENS_UNSUPPORTED for one that caps its logits or has no
- *   final norm, INVALID_ARGUMENT for a text of several tokens, and as `Context.pass`
+ *   final norm, INVALID_ARGUMENT for a text of several tokens or one token twice, and as `Context.pass`
  */
 export async function attributeLogits(
   context: Context,
@@ -63,6 +64,7 @@ export async function attributeLogits(
   const prompt = await model.prompt(row.prompt, { signal });
   const positions = [prompt.position(position)];
   const tokens = await trackedTokens(model, prompt, [options.right, options.wrong]);
+  requireTwo(tokens[0] as number, tokens[1] as number);
   const captures = [
     { hook: 'resid_pre', layers: [0], positions },
     { hook: 'attn_out', positions },

@@ -22,6 +22,8 @@ export interface Metric {
 /**
  * By how much the logit of one token is above that of another; each an id, or a text that is one token after the prompt.
  *
+ * @throws XpatchError INVALID_ARGUMENT if they are the same
+ *
  * @example
  * ```ts
  * const metric = logitDifference('Tokyo', 'Cairo');
@@ -29,10 +31,18 @@ export interface Metric {
  * ```
  */
 export function logitDifference(right: string | number, wrong: string | number): Metric {
+  requireTwo(right, wrong);
   return {
     track: [right, wrong],
     value: (logits, [a, b]) => (logits[a as number] as number) - (logits[b as number] as number),
   };
+}
+
+/** A difference from itself is 0 whatever the model does. @throws XpatchError INVALID_ARGUMENT */
+export function requireTwo(right: string | number, wrong: string | number): void {
+  if (right !== wrong) return;
+  const problem = `The right and the wrong token are the same, ${JSON.stringify(right)}`;
+  throw new XpatchError('INVALID_ARGUMENT', `${problem}. Name two: their difference is measured.`);
 }
 
 /**

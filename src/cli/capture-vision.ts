@@ -1,3 +1,4 @@
+import type { HookName } from '../hooks/types.js';
 import { writeSafetensors } from '../util/safetensors.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
 import { usageError } from './errors.js';
@@ -13,6 +14,12 @@ type VisionArguments = ModelArguments &
     prompt?: string | undefined;
     promptFile?: string | undefined;
     tokens?: number[] | undefined;
+    bos: boolean;
+    literal: boolean;
+    positions?: unknown;
+    at?: unknown;
+    heads?: unknown;
+    hook: readonly HookName[];
   };
 
 /** What the states of pictures are called, in files and messages. */
@@ -24,6 +31,10 @@ export async function captureVision(args: VisionArguments, terminal: Terminal): 
   if (image.length === 0) throw usageError('--vision reads pictures: give --image.');
   const other = (['prompt', 'promptFile', 'tokens'] as const).find((name) => args[name] !== undefined);
   if (other) throw usageError('--vision takes no prompt: leave it out.');
+  if (!args.bos || args.literal) throw usageError('--vision takes no prompt: leave out --no-bos and --literal.');
+  const part = (['positions', 'at', 'heads'] as const).find((name) => args[name] !== undefined);
+  const point = args.hook.join() === 'resid_post' ? part : 'hook';
+  if (point) throw usageError(`--vision reads whole rows of whole pictures after the blocks: leave out --${point}.`);
   await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
   await withSession(args, terminal, async ({ model, signal, progress }) => {
     const found = [];

@@ -6,7 +6,7 @@ import { captureVision } from './capture-vision.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withoutFlash, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { flag, parsed, vary } from './option.js';
+import { flag, parsed, toFolder, vary } from './option.js';
 import { AT, HOOK, HOOK_OPTIONS, LAYERS, MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, placesOf } from './options.js';
 import { openOutput } from './output-file.js';
 import { PROMPT_OPTIONS, promptParts, readPrompt } from './prompt-options.js';
@@ -65,22 +65,24 @@ export const capture = defineCommand({
   run: async (args, terminal) => {
     const { json, layers, prompts, image = [] } = args;
     if (prompts !== undefined) {
+      if (args.vision) throw usageError('--vision reads pictures and --prompts prompts: give one of them.');
       if (args.prompt !== undefined || args.promptFile !== undefined || args.tokens !== undefined)
         throw usageError('--prompts is a file of prompts: leave out --prompt, --prompt-file and --tokens.');
       if (image.length > 0)
         throw usageError('--prompts names the pictures itself, in a field image: leave --image out.');
       if (args.heads !== undefined) throw usageError('--heads belongs to a single prompt: leave it or --prompts out.');
-      return captureMany({ ...args, prompts }, terminal);
+      return captureMany({ ...args, prompts, output: toFolder(args.output, '--output') }, terminal);
     }
-    if (args.vision) return captureVision(args, terminal);
     const lone = (['template', 'chat', 'generate', 'report', 'label'] as const).find((name) => args[name]);
     if (lone) throw usageError(`--${lone} needs --prompts, a file of prompts.`);
+    if (args.vision) return captureVision(args, terminal);
     const positions = placesOf(args, 'all');
     if (isOfMany(positions)) {
       throw usageError(`--positions ${positions} needs --prompts.`);
     }
     const parts = await promptParts(args, terminal);
-    await using output = await openOutput(args.output, terminal, { json, inputs: [args.model, args.mmproj, ...image] });
+    const inputs = [args.model, args.mmproj, args.promptFile, ...image];
+    await using output = await openOutput(args.output, terminal, { json, inputs });
     const scores = args.hook.some((hook) => ATTENTION_HOOKS.includes(hook));
     await withSession(withoutFlash(args, scores), terminal, async (session) => {
       const { model, context, signal, progress, track } = session;

@@ -1,17 +1,17 @@
 import { ablate, hooksOf } from '../circuits/ablate.js';
-import { logitDifference, tokenProbability } from '../circuits/measure.js';
+import { logitDifference, type Metric, tokenProbability } from '../circuits/measure.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { counted } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
-import { readRecords } from '../util/records.js';
+import { type FileRecord, readRecords } from '../util/records.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
 import { describeModel, withSession } from './common.js';
 import { choice, text, vary } from './option.js';
 import { LAYERS, MODEL_OPTIONS, OUTPUT_OPTIONS, REPORT } from './options.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
-import { invalidRecord, recordPrompt } from './record-prompt.js';
+import { inRecord, invalidRecord, recordPrompt } from './record-prompt.js';
 import { requireReport } from './report-run.js';
 
 /** `xpatch circuit ablate`: answers with one part of the model missing at a time. */
@@ -50,21 +50,29 @@ export const circuitAblate = defineCommand({
     ],
   ],
   run: async (args, terminal) => {
-    const asked: { query: PromptPart[]; metric: ReturnType<typeof tokenProbability> }[] = [];
+    const asked: (Pick<FileRecord, 'line'> & { query: PromptPart[]; metric: Metric; hasWrong: boolean })[] = [];
     for await (const record of readRecords(args.file)) {
-      const { right, wrong } = record.fields;
+      const { right } = record.fields;
+      const wrong = record.fields.wrong ?? '';
       if (typeof right !== 'string') throw invalidRecord(args.file, record, 'has no text named right');
-      const metric =
-        typeof wrong === 'string' && wrong !== '' ? logitDifference(right, wrong) : tokenProbability(right);
-      asked.push({ query: recordPrompt(args.file, record, { literal: args.literal }), metric });
+      if (typeof wrong !== 'string') throw invalidRecord(args.file, record, 'has a field wrong that is no text');
+      if (wrong === right) throw invalidRecord(args.file, record, 'has the right answer as the wrong one too');
+      const hasWrong = wrong !== '';
+      if (hasWrong !== (asked[0]?.hasWrong ?? hasWrong)) {
+        const differs = `has ${hasWrong ? 'a' : 'no'} wrong answer, unlike the first`;
+        throw invalidRecord(args.file, record, `${differs}: differences of logits and probabilities have no mean`);
+      }
+      const metric = hasWrong ? logitDifference(right, wrong) : tokenProbability(right);
+      const { line } = record;
+      asked.push({ line, query: recordPrompt(args.file, record, { literal: args.literal }), metric, hasWrong });
     }
     if (asked.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no prompts. Give it some lines.`);
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, track } = session;
-      const items: { query: Prompt; metric: ReturnType<typeof tokenProbability> }[] = [];
-      for (const { query: parts, metric } of asked) {
-        const query = await model.prompt(parts, { signal });
+      const items: { query: Prompt; metric: Metric }[] = [];
+      for (const { line, query: parts, metric } of asked) {
+        const query = await inRecord(args.file, { line }, () => model.prompt(parts, { signal }));
         await notePrompt(session, parts, query);
         items.push({ query, metric });
       }

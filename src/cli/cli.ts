@@ -119,9 +119,11 @@ export async function parse(args: readonly string[], model?: string): Promise<Ch
   const commands = await commandsFor(args);
   const { command, path, unknown } = commandOf(args, commands);
   if (unknown !== undefined) throw unknownCommand(unknown, path, command?.subcommands ?? commands);
+  requireReadable(args, command);
   let chosen: Chosen = (terminal) => terminal.print(`${packageVersion()}\n`);
   const cli = yargs()
     .scriptName('xpatch')
+    .parserConfiguration({ 'dot-notation': false }) // --prompt.x would be a prompt that is no text
     // One language, whatever the system's: scripts and error messages stay the same everywhere.
     .locale('en')
     .demandCommand(1, 'Name a command.')
@@ -141,6 +143,18 @@ export async function parse(args: readonly string[], model?: string): Promise<Ch
   // Its printing callback keeps yargs from writing the version itself.
   await addCommands(cli, commands, { choose, model }).parseAsync([...args], {}, () => undefined);
   return chosen;
+}
+
+/** Refuses what yargs would take and drop: arguments after `--`, and a value of a flag that is neither true nor false. */
+function requireReadable(args: readonly string[], command: Command | undefined): void {
+  if (args.includes('--')) throw usageError('-- has no meaning here: leave it out; a file -x is given as ./-x.');
+  const options = Object.entries(command?.options ?? {}).filter(([, { type }]) => type === 'boolean');
+  const flags = options.flatMap(([name, { formerly = [] }]) => [name, ...formerly]).map(dashed);
+  for (const arg of args) {
+    const [, name = '', value = ''] = /^--([\w-]+)=(.*)$/s.exec(arg) ?? [];
+    if (flags.includes(dashed(name)) && value !== 'true' && value !== 'false')
+      throw usageError(`--${name} takes no value, not ${JSON.stringify(value)}.`);
+  }
 }
 
 function unknownCommand(word: string, path: readonly string[], commands: readonly Command[]): XpatchError {

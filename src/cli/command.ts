@@ -1,4 +1,5 @@
 import type { Argv, Options as YargsOptions } from 'yargs';
+import { usageError } from './errors.js';
 import { type ArgumentsOf, dashed, type Option, type Options, orList } from './option.js';
 import type { Terminal } from './terminal.js';
 
@@ -80,7 +81,7 @@ function withModel(options: Options, model: string | undefined): Options {
 
 function forYargs({ type, array, letter, formerly = [], default: fallback, required }: Option): YargsOptions {
   return {
-    type,
+    type: type === 'number' ? 'string' : type, // what yargs takes for a number is not always one
     ...(array && { array }),
     ...(type !== 'boolean' && { nargs: 1 }),
     alias: [...(letter === undefined ? [] : [letter]), ...formerly],
@@ -97,7 +98,11 @@ function readArguments(options: Options, given: Readonly<Record<string, unknown>
   return Object.fromEntries(
     Object.entries(options).map(([name, option]) => {
       const typed = dashed(name);
-      return [name, option.read(given[typed] as never, `${dashes}${typed}`)];
+      const value = given[typed];
+      // yargs takes --no-NAME for every option, and gives false as its value
+      if (option.type !== 'boolean' && [value].flat().includes(false))
+        throw usageError(`There is no option --no-${typed}: leave out ${dashes}${typed}.`);
+      return [name, option.read(value as never, `${dashes}${typed}`)];
     }),
   );
 }

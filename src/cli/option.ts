@@ -109,8 +109,8 @@ export function whole(min: number, describe: string, about: About = {}): Option<
     type: 'number',
     describe,
     read: (given: unknown, name) => {
-      const number = single(name, given);
-      if (number === undefined || (Number.isSafeInteger(number) && (number as number) >= min)) return number as number;
+      const value = numeric(single(name, given));
+      if (value === undefined || (Number.isSafeInteger(value) && value >= min)) return value;
       throw usageError(`${name} must be a whole number from ${min}.`);
     },
   };
@@ -122,11 +122,19 @@ export function number(describe: string, about: About = {}): Option<number | und
     type: 'number',
     describe,
     read: (given: unknown, name) => {
-      const value = single(name, given) as number | undefined;
+      const value = numeric(single(name, given));
       if (value === undefined || Number.isFinite(value)) return value;
       throw usageError(`${name} must be a number.`);
     },
   };
+}
+
+const NUMBER = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i;
+
+/** A number in decimal digits, or a default. Anything else is NaN: `Number` takes an empty text, as of an unset variable, for 0. */
+function numeric(given: unknown): number | undefined {
+  if (given === undefined || typeof given === 'number') return given;
+  return NUMBER.test(String(given)) ? Number(given) : Number.NaN;
 }
 
 /** A switch. With a default of true, `--no-NAME` turns it off. */

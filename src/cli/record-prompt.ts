@@ -3,11 +3,22 @@ import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { FileRecord } from '../util/records.js';
 
-/** A list, or a text with parts separated by `|`; an empty cell of a CSV file is an empty list. */
-export function listOf(value: unknown): string[] | undefined {
-  if (Array.isArray(value)) return value.map(String);
-  if (value === '') return [];
-  return typeof value === 'string' ? value.split('|') : undefined;
+/** What stands for a text of its own: of anything else, `String` makes a text that nobody wrote. */
+const isPlain = (value: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof value);
+
+/**
+ * The texts of a field: a list, or a text with parts separated by `|`. An empty cell of a CSV file is an empty list, and so is a field
+ * that is missing or null.
+ *
+ * @throws XpatchError DATA_INVALID for anything else, such as objects
+ */
+export function listOf(file: string, record: FileRecord, name: string): string[] {
+  const value = Object.hasOwn(record.fields, name) ? record.fields[name] : undefined;
+  if (value === undefined || value === null || value === '') return [];
+  if (typeof value === 'string') return value.split('|');
+  const list = [value].flat();
+  if (list.every(isPlain)) return list.map(String);
+  throw invalidRecord(file, record, `has a field ${name} that is neither a text nor a list of texts`);
 }
 
 export function invalidRecord(file: string, { line }: FileRecord, problem: string): XpatchError {
@@ -29,7 +40,7 @@ export function recordPrompt(
   const { fields } = record;
   const pattern = template ?? fields.prompt;
   if (typeof pattern !== 'string') throw invalidRecord(file, record, 'has no text named prompt');
-  const pictures = listOf(fields.image) ?? [];
+  const pictures = listOf(file, record, 'image');
   let used = 0;
   const parts = pattern.split(/(<image>|<mark:\w+>|\{\w+\})/).flatMap((piece): PromptPart[] => {
     if (piece === '') return [];
@@ -39,6 +50,7 @@ export function recordPrompt(
     if (name === '') return [literal ? { literal: piece } : piece];
     if (!Object.hasOwn(fields, name))
       throw invalidRecord(file, record, `has no field ${name}, which the template uses`);
+    if (!isPlain(fields[name])) throw invalidRecord(file, record, `has a field ${name} that is no text or number`);
     return [{ literal: String(fields[name]) }];
   });
   if (used !== pictures.length) {
@@ -48,7 +60,11 @@ export function recordPrompt(
 }
 
 /** Work on one record of many, whose errors say which one it is. */
-export async function inRecord<T>(file: string, { line }: FileRecord, work: () => Promise<T>): Promise<T> {
+export async function inRecord<T>(
+  file: string,
+  { line }: Pick<FileRecord, 'line'>,
+  work: () => Promise<T>,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {

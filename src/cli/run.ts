@@ -58,7 +58,7 @@ export const run = defineCommand({
     const { op, strength, steps = args.everyStep ? 'all' : 'prompt' } = args;
     const positions = placesOf(args, undefined);
     if (maxTokens === 0 && steps !== 'prompt') throw usageError('--steps needs new tokens, but -n 0 allows none.');
-    const inputs = [args.model, args.mmproj, ...(args.vector ?? []), ...(args.image ?? [])];
+    const inputs = [args.model, args.mmproj, args.promptFile, ...(args.vector ?? []), ...(args.image ?? [])];
     await using file =
       args.saveLogits === undefined
         ? undefined

@@ -16,7 +16,7 @@ import { type ArgumentsOf, choice, text, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, REPORT, TEMPLATE } from './options.js';
 import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
-import { invalidRecord, listOf, recordPrompt } from './record-prompt.js';
+import { inRecord, invalidRecord, listOf, recordPrompt } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
 import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
 
@@ -87,8 +87,9 @@ export const score = defineCommand({
       for (let from = 0; from < items.length; from += BATCH) {
         const some = items.slice(from, from + BATCH);
         const queries = [];
-        for (const { parts, options, format } of some) {
-          const prompt = await model.prompt(parts, { signal });
+        for (const item of some) {
+          const { parts, options, format } = item;
+          const prompt = await inRecord(args.file, item, () => model.prompt(parts, { signal }));
           await notePrompt({ model, progress }, parts, prompt);
           queries.push({ query: { prompt, interventions }, options, format });
         }
@@ -152,19 +153,24 @@ interface Item extends Pick<OptionsToScore, 'options'> {
 function readItem(record: FileRecord, args: ScoreArguments, format: PromptFormat): Item {
   const { fields } = record;
   const invalid = (problem: string) => invalidRecord(args.file, record, problem);
-  const { prompt, input, image, options: given, answer } = fields;
-  const options = listOf(given);
-  if (options === undefined || options.length === 0) throw invalid('has no options');
-  const answers = answer === undefined || answer === '' ? undefined : listOf(answer);
-  const foreign = answers?.find((one) => !options.includes(one));
+  const { prompt, input } = fields;
+  const options = listOf(args.file, record, 'options');
+  if (options.length === 0) throw invalid('has no options');
+  if (options.includes('')) throw invalid('has an empty option');
+  const twice = options.find((option, i) => options.indexOf(option) < i);
+  if (twice !== undefined) throw invalid(`has the option ${JSON.stringify(twice)} twice`);
+  const answers = listOf(args.file, record, 'answer');
+  const foreign = answers.find((one) => !options.includes(one));
   if (foreign !== undefined) throw invalid(`has the answer ${JSON.stringify(foreign)}, which is not among its options`);
-  const right = answers && { answers };
+  const right = answers.length > 0 && { answers };
   if (typeof prompt === 'string') {
     if (args.template !== undefined)
       throw invalid('has a prompt, which needs no --template: leave that out, or rename the field to input');
     return { parts: recordPrompt(args.file, record, { literal: args.literal }), options, ...right };
   }
-  const picture = typeof image === 'string' && image !== '' ? resolve(dirname(args.file), image) : undefined;
+  const [image, ...more] = listOf(args.file, record, 'image');
+  if (more.length > 0) throw invalid(`has ${more.length + 1} pictures, and a template has a place for one`);
+  const picture = image === undefined ? undefined : resolve(dirname(args.file), image);
   if (typeof input !== 'string' && picture === undefined)
     throw invalid('has neither a prompt, nor an input, nor an image');
   const query = { input: String(input ?? ''), output: '', ...(picture !== undefined && { image: picture }) };

@@ -87,7 +87,7 @@ export const steer = defineCommand({
     if (args.maxTokens < 2) throw usageError('-n must be a whole number from 2.');
     const { strengths, layers, positive = [], negative = [], image = [], json } = args;
     const given = theOne('--vector', args.vector);
-    const inputs = [args.model, args.mmproj, given, ...image, ...positive, ...negative];
+    const inputs = [args.model, args.mmproj, args.promptFile, given, ...image, ...positive, ...negative];
     await using file =
       args.output === undefined ? undefined : await openOutput(args.output, terminal, { json, inputs });
     await requireReport(args.report);

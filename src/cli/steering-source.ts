@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { Prompt } from '../prompt/prompt.js';
+import { XpatchError } from '../util/errors.js';
 import { requireText } from '../util/lines.js';
 import { Pace } from '../util/pace.js';
 import { readWhole } from '../util/read-file.js';
@@ -87,5 +88,12 @@ async function promptsOf(texts: readonly string[], args: SteeringSource, session
 /** A text that cannot be a file name, such as a long one, is a prompt, whatever error the system gives. */
 async function namesFile(text: string): Promise<boolean> {
   const info = await stat(text).catch(() => undefined);
+  if (info === undefined && /^\S+\.(txt|md|jsonl?|csv|tsv)$/i.test(text)) {
+    const wayOut = 'Check the path; a prompt that ends like a file name is given in a file.';
+    throw new XpatchError(
+      'FILE_NOT_FOUND',
+      `Cannot read the file of prompts ${text}: there is no such file. ${wayOut}`,
+    );
+  }
   return info !== undefined && !info.isDirectory();
 }

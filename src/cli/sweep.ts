@@ -54,7 +54,7 @@ export const sweep = defineCommand({
     const positions = placesOf(args, 'last');
     const parts = await promptParts(args, terminal);
     const followed = (args.track ?? []).map((token) => (args.escape ? unescapeText(token) : token));
-    const inputs = [args.model, args.mmproj, ...args.vector, ...(args.image ?? [])];
+    const inputs = [args.model, args.mmproj, args.promptFile, ...args.vector, ...(args.image ?? [])];
     await using file =
       args.saveLogits === undefined
         ? undefined

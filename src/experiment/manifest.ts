@@ -296,7 +296,7 @@ export async function readManifest(folder: string): Promise<RunRecord | undefine
   } catch (cause) {
     throw invalid(`is not a manifest: ${whatAre(bytes, 'JSON') ?? (cause as Error).message}`, cause);
   }
-  const { status, study, options, model, vectorModel, tasks, plan, units, sessions, notes, shard } = value ?? {};
+  const { status, title, study, options, model, vectorModel, tasks, plan, units, sessions, notes, shard } = value ?? {};
   const isStudy = study !== undefined;
   if (!isStudy && options?.measure === 'compute') {
     throw invalid('is from a measurement by an earlier version, which left no lines to resume from. Measure again');
@@ -311,6 +311,7 @@ export async function readManifest(folder: string): Promise<RunRecord | undefine
   const whole =
     work &&
     STATUSES.some((one) => one === status) &&
+    isText(title) &&
     isListOf(sessions, () => true) &&
     Array.isArray(notes) &&
     notes.every(isText) &&

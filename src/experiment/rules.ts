@@ -23,7 +23,7 @@ export function problemsOf(experiment: Experiment): string[] {
 /** What a schema cannot say: how settings fit together. */
 function ruleProblems(experiment: Experiment): string[] {
   const { conditions, tasks, seeds, shots, validation, test, prompts, template, layers, measure } = experiment;
-  const { readPosition } = experiment;
+  const { readPosition, maxTokens } = experiment;
   const problems: string[] = [];
   const need = (right: boolean, problem: string) => right || problems.push(problem);
   const examples = conditions.some(
@@ -36,6 +36,8 @@ function ruleProblems(experiment: Experiment): string[] {
     `test: must be greater than shots (${shots}), which prompts draw from it, not ${test}`,
   );
   need(prompts <= validation, `prompts: must be at most validation (${validation}), not ${prompts}`);
+  const inFloat32 = (strength = 1) => Number.isFinite(Math.fround(strength));
+  need(inFloat32(experiment.strength), `strength: must be a number that float32 can hold, not ${experiment.strength}`);
   if (measure === 'compute') {
     need(conditions.length === 0, 'conditions: must be empty with measure: compute, which has its own');
     need(tasks.length === 1, `tasks: measure: compute takes one task, not ${tasks.length}`);
@@ -47,7 +49,12 @@ function ruleProblems(experiment: Experiment): string[] {
   const names = conditions.map(({ name }) => name);
   for (const [i, condition] of conditions.entries()) {
     const at = `conditions[${i}]`;
-    const { name, spec, control, swaps, prompts: own } = condition;
+    const { name, spec, control, swaps, prompts: own, steps, strength } = condition;
+    need(inFloat32(strength), `${at}.strength: must be a number that float32 can hold, not ${strength}`);
+    need(
+      steps !== 'all' || maxTokens > 1,
+      `${at}.steps: all patches generated tokens too, but the last one is never read: raise maxTokens above 1`,
+    );
     problems.push(...placeholderProblems(`${at}.before`, condition.before, ['instruction']));
     problems.push(...placeholderProblems(`${at}.question`, condition.question, ['rival']));
     const first = names.indexOf(name);

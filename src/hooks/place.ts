@@ -1,5 +1,6 @@
 import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
+import { largest, smallest } from '../util/extremes.js';
 import { Random } from '../util/random.js';
 import { type HookPoints, requireHookName } from './points.js';
 import { partOf, type RowPart } from './rows.js';
@@ -100,7 +101,7 @@ export function placeEdge(edge: Edge, prompt: Prompt, points: HookPoints): Place
   const invalid: Invalid = (why) =>
     new XpatchError('INTERVENTION_INVALID', `Knock-out at layer ${edge.layers}: ${why}.`);
   const keys = prompt.positions(from);
-  const nPositions = Math.max(...keys) + 1;
+  const nPositions = largest(keys) + 1;
   const edits = points.edgeLayers(edge).map((layer) => {
     const part = partOf(points, 'attn_scores', layer, { heads, nPositions });
     const spans = Int32Array.from(
@@ -112,7 +113,22 @@ export function placeEdge(edge: Edge, prompt: Prompt, points: HookPoints): Place
     };
   });
   const every = everyOf(steps, invalid);
-  return placedAt(positionsOf(prompt, to, steps, every, invalid), edits, every);
+  const positions = positionsOf(prompt, to, steps, every, invalid);
+  if (!every && !seesAny(prompt, positions, keys)) {
+    throw invalid(
+      "nothing is cut: all positions of 'from' come after those of 'to', which never see them; swap the two",
+    );
+  }
+  return placedAt(positions, edits, every);
+}
+
+/** Whether a position sees one of the keys: one that is not behind it, or of the same picture, where rows may see each other. */
+function seesAny({ pictures }: Prompt, positions: readonly number[], keys: readonly number[]): boolean {
+  if (smallest(keys) <= largest(positions)) return true;
+  return pictures.some(({ first, nRows }) => {
+    const within = (position: number) => position >= first && position < first + nRows;
+    return keys.some(within) && positions.some(within);
+  });
 }
 
 function placedAt(positions: readonly number[], edits: readonly Omit<GeneratedEdit, 'every'>[], every: number): Placed {

@@ -137,7 +137,7 @@ export interface Edge {
   readonly layers: number | LayerSelection;
   /** Defaults to all. */
   readonly heads?: readonly number[];
-  /** Positions that are not seen any more. Those that `to` does not see anyway are passed over. */
+  /** Positions that are not seen any more. Those that `to` does not see anyway are passed over, unless that is all of them. */
   readonly from: PositionSelection;
   /** Positions that do not see them any more. Defaults to `last`. */
   readonly to?: PositionSelection;

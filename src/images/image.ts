@@ -53,7 +53,11 @@ export async function readImage(source: ImageSource, options: { width?: number }
     if (error instanceof XpatchError) throw error;
     const other = raw ? undefined : whatAre(input, 'picture');
     const words = (error as Error).message.trim();
-    const said = /unsupported image format/.test(words) ? 'its kind of file is not known as a picture' : words;
+    const said = /unsupported image format/.test(words)
+      ? 'its kind of file is not known as a picture'
+      : /exceeds pixel limit/.test(words)
+        ? `it exceeds the pixel limit of ${Math.floor(MAX_PIXELS / 1e6)} million. Make it smaller`
+        : words;
     const why = other ?? (said.includes('. ') ? said : `${said}. Save it again as PNG`);
     throw new XpatchError('IMAGE_INVALID', `${what} cannot be read as a picture: ${why}.`, { cause: error });
   }

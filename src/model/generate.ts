@@ -1,5 +1,5 @@
 import type { GeneratedEdit } from '../hooks/place.js';
-import type { Edge, Intervention, InterventionReport } from '../hooks/types.js';
+import type { InterventionReport } from '../hooks/types.js';
 import type { DecodeJob } from '../native/addon.js';
 import { XpatchError } from '../util/errors.js';
 import { Random } from '../util/random.js';
@@ -82,13 +82,7 @@ export function planGeneration(model: Model, rows: readonly BuiltRow[], options:
     JSON.stringify(stop),
   );
 
-  if (
-    maxTokens === 1 &&
-    rows.some(({ interventions = [], edges = [] }) => [...interventions, ...edges].some(editsGenerated))
-  ) {
-    const problem = 'With one new token, no generated token is decoded for an intervention to edit';
-    throw new XpatchError('INTERVENTION_INVALID', `${problem}. Allow at least two.`);
-  }
+  requireFiring(rows, maxTokens);
 
   const k = temperature === 0 ? 1 : Math.min(sampleFrom, model.info.nVocab);
   const streams: Stream[] = [];
@@ -209,9 +203,20 @@ function safeLength(text: string, stop: readonly string[]): number {
   return safe;
 }
 
-/** Whether an intervention edits generated tokens. */
-function editsGenerated({ steps = 'prompt' }: Intervention | Edge): boolean {
-  return steps !== 'prompt';
+/** Refuses interventions whose first generated token is behind the end: the last token of an answer is never decoded. */
+function requireFiring(rows: readonly BuiltRow[], maxTokens: number): void {
+  for (const { steps = 'prompt' } of rows.flatMap(({ interventions = [], edges = [] }) => [
+    ...interventions,
+    ...edges,
+  ])) {
+    const first = steps === 'prompt' ? 0 : typeof steps === 'object' ? steps.every : 1;
+    if (!(first >= maxTokens)) continue; // what is no number is refused where it is placed
+    const problem =
+      maxTokens === 1
+        ? 'With one new token, no generated token is decoded for an intervention to edit'
+        : `With ${maxTokens} new tokens, of which the last is not decoded, an intervention at every ${first}th never fires`;
+    throw new XpatchError('INTERVENTION_INVALID', `${problem}. Allow at least ${first === 1 ? 'two' : first + 1}.`);
+  }
 }
 
 /** Decodes the newest token of every stream in one batch. */

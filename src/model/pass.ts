@@ -5,6 +5,7 @@ import type { Edge, HookName, Intervention, InterventionReport, LayerSelection }
 import { Prompt, type PromptInput } from '../prompt/prompt.js';
 import type { PositionSelection, PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
+import { largest } from '../util/extremes.js';
 import { HiddenStates } from './hidden-states.js';
 import type { ModelIdentity, TokenScore } from './types.js';
 
@@ -213,7 +214,7 @@ export function blocksOf(rows: readonly PreparedRow[]): number | undefined {
     ...reads.flatMap(({ states }) => states.layers),
     ...interventions.map(({ layer }) => layer),
   ]);
-  return layers.length ? Math.max(...layers) + 1 : undefined;
+  return layers.length ? largest(layers) + 1 : undefined;
 }
 
 function indexOf(positions: number[]): Map<number, number> {

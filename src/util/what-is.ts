@@ -67,10 +67,11 @@ const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, 
   ],
   [(head) => begins(head, '\x93NUMPY'), 'a NumPy array. Save it as safetensors'],
   [(head) => begins(head, '%PDF'), 'a PDF'],
-  [(head) => begins(head, '\x7fELF') || begins(head, 'MZ'), 'a program'],
+  [(head) => begins(head, '\x7fELF') || (begins(head, 'MZ') && head.includes(0)), 'a program'],
   [
     (head) =>
-      ['\x89PNG', '\xff\xd8\xff', 'GIF8', 'BM', 'II*\0', 'MM\0*'].some((magic) => begins(head, magic)) ||
+      ['\x89PNG', '\xff\xd8\xff', 'GIF8', 'II*\0', 'MM\0*'].some((magic) => begins(head, magic)) ||
+      (begins(head, 'BM') && head.includes(0)) || // both letters begin words too
       head.subarray(8, 12).toString('latin1') === 'WEBP',
     'a picture',
     'picture',
@@ -79,7 +80,8 @@ const KINDS: readonly (readonly [test: (head: Buffer, text: string) => boolean, 
     (_, text) => isJsonLines(text),
     'JSON Lines, one value per line. Make one array of them, for instance with `jq -s .`',
   ],
-  [(_, text) => /^\s*[[{]\s*["[{\d\]}]/.test(text), 'JSON', 'JSON'],
+  // {{ and {% begin a template
+  [(_, text) => /^\s*(\{\s*["}]|\[\s*(?!\{[{%#])["[{\d\]])/.test(text), 'JSON', 'JSON'],
 ];
 
 /**

@@ -1,3 +1,4 @@
+import { largest } from '../util/extremes.js';
 import { SafetensorsFile } from '../util/safetensors.js';
 
 /**
@@ -10,7 +11,7 @@ export async function lastPosition(path: string): Promise<number | undefined> {
   try {
     const positions: unknown = JSON.parse(file?.metadata.positions ?? 'null');
     if (Array.isArray(positions) && positions.length > 1 && positions.every(Number.isInteger)) {
-      return Math.max(...(positions as number[]));
+      return largest(positions);
     }
   } catch {
     // Not JSON: no capture of ours.

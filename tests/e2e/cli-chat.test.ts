@@ -211,8 +211,8 @@ describe('on a terminal', () => {
   });
 
   test('Ctrl-C stops an answer and keeps the conversation; twice at the prompt it ends', async () => {
-    // no end token in sight for long: sampling from a flat distribution
-    const chat = terminal('-n', '4000', '--temperature', '50', '--seed', '3', '--n-ctx', '8192');
+    // always taking the best token, this model goes on for 1300 of them; sampled answers end after 20 to 600
+    const chat = terminal('-n', '4000', '--n-ctx', '8192');
     await chat.shows(/> /);
     chat.type('Hello\r');
     await chat.shows(/Hello\s+[\s\S]{40}/);

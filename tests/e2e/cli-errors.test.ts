@@ -13,6 +13,7 @@ beforeAll(async () => {
   const bytes = readFileSync(model('llama'));
   writeFileSync(join(cli.folder, 'truncated.gguf'), bytes.subarray(0, bytes.length >> 1));
   writeFileSync(join(cli.folder, 'notes.gguf'), 'no model at all');
+  writeFileSync(join(cli.folder, 'notes.txt'), 'a prompt');
   writeFileSync(join(cli.folder, 'broken.safetensors'), 'no vector at all');
   writeFileSync(join(cli.folder, 'broken.json'), '[{"input": "Peru"}]');
   mkdirSync(join(cli.folder, 'folder'));
@@ -115,6 +116,18 @@ describe('what cannot be done ends with code 1', () => {
     [
       'an output that is the vector',
       ['sweep', ...LLAMA, ...VECTOR, '--save-logits', 'vector.safetensors'],
+      'FILE_WRITE',
+      /reads this file/,
+    ],
+    [
+      'an output that is the prompt',
+      ['capture', '-m', model('llama'), '--prompt-file', 'notes.txt', '-o', './notes.txt'],
+      'FILE_WRITE',
+      /reads this file/,
+    ],
+    [
+      'logits in place of the prompt',
+      ['run', '-m', model('llama'), '--prompt-file', 'notes.txt', '--save-logits', 'notes.txt'],
       'FILE_WRITE',
       /reads this file/,
     ],

@@ -291,6 +291,32 @@ test('a report on the states of many prompts: a probe reads what they hold, and 
 });
 
 test.each([
+  ['a field that is an object', { a: { b: 1 } }, /line 1 has a field a that is no text or number/],
+  ['a field that is null', { a: null }, /line 1 has a field a that is no text or number/],
+  ['a field that is a list', { a: ['b'] }, /line 1 has a field a that is no text or number/],
+])('a template takes texts and numbers: %s', async (name, fields, message) => {
+  await writeFile(at('fields.jsonl'), JSON.stringify(fields));
+  const { code, stderr } = await xpatch([
+    ...['capture', '--prompts', at('fields.jsonl'), '--template', 'Q:{a}', '-o', at(name)],
+    ...DEMO,
+  ]);
+  expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+});
+
+test.each([
+  ['one token twice', [{ wrong: 'Lima' }], /line 1 has the right answer as the wrong one too/],
+  ['a wrong answer that is no text', [{ wrong: 5 }], /line 1 has a field wrong that is no text/],
+  ['wrong answers for some', [{ wrong: 'Tokyo' }, {}], /line 2 has no wrong answer, unlike the first/],
+  ['wrong answers for others', [{ wrong: null }, { wrong: 'Tokyo' }], /line 2 has a wrong answer, unlike the first/],
+  ['a prompt that is empty', [{}, { prompt: '' }], /line 2: The prompt is empty/],
+])('circuit ablate refuses %s', async (_, lines, message) => {
+  const items = lines.map((line) => JSON.stringify({ prompt: 'Q:Peru\nA:', right: 'Lima', ...line }));
+  await writeFile(at('answers.jsonl'), items.join('\n'));
+  const { code, stderr } = await xpatch(['circuit', 'ablate', at('answers.jsonl'), ...DEMO, '--layers', '3']);
+  expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+});
+
+test.each([
   [['capture', '--prompt', 'x', '--report', 'y', '-o', 'x'], /--report needs --prompts/],
   [['circuit', 'map', '--from', 'Q:Peru\\nA:', '--right', 'Lima'], /either --into or --noise/],
   [['circuit', 'map', ...PAIR.slice(0, 4)], /Name the right answer/],
@@ -307,6 +333,14 @@ test.each([
   [['capture', '--prompt', 'x', '--at', 'y', '-o', 'x'], /not at all/],
   [['capture', '--vision', '-o', 'x'], /give --image/],
   [['capture', '--vision', '--image', 'x.png', '--prompt', 'x', '-o', 'x'], /takes no prompt/],
+  [['capture', '--vision', '--image', 'x.png', '--no-bos', '-o', 'x'], /takes no prompt/],
+  [['capture', '--vision', '--image', 'x.png', '--hook', 'z', '-o', 'x'], /leave out --hook/],
+  [['capture', '--vision', '--image', 'x.png', '--heads', '0', '-o', 'x'], /leave out --heads/],
+  [['capture', '--vision', '--image', 'x.png', '--positions', 'last', '-o', 'x'], /leave out --positions/],
+  [['capture', '--vision', '--image', 'x.png', '--generate', '2', '-o', 'x'], /--generate needs --prompts/],
+  [['capture', '--vision', '--prompts', 'x.txt', '-o', 'x'], /give one of them/],
+  [['capture', '--prompts', 'x.txt', '-o', '-'], /must be a folder/],
+  [['circuit', 'map', ...PAIR.slice(0, 4), '--right', 'Lima', '--wrong', 'Lima'], /are the same, "Lima"/],
   [['lens', '--prompt', 'x', '--at', 'x#2', '-o', 'x'], /has "x" 1 time/],
   [['lens', '--prompt', 'x', '--at', 'x', '--positions', 'last', '-o', 'x'], /either --at or --positions/],
   [['run', '--prompt', 'x', '--at', 'x'], /--at needs a patch/],

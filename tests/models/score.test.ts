@@ -69,13 +69,39 @@ test('a table in, a table out, by the mean over tokens', async () => {
   ]);
 });
 
+test('answers that are numbers are answers, null is none, and a list of one picture is that picture', async () => {
+  const items = [
+    { prompt: '1, 2, ', options: [3, 4], answer: 3 },
+    { prompt: '1, 2, ', options: [3, 4], answer: null },
+    { input: 'x', image: [flag], options, answer: 'Lima' },
+    { input: 'x', image: flag, options, answer: 'Lima' },
+  ];
+  await writeFile(at('numbers.jsonl'), items.map((item) => JSON.stringify(item)).join('\n'));
+  const { code, stdout } = await xpatch(['score', at('numbers.jsonl'), ...DEMO, '--json']);
+  expect(code).toBe(0);
+  const result = JSON.parse(stdout);
+  expect(result.accuracy.n).toBe(3);
+  expect(result.items[0].answers).toEqual(['3']);
+  expect(result.items[2].options).toEqual(result.items[3].options);
+});
+
 test.each([
   ['{"input": "Peru"}', 'line 1 has no options'],
   ['{"input": "Peru", "options": ["a", "b"], "answer": "c"}', 'answer "c"'],
   ['\n{"options": ["a"]}', 'line 2 has neither'],
   ['{"prompt": "<image>", "options": ["a"]}', '1 <image> and 0 pictures'],
-  ['{"prompt": "x", "options": ["a", "a"]}', 'repeated'],
-  ['{"prompt": "x", "options": [""]}', 'empty'],
+  ['{"prompt": "x", "options": ["a", "b"]}\n{"prompt": "x", "options": ["a", "a"]}', 'line 2 has the option "a" twice'],
+  ['{"prompt": "x", "options": [1, "1"]}', 'line 1 has the option "1" twice'],
+  ['{"prompt": "x", "options": [""]}', 'line 1 has an empty option'],
+  ['{"prompt": "x", "options": [null]}', 'line 1 has a field options that is neither'],
+  ['{"prompt": "x", "options": {"a": 1}}', 'line 1 has a field options that is neither'],
+  ['{"prompt": "x", "options": ["1", "2"], "answer": 3}', 'line 1 has the answer "3"'],
+  ['{"prompt": "x", "options": ["1", "2"], "answer": {"n": 1}}', 'line 1 has a field answer that is neither'],
+  ['{"prompt": "x", "options": ["a"], "image": 1}', '0 <image> and 1 pictures'],
+  ['{"prompt": "x", "options": ["a"], "image": {"path": "x.png"}}', 'line 1 has a field image that is neither'],
+  ['{"input": "x", "options": ["a"], "image": ["x.png", "y.png"]}', 'line 1 has 2 pictures'],
+  ['{"input": "x", "options": ["a"], "image": ["none.png"]}', 'none.png: there is no such file'],
+  ['{"prompt": "x", "options": ["a"]}\n{"prompt": "", "options": ["a"]}', 'line 2: The prompt is empty'],
   ['[1]', 'not a JSON object'],
   ['{', 'not JSON'],
   ['', 'has no items'],

@@ -103,6 +103,14 @@ test.each([
   [[...PAIR], /nothing to do/],
   [[...ASK], /--positive and --negative, or a --vector/],
   [[...ASK, '--positive', 'x'], /--positive and --negative/],
+  [
+    [...ASK, '--positive', './none.txt', '--negative', 'y'],
+    /FILE_NOT_FOUND: Cannot read the file of prompts .*none\.txt/,
+  ],
+  [
+    [...ASK, '--positive', 'x', '--negative', 'sad.JSONL'],
+    /FILE_NOT_FOUND: Cannot read the file of prompts sad\.JSONL/,
+  ],
   [[...ASK, ...PAIR, '--vector', 'x.safetensors'], /whole direction/],
   [[...ASK, ...PAIR, '--strengths', '1,x'], /"x" is not a number/],
   [[...ASK, ...PAIR, '--layers', '99'], /layer/i],

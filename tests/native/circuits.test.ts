@@ -297,6 +297,12 @@ describe('llama, by its weights', () => {
   );
 
   test('maps of heads answer for heads that they have, in whole numbers', async () => {
+    expect(() => logitDifference(right, right)).toThrow(/are the same/);
+    await expectError(
+      () => attributeLogits(context, tokens(3, 1), { right, wrong: right }),
+      'INVALID_ARGUMENT',
+      /the same/,
+    );
     const some = { from: tokens(3, 1), into: tokens(3, 2), metric: logitDifference(right, wrong) };
     const { map } = await patchHeads(context, { ...some, layers: [0] });
     const other = await patchHeads(context, { ...some, layers: [1] });

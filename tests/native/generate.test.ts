@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import type { Intervention } from '../../src/hooks/types.js';
+import type { Edge, Intervention } from '../../src/hooks/types.js';
 import type { Context } from '../../src/model/context.js';
 import type { Generation } from '../../src/model/generate.js';
 import { loadModel } from '../../src/model/load-model.js';
@@ -110,6 +110,14 @@ describe('greedy', () => {
     await expectError(() => ask({ positions: 0, steps: 'generated' }), 'INTERVENTION_INVALID', /no positions/);
     await expectError(() => ask({ steps: { every: 0 } }), 'INTERVENTION_INVALID', /every: n/);
     await expectError(() => ask({ steps: 'generated' }, 1), 'INTERVENTION_INVALID', /one new token/);
+    await expectError(() => ask({ steps: { every: 1 } }, 1), 'INTERVENTION_INVALID', /one new token/);
+    for (const every of [4, 5, 1e9]) {
+      const wanted = new RegExp(`every ${every}th never fires\\. Allow at least ${every + 1}`);
+      await expectError(() => ask({ steps: { every } }), 'INTERVENTION_INVALID', wanted);
+    }
+    const edges: Edge[] = [{ layers: 0, from: 0, steps: { every: 4 } }];
+    const late = () => context.generate([{ prompt: first(), edges }], { maxTokens: 4 });
+    await expectError(late, 'INTERVENTION_INVALID', /never fires/);
     const rows = [{ prompt: first(), interventions: [{ ...edit, steps: 'generated' as const }] }];
     await expectError(() => context.pass(rows), 'INTERVENTION_INVALID', /generates no tokens/);
   });

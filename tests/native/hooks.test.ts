@@ -416,6 +416,8 @@ describe('pictures', () => {
     const { nEmbd } = model.info;
     const { states } = await context.run({ prompt, capture: { hook: 'embed' } });
     expect(states.data.slice(3 * nEmbd, (3 + image.nRows) * nEmbd)).toEqual(image.embeddings);
+    // rows of one picture may see each other, whichever comes first
+    expect((await context.run({ prompt, edges: [{ layers: 0, from: 5, to: 4 }] })).interventions).toHaveLength(1);
     const value = randomVector(nEmbd, 2);
     const add = (hook: HookName): Intervention => ({ hook, layers: 0, positions: [3, 4], op: 'add', value });
     const row = { prompt, logits: 'last' } as const;
@@ -490,6 +492,13 @@ describe('what is refused', () => {
     ],
     ['no layers', { interventions: [{ op: 'zero' }] }, 'INVALID_ARGUMENT', /Layers must be/],
     ['an edge of no layer', { edges: [{ layers: 7, from: [0] }] }, 'LAYER_OUT_OF_RANGE', /layers 0 to 2/],
+    [
+      'an edge that goes backwards',
+      { edges: [{ layers: 'all', from: 'last', to: 0 }] },
+      'INTERVENTION_INVALID',
+      /swap/,
+    ],
+    ['edges that go backwards', { edges: [{ layers: 0, from: [7, 8], to: [3, 6] }] }, 'INTERVENTION_INVALID', /swap/],
     ['an edge of no head', { edges: [{ layers: 0, heads: [4], from: [0] }] }, 'HEAD_OUT_OF_RANGE', /heads 0 to 3/],
     [
       'nothing left to see',

@@ -74,3 +74,30 @@ test('the model comes from XPATCH_MODEL where none is named, the prompt from std
   const marks = await xpatch(['run', '-p', '-'], { env, stdin: 'Q:<image>\\n<image>' });
   expect(marks.stderr).toMatch(/The prompt has 2 <image> and 0 --image/);
 });
+
+// yargs has ways of its own to read an option; what comes out of them is no longer what was typed.
+test.each([
+  ['an empty number, as of an unset variable', ['--strength', ''], /--strength must be a number/],
+  ['an empty whole number', ['--seed='], /--seed must be a whole number from 0/],
+  ['a number that is not decimal', ['--n-ctx', '0x10'], /--n-ctx must be a whole number from 1/],
+  ['a text option with no- in front', ['--no-stop'], /There is no option --no-stop/],
+  ['a file option with no- in front', ['--no-save-logits'], /There is no option --no-save-logits/],
+  ['a number option with no- in front', ['--no-strength'], /There is no option --no-strength/],
+  ['an option with a dot', ['--system.x=y'], /There is no option --system\.x/],
+  ['a flag with a value', ['--literal=1'], /--literal takes no value, not "1"/],
+  ['a flag with no- and a value', ['--no-bos=maybe'], /There is no option --no-bos/],
+  ['arguments after --', ['--', '-n', '2'], /-- has no meaning here/],
+])('%s is refused', async (_, args, message) => {
+  const { code, stdout, stderr } = await xpatch(['run', '-m', 'none.gguf', '-p', 'Q', ...args]);
+  expect([code, stdout, stderr]).toEqual([2, '', expect.stringMatching(message)]);
+});
+
+test.each([
+  ['--temperature', '-1', /--temperature must be a number from 0/],
+  ['--temperature', ' .5 ', /none\.gguf/],
+  ['--temperature', '1e-1', /none\.gguf/],
+  ['--n-ctx', '1e3', /none\.gguf/],
+  ['--escape=false', '--bos=true', /none\.gguf/],
+])('%s %s is read', async (name, value, message) => {
+  expect((await xpatch(['run', '-m', 'none.gguf', '-p', 'Q', name, value])).stderr).toMatch(message);
+});

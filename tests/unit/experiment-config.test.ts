@@ -150,6 +150,21 @@ describe('settings that do not fit together', () => {
       /^vectorModel: is missing; conditions\[1\] is foreign and needs it: name the model whose vectors to use \(--set vectorModel=FILE\)\.?$/,
     ],
     ['a model for nothing', { ...withCondition(patch), vectorModel: 'x' }, /^vectorModel: no condition is foreign/],
+    [
+      'a strength that float32 does not hold',
+      { ...withCondition(patch), strength: -1e39 },
+      /^strength: must be a number that float32 can hold, not -1e\+39/,
+    ],
+    [
+      'such a strength of a condition',
+      withCondition({ ...patch, strength: 3.5e38 }),
+      /^conditions\[0\]\.strength: must be a number that float32 can hold/,
+    ],
+    [
+      'a patch at tokens after the prompt where none is read',
+      { ...withCondition({ ...patch, steps: 'all' }), maxTokens: 1 },
+      /^conditions\[0\]\.steps: all patches generated tokens too.*maxTokens/,
+    ],
     ['more shots than items', { ...withCondition(patch), shots: 30 }, /^validation: must be greater than shots \(30\)/],
     [
       'more prompts than items',

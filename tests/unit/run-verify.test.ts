@@ -12,7 +12,7 @@ import { majorityAnswer } from '../../src/experiment/scoring.js';
 import { type Cell, itemsOf, loadCells } from '../../src/experiment/study.js';
 import { keyOf, type ResultLine } from '../../src/experiment/types.js';
 import { checkRun } from '../../src/experiment/verify.js';
-import { checkTables, writeRunReport } from '../../src/report/experiment/run.js';
+import { checkTables, rewriteReport, writeRunReport } from '../../src/report/experiment/run.js';
 import { hashPictures } from '../../src/tasks/hash-pictures.js';
 import { loadTask, type TaskItem } from '../../src/tasks/task.js';
 import { expectError, temporaryFolder } from './helpers.js';
@@ -295,6 +295,45 @@ test('task files are looked for where they are said to be, and their pictures ar
   expect((await state('./capital.json')).text).toMatch(/^not done: .*peru\.png does not exist.*--data/);
   await writeFile(file, JSON.stringify([{ input: 'Peru', output: 'Cusco', image: 'pics/peru.png' }]));
   expect((await state('./capital.json')).text).toMatch(/^failed: .*capital\.json is not the file of the run$/);
+});
+
+test('a report is not written anew from lines or vectors that were changed after the run', async () => {
+  const path = join(parent, 'changed');
+  {
+    await using run = await RunFolder.open(path, sampleManifest());
+    await run.append(LINES);
+    for (const name of vectors) await run.saveVector(name, sampleVector(1));
+    await writeRunReport(run);
+    await run.finish();
+  }
+  const results = join(path, 'results.jsonl');
+  const text = await readFile(results, 'utf8');
+  const page = await readFile(join(path, 'report.html'), 'utf8');
+  const lines = text.trimEnd().split('\n');
+  const refused = async (message: RegExp) => {
+    await expectError(() => rewriteReport(path), 'RUN_INVALID', message);
+    expect(await readFile(join(path, 'report.html'), 'utf8')).toBe(page);
+  };
+  for (const other of [
+    lines.slice(1).join('\n'),
+    `${lines.join('\r\n')}\r\n`,
+    text.slice(0, -3),
+    text + text,
+    text.replace(/"lenient":\w+/, '"lenient":true '),
+    '',
+  ]) {
+    await writeFile(results, other);
+    await refused(/results\.jsonl was changed after the run/);
+  }
+  await rm(results);
+  await refused(/results\.jsonl was changed after the run/);
+  await writeFile(results, text);
+  await rewriteReport(path);
+  await writeFile(join(path, 'vectors', `${vectors[0]}.safetensors`), 'x');
+  await refused(/\.safetensors was changed after the run/);
+  const manifest = join(path, 'manifest.json');
+  await writeFile(manifest, JSON.stringify({ ...JSON.parse(await readFile(manifest, 'utf8')), title: null }));
+  await expectError(() => rewriteReport(path), 'RUN_INVALID', /does not describe a run/);
 });
 
 test('tables are those that the lines give, each of them and no other', async () => {

@@ -47,9 +47,19 @@ describe('of a file', () => {
     ['picture', latin('\x89PNG\r\n\x1a\n')],
     ['picture', latin('<svg>')],
     ['text', Buffer.from('ü')],
+    ['text', latin('{{ bos_token }}{% for message in messages %}')],
+    ['text', latin('{{- bos_token -}}')],
+    ['text', latin('{%- if x %}')],
+    ['text', latin('{# what it is #}')],
+    ['text', latin('[{{ role }}]')],
+    ['text', latin('[INST] {{ text }}')],
+    ['JSON', latin('BMI,output\n20,normal\n')],
+    ['text', latin('MZ is no program')],
   ])('that is a broken %s nothing is said', (wanted, bytes) => expect(whatAre(bytes, wanted)).toBeUndefined());
 
   test('of another kind than is wanted', () => {
+    for (const json of ['{"a": 1}', ' {\n}', '[{"a": 1}]', '[1, 2]', '[[]]', '[]'])
+      expect(whatAre(latin(json), 'text')).toMatch(/it is JSON\. Name a text file/);
     expect(whatAre(gguf(false), 'safetensors')).toMatch(/GGUF file: a model, which -m takes/);
     expect(whatAre(latin('{"a":1}\n{"b":2}\n'), 'JSON')).toMatch(/JSON Lines.*jq -s/);
     expect(whatAre(latin('\xff\xfe\0a'), 'YAML')).toMatch(/not text in UTF-8/);

@@ -52,13 +52,13 @@ export function arrange(experiment: Experiment, lines: readonly ResultLine[]): E
     if (own.length === 0) continue;
     if (at.length < 2) {
       rows.push({ name: condition.name, condition: condition.name, layer: at[0] });
-      test.push(...own);
+      for (const line of own) test.push(line); // more than arguments of a function can be
       continue;
     }
     for (const layer of at) {
       const name = atLayer(condition.name, layer);
       rows.push({ name, condition: condition.name, layer });
-      test.push(...own.filter((line) => line.layer === layer).map((line) => ({ ...line, condition: name })));
+      for (const line of own) if (line.layer === layer) test.push({ ...line, condition: name });
     }
   }
   return {

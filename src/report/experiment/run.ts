@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readLines } from '../../experiment/lines.js';
-import { type Manifest, requireManifest } from '../../experiment/manifest.js';
-import { loadRunVector, writeInto } from '../../experiment/run-files.js';
+import { type Manifest, type RunRecord, requireManifest } from '../../experiment/manifest.js';
+import { changedFiles, loadRunVector, RESULTS_FILE, writeInto } from '../../experiment/run-files.js';
 import type { RunFolder } from '../../experiment/run-folder.js';
 import { isToMerge } from '../../experiment/shard.js';
 import type { Experiment, ResultLine, RunLine } from '../../experiment/types.js';
@@ -77,6 +77,7 @@ function filesOf(block: Block): string[] {
 export async function rewriteReport(path: string, signal?: AbortSignal): Promise<Report> {
   const manifest = await requireManifest(path);
   using _lock = await RunLock.acquire(path);
+  await requireUnchanged(path, manifest);
   const lines: RunLine[] = [];
   for await (const { line } of readLines<RunLine>(path)) lines.push(line);
   const loadVector = (name: string) => loadRunVector(path, name);
@@ -84,6 +85,17 @@ export async function rewriteReport(path: string, signal?: AbortSignal): Promise
   for (const folder of ['tables', 'figures']) await rm(join(path, folder), { recursive: true, force: true });
   await writeReport({ write: (name, content) => writeInto(path, name, content) }, report, { signal });
   return report;
+}
+
+/** The page of a complete run says that it is whole, so what it is made of must be. @throws {XpatchError} RUN_INVALID */
+async function requireUnchanged(path: string, manifest: RunRecord): Promise<void> {
+  if (manifest.status !== 'complete' || manifest.results === undefined) return;
+  const changed = (await changedFiles(path, manifest)).find(
+    (file) => file === RESULTS_FILE || existsSync(join(path, file)),
+  );
+  if (changed === undefined) return;
+  const message = `${join(path, changed)} was changed after the run`;
+  throw new XpatchError('RUN_INVALID', `${message}. Put back the original file, or run the command of the run again.`);
 }
 
 const TABLE = { what: 'the table', maxBytes: 64 << 20 } as const;

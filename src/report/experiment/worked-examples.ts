@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { basename, resolve, win32 } from 'node:path';
 import type { Experiment, ResultLine } from '../../experiment/types.js';
 import { picturesFolder } from '../../tasks/task.js';
+import { smallest } from '../../util/extremes.js';
 import { Random } from '../../util/random.js';
 import type { WorkedExample } from '../report.js';
 import { CELLS, type EffectPair, type PairedQuery } from './effect.js';
@@ -14,7 +15,7 @@ const DRAWN = 2;
 /** The first test query of each task under the first seed: chosen before any answer is known. */
 export function workedExamples(experiment: Experiment, { test }: ExperimentLines): WorkedExample[] {
   const asked = test.filter(({ prompt }) => prompt !== undefined);
-  const seed = Math.min(...asked.map((line) => line.seed));
+  const seed = smallest(asked.map((line) => line.seed));
   return tasksOf(experiment, asked).flatMap((task) => {
     const first = asked.find((line) => line.task === task && line.seed === seed);
     return first ? [exampleOf(experiment, asked, first)] : [];
