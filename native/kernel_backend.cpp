@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -31,7 +30,7 @@ static const kernels * find_kernels() { return nullptr; }
 
 static const kernels * const KERNELS = find_kernels();
 
-// llama.cpp's kernels for quantised weights round states to bytes, which AVX-512 multiplies several at once: nothing was measured there.
+// llama.cpp's kernels for quantised weights round states to bytes, of which VNNI multiplies many at once: nothing was measured there.
 static bool widens() {
 #if defined(__x86_64__) && defined(__GNUC__)
     return !__builtin_cpu_supports("avx512vnni");
@@ -43,7 +42,7 @@ static bool widens() {
 // With fewer rows the weights, or keys and values, are read once for little work, and llama.cpp's kernels are as good.
 static const int64_t FEWEST_ROWS = 4;
 // Of quantised weights, which are widened first.
-static const int64_t FEWEST_WIDENED = 16;
+static const int64_t FEWEST_WIDENED = 32;
 
 namespace {
 
@@ -96,60 +95,14 @@ static weight_type type_of(const ggml_tensor * t) {
     }
 }
 
-static bool is_interleaving(ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0; }
-
+// Null for weights that llama.cpp's kernels multiply as fast, or that were not measured.
 static widen_blocks widening(ggml_type type) {
     switch (type) {
         case GGML_TYPE_Q8_0: return KERNELS->q8_0;
         case GGML_TYPE_Q5_0: return KERNELS->q5_0;
         case GGML_TYPE_Q6_K: return KERNELS->q6_k;
-        default:             return reinterpret_cast<widen_blocks>(ggml_get_type_traits(type)->to_float);
+        default:             return nullptr;
     }
-}
-
-// Whether the CPU's buffers for its own kernels hold this type as `widen` expects it: another llama.cpp may lay it out otherwise.
-static bool is_laid_out(ggml_backend_buffer_type_t buffers, ggml_type type, widen_blocks widen) {
-    const int64_t n = product_block, n_rows = 8;
-    std::vector<float> source(n * n_rows), expected(n * n_rows), found(n * n_rows);
-    uint32_t random = 1;
-    for (float & number : source) {
-        random = random * 1664525 + 1013904223;
-        number = static_cast<float>(random >> 8) / (1 << 24) - 0.3f;
-    }
-    std::vector<uint8_t> blocks(n_rows * ggml_row_size(type, n));
-    ggml_quantize_chunk(type, source.data(), blocks.data(), 0, n_rows, n, nullptr);
-    ggml_get_type_traits(type)->to_float(blocks.data(), expected.data(), n * n_rows);
-
-    const std::unique_ptr<ggml_context, decltype(&ggml_free)> context(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true }), ggml_free);
-    ggml_tensor * t = ggml_new_tensor_2d(context.get(), type, n, n_rows);
-    const std::unique_ptr<ggml_backend_buffer, decltype(&ggml_backend_buffer_free)> buffer(
-        ggml_backend_alloc_ctx_tensors_from_buft(context.get(), buffers), ggml_backend_buffer_free);
-    if (!buffer) {
-        return false;
-    }
-    ggml_backend_tensor_set(t, blocks.data(), 0, blocks.size());
-    widen(t->data, found.data(), n);
-    // Products and sums may be fused here.
-    return std::equal(found.begin(), found.end(), expected.begin(), [](float a, float b) { return std::fabs(a - b) <= 1e-5f; });
-}
-
-// Null for types that are not interleaved, or not known to be.
-static widen_blocks interleaved_widening(ggml_type type) {
-    struct layouts {
-        widen_blocks q4_0 = nullptr, q4_k = nullptr;
-        layouts() {
-            const auto list = cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
-            ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-            for (auto * type = list && cpu ? list(cpu) : nullptr; type && *type; ++type) {
-                if (is_interleaving(*type)) {
-                    q4_0 = is_laid_out(*type, GGML_TYPE_Q4_0, KERNELS->q4_0x8) ? KERNELS->q4_0x8 : nullptr;
-                    q4_k = is_laid_out(*type, GGML_TYPE_Q4_K, KERNELS->q4_kx8) ? KERNELS->q4_kx8 : nullptr;
-                }
-            }
-        }
-    };
-    static const layouts found;
-    return type == GGML_TYPE_Q4_0 ? found.q4_0 : type == GGML_TYPE_Q4_K ? found.q4_k : nullptr;
 }
 
 static product product_of(const ggml_tensor * node) {
@@ -168,8 +121,7 @@ static product product_of(const ggml_tensor * node) {
     if (p.type == quantised) {
         p.block       = ggml_blck_size(w->type);
         p.block_bytes = ggml_type_size(w->type);
-        p.interleaved = w->buffer && is_interleaving(ggml_backend_buffer_get_type(w->buffer)) ? 8 : 1;
-        p.widen       = p.interleaved == 8 ? interleaved_widening(w->type) : widening(w->type);
+        p.widen       = widening(w->type);
     }
     return p;
 }
@@ -268,7 +220,7 @@ static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph) {
     std::deque<shared_work> jobs;
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
-        if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) {
+        if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE) || ggml_is_empty(node)) {
             continue;
         }
         if (node->op == GGML_OP_FLASH_ATTN_EXT) {
@@ -309,7 +261,7 @@ static bool is_rows_of(const ggml_tensor * t, ggml_type type) {
 static bool supports_product(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
     const bool in_blocks = type_of(w) == quantised;
-    if (in_blocks && (!widens() || !ggml_is_quantized(w->type) || ggml_blck_size(w->type) > product_block || !product_of(node).widen)) {
+    if (in_blocks && (!widens() || !widening(w->type))) {
         return false;
     }
     return is_rows_of(w, w->type) && w->ne[2] == 1 && w->ne[0] % 8 == 0 && is_rows_of(x, GGML_TYPE_F32) && x->ne[2] == 1 &&
@@ -360,7 +312,7 @@ static ggml_backend_t make_backend(ggml_backend_dev_t device, const char *) {
 static ggml_backend_device make_device(ggml_backend_reg_t reg) {
     ggml_backend_device_i iface {};
     iface.get_name        = [](ggml_backend_dev_t) { return "kernels"; };
-    iface.get_description = [](ggml_backend_dev_t) { return "products of float weights, and attention, of many rows"; };
+    iface.get_description = [](ggml_backend_dev_t) { return "products of weights, and attention, of many rows"; };
     iface.get_memory      = [](ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = 0; };
     iface.get_type        = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; };
     iface.get_props       = [](ggml_backend_dev_t device, ggml_backend_dev_props * props) {
@@ -372,7 +324,7 @@ static ggml_backend_device make_device(ggml_backend_reg_t reg) {
     iface.init_backend    = make_backend;
     iface.get_buffer_type = [](ggml_backend_dev_t) { return ggml_backend_cpu_buffer_type(); };
     iface.supports_op     = supports;
-    iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type) || is_interleaving(type); };
+    iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type); };
     return { iface, reg, nullptr };
 }
 

@@ -19,9 +19,8 @@ struct product {
     float *          c;
     int64_t          c_stride;
     int64_t          k;
-    // Of quantised weights: how many numbers are a block, its bytes, how many rows lie block beside block, 1 or 8, and how n numbers
-    // of so many rows are written one row after the other.
-    int64_t          block, block_bytes, interleaved;
+    // Of quantised weights: how many numbers are a block, its bytes, and how blocks become numbers.
+    int64_t          block, block_bytes;
     widen_blocks     widen;
 };
 
@@ -48,7 +47,7 @@ struct kernels {
     void (*multiply)(const struct product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch);
     // Rows [n0, n0 + n), the heads that read `kv_head`.
     void (*attend)(const struct attention * a, int64_t kv_head, int64_t n0, int64_t n, float * scratch);
-    widen_blocks q8_0, q5_0, q6_k, q4_0x8, q4_kx8;
+    widen_blocks q8_0, q5_0, q6_k;
 };
 
 #ifdef __cplusplus

@@ -5,5 +5,5 @@
 #include "attention_kernel.h"
 #include "quants_kernel.h"
 
-const kernels kernels_avx2 = { multiply_any, attend, widen_q8_0, widen_q5_0, widen_q6_k, widen_q4_0x8, widen_q4_kx8 };
+const kernels kernels_avx2 = { multiply_any, attend, widen_q8_0, widen_q5_0, widen_q6_k };
 #endif

@@ -104,10 +104,10 @@ static void pack(const char * w, int64_t row_bytes, int64_t width, int64_t at, i
 
 // The same of quantised weights. `rows` holds eight of them as floats.
 static void pack_quantised(const product * p, const char * w, int64_t width, int64_t at, int64_t k, float * panel, float * rows) {
-    const int64_t together = p->interleaved, bytes = at / p->block * p->block_bytes * together;
+    w += at / p->block * p->block_bytes;
     for (int64_t j = 0; j < PANEL; j += 8, w += 8 * p->w_row) {
-        for (int64_t i = 0; i < 8 && j + i < width; i += together) {
-            p->widen(w + i * p->w_row + bytes, rows + i * k, k);
+        for (int64_t i = 0; i < 8 && j + i < width; ++i) {
+            p->widen(w + i * p->w_row, rows + i * k, k);
         }
         pack_rows<float_32>((const char *) rows, 4 * k, width - j, 0, k, panel + j);
     }

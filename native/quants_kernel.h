@@ -1,5 +1,4 @@
-// Blocks of quantised weights as numbers, in the formats of GGUF files. Those that are not here are widened by ggml, which takes a few
-// times as long. The products are those of ggml's own functions, in the same order.
+// Blocks of quantised weights as numbers, in the formats of GGUF files: products in the same order as ggml's own functions.
 
 #include "kernels.h"
 
@@ -65,62 +64,6 @@ static void widen_q6_k(const void * blocks, float * numbers, int64_t n) {
                 const __m256i nibbles = _mm256_and_si256(part < 2 ? low[part] : _mm256_srli_epi16(low[part - 2], 4), four);
                 const __m256i quants  = _mm256_sub_epi8(_mm256_or_si256(nibbles, _mm256_and_si256(upper[part], two)), _mm256_set1_epi8(32));
                 scaled(quants, _mm256_set1_ps(d * scales[0]), _mm256_set1_ps(d * scales[1]), numbers + i + 128 * half + 32 * part);
-            }
-        }
-    }
-}
-
-// Eight small numbers without a sign.
-static inline __attribute__((always_inline)) __m256 floats_of(__m128i bytes) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-}
-
-// ggml lays eight rows of some types out for its own kernels, eight bytes of each row in turn. `numbers` are eight rows of n.
-
-// half scales[8], nibbles[128] with the sign bit flipped
-static void widen_q4_0x8(const void * blocks, float * numbers, int64_t n) {
-    const uint8_t * block = (const uint8_t *) blocks;
-    const __m128i   four  = _mm_set1_epi8(15), sign = _mm_set1_epi8(8);
-    const __m256    eight = _mm256_set1_ps(8);
-    for (int64_t i = 0; i < n; i += 32, block += 8 * 18) {
-        for (int part = 0; part < 16; ++part) {
-            const int     row   = part % 8;
-            const __m256  scale = _mm256_set1_ps(scale_at(block + 2 * row));
-            const __m128i pairs = _mm_loadl_epi64((const __m128i *) (block + 16 + 8 * part));
-            float *       to    = numbers + row * n + i + part / 8 * 8;
-            const __m128i low   = _mm_xor_si128(_mm_and_si128(pairs, four), sign);
-            const __m128i high  = _mm_xor_si128(_mm_and_si128(_mm_srli_epi16(pairs, 4), four), sign);
-            _mm256_storeu_ps(to,      _mm256_mul_ps(_mm256_sub_ps(floats_of(low), eight), scale));
-            _mm256_storeu_ps(to + 16, _mm256_mul_ps(_mm256_sub_ps(floats_of(high), eight), scale));
-        }
-    }
-}
-
-// half scales[8], half minima[8], for each of eight parts of a block the 6-bit scales and minima of the rows [12], nibbles[1024]
-static void widen_q4_kx8(const void * blocks, float * numbers, int64_t n) {
-    const uint8_t * block = (const uint8_t *) blocks;
-    const __m128i   four  = _mm_set1_epi8(15);
-    for (int64_t i = 0; i < n; i += 256, block += 8 * 144) {
-        float scales[8][8], minima[8][8]; // of a row, of a part
-        for (int part = 0; part < 8; ++part) {
-            const uint8_t * bits = block + 32 + 12 * part;
-            for (int row = 0; row < 8; ++row) {
-                const int scale = row < 4 ? bits[row] & 63 : (bits[row + 4] & 15) | (bits[row - 4] >> 6) << 4;
-                const int min   = row < 4 ? bits[row + 4] & 63 : bits[row + 4] >> 4 | (bits[row] >> 6) << 4;
-                scales[row][part] = scale_at(block + 2 * row) * scale;
-                minima[row][part] = scale_at(block + 16 + 2 * row) * min;
-            }
-        }
-        for (int row = 0; row < 8; ++row) {
-            for (int part = 0; part < 16; ++part) {
-                const __m128i pairs = _mm_loadl_epi64((const __m128i *) (block + 128 + 8 * (8 * part + row)));
-                const int     two   = part / 4 * 2;
-                float *       to    = numbers + row * n + i + 32 * two + part % 4 * 8;
-                for (int high = 0; high < 2; ++high) {
-                    const __m256 quants = floats_of(_mm_and_si128(high ? _mm_srli_epi16(pairs, 4) : pairs, four));
-                    const __m256 scaled = _mm256_mul_ps(_mm256_set1_ps(scales[row][two + high]), quants);
-                    _mm256_storeu_ps(to + 32 * high, _mm256_sub_ps(scaled, _mm256_set1_ps(minima[row][two + high])));
-                }
             }
         }
     }

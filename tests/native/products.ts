@@ -8,7 +8,7 @@ import { Random } from '../../src/util/random.js';
 const HEAD = 2;
 
 const flags = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
-/** Whether products of quantised weights with many rows are our kernel's. llama.cpp's rounds states to bytes. */
+/** Whether products of Q8_0, Q5_0 and Q6_K weights with 32 rows and more are our kernel's. llama.cpp's rounds states to bytes. */
 export const WIDENS = flags.includes(' avx2 ') && !flags.includes('avx512_vnni');
 
 /** The number that a half's bits mean. */

@@ -65,7 +65,7 @@ describe.each(['q8_0', 'q4_k', 'nvfp4', 'q1_0', 'q2_0'] as const)('%s', (kind) =
   test('many rows are not rounded where the products are ours', async () => {
     const prompt = await tokenPrompt(models[0] as Model, 64);
     const [quantised, float] = await both([{ prompt, capture: { layers: [0, 2], positions: 'all' } }]);
-    expectNear(statesOf(quantised?.[0]), statesOf(float?.[0]), 256, WIDENS ? 1 - 1e-6 : 0.999);
+    expectNear(statesOf(quantised?.[0]), statesOf(float?.[0]), 256, kind === 'q8_0' && WIDENS ? 1 - 1e-6 : 0.999);
   });
 
   test('the lens: of the last layer its logits, of every layer what the float32 twin reads in the same states', async () => {
