@@ -64,7 +64,7 @@ const RUNS = [
   ['real-main', 'main', REAL, REAL_LAYER, []],
   ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
   ['real-instruction', 'instruction', REAL, REAL_LAYER, []],
-  ['real-layer-sweep', 'layer-sweep', REAL, ['seeds=[1]', 'prompts=10', 'test=20'], ['test-layers-mean']],
+  ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_LAYER, []],
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
