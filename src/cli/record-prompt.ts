@@ -1,7 +1,9 @@
 import { dirname, resolve } from 'node:path';
+import type { OnProgress } from '../model/types.js';
 import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import type { FileRecord } from '../util/records.js';
+import { requireNotAborted } from './common.js';
 
 /** What stands for a text of its own: of anything else, `String` makes a text that nobody wrote. */
 const isPlain = (value: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof value);
@@ -70,5 +72,24 @@ export async function inRecord<T>(
   } catch (error) {
     if (!(error instanceof XpatchError) || error.code === 'ABORTED') throw error;
     throw new XpatchError(error.code, `${file}: line ${line}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Reads the pictures of all records, so that one that is missing or broken costs no work on those before it. */
+export async function requirePictures(
+  file: string,
+  records: readonly (Pick<FileRecord, 'line'> & { readonly parts: readonly PromptPart[] })[],
+  { signal, onProgress }: { signal: AbortSignal; onProgress: OnProgress },
+): Promise<void> {
+  const read = new Set<unknown>();
+  const { readImage } = await import('../images/image.js');
+  for (const [done, record] of records.entries()) {
+    for (const part of record.parts) {
+      if (typeof part === 'string' || !('image' in part) || read.has(part.image)) continue;
+      requireNotAborted(signal);
+      onProgress({ done, total: records.length });
+      await inRecord(file, record, () => readImage(part.image));
+      read.add(part.image);
+    }
   }
 }

@@ -16,7 +16,7 @@ import { type ArgumentsOf, choice, text, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, REPORT, TEMPLATE } from './options.js';
 import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
-import { inRecord, invalidRecord, listOf, recordPrompt } from './record-prompt.js';
+import { inRecord, invalidRecord, listOf, recordPrompt, requirePictures } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
 import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
 
@@ -82,6 +82,7 @@ export const score = defineCommand({
       const { promptFormat } = await import('../tasks/model-format.js');
       const format = await promptFormat(model, template);
       const items = records.map((record) => ({ line: record.line, ...readItem(record, args, format) }));
+      await requirePictures(args.file, items, { signal, onProgress: track('reading pictures') });
       const done: ScoredItem[] = [];
       const show = track('scoring');
       for (let from = 0; from < items.length; from += BATCH) {

@@ -111,3 +111,14 @@ test.each([
   expect(code).not.toBe(0);
   expect(stderr).toContain(message);
 });
+
+test('a picture that is missing in a late line is told before anything is scored', async () => {
+  // The first line cannot be scored.
+  const line = (input: string, image?: string) => JSON.stringify({ input, options: ['a', 'b'], image });
+  const long = line('x '.repeat(9000));
+  await writeFile(at('late.jsonl'), [long, ...Array(20).fill(line('x')), line('x', 'none.png')].join('\n'));
+  const { stderr } = await xpatch(['score', at('late.jsonl'), ...DEMO]);
+  expect(stderr).toMatch(/line 22: .*none\.png/);
+  await writeFile(at('long.jsonl'), long);
+  expect((await xpatch(['score', at('long.jsonl'), ...DEMO])).stderr).toMatch(/CONTEXT_OVERFLOW/);
+});
