@@ -30,19 +30,8 @@ static const kernels * find_kernels() { return nullptr; }
 
 static const kernels * const KERNELS = find_kernels();
 
-// llama.cpp's kernels for quantised weights round states to bytes, of which VNNI multiplies many at once: nothing was measured there.
-static bool widens() {
-#if defined(__x86_64__) && defined(__GNUC__)
-    return !__builtin_cpu_supports("avx512vnni");
-#else
-    return false;
-#endif
-}
-
 // With fewer rows the weights, or keys and values, are read once for little work, and llama.cpp's kernels are as good.
 static const int64_t FEWEST_ROWS = 4;
-// Of quantised weights, which are widened first.
-static const int64_t FEWEST_WIDENED = 32;
 
 namespace {
 
@@ -86,31 +75,16 @@ struct backend_state {
 
 } // namespace
 
-static weight_type type_of(const ggml_tensor * t) {
-    switch (t->type) {
-        case GGML_TYPE_F32:  return float_32;
-        case GGML_TYPE_F16:  return float_16;
-        case GGML_TYPE_BF16: return float_b16;
-        default:             return quantised;
-    }
-}
-
-// Null for weights that llama.cpp's kernels multiply as fast, or that were not measured.
-static widen_blocks widening(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_Q8_0: return KERNELS->q8_0;
-        case GGML_TYPE_Q5_0: return KERNELS->q5_0;
-        case GGML_TYPE_Q6_K: return KERNELS->q6_k;
-        default:             return nullptr;
-    }
+static float_type type_of(const ggml_tensor * t) {
+    return t->type == GGML_TYPE_F32 ? float_32 : t->type == GGML_TYPE_F16 ? float_16 : float_b16;
 }
 
 static product product_of(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
     product p;
     p.type     = type_of(w);
-    p.w        = static_cast<const char *>(w->data);
-    p.w_row    = w->nb[1];
+    p.w        = w->data;
+    p.w_stride = w->nb[1] / w->nb[0];
     p.m        = w->ne[1];
     p.k        = w->ne[0];
     p.x        = static_cast<const float *>(x->data);
@@ -118,11 +92,6 @@ static product product_of(const ggml_tensor * node) {
     p.n        = x->ne[1];
     p.c        = static_cast<float *>(node->data);
     p.c_stride = node->nb[1] / sizeof(float);
-    if (p.type == quantised) {
-        p.block       = ggml_blck_size(w->type);
-        p.block_bytes = ggml_type_size(w->type);
-        p.widen       = widening(w->type);
-    }
     return p;
 }
 
@@ -260,12 +229,9 @@ static bool is_rows_of(const ggml_tensor * t, ggml_type type) {
 
 static bool supports_product(const ggml_tensor * node) {
     const ggml_tensor * w = node->src[0], * x = node->src[1];
-    const bool in_blocks = type_of(w) == quantised;
-    if (in_blocks && (!widens() || !widening(w->type))) {
-        return false;
-    }
-    return is_rows_of(w, w->type) && w->ne[2] == 1 && w->ne[0] % 8 == 0 && is_rows_of(x, GGML_TYPE_F32) && x->ne[2] == 1 &&
-           x->ne[1] >= (in_blocks ? FEWEST_WIDENED : FEWEST_ROWS) && is_rows_of(node, GGML_TYPE_F32);
+    return (w->type == GGML_TYPE_F32 || w->type == GGML_TYPE_F16 || w->type == GGML_TYPE_BF16) && is_rows_of(w, w->type) &&
+           w->ne[2] == 1 && w->ne[0] % 8 == 0 && is_rows_of(x, GGML_TYPE_F32) && x->ne[2] == 1 && x->ne[1] >= FEWEST_ROWS &&
+           is_rows_of(node, GGML_TYPE_F32);
 }
 
 // Without position biases (ALiBi), caps of scores and sinks: few models have them.
@@ -312,7 +278,7 @@ static ggml_backend_t make_backend(ggml_backend_dev_t device, const char *) {
 static ggml_backend_device make_device(ggml_backend_reg_t reg) {
     ggml_backend_device_i iface {};
     iface.get_name        = [](ggml_backend_dev_t) { return "kernels"; };
-    iface.get_description = [](ggml_backend_dev_t) { return "products of weights, and attention, of many rows"; };
+    iface.get_description = [](ggml_backend_dev_t) { return "products of float weights, and attention, of many rows"; };
     iface.get_memory      = [](ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = 0; };
     iface.get_type        = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; };
     iface.get_props       = [](ggml_backend_dev_t device, ggml_backend_dev_props * props) {

@@ -7,8 +7,8 @@
 
 struct ggml_threadpool;
 
-// Products of weights in F32, F16, BF16 and some quantised types with many rows of states, and flash attention of many rows, which
-// the kernels of llama.cpp compute at less than half of what an x86 processor can. A backend of ggml beside its CPU backend: both compute on
+// Products of weights in F32, F16 or BF16 with many rows of states, and flash attention of many rows, which the kernels of
+// llama.cpp compute at less than half of what an x86 processor can. A backend of ggml beside its CPU backend: both compute on
 // the same memory, and the scheduler gives each node to the first that wants it.
 
 // Makes it known to ggml, once, if the processor has what it takes; every llama_context from then on has one.

@@ -5,23 +5,18 @@
 // Plain C: the kernels are compiled once for each kind of processor, and nothing inline may leak from there into code
 // that runs everywhere.
 
-enum weight_type { float_32, float_16, float_b16, quantised };
+enum float_type { float_32, float_16, float_b16 };
 
-typedef void (*widen_blocks)(const void * blocks, float * numbers, int64_t n);
-
-// c[n][m] = sum over k of w[m][k] * x[n][k]. Rows of x and c lie `*_stride` numbers apart.
+// c[n][m] = sum over k of w[m][k] * x[n][k]. Rows lie `*_stride` numbers of their own type apart.
 struct product {
-    enum weight_type type; // of w; everything else is f32
-    const char *     w;
-    int64_t          w_row, m; // bytes
-    const float *    x;
-    int64_t          x_stride, n;
-    float *          c;
-    int64_t          c_stride;
-    int64_t          k;
-    // Of quantised weights: how many numbers are a block, its bytes, and how blocks become numbers.
-    int64_t          block, block_bytes;
-    widen_blocks     widen;
+    enum float_type type; // of w; everything else is f32
+    const void *    w;
+    int64_t         w_stride, m;
+    const float *   x;
+    int64_t         x_stride, n;
+    float *         c;
+    int64_t         c_stride;
+    int64_t         k;
 };
 
 // out[row][head] = the values of the cells, weighted by softmax(scale * q . key + mask) over the cells; `group` heads that follow
@@ -35,7 +30,7 @@ struct attention {
 };
 
 enum {
-    product_columns = 64, product_panel = 12288, product_block = 256, // numbers, of quantised weights at most
+    product_columns = 64, product_panel = 12288, // numbers
     attention_rows = 48, attention_cells = 64, attention_width = 256, // at most, of n * group rows and of k_width and v_width
     kernel_scratch = 4 * (attention_rows * (2 * attention_width + attention_cells + 2) + 2 * attention_cells * attention_width)
 };
@@ -47,7 +42,6 @@ struct kernels {
     void (*multiply)(const struct product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch);
     // Rows [n0, n0 + n), the heads that read `kv_head`.
     void (*attend)(const struct attention * a, int64_t kv_head, int64_t n0, int64_t n, float * scratch);
-    widen_blocks q8_0, q5_0, q6_k;
 };
 
 #ifdef __cplusplus

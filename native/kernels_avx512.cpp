@@ -3,7 +3,6 @@
 #define LANES 16
 #define TILE_ROWS 12
 #include "attention_kernel.h"
-#include "quants_kernel.h"
 
-const kernels kernels_avx512 = { multiply_any, attend, widen_q8_0, widen_q5_0, widen_q6_k };
+const kernels kernels_avx512 = { multiply_any, attend };
 #endif

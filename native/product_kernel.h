@@ -11,8 +11,7 @@ typedef float lanes __attribute__((vector_size(LANES * 4)));
 
 // A panel of weights has at most DEPTH numbers of each column: 48 KB.
 enum { PANEL = 2 * LANES, DEPTH = product_panel / PANEL, ROWS_AT_ONCE = 96 };
-static_assert(4 * (product_columns + 8) * (int) DEPTH <= kernel_scratch, "the scratch holds the panels of a block of columns, and eight rows");
-static_assert((int) DEPTH >= (int) product_block, "a panel holds a block of quantised weights");
+static_assert(4 * product_columns * (int) DEPTH <= kernel_scratch, "the scratch holds the panels of a block of columns");
 
 template <int ROWS>
 static inline __attribute__((always_inline)) void tile(const float * panel, const float * x, int64_t x_stride, float * c,
@@ -49,7 +48,7 @@ static inline __attribute__((always_inline)) void tile(const float * panel, cons
 }
 
 // Eight numbers of a row of weights.
-template <weight_type TYPE>
+template <float_type TYPE>
 static inline __attribute__((always_inline)) __m256 widen(const void * row, int64_t at) {
     if (TYPE == float_32) {
         return _mm256_loadu_ps((const float *) row + at);
@@ -77,39 +76,22 @@ static inline __attribute__((always_inline)) void turn(__m256 r[8]) {
     }
 }
 
-// panel[p][j] = w[j][p] for eight rows of w, of which those from `width` on are zeros. k is a multiple of 8.
-template <weight_type TYPE>
-static void pack_rows(const char * w, int64_t row_bytes, int64_t width, int64_t at, int64_t k, float * panel) {
-    for (int64_t p = 0; p < k; p += 8) {
-        __m256 r[8];
-        for (int i = 0; i < 8; ++i) {
-            // What is next: rows are too short for the processor to see it coming.
-            _mm_prefetch(w + (8 + i) * row_bytes + (at + p) * (TYPE == float_32 ? 4 : 2), _MM_HINT_T0);
-            r[i] = i < width ? widen<TYPE>(w + i * row_bytes, at + p) : _mm256_setzero_ps();
-        }
-        turn(r);
-        for (int i = 0; i < 8; ++i) {
-            _mm256_store_ps(panel + (p + i) * PANEL, r[i]);
-        }
-    }
-}
-
-// The same for the columns of a panel.
-template <weight_type TYPE>
+// panel[p][j] = w[j][p] for `width` rows of w, zeros beyond. k is a multiple of 8.
+template <float_type TYPE>
 static void pack(const char * w, int64_t row_bytes, int64_t width, int64_t at, int64_t k, float * panel) {
     for (int64_t j = 0; j < PANEL; j += 8) {
-        pack_rows<TYPE>(w + j * row_bytes, row_bytes, width - j, at, k, panel + j);
-    }
-}
-
-// The same of quantised weights. `rows` holds eight of them as floats.
-static void pack_quantised(const product * p, const char * w, int64_t width, int64_t at, int64_t k, float * panel, float * rows) {
-    w += at / p->block * p->block_bytes;
-    for (int64_t j = 0; j < PANEL; j += 8, w += 8 * p->w_row) {
-        for (int64_t i = 0; i < 8 && j + i < width; ++i) {
-            p->widen(w + i * p->w_row, rows + i * k, k);
+        for (int64_t p = 0; p < k; p += 8) {
+            __m256 r[8];
+            for (int i = 0; i < 8; ++i) {
+                // What is next: rows are too short for the processor to see it coming.
+                _mm_prefetch(w + (j + 8 + i) * row_bytes + (at + p) * (TYPE == float_32 ? 4 : 2), _MM_HINT_T0);
+                r[i] = j + i < width ? widen<TYPE>(w + (j + i) * row_bytes, at + p) : _mm256_setzero_ps();
+            }
+            turn(r);
+            for (int i = 0; i < 8; ++i) {
+                _mm256_store_ps(panel + (p + i) * PANEL + j, r[i]);
+            }
         }
-        pack_rows<float_32>((const char *) rows, 4 * k, width - j, 0, k, panel + j);
     }
 }
 
@@ -136,21 +118,16 @@ static inline void rows_by_panel(int64_t rows, const float * panel, const float 
     last_tile<TILE_ROWS - 1>(rows - i, panel, x + i * x_stride, x_stride, c + i * c_stride, c_stride, k, width, add);
 }
 
-template <weight_type TYPE>
+template <float_type TYPE>
 static void multiply(const product * p, int64_t m0, int64_t m, int64_t n0, int64_t n, float * scratch) {
-    const int64_t unit   = TYPE == quantised && p->block > 8 ? p->block : 8;
-    const int64_t most   = DEPTH / unit * unit;
-    const int64_t pieces = (p->k + most - 1) / most, depth = (p->k / unit + pieces - 1) / pieces * unit; // of the same size
+    const int64_t row_bytes = p->w_stride * (TYPE == float_32 ? 4 : 2);
+    const char *  w         = (const char *) p->w + m0 * row_bytes;
+    const int64_t pieces    = (p->k + DEPTH - 1) / DEPTH, depth = (p->k / 8 + pieces - 1) / pieces * 8; // of the same size
     for (int64_t k0 = 0; k0 < p->k; k0 += depth) {
         const int64_t k   = p->k - k0 < depth ? p->k - k0 : depth;
         const bool    add = k0 > 0;
         for (int64_t j = 0; j < m; j += PANEL) {
-            const char * w = p->w + (m0 + j) * p->w_row;
-            if constexpr (TYPE == quantised) {
-                pack_quantised(p, w, m - j, k0, k, scratch + j * k, scratch + product_columns * (int64_t) DEPTH);
-            } else {
-                pack<TYPE>(w, p->w_row, m - j, k0, k, scratch + j * k);
-            }
+            pack<TYPE>(w + j * row_bytes, row_bytes, m - j, k0, k, scratch + j * k);
         }
         for (int64_t block = 0; block < n; block += ROWS_AT_ONCE) {
             const int64_t rows = n - block < ROWS_AT_ONCE ? n - block : (int64_t) ROWS_AT_ONCE;
@@ -169,6 +146,5 @@ static void multiply_any(const product * p, int64_t m0, int64_t m, int64_t n0, i
         case float_32:  return multiply<float_32>(p, m0, m, n0, n, scratch);
         case float_16:  return multiply<float_16>(p, m0, m, n0, n, scratch);
         case float_b16: return multiply<float_b16>(p, m0, m, n0, n, scratch);
-        case quantised: return multiply<quantised>(p, m0, m, n0, n, scratch);
     }
 }
