@@ -13,7 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 
-// Added to mtmd's own file by install/corrections.mjs.
+// Added to mtmd's own files by install/corrections.mjs.
 const clip_image_f32_batch & xpatch_preprocessed(const mtmd_image_tokens * image);
 const clip_ctx *             xpatch_encoder(const mtmd_context * ctx);
 ggml_backend_t               xpatch_encoder_cpu(const clip_ctx * ctx);

@@ -45,8 +45,7 @@ export function isToMerge({ shard, layerFrom }: { readonly shard?: Shard; readon
  * Queries are dealt out by batch (`batchesOf`), so that answers are those of one process to the last digit. The test's are in the order
  * of the hash of their items: what several tasks and seeds ask about one item is mostly in the same shard, so that pictures
  * are read once. Validation queries are asked by every shard, so that shards need nothing from each other; a shard of the validation
- * has a run of them in the order of the experiment, so that most vectors are made by one shard alone, and makes those that the test needs
- * besides.
+ * has a stretch of them in the order of the experiment, so that most vectors, those of the test included, are made by one shard alone.
  */
 export function membersOf(
   shard: Shard | undefined,
@@ -84,7 +83,7 @@ function partOf<T extends { readonly weight: number }>(list: readonly T[], { ind
   });
 }
 
-/** Roughly: on gemma-3-270m-xpatch an example in text costs 1.3 lines of the validation, and one with a picture 3. */
+/** Roughly, and not measured: by the sizes of gemma-3-270m-xpatch an example in text costs 1.3 lines of the validation, one with a picture 3. */
 const LINES_AN_EXAMPLE = 2;
 
 /** How many lines of the validation cost as much as the vectors of a cell. */
