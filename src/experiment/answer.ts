@@ -34,9 +34,10 @@ export interface Batch {
 
 /**
  * How far the state that identity writes back may be from the one there, and how far the best token's probability may move. It was read in
- * another batch, where quantised weights round differently: by 0.021 of its norm in SmolLM2-135M in Q4_1.
+ * another batch, where sums of another order may end in another step of quantised arithmetic. Where a state has outliers the steps are
+ * coarse: in Gemma-3-270M in Q4_K_M it moves by 0.04 of its norm in the median and by up to 0.21, with llama.cpp alone too. Answers tell there.
  */
-const IDENTITY_TOLERANCE = { state: 0.1, probability: 0.05 };
+const IDENTITY_TOLERANCE = { state: 0.1, quantised: 0.5, probability: 0.05 };
 
 interface Asked extends AskedRow {
   readonly item: TaskItem;
@@ -203,7 +204,7 @@ async function answers(
     const scored = generations.map(({ tokens, logits, top, interventions, ...said }, i): Given => {
       const { item, own, prompt } = some[i] as Asked;
       const delta = interventions[0]?.delta;
-      if (own) requireUnchanged(own, delta as number, top?.[0] as TokenScore);
+      if (own) requireUnchanged(model, own, delta as number, top?.[0] as TokenScore);
       if (logits) divergences.add(given.length + i, some[i] as Asked, logits.data);
       const { text, finish } = endOf(said, format);
       return {
@@ -294,9 +295,15 @@ async function answerRanks(context: Context, batch: Batch, rows: readonly Asked[
   });
 }
 
-function requireUnchanged({ norm, top }: NonNullable<Asked['own']>, delta: number, patched: TokenScore): void {
+function requireUnchanged(
+  { quantised }: Context['model'],
+  { norm, top }: NonNullable<Asked['own']>,
+  delta: number,
+  patched: TokenScore,
+): void {
   const moved = Math.abs(patched.probability - top.probability);
-  if (delta <= IDENTITY_TOLERANCE.state * norm && moved <= IDENTITY_TOLERANCE.probability) return;
+  const state = quantised ? IDENTITY_TOLERANCE.quantised : IDENTITY_TOLERANCE.state;
+  if (delta <= state * norm && moved <= IDENTITY_TOLERANCE.probability) return;
   const change = `changed it by ${delta.toPrecision(3)} (its norm is ${norm.toPrecision(3)}) and the best token's probability by ${moved.toPrecision(3)}`;
   throw new XpatchError(
     'NATIVE_FAILURE',

@@ -24,7 +24,7 @@ export function modelNotes(header: GgufHeader, window: number): string[] {
   }
   if (isQuantised(header)) {
     notes.push(
-      'The weights are quantised: the last digits of a state depend on which rows are computed together (1 - cosine up to about 5e-4). Where small differences count, use an F16 or F32 file.',
+      'The weights are quantised: a state depends on which rows are computed together (1 - cosine up to about 5e-4; where states have outliers, as in Gemma 3, up to 0.02). Where small differences count, use an F16 or F32 file.',
     );
   }
   return notes;
