@@ -7,6 +7,8 @@
 #include "output_head.h"
 #include "runtime.h"
 
+#include <algorithm>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -137,14 +139,17 @@ inline decode_job read_job(const Napi::Object & o, const model & owner) {
         }
     }
     if (has(o, "copies")) { job.copies = read_ranges(o.Get("copies")); }
-    if (!has(o, "sequences")) {
-        return job;
-    }
 
-    size_t n = 0;
-    job.sequences = array_data<int32_t>(o.Get("sequences"), n);
+    size_t n = 0, n_sequences = 0;
+    job.outputs   = array_data<uint8_t>(o.Get("outputs"), n);
     job.n_rows    = static_cast<int32_t>(n);
-    job.outputs   = array_of<uint8_t>(o.Get("outputs"), n, "outputs");
+    job.sequences = array_data<int32_t>(o.Get("sequences"), n_sequences);
+    const int32_t * counts = array_of<int32_t>(o.Get("sequenceCounts"), n, "sequenceCounts");
+    job.sequence_counts.assign(counts, counts + n);
+    if (n == 0 || std::any_of(counts, counts + n, [](int32_t count) { return count < 1; }) ||
+        std::accumulate(counts, counts + n, size_t { 0 }) != n_sequences) {
+        throw js_error(o.Env(), "INVALID_ARGUMENT", "every row needs its sequences");
+    }
     if (has(o, "tokens")) {
         job.tokens    = array_of<int32_t>(o.Get("tokens"), n, "tokens");
         job.positions = array_of<int32_t>(o.Get("positions"), n, "positions");

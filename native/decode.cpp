@@ -61,16 +61,13 @@ void context::decode(const decode_job & job) {
         hooks->forget_cells();
         poisoned = false;
     }
+    for (const auto & c : job.copies) {
+        llama_memory_seq_cp(memory, c.src, c.dst, c.p0, c.p1);
+    }
     for (const auto & c : job.cuts) {
         if (!llama_memory_seq_rm(memory, c.seq, c.p0, -1)) {
             throw coded_error("NATIVE_FAILURE", "this model's cache cannot be cut at position " + std::to_string(c.p0));
         }
-    }
-    for (const auto & c : job.copies) {
-        llama_memory_seq_cp(memory, c.src, c.dst, c.p0, c.p1);
-    }
-    if (job.n_rows == 0) {
-        return;
     }
 
     const int32_t n_vocab = llama_vocab_n_tokens(owner->vocab);
@@ -79,19 +76,22 @@ void context::decode(const decode_job & job) {
     if (job.n_rows > static_cast<int32_t>(llama_n_ubatch(handle))) {
         throw coded_error("INVALID_ARGUMENT", "a decode of " + std::to_string(job.n_rows) + " rows exceeds n_ubatch");
     }
-    std::vector<int32_t>        output_row(job.n_rows, -1), seq_count(job.n_rows, 1);
+    std::vector<int32_t>        output_row(job.n_rows, -1), seq_count = job.sequence_counts;
     std::vector<llama_seq_id *> seq_ids(job.n_rows);
     std::vector<int8_t>         outputs(job.n_rows);
     int32_t                     n_output = 0;
-    for (int32_t i = 0; i < job.n_rows; ++i) {
-        if (job.sequences[i] < 0 || job.sequences[i] >= static_cast<int32_t>(n_seq)) {
-            throw coded_error("INVALID_ARGUMENT", "sequence id " + std::to_string(job.sequences[i]) + " is out of range");
+    const int32_t *             next     = job.sequences;
+    for (int32_t i = 0; i < job.n_rows; next += seq_count[i++]) {
+        for (int32_t j = 0; j < seq_count[i]; ++j) {
+            if (next[j] < 0 || next[j] >= static_cast<int32_t>(n_seq)) {
+                throw coded_error("INVALID_ARGUMENT", "sequence id " + std::to_string(next[j]) + " is out of range");
+            }
         }
         if (job.tokens && (job.tokens[i] < 0 || job.tokens[i] >= n_vocab)) {
             throw coded_error("TOKEN_INVALID", "token id " + std::to_string(job.tokens[i]) + " is outside the vocabulary of " +
                 std::to_string(n_vocab));
         }
-        seq_ids[i] = const_cast<llama_seq_id *>(job.sequences + i);
+        seq_ids[i] = const_cast<llama_seq_id *>(next);
         outputs[i] = job.outputs[i] != 0;
         if (job.same && (job.same[i] < 0 || job.same[i] > i || job.same[job.same[i]] != job.same[i])) {
             throw coded_error("INVALID_ARGUMENT", "row " + std::to_string(i) + " cannot be the same as row " + std::to_string(job.same[i]));

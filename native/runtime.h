@@ -61,19 +61,20 @@ struct model {
 // One llama_decode, prepared by src/model/: at most n_ubatch rows, so that one decode is one ubatch and a row of the
 // batch is a row of every tensor. All pointers stay valid during the call.
 struct decode_job {
-    // Before the decode: forget everything, or what a sequence holds from a position on; copy positions [p0, p1) of a
-    // sequence to another.
+    // Before the decode, in this order: forget everything; copy positions [p0, p1) of a sequence to another; forget what a sequence
+    // holds from a position on.
     struct seq_range { int32_t src, dst, p0, p1; };
     struct seq_cut { int32_t seq, p0; };
     bool                   clear = false;
-    std::vector<seq_cut>   cuts;
     std::vector<seq_range> copies;
+    std::vector<seq_cut>   cuts;
 
     int32_t         n_rows     = 0;
     const int32_t * tokens     = nullptr; // n_rows, or
     const float *   embeddings = nullptr; // n_rows * n_embd_inp
     const int32_t * positions  = nullptr; // n_rows; with embeddings n_rows * positions_per_embedding, dimension by dimension
-    const int32_t * sequences  = nullptr; // n_rows
+    const int32_t * sequences  = nullptr; // those of the first row, then of the next
+    std::vector<int32_t> sequence_counts; // n_rows
     const uint8_t * outputs    = nullptr; // n_rows, 1 = compute logits
     bool            non_causal = false;
     // Blocks whose part of the cache is needed later on; the others are computed only where something of them is asked for here.

@@ -20,7 +20,7 @@ import {
   prepareRow,
   type RowInput,
 } from './pass.js';
-import { PrefixTree } from './prefix-tree.js';
+import { PrefixTree, type TreeNode } from './prefix-tree.js';
 import {
   normStates,
   type ReadOutOptions,
@@ -39,8 +39,8 @@ export type Generations<Rows extends readonly RowInput[]> = { -readonly [I in ke
 /** What is wanted from a pass as a whole. */
 export interface PassOptions {
   /**
-   * Keeps the one row of this call in the cache, so that the next call, whatever its rows, computes only what is new after
-   * the common start. Defaults to false.
+   * Keeps the rows of this call in the cache, so that the next call, whatever its rows, computes only what is new after
+   * the common starts. Of rows that did not fit in the cache together, the last ones are kept. Defaults to false.
    */
   keep?: boolean;
   signal?: AbortSignal;
@@ -67,7 +67,7 @@ export class Context implements AsyncDisposable {
   private disposing: Promise<void> | undefined;
   private deviation: Promise<number> | undefined;
   /** What the last call left in the cache. */
-  private kept: KeptRow | undefined;
+  private kept: readonly KeptRow[] = [];
 
   private constructor(
     readonly model: Model,
@@ -126,18 +126,19 @@ export class Context implements AsyncDisposable {
       const problem = 'A pass generates no tokens for an intervention to edit';
       throw new XpatchError('INTERVENTION_INVALID', `${problem}. Use generate(), or steps: 'prompt'.`);
     }
-    const kept = this.keptRow(prepared, options.keep);
     return this.exclusive(options.signal, async (target) => {
       const total = prepared.reduce((n, row) => n + row.prompt.length, 0);
       let finished = 0;
-      for (const { tree, rows: members } of this.waves(prepared, 0)) {
+      let kept: KeptRow[] = [];
+      for (const tree of this.waves(prepared, 0)) {
         let done = 0;
         const onRows = (n: number) => {
           done += n;
           options.onProgress?.({ done: finished + done, total });
         };
-        await this.runWave(tree, target, { rows: members, keepSequences: false, kept, onRows });
-        finished += members.reduce((n, row) => n + row.prompt.length, 0);
+        kept = options.keep ? tree.rows.map((row) => new KeptRow(row)) : [];
+        await this.runWave(tree, target, { continues: kept.length > 0, kept, onRows });
+        finished += tree.rows.reduce((n, row) => n + row.prompt.length, 0);
         options.onProgress?.({ done: finished, total });
       }
       this.kept = kept;
@@ -158,38 +159,41 @@ export class Context implements AsyncDisposable {
   ): Promise<Generations<Rows>> {
     const plan = planGeneration(this.model, await this.build(rows, options.signal), options);
     const prepared = await this.prepare(plan.passRows);
-    const kept = this.keptRow(prepared, options.keep);
+    if (options.keep && prepared.length > 1) {
+      throw new XpatchError('INVALID_ARGUMENT', `keep is for one answer, not ${prepared.length}.`);
+    }
     return this.exclusive(options.signal, async (target) => {
       const total = prepared.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
       let finished = 0;
       let reused = 0;
-      for (const { tree, rows: members } of this.waves(prepared, plan.maxTokens)) {
+      for (const tree of this.waves(prepared, plan.maxTokens)) {
+        const kept = options.keep ? tree.rows.map((row) => new KeptRow(row)) : [];
         let done = 0;
         const onRows = (n: number) => {
           done += n;
           options.onProgress?.({ done: finished + done, total });
         };
         try {
-          const wave = await this.runWave(tree, target, { rows: members, keepSequences: true, kept, onRows });
-          if (kept) reused = wave.reused;
+          const wave = await this.runWave(tree, target, { continues: true, kept, onRows });
+          reused = wave.reused;
           await plan.run(
-            members.map((row) => ({ row, index: prepared.indexOf(row), end: wave.ends.get(row) as RowEnd })),
+            tree.rows.map((row) => ({ row, index: prepared.indexOf(row), end: wave.ends.get(row) as RowEnd })),
             target,
             onRows,
           );
         } catch (error) {
-          if (!kept || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
+          if (!kept.length || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
           // The state of a recurrent model after half a batch is unknown.
           if (!this.model.info.recurrent) this.kept = kept;
           if (!plan.abort()) throw error;
         }
-        kept?.append(plan.cached());
+        kept[0]?.append(plan.cached());
         if (!options.signal?.aborted) this.kept = kept;
-        finished += members.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
+        finished += tree.rows.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
         options.onProgress?.({ done: finished, total });
       }
       const results = plan.results(prepared.map((row) => finishRow(row, (token) => this.model.detokenize([token]))));
-      if (kept) for (const result of results) result.reused = reused;
+      if (options.keep) for (const result of results) result.reused = reused;
       return results as Generations<Rows>;
     });
   }
@@ -262,44 +266,48 @@ export class Context implements AsyncDisposable {
     return rows.map((row) => prepareRow(row, { ...info, identity, points, deviation }));
   }
 
-  /** Decodes the prompts of a wave. The first one after a call that kept its row computes only what is new after it. */
+  /** Decodes the prompts of a wave. The first one after a call that kept its rows computes only what is new after them. */
   private async runWave(
     tree: PrefixTree,
     target: DecodeTarget,
     options: {
-      rows: readonly PreparedRow[];
-      keepSequences: boolean;
-      kept: KeptRow | undefined;
+      /** Whether cells of this wave are used afterwards. */
+      continues: boolean;
+      kept: readonly KeptRow[];
       onRows: (rows: number) => void;
     },
   ): Promise<{ ends: Map<PreparedRow, RowEnd>; reused: number }> {
-    const { rows, keepSequences } = options;
-    const attends = rows.some((row) => row.attends);
+    const { kept } = options;
+    const { recurrent } = this.model.info;
+    const n = tree.rows.length;
+    const attends = tree.rows.some((row) => row.attends);
+    // Rows get sequences at the end of the range where kept ones are not.
+    const firstSeq = this.kept.some(({ seq }) => seq < n) ? this.nSeq - n : 0;
+    const apart = this.kept.every(({ seq }) => seq < firstSeq || seq >= firstSeq + n);
     // The place of a kept row in the cache was not tracked.
-    const kept = attends ? undefined : this.kept;
-    const held = kept?.sharedWith(tree, !this.model.info.recurrent) ?? [];
-    this.kept = undefined;
-    const reused = held.reduce((n, { nRows }) => n + nRows, 0);
-    const onRows = (n: number) => {
-      options.kept?.advance(n);
-      options.onRows(n);
+    const before = !attends && (apart || recurrent) ? this.kept : [];
+    this.kept = [];
+    const nodes = new Map<TreeNode, number>();
+    for (const row of before) {
+      for (const node of row.sharedWith(tree, !recurrent)) if (!nodes.has(node)) nodes.set(node, row.seq);
+    }
+    for (const [i, row] of kept.entries()) row.seq = firstSeq + i;
+    const held = { nodes, sequences: before.map(({ seq }) => seq) };
+    const reused = [...nodes.keys()].reduce((sum, { nRows }) => sum + nRows, 0);
+    const onRows = (rows: number) => {
+      if (kept.length === 1) kept[0]?.advance(rows);
+      options.onRows(rows);
     };
     onRows(reused);
     // Cells that others will continue from hold the keys and values of all blocks.
-    const blocks = keepSequences || options.kept ? undefined : blocksOf(rows);
-    const ends = await runTree(tree, target, { keepSequences, attends, onRows, held, blocks });
+    const blocks = options.continues ? undefined : blocksOf(tree.rows);
+    const ends = await runTree(tree, target, { firstSeq, held, attends, onRows, blocks });
+    for (const row of kept) row.complete();
     return { ends, reused };
   }
 
-  private keptRow(rows: readonly PreparedRow[], keep = false): KeptRow | undefined {
-    if (!keep) return undefined;
-    const [row, ...more] = rows;
-    if (!row || more.length) throw new XpatchError('INVALID_ARGUMENT', `keep is for one row, not ${rows.length}.`);
-    return new KeptRow(row);
-  }
-
   /** Cuts rows into groups whose cells and sequences fit, in order; rows with a common start stay together if they are neighbours. */
-  private *waves(rows: PreparedRow[], reserve: number): Generator<{ tree: PrefixTree; rows: PreparedRow[] }> {
+  private *waves(rows: PreparedRow[], reserve: number): Generator<PrefixTree> {
     const { nCtx } = this.options;
     for (const row of rows) this.requireRoom(row.prompt, reserve); // all of them before any is computed
     // Every row attends over (and masks) the cells of all others, which soon costs more than a larger batch saves; with answers
@@ -307,22 +315,19 @@ export class Context implements AsyncDisposable {
     // others: elsewhere it would have to compute them again.
     const worthwhile = (reserve ? 4 : 2) * this.model.info.nEmbd;
     let tree = new PrefixTree();
-    let members: PreparedRow[] = [];
     for (const row of rows) {
       const cost = tree.cost(row);
-      const cells = tree.cells + cost.cells;
-      const leaves = tree.leaves + cost.leaves;
-      const crowded = cells > worthwhile && cost.cells > row.prompt.length / 2;
+      const cells = tree.cells + cost;
+      const leaves = tree.rows.length + 1;
+      const crowded = cells > worthwhile && cost > row.prompt.length / 2;
       const full = crowded || cells + leaves * reserve > nCtx || leaves > this.nSeq;
-      if (members.length && full) {
-        yield { tree, rows: members };
+      if (tree.rows.length && full) {
+        yield tree;
         tree = new PrefixTree();
-        members = [];
       }
       tree.add(row);
-      members.push(row);
     }
-    yield { tree, rows: members };
+    yield tree;
   }
 
   private requireRoom(prompt: Prompt, reserve: number): void {

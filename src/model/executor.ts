@@ -18,23 +18,27 @@ export interface RowEnd {
   counter: number;
 }
 
-/** One row of a batch: row `offset` of a node, on a sequence. */
+/** One row of a batch: row `offset` of a node. */
 interface BatchRow {
   node: TreeNode;
   offset: number;
-  seq: number;
 }
 
-interface Cursor {
-  node: TreeNode;
-  seq: number;
-  /** Rows of a picture that are done. */
-  offset: number;
+/** A node that can be decoded, what comes before it being done or in the same batch; from row `offset` on. */
+type Ready = BatchRow;
+
+/** Cells that are in the cache already. */
+export interface HeldCells {
+  /** Nodes from the start of the tree, and the sequence that holds each. */
+  nodes: ReadonlyMap<TreeNode, number>;
+  /** All sequences in the cache. They end here. */
+  sequences: readonly number[];
 }
 
 /**
- * Decodes a prefix tree. Every branch is a sequence of the KV cache; branches copy their parent's cells, which costs only
- * metadata. Tokens of all branches that are ready go into one batch, rows of pictures into batches of their own.
+ * Decodes a prefix tree. Every row has a sequence of the KV cache, and cells that rows share belong to all of theirs, so a batch can hold a
+ * token and what follows it: tokens of all branches go into as few batches as they fit in, rows of pictures into batches of
+ * their own.
  *
  * A batch never exceeds n_ubatch, so one decode is one ubatch and row i of the batch is row i of every tensor; this is the
  * one place that maps (row, position) to batch rows.
@@ -43,77 +47,65 @@ export async function runTree(
   tree: PrefixTree,
   target: DecodeTarget,
   options: {
-    keepSequences: boolean;
     onRows: (rows: number) => void;
-    /** Nodes from the start of the tree whose cells sequence 0 of the cache holds already. Defaults to none. */
-    held?: readonly TreeNode[];
+    /** Sequence of the first row; those of the others follow. */
+    firstSeq: number;
+    held: HeldCells;
     /** Whether a row reads or changes attention scores or patterns, for which the addon follows where positions are stored. */
     attends: boolean;
     /** Blocks that are to be computed. Defaults to all. */
     blocks?: number | undefined;
   },
 ): Promise<Map<PreparedRow, RowEnd>> {
-  const ends = new Map<PreparedRow, RowEnd>();
-  let nextSeq = 0;
-  let copies: number[] = [];
-  let cursors: Cursor[] = [];
-  let first = true;
-
-  const arrive = (node: TreeNode, seq: number): Cursor[] => {
-    const counter = counterBehind(node);
-    // The first to need this sequence takes it over, the others get copies of its cells.
-    let taken = false;
-    const claim = () => {
-      if (!taken) {
-        taken = true;
-        return seq;
-      }
-      copies.push(seq, nextSeq, 0, -1);
-      return nextSeq++;
-    };
-    if (options.keepSequences) for (const row of node.ends) ends.set(row, { seq: claim(), counter });
-    return Array.from(node.children.values(), (child) => ({ node: child, seq: claim(), offset: 0 }));
-  };
-
-  const { held = [] } = options;
-  const last = held.at(-1);
-  // Sequence 0 is the one of what is held; what branches off on its way there gets a copy of the cells up to there.
-  if (last) nextSeq++;
-  let siblings = tree.roots;
-  let counter = 0;
-  for (let depth = 0; depth < Math.max(1, held.length); depth++) {
-    const next = held[depth];
-    for (const node of siblings.values()) {
-      if (node === next) continue;
-      if (counter) copies.push(0, nextSeq, 0, counter);
-      cursors.push({ node, seq: nextSeq++, offset: 0 });
-    }
-    if (next) {
-      siblings = next.children;
-      counter = counterBehind(next);
-    }
-  }
-  if (last) cursors.push(...arrive(last, 0));
-  while (cursors.length) {
-    const { batch, rest, arrived } = cursors.some((c) => !c.node.image)
-      ? tokenBatch(cursors, target.nUbatch)
-      : imageBatch(cursors, target.nUbatch);
-    const job = buildJob(batch, target);
+  const { held, firstSeq } = options;
+  let ready = readyAfter(tree.roots, held.nodes);
+  let before: Pick<DecodeJob, 'clear' | 'copies' | 'cuts'> = takeOver(tree, held, firstSeq);
+  while (ready.length) {
+    const { batch, rest } = ready.some(({ node }) => !node.image)
+      ? tokenBatch(ready, target.nUbatch)
+      : imageBatch(ready, target.nUbatch);
+    const job = { ...buildJob(batch, target, firstSeq), ...before };
     if (options.blocks !== undefined) job.blocks = options.blocks;
     if (options.attends) job.places = Int32Array.from(batch, ({ node, offset }) => node.position + offset);
-    if (first && last) job.cuts = Int32Array.of(0, counter);
-    else job.clear = first;
-    if (copies.length) job.copies = Int32Array.from(copies);
-    copies = [];
-    first = false;
+    before = {};
     await target.decode(job);
     collect(job, batch);
     options.onRows(batch.length);
-    cursors = rest;
-    for (const { node, seq } of arrived) cursors.push(...arrive(node, seq));
+    ready = rest;
   }
-  if (copies.length) await target.decode({ copies: Int32Array.from(copies) });
-  return ends;
+  return new Map(
+    tree.rows.map((row, i) => [row, { seq: firstSeq + i, counter: counterBehind(tree.ends[i] as TreeNode) }]),
+  );
+}
+
+function readyAfter(siblings: TreeNode['children'], held: HeldCells['nodes']): Ready[] {
+  const ready: Ready[] = [];
+  const open = [siblings];
+  for (let nodes = open.pop(); nodes; nodes = open.pop()) {
+    for (const node of nodes.values()) {
+      if (held.has(node)) open.push(node.children);
+      else ready.push({ node, offset: 0 });
+    }
+  }
+  return ready;
+}
+
+/** What the cache has to do before the first batch, so that each row's sequence holds what is held of the row and nothing else. */
+function takeOver(tree: PrefixTree, { nodes, sequences }: HeldCells, firstSeq: number) {
+  if (nodes.size === 0) return { clear: true };
+  const sources = new Map<number, { seq: number; counter: number }>();
+  for (const [node, seq] of nodes) {
+    const counter = counterBehind(node);
+    for (const row of node.rows) if (counter > (sources.get(row)?.counter ?? 0)) sources.set(row, { seq, counter });
+  }
+  const isNew = (seq: number) => seq >= firstSeq && seq < firstSeq + tree.rows.length;
+  return {
+    copies: Int32Array.from(
+      [...sources].flatMap(([row, { seq, counter }]) => (isNew(seq) ? [] : [seq, firstSeq + row, 0, counter])),
+    ),
+    // The only row of a recurrent model goes on in its place.
+    cuts: Int32Array.from(sequences.flatMap((seq) => [seq, isNew(seq) ? (sources.get(0)?.counter as number) : 0])),
+  };
 }
 
 /** The model's position counter after a node. */
@@ -123,63 +115,50 @@ function counterBehind({ counter, image }: TreeNode): number {
 
 interface Selection {
   batch: BatchRow[];
-  /** Cursors that continue where they are. */
-  rest: Cursor[];
-  /** Nodes that are done and whose followers are to be started. */
-  arrived: { node: TreeNode; seq: number }[];
+  /** What is ready after it. */
+  rest: Ready[];
 }
 
-function tokenBatch(cursors: Cursor[], limit: number): Selection {
+function followers({ children }: TreeNode): Ready[] {
+  return Array.from(children.values(), (node) => ({ node, offset: 0 }));
+}
+
+function tokenBatch(ready: readonly Ready[], limit: number): Selection {
   const batch: BatchRow[] = [];
-  const rest: Cursor[] = [];
-  const arrived: Selection['arrived'] = [];
-  for (const cursor of cursors) {
-    let { node } = cursor;
-    const { seq } = cursor;
-    if (node.image || batch.length >= limit) {
-      rest.push(cursor);
+  const rest: Ready[] = [];
+  const open = [...ready].reverse();
+  for (let next = open.pop(); next; next = open.pop()) {
+    if (next.node.image || batch.length >= limit) {
+      rest.push(next);
       continue;
     }
-    for (;;) {
-      batch.push({ node, offset: 0, seq });
-      const [only] = node.children.values();
-      if (node.children.size !== 1 || node.ends.length || !only) {
-        arrived.push({ node, seq });
-        break;
-      }
-      node = only;
-      if (node.image || batch.length >= limit) {
-        rest.push({ node, seq, offset: 0 });
-        break;
-      }
-    }
+    batch.push(next);
+    open.push(...followers(next.node).reverse());
   }
-  return { batch, rest, arrived };
+  return { batch, rest };
 }
 
-function imageBatch(cursors: Cursor[], limit: number): Selection {
+function imageBatch(ready: readonly Ready[], limit: number): Selection {
   const batch: BatchRow[] = [];
-  const rest: Cursor[] = [];
-  const arrived: Selection['arrived'] = [];
+  const rest: Ready[] = [];
   let closed = false;
-  for (const cursor of cursors) {
-    const { node, seq, offset } = cursor;
+  for (const { node, offset } of ready) {
     // Rows that see each other need a batch of their own kind of attention; one picture at a time.
     const alone = node.image?.nonCausal === true;
     if (closed || batch.length >= limit || (alone && batch.length)) {
-      rest.push(cursor);
+      rest.push({ node, offset });
       continue;
     }
     const n = Math.min(node.nRows - offset, limit - batch.length);
-    for (let i = 0; i < n; i++) batch.push({ node, offset: offset + i, seq });
-    if (offset + n === node.nRows) arrived.push({ node, seq });
-    else rest.push({ node, seq, offset: offset + n });
+    for (let i = 0; i < n; i++) batch.push({ node, offset: offset + i });
+    if (offset + n === node.nRows) rest.push(...followers(node));
+    else rest.push({ node, offset: offset + n });
     closed = alone;
   }
-  return { batch, rest, arrived };
+  return { batch, rest };
 }
 
-function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
+function buildJob(batch: BatchRow[], target: DecodeTarget, firstSeq: number): DecodeJob {
   const n = batch.length;
   const outputs = new Uint8Array(n);
   const captures = new Map<Read, { rows: number[]; offsets: number[] }[]>(); // one a layer
@@ -222,7 +201,11 @@ function buildJob(batch: BatchRow[], target: DecodeTarget): DecodeJob {
     }
   });
 
-  const job: DecodeJob = { sequences: Int32Array.from(batch, (row) => row.seq), outputs };
+  const job: DecodeJob = {
+    outputs,
+    sequences: Int32Array.from(batch.flatMap(({ node }) => node.rows.map((row) => firstSeq + row))),
+    sequenceCounts: Int32Array.from(batch, ({ node }) => node.rows.length),
+  };
   const image = batch[0]?.node.image;
   if (image) {
     fillEmbeddings(job, batch, target);

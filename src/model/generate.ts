@@ -234,6 +234,7 @@ async function advance(
     tokens: Int32Array.from(streams, (s) => s.tokens.at(-1) as number),
     positions: Int32Array.from(streams, (s) => s.end.counter),
     sequences: Int32Array.from(streams, (s) => s.end.seq),
+    sequenceCounts: new Int32Array(n).fill(1),
     outputs: new Uint8Array(n).fill(1),
     patches,
     ...(attends && { places: Int32Array.from(streams, (s) => s.behind + s.tokens.length - 1) }),

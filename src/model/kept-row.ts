@@ -4,6 +4,8 @@ import { type PrefixTree, type TreeNode, type Unit, units } from './prefix-tree.
 
 /** A row whose cells stay in the cache after its call, so that rows that begin alike need not compute them again. */
 export class KeptRow {
+  /** Its sequence in the cache. */
+  seq = 0;
   private readonly units: Unit[];
   /** Units from the start whose cells are in the cache. */
   private held = 0;
@@ -15,8 +17,8 @@ export class KeptRow {
   }
 
   /**
-   * The nodes from the start of a tree that this row computed alike, up to one whose states or logits are read; the rest of
-   * the row is to be cut away. Reports of their interventions are filled in.
+   * The nodes from the start of a tree that this row computed alike, up to one whose states or logits are read.
+   * Reports of their interventions are filled in.
    *
    * @param cuttable Whether the model's cache can be cut; otherwise all of the row is used or nothing.
    */
@@ -46,6 +48,11 @@ export class KeptRow {
       this.rest -= unit.nRows;
       this.held++;
     }
+  }
+
+  /** All of the prompt is in the cache. */
+  complete(): void {
+    this.held = this.units.length;
   }
 
   /** Adds tokens of the answer that were decoded. */

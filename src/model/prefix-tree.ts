@@ -13,6 +13,8 @@ export interface TreeNode {
   counter: number;
   nRows: number;
   interventions: PlacedIntervention[];
+  /** Which of the tree's rows go through here, in the order in which they were added. */
+  rows: number[];
   /** Rows that go through here and read states or logits of it. */
   readers: PreparedRow[];
   /** Rows that end here. */
@@ -30,14 +32,16 @@ export interface TreeNode {
  */
 export class PrefixTree {
   readonly roots = new Map<UnitKey, TreeNode>();
-  /** KV cells and sequences that the tree needs. */
+  /** KV cells that the tree needs. */
   cells = 0;
-  leaves = 0;
+  readonly rows: PreparedRow[] = [];
+  /** Where each of them ends. */
+  readonly ends: TreeNode[] = [];
   /** The row that was measured last, which is usually added next: its units are many. */
   private measured: { row: PreparedRow; units: Unit[] } | undefined;
 
-  /** Cells and sequences that a row would add. */
-  cost(row: PreparedRow): { cells: number; leaves: number } {
+  /** Cells that a row would add. */
+  cost(row: PreparedRow): number {
     let children = this.roots;
     let shared = 0;
     this.measured = { row, units: units(row) };
@@ -47,11 +51,11 @@ export class PrefixTree {
       shared += nRows;
       children = node.children;
     }
-    return { cells: row.prompt.length - shared, leaves: 1 };
+    return row.prompt.length - shared;
   }
 
   add(row: PreparedRow): void {
-    this.leaves += 1;
+    const index = this.rows.push(row) - 1;
     let children = this.roots;
     let last: TreeNode | undefined;
     let counter = 0;
@@ -68,6 +72,7 @@ export class PrefixTree {
           counter,
           nRows,
           interventions,
+          rows: [],
           readers: [],
           ends: [],
           children: new Map(),
@@ -79,12 +84,15 @@ export class PrefixTree {
       } else if (unit.interventions.length) {
         node.twins.push(unit.interventions);
       }
+      node.rows.push(index);
       if (unit.read) node.readers.push(row);
       counter += unit.image ? unit.image.nPositions : 1;
       children = node.children;
       last = node;
     }
-    last?.ends.push(row);
+    if (!last) throw new Error('A row without positions.');
+    last.ends.push(row);
+    this.ends.push(last);
   }
 }
 

@@ -173,16 +173,19 @@ export interface NativeContextOptions {
   kvType: 'f16' | 'f32';
 }
 
-/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Ranges are [src, dst, p0, p1] each, cuts [seq, p0]. */
+/** One llama_decode of at most n_ubatch rows; see decode_job in native/runtime.h. Copies are [src, dst, p0, p1] each, cuts [seq, p0]. */
 export interface DecodeJob {
   clear?: boolean;
-  cuts?: Int32Array;
   copies?: Int32Array;
+  cuts?: Int32Array;
   tokens?: Int32Array;
   embeddings?: Float32Array;
   positions?: Int32Array;
-  sequences?: Int32Array;
-  outputs?: Uint8Array;
+  outputs: Uint8Array;
+  /** Those that the first row belongs to, then those of the next. */
+  sequences: Int32Array;
+  /** How many each row belongs to. */
+  sequenceCounts: Int32Array;
   nonCausal?: boolean;
   /** Blocks whose part of the cache is needed later on. Defaults to all. */
   blocks?: number;

@@ -3,7 +3,14 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { TENSOR_TYPES } from '../../src/gguf/gguf.js';
 import { HOOKS } from '../../src/hooks/types.js';
-import type { Addon, ContextHandle, ModelHandle, VisionHandle, WeightsHandle } from '../../src/native/addon.js';
+import type {
+  Addon,
+  ContextHandle,
+  DecodeJob,
+  ModelHandle,
+  VisionHandle,
+  WeightsHandle,
+} from '../../src/native/addon.js';
 import { listDevices, native } from '../../src/native/index.js';
 import { fixture } from './helpers.js';
 
@@ -57,7 +64,7 @@ test('a handle of another kind, a plain object or nothing throws instead of cras
     ['nothing as model', () => addon.modelInfo(undefined as unknown as ModelHandle)],
     ['a context to make a context', () => addon.contextCreate(context as unknown as ModelHandle, contextOptions)],
     ['a context to dispose a model', () => addon.modelDispose(context as unknown as ModelHandle)],
-    ['a model in a decode', () => addon.contextDecode(model as unknown as ContextHandle, {})],
+    ['a model in a decode', () => addon.contextDecode(model as unknown as ContextHandle, {} as DecodeJob)],
   ];
   for (const [what, call] of wrong) {
     expect([what, codeOf(call)]).toEqual([what, 'INVALID_ARGUMENT']);
@@ -108,6 +115,7 @@ test('a decode whose parts do not fit together is refused', async () => {
     tokens: Int32Array.of(5),
     positions: Int32Array.of(0),
     sequences: Int32Array.of(0),
+    sequenceCounts: Int32Array.of(1),
     outputs: Uint8Array.of(1),
   };
   const nEmbd = addon.modelInfo(model).nEmbd;
@@ -120,12 +128,26 @@ test('a decode whose parts do not fit together is refused', async () => {
     offsets: Float64Array.of(0),
     out: new Float32Array(nEmbd),
   };
-  const bad: [string, Parameters<Addon['contextDecode']>[1]][] = [
+  const bad: [string, DecodeJob][] = [
     ['positions of another length', { ...row, positions: Int32Array.of(0, 1) }],
     ['tokens of another type', { ...row, tokens: Float32Array.of(5) as unknown as Int32Array }],
     ['a token outside the vocabulary', { ...row, tokens: Int32Array.of(100_000) }],
     ['a negative token', { ...row, tokens: Int32Array.of(-1) }],
     ['a sequence that does not exist', { ...row, sequences: Int32Array.of(4) }],
+    ['a row in no sequence', { ...row, sequenceCounts: Int32Array.of(0) }],
+    ['more sequences than rows have', { ...row, sequences: Int32Array.of(0, 1) }],
+    ['fewer sequences than rows have', { ...row, sequenceCounts: Int32Array.of(2) }],
+    [
+      'no rows',
+      {
+        ...row,
+        tokens: new Int32Array(0),
+        positions: new Int32Array(0),
+        sequences: new Int32Array(0),
+        sequenceCounts: new Int32Array(0),
+        outputs: new Uint8Array(0),
+      },
+    ],
     ['an offset outside the buffer', { ...row, captures: [{ ...capture, offsets: Float64Array.of(1) }] }],
     ['a row outside the batch', { ...row, captures: [{ ...capture, rows: Int32Array.of(1) }] }],
     ['a layer that does not exist', { ...row, captures: [{ ...capture, layer: 3 }] }],

@@ -23,7 +23,7 @@ beforeEach(() => {
   const decode = addon.contextDecode;
   jest.spyOn(addon, 'contextDecode').mockImplementation(async (context, job: DecodeJob) => {
     await decode(context, job);
-    decoded += job.sequences?.length ?? 0;
+    decoded += job.outputs.length;
   });
 });
 afterEach(() => void jest.restoreAllMocks());

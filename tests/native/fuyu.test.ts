@@ -102,6 +102,7 @@ describe('norms of queries and keys', () => {
       tokens: Int32Array.of(5, 6),
       positions: Int32Array.of(0, 1),
       sequences: Int32Array.of(0, 0),
+      sequenceCounts: Int32Array.of(1, 1),
       outputs: Uint8Array.of(0, 1),
     };
     await expect(addon.contextDecode(context, job)).rejects.toMatchObject({

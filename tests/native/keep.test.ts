@@ -21,7 +21,7 @@ beforeEach(() => {
   const decode = addon.contextDecode;
   jest.spyOn(addon, 'contextDecode').mockImplementation(async (context, job: DecodeJob) => {
     await decode(context, job);
-    decoded += job.sequences?.length ?? 0;
+    decoded += job.outputs.length;
   });
 });
 afterEach(() => void jest.restoreAllMocks());
@@ -181,9 +181,11 @@ describe('a call of many rows takes over what it shares with the row that was ke
     const found = await context.generate(rows, { maxTokens: 4 });
     // All but the last position, which is read.
     expect(decoded).toBe(whole - (own.length - 1));
+    // Gemma's GELU comes from a table of halves, where sums in another order may fall to the next entry.
+    const bound = name === 'gemma3' ? 3e-3 : 1e-3;
     for (const [i, { tokens, logits, states, interventions }] of found.entries()) {
       expect(tokens).toEqual(expected[i]?.tokens);
-      expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(1e-3);
+      expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(bound);
       if (states) expect(worst(states.data, expected[i]?.states?.data)).toBeLessThan(1e-3);
       for (const [j, { delta }] of interventions.entries()) {
         expect(delta).toBeCloseTo(expected[i]?.interventions[j]?.delta as number, 3);
@@ -195,9 +197,57 @@ describe('a call of many rows takes over what it shares with the row that was ke
     await context.pass([{ prompt: own }], { keep: true });
     const passed = await context.pass(rows);
     for (const [i, { logits }] of passed.entries()) {
-      expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(1e-3);
+      expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(bound);
     }
   });
+
+  test.each([1, 3])(
+    'several rows that were kept, each by those that begin like it (call after call, %d rows kept)',
+    async (n) => {
+      const model = await load('llama');
+      const context = await model.createContext({ nCtx: 1024, kvType: 'f32' });
+      const fresh = await model.createContext({ nCtx: 1024, kvType: 'f32' });
+      const start = randomTokens(model, 6);
+      const prompts = await Promise.all(
+        [1, 2, 3].map((seed) => model.prompt({ tokens: [...start, ...randomTokens(model, 9, seed)] })),
+      );
+      const value = randomVector(64, 3, 3);
+      // 15 tokens each: six that all share, eight of their own, one that is read.
+      const rows = prompts.flatMap((prompt) => [
+        { prompt, ...reading },
+        { prompt, interventions: [{ layers: 0, positions: 'last', op: 'replace', value } as const], ...reading },
+      ]);
+      const expected = await fresh.generate(rows, { maxTokens: 3 });
+      for (let call = 0; call < 3; call++) {
+        await context.pass(
+          prompts.slice(0, n).map((prompt) => ({ prompt })),
+          { keep: true },
+        );
+        decoded = 0;
+        const found = await context.pass(rows);
+        expect(decoded).toBe(6 + 3 * 8 - (6 + n * 8) + 6);
+        for (const [i, { logits, states }] of found.entries()) {
+          expect(worst(logits?.data, expected[i]?.logits?.data)).toBeLessThan(1e-3);
+          expect(worst(states?.data, expected[i]?.states?.data)).toBeLessThan(1e-3);
+        }
+        await context.pass(
+          prompts.map((prompt) => ({ prompt })),
+          { keep: true },
+        );
+        const generated = await context.generate(rows, { maxTokens: 3 });
+        expect(generated.map(({ tokens }) => tokens)).toEqual(expected.map(({ tokens }) => tokens));
+      }
+      // More rows than there are sequences left: nothing is taken over, nothing is wrong.
+      await context.pass(
+        prompts.map((prompt) => ({ prompt })),
+        { keep: true },
+      );
+      const many = await context.pass(Array.from({ length: 256 }, (_, i) => rows[i % rows.length] as (typeof rows)[0]));
+      for (const [i, { logits }] of many.entries()) {
+        expect(worst(logits?.data, expected[i % rows.length]?.logits?.data)).toBeLessThan(1e-3);
+      }
+    },
+  );
 
   test('with the reports of edits that all of them have', async () => {
     const model = await load('llama');
@@ -233,8 +283,7 @@ test('a call without keep leaves an empty cache; one that is refused what there 
   await context.generate([{ prompt }], { maxTokens: 2 });
   expect((await counted(context, { prompt })).reused).toBe(0);
   const two = [{ prompt }, { prompt }];
-  await expectError(() => context.generate(two, { keep: true }), 'INVALID_ARGUMENT', /one row/);
-  await expectError(() => context.pass(two, { keep: true }), 'INVALID_ARGUMENT', /one row/);
+  await expectError(() => context.generate(two, { keep: true }), 'INVALID_ARGUMENT', /one answer, not 2/);
 });
 
 test('rows that share most of a long prompt stay together; prompts that share nothing need not', async () => {
