@@ -11,6 +11,7 @@ import { DELIMITER } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
+import { evenly } from './batches.js';
 import { Divergences } from './divergence.js';
 import { type AskedRow, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
 import { lenientMatch, majorityAnswer, strictMatch } from './scoring.js';
@@ -57,6 +58,16 @@ type Given = Pick<ResultLine, 'answer' | 'firstToken'> & Partial<ResultLine>;
  * @throws {XpatchError} as `Context.generate`; NATIVE_FAILURE when writing a state back changes it
  */
 export async function answerBatch(context: Context, batch: Batch, onProgress?: OnProgress): Promise<ResultLine[]> {
+  const parts = evenly(batch.items, await itemsAtOnce(context, batch));
+  const lines: ResultLine[] = [];
+  for (const [i, items] of parts.entries()) {
+    const onPart: OnProgress = (p) => onProgress?.({ done: i * p.total + p.done, total: parts.length * p.total });
+    lines.push(...(await answerItems(context, { ...batch, items }, onPart)));
+  }
+  return lines;
+}
+
+async function answerItems(context: Context, batch: Batch, onProgress: OnProgress): Promise<ResultLine[]> {
   const { stage, conditions, items, cell } = batch;
   const rows = await buildRows(context, batch);
   const given =
@@ -74,34 +85,58 @@ export async function answerBatch(context: Context, batch: Batch, onProgress?: O
   return lines;
 }
 
-/** Rows of one prompt are adjacent, so that they share it. */
+const isOwn = ({ control }: Condition) => control === 'identity';
+
+/** Rows of one prompt, by what is asked of it. */
+function groupsOf({ study, cell, stage, items, conditions }: Batch) {
+  return items.flatMap((item) =>
+    groupByPrompt(study, cell, stage, conditions, item).map((group) => ({ item, ...group })),
+  );
+}
+
+/** How many items fit in the cache with all that continues from their own states. */
+async function itemsAtOnce({ model, options: { nCtx } }: Context, batch: Batch): Promise<number> {
+  const own = groupsOf(batch).filter(({ conditions }) => conditions.some(isOwn));
+  if (own.length === 0) return batch.items.length;
+  let most = 0;
+  for (const { parts, conditions } of own) {
+    const answers = conditions.reduce((n, { name }) => n + (batch.layers[name]?.length ?? 1), 0);
+    const { length } = await model.prompt(parts);
+    most = Math.max(most, length + answers * (1 + batch.study.experiment.maxTokens));
+  }
+  return Math.max(1, Math.floor(nCtx / most));
+}
+
+/** Rows of one prompt are adjacent, so that they share it; those that continue from what the cache holds come first. */
 async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
-  const { study, cell, stage, items, conditions, layers, vectors } = batch;
+  const { study, layers, vectors } = batch;
+  const groups = [];
+  for (const group of groupsOf(batch)) groups.push({ ...group, prompt: await context.model.prompt(group.parts) });
+  const own = groups.filter(({ conditions }) => conditions.some(isOwn));
+  const states = await ownStates(context, own, layers);
   const rows: Asked[] = [];
-  for (const item of items) {
-    for (const { parts, conditions: members } of groupByPrompt(study, cell, stage, conditions, item)) {
-      const prompt = await context.model.prompt(parts);
-      for (const condition of members) {
-        const at = layers[condition.name] ?? [];
-        const row = { item, condition, parts, prompt };
-        if (condition.kind !== 'patch') rows.push({ ...row, interventions: [] });
-        else if (condition.control === 'identity') {
-          const states = await ownStates(context, prompt, at);
-          for (const [i, layer] of at.entries()) {
-            const { value, norm } = states.at(i);
-            const edit: Intervention = { layers: layer, positions: DELIMITER, op: 'replace', value };
-            rows.push({ ...row, layer, interventions: [edit], own: { norm, top: states.top } });
-          }
-        } else {
-          const { vector } = vectors.get(condition.name) as { vector: TaskVector };
-          const { experiment } = study;
-          const { strength = experiment.strength, steps } = condition;
-          const { op = kindOf(condition) === 'task' ? experiment.op : 'add' } = condition;
-          // In a pass the answer is part of the prompt.
-          const positions = steps === 'all' ? ({ from: DELIMITER, to: 'last' } as const) : DELIMITER;
-          for (const layer of at) {
-            rows.push({ ...row, layer, interventions: [vector.at(layer, { op, strength, positions })] });
-          }
+  for (const group of [...own, ...groups.filter((one) => !own.includes(one))]) {
+    const { item, parts, prompt } = group;
+    for (const condition of group.conditions) {
+      const at = layers[condition.name] ?? [];
+      const row = { item, condition, parts, prompt };
+      if (condition.kind !== 'patch') rows.push({ ...row, interventions: [] });
+      else if (isOwn(condition)) {
+        const { top, at: stateAt } = states[own.indexOf(group)] as (typeof states)[0];
+        for (const layer of at) {
+          const { value, norm } = stateAt(layer);
+          const edit: Intervention = { layers: layer, positions: DELIMITER, op: 'replace', value };
+          rows.push({ ...row, layer, interventions: [edit], own: { norm, top } });
+        }
+      } else {
+        const { vector } = vectors.get(condition.name) as { vector: TaskVector };
+        const { experiment } = study;
+        const { strength = experiment.strength, steps } = condition;
+        const { op = kindOf(condition) === 'task' ? experiment.op : 'add' } = condition;
+        // In a pass the answer is part of the prompt.
+        const positions = steps === 'all' ? ({ from: DELIMITER, to: 'last' } as const) : DELIMITER;
+        for (const layer of at) {
+          rows.push({ ...row, layer, interventions: [vector.at(layer, { op, strength, positions })] });
         }
       }
     }
@@ -109,17 +144,25 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
   return rows;
 }
 
-/** A query's own states at the token that is patched. What comes before it stays in the cache for the queries themselves. */
-async function ownStates(context: Context, prompt: Prompt, layers: readonly number[]) {
-  const row = { prompt, capture: { layers, positions: DELIMITER }, topK: 1 };
-  const { top, states } = await context.run(row, { keep: true });
-  return {
+/** Queries' own states at the token that is patched. What comes before it stays in the cache for the queries themselves. */
+async function ownStates(
+  context: Context,
+  asked: readonly { prompt: Prompt; conditions: readonly Condition[] }[],
+  layersOf: Batch['layers'],
+) {
+  if (asked.length === 0) return [];
+  const rows = asked.map(({ prompt, conditions }) => {
+    const layers = [...new Set(conditions.filter(isOwn).flatMap(({ name }) => layersOf[name] ?? []))];
+    return { prompt, capture: { layers, positions: DELIMITER }, topK: 1 };
+  });
+  const results = await context.pass(rows, { keep: true });
+  return results.map(({ top, states }, i) => ({
     top: top[0] as TokenScore,
-    at: (i: number) => {
-      const value = states.row(i, 0);
+    at: (layer: number) => {
+      const value = states.row((rows[i] as (typeof rows)[0]).capture.layers.indexOf(layer), 0);
       return { value, norm: Math.hypot(...value) };
     },
-  };
+  }));
 }
 
 /** First pieces of answers: nearly always the next token of one pass. Only rows whose tokens show nothing yet continue. */

@@ -29,8 +29,7 @@ export function linesOfItem(study: Pick<Study, 'experiment'>, stage: QueryKey['s
 /**
  * The items of a cell in batches, each of which is computed in common passes. Batches depend only on the experiment and the number
  * of layers of the model: a row's company changes the last digits of its answer, so it must be the same in every shard, on any
- * number of cores and after every kill. Test items are in the order of their hashes, by which shards are dealt out. Where the
- * identity control reads a query's own states, items go one by one, because the query continues from the states that were read.
+ * number of cores and after every kill. Test items are in the order of their hashes, by which shards are dealt out.
  */
 export function batchesOf(
   study: Pick<Study, 'experiment'>,
@@ -40,8 +39,7 @@ export function batchesOf(
 ): TaskItem[][] {
   const items = stage === 'test' ? byHash(cell.split.test) : [...cell.split.validation];
   const lines = linesOfItem(study, stage, nLayers);
-  const alone = conditionsOf(study, stage).some(({ control }) => control === 'identity');
-  return evenly(items, alone ? 1 : Math.max(1, Math.floor(LINES / Math.max(1, lines))));
+  return evenly(items, Math.max(1, Math.floor(LINES / Math.max(1, lines))));
 }
 
 /** A list in as few parts of at most so many as it takes, as equal as they can be. */
