@@ -133,7 +133,9 @@ async function countBatch(study: Study, asked: AskedBatch, counter: Counter, lat
   const scores = stage === 'test' ? study.experiment.scores : [];
   const ledBy = (item: TaskItem) =>
     scores.includes('probability') ? rightAnswers(item).reduce((sum, one) => sum + (laterFirst.get(one) ?? 0), 0) : 0;
+  const readsOwn = ({ control }: Condition) => control === 'identity';
   if (groups.length > 0) counter.passes += (scores.includes('likelihood') ? 1 : 0) + (items.some(ledBy) ? 1 : 0);
+  if (groups.some((group) => group.conditions.some(readsOwn))) counter.passes += 1;
   for (const [i, { item, conditions: members }] of groups.entries()) {
     const led = ledBy(item);
     const { length } = prompts[i] as Prompt;
@@ -141,10 +143,7 @@ async function countBatch(study: Study, asked: AskedBatch, counter: Counter, lat
     const rows = patches.reduce((n, condition) => n + nLayers(condition), 0);
     counter.tokens += rows - (patches.length === members.length ? 1 : 0);
     // A separate pass reads the states that are written back; all but the position that it reads stays in the cache.
-    if (patches.some(({ control }) => control === 'identity')) {
-      counter.tokens += 1;
-      counter.passes += 1;
-    }
+    if (patches.some(readsOwn)) counter.tokens += 1;
     // What comes before the first token of an answer is read in a separate pass.
     if (led > 0) counter.tokens += length + (rows + members.length - patches.length) * led;
     if (scores.includes('likelihood')) {

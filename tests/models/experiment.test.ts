@@ -665,3 +665,28 @@ test("an answer's tokens are those that follow the prompt", async () => {
     expect({ tokens, first }).toEqual({ tokens: [...whole.tokens.slice(prompt.length)], first: 0 });
   }
 });
+
+test('in a cache too small for a batch, the items whose own states are read go in parts, and answer the same', async () => {
+  const wanted = make({
+    tasks: ['food-color'],
+    scores: [],
+    test: 8,
+    conditions: CONDITIONS.filter(({ kind, control }) => kind === 'bare' || control === 'identity'),
+    layers: [3],
+  });
+  const answersOf = async (nCtx: number) => {
+    await using small = await model.createContext({ nCtx, kvType: 'f32' });
+    const passes = jest.spyOn(small, 'pass');
+    const run = memoryStore();
+    await runExperiment(small, wanted, run);
+    const reads = passes.mock.calls.filter(([, options]) => options?.keep).map(([rows]) => rows.length);
+    return {
+      reads,
+      answers: (await linesOf(run)).map(({ condition, item, answer }) => [condition, item, answer].join('|')),
+    };
+  };
+  const [whole, parts] = [await answersOf(2048), await answersOf(256)];
+  expect(whole.reads).toEqual([8]);
+  expect(parts.reads.length).toBeGreaterThan(1);
+  expect(parts.answers.sort()).toEqual(whole.answers.sort());
+});

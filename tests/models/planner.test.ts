@@ -185,9 +185,9 @@ test('what is planned is what is decoded: every picture is encoded once, every p
       preset: 'main',
       tasks: ['food-color', 'food-flavor'],
       seeds: [1, 2],
-      shots: 3,
+      shots: 2,
       validation: 4,
-      test: 4,
+      test: 3, // rows of more would not go in one batch
       maxTokens: 1, // which the prompts' own passes give
     },
     { name: 'counted' },

@@ -29,12 +29,6 @@ describe('batches', () => {
     expect(sizes(asking([patch], { layers: 'all' }), cellOf(1), 'test', 80)).toEqual(Array(100).fill(1));
   });
 
-  test('have one item where its own states are read, which the query goes on from', () => {
-    const identity: Condition = { name: 'Identity', kind: 'patch', spec: 'text', control: 'identity' };
-    expect(sizes(asking([patch, identity]), cellOf(1), 'test', 8)).toEqual(Array(100).fill(1));
-    expect(sizes(asking([patch, identity]), cellOf(1), 'validation', 8).length).toBe(2);
-  });
-
   test.each([
     { index: 2, of: 3 },
     { index: 2, of: 3, stage: 'validation' },
