@@ -95,27 +95,29 @@ static void pack(const char * w, int64_t row_bytes, int64_t width, int64_t at, i
     }
 }
 
-// The rows that fill no whole tile.
-template <int ROWS>
-static inline void last_tile(int64_t rows, const float * panel, const float * x, int64_t x_stride, float * c, int64_t c_stride,
-    int64_t k, int64_t width, bool add) {
+// A tile of any height.
+template <int ROWS = TILE_ROWS>
+static inline __attribute__((always_inline)) void tile_of(int64_t rows, const float * panel, const float * x, int64_t x_stride, float * c,
+    int64_t c_stride, int64_t k, int64_t width, bool add) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS) {
             tile<ROWS>(panel, x, x_stride, c, c_stride, k, width, add);
         } else {
-            last_tile<ROWS - 1>(rows, panel, x, x_stride, c, c_stride, k, width, add);
+            tile_of<ROWS - 1>(rows, panel, x, x_stride, c, c_stride, k, width, add);
         }
     }
 }
 
-// Rows of x times one panel.
+// Rows of x times one panel, in as few tiles as it takes, of the same height: a row alone takes two thirds of the time of six, as each of its
+// sums waits for the one before.
 static inline void rows_by_panel(int64_t rows, const float * panel, const float * x, int64_t x_stride, float * c, int64_t c_stride,
     int64_t k, int64_t width, bool add) {
-    int64_t i = 0;
-    for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {
-        tile<TILE_ROWS>(panel, x + i * x_stride, x_stride, c + i * c_stride, c_stride, k, width, add);
+    const int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t t = 0, i = 0; t < tiles; ++t) {
+        const int64_t height = (rows - i) / (tiles - t);
+        tile_of(height, panel, x + i * x_stride, x_stride, c + i * c_stride, c_stride, k, width, add);
+        i += height;
     }
-    last_tile<TILE_ROWS - 1>(rows - i, panel, x + i * x_stride, x_stride, c + i * c_stride, c_stride, k, width, add);
 }
 
 template <float_type TYPE>
@@ -129,8 +131,10 @@ static void multiply(const product * p, int64_t m0, int64_t m, int64_t n0, int64
         for (int64_t j = 0; j < m; j += PANEL) {
             pack<TYPE>(w + j * row_bytes, row_bytes, m - j, k0, k, scratch + j * k);
         }
-        for (int64_t block = 0; block < n; block += ROWS_AT_ONCE) {
-            const int64_t rows = n - block < ROWS_AT_ONCE ? n - block : (int64_t) ROWS_AT_ONCE;
+        const int64_t blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+        const int64_t whole  = (n + blocks * TILE_ROWS - 1) / (blocks * TILE_ROWS) * TILE_ROWS; // rows of a block: whole tiles
+        for (int64_t block = 0; block < n; block += whole) {
+            const int64_t rows = n - block < whole ? n - block : whole;
             for (int64_t j = 0; j < m; j += PANEL) {
                 const float * panel = scratch + j * k;
                 const float * x     = p->x + (n0 + block) * p->x_stride + k0;
