@@ -62,7 +62,7 @@ const RUNS = [
   ['smollm2-quantisation-q4_k', 'quantisation', 'smollm2-f16.gguf', [...SMALL, 'vectorModel=smollm2-q4_k.gguf'], []],
   ['smollm2-compute', 'compute', 'smollm2', [], []],
   ['real-main', 'main', REAL, REAL_LAYER, []],
-  ['real-modalities', 'modalities', REAL, REAL_SMALL, []],
+  ['real-modalities', 'modalities', REAL, REAL_LAYER, []],
   ['real-instruction', 'instruction', REAL, REAL_LAYER, []],
   ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_LAYER, []],
