@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { HeadMap } from '../circuits/heads.js';
 import { divergenceFrom } from '../circuits/measure.js';
 import { type HeadPatching, patchHeads } from '../circuits/patch-heads.js';
@@ -77,6 +78,11 @@ export const circuitMap = defineCommand({
   ],
   run: async (args, terminal) => {
     if ((args.into === undefined) === (args.noise === undefined)) throw usageError('Give either --into or --noise.');
+    if (args.into === args.from && isDeepStrictEqual(args.intoImage, args.fromImage)) {
+      throw usageError(
+        '--from and --into are the same prompt: no patch can change anything. Give --into another, or use --noise.',
+      );
+    }
     const hook = theOne('--hook', args.hook) as HookName;
     if (args.byHead && hook !== 'resid_post') throw usageError('--by-head patches heads: leave out --hook.');
     if (args.kl && (args.right ?? args.wrong) !== undefined)

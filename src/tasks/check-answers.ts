@@ -15,7 +15,11 @@ export async function answerFindings(
   const answers = [...new Set(entries.map(({ output }) => normaliseAnswer(output)))].sort();
   const having = (some: readonly string[]) =>
     entries.filter(({ output }) => some.includes(normaliseAnswer(output))).map(({ index }) => index);
+  const only = entries.length > 1 && answers.length === 1 ? (answers as [string]) : [];
   return [
+    ...only.map((answer) =>
+      finding('error', 'one-answer', [], `all items have the answer ${quote(answer)}: it says nothing about them`),
+    ),
     ...entries.flatMap(spelling),
     ...prefixes(answers).map(([short, ...longer]) =>
       finding(

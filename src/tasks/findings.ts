@@ -10,6 +10,7 @@ type FindingKind =
   | 'duplicate'
   | 'same-picture'
   | 'near-duplicate'
+  | 'one-answer'
   | 'blanks'
   | 'answer-in-input'
   | 'answer-prefix'

@@ -56,6 +56,11 @@ describe('wrong arguments end with code 2', () => {
       ['run', '-m', 'm.gguf', '--prompt', '<image><image>', '--image', 'a.png'],
       /has 2 <image> and 1 --image/,
     ],
+    [
+      'a map from a prompt into itself',
+      ['circuit', 'map', '-m', 'm.gguf', '--from', 'Q:a', '--into', 'Q:a', '--right', 'b'],
+      /are the same prompt/,
+    ],
     ['pictures for token ids', ['run', ...LLAMA, '--image', 'a.png'], /--image needs --prompt/],
     [
       'shots for an instruction',

@@ -143,6 +143,16 @@ describe('check of a task', () => {
     }
   });
 
+  test('finds a task of one answer, however it is written', async () => {
+    const items = clean(130).map((item, i) => ({ ...item, output: ['red', ' red '][i % 2] as string }));
+    const { findings } = await check(items);
+    expect(findings.filter(({ level }) => level === 'error')).toMatchObject([
+      { kind: 'one-answer', message: expect.stringMatching(/^all items have the answer "red"/) },
+    ]);
+    (items[7] as Item).output = 'blue';
+    expect((await check(items)).findings.some(({ kind }) => kind === 'one-answer')).toBe(false);
+  });
+
   test('finds answers that a score cannot tell apart', async () => {
     const items = clean(130);
     for (const [i, output] of ['red', 'red wine', 'reddish', 'Red', ' blue '].entries())
