@@ -99,8 +99,9 @@ static void divide_product(std::deque<shared_work> & jobs, const product & p, in
     const int64_t m_parts = (p.m + product_columns - 1) / product_columns;
     // A few parts for each thread, so that none waits long for the last one; no more, as each part turns its weights anew.
     const int64_t wanted  = n_threads == 1 ? 1 : (4 * n_threads + m_parts - 1) / m_parts;
-    const int64_t n_parts = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, p.n / 48));
-    const int64_t n       = (p.n + n_parts - 1) / n_parts;
+    const int64_t most    = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, p.n / 48));
+    const int64_t n       = std::max<int64_t>(1, (p.n + most - 1) / most);
+    const int64_t n_parts = (p.n + n - 1) / n; // none of them empty
     shared_work & job = jobs.emplace_back();
     job.n_parts = m_parts * n_parts;
     job.compute = [=](int64_t part, float * scratch) {

@@ -3,6 +3,7 @@ import type { Context } from '../model/context.js';
 import type { Generation } from '../model/generate.js';
 import type { PassRow } from '../model/pass.js';
 import type { OnProgress, TokenScore } from '../model/types.js';
+import { worthwhileCells } from '../model/waves.js';
 import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type AnswerTokens, answerTokens, firstPiece, requireApart } from '../tasks/answer-tokens.js';
@@ -94,17 +95,23 @@ function groupsOf({ study, cell, stage, items, conditions }: Batch) {
   );
 }
 
-/** How many items fit in the cache with all that continues from their own states. */
+/** How many items can have their own states read in one pass, and fit in the cache with all that continues from them. */
 async function itemsAtOnce({ model, options: { nCtx } }: Context, batch: Batch): Promise<number> {
-  const own = groupsOf(batch).filter(({ conditions }) => conditions.some(isOwn));
-  if (own.length === 0) return batch.items.length;
-  let most = 0;
-  for (const { parts, conditions } of own) {
-    const answers = conditions.reduce((n, { name }) => n + (batch.layers[name]?.length ?? 1), 0);
-    const { length } = await model.prompt(parts);
-    most = Math.max(most, length + answers * (1 + batch.study.experiment.maxTokens));
+  let [read, cells] = [0, 0];
+  for (const item of batch.items) {
+    let [ownRead, ownCells] = [0, 0];
+    for (const { parts, conditions } of groupsOf({ ...batch, items: [item] })) {
+      if (!conditions.some(isOwn)) continue;
+      const answers = conditions.reduce((n, { name }) => n + (batch.layers[name]?.length ?? 1), 0);
+      const { length } = await model.prompt(parts);
+      ownRead += length;
+      ownCells += length + answers * (1 + batch.study.experiment.maxTokens);
+    }
+    read = Math.max(read, ownRead);
+    cells = Math.max(cells, ownCells);
   }
-  return Math.max(1, Math.floor(nCtx / most));
+  if (read === 0) return batch.items.length;
+  return Math.max(1, Math.floor(Math.min(worthwhileCells(model.info) / read, nCtx / cells)));
 }
 
 /** Rows of one prompt are adjacent, so that they share it; those that continue from what the cache holds come first. */

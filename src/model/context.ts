@@ -20,7 +20,7 @@ import {
   prepareRow,
   type RowInput,
 } from './pass.js';
-import { PrefixTree, type TreeNode } from './prefix-tree.js';
+import type { PrefixTree, TreeNode } from './prefix-tree.js';
 import {
   normStates,
   type ReadOutOptions,
@@ -30,6 +30,7 @@ import {
   type StateReading,
 } from './read-out.js';
 import type { OnProgress } from './types.js';
+import { wavesOf, worthwhileCells } from './waves.js';
 
 /** One result per row, in order: for a list a list, for rows written out a tuple that can be destructured unchecked. */
 export type PassResults<Rows extends readonly RowInput[]> = { -readonly [I in keyof Rows]: PassResult<Rows[I]> };
@@ -183,8 +184,8 @@ export class Context implements AsyncDisposable {
           );
         } catch (error) {
           if (!kept.length || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
-          // The state of a recurrent model after half a batch is unknown.
-          if (!this.model.info.recurrent) this.kept = kept;
+          // Aborted before it began, the call leaves what was there. The state of a recurrent model after half a batch is unknown.
+          if (!this.model.info.recurrent && this.kept.length === 0) this.kept = kept;
           if (!plan.abort()) throw error;
         }
         kept[0]?.append(plan.cached());
@@ -286,7 +287,6 @@ export class Context implements AsyncDisposable {
     const apart = this.kept.every(({ seq }) => seq < firstSeq || seq >= firstSeq + n);
     // The place of a kept row in the cache was not tracked.
     const before = !attends && (apart || recurrent) ? this.kept : [];
-    this.kept = [];
     const nodes = new Map<TreeNode, number>();
     for (const row of before) {
       for (const node of row.sharedWith(tree, !recurrent)) if (!nodes.has(node)) nodes.set(node, row.seq);
@@ -294,11 +294,17 @@ export class Context implements AsyncDisposable {
     for (const [i, row] of kept.entries()) row.seq = firstSeq + i;
     const held = { nodes, sequences: before.map(({ seq }) => seq) };
     const reused = [...nodes.keys()].reduce((sum, { nRows }) => sum + nRows, 0);
-    const onRows = (rows: number) => {
+    options.onRows(reused);
+    target.requireAlive(); // the callback may have aborted, and up to here the cache is as it was
+    this.kept = [];
+    const advance = (rows: number) => {
       if (kept.length === 1) kept[0]?.advance(rows);
+    };
+    advance(reused);
+    const onRows = (rows: number) => {
+      advance(rows);
       options.onRows(rows);
     };
-    onRows(reused);
     // Cells that others will continue from hold the keys and values of all blocks.
     const blocks = options.continues ? undefined : blocksOf(tree.rows);
     const ends = await runTree(tree, target, { firstSeq, held, attends, onRows, blocks });
@@ -306,28 +312,18 @@ export class Context implements AsyncDisposable {
     return { ends, reused };
   }
 
-  /** Cuts rows into groups whose cells and sequences fit, in order; rows with a common start stay together if they are neighbours. */
-  private *waves(rows: PreparedRow[], reserve: number): Generator<PrefixTree> {
-    const { nCtx } = this.options;
-    for (const row of rows) this.requireRoom(row.prompt, reserve); // all of them before any is computed
-    // Every row attends over (and masks) the cells of all others, which soon costs more than a larger batch saves; with answers
-    // later, since each of their tokens is a batch of its own in every wave. A row that shares most of its cells stays with the
-    // others: elsewhere it would have to compute them again.
-    const worthwhile = (reserve ? 4 : 2) * this.model.info.nEmbd;
-    let tree = new PrefixTree();
-    for (const row of rows) {
-      const cost = tree.cost(row);
-      const cells = tree.cells + cost;
-      const leaves = tree.rows.length + 1;
-      const crowded = cells > worthwhile && cost > row.prompt.length / 2;
-      const full = crowded || cells + leaves * reserve > nCtx || leaves > this.nSeq;
-      if (tree.rows.length && full) {
-        yield tree;
-        tree = new PrefixTree();
-      }
-      tree.add(row);
-    }
-    yield tree;
+  private waves(rows: readonly PreparedRow[], reserve: number): Generator<PrefixTree> {
+    for (const { prompt } of rows) this.requireRoom(prompt, reserve); // all of them before any is computed
+    // The first wave takes over what was kept, if that leaves it enough sequences.
+    const spare = this.nSeq - this.kept.length;
+    return wavesOf(rows, {
+      cells: this.options.nCtx,
+      reserve,
+      // With answers later, since each of their tokens is a batch of its own in every wave.
+      worthwhile: (reserve ? 2 : 1) * worthwhileCells(this.model.info),
+      first: spare >= this.nSeq / 2 ? spare : this.nSeq,
+      rows: this.nSeq,
+    });
   }
 
   private requireRoom(prompt: Prompt, reserve: number): void {
@@ -387,6 +383,7 @@ export class Context implements AsyncDisposable {
         nEmbd: info.nEmbd,
         nEmbdInput: info.nEmbdInput,
         positionsPerEmbedding: info.positionsPerEmbedding,
+        requireAlive,
         decode: (job) => compute(() => addon.contextDecode(this.handle, job)),
         runTail: async (job) => {
           await compute(() => addon.contextLens(this.handle, job));

@@ -9,6 +9,8 @@ export interface DecodeTarget {
   nEmbd: number;
   nEmbdInput: number;
   positionsPerEmbedding: 1 | 4;
+  /** @throws {XpatchError} ABORTED if the call was aborted */
+  requireAlive(): void;
   decode(job: DecodeJob): Promise<void>;
 }
 

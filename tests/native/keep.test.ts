@@ -249,6 +249,20 @@ describe('a call of many rows takes over what it shares with the row that was ke
     },
   );
 
+  test('all of the sequences but those that were kept', async () => {
+    const model = await load('llama');
+    const context = await model.createContext({ nCtx: 1024, kvType: 'f32' });
+    const prompt = await model.prompt({ tokens: randomTokens(model, 40) });
+    const rows = Array.from({ length: 256 }, (_, i) => ({
+      prompt,
+      interventions: [{ layers: i % 3, positions: 'last', op: 'scale', factor: 1 + i / 1000 } as const],
+    }));
+    await context.pass([{ prompt }], { keep: true });
+    decoded = 0;
+    await context.pass(rows);
+    expect(decoded).toBe(255 + 40); // the last of 256 is a wave of its own
+  });
+
   test('with the reports of edits that all of them have', async () => {
     const model = await load('llama');
     const context = await model.createContext({ nCtx: 128, kvType: 'f32' });
@@ -285,6 +299,33 @@ test('a call without keep leaves an empty cache; one that is refused what there 
   const two = [{ prompt }, { prompt }];
   await expectError(() => context.generate(two, { keep: true }), 'INVALID_ARGUMENT', /one answer, not 2/);
 });
+
+test.each(['generate', 'pass'] as const)(
+  'a call that is aborted before it decodes anything leaves what was kept (%s)',
+  async (method) => {
+    const model = await load('llama');
+    const context = await model.createContext({ nCtx: 256, kvType: 'f32' });
+    const fresh = await model.createContext({ nCtx: 256, kvType: 'f32' });
+    const tokens = randomTokens(model, 30);
+    const [short, long] = [await model.prompt({ tokens: tokens.slice(0, 20) }), await model.prompt({ tokens })];
+    await context.generate([{ prompt: short }], { maxTokens: 1, keep: true });
+    const abort = new AbortController();
+    const options = { keep: true, signal: abort.signal, onProgress: () => abort.abort() };
+    const aborted =
+      method === 'pass'
+        ? context.pass([{ prompt: long }], options)
+        : context.generate([{ prompt: long }], { maxTokens: 4, ...options });
+    await Promise.allSettled([aborted]);
+    const rows = [12, 13].map((token) => ({ prompt: short.append([11, token]), logits: 'last' as const }));
+    decoded = 0;
+    const found = await context.pass(rows);
+    const expected = await fresh.pass(rows);
+    for (const [i, { logits }] of found.entries()) {
+      const difference = logits.data.map((x, j) => Math.abs(x - (expected[i]?.logits.data[j] as number)));
+      expect(Math.max(...difference)).toBeLessThan(1e-3);
+    }
+  },
+);
 
 test('rows that share most of a long prompt stay together; prompts that share nothing need not', async () => {
   const model = await load('llama');

@@ -11,6 +11,7 @@ import type { ContextHandle } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
 import { Random } from '../../src/util/random.js';
 import { temporaryFolder } from '../unit/helpers.js';
+import { load } from './helpers.js';
 
 const HEAD = 2; // the part of the graph that is nothing but the product
 const WIDTH = 576;
@@ -70,6 +71,19 @@ test.each([1, 2, 3])('rows of states times a head of halves, on %i threads', asy
       expect(worst / size).toBeLessThan(rows < 4 ? 1e-2 : 2e-6);
     }
   }
+});
+
+// 2401 rows on 13 threads: two parts less than one would think, as parts are rounded up.
+test('rows that do not divide evenly among threads', async () => {
+  await using model = await load('llama');
+  const prompt = await model.prompt({ tokens: Array.from({ length: 2401 }, (_, i) => 5 + ((i * 37) % 200)) });
+  const read = async (threads: number) => {
+    await using context = await model.createContext({ nCtx: 2401, nUbatch: 2401, threads, kvType: 'f32' });
+    const { states } = await context.run({ prompt, capture: { layers: [0, 1], positions: [0, 1200, 2400] } });
+    return states.data;
+  };
+  const [one, many] = [await read(1), await read(13)];
+  expect(many.every((x, i) => Math.abs(x - (one[i] as number)) < 1e-3)).toBe(true);
 });
 
 function readingsOf(rows: number, tokens: number[]) {
