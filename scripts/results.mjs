@@ -67,7 +67,7 @@ const RUNS = [
   ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_LAYER, []],
   ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
-  ['real-quantisation', 'quantisation', REAL, [...REAL_SMALL, 'vectorModel=gemma-q4_0.gguf'], []],
+  ['real-quantisation', 'quantisation', REAL, [...REAL_LAYER, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
   [
     'real-noto',
