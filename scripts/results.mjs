@@ -23,7 +23,6 @@ const MARKS = ['<!-- runs: made by scripts/results.mjs -->', '<!-- end of runs -
 const SMALL = ['seeds=[1]', 'test=10', 'prompts=10', 'layers=[22]'];
 const REAL = 'gemma-3-270m-xpatch';
 const REAL_LAYER = ['layers=[11]'];
-const REAL_SMALL = [...REAL_LAYER, 'prompts=10', 'test=20'];
 const PHOTOGRAPHS = 'real-photographs.yaml';
 const ENCODER = 'models/demo/mmproj-xpatch-demo-f16.gguf';
 
@@ -66,7 +65,7 @@ const RUNS = [
   ['real-instruction', 'instruction', REAL, REAL_LAYER, []],
   ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_LAYER, []],
-  ['real-template', 'main', REAL, [...REAL_SMALL, 'template=paper'], []],
+  ['real-template', 'main', REAL, [...REAL_LAYER, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_LAYER, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
   [
