@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import type { Segment } from '../prompt/prompt.js';
@@ -7,8 +6,7 @@ import type { ImageSource, RgbImage } from '../prompt/types.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { readWhole } from '../util/read-file.js';
 import type { ImageEncoder, VisionStates } from './encoders/encoder.js';
-import { readImage } from './image.js';
-import { plainSource } from './sources.js';
+import { imageFacts, knownFacts, readImage } from './image.js';
 
 export interface ImageCacheOptions {
   /** Bound of the memory cache, bytes. Defaults to 256 MiB. */
@@ -34,8 +32,6 @@ export class CachedImageEncoder implements ImageEncoder {
   encodes = 0;
   private readonly entries = new Map<string, Promise<Segment[]>>();
   private readonly sizes = new Map<string, number>();
-  /** Hashes of the pictures of files, by the file's stamp. */
-  private readonly files = new Map<string, string>();
   private readonly layouts = new Map<string, Promise<Segment[]>>();
   private readonly maxBytes: number;
   private bytes = 0;
@@ -55,15 +51,10 @@ export class CachedImageEncoder implements ImageEncoder {
    *
    * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
    */
-  async encodeSource(given: ImageSource): Promise<Segment[]> {
-    const source = await plainSource(given);
-    const stamp = typeof source === 'string' ? await stampOf(source) : undefined;
-    const hash = stamp && this.files.get(stamp);
-    const known = hash && this.recall(hash);
-    if (known) return known;
-    const image = await readImage(source, { width: this.options.width });
-    if (stamp) this.files.set(stamp, image.hash);
-    return this.encode(image);
+  async encodeSource(source: ImageSource): Promise<Segment[]> {
+    const { width } = this.options;
+    const facts = await knownFacts(source, { width });
+    return (facts && this.recall(facts.hash)) ?? this.encode(await readImage(source, { width }));
   }
 
   /**
@@ -72,7 +63,7 @@ export class CachedImageEncoder implements ImageEncoder {
    * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
    */
   async layoutOf(source: ImageSource): Promise<Segment[]> {
-    const { width, height } = await readImage(source, { width: this.options.width });
+    const { width, height } = await imageFacts(source, { width: this.options.width });
     return this.layout(width, height);
   }
 
@@ -142,16 +133,9 @@ export class CachedImageEncoder implements ImageEncoder {
   async dispose(): Promise<void> {
     this.entries.clear();
     this.sizes.clear();
-    this.files.clear();
     this.bytes = 0;
     await this.inner.dispose();
   }
-}
-
-/** Changes when a file does; undefined for what is not a file. */
-async function stampOf(path: string): Promise<string | undefined> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found?.isFile() ? `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}` : undefined;
 }
 
 const FILE = { what: 'the encoded picture', maxBytes: 1 << 30 } as const;

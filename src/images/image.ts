@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import type { ImageSource, RgbImage } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { readWhole } from '../util/read-file.js';
@@ -20,7 +21,48 @@ const FILE = { what: 'the picture', maxBytes: 512 << 20, code: 'IMAGE_INVALID', 
  * @throws XpatchError FILE_NOT_FOUND, IMAGE_INVALID.
  */
 export async function readImage(source: ImageSource, options: { width?: number } = {}): Promise<RgbImage> {
-  const { input, raw, what } = await open(await plainSource(source));
+  const plain = await plainSource(source);
+  const key = await fileKey(plain, options.width);
+  const image = await decode(plain, options);
+  if (key !== undefined) {
+    if (FACTS.size >= MAX_FACTS) FACTS.clear();
+    FACTS.set(key, withoutData(image));
+  }
+  return image;
+}
+
+/** What a picture is, without its pixels. */
+export type ImageFacts = Omit<RgbImage, 'data'>;
+
+/** Of pictures in files, as they were when they were read. */
+const FACTS = new Map<string, ImageFacts>();
+const MAX_FACTS = 100_000;
+
+/** The same as of `readImage`, which it calls unless the file was read before and has not changed. @throws {XpatchError} as `readImage` */
+export async function imageFacts(source: ImageSource, options: { width?: number } = {}): Promise<ImageFacts> {
+  return (await knownFacts(source, options)) ?? withoutData(await readImage(source, options));
+}
+
+const withoutData = ({ hash, width, height }: RgbImage): ImageFacts => ({ hash, width, height });
+
+/** Undefined for what is not a file that was read before, or one that has changed since. */
+export async function knownFacts(
+  source: ImageSource,
+  options: { width?: number } = {},
+): Promise<ImageFacts | undefined> {
+  const key = await fileKey(await plainSource(source), options.width);
+  return key === undefined ? undefined : FACTS.get(key);
+}
+
+/** Changes when a file does; undefined for what is not a file. */
+async function fileKey(source: PlainSource, width: number | undefined): Promise<string | undefined> {
+  if (typeof source !== 'string' || source.startsWith('data:')) return undefined;
+  const found = await stat(source, { bigint: true }).catch(() => undefined);
+  return found?.isFile() ? `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}:${width}` : undefined;
+}
+
+async function decode(source: PlainSource, options: { width?: number }): Promise<RgbImage> {
+  const { input, raw, what } = await open(source);
   const format = raw ? undefined : unreadableFormat(input);
   if (format) {
     const why = `it is ${/^[AEIOU]/.test(format) ? 'an' : 'a'} ${format} file. Convert it to PNG`;

@@ -1,6 +1,6 @@
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { readImage } from '../images/image.js';
+import { imageFacts } from '../images/image.js';
 import { XpatchError } from '../util/errors.js';
 import { answerFindings } from './check-answers.js';
 import { type Finding, type FirstToken, finding, name, quote, repeated } from './findings.js';
@@ -118,7 +118,7 @@ async function lookAtPictures(
     const path = image === undefined ? undefined : resolve(root, image);
     if (path !== undefined && !hashes.has(path)) {
       hashes.set(path, undefined);
-      const problem = await readImage(path).then(
+      const problem = await imageFacts(path).then(
         ({ hash }) => void hashes.set(path, hash),
         (error: Error) => error.message,
       );

@@ -5,7 +5,7 @@ import { serialize } from 'node:v8';
 import { expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import type { ImageEncoder } from '../../src/images/encoders/encoder.js';
-import { readImage } from '../../src/images/image.js';
+import { imageFacts, readImage } from '../../src/images/image.js';
 import { CachedImageEncoder } from '../../src/images/image-cache.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
@@ -77,6 +77,33 @@ test('a file is decoded again when it has changed, or when memory has let it go'
   }
   await rm(file);
   await expectError(() => cache.encodeSource(file), 'FILE_NOT_FOUND', /picture.png/);
+});
+
+test('what is known of a file is its facts at a width, until it changes', async () => {
+  const file = join(parent, 'facts.png');
+  const write = async (width: number) =>
+    writeFile(
+      file,
+      await sharp({ create: { width, height: 2, channels: 3, background: '#fff' } })
+        .png()
+        .toBuffer(),
+    );
+  await write(4);
+  await utimes(file, 1, 1);
+  const { data, ...own } = await readImage(file);
+  expect(data).toHaveLength(4 * 2 * 3);
+  const scaled = await imageFacts(file, { width: 8 });
+  expect([scaled.width, scaled.height]).toEqual([8, 4]);
+  // As long and as old as before, and not a picture: it is not read again.
+  await writeFile(file, new Uint8Array((await readFile(file)).length));
+  await utimes(file, 1, 1);
+  expect(await imageFacts(file)).toEqual(own);
+  expect(await imageFacts(file, { width: 8 })).toEqual(scaled);
+  await expectError(() => imageFacts(file, { width: 2 }), 'IMAGE_INVALID', /facts.png/);
+  await write(6);
+  expect(await imageFacts(file)).toMatchObject({ width: 6, height: 2 });
+  await rm(file);
+  await expectError(() => imageFacts(file), 'FILE_NOT_FOUND', /facts.png/);
 });
 
 test('a failed encode is not kept', async () => {
