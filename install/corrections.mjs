@@ -98,6 +98,16 @@ export const CORRECTIONS = [
       to: 'if (response.alloc_size == 0) return ggml_nbytes(tensor);\n            cache[cache_hash] = response.alloc_size;',
     },
     { from: 'buft_map[buft_name] = buft;', to: 'if (max_size > 0) buft_map[buft_name] = buft;' },
+    // llama.cpp fetches all logits, also where the graph was ended before them.
+    {
+      from: 'static void ggml_backend_rpc_get_tensor_async(ggml_backend_t backend, const ggml_tensor * tensor, void * data, size_t offset, size_t size) {',
+      to: [
+        'bool rpc_skips(const ggml_tensor * tensor);',
+        '',
+        'static void ggml_backend_rpc_get_tensor_async(ggml_backend_t backend, const ggml_tensor * tensor, void * data, size_t offset, size_t size) {',
+        '    if (rpc_skips(tensor)) return;',
+      ].join('\n'),
+    },
   ].map((correction) => ({ file: 'ggml/src/ggml-rpc/ggml-rpc.cpp', ...correction })),
 ];
 

@@ -164,6 +164,7 @@ void context::decode(const decode_job & job) {
     llama_set_causal_attn(handle, !job.non_causal);
     int32_t status;
     {
+        const rpc_servers::without_logits skip(needed != hook_table::WHOLE_GRAPH);
         const same_rows same(job.same ? std::vector<int32_t>(job.same, job.same + job.n_rows) : std::vector<int32_t>());
         status = llama_decode(handle, batch);
         llama_synchronize(handle);
@@ -179,6 +180,8 @@ void context::decode(const decode_job & job) {
     }
     norm.check_fired();
     hooks->check_fired();
+    // What an intervention drove out of the range of the cache would show in logits alone.
+    poisoned = poisoned || (read.empty() && !job.patches.empty());
 
     const auto require_finite = [&](const float * values, size_t n, const std::string & what) {
         for (size_t i = 0; i < n; ++i) {

@@ -61,7 +61,7 @@ class hook_table {
 public:
     explicit hook_table(int32_t n_cells) : n_cells(n_cells) {}
 
-    // `n_rows` rows in the batch; output_row[i] is the index of batch row i among the rows with outputs, or -1. `positions`:
+    // output_row[i] is the index of batch row i among the rows with outputs, or -1. `positions`:
     // where in its prompt each row is; null: nobody asked for scores or patterns in this call.
     struct batch {
         std::vector<int32_t> output_row;

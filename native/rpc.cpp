@@ -305,6 +305,15 @@ void rpc_servers::settle() const {
     require();
 }
 
+static thread_local bool skips_logits = false;
+
+rpc_servers::without_logits::without_logits(bool skip) { skips_logits = skip; }
+
+rpc_servers::without_logits::~without_logits() { skips_logits = false; }
+
+// Called by ggml-rpc, see install/corrections.mjs.
+bool rpc_skips(const ggml_tensor * tensor) { return skips_logits && std::strcmp(tensor->name, "result_output") == 0; }
+
 void rpc_servers::count_decode() const {
     decodes += !servers.empty();
 }

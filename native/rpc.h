@@ -38,6 +38,12 @@ public:
 
     void count_decode() const;
 
+    // While one lives, logits are not fetched by the thread that made it: they were not computed.
+    struct without_logits {
+        explicit without_logits(bool skip);
+        ~without_logits();
+    };
+
     // Throws coded_error RPC_FAILED when one was lost since: what came back in between is not to be used.
     void require() const;
 

@@ -216,7 +216,7 @@ function writeDocuments() {
       ownTables(name),
     ];
     writeFileSync(join(DOCS, `${name}.md`), `${parts.filter((part) => part !== '').join('\n\n')}\n`);
-    const { lines = '' } = manifest;
+    const lines = callOf(preset)[0] === 'eval' && preset !== 'compute' ? manifest.lines : ''; // other runs have parts of work
     rows.push(`| [${name}](runs/${name}.md) | \`${command}\` | ${seeds} | ${lines} | ${timeOf(manifest)} |`);
   }
   const head = ['| Run | Command | Seeds | Scored queries | When, how long |', '| --- | --- | --- | ---: | --- |'];

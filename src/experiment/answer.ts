@@ -180,9 +180,12 @@ async function firstPieces(
   onProgress?: OnProgress,
 ): Promise<Given[]> {
   const { model } = context;
-  const said = rows.map((row): { row: Asked; tokens: number[]; delta?: number } => ({ row, tokens: [] }));
-  const goesOn = ({ tokens }: { tokens: readonly number[] }) =>
-    !firstPiece(model, tokens).shows && !stopsOf(format).some((stop) => model.detokenize(tokens).includes(stop));
+  type Said = { row: Asked; tokens: number[]; ended?: boolean; delta?: number };
+  const said = rows.map((row): Said => ({ row, tokens: [] }));
+  const goesOn = ({ tokens, ended }: Said) =>
+    !ended &&
+    !firstPiece(model, tokens).shows &&
+    !stopsOf(format).some((stop) => model.detokenize(tokens).includes(stop));
   for (let live = said, n = 0; live.length > 0 && n < experiment.maxTokens; live = live.filter(goesOn), n++) {
     const results = await context.pass(
       live.map(({ row: { prompt, interventions }, tokens }) => ({
@@ -193,8 +196,10 @@ async function firstPieces(
       n === 0 ? { onProgress } : {},
     );
     for (const [i, { top, interventions }] of results.entries()) {
-      const one = live[i] as (typeof said)[number];
-      one.tokens.push(top?.[0]?.token as number);
+      const one = live[i] as Said;
+      const token = top?.[0]?.token as number;
+      one.ended = model.isEnd(token);
+      if (!one.ended) one.tokens.push(token);
       one.delta ??= interventions[0]?.delta;
     }
   }
@@ -271,7 +276,7 @@ async function answers(
     });
     given.push(...scored);
   }
-  for (const [i, kl] of divergences.all()) given[i] = { ...(given[i] as Given), kl };
+  for (const [i, kl] of divergences.found) given[i] = { ...(given[i] as Given), kl };
   return given;
 }
 

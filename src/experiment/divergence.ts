@@ -18,27 +18,31 @@ interface Row {
 /** Collects the logits with foreign vectors and with the model's own. */
 export class Divergences {
   private readonly twins = new Map<string, string>();
-  private readonly wanted: ReadonlySet<string>;
-  private readonly rows = new Map<string, { index: number; logits: Float32Array }>();
+  /** The first of two, until the other comes. */
+  private readonly waiting = new Map<string, { index: number; logits: Float32Array }>();
+  /** By index of the row with the foreign vector. */
+  readonly found: [index: number, kl: number][] = [];
 
   constructor(conditions: readonly Condition[]) {
     for (const condition of conditions) {
       const twin = twinOf(conditions, condition);
       if (twin) this.twins.set(condition.name, twin.name);
     }
-    this.wanted = new Set([...this.twins].flat());
   }
 
   add(index: number, { item, condition: { name }, layer }: Row, logits: Float32Array): void {
-    if (this.wanted.has(name)) this.rows.set(JSON.stringify([name, item.input, layer]), { index, logits });
-  }
-
-  /** By index of the row with the foreign vector. */
-  *all(): Generator<[index: number, kl: number]> {
-    for (const [key, { index, logits }] of this.rows) {
-      const [name, ...where] = JSON.parse(key) as [string, string, number];
-      const own = this.rows.get(JSON.stringify([this.twins.get(name), ...where]));
-      if (own) yield [index, divergence(own.logits, logits)];
+    const row = { index, logits };
+    for (const [foreign, own] of this.twins) {
+      if (name !== foreign && name !== own) continue;
+      const key = JSON.stringify([foreign, item.input, layer]);
+      const before = this.waiting.get(key);
+      if (before === undefined) {
+        this.waiting.set(key, row);
+        continue;
+      }
+      this.waiting.delete(key);
+      const [first, second] = name === own ? [row, before] : [before, row];
+      this.found.push([second.index, divergence(first.logits, second.logits)]);
     }
   }
 }

@@ -1,5 +1,6 @@
-/** Where one thing is computed at a time. */
 import type { Context } from '../model/context.js';
+
+/** Where one thing is computed at a time. */
 export interface Lane {
   readonly context: Context;
   /** Of the model of `foreign` conditions. */

@@ -140,8 +140,8 @@ export async function copyVectors({ path }: Pick<ShardRun, 'path'>, run: RunFold
       const vectors = [await TaskVector.load(join(run.path, file)), await TaskVector.load(join(path, file))] as const;
       const difference = differenceOfVectors(...vectors);
       if (difference === undefined) continue;
-      const message = `The vector ${name} of ${path} differs from that of another shard (${difference})`;
-      throw new XpatchError('RUN_MISMATCH', `${message}. Run the shards on machines of one kind.`);
+      const message = `The vector ${name} of ${path} differs from that of another run (${difference})`;
+      throw new XpatchError('RUN_MISMATCH', `${message}. Run them on machines of one kind.`);
     }
   }
 }

@@ -77,9 +77,10 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     }
     work[stage] = counter.tokens - before + (stage === 'test' ? newTokens / 4 : 0);
   }
-  const longest = counter.longest + experiment.maxTokens;
+  const more = newTokensOf(study, model);
+  const longest = counter.longest + more;
   if (options.nCtx !== undefined && longest > options.nCtx) {
-    const message = `The longest prompt has ${counted(counter.longest, 'position')} and ${counted(experiment.maxTokens, 'new token')}`;
+    const message = `The longest prompt has ${counted(counter.longest, 'position')} and ${counted(more, 'new token')}`;
     throw new XpatchError(
       'CONTEXT_OVERFLOW',
       `${message}, but the context holds ${options.nCtx}. Raise --n-ctx, or ask for fewer shots.`,
@@ -98,6 +99,17 @@ export async function planExperiment(model: Model, experiment: Experiment, optio
     longest,
     warnings,
   };
+}
+
+/** The most tokens that follow a prompt: generated ones, or those of an answer whose likelihood is asked for. */
+function newTokensOf({ experiment, cells }: Study, model: Model): number {
+  const { maxTokens, scores } = experiment;
+  if (!scores.includes('likelihood')) return maxTokens;
+  const answers = new Set(
+    cells.flatMap(({ split: { task, test } }) => test.flatMap((item) => choicesOf(item, task.items))),
+  );
+  // After a prompt, an answer may have a token more than alone; its last one is not decoded.
+  return [...answers].reduce((most, answer) => Math.max(most, model.tokenize(answer).length), maxTokens);
 }
 
 /** Numbers of a head, in most models. */

@@ -1,12 +1,12 @@
 import { availableParallelism } from 'node:os';
 import type { Context, PassOptions } from '../model/context.js';
-import { isSmall, onGpu } from '../model/context-options.js';
+import { isSmall } from '../model/context-options.js';
 import type { Model } from '../model/model.js';
 import type { TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import type { Batch } from './answer.js';
-import { batchesOf, evenly, LINES, linesOfItem } from './batches.js';
+import { batchesOf, linesOfItem } from './batches.js';
 import { LayerChoice } from './layer-choice.js';
 import { memoryStore } from './memory-store.js';
 import { localSeats, type Seat, type Seats } from './seats.js';
@@ -191,16 +191,11 @@ class Runner {
     }
   }
 
-  /** Those of `batchesOf` that are asked here. A GPU is not filled by one of them. */
+  /** Those of `batchesOf` that are asked here. */
   private batchesOf(cell: Cell, stage: QueryKey['stage']): TaskItem[][] {
-    const { study, model } = this;
-    const { nLayers } = model.info;
     const { task, seed } = cell.split;
     const isMember = ({ input: item }: TaskItem) => this.isMember({ stage, task: task.name, seed, item });
-    const batches = batchesOf(study, cell, stage, nLayers).filter((items) => items.every(isMember));
-    if (!onGpu(model)) return batches;
-    const most = Math.floor(LINES / linesOfItem(study, stage, nLayers));
-    return evenly(batches.flat(), Math.max(1, most));
+    return batchesOf(this.study, cell, stage, this.model.info.nLayers).filter((items) => items.every(isMember));
   }
 
   private async vectorsOf(cell: Cell, conditions: readonly Condition[]) {
@@ -326,8 +321,9 @@ class Meter {
     private readonly counts: ExperimentWork,
     private readonly options: Pick<RunOptions, 'work' | 'onProgress'>,
   ) {
-    const { work = counts } = options;
-    const all = sumOf((part) => (counts[part] > 0 ? work[part] : 0));
+    const shares = (work: ExperimentWork) => sumOf((part) => (counts[part] > 0 ? work[part] : 0));
+    const work = options.work && shares(options.work) > 0 ? options.work : counts;
+    const all = shares(work);
     const each = (part: Part) => (counts[part] > 0 ? work[part] / all / counts[part] : 0);
     this.each = { vectors: each('vectors'), validation: each('validation'), test: each('test') };
   }

@@ -10,7 +10,6 @@ import { splitTask, type TaskSplit } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import { XpatchError } from '../util/errors.js';
 import { requireExperiment } from './rules.js';
-
 import type { Condition, Experiment, QueryKey, VectorKind } from './types.js';
 
 /** One task under one seed. */

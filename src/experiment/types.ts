@@ -222,7 +222,7 @@ export interface Plan {
   readonly pictures: number;
   /**
    * Passes over prompts: one per vector, one per batch of items and stage, and those for own states and likelihoods. Little memory
-   * means more; a GPU, which takes larger batches, fewer.
+   * means more.
    */
   readonly passes: number;
   /** Positions to decode, shared prefixes counted once, and the most new tokens. */

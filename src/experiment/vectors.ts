@@ -66,7 +66,7 @@ export function conditionsToMake(study: Cells, cell: Cell, stage: QueryKey['stag
   return conditions.filter((one) => asked.includes(one) || vectorOf(study, cell, one)?.cell === cell);
 }
 
-/** How much work a vector is: its prompts, or one if it is computed from others. */
+/** How much work a vector is: its prompts, or one if it has a single one or is computed from one other vector. */
 export function weightOf({ spec, prompts, control }: WantedVector): number {
   return spec === 'instruction' || control === 'random-vector' || control === 'wrong-layer' ? 1 : prompts;
 }

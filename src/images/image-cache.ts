@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import type { Segment } from '../prompt/prompt.js';
 import type { ImageSource, RgbImage } from '../prompt/types.js';
+import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
 import { readWhole } from '../util/read-file.js';
 import type { ImageEncoder, VisionStates } from './encoders/encoder.js';
@@ -108,6 +109,12 @@ export class CachedImageEncoder implements ImageEncoder {
     if (stored) return stored;
     this.encodes++;
     const segments = await this.inner.encode(image);
+    if (segments.some((segment) => segment.kind === 'image' && !segment.embeddings.every(Number.isFinite))) {
+      throw new XpatchError(
+        'NOT_FINITE',
+        'The picture encoder gave NaN or infinite numbers. Its weights are damaged, or too large for their type: convert the mmproj again, as f16 or f32.',
+      );
+    }
     if (folder && file) {
       await makeFolder(folder);
       const body = serialize({ format: FORMAT, segments });
@@ -124,7 +131,9 @@ export class CachedImageEncoder implements ImageEncoder {
     this.bytes += size;
     for (const oldest of this.entries.keys()) {
       if (this.bytes <= this.maxBytes) break;
-      this.bytes -= this.sizes.get(oldest) ?? 0;
+      const size = this.sizes.get(oldest);
+      if (size === undefined) continue; // being encoded
+      this.bytes -= size;
       this.sizes.delete(oldest);
       this.entries.delete(oldest);
     }
@@ -146,6 +155,10 @@ async function readSegments(file: string): Promise<Segment[] | undefined> {
   if (!content || content.length < 32) return undefined;
   const body = content.subarray(32);
   if (!createHash('sha256').update(body).digest().equals(content.subarray(0, 32))) return undefined;
-  const { format, segments } = deserialize(body) as { format?: number; segments: Segment[] };
-  return format === FORMAT ? segments : undefined;
+  try {
+    const { format, segments } = deserialize(body) as { format?: number; segments: Segment[] };
+    return format === FORMAT ? segments : undefined;
+  } catch {
+    return undefined; // of another version of Node.js
+  }
 }

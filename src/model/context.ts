@@ -182,6 +182,7 @@ export class Context implements AsyncDisposable {
             target,
             onRows,
           );
+          this.kept = kept;
         } catch (error) {
           if (!kept.length || this.disposing || (error as { code?: string }).code !== 'ABORTED') throw error;
           // Aborted before it began, the call leaves what was there. The state of a recurrent model after half a batch is unknown.
@@ -189,7 +190,6 @@ export class Context implements AsyncDisposable {
           if (!plan.abort()) throw error;
         }
         kept[0]?.append(plan.cached());
-        if (!options.signal?.aborted) this.kept = kept;
         finished += tree.rows.reduce((n, row) => n + row.prompt.length + plan.maxTokens, 0);
         options.onProgress?.({ done: finished, total });
       }
@@ -226,7 +226,8 @@ export class Context implements AsyncDisposable {
    */
   async embeddingDeviation(): Promise<number> {
     this.points.require('embed', [0]);
-    this.deviation ??= native().addon.contextEmbeddingDeviation(this.handle);
+    const failed = (error: unknown) => Promise.reject(nativeError(error, 'The embeddings cannot be read'));
+    this.deviation ??= (async () => native().addon.contextEmbeddingDeviation(this.handle))().catch(failed);
     return this.deviation;
   }
 
@@ -261,10 +262,9 @@ export class Context implements AsyncDisposable {
 
   private async prepare(rows: readonly BuiltRow[]): Promise<PreparedRow[]> {
     const { info, identity } = this.model;
-    const { points } = this;
     const noisy = rows.some(({ interventions = [] }) => interventions.some(({ op }) => op === 'noise'));
     const deviation = noisy ? await this.embeddingDeviation() : Number.NaN;
-    return rows.map((row) => prepareRow(row, { ...info, identity, points, deviation }));
+    return rows.map((row) => prepareRow(row, { ...info, identity, points: this.points, deviation }));
   }
 
   /** Decodes the prompts of a wave. The first one after a call that kept its rows computes only what is new after them. */

@@ -371,6 +371,25 @@ describe('an abort', () => {
     expect(rest.reused).toBe(20 + (cut.tokens?.length ?? 0) - 1);
   });
 
+  test('at the last token leaves everything to be taken over', async () => {
+    const model = await load('llama');
+    const context = await model.createContext({ nCtx: 256, kvType: 'f32' });
+    const prompt = await model.prompt({ tokens: randomTokens(model, 20) });
+    const sampled = { maxTokens: 12, temperature: 2, seed: 4 };
+    const { text, tokens = [] } = await counted(context, { prompt }, sampled);
+    await context.pass([{ prompt }]);
+    const stop = new AbortController();
+    let shown = '';
+    const onText = (_: number, more: string) => {
+      shown += more;
+      if (shown === text) stop.abort();
+    };
+    expect((await counted(context, { prompt }, { ...sampled, signal: stop.signal, onText })).tokens).toEqual(tokens);
+    expect(stop.signal.aborted).toBe(true);
+    const longer = await model.prompt({ tokens: [...prompt.tokens, ...tokens] });
+    expect((await counted(context, { prompt: longer })).reused).toBe(20 + tokens.length - 1);
+  });
+
   test('of the prompt is an error, and what was decoded is taken over', async () => {
     const model = await load('llama');
     const context = await model.createContext({ nCtx: 256, nUbatch: 8, kvType: 'f32' });

@@ -20,6 +20,7 @@ describe('dispose', () => {
     await model.dispose();
     await expectError(() => context.pass([{ prompt, topK: 1 }]), 'DISPOSED', /disposed/);
     await expectError(() => context.generate([{ prompt }]), 'DISPOSED', /disposed/);
+    await expectError(() => context.embeddingDeviation(), 'DISPOSED', /dispose/);
     await expectError(() => model.createContext(), 'DISPOSED', /Load it again/);
     await expectError(() => model.prompt('x'), 'DISPOSED', /Load it again/);
     await expectError(() => model.tokenize('x'), 'DISPOSED', /Load it again/);

@@ -408,6 +408,17 @@ describe('what is refused', () => {
     expect(after).toEqual(before);
   });
 
+  test('values beyond the range of the cache, if nothing that reads them is returned, do not reach the next call', async () => {
+    await using half = await model.createContext({ nCtx: 256 });
+    const read = () => half.pass([{ prompt, logits: 'last' }]);
+    const [before] = await read();
+    for (const hook of ['v', 'k'] as const) {
+      const at = { hook, layers: 0, positions: 3 } as const;
+      await half.pass([{ prompt, interventions: [{ ...at, op: 'scale', factor: 1e7 }] }]);
+      expect((await read())[0]).toEqual(before);
+    }
+  });
+
   // The last two are finite: their squares are not, and a norm would make zeros of them.
   test.each([
     ['add', { op: 'add', value: new Float32Array(64).fill(1), factor: 3e38 }],

@@ -7,6 +7,7 @@ import sharp from 'sharp';
 import type { ImageEncoder } from '../../src/images/encoders/encoder.js';
 import { imageFacts, readImage } from '../../src/images/image.js';
 import { CachedImageEncoder } from '../../src/images/image-cache.js';
+import type { RgbImage } from '../../src/prompt/types.js';
 import { expectError, temporaryFolder } from './helpers.js';
 
 /** Four numbers and one pixel a picture, so that bytes can be counted. */
@@ -104,6 +105,53 @@ test('what is known of a file is its facts at a width, until it changes', async 
   expect(await imageFacts(file)).toMatchObject({ width: 6, height: 2 });
   await rm(file);
   await expectError(() => imageFacts(file), 'FILE_NOT_FOUND', /facts.png/);
+});
+
+test('a picture that is being encoded stays, however full the memory is, and leaves it as any other', async () => {
+  const inner = encoder();
+  const { encode } = inner;
+  const gates: (() => void)[] = [];
+  let open = false;
+  inner.encode = async (image) => {
+    if (!open) await new Promise<void>((go) => gates.push(go));
+    return encode(image);
+  };
+  // Room for two pictures of 16 bytes of rows and 3 of pixels.
+  const cache = new CachedImageEncoder(inner, { maxBytes: 45 });
+  const pictures = await Promise.all([1, 2, 3, 4].map(picture));
+  const first = pictures.map((one) => cache.encode(one));
+  for (const go of gates.splice(0).reverse()) {
+    go();
+    await new Promise((done) => setImmediate(done));
+    expect(cache.encode(pictures[0] as RgbImage)).toBe(first[0]);
+  }
+  await Promise.all(first);
+  expect(cache.encodes).toBe(4);
+  open = true;
+  for (const grey of [5, 6, 5, 6]) await cache.encode(await picture(grey));
+  expect(cache.encodes).toBe(6);
+});
+
+test('rows that are not numbers are an error, and a stored picture of another Node.js is encoded again', async () => {
+  const broken = encoder();
+  const { encode } = broken;
+  broken.encode = async (image) => {
+    const segments = await encode(image);
+    for (const one of segments) if (one.kind === 'image') one.embeddings[2] = Number.NaN;
+    return segments;
+  };
+  const folder = join(parent, 'not-finite');
+  const one = await picture(9);
+  await expectError(() => new CachedImageEncoder(broken, { folder }).encode(one), 'NOT_FINITE', /picture encoder/);
+  await new CachedImageEncoder(encoder(), { folder }).encode(one);
+  const [name] = await readdir(folder);
+  const file = join(folder, name as string);
+  const body = Buffer.from(await readFile(file)).subarray(32);
+  body[1] = 0x7f; // a version of V8's format that no V8 reads
+  await writeFile(file, Buffer.concat([createHash('sha256').update(body).digest(), body]));
+  const again = new CachedImageEncoder(encoder(), { folder });
+  await again.encode(one);
+  expect(again.encodes).toBe(1);
 });
 
 test('a failed encode is not kept', async () => {

@@ -61,12 +61,6 @@ class Idefics2Encoder implements ImageEncoder {
     } catch (error) {
       throw nativeError(error, 'The picture cannot be encoded');
     }
-    if (!embeddings.every(Number.isFinite)) {
-      throw new XpatchError(
-        'NOT_FINITE',
-        'The picture encoder gave NaN or infinite numbers. Its weights are damaged, or too large for their type: convert the mmproj again, as f16 or f32.',
-      );
-    }
     return [causalRows(embeddings, { id: this.id, projector: 'idefics2', image, seen, patchSize, nRows })];
   }
 
