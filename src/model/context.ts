@@ -279,19 +279,19 @@ export class Context implements AsyncDisposable {
     },
   ): Promise<{ ends: Map<PreparedRow, RowEnd>; reused: number }> {
     const { kept } = options;
-    const { recurrent } = this.model.info;
     const n = tree.rows.length;
     const attends = tree.rows.some((row) => row.attends);
     // Rows get sequences at the end of the range where kept ones are not.
     const firstSeq = this.kept.some(({ seq }) => seq < n) ? this.nSeq - n : 0;
     const apart = this.kept.every(({ seq }) => seq < firstSeq || seq >= firstSeq + n);
     // The place of a kept row in the cache was not tracked.
-    const before = !attends && (apart || recurrent) ? this.kept : [];
+    const before = !attends && (apart || this.model.info.recurrent) ? this.kept : [];
     const nodes = new Map<TreeNode, number>();
     for (const row of before) {
-      for (const node of row.sharedWith(tree, !recurrent)) if (!nodes.has(node)) nodes.set(node, row.seq);
+      for (const node of row.sharedWith(tree, this.model.info)) if (!nodes.has(node)) nodes.set(node, row.seq);
     }
-    for (const [i, row] of kept.entries()) row.seq = firstSeq + i;
+    const alone = n === 1 && (nodes.size === 0 || (before.length === 1 && before[0]?.alone === true));
+    for (const [i, row] of kept.entries()) Object.assign(row, { seq: firstSeq + i, alone });
     const held = { nodes, sequences: before.map(({ seq }) => seq) };
     const reused = [...nodes.keys()].reduce((sum, { nRows }) => sum + nRows, 0);
     options.onRows(reused);

@@ -1,4 +1,5 @@
 import type { PlacedIntervention } from '../hooks/place.js';
+import type { NativeModelInfo } from '../native/addon.js';
 import type { PreparedRow } from './pass.js';
 import { type PrefixTree, type TreeNode, type Unit, units } from './prefix-tree.js';
 
@@ -6,6 +7,8 @@ import { type PrefixTree, type TreeNode, type Unit, units } from './prefix-tree.
 export class KeptRow {
   /** Its sequence in the cache. */
   seq = 0;
+  /** Whether the cache has held no other since it was empty: its cells are in order, and the empty ones follow. */
+  alone = false;
   private readonly units: Unit[];
   /** Units from the start whose cells are in the cache. */
   private held = 0;
@@ -20,9 +23,9 @@ export class KeptRow {
    * The nodes from the start of a tree that this row computed alike, up to one whose states or logits are read.
    * Reports of their interventions are filled in.
    *
-   * @param cuttable Whether the model's cache can be cut; otherwise all of the row is used or nothing.
+   * @param info What the model's cache can be cut at depends on. Where it cannot be, all of the row is used or nothing.
    */
-  sharedWith(tree: PrefixTree, cuttable: boolean): TreeNode[] {
+  sharedWith(tree: PrefixTree, info: Pick<NativeModelInfo, 'recurrent' | 'slidingWindow'>): TreeNode[] {
     const path: TreeNode[] = [];
     let children = tree.roots;
     for (const { key } of this.units.slice(0, this.held)) {
@@ -31,7 +34,7 @@ export class KeptRow {
       path.push(node);
       children = node.children;
     }
-    if (!cuttable && path.length < this.held) return [];
+    if (path.length < this.held && !this.isCuttable(info)) return [];
     for (const [i, { interventions, twins }] of path.entries()) {
       const { interventions: before } = this.units[i] as Unit;
       for (const edits of [interventions, ...twins]) {
@@ -39,6 +42,16 @@ export class KeptRow {
       }
     }
     return path;
+  }
+
+  /**
+   * Whether what branches off it finds all that it sees. A recurrent state has no past; and once a row is longer than the window,
+   * llama.cpp takes its oldest cells for other tokens, even while there are empty ones.
+   */
+  private isCuttable({ recurrent, slidingWindow }: Pick<NativeModelInfo, 'recurrent' | 'slidingWindow'>): boolean {
+    if (recurrent) return false;
+    if (slidingWindow === 0 || this.alone) return true;
+    return this.units.slice(0, this.held).reduce((n, { nRows }) => n + nRows, this.rest) < slidingWindow;
   }
 
   /** Counts rows of the prompt that are in the cache. */

@@ -10,8 +10,9 @@ import type { DecodeJob } from '../../src/native/addon.js';
 import { native } from '../../src/native/index.js';
 import type { Prompt } from '../../src/prompt/prompt.js';
 import type { PromptPart } from '../../src/prompt/types.js';
+import { Random } from '../../src/util/random.js';
 import { expectError } from '../unit/helpers.js';
-import { load, picture, randomTokens, randomVector } from './helpers.js';
+import { expectSame, load, logitsOf, picture, randomTokens, randomVector } from './helpers.js';
 
 const { addon } = native();
 let decoded: number;
@@ -345,6 +346,43 @@ test('rows that share most of a long prompt stay together; prompts that share no
   const answers = await context.generate(sweep, { maxTokens: 2 });
   const answered = answers.filter(({ tokens, finish }) => tokens.length + Number(finish === 'end') > 1).length;
   expect(decoded).toBe(999 + 40 + answered);
+});
+
+describe.each(['gemma2', 'gemma3'])('rows longer than the sliding window of %s', (name) => {
+  // llama.cpp takes cells outside of the window for other rows, also while there are empty ones.
+  test('of several, a beginning that others may have written into is computed again', async () => {
+    const model = await load(name);
+    const random = new Random(5, name);
+    const below = (n: number) => Math.floor(random.uniform() * n);
+    const some = (n: number) => Array.from({ length: n }, () => 5 + below(200));
+    const rowsOf = (...lists: number[][]) => lists.map((tokens): PassRow => ({ prompt: { tokens }, logits: 'last' }));
+    for (let round = 0; round < 20; round++) {
+      await using context = await model.createContext({ nCtx: 128, kvType: 'f32' });
+      await using fresh = await model.createContext({ nCtx: 128, kvType: 'f32' });
+      const [first, second, third] = [some(30), some(36), some(20)];
+      const longer = [...second, ...some(10)];
+      await context.pass(rowsOf(first, second, third), { keep: true });
+      await context.pass(rowsOf(longer, ...(round % 2 ? [[...first, ...some(10)]] : [])), { keep: true });
+      await context.pass(rowsOf([...longer, ...some(10)], some(20)), { keep: true });
+      const branch = rowsOf([...longer.slice(0, 10 + below(26)), ...some(3)]);
+      const [[kept], [computed]] = [await context.pass(branch), await fresh.pass(branch)];
+      expectSame(logitsOf(kept), logitsOf(computed), model.info.nVocab, 'logits');
+    }
+  });
+
+  test('one alone is cut and goes on', async () => {
+    const model = await load(name);
+    const context = await model.createContext({ nCtx: 128, kvType: 'f32' });
+    const fresh = await model.createContext({ nCtx: 128, kvType: 'f32' });
+    const tokens = randomTokens(model, 60);
+    await counted(context, { prompt: { tokens } });
+    for (const length of [50, 30, 40]) {
+      const prompt = { tokens: [...tokens.slice(0, length), 7] };
+      const { decoded: _, reused, ...answer } = await counted(context, { prompt });
+      expect(reused).toBe(length === 40 ? 30 : length);
+      expect(answer.tokens).toEqual((await fresh.generate([{ prompt }], { maxTokens: 6 }))[0].tokens);
+    }
+  });
 });
 
 describe('an abort', () => {
