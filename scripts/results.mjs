@@ -63,7 +63,7 @@ const RUNS = [
   ['real-main', 'main', REAL, REAL_LAYER, []],
   ['real-modalities', 'modalities', REAL, REAL_LAYER, []],
   ['real-instruction', 'instruction', REAL, REAL_LAYER, []],
-  ['real-layer-sweep', 'layer-sweep', REAL, ['prompts=10', 'test=20'], ['test-layers-mean']],
+  ['real-layer-sweep', 'layer-sweep', REAL, [], ['test-layers-mean']],
   ['real-task-conflict', 'task-conflict', REAL, REAL_LAYER, []],
   ['real-template', 'main', REAL, [...REAL_LAYER, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_LAYER, 'vectorModel=gemma-q4_0.gguf'], []],
@@ -325,8 +325,9 @@ function commandOf(preset, model, settings) {
   return ['xpatch', ...callOf(preset), '-m', source, ...quoted].join(' ');
 }
 
-/** Day, and minutes of work: of a run that was stopped between, the last process' alone are known. */
-function timeOf({ started, finished, sessions = [] }) {
+/** Day, and minutes of work: of a run that was stopped between, the last process' alone are known; of a merged one, its parts are. */
+function timeOf({ started, finished, sessions = [], shards }) {
+  if (shards) return `${started.slice(0, 10)}, ${shards.length} shards`;
   const minutes = (Date.parse(finished) - Date.parse(sessions.at(-1)?.started ?? started)) / 60_000;
   const stopped = sessions.length > 1 ? `, the last of ${sessions.length} processes` : '';
   return `${started.slice(0, 10)}, ${minutes < 2 ? `${Math.round(minutes * 60)} s` : `${Math.round(minutes)} min`}${stopped}`;
