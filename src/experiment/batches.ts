@@ -29,7 +29,8 @@ export function linesOfItem(study: Pick<Study, 'experiment'>, stage: QueryKey['s
 /**
  * The items of a cell in batches, each of which is computed in common passes. Batches depend only on the experiment and the number
  * of layers of the model: a row's company changes the last digits of its answer, so it must be the same in every shard, on any
- * number of cores and after every kill (where a batch is computed in parts, as in a small cache, these are its company). Test items are in the order of their hashes, by which shards are dealt out.
+ * number of cores and after every kill. (In a small cache a batch is computed in parts, so runs to be compared need caches of one
+ * size.) Test items are in the order of their hashes, by which shards are dealt out.
  */
 export function batchesOf(
   study: Pick<Study, 'experiment'>,

@@ -34,7 +34,8 @@ export class KeptRow {
       path.push(node);
       children = node.children;
     }
-    if (path.length < this.held && !this.isCuttable(info)) return [];
+    const branches = path.length < this.held || path.slice(0, -1).some(({ children: { size } }) => size > 1);
+    if (branches && !this.isCuttable(info)) return [];
     for (const [i, { interventions, twins }] of path.entries()) {
       const { interventions: before } = this.units[i] as Unit;
       for (const edits of [interventions, ...twins]) {
