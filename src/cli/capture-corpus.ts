@@ -96,9 +96,11 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
       for await (const record of readRecords(args.prompts, { pipe: false, signal })) {
         const { prompt: _, ...fields } = record.fields;
         const parts = recordPrompt(args.prompts, record, { template, literal: args.literal });
-        const prompt = await inRecord(args.prompts, record, () =>
-          model.prompt(chat ? asked(chat, parts) : parts, { signal, bos: args.bos }),
-        );
+        const prompt = await inRecord(args.prompts, record, async () => {
+          const prompt = await model.prompt(chat ? asked(chat, parts) : parts, { signal, bos: args.bos });
+          if (typeof positions === 'object') prompt.positions(positions); // refused where the record is known
+          return prompt;
+        });
         if (!chat) await notePrompt({ model, progress }, parts, prompt);
         yield { prompt, fields };
       }

@@ -5,24 +5,27 @@ import { describeModel, fetchEvents } from './common.js';
 import { fetchModel } from './fetch-model.js';
 import { MODEL_OPTIONS, OUTPUT_OPTIONS } from './options.js';
 
+// Nothing else that a model can be loaded with changes its points.
+const { model, mmproj, device, gpuLayers, flashAttention } = MODEL_OPTIONS;
+
 /** `xpatch hooks`: which points of a model can be read and written. */
 export const hooks = defineCommand({
   command: 'hooks',
   describe: 'List the points of a model that can be read and overwritten',
-  options: { ...MODEL_OPTIONS, ...OUTPUT_OPTIONS },
+  options: { model, mmproj, device, gpuLayers, flashAttention, ...OUTPUT_OPTIONS },
   examples: [
     ['What the demo model has', 'hooks -m demo'],
     ['With flash attention, which computes no scores', 'hooks -m model.gguf --flash-attention on'],
   ],
   run: async (args, terminal) => {
     const progress = terminal.progress(args);
-    const { json, device, gpuLayers, threads, flashAttention = 'off' } = args;
+    const { json, device, gpuLayers, flashAttention = 'off' } = args;
     try {
       const files = await fetchModel(args.model, args.mmproj, fetchEvents(terminal, progress));
       progress.update('searching');
       const { knownPoints } = await import('../model/known-points.js');
       const { signal } = terminal;
-      const found = await knownPoints(files, { device, gpuLayers, threads, flashAttention, signal });
+      const found = await knownPoints(files, { device, gpuLayers, flashAttention, signal });
       progress.done();
       if (json) terminal.printJson({ ...found });
       else

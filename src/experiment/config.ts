@@ -106,6 +106,7 @@ export function parseConfig(text: string, file?: string): object {
 /** @throws {XpatchError} CONFIG_INVALID */
 function applySettings(config: object, settings: readonly string[]): object {
   const result = structuredClone(config) as Raw;
+  const given = new Set<string>();
   for (const setting of settings) {
     const [, key, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
     if (key === undefined || text === undefined) {
@@ -116,7 +117,13 @@ function applySettings(config: object, settings: readonly string[]): object {
       text,
       (problem) => new XpatchError('CONFIG_INVALID', `--set ${key.trim()}: the value ${problem}.`),
     );
-    setAt(result, key.trim().split('.'), value, key.trim());
+    const name = key.trim();
+    if (given.has(name)) {
+      const message = `${name} is set twice. Give it once, as an option or with --set.`;
+      throw new XpatchError('CONFIG_INVALID', message);
+    }
+    given.add(name);
+    setAt(result, name.split('.'), value, name);
   }
   return result;
 }

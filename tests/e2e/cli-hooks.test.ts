@@ -67,6 +67,10 @@ describe('hooks', () => {
     );
     expect(stdout).toMatch(/^z {12}layers 0-2: 4 heads x 16$/m);
   });
+
+  test('takes no option that changes nothing there', async () => {
+    expect(await cli.error('hooks', '-m', model('llama'), '--n-ctx', '64')).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
 });
 
 describe('capture and run at a point', () => {

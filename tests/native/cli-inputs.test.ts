@@ -82,6 +82,12 @@ describe('capture --prompts', () => {
     }
   });
 
+  test('names the line of a prompt that lacks the text of --at', async () => {
+    write('e.jsonl', '{"prompt":"Peru"}\n\n{"prompt":"Lima"}\n');
+    const { stderr } = await capture('e.jsonl', '--at', 'Peru');
+    expect(stderr).toMatch(/e\.jsonl: line 3: .*"Peru" not at all/);
+  });
+
   test('says once what it reads as control tokens; --literal does not', async () => {
     write('d.jsonl', '{"prompt":"<s>Peru"}\n{"prompt":"Lima<s>"}\n');
     expect((await capture('d.jsonl')).stderr.match(/--literal/g)?.length).toBe(1);

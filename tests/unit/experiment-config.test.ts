@@ -305,6 +305,9 @@ describe('--set', () => {
     ['__proto__.test=1', /"__proto__" is not the name of a setting/],
     ['conditions.2.spec=txt', /conditions\[2\]\.spec: must be one of text, image, instruction, not "txt"/],
   ])('%s is refused', (setting, message) => expectError(() => set(setting), 'CONFIG_INVALID', message));
+
+  test('twice is refused: nobody can know which one was meant', () =>
+    expectError(() => set('test=2', 'seeds=[1]', ' test =3'), 'CONFIG_INVALID', /^test is set twice/));
 });
 
 describe('presets', () => {
