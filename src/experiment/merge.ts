@@ -4,8 +4,8 @@ import { readWhole } from '../util/read-file.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { differenceOfLines, differenceOfVectors } from './compare.js';
 import { readLines } from './lines.js';
-import { type Manifest, type RunRecord, readManifest, requireSameRun } from './manifest.js';
-import { changedFiles, hashVectors, vectorFile } from './run-files.js';
+import { type Manifest, type RunRecord, requireManifest, requireSameRun } from './manifest.js';
+import { hashVectors, requireComplete, vectorFile } from './run-files.js';
 import { RunFolder } from './run-folder.js';
 import type { Shard } from './shard.js';
 import type { Plan, ResultLine } from './types.js';
@@ -66,18 +66,13 @@ export async function mergeShards(paths: readonly string[], output: string, comm
 }
 
 async function openShard(path: string): Promise<ShardRun> {
-  const manifest = await readManifest(path);
-  const invalid = (problem: string) => new XpatchError('RUN_INVALID', `${path} ${problem}`);
-  if (manifest === undefined) throw invalid('is not a run: it has no manifest.json. Name the folders of the shards.');
-  const { shard, status } = manifest;
-  if (shard === undefined) throw invalid('is a whole run, not a shard: there is nothing to merge it with.');
-  if (status !== 'complete') throw invalid('is not complete. Start its command again to resume it.');
-  const [changed] = await changedFiles(path, manifest);
-  if (changed !== undefined) {
-    throw invalid(
-      `was changed after it was complete: see ${changed}. Start its command again, which restores what is lost.`,
-    );
+  const manifest = await requireManifest(path);
+  const { shard } = manifest;
+  if (shard === undefined) {
+    const problem = `${path} is a whole run, not a shard: there is nothing to merge it with.`;
+    throw new XpatchError('RUN_INVALID', problem);
   }
+  await requireComplete(path, manifest);
   return { path, manifest: { ...manifest, shard } };
 }
 

@@ -68,6 +68,17 @@ export async function changedFiles(
   ];
 }
 
+/** @throws {XpatchError} RUN_INVALID unless the run is complete and what it was when it became so */
+export async function requireComplete(path: string, manifest: RunRecord): Promise<void> {
+  const invalid = (problem: string) => new XpatchError('RUN_INVALID', `${path} ${problem}`);
+  if (manifest.status !== 'complete') throw invalid('is not complete. Start its command again to resume it.');
+  const [changed] = await changedFiles(path, manifest);
+  if (changed === undefined) return;
+  throw invalid(
+    `was changed after it was complete: see ${changed}. Start its command again, which restores what is lost.`,
+  );
+}
+
 /** SHA-256 of the file of lines; undefined if there is none. */
 export async function hashResults(path: string): Promise<string | undefined> {
   const file = join(path, RESULTS_FILE);
