@@ -86,7 +86,7 @@ async function answerItems(context: Context, batch: Batch, onProgress: OnProgres
   return lines;
 }
 
-const isOwn = ({ control }: Condition) => control === 'identity';
+const isIdentity = ({ control }: Condition) => control === 'identity';
 
 /** Rows of one prompt, by what is asked of it. */
 function groupsOf({ study, cell, stage, items, conditions }: Batch) {
@@ -101,7 +101,7 @@ async function itemsAtOnce({ model, options: { nCtx } }: Context, batch: Batch):
   for (const item of batch.items) {
     let [ownRead, ownCells] = [0, 0];
     for (const { parts, conditions } of groupsOf({ ...batch, items: [item] })) {
-      if (!conditions.some(isOwn)) continue;
+      if (!conditions.some(isIdentity)) continue;
       const answers = conditions.reduce((n, { name }) => n + (batch.layers[name]?.length ?? 1), 0);
       const { length } = await model.prompt(parts);
       ownRead += length;
@@ -119,7 +119,7 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
   const { study, layers, vectors } = batch;
   const groups = [];
   for (const group of groupsOf(batch)) groups.push({ ...group, prompt: await context.model.prompt(group.parts) });
-  const own = groups.filter(({ conditions }) => conditions.some(isOwn));
+  const own = groups.filter(({ conditions }) => conditions.some(isIdentity));
   const states = await ownStates(context, own, layers);
   const rows: Asked[] = [];
   for (const group of [...own, ...groups.filter((one) => !own.includes(one))]) {
@@ -128,7 +128,7 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
       const at = layers[condition.name] ?? [];
       const row = { item, condition, parts, prompt };
       if (condition.kind !== 'patch') rows.push({ ...row, interventions: [] });
-      else if (isOwn(condition)) {
+      else if (isIdentity(condition)) {
         const { top, at: stateAt } = states[own.indexOf(group)] as (typeof states)[0];
         for (const layer of at) {
           const { value, norm } = stateAt(layer);
@@ -159,7 +159,7 @@ async function ownStates(
 ) {
   if (asked.length === 0) return [];
   const rows = asked.map(({ prompt, conditions }) => {
-    const layers = [...new Set(conditions.filter(isOwn).flatMap(({ name }) => layersOf[name] ?? []))];
+    const layers = [...new Set(conditions.filter(isIdentity).flatMap(({ name }) => layersOf[name] ?? []))];
     return { prompt, capture: { layers, positions: DELIMITER }, topK: 1 };
   });
   const results = await context.pass(rows, { keep: true });

@@ -76,7 +76,7 @@ export async function runTree(
     ready = rest;
   }
   return new Map(
-    tree.rows.map((row, i) => [row, { seq: firstSeq + i, counter: counterBehind(tree.ends[i] as TreeNode) }]),
+    tree.rows.map((row, i) => [row, { seq: firstSeq + i, counter: counterBehind(tree.lastNodes[i] as TreeNode) }]),
   );
 }
 

@@ -35,8 +35,8 @@ export class PrefixTree {
   /** KV cells that the tree needs. */
   cells = 0;
   readonly rows: PreparedRow[] = [];
-  /** Where each of them ends. */
-  readonly ends: TreeNode[] = [];
+  /** The last node of each of them. */
+  readonly lastNodes: TreeNode[] = [];
   /** The row that was measured last, which is usually added next: its units are many. */
   private measured: { row: PreparedRow; units: Unit[] } | undefined;
 
@@ -92,7 +92,7 @@ export class PrefixTree {
     }
     if (!last) throw new Error('A row without positions.');
     last.ends.push(row);
-    this.ends.push(last);
+    this.lastNodes.push(last);
   }
 }
 
