@@ -14,7 +14,7 @@ import { XpatchError } from '../util/errors.js';
 import type { TaskVector } from '../vectors/task-vector.js';
 import { evenly } from './batches.js';
 import { Divergences } from './divergence.js';
-import { type AskedRow, logLikelihoods, rowsWithin, tokenScore } from './scores.js';
+import { type AskedRow, logLikelihoods, rowBehind, rowsWithin, tokenScore } from './scores.js';
 import { lenientMatch, majorityAnswer, strictMatch } from './scoring.js';
 import { type Cell, groupByPrompt, kindOf, type Study } from './study.js';
 import type { Condition, QueryKey, ResultLine } from './types.js';
@@ -140,10 +140,9 @@ async function buildRows(context: Context, batch: Batch): Promise<Asked[]> {
         const { experiment } = study;
         const { strength = experiment.strength, steps } = condition;
         const { op = kindOf(condition) === 'task' ? experiment.op : 'add' } = condition;
-        // In a pass the answer is part of the prompt.
-        const positions = steps === 'all' ? ({ from: DELIMITER, to: 'last' } as const) : DELIMITER;
         for (const layer of at) {
-          rows.push({ ...row, layer, interventions: [vector.at(layer, { op, strength, positions })] });
+          const edit = vector.at(layer, { op, strength, positions: DELIMITER, steps });
+          rows.push({ ...row, layer, interventions: [edit] });
         }
       }
     }
@@ -233,12 +232,9 @@ async function answers(
     const some = rows.slice(given.length, given.length + held);
     const generations = await context.generate(
       some.map(
-        ({ prompt, interventions, own, condition }): PassRow => ({
+        ({ prompt, interventions, own }): PassRow => ({
           prompt,
-          interventions: interventions.map((edit) => ({
-            ...edit,
-            ...(condition.steps && { positions: DELIMITER, steps: condition.steps }),
-          })),
+          interventions,
           ...(likely && { logits: 'last' }),
           ...(own && { topK: 1 }),
         }),
@@ -312,11 +308,11 @@ async function firstScores(context: Context, batch: Batch, rows: readonly (Asked
     if (score.probability >= (best[r]?.probability ?? 0)) best[r] = score;
   };
   const later: (PassRow & { r: number; token: number })[] = [];
-  for (const [r, { parts, prompt, interventions, logits }] of rows.entries()) {
-    for (const { tokens, first } of known.get(parts) as readonly AnswerTokens[]) {
+  for (const [r, row] of rows.entries()) {
+    for (const { tokens, first } of known.get(row.parts) as readonly AnswerTokens[]) {
       const token = tokens[first] as number;
-      if (first === 0) take(r, logits, token);
-      else later.push({ r, token, prompt: prompt.append(tokens.slice(0, first)), interventions, logits: 'last' });
+      if (first === 0) take(r, row.logits, token);
+      else later.push({ r, token, ...rowBehind(row, tokens.slice(0, first)) });
     }
   }
   const held = rowsWithin(batch.maxBytes, context.model);

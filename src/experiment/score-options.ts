@@ -1,4 +1,5 @@
 import type { Context } from '../model/context.js';
+import { requireFiring } from '../model/generate.js';
 import { asRow, type RowInput } from '../model/pass.js';
 import { type AnswerFormat, answersBehind, answerTokens, requireApart } from '../tasks/answer-tokens.js';
 import { XpatchError } from '../util/errors.js';
@@ -17,7 +18,10 @@ export interface OptionScore {
 
 /** One prompt with the texts that may follow it. */
 export interface OptionsToScore {
-  /** A prompt, or a row with interventions. */
+  /**
+   * A prompt, or a row with interventions and edges. Their positions are those of the prompt, whatever follows it; the tokens of an
+   * option, but its last, are what `steps` calls generated.
+   */
   readonly query: RowInput;
   /** Texts as they follow the prompt, each once, including any space. */
   readonly options: readonly string[];
@@ -45,11 +49,13 @@ export async function scoreOptions(
   const rows = [];
   for (const { query, options, format = answersBehind('', '', '') } of queries) {
     requireOptions(options);
-    const { prompt: given, interventions = [] } = asRow(query);
+    const { prompt: given, interventions, edges } = asRow(query);
     const prompt = await model.prompt(given, { signal });
     const answers = await answerTokens(model, prompt.parts, format, options);
     for (const [i, answer] of answers.entries()) requireApart(answer, prompt.parts, options[i] as string);
-    rows.push({ prompt, interventions, options, answers: answers.map(({ tokens }) => tokens) });
+    const row = { prompt, interventions, edges, options, answers: answers.map(({ tokens }) => tokens) };
+    requireFiring([row], Math.max(...row.answers.map(({ length }) => length)));
+    rows.push(row);
   }
   const scores = await logLikelihoods(context, rows, ({ answers }) => answers, { maxBytes: MAX_BYTES, signal });
   return rows.map(({ options, answers }, r) =>

@@ -1,6 +1,7 @@
-import type { Intervention } from '../hooks/types.js';
+import { type Edits, editsBehind } from '../hooks/place.js';
 import type { Context } from '../model/context.js';
 import type { Model } from '../model/model.js';
+import type { PassRow } from '../model/pass.js';
 import { logSumExp } from '../model/tracked.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { Pace } from '../util/pace.js';
@@ -18,10 +19,15 @@ export function rowsWithin(bytes: number, { info }: Model): number {
   return Math.max(1, Math.floor(bytes / (Float32Array.BYTES_PER_ELEMENT * info.nVocab)));
 }
 
-/** A prompt with what is done to its states. */
-export interface AskedRow {
+/** A prompt with what is done to it. */
+export interface AskedRow extends Edits {
   readonly prompt: Prompt;
-  readonly interventions: readonly Intervention[];
+}
+
+/** A row with the beginning of an answer behind its prompt, for the logits of what comes next. */
+export function rowBehind(row: AskedRow, tokens: readonly number[]): PassRow {
+  const { prompt } = row;
+  return { prompt: prompt.append(tokens), ...editsBehind(row, prompt, tokens.length), logits: 'last' };
 }
 
 /** What has to be read to know the next tokens of some answers: each proper prefix of an answer, once. */
@@ -56,11 +62,7 @@ export async function logLikelihoods<Row extends AskedRow>(
   for (let from = 0; from < jobs.length; from += held) {
     const some = jobs.slice(from, from + held);
     const results = await context.pass(
-      some.map(({ row, tokens }) => ({
-        prompt: row.prompt.append(tokens),
-        interventions: row.interventions,
-        logits: 'last' as const,
-      })),
+      some.map(({ row, tokens }) => rowBehind(row, tokens)),
       { signal },
     );
     for (const [i, { r, next }] of some.entries()) {

@@ -1,4 +1,5 @@
 import type { Prompt } from '../prompt/prompt.js';
+import type { PositionSelection } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
 import { largest, smallest } from '../util/extremes.js';
 import { Random } from '../util/random.js';
@@ -120,6 +121,38 @@ export function placeEdge(edge: Edge, prompt: Prompt, points: HookPoints): Place
     );
   }
   return placedAt(positions, edits, every);
+}
+
+/** What is done to the states and the attention of a prompt. */
+export interface Edits {
+  readonly interventions?: readonly Intervention[] | undefined;
+  readonly edges?: readonly Edge[] | undefined;
+}
+
+/**
+ * Edits of a prompt, for the same prompt with `n` tokens of an answer behind it: positions are those of the prompt alone, and the
+ * tokens of the answer are what `steps` calls generated.
+ *
+ * @throws XpatchError INTERVENTION_INVALID, and as `Prompt.positions`
+ */
+export function editsBehind({ interventions = [], edges = [] }: Edits, prompt: Prompt, n: number): Edits {
+  const at = (what: string, selection: PositionSelection = 'last', steps: Steps = 'prompt') => {
+    const invalid: Invalid = (why) => new XpatchError('INTERVENTION_INVALID', `${what}: ${why}.`);
+    const every = everyOf(steps, invalid);
+    const fired = every && Math.floor(n / every);
+    const generated = Array.from({ length: fired }, (_, i) => prompt.length - 1 + (i + 1) * every);
+    return [...positionsOf(prompt, selection, steps, every, invalid), ...generated];
+  };
+  return {
+    interventions: interventions.flatMap(({ steps, ...edit }) => {
+      const positions = at(`Intervention ${edit.op}`, edit.positions, steps);
+      return positions.length ? [{ ...edit, positions }] : [];
+    }),
+    edges: edges.flatMap(({ steps, ...edge }) => {
+      const to = at('Knock-out', edge.to, steps);
+      return to.length ? [{ ...edge, from: prompt.positions(edge.from), to }] : [];
+    }),
+  };
 }
 
 /** Whether a position sees one of the keys: one that is not behind it, or of the same picture, where rows may see each other. */

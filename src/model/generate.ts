@@ -1,4 +1,4 @@
-import type { GeneratedEdit } from '../hooks/place.js';
+import type { Edits, GeneratedEdit } from '../hooks/place.js';
 import type { InterventionReport } from '../hooks/types.js';
 import type { DecodeJob } from '../native/addon.js';
 import { XpatchError } from '../util/errors.js';
@@ -204,7 +204,7 @@ function safeLength(text: string, stop: readonly string[]): number {
 }
 
 /** Refuses interventions whose first generated token is behind the end: the last token of an answer is never decoded. */
-function requireFiring(rows: readonly BuiltRow[], maxTokens: number): void {
+export function requireFiring(rows: readonly Edits[], maxTokens: number): void {
   for (const { steps = 'prompt' } of rows.flatMap(({ interventions = [], edges = [] }) => [
     ...interventions,
     ...edges,

@@ -60,7 +60,7 @@ export interface Sweep {
  * Patches a vector into a prompt at one layer after another, each time with the vector's state for that layer, and
  * reads the next token. All layers go through one pass, which decodes what comes before the patched position once.
  *
- * @param query a prompt, or a row with its own interventions, which come first
+ * @param query a prompt, or a row with its own edges and interventions, which come first
  * @throws {XpatchError} VECTOR_MISMATCH if the widths differ, LAYER_OUT_OF_RANGE if the model or the vector lacks a
  *   layer, INVALID_ARGUMENT for a tracked text that is not one token, and as `Context.pass`.
  *
@@ -84,8 +84,8 @@ export async function sweepLayers(
   const row = asRow(query);
   const prompt = await model.prompt(row.prompt, { signal });
   const tokens = await trackedTokens(model, prompt, track);
-  const { interventions = [] } = row;
-  const wanted: PassRow = { prompt, topK, ...((tokens.length || options.logits) && { logits: 'last' }) };
+  const { interventions = [], edges } = row;
+  const wanted: PassRow = { prompt, edges, topK, ...((tokens.length || options.logits) && { logits: 'last' }) };
   const rows = [
     { ...wanted, interventions },
     ...layers.map((layer) => ({
