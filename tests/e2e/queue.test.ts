@@ -1,10 +1,11 @@
 // Queries handed out over Redis: workers, the server and the process that collects are killed, and the run is that of one process.
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import { RUNS } from '../../src/experiment/queue/protocol.js';
 import { Random } from '../../src/util/random.js';
 import { commandLine, type Outcome } from './cli-helpers.js';
 import { TestRedis } from './redis.js';
@@ -123,6 +124,20 @@ describe('a run of a queue is that of one process, line for line up to order', (
     expect(manifestOf('again').command).toContain(`redis://:PASSWORD@127.0.0.1:${redis.port}`);
     await ended(worker);
   });
+});
+
+test('a run that cannot write any longer ends at once, and what is in the queue stays there', async () => {
+  const redis = await TestRedis.start();
+  const first = outcomeOf(cli.start([...EVAL, '--queue', redis.url, '-o', 'lost']));
+  const worker = startWorker(redis.url);
+  await untilLines('lost', 1, first);
+  rmSync(join(cli.folder, 'lost'), { recursive: true });
+  expect(await first).toMatchObject({ code: 1, stderr: expect.stringMatching(/RUN_INVALID: lost was deleted/) });
+  expect(await redis.use((client) => client.hlen(RUNS))).toBe(1);
+  expect(await outcomeOf(cli.start([...EVAL, '--queue', redis.url, '-o', 'lost']))).toMatchObject({ code: 0 });
+  expect(linesOf('lost').sort()).toEqual(expected);
+  expect(await redis.use((client) => client.hlen(RUNS))).toBe(0);
+  await ended(worker);
 });
 
 describe('a worker that does not fit', () => {

@@ -1,3 +1,4 @@
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { scoreOptions } from '../../src/experiment/score-options.js';
 import type { Edge, Intervention } from '../../src/hooks/types.js';
 import type { Context } from '../../src/model/context.js';
@@ -117,7 +118,7 @@ test('a sweep keeps the knock-outs of its query', async () => {
   const vector = TaskVector.fromStates(other?.states as HiddenStates, {
     model: model.identity,
     readPosition: 'last',
-    origin: [],
+    origin: { op: 'capture', position: 4, token: 1 },
   });
   const edges: Edge[] = [{ layers: 'all', from: [1, 2] }];
   const { plain, logits } = await sweepLayers(context, { prompt, edges }, vector, { logits: true });
@@ -129,7 +130,7 @@ test('a sweep keeps the knock-outs of its query', async () => {
     topK: 5,
   }));
   const [first, ...others] = await context.pass(rows);
-  expect(plain.top.map(({ id }) => id)).toEqual(first?.top.map(({ id }) => id));
+  expect(plain.top.map(({ token }) => token)).toEqual(first?.top.map(({ token }) => token));
   expect(plain.top[0]?.logit).toBeCloseTo(first?.top[0]?.logit as number, 4);
   const [bare] = await context.pass([{ prompt, topK: 1 }]);
   expect(Math.abs((bare?.top[0]?.logit as number) - (plain.top[0]?.logit as number))).toBeGreaterThan(1e-3);

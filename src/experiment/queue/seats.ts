@@ -93,8 +93,12 @@ export class QueueSeats implements Seats {
     return new QueueSeats(broker, queue, run, options);
   }
 
+  /** What fails here, such as a full disk, ends the run at once: what has not been collected stays in the queue for the next start. */
   async each<T>(list: readonly T[], work: (element: T, index: number, seat: Seat) => Promise<void>): Promise<void> {
-    const results = await Promise.allSettled(list.map((element, i) => work(element, i, this.seat())));
+    const done = list.map((element, i) =>
+      work(element, i, this.seat()).catch((error) => Promise.reject(this.fail(error))),
+    );
+    const results = await Promise.allSettled(done);
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
