@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { ModelRecord } from '../experiment/manifest.js';
 import { askAgain, type Check, type CheckedRun, check, checkRun } from '../experiment/verify.js';
-import type { Context } from '../model/context.js';
 import type { ContextOptions } from '../model/context-options.js';
 import type { Model } from '../model/model.js';
 import { isTaskFile } from '../tasks/task.js';
@@ -76,9 +75,9 @@ async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: Chec
   const mmproj = args.mmproj ?? (args.model ? undefined : recorded.files.mmproj);
   const { imageWidth } = recorded;
   const options = { nCtx, nUbatch, flashAttention, imageWidth, ...defined(args), model: path, mmproj };
-  return withSession(options, terminal, async ({ model, context, signal, progress, track }) => {
+  return withSession(options, terminal, async ({ model, context, signal, track }) => {
     const checks = [checkModel(model, recorded)];
-    const { status, vectorModel } = run.manifest;
+    const { status } = run.manifest;
     const asking = (detail: string): Check[] => [...checks, { name: 'answers', state: 'not done', detail }];
     const unfit = [...run.checks, ...checks].find(({ state }) => state === 'failed');
     if (unfit !== undefined || status !== 'complete') {
@@ -86,32 +85,15 @@ async function checkAnswers(args: VerifyArguments, terminal: Terminal, run: Chec
     }
     const undone = run.checks.find(({ state }) => state === 'not done');
     if (undone !== undefined) return asking(`that needs the run's own tasks: see ${undone.name}`);
-    const { loadModel } = await import('../model/load-model.js');
     const again = run.manifest.study === undefined ? askAgain : (await import('../report/run-study.js')).repeatUnits;
-    let foreign: Model | undefined;
-    try {
-      let other: Context | undefined;
-      if (vectorModel && existsSync(vectorModel.files.model)) {
-        progress.update('loading the model of the vectors');
-        const { device, threads, gpuLayers } = args;
-        const { model: file, mmproj: encoder } = vectorModel.files;
-        const { imageWidth: width } = vectorModel;
-        foreign = await loadModel(file, { mmproj: encoder, imageWidth: width, device, threads, gpuLayers, signal });
-        checks.push({ ...checkModel(foreign, vectorModel), name: 'vector model' });
-        other = await foreign.createContext({ nCtx, nUbatch });
-      }
-      const { sample, seed } = args;
-      const onProgress = track('asking again');
-      checks.push(
-        await again(context, run, { sample, seed, foreign: other, signal, onProgress }).catch((error: unknown) => {
-          if (signal.aborted) throw error;
-          return failed('answers', error);
-        }),
-      );
-      return checks;
-    } finally {
-      await foreign?.dispose();
-    }
+    const { sample, seed } = args;
+    const answers = await again(context, run, { sample, seed, signal, onProgress: track('asking again') }).catch(
+      (error: unknown) => {
+        if (signal.aborted) throw error;
+        return failed('answers', error);
+      },
+    );
+    return [...checks, answers];
   });
 }
 

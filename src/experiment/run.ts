@@ -28,6 +28,8 @@ import { conditionsToMake, VectorMaker, vectorOf, weightOf } from './vectors.js'
 export interface RunOptions {
   /** The model of `foreign` conditions, for `vectorModel`. */
   foreign?: Context;
+  /** Instead of it, its hash, if the store has every vector of it. */
+  foreignHash?: string | undefined;
   /** Ask only the queries of this shard (see `membersOf`). Defaults to all. */
   shard?: Shard;
   /** Bound on the logits that scoring holds for each thing computed at a time, bytes. Defaults to 64 MiB. */
@@ -76,11 +78,11 @@ export async function runExperiment(
   store: RunStore = memoryStore(),
   options: RunOptions = {},
 ): Promise<ExperimentResult> {
-  const { foreign, parallel = 1 } = options;
+  const { foreign, foreignHash, parallel = 1 } = options;
   if (!Number.isInteger(parallel) || parallel < 1 || parallel > 512) {
     throw new XpatchError('INVALID_ARGUMENT', `parallel must be a whole number from 1 to 512, not ${parallel}.`);
   }
-  const study = await prepareStudy(context.model, experiment, foreign?.model);
+  const study = await prepareStudy(context.model, experiment, foreign?.model, foreignHash !== undefined);
   const choice = new LayerChoice(experiment);
   for await (const line of store.lines()) choice.add(line);
   await using seats = options.seats ?? (await localSeats({ context, foreign }, parallel));
@@ -120,8 +122,8 @@ class Runner {
   ) {
     this.known = new Set(store.known);
     this.isMember = membersOf(options.shard, study, model.info.nLayers);
-    const identities = { own: model.identity, foreign: options.foreign?.model.identity };
-    this.vectors = new VectorMaker(study, store, identities, seats.wide);
+    const hashes = { own: model.identity.hash, foreign: options.foreign?.model.identity.hash ?? options.foreignHash };
+    this.vectors = new VectorMaker(study, store, hashes, seats.wide);
     this.progress = new Meter(this.counts(), options);
   }
 

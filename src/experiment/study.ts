@@ -32,12 +32,19 @@ export interface Study {
 /**
  * Loads what an experiment needs and refuses one that cannot run, before any pass.
  *
+ * @param hasVectors whether all vectors of the other model are there already, so that it is not needed
  * @throws {XpatchError} CONFIG_INVALID, INVALID_ARGUMENT, TASK_INVALID, FILE_NOT_FOUND, IMAGE_UNSUPPORTED, VECTOR_MISMATCH,
  *   LAYER_OUT_OF_RANGE
  */
-export async function prepareStudy(model: Model, experiment: Experiment, foreign?: Model): Promise<Study> {
+export async function prepareStudy(
+  model: Model,
+  experiment: Experiment,
+  foreign?: Model,
+  hasVectors = false,
+): Promise<Study> {
   requireExperiment(experiment);
-  checkModels(model, experiment, foreign);
+  requireModel(model, experiment);
+  if (!hasVectors) requireForeign(model, experiment, foreign);
   const format = await promptFormat(model, experiment.template);
   const cells = await loadCells(experiment);
   const hasPatches = experiment.conditions.some(({ kind }) => kind === 'patch');
@@ -143,16 +150,17 @@ function invalid(field: string, why: string): XpatchError {
   return new XpatchError('CONFIG_INVALID', `${field}: ${why}.`);
 }
 
-function checkModels(model: Model, experiment: Experiment, foreign: Model | undefined): void {
+function requireModel(model: Model, experiment: Experiment): void {
   const { conditions } = experiment;
-  const needsPictures = (some: readonly Condition[]) => some.find(({ spec }) => spec === 'image');
-  const own = conditions.filter((condition) => !condition.foreign);
   const asked = conditions.find(({ kind, query }) => kind !== 'majority' && (query ?? experiment.query) === 'image');
-  const seeing = asked ?? needsPictures(own);
+  const seeing = asked ?? conditions.find(({ spec, foreign }) => spec === 'image' && !foreign);
   if (seeing && !model.hasVision) {
     const message = `Condition ${JSON.stringify(seeing.name)} shows pictures, but the model has no picture encoder`;
     throw new XpatchError('IMAGE_UNSUPPORTED', `${message}: give --mmproj, or leave out image conditions and queries.`);
   }
+}
+
+function requireForeign(model: Model, { conditions }: Experiment, foreign: Model | undefined): void {
   const borrowing = conditions.filter((condition) => condition.foreign);
   const [first] = borrowing;
   if (!first) return;
@@ -163,7 +171,7 @@ function checkModels(model: Model, experiment: Experiment, foreign: Model | unde
     const problem = `${b.nLayers} layers of width ${b.nEmbd}, the model ${a.nLayers} of width ${a.nEmbd}`;
     throw new XpatchError('VECTOR_MISMATCH', `vectorModel: it has ${problem}. Use a model of equal shape.`);
   }
-  const blind = needsPictures(borrowing);
+  const blind = borrowing.find(({ spec }) => spec === 'image');
   if (blind && !foreign.hasVision) {
     const message = `Condition ${JSON.stringify(blind.name)} needs vectors of pictures`;
     throw new XpatchError('IMAGE_UNSUPPORTED', `${message}, but vectorModel has no picture encoder. Use spec: text.`);

@@ -1,5 +1,4 @@
 import type { PassOptions } from '../model/context.js';
-import type { ModelIdentity } from '../model/types.js';
 import type { PromptPart } from '../prompt/types.js';
 import { type Modality, type VectorExamples, vectorExamples } from '../tasks/prompts.js';
 import type { TaskItem } from '../tasks/task.js';
@@ -146,7 +145,7 @@ export class VectorMaker {
   constructor(
     private readonly study: Study,
     private readonly store: RunStore,
-    private readonly models: { readonly own: ModelIdentity; readonly foreign: ModelIdentity | undefined },
+    private readonly hashes: { readonly own: string; readonly foreign: string | undefined },
     private readonly seedsAtOnce = false,
   ) {}
 
@@ -173,8 +172,8 @@ export class VectorMaker {
       await this.store.saveVector(wanted.name, vector);
       return vector;
     }
-    const model = wanted.foreign ? this.models.foreign : this.models.own;
-    if (stored.info.model.hash !== model?.hash) {
+    const { own, foreign } = this.hashes;
+    if (stored.info.model.hash !== (wanted.foreign ? foreign : own)) {
       const message = `The run's vector ${wanted.name} is of another model (${stored.info.model.name})`;
       throw new XpatchError('VECTOR_MISMATCH', `${message}. Resume it with the model it was started with.`);
     }

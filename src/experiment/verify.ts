@@ -282,8 +282,6 @@ export interface AskOptions {
   readonly sample: number;
   /** Draws them. */
   readonly seed: number;
-  /** The model of `foreign` conditions; without it they are left out. */
-  readonly foreign?: Context | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Counts the whole run; lines outside the sample count as done at once. */
   readonly onProgress?: OnProgress | undefined;
@@ -298,12 +296,11 @@ export interface AskOptions {
  */
 export async function askAgain(context: Context, run: CheckedRun, options: AskOptions): Promise<Check> {
   const { manifest, path } = run;
-  const { foreign, signal, onProgress } = options;
-  const conditions = manifest.options.conditions.filter((condition) => foreign || !condition.foreign);
-  const named = new Map(conditions.map(({ name, kind }) => [name, kind]));
-  const lines = (run.lines as ResultLine[]).filter(({ condition }) => named.has(condition));
+  const { signal, onProgress } = options;
+  const kinds = new Map(manifest.options.conditions.map(({ name, kind }) => [name, kind]));
+  const lines = run.lines as ResultLine[];
   // The majority answer does not come from a model.
-  const asked = lines.filter(({ condition }) => named.get(condition) !== 'majority');
+  const asked = lines.filter(({ condition }) => kinds.get(condition) !== 'majority');
   const sample = new Random(options.seed, 'verify').sample(asked, Math.min(options.sample, asked.length));
   const expected = new Map(sample.map((line) => [keyOf(line), line]));
 
@@ -313,8 +310,8 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
     ...memory,
     loadVector: async (name: string) => (await memory.loadVector(name)) ?? loadRunVector(path, name),
   };
-  await runExperiment(context, { ...manifest.options, tasks: run.tasks, conditions }, store, {
-    ...(foreign && { foreign }),
+  await runExperiment(context, { ...manifest.options, tasks: run.tasks }, store, {
+    foreignHash: manifest.vectorModel?.hash,
     ...(manifest.shard && { shard: manifest.shard }),
     ...(signal && { signal }),
     // For the whole run: what is known counts at once, so the sample, drawn evenly, moves it evenly.
@@ -330,11 +327,9 @@ export async function askAgain(context: Context, run: CheckedRun, options: AskOp
     if (difference !== undefined) problems.push(`${key}: ${difference}`);
   }
   for (const key of expected.keys()) problems.push(`${key} is no longer asked`);
-  const left =
-    conditions.length < manifest.options.conditions.length ? '; conditions with the other model were left out' : '';
   return check(
     'answers',
     problems,
-    `${counted(sample.length, 'query', 'queries')} asked again, seed ${options.seed}: same answers${left}`,
+    `${counted(sample.length, 'query', 'queries')} asked again, seed ${options.seed}: same answers`,
   );
 }

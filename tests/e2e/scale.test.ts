@@ -1,6 +1,6 @@
 // An experiment in parts, one stage after the other, by hand and by the job files of examples/scale: the run is that of one process.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -70,6 +70,24 @@ describe('stages', () => {
         .map(({ name }: { name: string }) => name);
       expect([run, whole, undone]).toEqual([run, true, ['tables', 'model']]);
     }
+  });
+
+  test('with vectors of another model are verified without it, in every shard', async () => {
+    const own = { name: 'Text Patch', kind: 'patch', spec: 'text' };
+    const foreign = ['instruction', 'text'].map((spec) => ({ ...own, name: `LLM ${spec}`, spec, foreign: true }));
+    const conditions = [CONFIG.conditions[1], own, ...foreign];
+    copyFileSync(join(PACKAGE_ROOT, 'models/demo/xpatch-demo-base-f16.gguf'), join(cli.folder, 'base.gguf'));
+    // So many items that fewer conditions would make other batches.
+    const config = { ...CONFIG, seeds: [1], layers: [2], test: 60, conditions, vectorModel: 'base.gguf' };
+    writeFileSync(join(cli.folder, 'foreign.json'), JSON.stringify(config));
+    await ok('eval', 'foreign.json', ...EVAL.slice(2), '--shard', '2/3', '-o', 'foreign');
+    rmSync(join(cli.folder, 'base.gguf'));
+    const { ok: fine, checks } = await cli.json('verify', 'foreign', '--device', 'cpu', '--sample', '40');
+    const answers = checks.find(({ name }: { name: string }) => name === 'answers');
+    expect([fine, answers]).toEqual([
+      true,
+      { name: 'answers', state: 'ok', detail: expect.stringMatching(/^40 queries asked again/) },
+    ]);
   });
 
   test('without parts are the same run', async () => {

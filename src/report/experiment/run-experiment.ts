@@ -114,7 +114,10 @@ async function mend(context: Context, experiment: Experiment, run: RunFolder, op
     const wayOut = 'Delete it, or the whole file, and start the run again: what is missing is asked again.';
     throw new XpatchError('RUN_INVALID', `${where}. ${wayOut}`);
   }
-  const maker = new VectorMaker(study, run, { own: context.model.identity, foreign: foreign?.model.identity });
+  const maker = new VectorMaker(study, run, {
+    own: context.model.identity.hash,
+    foreign: foreign?.model.identity.hash,
+  });
   const { read } = seatAt({ context, foreign });
   for (const wanted of vectorsOf(study)) if (run.lost.has(wanted.name)) await maker.get(wanted, read, { signal });
 }
