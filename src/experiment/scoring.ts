@@ -18,17 +18,16 @@ export function lenientMatch(
 }
 
 /**
- * The whole answer: a longer greedy continuation, up to its first line break, equals the expected string, both
- * stripped. A continuation that was cut off earlier does not pass.
+ * The whole answer, up to where it stopped, equals the expected string, both stripped. Whether it stopped or was cut off
+ * is for the caller to know.
  * @param expected the right answer, or several of which one is enough
  */
 export function strictMatch(
-  continuation: string,
+  whole: string,
   expected: string | readonly string[],
   options: ScoringOptions = {},
 ): boolean {
-  const [firstLine = ''] = continuation.split(/\r\n|\r|\n/, 1);
-  const answer = normaliseAnswer(firstLine, options);
+  const answer = normaliseAnswer(whole, options);
   return answer !== '' && [expected].flat().some((one) => answer === normaliseAnswer(one, options));
 }
 

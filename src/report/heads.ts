@@ -1,4 +1,4 @@
-import { type Measurements, type Overlap, topOverlap } from '../stats/overlap.js';
+import { type Measured, type Measurements, type Overlap, topOverlap } from '../stats/overlap.js';
 import { bootstrapInterval, mean } from '../stats/statistics.js';
 import { type HeadsCell, type HeadsOptions, headsUnits, type ModalityHeads } from '../studies/heads.js';
 import { numbers, texts } from './columns.js';
@@ -31,12 +31,17 @@ export const heads: StudyKind<HeadsOptions, HeadsCell> = {
 
 const TOP = 10;
 
-const effectsOf = ({ modalities }: HeadsCell, modality: string): Measurements =>
+const effectsOf = ({ modalities }: Pick<HeadsCell, 'modalities'>, modality: string): Measurements =>
   modalities.find((one) => one.modality === modality)?.effects ?? [];
 
 /** By task, over all of them, and what other tasks have in common. */
 export function overlapTable(cells: readonly HeadsCell[], { top = TOP, prompts = 10 }: HeadsOptions): TextTable {
-  const pair = (text: HeadsCell, image: HeadsCell) => [effectsOf(text, 'text'), effectsOf(image, 'image')] as const;
+  const side = ({ items, domain, ...cell }: HeadsCell, modality: string): Measured => ({
+    values: effectsOf(cell, modality),
+    items,
+    domain,
+  });
+  const pair = (text: HeadsCell, image: HeadsCell) => [side(text, 'text'), side(image, 'image')] as const;
   const nHeads = cells[0]?.heads.length ?? 0;
   const n = Math.min(top, nHeads);
   const row = (name: string, { value, low, high, chance, p }: Overlap) => [name, value, low, high, chance, p];
@@ -52,7 +57,7 @@ export function overlapTable(cells: readonly HeadsCell[], { top = TOP, prompts =
     columns: [...texts('task'), ...numbers(2, 'in both', 'low', 'high', 'by chance'), ...numbers(4, 'p')],
     rows,
     notes: [
-      `low, high: 95 % bootstrap interval over ${prompts} prompts a task, which have the same items in text and in pictures. p: share of random orders of the heads that overlap as much.`,
+      `low, high: 95 % bootstrap interval over the items of ${prompts} prompts a task, which are the same in text and in pictures. p: share of random orders of the heads that overlap as much.`,
     ],
   };
 }
@@ -80,14 +85,14 @@ export function headsTable(cells: readonly HeadsCell[], { top = TOP }: HeadsOpti
 /** Probability of the right answer by the layer whose edges are cut: a panel for each modality of the examples. */
 function knockOutFigure(cells: readonly HeadsCell[]) {
   const panels = (['text', 'image'] as const).map((modality): Panel => {
-    const found = cells.flatMap(({ task, modalities }) =>
-      modalities.filter((one) => one.modality === modality).map((one) => ({ task, ...one })),
+    const found = cells.flatMap(({ modalities, ...cell }) =>
+      modalities.filter((one) => one.modality === modality).map((one) => ({ ...cell, ...one })),
     );
     const series = (label: string, of: (one: ModalityHeads) => Measurements): Series => ({
       label,
       points: (found[0] ? of(found[0]) : []).map((_, x) => {
-        const values = found.flatMap((one) =>
-          (of(one)[x] ?? []).map((value, i) => ({ task: one.task, seed: 1, item: `${i}`, value })),
+        const values = found.flatMap(({ task, domain, items, ...one }) =>
+          (of(one)[x] ?? []).map((value, i) => ({ task, domain, seed: 1, item: items[i] as string, value })),
         );
         const { value: y, low, high } = bootstrapInterval(values);
         return { x, y, low, high };
@@ -112,7 +117,7 @@ function knockOutFigure(cells: readonly HeadsCell[]) {
     xLabel: 'layer',
     yLabel: 'probability of the answer',
     panels,
-    notes: ['Mean over tasks. Bands: 95 % bootstrap intervals over prompts.'],
+    notes: ['Mean over tasks. Bands: 95 % bootstrap intervals over items.'],
   };
 }
 

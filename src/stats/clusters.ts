@@ -128,7 +128,8 @@ const PERMUTATIONS = 200;
  *
  * The interval resamples the scores of the points, whole items at a time (the text and the picture prompt of one turn, and
  * the tasks of one domain, have the same items); distances are not recomputed, so it speaks of the average over points
- * of this kind, among these neighbours. Chance: 200 seeded permutations of the labels over all points.
+ * of this kind, among these neighbours. Chance: 200 seeded permutations of the labels over the points; points of one item that
+ * have the same label keep having the same, since they are not independent.
  *
  * @param score of all points for one labelling
  * @throws {XpatchError} INVALID_ARGUMENT, ABORTED
@@ -144,12 +145,21 @@ export async function clusterScore(
     points.map((point, i) => ({ ...point, value: own[i] as number })),
     seed,
   );
+  const units = new Map<string, string>();
+  const unitOf = points.map(({ task, domain = task, seed, item }, i) => {
+    const unit = JSON.stringify([domain, seed, item, labels[i]]);
+    units.set(unit, labels[i] as string);
+    return unit;
+  });
+  const names = [...units.keys()];
   const random = new Random(seed, 'permutation');
   const means = new Float64Array(PERMUTATIONS);
   const pace = new Pace(signal);
   for (let r = 0; r < PERMUTATIONS; r++) {
     if (pace.due()) await pace.rest();
-    means[r] = mean(score(random.sample(labels)));
+    const drawn = random.sample([...units.values()]);
+    const permuted = new Map(names.map((unit, i) => [unit, drawn[i] as string]));
+    means[r] = mean(score(unitOf.map((unit) => permuted.get(unit) as string)));
   }
   const atLeast = means.filter((value) => value >= mean(own)).length;
   means.sort();

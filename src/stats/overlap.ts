@@ -4,11 +4,20 @@ import { mean } from './statistics.js';
 /** Values of the same things, measured several times: [measurements][things]. */
 export type Measurements = readonly (readonly number[])[];
 
+/** Measurements of one side, and what they were taken on. */
+export interface Measured {
+  readonly values: Measurements;
+  /** The item of each measurement. */
+  readonly items: readonly string[];
+  /** Tasks of one domain have the same items, so these are drawn together. */
+  readonly domain: string;
+}
+
 /** How many of the best things of two sets of measurements are the same. */
 export interface Overlap {
   /** In the mean over pairs. */
   readonly value: number;
-  /** 95 % bootstrap interval over the measurements, those of the same number of both sides drawn together. */
+  /** 95 % bootstrap interval over the items of each domain: one comes or goes with all its measurements. */
   readonly low: number;
   readonly high: number;
   /** Of things in any order: `top` times the share of the top. */
@@ -23,20 +32,28 @@ const DRAWS = 2000;
  * The overlap of the `top` things with the largest means, of pairs of measurements of as many things, such as the effects of heads on
  * prompts of one kind and of another.
  */
-export function topOverlap(pairs: readonly (readonly [Measurements, Measurements])[], top: number, seed = 1): Overlap {
-  const things = pairs[0]?.[0][0]?.length ?? 0;
-  const best = pairs.map(([a, b]) => [bestOf(a, top), bestOf(b, top)] as const);
+export function topOverlap(pairs: readonly (readonly [Measured, Measured])[], top: number, seed = 1): Overlap {
+  const things = pairs[0]?.[0].values[0]?.length ?? 0;
+  const best = pairs.map(([a, b]) => [bestOf(a.values, top), bestOf(b.values, top)] as const);
+  const domains = new Map<string, Set<string>>();
+  for (const { domain, items } of pairs.flat()) {
+    domains.set(domain, new Set([...(domains.get(domain) ?? []), ...items]));
+  }
   const value = mean(best.map(([a, b]) => common(a, b)));
   const random = new Random(seed, 'overlap');
-  const drawn = Array.from({ length: DRAWS }, () =>
-    mean(
-      pairs.map(([a, b]) => {
-        const n = Math.min(a.length, b.length);
-        const chosen = Array.from({ length: n }, () => Math.floor(random.uniform() * n));
-        return common(bestOf(a, top, chosen), bestOf(b, top, chosen));
+  const drawn = Array.from({ length: DRAWS }, () => {
+    const items = new Map(
+      [...domains].map(([domain, all]) => {
+        const list = [...all];
+        return [domain, list.map(() => list[random.integer(list.length)] as string)];
       }),
-    ),
-  ).sort((x, y) => x - y);
+    );
+    const bestDrawn = (side: Measured) => {
+      const chosen = (items.get(side.domain) ?? []).map((item) => side.items.indexOf(item)).filter((i) => i >= 0);
+      return bestOf(side.values, top, chosen);
+    };
+    return mean(pairs.map(([a, b]) => common(bestDrawn(a), bestDrawn(b))));
+  }).sort((x, y) => x - y);
   const all = Array.from({ length: things }, (_, i) => i);
   const shuffled = Array.from({ length: DRAWS }, () =>
     mean(best.map(([a]) => common(a, new Set(random.sample(all, a.size))))),

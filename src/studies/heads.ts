@@ -40,6 +40,9 @@ export interface ModalityHeads {
 /** One task. */
 export interface HeadsCell {
   readonly task: string;
+  readonly domain: string;
+  /** Inputs of the queries, prompt by prompt. */
+  readonly items: readonly string[];
   /** In the order of `effects`. */
   readonly heads: readonly Head[];
   /** Text examples, then image examples. */
@@ -79,6 +82,7 @@ export const headsUnits: Study<HeadsOptions, HeadsCell> = async (context, option
     name: split.task.name,
     run: async (_, { signal, onProgress }) => {
       const found: ModalityHeads[] = [];
+      const examples = vectorExamples(split, { shots, count: prompts, readPosition: 'dummy-query' });
       let heads: readonly Head[] = [];
       for (const [i, spec] of MODALITIES.entries()) {
         const { effects, each } = await taskHeadEffects(context, split, {
@@ -91,17 +95,14 @@ export const headsUnits: Study<HeadsOptions, HeadsCell> = async (context, option
           onProgress: ({ done, total }) => onProgress((i + (0.8 * done) / total) / MODALITIES.length),
         });
         heads = effects.heads;
-        const cut = await knockOut(context, vectorsOf(split, shots, prompts), { spec, format, signal });
+        const cut = await knockOut(context, examples, { spec, format, signal });
         found.push({ modality: spec, effects: each.map(({ values }) => [...values]), ...cut });
       }
-      return { task: split.task.name, heads, modalities: found };
+      const { name: task, domain } = split.task;
+      return { task, domain, items: examples.map(({ query }) => query.input), heads, modalities: found };
     },
   }));
 };
-
-function vectorsOf(split: TaskSplit, shots: number, count: number): VectorExamples[] {
-  return vectorExamples(split, { shots, count, readPosition: 'dummy-query' });
-}
 
 const EXAMPLES = 'examples';
 

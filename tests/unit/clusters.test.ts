@@ -91,6 +91,23 @@ describe('known clouds', () => {
     expect(chance.p).toBeGreaterThan(0.01);
   });
 
+  test('twins do not count twice: two pictures of one item with one label are not two pieces of evidence', async () => {
+    const random = new Random(1, 'twins');
+    const items = Array.from({ length: 40 }, (_, i) => ({ task: 't', seed: 1, item: `i${i}` }));
+    const found: number[] = [];
+    for (let draw = 0; draw < 20; draw++) {
+      const places = items.map(() => Float32Array.from({ length: 5 }, () => random.gaussian()));
+      const twins = places.map((place) => place.map((x) => x + 0.01 * random.gaussian()));
+      const own = items.map(() => (random.uniform() < 0.5 ? 'a' : 'b'));
+      const labels = [...own, ...own];
+      const near = nearest(await distancesBetween([...places, ...twins]), 10);
+      const { chance } = await clusterScore(labels, [...items, ...items], (some) => purities(near, some));
+      found.push(chance.p);
+    }
+    // Labels mean nothing, so p is uniform: 4 or more of 20 below .05 in 2 % of such tests. With points permuted it is nearly all.
+    expect(found.filter((p) => p < 0.05).length).toBeLessThan(4);
+  });
+
   test('t-SNE keeps clouds apart, invents none, and repeats itself', async () => {
     const purity = async (spread: number) => {
       const { points, labels } = clouds(120, 4, 20, spread);

@@ -79,7 +79,8 @@ describe.each(documents)('%s', (document) => {
       const settings = [...rest.matchAll(/ --set "?([^\s"]+)/g)].map(([, setting = '']) => setting);
       if (source === 'vqa' && settings.length === 0) continue;
       // eval itself names the language model under a VLM of the catalogue.
-      if (source === 'llm-to-vlm') settings.unshift('vectorModel=demo-base');
+      const named = settings.some((setting) => setting.startsWith('vectorModel='));
+      if (source === 'llm-to-vlm' && !named) settings.push('vectorModel=demo-base');
       await loadExperiment(source, settings);
     }
   });

@@ -27,12 +27,12 @@ describe('scoring', () => {
   });
 
   test.each<[string, string, boolean]>([
-    ['Lima\n\nQ:Chad', 'Lima', true],
-    [' Lima \r\nQ:', 'Lima', true],
+    ['Lima\n\nQ:Chad', 'Lima', false],
+    [' Lima \r\n', 'Lima', true],
     ['Lima', 'Lima', true],
     ['L', 'Lima', false],
     ['Lima, Peru', 'Lima', false],
-    ['\nLima', 'Lima', false],
+    ['\nLima', 'Lima', true],
     ['', '', false],
     ['Panthera leo\n', 'Panthera leo', true],
     ['Panthera', 'Panthera leo', false],

@@ -481,13 +481,16 @@ describe('report of an experiment', () => {
       }));
     const lines = [
       ...rival(block('Question', [])),
-      ...rival(block('System', [])),
+      ...rival(block('System', [])).map((one) => ({ ...one, cut: true as const })),
       ...rival(block('Text Patch', PATCHED, { layer: 3 })),
     ];
     const whole = await report(experiment(conditions), lines);
     // Question: every second answer is the rival's. Patch: 4 of 8 follow the task; of the others capital1b, color1b and color2b
     // are at odd places.
     expect(values(table(whole, 'conflict-strict'), 'Question')).toEqual([0, 1 / 2, 1 / 2]);
+    // An answer that was cut off is nobody's as a whole.
+    expect(values(table(whole, 'conflict-strict'), 'System')).toEqual([0, 0, 1]);
+    expect(values(table(whole, 'conflict-lenient'), 'System')).toEqual([0, 1 / 2, 1 / 2]);
     expect(values(table(whole, 'conflict-strict'), 'Text Patch')).toEqual([1 / 2, 3 / 8, 1 / 8]);
     expect(values(table(whole, 'conflict-lenient'), 'Text Patch')).toEqual([1 / 2, 3 / 8, 1 / 8]);
     const pairs = texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`);

@@ -1,10 +1,16 @@
 import { expect, test } from '@jest/globals';
-import { topOverlap } from '../../src/stats/overlap.js';
+import { type Measured, topOverlap } from '../../src/stats/overlap.js';
 
 const things = 20;
 /** Things in an order, alike in all measurements. */
-const ordered = (best: readonly number[]) =>
+const values = (best: readonly number[]) =>
   Array.from({ length: 5 }, () => Array.from({ length: things }, (_, i) => (best.includes(i) ? 1 : 0) - i / 1000));
+const measured = (values: number[][], domain = 'animals'): Measured => ({
+  values,
+  domain,
+  items: ['a', 'b', 'c', 'd', 'e'],
+});
+const ordered = (best: readonly number[]) => measured(values(best));
 
 test('the same best things overlap wholly, others not at all, without doubt where measurements agree', () => {
   const same = topOverlap([[ordered([3, 7, 9]), ordered([9, 3, 7])]], 3);
@@ -29,7 +35,19 @@ test('pairs are averaged, and p is the hypergeometric tail', () => {
 });
 
 test('where measurements disagree the interval says so', () => {
-  const mixed = [...ordered([3, 7, 9]).slice(0, 3), ...ordered([10, 11, 12]).slice(0, 2)];
+  const mixed = measured([...values([3, 7, 9]).slice(0, 3), ...values([10, 11, 12]).slice(0, 2)]);
   const { value, low, high } = topOverlap([[ordered([3, 7, 9]), mixed]], 3);
   expect([value, low, high]).toEqual([3, 0, 3]);
+});
+
+test('tasks of one domain are drawn together, so that two of them say no more than one', () => {
+  const half = (domain: string): [Measured, Measured] => [
+    measured(values([3, 7, 9]), domain),
+    measured([...values([3, 7, 9]).slice(0, 3), ...values([10, 11, 12]).slice(0, 2)], domain),
+  ];
+  const alone = topOverlap([half('animals')], 3);
+  const twins = topOverlap([half('animals'), half('animals')], 3);
+  expect([twins.low, twins.high]).toEqual([alone.low, alone.high]);
+  const strangers = topOverlap([half('animals'), half('foods'), half('flags'), half('plants')], 3);
+  expect(strangers.low).toBeGreaterThan(alone.low);
 });

@@ -247,12 +247,11 @@ export async function conflictTable(
   if (score !== 'lenient' && score !== 'strict') return undefined;
   const asked = test.filter(({ rival, prompt }) => rival !== undefined && prompt !== undefined);
   if (asked.length === 0) return undefined;
-  const follows = ({ firstToken, answer }: ResultLine, wanted: string) =>
-    score === 'lenient'
-      ? lenientMatch(firstToken, wanted, { ignoreCase })
-      : strictMatch(answer, wanted, { ignoreCase });
   const patched = (line: ResultLine) => (score === 'lenient' ? line.lenient : line.strict === true);
-  const local = (line: ResultLine) => follows(line, line.rival ?? '');
+  const local = ({ firstToken, answer, cut, rival = '' }: ResultLine) =>
+    score === 'lenient'
+      ? lenientMatch(firstToken, rival, { ignoreCase })
+      : !cut && strictMatch(answer, rival, { ignoreCase });
   const columns = [
     { name: 'the task', of: patched },
     { name: 'the question in the query', of: local },
