@@ -1,7 +1,7 @@
 import type { Intervention } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import { asRow, type PassRow, type RowInput } from '../model/pass.js';
-import { divergence, logSumExp, trackedTokens } from '../model/tracked.js';
+import { divergence, LOGITS_HELD, logSumExp, rowsWithin, trackedTokens } from '../model/tracked.js';
 import type { OnProgress, TokenScore } from '../model/types.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
@@ -116,9 +116,6 @@ export async function measured(
   return { prompt, row: { ...row, prompt }, measure };
 }
 
-/** Logits that are held at a time. */
-const MAX_BYTES = 64e6;
-
 /**
  * The metric under each of many edits of one prompt, and without any; `tops`: the best tokens, first without any. What the edited
  * prompts have in common is decoded once, so edits of one position should be next to each other.
@@ -130,7 +127,7 @@ export async function measureEach(
   { signal, onProgress, topK = 0 }: MeasureOptions & { topK?: number | undefined } = {},
 ): Promise<{ plain: number; values: Float64Array; tops: (readonly TokenScore[])[] }> {
   const { interventions = [] } = row;
-  const held = Math.max(1, Math.floor(MAX_BYTES / (Float32Array.BYTES_PER_ELEMENT * context.model.info.nVocab)));
+  const held = rowsWithin(LOGITS_HELD, context.model);
   const all = [[], ...edits]; // first the prompt as it is
   const values = new Float64Array(all.length);
   const tops: (readonly TokenScore[])[] = [];

@@ -3,7 +3,8 @@ import { resolveLayers } from '../hooks/points.js';
 import { ATTENTION_HOOKS, type HookName, type LayerSelection, ONE_PLACE } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import type { HiddenStates } from '../model/hidden-states.js';
-import { logSumExp } from '../model/tracked.js';
+import type { PassResult } from '../model/pass.js';
+import { LOGITS_HELD, logSumExp, rowsWithin } from '../model/tracked.js';
 import type { Prompt, PromptInput } from '../prompt/prompt.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, writeFileAtomic } from '../util/files.js';
@@ -44,6 +45,8 @@ export interface CorpusOptions {
   source?: Readonly<Record<string, unknown>>;
   /** Bytes of states that a shard holds, and the memory that they take. Defaults to 64 MB. */
   shardBytes?: number;
+  /** Bytes of logits of generated tokens that are held at a time, at least those of one prompt. Defaults to 64 MB. */
+  logitsBytes?: number | undefined;
   signal?: AbortSignal;
   /** Called after every pass with the number of prompts that are done, those of an earlier call included. */
   onProgress?: (progress: { prompts: number }) => void;
@@ -95,7 +98,7 @@ export async function captureCorpus(
     let index = 0;
     let batch: { input: CorpusInput; prompt: Prompt; index: number }[] = [];
     const run = async () => {
-      for (const captured of await captureBatch(context, batch, request, signal)) shard.add(captured);
+      for (const captured of await captureBatch(context, batch, request, options)) shard.add(captured);
       options.onProgress?.({ prompts: index });
       batch = [];
       if (shard.isFull) await write();
@@ -189,7 +192,7 @@ async function captureBatch(
   context: Context,
   batch: readonly { input: CorpusInput; prompt: Prompt; index: number }[],
   { hooks, layers, positions, generate }: CorpusRequest,
-  signal: AbortSignal | undefined,
+  { logitsBytes = LOGITS_HELD, signal }: CorpusOptions,
 ): Promise<Captured[]> {
   const said = generate
     ? await context.generate(
@@ -206,8 +209,16 @@ async function captureBatch(
     const before = { from: prompt.length - 1, to: prompt.length + added - 2 };
     return { prompt: whole, captures, ...(added > 0 && { logits: before }) };
   });
-  const results = await context.pass(rows, { signal });
-  return results.map(({ captured = [], logits }, i) => {
+  // A prompt has logits of as many tokens as were generated.
+  const together = generate ? Math.max(1, Math.floor(rowsWithin(logitsBytes, context.model) / generate)) : rows.length;
+  const done: Captured[] = [];
+  while (done.length < rows.length) {
+    const results = await context.pass(rows.slice(done.length, done.length + together), { signal });
+    done.push(...results.map((result, i) => capturedOf(result, done.length + i)));
+  }
+  return done;
+
+  function capturedOf({ captured = [], logits }: PassResult, i: number): Captured {
     const { input, prompt, index } = batch[i] as (typeof batch)[number];
     const [first] = captured as HiddenStates[];
     const tokens = (wholes[i] as Prompt).record().tokens;
@@ -228,7 +239,7 @@ async function captureBatch(
       states: captured,
       mean: positions === 'mean' && prompt.length > 0,
     };
-  });
+  }
 }
 
 function placesOf(prompt: Prompt, whole: Prompt, positions: CorpusPositions): number[] | 'all' {

@@ -1,6 +1,7 @@
 import type { Context } from '../model/context.js';
 import { requireFiring } from '../model/generate.js';
 import { asRow, type RowInput } from '../model/pass.js';
+import { LOGITS_HELD } from '../model/tracked.js';
 import { type AnswerFormat, answersBehind, answerTokens, requireApart } from '../tasks/answer-tokens.js';
 import { XpatchError } from '../util/errors.js';
 import { logLikelihoods } from './scores.js';
@@ -29,9 +30,6 @@ export interface OptionsToScore {
   readonly format?: AnswerFormat;
 }
 
-/** Logits held at a time. */
-const MAX_BYTES = 64e6;
-
 /**
  * Log-likelihoods of given options as continuations of prompts. Prompts share passes; the prompt, and what options have in common,
  * are decoded once.
@@ -57,7 +55,7 @@ export async function scoreOptions(
     requireFiring([row], Math.max(...row.answers.map(({ length }) => length)));
     rows.push(row);
   }
-  const scores = await logLikelihoods(context, rows, ({ answers }) => answers, { maxBytes: MAX_BYTES, signal });
+  const scores = await logLikelihoods(context, rows, ({ answers }) => answers, { maxBytes: LOGITS_HELD, signal });
   return rows.map(({ options, answers }, r) =>
     options.map((option, o) => {
       const tokens = answers[o] as readonly number[];

@@ -1,8 +1,7 @@
 import { type Edits, editsBehind } from '../hooks/place.js';
 import type { Context } from '../model/context.js';
-import type { Model } from '../model/model.js';
 import type { PassRow } from '../model/pass.js';
-import { logSumExp } from '../model/tracked.js';
+import { logSumExp, rowsWithin } from '../model/tracked.js';
 import type { Prompt } from '../prompt/prompt.js';
 import { Pace } from '../util/pace.js';
 
@@ -12,11 +11,6 @@ export function tokenScore(logits: Float32Array, token: number): { probability: 
   let rank = 0;
   for (let i = 0; i < logits.length; i++) if ((logits[i] as number) > own) rank++;
   return { probability: Math.exp(own - logSumExp(logits)), rank };
-}
-
-/** How many rows' logits fit into this many bytes, at least one. */
-export function rowsWithin(bytes: number, { info }: Model): number {
-  return Math.max(1, Math.floor(bytes / (Float32Array.BYTES_PER_ELEMENT * info.nVocab)));
 }
 
 /** A prompt with what is done to it. */

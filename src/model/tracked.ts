@@ -10,6 +10,14 @@ export interface RankedToken extends TokenScore {
   rank: number;
 }
 
+/** Bytes of logits that a measurement holds at a time, unless it is told otherwise. */
+export const LOGITS_HELD = 64e6;
+
+/** How many rows' logits fit into this many bytes, at least one. */
+export function rowsWithin(bytes: number, { info }: Model): number {
+  return Math.max(1, Math.floor(bytes / (Float32Array.BYTES_PER_ELEMENT * info.nVocab)));
+}
+
 /**
  * Ids of tokens that are given as ids, or as texts that continue a prompt: the same text makes other tokens after other
  * words. A text of several tokens has no one probability, so it is refused.

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
 import { appendFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, test } from '@jest/globals';
+import { beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { type CorpusOptions, captureCorpus } from '../../src/corpus/capture-corpus.js';
 import { openCorpus } from '../../src/corpus/corpus.js';
 import type { CorpusPrompt, CorpusShard } from '../../src/corpus/corpus-file.js';
@@ -83,6 +83,26 @@ describe('positions', () => {
     expect(cosine(marked?.row as Float32Array, rows[1] as Float32Array)).toBeGreaterThan(0.99999);
     const without = () => captureCorpus(context, [{ prompt }], at('none'), { positions: 'marks' });
     await expectError(without, 'POSITION_OUT_OF_RANGE', /no marks/);
+  });
+
+  test('logits of what is generated are bounded, which only makes more passes', async () => {
+    const pass = jest.spyOn(context, 'pass');
+    const read = async (name: string, logitsBytes?: number) => {
+      pass.mockClear();
+      await captureCorpus(context, inputs(3), at(name), { positions: 'generated', generate: 3, logitsBytes });
+      const found = (await all(at(name), 0)).map(({ prompt: { tokens, generated } }) => ({ tokens, generated }));
+      return { found, passes: pass.mock.calls.map(([rows]) => rows.length) };
+    };
+    const one = await read('one', 4 * 3 * model.info.nVocab);
+    const together = await read('together');
+    pass.mockRestore();
+    expect([one.passes, together.passes]).toEqual([[1, 1, 1], [3]]);
+    expect(one.found.length).toBeGreaterThan(3);
+    for (const [i, { tokens, generated }] of one.found.entries()) {
+      expect(tokens).toEqual(together.found[i]?.tokens);
+      for (const [n, x] of (generated?.logProbabilities ?? []).entries())
+        expect(x).toBeCloseTo(together.found[i]?.generated?.logProbabilities[n] as number, 4);
+    }
   });
 
   test('generated tokens, with their log-probabilities', async () => {
