@@ -97,6 +97,19 @@ export const CORRECTIONS = [
       from: 'cache[cache_hash] = response.alloc_size;',
       to: 'if (response.alloc_size == 0) return ggml_nbytes(tensor);\n            cache[cache_hash] = response.alloc_size;',
     },
+    {
+      // How much a kernel wants behind its result depends on what it reads (CUDA's flash attention: on the keys' type and number). The
+      // cache leaves that out, as a reservation asks for the most first; here graphs of other sizes are reserved later, and contexts
+      // of other types share the process.
+      from: 'uint64_t cache_hash = fnv_hash((const uint8_t *)&key, sizeof(key));',
+      to: [
+        'uint64_t cache_hash = fnv_hash((const uint8_t *)&key, sizeof(key));',
+        '        for (const ggml_tensor * src : tensor->src) {',
+        '            const int64_t shape[] = { src ? src->type : -1, src ? src->ne[0] : 0, src ? src->ne[1] : 0, src ? src->ne[2] : 0, src ? src->ne[3] : 0 };',
+        '            cache_hash = fnv_hash((const uint8_t *)shape, sizeof(shape), cache_hash);',
+        '        }',
+      ].join('\n'),
+    },
     { from: 'buft_map[buft_name] = buft;', to: 'if (max_size > 0) buft_map[buft_name] = buft;' },
     // llama.cpp fetches all logits, also where the graph was ended before them.
     {

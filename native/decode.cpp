@@ -127,6 +127,9 @@ void context::decode(const decode_job & job) {
     batch.seq_id   = seq_ids.data();
     batch.logits   = outputs.data();
 
+    // What an intervention drove out of the range of the cache shows in logits alone, and not wherever this call may end.
+    const bool was = poisoned;
+    poisoned       = was || !job.patches.empty();
     log_take();
     norm.start();
     struct restore_at_exit {
@@ -180,8 +183,6 @@ void context::decode(const decode_job & job) {
     }
     norm.check_fired();
     hooks->check_fired();
-    // What an intervention drove out of the range of the cache would show in logits alone.
-    poisoned = poisoned || (read.empty() && !job.patches.empty());
 
     const auto require_finite = [&](const float * values, size_t n, const std::string & what) {
         for (size_t i = 0; i < n; ++i) {
@@ -222,6 +223,10 @@ void context::decode(const decode_job & job) {
         require_finite(logits, n_vocab, "the logits");
         top_k_of(logits, n_vocab, job.top_k, job.top_ids + i * job.top_k, job.top_logits + i * job.top_k);
         job.top_logsumexp[i] = static_cast<float>(log_sum_exp(logits, n_vocab));
+    }
+    const auto is_read = [&](int32_t row) { return std::binary_search(read.begin(), read.end(), row); };
+    if (std::all_of(job.patches.begin(), job.patches.end(), [&](const patch & p) { return std::all_of(p.rows.begin(), p.rows.end(), is_read); })) {
+        poisoned = was;
     }
 }
 

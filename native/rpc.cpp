@@ -12,8 +12,10 @@
 #  include <ws2tcpip.h>
 #else
 #  include <arpa/inet.h>
+#  include <cerrno>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
+#  include <poll.h>
 #  include <sys/socket.h>
 #  include <sys/time.h>
 #  include <unistd.h>
@@ -45,6 +47,7 @@ struct endpoint_state {
     uint64_t         losses = 0;
     std::set<SOCKET> alive;
     bool             renew = false; // somebody asked for another connection, the one before being lost
+    int              users = 0;     // models of this process, of all its threads
 };
 static std::mutex                            states_mutex;
 static std::map<std::string, endpoint_state> states;
@@ -68,6 +71,16 @@ bool rpc_keeps(const std::string & endpoint) {
 
 std::string rpc_greeting() {
     return std::string("xpatch " XPATCH_LLAMA_TAG).substr(0, RPC_CONN_CAPS_SIZE);
+}
+
+// Calls on a socket with a timeout are not started again by themselves, also where no signal was handled: by Ctrl-Z and fg, a
+// debugger, or a machine that slept.
+static bool interrupted() {
+#ifdef _WIN32
+    return false;
+#else
+    return errno == EINTR;
+#endif
 }
 
 // ---- transport -------------------------------------------------------------------------------------------------------
@@ -116,6 +129,9 @@ struct socket_t::impl {
     bool move(size_t size, std::atomic<uint64_t> & count, F some) {
         for (size_t done = 0; done < size;) {
             const auto n = failed ? -1 : some(done, std::min(size - done, MAX_CHUNK_SIZE));
+            if (n < 0 && !failed && interrupted()) {
+                continue;
+            }
             if (n <= 0) {
                 return fail();
             }
@@ -207,6 +223,24 @@ void socket_t::update_caps(const uint8_t * remote) {
     }
 }
 
+static bool connected(SOCKET fd, const sockaddr_in & address) {
+    if (::connect(fd, reinterpret_cast<const sockaddr *>(&address), sizeof(address)) == 0) {
+        return true;
+    }
+#ifndef _WIN32
+    if (interrupted()) { // it goes on, and must not be called again
+        pollfd to { fd, POLLOUT, 0 };
+        int    n;
+        while ((n = poll(&to, 1, 1000 * CONNECT_S)) < 0 && interrupted()) {
+        }
+        int       error = 0;
+        socklen_t size  = sizeof(error);
+        return n == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+    }
+#endif
+    return false;
+}
+
 socket_ptr socket_t::connect(const char * host, int port) {
     const SOCKET fd = socket(AF_INET, SOCK_STREAM, 0);
     const auto made = socket_ptr(new socket_t(std::make_unique<impl>(fd, host + (":" + std::to_string(port)))));
@@ -215,8 +249,7 @@ socket_ptr socket_t::connect(const char * host, int port) {
     }
     keep_alive(fd);
     set_timeout(fd, CONNECT_S);
-    const sockaddr_in address = address_of(host, port);
-    if (::connect(fd, reinterpret_cast<const sockaddr *>(&address), sizeof(address)) < 0) {
+    if (!connected(fd, address_of(host, port))) {
         made->pimpl->fail();
     }
     return made; // the greeting has to come within CONNECT_S too
@@ -271,6 +304,21 @@ static uint64_t losses_of(const std::string & endpoint) {
     return states[endpoint].losses;
 }
 
+static void count_user(const std::string & endpoint, int n) {
+    std::lock_guard<std::mutex> lock(states_mutex);
+    states[endpoint].users += n;
+}
+
+rpc_servers::known::known(const std::string & endpoint, uint64_t losses) : endpoint(endpoint), losses(losses) {
+    count_user(endpoint, 1);
+}
+
+rpc_servers::known::known(known && other) noexcept : endpoint(other.endpoint), losses(other.losses) {
+    count_user(endpoint, 1);
+}
+
+rpc_servers::known::~known() { count_user(endpoint, -1); }
+
 static void renew_lost(const std::string & endpoint) {
     std::lock_guard<std::mutex> lock(states_mutex);
     auto & state = states[endpoint];
@@ -284,7 +332,7 @@ static coded_error lost(const std::string & endpoint) {
 rpc_servers::rpc_servers(const std::vector<std::string> & endpoints) {
     for (const auto & endpoint : endpoints) {
         renew_lost(endpoint);
-        servers.push_back({ endpoint, losses_of(endpoint) });
+        servers.emplace_back(endpoint, losses_of(endpoint));
         ggml_backend_reg_t reg = ggml_backend_rpc_add_server(endpoint.c_str());
         if (!reg) {
             throw lost(endpoint);
@@ -319,9 +367,9 @@ void rpc_servers::count_decode() const {
 }
 
 void rpc_servers::require() const {
-    for (const auto & [endpoint, losses] : servers) {
-        if (losses_of(endpoint) != losses) {
-            throw lost(endpoint);
+    for (const auto & server : servers) {
+        if (losses_of(server.endpoint) != server.losses) {
+            throw lost(server.endpoint);
         }
     }
 }
@@ -329,7 +377,11 @@ void rpc_servers::require() const {
 void rpc_servers::hang_up() const {
     std::lock_guard<std::mutex> lock(states_mutex);
     for (const auto & server : servers) {
-        for (SOCKET fd : states[server.endpoint].alive) {
+        const auto & state = states[server.endpoint];
+        if (state.users > 1) {
+            continue;
+        }
+        for (SOCKET fd : state.alive) {
             shutdown(fd, SHUT_RDWR);
         }
     }

@@ -47,11 +47,15 @@ public:
     // Throws coded_error RPC_FAILED when one was lost since: what came back in between is not to be used.
     void require() const;
 
-    // Ends the connections, also from another thread: what waits for an answer goes on without.
+    // Ends the connections that no other model of this process uses, also from another thread: what waits for an answer goes on without.
     void hang_up() const;
 
 private:
-    struct known {
+    struct known { // counts as a user of its server
+        known(const std::string & endpoint, uint64_t losses);
+        known(known && other) noexcept;
+        ~known();
+
         std::string endpoint;
         uint64_t    losses;
     };

@@ -68,17 +68,7 @@ const RUNS = [
   ['real-template', 'main', REAL, [...REAL_LAYER, 'template=paper'], []],
   ['real-quantisation', 'quantisation', REAL, [...REAL_LAYER, 'vectorModel=gemma-q4_0.gguf'], []],
   ['real-photographs', PHOTOGRAPHS, REAL, [], []],
-  [
-    'real-noto',
-    'docs/results/real-small.yaml',
-    REAL,
-    [
-      'style=noto',
-      'test=20',
-      'tasks=[country-capital,country-currency,animal-latin,animal-young,food-color,food-flavor]',
-    ],
-    [],
-  ],
+  ['real-noto', 'main', REAL, [...REAL_LAYER, 'style=noto'], []],
   [
     'real-strength',
     'strength',

@@ -419,6 +419,30 @@ describe('what is refused', () => {
     }
   });
 
+  test.each(['on', 'off'] as const)(
+    'nor where the call failed, or read other rows (flash attention %s)',
+    async (flashAttention) => {
+      await using half = await model.createContext({ nCtx: 256, flashAttention });
+      const short = await model.prompt({ tokens: randomTokens(model, 5, 9) });
+      const read = () => half.pass([{ prompt: short, logits: 'last' }]);
+      const [before] = await read();
+      for (const hook of ['v', 'k'] as const) {
+        const interventions = [{ hook, layers: 0, positions: 3, op: 'scale', factor: 1e7 }] as const;
+        const edges = [{ layers: 1, from: [0, 1, 2, 3], to: 3 }];
+        await expectError(() => half.pass([{ prompt, interventions, edges }]), 'INTERVENTION_INVALID', /nothing/);
+        expect((await read())[0]).toEqual(before);
+        // The other row may fail too: masked cells enter some kernels as 0 times infinity.
+        await half
+          .pass([
+            { prompt, interventions },
+            { prompt: short, logits: 'last' },
+          ])
+          .catch(() => undefined);
+        expect((await read())[0]).toEqual(before);
+      }
+    },
+  );
+
   // The last two are finite: their squares are not, and a norm would make zeros of them.
   test.each([
     ['add', { op: 'add', value: new Float32Array(64).fill(1), factor: 3e38 }],

@@ -4,6 +4,8 @@ import { once } from 'node:events';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import type { Intervention } from '../../src/hooks/types.js';
 import { logitLens } from '../../src/lens/logit-lens.js';
@@ -291,6 +293,50 @@ describe('a server that is lost', () => {
       error: 'RPC_FAILED',
     });
   });
+});
+
+test('a process that is stopped and continued, as by Ctrl-Z and fg, loses no server', async () => {
+  const { endpoint } = await startServer();
+  const script = `
+    import { loadModel } from ${JSON.stringify(join(PACKAGE_ROOT, 'dist', 'index.js'))};
+    const model = await loadModel(${JSON.stringify(fixture('llama.gguf'))}, { device: 'cpu', threads: 1, rpc: ['${endpoint}'] });
+    const context = await model.createContext();
+    const prompt = await model.prompt({ tokens: [5, 6, 7] });
+    let over = false;
+    process.stdin.once('data', () => (over = true));
+    console.log('ready');
+    while (!over) await context.run({ prompt, logits: 'last' });
+    process.exit(0);`;
+  const child = spawn(process.execPath, ['--no-warnings', '--input-type=module', '-e', script]);
+  const ended = once(child, 'exit');
+  await once(child.stdout, 'data');
+  for (let i = 0; i < 50; i++) {
+    child.kill('SIGSTOP');
+    await wait(5);
+    child.kill('SIGCONT');
+    await wait(20);
+  }
+  child.stdin.write('enough\n');
+  expect(await ended).toEqual([0, null]);
+});
+
+test('a thread that ends leaves the server to the others', async () => {
+  const { endpoint } = await startServer();
+  const open = { device: 'cpu', threads: 1, rpc: [endpoint] };
+  await using model = await loadModel(fixture('llama.gguf'), open);
+  await using context = await model.createContext({ nCtx: 256 });
+  const row = { prompt: await model.prompt({ tokens: [5, 6, 7] }), logits: 'last' } as const;
+  const before = (await context.run(row)).logits.data;
+  const script = `
+    import { parentPort } from 'node:worker_threads';
+    import { loadModel } from ${JSON.stringify(pathToFileURL(join(PACKAGE_ROOT, 'dist', 'index.js')).href)};
+    globalThis.model = await loadModel(${JSON.stringify(fixture('llama.gguf'))}, ${JSON.stringify(open)});
+    parentPort.postMessage('ready');
+    setInterval(() => undefined, 1000);`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`));
+  await once(worker, 'message');
+  await worker.terminate();
+  expect(distance((await context.run(row)).logits.data, before)).toBeLessThan(ROUNDING);
 });
 
 test('a process that ends does not wait for a server', async () => {
