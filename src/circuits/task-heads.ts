@@ -25,7 +25,8 @@ export interface TaskHeadOptions extends MeasureOptions {
 
 /**
  * Effects of all heads on a task in context: their means over prompts of examples with a query after them, and
- * the effect on the same prompts with the examples' labels exchanged among each other. Only validation items are used.
+ * the effect on the same prompts with the examples' labels exchanged among each other. Only validation items are used. So each mean
+ * holds, as one of `prompts`, the prompt that it is patched into, with its labels right (in Todd et al. both are drawn from one set too).
  *
  * @throws {XpatchError} TASK_INVALID, INVALID_ARGUMENT, MARK_AMBIGUOUS, IMAGE_UNSUPPORTED, and as `headEffects`
  */

@@ -14,8 +14,8 @@ export interface LensOptions {
   /** Token ids whose logit, probability and rank are returned for each state. Defaults to none. */
   tokens?: readonly number[];
   /**
-   * Whether the model's final norm comes before its head. Defaults to true; false for states that it has been applied to, such as those
-   * of `finalNorm`.
+   * Whether the model's final norm comes before its head. Defaults to true, and to false for states at `final_norm`; false is also for
+   * those of `finalNorm`.
    */
   normalise?: boolean;
   signal?: AbortSignal;
@@ -43,7 +43,7 @@ export interface Lens {
  *
  * @param states captured states, those of a pass, or a task vector of this model's width (it has one position)
  * @throws XpatchError VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, TOKEN_INVALID, INVALID_ARGUMENT, NOT_FINITE,
- *   LENS_UNSUPPORTED when `normalise` is false and the architecture has no final norm, ARCHITECTURE_UNSUPPORTED, BUSY, ABORTED, DISPOSED.
+ *   LENS_UNSUPPORTED for a point that is not of the residual stream, and when `normalise` is false and the architecture has no final norm, ARCHITECTURE_UNSUPPORTED, BUSY, ABORTED, DISPOSED.
  *
  * @example
  * ```ts
@@ -57,7 +57,7 @@ export async function logitLens(
   states: HiddenStates | TaskVector | PassResult,
   options: LensOptions = {},
 ): Promise<Lens> {
-  const { topK = 5, tokens = [], normalise = true } = options;
+  const { topK = 5, tokens = [] } = options;
   const { nVocab } = context.model.info;
   if (!Number.isInteger(topK) || topK < 0 || topK > nVocab) {
     throw new XpatchError('INVALID_ARGUMENT', `top-k must be a whole number from 0 to ${nVocab}, not ${topK}.`);
@@ -66,7 +66,8 @@ export async function logitLens(
   if (bad !== undefined) {
     throw new XpatchError('TOKEN_INVALID', `Token id ${bad} is outside the vocabulary of ${nVocab}.`);
   }
-  const { layers, positions, data } = statesFor(context, states);
+  const { hook, layers, positions, data } = statesFor(context, states);
+  const { normalise = hook !== 'final_norm' } = options;
   const cells = await context.readOut({ layers, positions, data }, { ...options, topK, tokens, normalise });
   return { layers, positions, cells, settled: topK ? positions.map((_, p) => settledAt(layers, cells, p)) : [] };
 }

@@ -62,7 +62,8 @@ export async function readPromptLens(
   const { positions = 'all', tuned, signal, onProgress } = options;
   const { model } = context;
   const { nLayers, nVocab } = model.info;
-  const layers = [...new Set([...resolveLayers(options.layers ?? 'all', nLayers), nLayers - 1])];
+  const chosen = resolveLayers(options.layers ?? 'all', nLayers);
+  const layers = [...new Set([...chosen, nLayers - 1])].sort((a, b) => a - b);
   const row = asRow(query);
   const prompt = await model.prompt(row.prompt, { signal });
   const tracked = [...new Set(await trackedTokens(model, prompt, options.track ?? []))];

@@ -1,4 +1,5 @@
 import { resolveLayers } from '../hooks/points.js';
+import { STREAM_HOOKS } from '../hooks/types.js';
 import type { Context } from '../model/context.js';
 import { HiddenStates } from '../model/hidden-states.js';
 import type { PassResult } from '../model/pass.js';
@@ -19,7 +20,8 @@ export function asStates(source: HiddenStates | TaskVector | PassResult): Hidden
 /**
  * The states of a source, checked to be ones that the context's model can have.
  *
- * @throws {XpatchError} VECTOR_MISMATCH for another width, LAYER_OUT_OF_RANGE, INVALID_ARGUMENT when there are none
+ * @throws {XpatchError} VECTOR_MISMATCH for another width, LENS_UNSUPPORTED for a point that is not of the residual stream,
+ *   LAYER_OUT_OF_RANGE, INVALID_ARGUMENT when there are none
  */
 export function statesFor(context: Context, source: HiddenStates | TaskVector | PassResult): HiddenStates {
   const states = asStates(source);
@@ -27,6 +29,10 @@ export function statesFor(context: Context, source: HiddenStates | TaskVector | 
   const [, , width] = states.shape;
   if (width !== nEmbd) {
     throw new XpatchError('VECTOR_MISMATCH', `States of width ${width} do not fit a model of width ${nEmbd}.`);
+  }
+  if (!STREAM_HOOKS.includes(states.hook)) {
+    const problem = `States at '${states.hook}' are not in the space of the residual stream, which the output head reads`;
+    throw new XpatchError('LENS_UNSUPPORTED', `${problem}. Capture ${STREAM_HOOKS.join(', ')}.`);
   }
   resolveLayers(states.layers, nLayers);
   return states;

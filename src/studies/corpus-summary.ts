@@ -197,14 +197,22 @@ function directions(rows: readonly Float32Array[]): Pick<LayerSummary, 'norm' | 
   return { norm: { median: quantile(norms, 0.5), low: quantile(norms, 0.05), high: quantile(norms, 0.95) }, cosine };
 }
 
-/** Labels are shuffled among prompts, not among positions of one prompt. */
+/**
+ * What a prompt is, wherever it stands in the corpus: rows that are the same prompt have the same states, so a probe must not learn from
+ * one and be tested on another. The rows of pictures have no tokens; what they are of is known by the field that named them.
+ */
+function identityOf({ index, tokens, fields }: CorpusPrompt): string {
+  return JSON.stringify([tokens, ...(tokens.some((token) => token < 0) ? [fields.image ?? index] : [])]);
+}
+
+/** Labels are shuffled among prompts, not among positions of one prompt or rows of the same. */
 async function probe(
   { prompts, rows }: Sample,
   labelOf: (prompt: CorpusPrompt) => string,
   seed: number,
   signal: AbortSignal | undefined,
 ): Promise<NonNullable<LayerSummary['probe']>> {
-  const groups = prompts.map(({ index }) => index);
+  const groups = prompts.map(identityOf);
   const labels = prompts.map(labelOf);
   const own = new Map(groups.map((group, i) => [group, labels[i] as string]));
   const dealt = new Random(seed, 'shuffled').sample([...own.values()]);
@@ -212,7 +220,7 @@ async function probe(
   const shuffled = groups.map((group) => other.get(group) as string);
   const right = await linearProbe(rows, [labels, shuffled], groups, { seed, signal });
   const [accuracy, control] = right.map((hits) =>
-    bootstrapInterval(hits.map((hit, i) => ({ task: '', seed, item: String(groups[i]), value: Number(hit) }))),
+    bootstrapInterval(hits.map((hit, i) => ({ task: '', seed, item: groups[i] as string, value: Number(hit) }))),
   );
   return { accuracy: accuracy as Estimate, shuffled: control as Estimate };
 }

@@ -147,8 +147,8 @@ async function knockOut(
     const { prompt, measure } = await measured(context, whole.append(lead), metric, signal);
     const picture = prompt.pictures.filter(({ first }) => first > end);
     const seen = picture.flatMap(({ first, nRows }) => Array.from({ length: nRows }, (_, row) => first + row));
-    // Every token may be looking at a BOS, whatever the examples are.
-    const examples = { from: prompt.tokens[0] === model.info.bosToken ? 1 : 0, to: end };
+    // Every token may be looking at the first one, BOS or not, whatever the examples are.
+    const examples = { from: 1, to: end };
     const edges = [seen, examples].flatMap((from) =>
       layers.map((layer): Edge => ({ layers: layer, from, to: 'last' })),
     );

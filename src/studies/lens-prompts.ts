@@ -4,8 +4,8 @@ import type { Prompt } from '../prompt/prompt.js';
 import type { PromptPart } from '../prompt/types.js';
 import { promptFormat } from '../tasks/model-format.js';
 import { baselineShots, type Modality, vectorPrompts } from '../tasks/prompts.js';
-import { splitTask } from '../tasks/split.js';
-import { listTasks, loadTask } from '../tasks/task.js';
+import { splitTask, type TaskSplit } from '../tasks/split.js';
+import { listTasks, loadTask, type TaskItem } from '../tasks/task.js';
 import type { PromptTemplate } from '../tasks/template.js';
 import { XpatchError } from '../util/errors.js';
 import { Pace } from '../util/pace.js';
@@ -46,7 +46,8 @@ const VALIDATION_SHARE = 4;
 
 /**
  * Five-shot prompts of the shipped tasks, as many of each: to fit and to choose on of different validation items of the
- * split, to test on of test items, so that no item is on both sides. With a picture encoder half of them show pictures.
+ * split, to test on of test items. Tasks of one domain have items in common and cut them elsewhere where one has fewer, so an item
+ * that is on one side in any of them is left out of the others. With a picture encoder half of the prompts show pictures.
  *
  * @throws {XpatchError} INVALID_ARGUMENT, ABORTED
  */
@@ -58,19 +59,18 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
   const kinds = (await listTasks()).flatMap((name) => modalities.map((modality) => ({ name, modality })));
   const testItems: string[] = [];
   const parts: Record<'fit' | 'validation' | 'test', (readonly PromptPart[])[]> = { fit: [], validation: [], test: [] };
+  const sides = await sidesOf(seed, pictures);
   for (const [i, { name, modality }] of kinds.entries()) {
-    const task = await loadTask(name, { pictures });
-    const split = splitTask(task, seed, { pictures });
+    const split = sides.get(name) as Sides;
+    const { task } = split;
     // The remainder goes to the first kinds.
     const share = (total: number) => Math.floor((total + kinds.length - 1 - i) / kinds.length);
-    const nValidation = Math.floor(split.validation.length / VALIDATION_SHARE);
-    const halves = { validation: split.validation.slice(0, nValidation), fit: split.validation.slice(nValidation) };
     const forChoice = Math.floor(prompts / VALIDATION_SHARE);
     const wanted = { validation: share(forChoice), fit: share(prompts - forChoice) };
     for (const half of ['fit', 'validation'] as const) {
-      const count = Math.min(wanted[half], halves[half].length);
+      const count = Math.min(wanted[half], split[half].length);
       if (count === 0) continue;
-      const made = vectorPrompts({ ...split, validation: halves[half] }, modality, {
+      const made = vectorPrompts({ ...split, validation: split[half] }, modality, {
         count,
         readPosition: 'dummy-query',
         format,
@@ -99,6 +99,32 @@ export async function taskLensPrompts(model: Model, options: LensPromptOptions =
     test: await build(parts.test),
     testItems,
   };
+}
+
+/** A split whose validation items are in two parts. */
+interface Sides extends TaskSplit {
+  readonly fit: readonly TaskItem[];
+}
+
+/** Of every shipped task; within a domain no item is on two sides. */
+async function sidesOf(seed: number, pictures: boolean): Promise<Map<string, Sides>> {
+  const splits: Sides[] = [];
+  for (const name of await listTasks()) {
+    const split = splitTask(await loadTask(name, { pictures }), seed, { pictures });
+    const [validation, fit] = divide(split.validation, Math.floor(split.validation.length / VALIDATION_SHARE));
+    splits.push({ ...split, validation, fit });
+  }
+  const without = (split: Sides, side: 'fit' | 'test', others: readonly ('validation' | 'fit')[]) => {
+    const same = splits.filter(({ task }) => task.domain === split.task.domain);
+    const taken = new Set(same.flatMap((one) => others.flatMap((other) => one[other].map(({ input }) => input))));
+    return split[side].filter(({ input }) => !taken.has(input));
+  };
+  const apart = splits.map((split) => ({
+    ...split,
+    fit: without(split, 'fit', ['validation']),
+    test: without(split, 'test', ['validation', 'fit']),
+  }));
+  return new Map(apart.map((split) => [split.task.name, split]));
 }
 
 /**
@@ -141,6 +167,6 @@ export async function textLensPrompts(
   return { fit: await build(fit), validation: await build(validation), test: await build(held), testItems };
 }
 
-function divide<T>(items: readonly T[], first: number): [T[], T[]] {
+function divide<T>(items: readonly T[], first: number): readonly [T[], T[]] {
   return [items.slice(0, first), items.slice(first)];
 }

@@ -75,13 +75,17 @@ function readHeader(path: string): GgufHeader {
  * Writes directions as llama.cpp and repeng read them: `direction.N` for block N. Block 0 is left out, as llama.cpp has no place for it.
  *
  * @param data [layers, n_embd]
- * @throws {XpatchError} VECTOR_INVALID if there is only layer 0, FILE_WRITE
+ * @throws {XpatchError} VECTOR_INVALID if there is only layer 0, or for another point than `resid_post`; FILE_WRITE
  */
 export async function writeControlVector(
   path: string,
-  { model, layers }: Pick<TaskVectorInfo, 'model' | 'layers'>,
+  { model, hook, layers }: Pick<TaskVectorInfo, 'model' | 'hook' | 'layers'>,
   data: Float32Array,
 ): Promise<void> {
+  if (hook !== 'resid_post') {
+    const problem = `A control-vector file is added to the outputs of blocks, and these are states at '${hook}'`;
+    throw new XpatchError('VECTOR_INVALID', `${problem}. Use a .safetensors file, or capture at resid_post.`);
+  }
   const kept = layers.flatMap((layer, row) => (layer > 0 ? [{ layer, row }] : []));
   if (kept.length === 0) {
     const wayOut = 'Use another layer, or a .safetensors file.';

@@ -234,7 +234,7 @@ export class TaskVector {
    * Saves as safetensors: tensor `task_vector` F32 [layers, width], everything else as text or JSON in the metadata (keys
    * `format`, `model`, `hook`, `layers`, `read_position`, `origin`). A path that ends in `.gguf` gets a control vector, as llama.cpp
    * and repeng read it: `direction.N` for the output of block N, without block 0 and without the origin.
-   * @throws {XpatchError} FILE_WRITE; VECTOR_INVALID for a control vector of layer 0 alone
+   * @throws {XpatchError} FILE_WRITE; VECTOR_INVALID for a control vector of layer 0 alone, or of another point than `resid_post`
    */
   async save(path: string): Promise<void> {
     const { hook, layers, heads, model, readPosition, origin } = this.info;

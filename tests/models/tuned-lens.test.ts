@@ -22,6 +22,20 @@ test('as many prompts as asked for are made, however few, of every task and moda
   expect(fit.filter(({ tokens }) => tokens.includes(-1))).toHaveLength(6);
 });
 
+test('no item is on two sides, nor in another task of its domain', async () => {
+  const { fit, validation, test: held, testItems } = await taskLensPrompts(model, { prompts: 400, test: 400 });
+  const textsOf = (prompts: readonly Prompt[]) =>
+    prompts.map((prompt) => prompt.record().text).filter((text) => !text.includes('<image>'));
+  const itemsOf = (prompts: readonly Prompt[]) =>
+    new Set(textsOf(prompts).flatMap((text) => [...text.matchAll(/Q:(.*)\n/g)].map(([, item]) => item)));
+  const [a, b, c] = [itemsOf(fit), itemsOf(validation), itemsOf(held)];
+  expect(Math.min(a.size, b.size, c.size)).toBeGreaterThan(20);
+  // Countries, animals and foods have names of their own, so the text says which item it is.
+  expect([...c].filter((item) => a.has(item) || b.has(item))).toEqual([]);
+  expect([...b].filter((item) => a.has(item))).toEqual([]);
+  expect(testItems.filter((item) => a.has(item.replace(/^.*?: /, '')))).toEqual([]);
+});
+
 test('it is never worse than the plain lens, mean over layers', async () => {
   const context = await model.createContext();
   const { fit, validation, test: held } = await taskLensPrompts(model, { prompts: 96, test: 48 });

@@ -10,6 +10,8 @@ import type { CorpusPrompt, CorpusShard } from '../../src/corpus/corpus-file.js'
 import type { Context } from '../../src/model/context.js';
 import type { Model } from '../../src/model/model.js';
 import { mark } from '../../src/prompt/prompt.js';
+import { summariseCorpus } from '../../src/studies/corpus-summary.js';
+import { Random } from '../../src/util/random.js';
 import { expectError, temporaryFolder } from '../unit/helpers.js';
 import { cosine, load, logitsOf, randomTokens } from './helpers.js';
 
@@ -59,6 +61,20 @@ test('every state is the one of a pass of its own, whatever shard it is in', asy
       expect(found[i]?.prompt).toMatchObject({ fields, tokens: prompt.tokens, positions: [prompt.tokens.length - 1] });
     }
   }
+});
+
+test('a probe is not tested on a prompt that it has learned from elsewhere in the corpus', async () => {
+  const random = new Random(5, 'labels');
+  const distinct = Array.from({ length: 40 }, (_, i) => ({
+    prompt: { tokens: randomTokens(model, 6, 1000 + i) },
+    fields: { side: random.uniform() < 0.5 ? 'left' : 'right' },
+  }));
+  await captureCorpus(context, [...distinct, ...distinct, ...distinct, ...distinct], at('copies'), { layers: [2] });
+  const { hooks } = await summariseCorpus(await openCorpus(at('copies')), { label: 'side' });
+  const probe = hooks[0]?.layers[0]?.probe;
+  // Labels mean nothing; copies on both sides would make it all but 1.
+  expect(probe?.accuracy.value).toBeLessThan(0.8);
+  expect(probe?.accuracy.items).toBe(40);
 });
 
 describe('positions', () => {

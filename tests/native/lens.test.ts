@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, test } from '@jest/globals';
 import { makeModel } from '../../bench/make-model.mjs';
 import { finalNorm } from '../../src/lens/final-norm.js';
 import { type Lens, type LensCell, logitLens } from '../../src/lens/logit-lens.js';
+import { readPromptLens } from '../../src/lens/prompt-lens.js';
 import type { Context } from '../../src/model/context.js';
 import { HiddenStates } from '../../src/model/hidden-states.js';
 import { loadModel } from '../../src/model/load-model.js';
@@ -117,6 +118,38 @@ test('a task vector has a lens too, and a final norm', async () => {
   });
   expect(await logitLens(context, vector)).toEqual({ ...(await logitLens(context, pass)), positions: [0] });
   expect((await finalNorm(context, vector)).data).toEqual((await finalNorm(context, pass)).data);
+});
+
+test('layers come out in order, whatever order they were named in, so that the last is the model’s answer', async () => {
+  const model = await load('llama');
+  const context = await model.createContext();
+  const prompt = await model.prompt({ tokens: TOKENS });
+  const { lens, last } = await readPromptLens(context, prompt, { layers: [2, 0], topK: 1 });
+  expect([lens.layers, last.layers]).toEqual([
+    [0, 2],
+    [0, 2],
+  ]);
+  const [{ top }] = await context.pass([{ prompt, topK: 1 }]);
+  expect(last.cells.at(-1)?.[0]?.top[0]?.token).toBe(top[0]?.token);
+});
+
+test('states behind the final norm are read without another; those of heads are refused', async () => {
+  const model = await load('llama');
+  const context = await model.createContext();
+  const prompt = await model.prompt({ tokens: TOKENS });
+  const captures = (['resid_post', 'final_norm', 'z', 'q'] as const).map((hook) => ({
+    hook,
+    positions: 'last' as const,
+  }));
+  const [{ captured }] = await context.pass([{ prompt, captures }]);
+  const [stream, normed, ...ofHeads] = captured as [HiddenStates, HiddenStates, HiddenStates, HiddenStates];
+  const [expected, found] = [await logitLens(context, stream), await logitLens(context, normed)];
+  expect(found.cells[0]?.[0]?.top[0]?.token).toBe(expected.cells.at(-1)?.[0]?.top[0]?.token);
+  expect(found.cells[0]?.[0]?.top[0]?.logit).toBeCloseTo(expected.cells.at(-1)?.[0]?.top[0]?.logit as number, 3);
+  for (const states of ofHeads) {
+    expect(states.shape[2]).toBe(model.info.nEmbd);
+    await expectError(() => logitLens(context, states), 'LENS_UNSUPPORTED', /not in the space of the residual stream/);
+  }
 });
 
 describe('what cannot be read', () => {

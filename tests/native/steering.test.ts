@@ -1,5 +1,5 @@
 // Steering vectors, and control-vector files against llama.cpp's own use of them.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -109,6 +109,27 @@ test('stops while its prompts are read, however many there are', async () => {
   await expectError(() => making, 'ABORTED', /aborted/);
   expect(read).toBeGreaterThan(0);
   expect(read).toBeLessThan(2 * many.length);
+});
+
+test('a control vector is of outputs of blocks, and of nothing else', async () => {
+  const model = await load('llama');
+  await using context = await model.createContext({ nCtx: 64 });
+  const [{ captured }] = await context.pass([
+    {
+      prompt: { tokens: [5, 6] },
+      captures: (['resid_pre', 'z', 'attn_out'] as const).map((hook) => ({ hook, positions: 'last' })),
+    },
+  ]);
+  for (const states of captured) {
+    const origin = { op: 'capture', position: 1, token: 1 } as const;
+    const vector = TaskVector.fromStates(states, { model: context.model.identity, readPosition: 'position', origin });
+    await expectError(
+      () => vector.save(join(folder, 'other.gguf')),
+      'VECTOR_INVALID',
+      new RegExp(`states at '${states.hook}'.*safetensors`),
+    );
+  }
+  expect(existsSync(join(folder, 'other.gguf'))).toBe(false);
 });
 
 test('the numbering of cvector-generator is one block later', async () => {

@@ -372,10 +372,18 @@ describe('report of an experiment', () => {
       { name: 'I1', kind: 'patch', spec: 'instruction', swaps: 1 },
       ...[1, 2].flatMap((prompts): Condition[] => [
         { name: `T${prompts}`, kind: 'patch', spec: 'text', prompts },
+        // Vectors that are written in otherwise are no points of the curve.
+        { name: `S${prompts}`, kind: 'patch', spec: 'text', prompts, strength: 3 },
         { name: `E${prompts}`, kind: 'patch', spec: 'ensemble', prompts },
       ]),
     ];
-    const right: Record<string, string[]> = { I: ['capital1a'], T1: [], T2: ['color1a'], E1: PATCHED, E2: PATCHED };
+    const right: Record<string, string[]> = {
+      I: ['capital1a'],
+      T2: ['color1a'],
+      E1: PATCHED,
+      E2: PATCHED,
+      S1: PATCHED,
+    };
     const lines = conditions.flatMap(({ name }) => block(name, right[name] ?? [], { layer: 3 }));
     const whole = await report(experiment(conditions), lines);
     const { series } = figure(whole, 'examples-curve').panels[0] ?? { series: [] };
@@ -389,7 +397,7 @@ describe('report of an experiment', () => {
     );
     const drawn = figure(await report(experiment(conditions), [...lines, ...swept]), 'layer-sweep');
     expect(drawn.panels[0]?.series.map(({ label }) => label)).toEqual(['I', 'T2', 'E2']);
-    expect(drawn.notes?.join()).toContain('Not drawn: 3 conditions');
+    expect(drawn.notes?.join()).toContain('Not drawn: 5 conditions');
     const pairs = texts(whole, 'differences-lenient').rows.map((row) => `${row[0]}-${row[1]}`);
     expect(pairs.sort()).toEqual(['E1-I', 'E1-T1', 'E2-I', 'E2-T2', 'I1-I']);
   });

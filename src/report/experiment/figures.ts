@@ -7,7 +7,7 @@ import type { Pace } from '../../util/pace.js';
 import type { Figure, Panel, Point, Series } from '../figures/figure.js';
 import type { Block } from '../report.js';
 import { type ExperimentLines, layersApart, layersOf, MAX_LAYERS, queriesOf, rowOf } from './lines.js';
-import { tasksOf } from './tables.js';
+import { isPlain, tasksOf } from './tables.js';
 
 const RANGES = 'Bands: 95 % bootstrap intervals over items, seeds held fixed.';
 
@@ -123,8 +123,7 @@ export async function examplesBlocks(
   pace: Pace,
 ): Promise<Block[]> {
   const own = experiment.conditions.filter(
-    ({ kind, vector, control, foreign, swaps, before, question }) =>
-      kind === 'patch' && !vector && !control && !foreign && !swaps && before === undefined && question === undefined,
+    ({ prompts: _, ...condition }) => condition.kind === 'patch' && isPlain(condition),
   );
   const layers = layersOf(rows, own);
   if (layers.length > MAX_LAYERS) return [];

@@ -182,7 +182,7 @@ export async function matrixTable(
 }
 
 /** A condition that differs from others only in specification, query, and prompt or patch. */
-function isPlain(condition: Condition): boolean {
+export function isPlain(condition: Condition): boolean {
   const { kind, control, foreign, prompts, swaps, before, question, vector, op, strength, layers, steps } = condition;
   const changed = [vector, op, strength, layers, steps, control, prompts, before, question];
   if (foreign || swaps) return false;
