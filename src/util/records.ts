@@ -59,8 +59,15 @@ function inLine<T>(path: string, line: number, read: () => T): T {
 
 async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter: string): AsyncGenerator<FileRecord> {
   const { parse } = await import('csv-parse'); // few commands need it
-  const options = { delimiter, info: true, skip_empty_lines: true, max_record_size: MAX_ROW_BYTES };
-  const table = parse({ ...options, relax_column_count: true });
+  const table = parse({
+    delimiter,
+    // Named, as the parser would take the end of the first line for that of all: editors and scripts mix them.
+    record_delimiter: ['\r\n', '\n', '\r'],
+    info: true,
+    skip_empty_lines: true,
+    max_record_size: MAX_ROW_BYTES,
+    relax_column_count: true,
+  });
   const texts = Readable.from(decoded(path, chunks));
   texts.on('error', (error) => table.destroy(error)).pipe(table);
   try {
