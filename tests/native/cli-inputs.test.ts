@@ -6,6 +6,7 @@ import { openCorpus } from '../../src/corpus/corpus.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { xpatch } from '../command.js';
 import { temporaryFolder } from '../unit/helpers.js';
+import { TEMPLATE, writeChatModel } from './chat-model.js';
 import { fixture } from './helpers.js';
 
 const folder = await temporaryFolder();
@@ -69,6 +70,25 @@ describe('capture --prompts', () => {
         ['constructor', 'Peru'],
         ['__proto__', 'Lima'],
       ]);
+  });
+
+  test.each(['paper', 'chat', 'Q:', '<mark:a>', ''])('refuses %j as a template of every line', async (template) => {
+    write('e.jsonl', '{"prompt":"Peru"}\n');
+    const { code, stderr } = await capture('e.jsonl', '--template', template);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/--template .* "Q:\{input\}\\nA:", or give --chat/)]);
+  });
+
+  test('records a template as it was written, and --chat as what no template can be', async () => {
+    write('e.jsonl', '{"prompt":"Peru"}\n');
+    writeChatModel(fixture('llama.gguf'), at('chat.gguf'), TEMPLATE);
+    const recorded = async (name: string, ...args: string[]) => {
+      const capture = ['capture', '--prompts', at('e.jsonl'), '-o', at(name), ...args];
+      expect((await xpatch(capture)).code).toBe(0);
+      return (await openCorpus(at(name))).manifest.source.template;
+    };
+    expect(await recorded('plain', ...LLAMA)).toBe('none');
+    expect(await recorded('written', ...LLAMA, '--template', 'Q:{prompt}\\nA:')).toBe('Q:{prompt}\nA:');
+    expect(typeof (await recorded('asked', '-m', at('chat.gguf'), '--chat'))).toBe('object');
   });
 
   test('names the line of a prompt that cannot be read', async () => {
