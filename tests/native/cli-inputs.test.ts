@@ -38,7 +38,19 @@ describe('steer', () => {
     expect(plain.tokens.length).toBe(2);
     expect(await made(write('other.txt', '\uFEFFPeru\r\n\r\nJapan'))).toEqual(plain);
     const { code, stderr } = await steer('--positive', write('u.txt', Buffer.from('\uFEFFPeru', 'utf16le')), '-o', 'x');
-    expect([code, stderr]).toEqual([2, expect.stringMatching(/u\.txt is not a text in UTF-8/)]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/u\.txt: line 1 is not a text in UTF-8/)]);
+  });
+
+  test('reads the prompts of records, and no JSON as lines', async () => {
+    const plain = await made(write('plain.txt', 'Peru\\n\nJapan\n'));
+    const records = '{"prompt":"Peru\\n"}\n{"prompt":"Japan","label":"a"}\n';
+    expect(await made(write('p.jsonl', records))).toEqual(plain);
+    expect(await made(write('p.csv', 'label,prompt\na,"Peru\n"\nb,Japan\n'))).toEqual(plain);
+    expect(await made(write('p.tsv', 'label\tprompt\na\t"Peru\n"\nb\tJapan\n'))).toEqual(plain);
+    const refused = async (file: string) => (await steer('--positive', file, '-o', at('x'))).stderr;
+    expect(await refused(write('p.json', '["Peru"]'))).toMatch(/p\.json is JSON.*\.jsonl/);
+    expect(await refused(write('n.csv', 'text\nPeru\n'))).toMatch(/n\.csv: line 2 has no text named prompt/);
+    expect(await refused(write('e.jsonl', '{"prompt":"a"}\n{"prompt":""}\n'))).toMatch(/e\.jsonl: line 2: The prompt/);
   });
 
   test('says what it reads as control tokens, and takes --literal, --no-bos and no picture', async () => {

@@ -96,6 +96,14 @@ describe('records', () => {
     }
   });
 
+  test('are not the lines of JSON', async () => {
+    await expectError(
+      () => all('j.JSON', '[\n"a"\n]\n'),
+      'DATA_INVALID',
+      /j\.JSON is JSON.* one object a line .*\.jsonl/,
+    );
+  });
+
   test('of a name twice, deeper than anything, or of another kind are refused by their line', async () => {
     const first = '{"prompt":"a"}\n';
     for (const line of [
