@@ -46,10 +46,14 @@ export class ChatTemplate {
   /** Texts that messages must not spell. */
   private readonly reserved: Set<string>;
 
+  readonly source: string;
+
+  /** @param source in Jinja; its line ends become \n, as jinja2 has them */
   constructor(
-    readonly source: string,
+    source: string,
     private readonly vocabulary: ChatVocabulary,
   ) {
+    this.source = source.replace(/\r\n?/g, '\n');
     this.reserved = new Set(vocabulary.control.filter((text) => text !== ''));
   }
 

@@ -22,7 +22,7 @@ import {
   unescapeText,
 } from './options.js';
 import { notePrompt } from './prompt-options.js';
-import { inRecord, recordPrompt } from './record-prompt.js';
+import { inRecord, recordPrompt, takesFields } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
 import type { Terminal } from './terminal.js';
 
@@ -70,16 +70,16 @@ export type CorpusArguments = ModelArguments &
 /** `xpatch capture --prompts`: states of many prompts into a folder. */
 export async function captureMany(args: CorpusArguments, terminal: Terminal): Promise<void> {
   const positions = positionsOf(args);
-  if (args.template !== undefined && args.chat) throw usageError('Give either --template or --chat.');
+  const template = templateOf(args);
   if (args.label !== undefined && args.report === undefined) throw usageError('--label is read in a --report FOLDER.');
   const total = await countRecords(args.prompts, args.label, terminal.signal);
   await requireReport(args.report);
-  const template = args.template === undefined ? undefined : args.escape ? unescapeText(args.template) : args.template;
   const hash = createHash('sha256');
   await hashInto(hash, args.prompts, terminal.signal);
   const source = {
     prompts: hash.digest('hex'),
-    template: template ?? (args.chat ? 'chat' : 'none'),
+    // An object, as a written template may be any text.
+    template: args.chat ? { chat: true } : (template ?? 'none'),
     bos: args.bos,
     literal: args.literal,
   };
@@ -162,6 +162,19 @@ async function reportCorpus(session: Session, { output, label }: CorpusArguments
   }));
   const summary = { label: found.label, states: found.sample.length, hooks };
   return { summary, text: `${tableToText(layersTable(found), session.terminal)}\n${run.summary()}` };
+}
+
+/** The template as it was written; undefined for the prompts as they are. */
+function templateOf(args: CorpusArguments): string | undefined {
+  const { template } = args;
+  if (template === undefined) return undefined;
+  if (args.chat) throw usageError('Give either --template or --chat.');
+  const written = args.escape ? unescapeText(template) : template;
+  if (takesFields(written)) return written;
+  // Among them `paper` and `chat`, which --template takes elsewhere: they would be the prompt of every line.
+  const problem = `--template ${JSON.stringify(template)} has no field of a line such as {input}, and no <image>`;
+  const wayOut = `Write one, such as "Q:{input}\\nA:", or give --chat for the model's chat template.`;
+  throw usageError(`With --prompts, ${problem}. ${wayOut}`);
 }
 
 function positionsOf(args: CorpusArguments): CorpusPositions {

@@ -1,5 +1,6 @@
 import type { ChatTurn } from '../chat/chat-session.js';
 import { XpatchError } from '../util/errors.js';
+import { requireText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import { whatAre } from '../util/what-is.js';
 import { CHAT_HELP, ChatState } from './chat-commands.js';
@@ -138,7 +139,7 @@ function notes({ finish, room }: ChatTurn): string[] {
 async function readTemplate(path: string): Promise<string> {
   const bytes = await readWhole(path, TEMPLATE);
   const other = whatAre(bytes, 'text');
-  if (other === undefined) return bytes.toString('utf8');
+  if (other === undefined) return requireText(bytes, path);
   throw new XpatchError('CHAT_TEMPLATE_INVALID', `${path} is not a chat template: ${other}.`);
 }
 

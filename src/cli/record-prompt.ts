@@ -61,6 +61,9 @@ export function recordPrompt(
   return parts;
 }
 
+/** Whether a template has a place for anything of a line: without one, all prompts would be the same. */
+export const takesFields = (template: string): boolean => /\{\w+\}|<image>/.test(template);
+
 /** Work on one record of many, whose errors say which one it is. */
 export async function inRecord<T>(
   file: string,

@@ -33,9 +33,12 @@ import { requireFit, vectorRecord } from './vector-file.js';
 const OPTIONS = {
   ...PROMPT_OPTIONS,
   ...grouped('Direction', {
-    positive: several('What you want: a prompt, a file with one per line, or a vector; repeat for more', {
-      completes: 'file',
-    }),
+    positive: several(
+      'What you want: a prompt, a file of them (lines, .jsonl, .csv or .tsv), or a vector; repeat for more',
+      {
+        completes: 'file',
+      },
+    ),
     negative: several('The opposite, given in the same way', { completes: 'file' }),
     method: choice(
       STEERING_METHODS,

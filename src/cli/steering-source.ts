@@ -1,9 +1,9 @@
 import { stat } from 'node:fs/promises';
 import type { Prompt } from '../prompt/prompt.js';
+import type { PromptPart } from '../prompt/types.js';
 import { XpatchError } from '../util/errors.js';
-import { requireText } from '../util/lines.js';
 import { Pace } from '../util/pace.js';
-import { readWhole } from '../util/read-file.js';
+import { readRecords, recordFormat } from '../util/records.js';
 import { isControlVector } from '../vectors/control-vector.js';
 import { type SteeringMethod, steeringVector } from '../vectors/steering.js';
 import type { DirectionNumbering } from '../vectors/vector-origin.js';
@@ -11,6 +11,7 @@ import type { Session } from './common.js';
 import { usageError } from './errors.js';
 import { unescapeText } from './options.js';
 import { notePrompt, textParts } from './prompt-options.js';
+import { inRecord, recordPrompt } from './record-prompt.js';
 import { type LoadedVector, loadVector } from './vector-file.js';
 
 /** What a direction is made from. */
@@ -24,8 +25,6 @@ export interface SteeringSource {
   literal: boolean;
   bos: boolean;
 }
-
-const PROMPTS = { what: 'the file of prompts', maxBytes: 1 << 26, pipe: true } as const;
 
 /** The named vector, the difference of two named ones, or one made from prompts. */
 export async function steeringSource(session: Session, args: SteeringSource): Promise<LoadedVector> {
@@ -65,21 +64,30 @@ export async function steeringSource(session: Session, args: SteeringSource): Pr
 
 const isVector = (text: string): boolean => /\.safetensors$/i.test(text) || isControlVector(text);
 
-/** A text that names a file stands for its lines. */
+/** A text that names a file stands for its lines, or for the prompts of its records. */
 async function promptsOf(texts: readonly string[], args: SteeringSource, session: Session): Promise<Prompt[]> {
   const { model, signal } = session;
   const prompts: Prompt[] = [];
   const pace = new Pace(signal);
+  const typed = (text: string) => textParts(args.escape ? unescapeText(text) : text, args.literal, []);
+  const add = async (parts: PromptPart[]) => {
+    const prompt = await model.prompt(parts, { signal, bos: args.bos });
+    await notePrompt(session, parts, prompt);
+    prompts.push(prompt);
+    if (pace.due()) await pace.rest();
+  };
   for (const text of texts) {
-    const lines = (await namesFile(text))
-      ? requireText(await readWhole(text, PROMPTS, signal), text).split(/\r?\n/)
-      : [text];
-    for (const line of lines.filter((line) => line.trim() !== '')) {
-      const parts = textParts(args.escape ? unescapeText(line) : line, args.literal, []);
-      const prompt = await model.prompt(parts, { signal, bos: args.bos });
-      await notePrompt(session, parts, prompt);
-      prompts.push(prompt);
-      if (pace.due()) await pace.rest();
+    if (!(await namesFile(text))) {
+      await add(typed(text));
+      continue;
+    }
+    const isLines = recordFormat(text) === undefined;
+    for await (const record of readRecords(text, { signal })) {
+      // Records need no escapes: JSON has its own, and a cell may hold line breaks.
+      const parts = isLines
+        ? typed(String(record.fields.prompt))
+        : recordPrompt(text, record, { literal: args.literal });
+      await inRecord(text, record, () => add(parts));
     }
   }
   return prompts;
@@ -88,7 +96,7 @@ async function promptsOf(texts: readonly string[], args: SteeringSource, session
 /** A text that cannot be a file name, such as a long one, is a prompt, whatever error the system gives. */
 async function namesFile(text: string): Promise<boolean> {
   const info = await stat(text).catch(() => undefined);
-  if (info === undefined && /^\S+\.(txt|md|jsonl?|csv|tsv)$/i.test(text)) {
+  if (info === undefined && /^\S+\.(txt|md|jsonl?|ndjson|csv|tsv)$/i.test(text)) {
     const wayOut = 'Check the path; a prompt that ends like a file name is given in a file.';
     throw new XpatchError(
       'FILE_NOT_FOUND',

@@ -90,10 +90,9 @@ export class Terminal {
     this.wayOn = text;
   }
 
-  /** The command line, quoted for a shell, for a manifest; without the password of a queue. */
+  /** The command line, quoted for a shell, for a manifest; without the user and password of a queue. */
   commandLine(args: readonly string[] = this.args): string {
-    const shown = args.map((arg) => arg.replace(/^((?:--queue=)?rediss?:\/\/[^:@/]*:)[^@/]*@/, '$1PASSWORD@'));
-    return ['xpatch', ...shown].map(quoted).join(' ');
+    return ['xpatch', ...args.map(withoutPassword)].map(quoted).join(' ');
   }
 
   /**
@@ -139,4 +138,12 @@ export class Terminal {
   private interruption(cause: unknown): XpatchError {
     return new XpatchError('ABORTED', this.wayOn === '' ? 'Interrupted.' : `Interrupted. ${this.wayOn}`, { cause });
   }
+}
+
+/** Up to the last @, as a password may have one, and whether or not the URL is valid. */
+const USER_OF_QUEUE = /^((?:--queue=)?rediss?:\/\/).*@/i;
+
+function withoutPassword(argument: string): string {
+  const bare = argument.replace(/[\p{Cc}\s]/gu, ''); // `URL` drops them too, even inside `redis:`
+  return USER_OF_QUEUE.test(bare) ? bare.replace(USER_OF_QUEUE, '$1:PASSWORD@') : argument;
 }

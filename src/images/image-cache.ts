@@ -104,7 +104,7 @@ export class CachedImageEncoder implements ImageEncoder {
 
   private async fetch(image: RgbImage): Promise<Segment[]> {
     const { folder } = this.options;
-    const file = folder && join(folder, `${createHash('sha256').update(`${this.id}:${image.hash}`).digest('hex')}.bin`);
+    const file = folder && join(folder, await this.fileOf(image));
     const stored = file && (await readSegments(file));
     if (stored) return stored;
     this.encodes++;
@@ -121,6 +121,14 @@ export class CachedImageEncoder implements ImageEncoder {
       await writeFileAtomic(file, [createHash('sha256').update(body).digest(), body]);
     }
     return segments;
+  }
+
+  /** Also by the tokens around the picture: with one mmproj, models may have other vocabularies. */
+  private async fileOf({ width, height, hash }: RgbImage): Promise<string> {
+    const layout = await this.layout(width, height);
+    const tokens = layout.flatMap((segment) => (segment.kind === 'tokens' ? [...segment.tokens] : []));
+    const key = [this.id, hash, ...tokens].join(':');
+    return `${createHash('sha256').update(key).digest('hex')}.bin`;
   }
 
   private keep(hash: string, segments: Segment[]): void {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { XpatchError } from '../util/errors.js';
 import { isRecord, parseJson } from '../util/json.js';
 import { readWhole } from '../util/read-file.js';
-import { readRecords } from '../util/records.js';
+import { readRecords, recordFormat } from '../util/records.js';
 import { whatAre } from '../util/what-is.js';
 
 /** What a task file of the second form says about its items; each field may be left out. */
@@ -44,8 +44,8 @@ const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
  * @throws {XpatchError} FILE_NOT_FOUND; TASK_INVALID for what is none of these
  */
 export async function readTaskFile(file: string): Promise<TaskFile> {
-  const kind = /\.(jsonl|ndjson|csv|tsv)$/i.exec(file)?.[1]?.toLowerCase();
-  if (kind !== undefined) return readRecordsFile(file, kind === 'csv' || kind === 'tsv');
+  const format = recordFormat(file);
+  if (format !== undefined) return readRecordsFile(file, format !== 'jsonl');
   const { json, hash } = await readJsonFile(file);
   if (Array.isArray(json)) return { items: requireItems(file, json), hash };
   if (typeof json !== 'object' || json === null) throw taskError(file, 'it is neither an array nor an object');

@@ -15,9 +15,16 @@ const MAX_LINE_BYTES = 1 << 24;
 /** Rows are read character by character. */
 const MAX_ROW_BYTES = 1 << 20;
 
+/** How the records of a file are written, as its name says; undefined for lines of text. */
+export function recordFormat(path: string): 'jsonl' | 'csv' | 'tsv' | undefined {
+  const ending = /\.(jsonl|ndjson|csv|tsv)$/i.exec(path)?.[1]?.toLowerCase();
+  return ending === 'ndjson' ? 'jsonl' : (ending as 'jsonl' | 'csv' | 'tsv' | undefined);
+}
+
 /**
  * Reads the records of a file one by one, whatever its size: objects of JSON Lines (`.jsonl`, `.ndjson`), rows of a table with a line of
- * names (`.csv`, `.tsv`), or the lines of a text, each as the field `prompt`. Empty lines do not count.
+ * names (`.csv`, `.tsv`), or the lines of a text, each as the field `prompt`. Empty lines do not count. JSON is refused: its lines would be
+ * taken for texts.
  *
  * @param options.pipe whether a pipe is allowed: not if the records are read twice. Defaults to true
  * @throws {XpatchError} FILE_NOT_FOUND; DATA_INVALID with the line of the damage; ABORTED
@@ -26,11 +33,15 @@ export async function* readRecords(
   path: string,
   { pipe = true, signal }: { pipe?: boolean; signal?: AbortSignal } = {},
 ): AsyncGenerator<FileRecord> {
+  if (/\.json$/i.test(path)) {
+    const wayOut = `Write one object a line into a file named .jsonl, such as with jq -c '.[]'`;
+    throw new XpatchError('DATA_INVALID', `${path} is JSON, which is not read line by line. ${wayOut}.`);
+  }
   const kind = { what: 'the file of records', maxBytes: Number.MAX_SAFE_INTEGER, pipe };
   const chunks = readChunks(path, kind, signal);
-  const ending = /\.(\w+)$/.exec(path)?.[1]?.toLowerCase();
-  if (ending === 'csv' || ending === 'tsv') yield* readTable(path, chunks, ending === 'csv' ? ',' : '\t');
-  else yield* readLines(path, chunks, ending === 'jsonl' || ending === 'ndjson');
+  const format = recordFormat(path);
+  if (format === 'csv' || format === 'tsv') yield* readTable(path, chunks, format === 'csv' ? ',' : '\t');
+  else yield* readLines(path, chunks, format === 'jsonl');
 }
 
 async function* readLines(path: string, chunks: AsyncIterable<Buffer>, json: boolean): AsyncGenerator<FileRecord> {
@@ -59,8 +70,15 @@ function inLine<T>(path: string, line: number, read: () => T): T {
 
 async function* readTable(path: string, chunks: AsyncIterable<Buffer>, delimiter: string): AsyncGenerator<FileRecord> {
   const { parse } = await import('csv-parse'); // few commands need it
-  const options = { delimiter, info: true, skip_empty_lines: true, max_record_size: MAX_ROW_BYTES };
-  const table = parse({ ...options, relax_column_count: true });
+  const table = parse({
+    delimiter,
+    // Named, as the parser would take the end of the first line for that of all: editors and scripts mix them.
+    record_delimiter: ['\r\n', '\n', '\r'],
+    info: true,
+    skip_empty_lines: true,
+    max_record_size: MAX_ROW_BYTES,
+    relax_column_count: true,
+  });
   const texts = Readable.from(decoded(path, chunks));
   texts.on('error', (error) => table.destroy(error)).pipe(table);
   try {

@@ -13,6 +13,7 @@ const fixture = (name: string) => join(FIXTURES, `${name}.gguf`);
 const picture = (name: string) => join(FIXTURES, 'pictures', name);
 writeChatModel(fixture('qwen2-vl'), join(cli.folder, 'chat.gguf'), TEMPLATE);
 writeFileSync(join(cli.folder, 'template.jinja'), TEMPLATE);
+writeFileSync(join(cli.folder, 'latin-1.jinja'), Buffer.from(`{#${' '.repeat(2000)}caf\xe9 #}`, 'latin1'));
 const CHAT = ['run', '--chat', '-m', 'chat.gguf', '--mmproj', fixture('qwen2-vl.mmproj')];
 const SHORT = ['-n', '8'];
 
@@ -100,10 +101,13 @@ describe('through a pipe', () => {
     expect(stderr).toMatch(/\/image PATH[\s\S]*system message set\n.*nothing is patched\n.*cleared/);
   });
 
-  test('the template may come from a file', async () => {
-    const args = ['run', '--chat', '-m', fixture('qwen2-vl'), '--chat-template', 'template.jinja', '-n', '8', '--json'];
-    const { stdout } = await cli.piped('Hello\n', args);
-    expect(JSON.parse(stdout).tokens).toEqual((await turns('Hello\n'))[0].tokens);
+  test('the template may come from a file, of any editor', async () => {
+    writeFileSync(join(cli.folder, 'windows.jinja'), `\uFEFF${TEMPLATE.replaceAll('\n', '\r\n')}\r\n`);
+    const [{ tokens, positions }] = await turns('Hello\n');
+    for (const file of ['template.jinja', 'windows.jinja']) {
+      const args = ['run', '--chat', '-m', fixture('qwen2-vl'), '--chat-template', file, '-n', '8', '--json'];
+      expect(JSON.parse((await cli.piped('Hello\n', args)).stdout)).toMatchObject({ tokens, positions });
+    }
   });
 
   test('what goes wrong ends it, since nobody is there to mend it', async () => {
@@ -141,6 +145,12 @@ describe('through a pipe', () => {
       /--mmproj/,
     ],
     ['a template that is not there', ['-m', 'chat.gguf', '--chat-template', 'no.jinja'], 'FILE_NOT_FOUND', /no\.jinja/],
+    [
+      'a template that is not UTF-8',
+      ['-m', 'chat.gguf', '--chat-template', 'latin-1.jinja'],
+      'INVALID_ARGUMENT',
+      /latin-1\.jinja is not a text in UTF-8/,
+    ],
     ['a prompt', ['-m', 'chat.gguf', '--prompt', 'x'], 'INVALID_ARGUMENT', /--prompt does not work with --chat/],
     ['-n 0', ['-m', 'chat.gguf', '-n', '0'], 'INVALID_ARGUMENT', /no room/],
     ['a patch without a layer', ['-m', 'chat.gguf', '--vector', 'x'], 'INVALID_ARGUMENT', /--layers/],

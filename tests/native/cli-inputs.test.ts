@@ -6,6 +6,7 @@ import { openCorpus } from '../../src/corpus/corpus.js';
 import { TaskVector } from '../../src/vectors/task-vector.js';
 import { xpatch } from '../command.js';
 import { temporaryFolder } from '../unit/helpers.js';
+import { TEMPLATE, writeChatModel } from './chat-model.js';
 import { fixture } from './helpers.js';
 
 const folder = await temporaryFolder();
@@ -37,7 +38,19 @@ describe('steer', () => {
     expect(plain.tokens.length).toBe(2);
     expect(await made(write('other.txt', '\uFEFFPeru\r\n\r\nJapan'))).toEqual(plain);
     const { code, stderr } = await steer('--positive', write('u.txt', Buffer.from('\uFEFFPeru', 'utf16le')), '-o', 'x');
-    expect([code, stderr]).toEqual([2, expect.stringMatching(/u\.txt is not a text in UTF-8/)]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/u\.txt: line 1 is not a text in UTF-8/)]);
+  });
+
+  test('reads the prompts of records, and no JSON as lines', async () => {
+    const plain = await made(write('plain.txt', 'Peru\\n\nJapan\n'));
+    const records = '{"prompt":"Peru\\n"}\n{"prompt":"Japan","label":"a"}\n';
+    expect(await made(write('p.jsonl', records))).toEqual(plain);
+    expect(await made(write('p.csv', 'label,prompt\na,"Peru\n"\nb,Japan\n'))).toEqual(plain);
+    expect(await made(write('p.tsv', 'label\tprompt\na\t"Peru\n"\nb\tJapan\n'))).toEqual(plain);
+    const refused = async (file: string) => (await steer('--positive', file, '-o', at('x'))).stderr;
+    expect(await refused(write('p.json', '["Peru"]'))).toMatch(/p\.json is JSON.*\.jsonl/);
+    expect(await refused(write('n.csv', 'text\nPeru\n'))).toMatch(/n\.csv: line 2 has no text named prompt/);
+    expect(await refused(write('e.jsonl', '{"prompt":"a"}\n{"prompt":""}\n'))).toMatch(/e\.jsonl: line 2: The prompt/);
   });
 
   test('says what it reads as control tokens, and takes --literal, --no-bos and no picture', async () => {
@@ -69,6 +82,25 @@ describe('capture --prompts', () => {
         ['constructor', 'Peru'],
         ['__proto__', 'Lima'],
       ]);
+  });
+
+  test.each(['paper', 'chat', 'Q:', '<mark:a>', ''])('refuses %j as a template of every line', async (template) => {
+    write('e.jsonl', '{"prompt":"Peru"}\n');
+    const { code, stderr } = await capture('e.jsonl', '--template', template);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/--template .* "Q:\{input\}\\nA:", or give --chat/)]);
+  });
+
+  test('records a template as it was written, and --chat as what no template can be', async () => {
+    write('e.jsonl', '{"prompt":"Peru"}\n');
+    writeChatModel(fixture('llama.gguf'), at('chat.gguf'), TEMPLATE);
+    const recorded = async (name: string, ...args: string[]) => {
+      const capture = ['capture', '--prompts', at('e.jsonl'), '-o', at(name), ...args];
+      expect((await xpatch(capture)).code).toBe(0);
+      return (await openCorpus(at(name))).manifest.source.template;
+    };
+    expect(await recorded('plain', ...LLAMA)).toBe('none');
+    expect(await recorded('written', ...LLAMA, '--template', 'Q:{prompt}\\nA:')).toBe('Q:{prompt}\nA:');
+    expect(typeof (await recorded('asked', '-m', at('chat.gguf'), '--chat'))).toBe('object');
   });
 
   test('names the line of a prompt that cannot be read', async () => {

@@ -60,6 +60,12 @@ test.each(cases)('%s: %s as transformers writes it', async (_, __, item, { messa
   expect(parts.filter((part) => part === PICTURE)).toHaveLength(pictures.length);
 });
 
+test.each(['\r\n', '\r'])('%j ends a line of a template as \\n does, and stays in a message', (end) => {
+  const source = `${loop('<u>\n{{ m.content }}\n')}\n`.replaceAll('\n', end);
+  const parts = new ChatTemplate(source, BARE).render([{ role: 'user', content: `a${end}b` }]);
+  expect(parts).toEqual([{ tokens: [] }, `<u>\na${end}b\n`]);
+});
+
 test('a template that knows texts only gets pictures on lines of their own', () => {
   const parts = templateOf(family('brackets')).render([{ role: 'user', content: [PICTURE, 'What?'] }]);
   expect(parts).toEqual([{ tokens: [] }, '<s>[INST] ', PICTURE, '\nWhat? [/INST]']);

@@ -190,3 +190,18 @@ test('a folder keeps pictures between runs; a damaged file, or one of an older v
     expect(fourth.encodes).toBe(encodes);
   }
 });
+
+test('a picture in a folder is of one vocabulary', async () => {
+  const folder = join(parent, 'vocabularies');
+  const encodes = async (id: number) => {
+    const tokens = { kind: 'tokens', tokens: Int32Array.of(id) } as const;
+    const { encode, ...others } = encoder();
+    const cache = new CachedImageEncoder(
+      { ...others, encode: async (image) => [tokens, ...(await encode(image))], layout: async () => [tokens] },
+      { folder },
+    );
+    expect((await cache.encode(await picture(1)))[0]).toEqual(tokens);
+    return cache.encodes;
+  };
+  expect([await encodes(7), await encodes(8), await encodes(7), await encodes(8)]).toEqual([1, 1, 0, 0]);
+});

@@ -1,8 +1,10 @@
 // What goes through a queue; the queue itself is in tests/e2e/queue.test.ts.
 import { describe, expect, test } from '@jest/globals';
+import type { Io } from '../../src/cli/io.js';
+import { Terminal } from '../../src/cli/terminal.js';
 import { addressOf } from '../../src/experiment/queue/broker.js';
 import { idOf, packVector, type QueuedWork, unpackVector } from '../../src/experiment/queue/protocol.js';
-import { xpatch } from '../command.js';
+import { Collected, xpatch } from '../command.js';
 import { expectError } from './helpers.js';
 import { sampleVector } from './run-samples.js';
 
@@ -59,6 +61,25 @@ describe('the URL of a queue', () => {
 
   test.each(['', 'redis', 'http://10.0.0.7', 'redis://', '10.0.0.7:6379'])('%j is refused', async (url) => {
     await expectError(() => addressOf(url), 'INVALID_ARGUMENT', /redis:\/\/:PASSWORD@/);
+  });
+
+  test.each([
+    ['redis://10.0.0.7:6379/1', 'redis://10.0.0.7:6379/1'],
+    ['redis://:secret@h:6380/3', 'redis://:PASSWORD@h:6380/3'],
+    ['redis://secret@h', 'redis://:PASSWORD@h'],
+    ['rediss://secret:secret@h', 'rediss://:PASSWORD@h'],
+    ['redis://:my@secret@h', 'redis://:PASSWORD@h'],
+    ['redis://:a/secret@h', 'redis://:PASSWORD@h'],
+    ['redis://:%40secret%2F@h', 'redis://:PASSWORD@h'],
+    ['REDISS://:secret@h', 'REDISS://:PASSWORD@h'],
+    [' re\tdis:/\n/:secret@h', 'redis://:PASSWORD@h'],
+    ['redis://:secret@h:no-port', 'redis://:PASSWORD@h:no-port'],
+  ])('%j is recorded as %s', (url, shown) => {
+    const io = { stdout: new Collected(), stderr: new Collected(), env: {} } as unknown as Io;
+    const recorded = (...args: string[]) => new Terminal(args, io).commandLine();
+    expect(recorded('eval', '--queue', url)).toBe(`xpatch eval --queue ${shown}`);
+    expect(recorded('eval', `--queue=${url}`)).toBe(`xpatch eval --queue=${shown}`);
+    expect(recorded('work', url, '-m', 'a@b')).toBe(`xpatch work ${shown} -m a@b`);
   });
 
   test('is not echoed with its password when it is wrong', async () => {

@@ -44,6 +44,27 @@ describe('records', () => {
     await expectError(() => all('t.csv', [...lines, '"f', 'g"'].join(end)), 'DATA_INVALID', /line 15 has 1 cell, .* 2/);
   });
 
+  test.each([
+    ['\n', '\r\n'],
+    ['\r\n', '\n'],
+    ['\r', '\r'],
+  ])('of a table end at %j in the line of names and at %j below it', async (first, end) => {
+    for (const [name, between] of [
+      ['e.csv', ','],
+      ['e.tsv', '\t'],
+    ] as const) {
+      const rows = [['a', 'x'], ['"b\r\nc"', '"y"'], [], ['d', 'z']].map((cells) => cells.join(between));
+      const records = await all(name, [`prompt${between}label${first}${rows[0]}`, ...rows.slice(1), ''].join(end));
+      expect(records.map(({ line, fields }) => [line, ...Object.values(fields)])).toEqual([
+        [2, 'a', 'x'],
+        [3, 'b\r\nc', 'y'],
+        [6, 'd', 'z'],
+      ]);
+    }
+    const damaged = `a,b${first}1,2${end}3${end}`;
+    await expectError(() => all('e.csv', damaged), 'DATA_INVALID', /line 3 has 1 cell, the line of names 2/);
+  });
+
   test.each(['\u2028', '\u2029', '\u0085', '\v', '\f', '\r'])('%j ends no line', async (character) => {
     const text = `a${character}b`;
     expect(await prompts('s.txt', `${text}\n${text}\r\n`)).toEqual([
@@ -73,6 +94,14 @@ describe('records', () => {
     for (const name of ['u.txt', 'u.jsonl', 'u.csv']) {
       await expectError(() => all(name, bytes), 'DATA_INVALID', /line [12] .*UTF-8/);
     }
+  });
+
+  test('are not the lines of JSON', async () => {
+    await expectError(
+      () => all('j.JSON', '[\n"a"\n]\n'),
+      'DATA_INVALID',
+      /j\.JSON is JSON.* one object a line .*\.jsonl/,
+    );
   });
 
   test('of a name twice, deeper than anything, or of another kind are refused by their line', async () => {

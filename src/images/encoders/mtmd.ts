@@ -18,12 +18,14 @@ export async function openMtmd(
   path: string,
   { projector, hash, device, threads }: EncoderOptions,
 ): Promise<ImageEncoder> {
-  const vision = await native().addon.visionCreate(handle, { path, device, threads });
+  const { addon, build } = native();
+  const vision = await addon.visionCreate(handle, { path, device, threads });
   const header = readGgufHeader(path);
   const number = (key: string) => ggufNumber(header, `clip.vision.${key}`) ?? 0;
   const tower = { blocks: number('block_count'), width: number('embedding_length') };
   const aspect = maxAspect(projector, number('preproc_image_size'));
-  return new MtmdEncoder(vision, `mtmd:${hash}:${projector}`, info.positionsPerEmbedding, aspect, tower);
+  const id = `mtmd:${build.llamaTag}:${hash}:${projector}`; // llama.cpp's code scales and cuts the pictures
+  return new MtmdEncoder(vision, id, info.positionsPerEmbedding, aspect, tower);
 }
 
 /**
