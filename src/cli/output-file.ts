@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { XpatchError } from '../util/errors.js';
 import { findTarget, type WriteTarget, writeError } from '../util/files.js';
+import { replacesInput, reserveOutput } from '../util/read-file.js';
 import { usageError } from './errors.js';
 import type { Terminal } from './terminal.js';
 
@@ -27,7 +28,7 @@ const LOOK_MS = 100;
  * Checks, before the long work, that a result can be written to `path` and would not replace something it is made from.
  * `-`, or whatever the standard output goes to, means the standard output: messages then go to stderr.
  * A pipe is waited for until somebody reads it.
- * @param inputs files that the command reads
+ * @param inputs files that the command has read, or is known to read: of any other that it would replace, reading it is refused
  * @throws {XpatchError} FILE_WRITE, INVALID_ARGUMENT, ABORTED
  */
 export async function openOutput(
@@ -36,15 +37,19 @@ export async function openOutput(
   { json, inputs }: { json: boolean; inputs: readonly (string | undefined)[] },
 ): Promise<OutputFile> {
   if (path === '-' || isStdout(path, terminal)) return toStdout(terminal, json);
-  const { kind } = await requireWritable(path, inputs);
+  const { kind, path: real } = await requireWritable(path, inputs);
   const reader = await (kind === 'pipe' ? waitForReader(path, terminal) : undefined);
+  const reserved = kind === 'file' ? reserveOutput(real, path) : undefined;
   return {
     path,
     name: path,
     folder: kind === 'file' ? dirname(resolve(path)) : process.cwd(),
     deliver: async () => undefined,
     // Readers see the end once the last writer closes it.
-    [Symbol.asyncDispose]: async () => reader?.close(),
+    [Symbol.asyncDispose]: async () => {
+      reserved?.[Symbol.dispose]();
+      await reader?.close();
+    },
   };
 }
 
@@ -107,7 +112,7 @@ async function requireWritable(path: string, inputs: readonly (string | undefine
   });
   for (const input of inputs) {
     const same = input !== undefined && existing && (await realpath(input).catch(() => undefined)) === target.path;
-    if (same) throw fail('The command reads this file: name another for the result.');
+    if (same) throw replacesInput(path);
   }
   return target;
 }
