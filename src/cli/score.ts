@@ -68,7 +68,7 @@ export const score = defineCommand({
     if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Add some lines.`);
     const inputs = [args.model, args.mmproj, args.file, ...(args.vector ?? [])];
     await using file =
-      args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
+      args.output === undefined ? undefined : await openOutput(args.output, terminal, { ...args, inputs });
     await requireReport(args.report);
     const patch = await namedVector(args);
     await withSession(args, terminal, async (session) => {

@@ -89,7 +89,7 @@ export const steer = defineCommand({
     const given = theOne('--vector', args.vector);
     const inputs = [args.model, args.mmproj, args.promptFile, given, ...image, ...positive, ...negative];
     await using file =
-      args.output === undefined ? undefined : await openOutput(args.output, terminal, { json, inputs });
+      args.output === undefined ? undefined : await openOutput(args.output, terminal, { ...args, inputs });
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, signal, progress } = session;

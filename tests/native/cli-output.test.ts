@@ -111,6 +111,26 @@ describe('is refused before any work', () => {
     expect(readFileSync(at('notes'), 'utf8')).toBe('mine');
   });
 
+  test('a file or a folder at or below the folder of a report', async () => {
+    const why = /FILE_WRITE: .*The report's folder .* holds nothing else/;
+    mkdirSync(at('page'));
+    symlinkSync('page', at('alias'));
+    writeFileSync(at('lines.jsonl'), '{"prompt":"x","options":["a","b"]}\n');
+    const model = LLAMA.slice(0, 2);
+    const report = ['--report', at('page')];
+    const steer = ['steer', ...LLAMA, '--positive', 'a', '--negative', 'b', ...report];
+    await refused([...steer, '-o', at('alias/v.safetensors')], why);
+    await refused(['sweep', ...LLAMA, '--vector', 'none.safetensors', ...report, '--save-logits', at('page/l')], why);
+    await refused(['score', at('lines.jsonl'), ...model, ...report, '-o', at('page/s.jsonl')], why);
+    await refused(['tune', ...model, ...report, '-o', at('page/lens.safetensors')], why);
+    const vector = ['circuit', 'function-vector', ...model, '--tasks', 'country-capital'];
+    await refused([...vector, ...report, '-o', at('page/f.safetensors')], why);
+    for (const output of ['page', 'page/deep/states', 'alias'])
+      await refused(['capture', ...model, '--prompts', at('lines.jsonl'), ...report, '-o', at(output)], why);
+    // A name that only begins like the folder's is another one.
+    await refused(['score', at('lines.jsonl'), '-m', 'none', ...report, '-o', at('page.jsonl')], /FILE_NOT_FOUND/);
+  });
+
   test('a folder of eval that holds something else', async () => {
     mkdirSync(at('other'));
     writeFileSync(join(at('other'), 'thesis.tex'), 'mine');
