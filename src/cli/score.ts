@@ -10,7 +10,6 @@ import { writeFileAtomic } from '../util/files.js';
 import { type FileRecord, readRecords } from '../util/records.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
-import { usageError } from './errors.js';
 import { templateOf } from './experiment.js';
 import { type ArgumentsOf, choice, text, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, REPORT, TEMPLATE } from './options.js';
@@ -18,7 +17,7 @@ import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { inRecord, invalidRecord, listOf, recordPrompt, requirePictures } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
-import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
+import { layersFor, namedVector, requireFit, requireWholePatch, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
   template: vary(TEMPLATE, {
@@ -60,8 +59,7 @@ export const score = defineCommand({
     ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 2'],
   ],
   run: async (args, terminal) => {
-    if ((args.vector === undefined) !== (args.layers === undefined))
-      throw usageError('--vector and --layers go together.');
+    requireWholePatch(args);
     const template = templateOf(args);
     const records: FileRecord[] = [];
     for await (const record of readRecords(args.file)) records.push(record);
