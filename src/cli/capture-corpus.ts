@@ -21,6 +21,7 @@ import {
   TEMPLATE,
   unescapeText,
 } from './options.js';
+import { requireOutside } from './output-file.js';
 import { notePrompt } from './prompt-options.js';
 import { inRecord, recordPrompt, takesFields } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
@@ -73,6 +74,7 @@ export async function captureMany(args: CorpusArguments, terminal: Terminal): Pr
   const template = templateOf(args);
   if (args.label !== undefined && args.report === undefined) throw usageError('--label is read in a --report FOLDER.');
   const total = await countRecords(args.prompts, args.label, terminal.signal);
+  await requireOutside(args.report, args.output);
   await requireReport(args.report);
   const hash = createHash('sha256');
   await hashInto(hash, args.prompts, terminal.signal);

@@ -20,8 +20,10 @@ export async function chat(args: RunArguments, terminal: Terminal): Promise<void
   const template = args.chatTemplate === undefined ? undefined : await readTemplate(args.chatTemplate);
   await withSession(args, terminal, async (opened) => {
     const { ChatSession } = await import('../chat/chat-session.js');
-    const { temperature, seed, maxTokens, system } = args;
-    const stop = args.stop?.map((text) => (args.escape ? unescapeText(text) : text));
+    const { temperature, seed, maxTokens } = args;
+    const typed = (text: string) => (args.escape ? unescapeText(text) : text);
+    const stop = args.stop?.map(typed);
+    const system = args.system === undefined ? undefined : typed(args.system);
     const session = new ChatSession(opened.context, { template, system, maxTokens, temperature, seed, stop });
     const state = new ChatState(session);
     const { layers = 'all', op, strength, vectorPosition, numbering } = args;
@@ -159,5 +161,10 @@ export function checkChatArguments(args: RunArguments): void {
   const other = strange.find((name) => args[name] !== undefined);
   if (other !== undefined)
     throw usageError(`--${dashed(other)} does not work with --chat, which reads messages from stdin.`);
+  const flag = args.literal ? '--literal' : args.bos ? undefined : '--no-bos';
+  if (flag)
+    throw usageError(
+      `${flag} does not work with --chat: the chat template writes BOS and control tokens. Leave it out.`,
+    );
   if (args.maxTokens === 0) throw usageError('-n 0 leaves no room for an answer.');
 }

@@ -55,7 +55,7 @@ export const circuitFunctionVector = defineCommand({
     if (spec !== 'text' && spec !== 'image')
       throw usageError(`--specs takes text or image, not ${JSON.stringify(spec)}.`);
     const template = templateOf(args);
-    await using file = await openOutput(args.output, terminal, { json: args.json, inputs: [args.model, named] });
+    await using file = await openOutput(args.output, terminal, { ...args, inputs: [args.model, args.mmproj, named] });
     const pictures = spec === 'image';
     const task = await loadTask(named, { pictures, imagesRoot: args.imagesRoot });
     const split = splitTask(task, seed, { pictures, validation: Math.max(30, prompts, corrupt) });

@@ -6,6 +6,8 @@ import { PatchMap, patchLayers } from '../circuits/patch-layers.js';
 import type { HookName, Intervention } from '../hooks/types.js';
 import type { RowInput } from '../model/pass.js';
 import type { Prompt } from '../prompt/prompt.js';
+import type { PositionSelection } from '../prompt/types.js';
+import { plural } from '../util/counted.js';
 import { BY_HEAD, METRIC_OPTIONS, metricOf } from './circuit-options.js';
 import { writeCircuit } from './circuit-report.js';
 import { defineCommand } from './command.js';
@@ -37,7 +39,7 @@ const OPTIONS = {
     noise: text('Instead of --into: noise on the tokens of a text in --from, or on its <image>, named as for --at', {
       value: 'TEXT[#N]',
     }),
-    noiseSeeds: vary(whole(1, 'How many draws of noise are averaged'), { default: 3 }),
+    noiseSeeds: whole(1, 'How many draws of noise are averaged. Defaults to 3'),
     escape: PROMPT_OPTIONS.escape,
     literal: vary(PROMPT_OPTIONS.literal, { describe: 'Take control tokens in these, such as <s>, as text' }),
     bos: PROMPT_OPTIONS.bos,
@@ -46,7 +48,7 @@ const OPTIONS = {
   ...grouped('Answer', {
     kl: flag('Instead of an answer: KL divergence of the next token from the one after --from, in nats'),
   }),
-  byHead: vary(BY_HEAD, { describe: 'Patch each head at all positions, instead of each layer and position' }),
+  byHead: vary(BY_HEAD, { describe: 'Patch each head at all of --positions, instead of each layer and position' }),
   hook: vary(HOOK, { describe: 'What is patched by position', default: ['resid_post'] }),
   layers: vary(LAYERS, { default: 'all' }),
   positions: vary(POSITIONS, { describe: 'all, last, or positions such as 0,3-5,-1. Defaults to all' }),
@@ -78,6 +80,8 @@ export const circuitMap = defineCommand({
   ],
   run: async (args, terminal) => {
     if ((args.into === undefined) === (args.noise === undefined)) throw usageError('Give either --into or --noise.');
+    if (args.into === undefined && args.intoImage !== undefined) throw usageError('--into-image needs --into.');
+    if (args.noise === undefined && args.noiseSeeds !== undefined) throw usageError('--noise-seeds needs --noise.');
     if (args.into === args.from && isDeepStrictEqual(args.intoImage, args.fromImage)) {
       throw usageError(
         '--from and --into are the same prompt: no patch can change anything. Give --into another, or use --noise.',
@@ -108,7 +112,7 @@ export const circuitMap = defineCommand({
       const shared = { from, metric, positions, topK, signal };
       const about = {
         title: `Activation patching in ${describeModel(model.identity)}`,
-        introduction: [introduction(args), promptsOf(args)],
+        introduction: [introduction(args, whereOf(from, positions)), promptsOf(args)],
       };
       const report = await import('../report/circuits.js');
       if (args.byHead) {
@@ -123,6 +127,7 @@ export const circuitMap = defineCommand({
           metric: name,
           clean,
           corrupt,
+          positions: from.positions(positions),
           heads: map.heads.map((head, i) => ({ ...head, value: map.values[i] })),
         };
         await writeCircuit(session, args, {
@@ -160,6 +165,8 @@ export const circuitMap = defineCommand({
   },
 });
 
+const NOISE_SEEDS = 3;
+
 /** Best tokens of each patch in a page. */
 const TOP_K = 5;
 
@@ -168,7 +175,7 @@ async function divergence({ context, signal }: Session, from: Prompt) {
   return { metric: divergenceFrom(logits.data), name: 'KL divergence in nats' };
 }
 
-function noisy({ noise = '', noiseSeeds, escape: escaped }: MapArguments): Intervention[] {
+function noisy({ noise = '', noiseSeeds = NOISE_SEEDS, escape: escaped }: MapArguments): Intervention[] {
   const positions = placesOf({ at: parseAt(noise), escape: escaped }, 'last');
   // A factor of 3 is Meng et al.'s.
   return Array.from({ length: noiseSeeds }, (_, i) => ({
@@ -192,10 +199,15 @@ function promptsOf({ from, into }: MapArguments): string {
   return `Clean prompt: ${from}${into === undefined ? '' : `; corrupt prompt: ${into}`}`;
 }
 
-function introduction({ noise, noiseSeeds, byHead, hook }: MapArguments): string {
-  const what = byHead
-    ? 'The output of each attention head at all positions'
-    : `Each ${hook[0]} of one layer and position`;
+/** `position 3`, `positions 0, 3` */
+function whereOf(prompt: Prompt, asked: PositionSelection): string {
+  if (asked === 'all') return 'all positions';
+  const positions = prompt.positions(asked);
+  return `${plural(positions.length, 'position')} ${positions.join(', ')}`;
+}
+
+function introduction({ noise, noiseSeeds = NOISE_SEEDS, byHead, hook }: MapArguments, places: string): string {
+  const what = byHead ? `The output of each attention head at ${places}` : `Each ${hook[0]} of one layer and position`;
   const where =
     noise === undefined
       ? 'is written from the clean prompt into the corrupt one, alone'

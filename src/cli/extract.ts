@@ -1,6 +1,6 @@
 import type { TaskSpec } from '../tasks/prompts.js';
 import { splitTask } from '../tasks/split.js';
-import { loadTask, type Task } from '../tasks/task.js';
+import { isTaskFile, loadTask, type Task } from '../tasks/task.js';
 import { counted, plural } from '../util/counted.js';
 import { extractTaskVector } from '../vectors/extract.js';
 import { defineCommand } from './command.js';
@@ -132,7 +132,6 @@ function validationItems(task: Task, prompts: number): number {
 
 /** An option that would have no effect is refused. */
 function checkTaskArguments(args: ExtractArguments, source: string, spec: TaskSpec): void {
-  const isFile = /[\\/]|\.json$/.test(source);
   const refuse = (name: string, value: unknown, why: string) => {
     if (value !== undefined) throw usageError(`--${name} has no effect here: ${why}. Leave it out.`);
   };
@@ -148,7 +147,7 @@ function checkTaskArguments(args: ExtractArguments, source: string, spec: TaskSp
     refuse('instruction', args.instruction, `--specs ${spec} shows examples only`);
   }
   if (spec !== 'image') refuse('images-root', args.imagesRoot, `--specs ${spec} shows no pictures`);
-  if (!isFile) {
+  if (!isTaskFile(source)) {
     refuse('images-root', args.imagesRoot, 'a shipped task has its own pictures');
     refuse('instruction', args.instruction, 'a shipped task has its own instruction');
   }

@@ -1,10 +1,11 @@
 import { constants, createReadStream, fstatSync, statSync } from 'node:fs';
 import { access, type FileHandle, mkdtemp, open, realpath, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { XpatchError } from '../util/errors.js';
 import { findTarget, type WriteTarget, writeError } from '../util/files.js';
+import { replacesInput, reserveOutput } from '../util/read-file.js';
 import { usageError } from './errors.js';
 import type { Terminal } from './terminal.js';
 
@@ -27,25 +28,47 @@ const LOOK_MS = 100;
  * Checks, before the long work, that a result can be written to `path` and would not replace something it is made from.
  * `-`, or whatever the standard output goes to, means the standard output: messages then go to stderr.
  * A pipe is waited for until somebody reads it.
- * @param inputs files that the command reads
+ * @param inputs files that the command has read, or is known to read: of any other that it would replace, reading it is refused
+ * @param report folder of a report that the command makes too
  * @throws {XpatchError} FILE_WRITE, INVALID_ARGUMENT, ABORTED
  */
 export async function openOutput(
   path: string,
   terminal: Terminal,
-  { json, inputs }: { json: boolean; inputs: readonly (string | undefined)[] },
+  { json, inputs, report }: { json: boolean; inputs: readonly (string | undefined)[]; report?: string | undefined },
 ): Promise<OutputFile> {
   if (path === '-' || isStdout(path, terminal)) return toStdout(terminal, json);
-  const { kind } = await requireWritable(path, inputs);
+  await requireOutside(report, path);
+  const { kind, path: real } = await requireWritable(path, inputs);
   const reader = await (kind === 'pipe' ? waitForReader(path, terminal) : undefined);
+  const reserved = kind === 'file' ? reserveOutput(real, path) : undefined;
   return {
     path,
     name: path,
     folder: kind === 'file' ? dirname(resolve(path)) : process.cwd(),
     deliver: async () => undefined,
     // Readers see the end once the last writer closes it.
-    [Symbol.asyncDispose]: async () => reader?.close(),
+    [Symbol.asyncDispose]: async () => {
+      reserved?.[Symbol.dispose]();
+      await reader?.close();
+    },
   };
+}
+
+/** A report takes an empty folder: nothing else may be written at or below it. @throws {XpatchError} FILE_WRITE */
+export async function requireOutside(report: string | undefined, path: string): Promise<void> {
+  if (report === undefined) return;
+  const [folder, real] = [await realOf(report), await realOf(path)];
+  if (real !== folder && !real.startsWith(join(folder, sep))) return;
+  const why = `The report's folder ${report} holds nothing else: name a place outside of it.`;
+  throw new XpatchError('FILE_WRITE', `Cannot write ${path}. ${why}`);
+}
+
+/** Without symbolic links, as far as it exists. */
+async function realOf(path: string): Promise<string> {
+  const whole = resolve(path);
+  const real = await realpath(whole).catch(() => undefined);
+  return real ?? (dirname(whole) === whole ? whole : join(await realOf(dirname(whole)), basename(whole)));
 }
 
 function isStdout(path: string, { io }: Terminal): boolean {
@@ -107,7 +130,7 @@ async function requireWritable(path: string, inputs: readonly (string | undefine
   });
   for (const input of inputs) {
     const same = input !== undefined && existing && (await realpath(input).catch(() => undefined)) === target.path;
-    if (same) throw fail('The command reads this file: name another for the result.');
+    if (same) throw replacesInput(path);
   }
   return target;
 }

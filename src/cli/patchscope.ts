@@ -10,6 +10,7 @@ import { usageError } from './errors.js';
 import { type ArgumentsOf, grouped, parsed, text, vary } from './option.js';
 import {
   AT,
+  IMAGE,
   LAYERS,
   MAX_TOKENS,
   MODEL,
@@ -30,6 +31,12 @@ import { type LoadedVector, namedVector, requireFit, vectorRecord } from './vect
 
 const OPTIONS = {
   ...PROMPT_OPTIONS,
+  literal: vary(PROMPT_OPTIONS.literal, {
+    describe: `Take control tokens in --prompt and --target-prompt, such as <s>, as text; also ${IMAGE} if there is no --image`,
+  }),
+  bos: vary(PROMPT_OPTIONS.bos, {
+    describe: 'Begin both prompts with BOS if the tokenizer does; --no-bos leaves it out',
+  }),
   ...grouped('Source', {
     positions: vary(POSITIONS, { describe: 'Whose states: last, or a position of the prompt. Defaults to last' }),
     at: vary(AT, { describe: 'Instead: the last token of a text, its last occurrence or the N-th (-N: from the end)' }),
@@ -92,13 +99,14 @@ export const patchscope = defineCommand({
     const positions = typeof given === 'object' && !Array.isArray(given) ? given : thePosition('--positions', given);
     if (args.maxTokens === 0) throw usageError('-n must be a whole number from 1.');
     const { targetPrompt = IDENTITY_PROMPT } = args;
-    const target = [args.escape ? unescapeText(targetPrompt) : targetPrompt];
+    const asked = args.escape ? unescapeText(targetPrompt) : targetPrompt;
+    const target: PromptPart[] = [args.literal ? { literal: asked } : asked];
     const parts = await sourceParts(args, terminal);
     const loaded = await namedVector(args);
 
     const decode = async (session: Session, source: Source) => {
-      const { model, context, signal, progress, track } = session;
-      const prompt = await model.prompt(target);
+      const { context, signal, progress, track } = session;
+      const prompt = await readPrompt(session, args, target);
       const result = await runPatchscope(context, source.states, {
         layers,
         targetPrompt: prompt,

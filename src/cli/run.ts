@@ -12,7 +12,7 @@ import { placesOf, unescapeText } from './options.js';
 import { openOutput } from './output-file.js';
 import { promptParts, readPrompt } from './prompt-options.js';
 import { MAX_NEW, RUN_OPTIONS, type RunArguments } from './run-options.js';
-import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
+import { layersFor, namedVector, requireFit, requireWholePatch, vectorRecord } from './vector-file.js';
 
 /** `xpatch run`: generates text, with a vector patched in if asked. */
 export const run = defineCommand({
@@ -153,29 +153,10 @@ async function readOnly(context: Context, row: PassRow, signal: AbortSignal): Pr
   return { ...(await context.run(row, { signal })), text: '', tokens: [], finish: 'length' };
 }
 
-/** Among other things, refuses half a patch: it would run unpatched without saying so. */
 function checkArguments(args: RunArguments): void {
-  const { vector, layers, positions, at, op, strength, vectorPosition, numbering, steps, everyStep } = args;
+  const { hook, heads, knockOut, steps, everyStep } = args;
   if (args.temperature < 0) throw usageError('--temperature must be a number from 0.');
   if (everyStep && steps !== undefined) throw usageError('--every-step is --steps all: give one of them.');
-  if (vector !== undefined) {
-    if (layers === undefined) throw usageError('--vector needs --layers: the blocks whose output is patched.');
-    return;
-  }
-  const { hook, heads, knockOut } = args;
-  const when = knockOut ? {} : { steps, 'every-step': everyStep || undefined };
-  const given = {
-    layers,
-    positions,
-    at,
-    op,
-    strength,
-    hook,
-    heads,
-    'vector-position': vectorPosition,
-    numbering,
-    ...when,
-  };
-  const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
-  if (lonely) throw usageError(`--${lonely} needs a patch: name the vector with --vector.`);
+  const when = knockOut ? {} : { steps, everyStep: everyStep || undefined };
+  requireWholePatch(args, { hook, heads, ...when });
 }

@@ -10,7 +10,6 @@ import { writeFileAtomic } from '../util/files.js';
 import { type FileRecord, readRecords } from '../util/records.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, withSession } from './common.js';
-import { usageError } from './errors.js';
 import { templateOf } from './experiment.js';
 import { type ArgumentsOf, choice, text, vary } from './option.js';
 import { MODEL_OPTIONS, OUTPUT_FILE, OUTPUT_OPTIONS, PATCH_OPTIONS, placesOf, REPORT, TEMPLATE } from './options.js';
@@ -18,7 +17,7 @@ import { openOutput } from './output-file.js';
 import { notePrompt, PROMPT_OPTIONS } from './prompt-options.js';
 import { inRecord, invalidRecord, listOf, recordPrompt, requirePictures } from './record-prompt.js';
 import { requireReport, startRun } from './report-run.js';
-import { layersFor, namedVector, requireFit, vectorRecord } from './vector-file.js';
+import { layersFor, namedVector, requireFit, requireWholePatch, vectorRecord } from './vector-file.js';
 
 const OPTIONS = {
   template: vary(TEMPLATE, {
@@ -60,15 +59,14 @@ export const score = defineCommand({
     ['With a task vector', 'score flags.jsonl -m demo --vector capital.safetensors --layers 2'],
   ],
   run: async (args, terminal) => {
-    if ((args.vector === undefined) !== (args.layers === undefined))
-      throw usageError('--vector and --layers go together.');
+    requireWholePatch(args);
     const template = templateOf(args);
     const records: FileRecord[] = [];
     for await (const record of readRecords(args.file)) records.push(record);
     if (records.length === 0) throw new XpatchError('DATA_INVALID', `${args.file} has no items. Add some lines.`);
     const inputs = [args.model, args.mmproj, args.file, ...(args.vector ?? [])];
     await using file =
-      args.output === undefined ? undefined : await openOutput(args.output, terminal, { json: args.json, inputs });
+      args.output === undefined ? undefined : await openOutput(args.output, terminal, { ...args, inputs });
     await requireReport(args.report);
     const patch = await namedVector(args);
     await withSession(args, terminal, async (session) => {

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Steps } from '../hooks/types.js';
 import type { PromptPart } from '../prompt/types.js';
 import type { SteeredAnswer } from '../report/steering.js';
 import { counted } from '../util/counted.js';
@@ -8,7 +9,7 @@ import type { TaskVector } from '../vectors/task-vector.js';
 import { defineCommand } from './command.js';
 import { describeModel, requireNotAborted, type Session, withSession } from './common.js';
 import { usageError } from './errors.js';
-import { type ArgumentsOf, choice, grouped, parsed, several, vary } from './option.js';
+import { type ArgumentsOf, choice, dashed, grouped, parsed, several, vary } from './option.js';
 import {
   AT,
   LAYERS,
@@ -30,6 +31,9 @@ import { requireReport, startRun } from './report-run.js';
 import { steeringSource } from './steering-source.js';
 import { requireFit, vectorRecord } from './vector-file.js';
 
+const STRENGTHS = [-8, -4, -2, 0, 2, 4, 8];
+const MAX_NEW = 32;
+
 const OPTIONS = {
   ...PROMPT_OPTIONS,
   ...grouped('Direction', {
@@ -50,13 +54,11 @@ const OPTIONS = {
   }),
   ...grouped('Steering', {
     layers: vary(LAYERS, { describe: 'Where it is added: all, or 3,5-8. Defaults to the middle third' }),
-    strengths: vary(parsed('Factors on it: --strengths=-4,0,4', parseStrengths, { value: 'LIST' }), {
-      default: '-8,-4,-2,0,2,4,8',
-    }),
+    strengths: parsed(`Factors on it: --strengths=-4,0,4. Defaults to ${STRENGTHS}`, parseStrengths, { value: 'LIST' }),
     positions: vary(POSITIONS, { describe: 'Positions of the prompt to steer. Defaults to all' }),
     at: AT,
-    steps: vary(STEPS, { describe: 'Steer the prompt, the generated tokens or all', default: 'all' }),
-    maxTokens: vary(MAX_TOKENS, { default: 32 }),
+    steps: vary(STEPS, { describe: 'Steer the prompt, the generated tokens or all. Defaults to all' }),
+    maxTokens: vary(MAX_TOKENS, { describe: 'Maximum number of new tokens. Defaults to 32' }),
     report: vary(REPORT, { describe: 'Write a report with the answers into this folder' }),
   }),
   ...MODEL_OPTIONS,
@@ -86,13 +88,13 @@ export const steer = defineCommand({
     if (parts === undefined && args.output === undefined) {
       throw usageError('There is nothing to do: give a --prompt to steer, a file to write with -o, or both.');
     }
-    if (parts === undefined && args.report !== undefined) throw usageError('--report shows answers: give a --prompt.');
-    if (args.maxTokens < 2) throw usageError('-n must be a whole number from 2.');
-    const { strengths, layers, positive = [], negative = [], image = [], json } = args;
+    if (parts === undefined) requireNothingToSteer(args);
+    if (args.maxTokens !== undefined && args.maxTokens < 2) throw usageError('-n must be a whole number from 2.');
+    const { strengths = STRENGTHS, steps = 'all', layers, positive = [], negative = [], image = [], json } = args;
     const given = theOne('--vector', args.vector);
     const inputs = [args.model, args.mmproj, args.promptFile, given, ...image, ...positive, ...negative];
     await using file =
-      args.output === undefined ? undefined : await openOutput(args.output, terminal, { json, inputs });
+      args.output === undefined ? undefined : await openOutput(args.output, terminal, { ...args, inputs });
     await requireReport(args.report);
     await withSession(args, terminal, async (session) => {
       const { model, signal, progress } = session;
@@ -106,9 +108,10 @@ export const steer = defineCommand({
         await file.deliver();
       }
       const where = layers === 'all' ? vector.info.layers : (layers ?? middleThird(vector.info.layers));
-      const answers = parts && (await steeredAnswers(session, args, { parts, vector, layers: where, strengths }));
+      const answers =
+        parts && (await steeredAnswers(session, args, { parts, vector, layers: where, strengths, steps }));
       const record = { ...vectorRecord(made), vectorModel, layers: vector.info.layers, norms: vector.norms() };
-      const { steps, output, report } = args;
+      const { output, report } = args;
       const positions = placesOf(args, 'all');
       const steered = answers && { layers: where, positions, steps, answers };
       if (answers && report !== undefined)
@@ -130,6 +133,14 @@ export const steer = defineCommand({
 
 function hasPrompt({ prompt, promptFile, tokens }: PromptArguments): boolean {
   return prompt !== undefined || promptFile !== undefined || tokens !== undefined;
+}
+
+/** Without a prompt the vector is only written: what says how to steer would have no effect. */
+function requireNothingToSteer(args: SteerArguments): void {
+  const steering = ['image', 'layers', 'strengths', 'positions', 'at', 'steps', 'maxTokens', 'report'] as const;
+  const lonely = steering.find((name) => args[name] !== undefined);
+  if (lonely)
+    throw usageError(`--${dashed(lonely)} needs a prompt to steer: give --prompt, --prompt-file or --tokens.`);
 }
 
 /** `-8,0,8` */
@@ -154,15 +165,16 @@ interface Steering {
   readonly vector: TaskVector;
   readonly layers: readonly number[];
   readonly strengths: readonly number[];
+  readonly steps: Steps;
 }
 
 /** The prompt's answer at each strength, all in one pass. */
 async function steeredAnswers(
   session: Session,
   args: SteerArguments,
-  { parts, vector, layers, strengths }: Steering,
+  { parts, vector, layers, strengths, steps }: Steering,
 ): Promise<SteeredAnswer[]> {
-  const { steps, maxTokens } = args;
+  const { maxTokens = MAX_NEW } = args;
   const positions = placesOf(args, 'all');
   const prompt = await readPrompt(session, args, parts);
   const rows = strengths.map((strength) => ({

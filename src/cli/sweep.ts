@@ -56,9 +56,7 @@ export const sweep = defineCommand({
     const followed = (args.track ?? []).map((token) => (args.escape ? unescapeText(token) : token));
     const inputs = [args.model, args.mmproj, args.promptFile, ...args.vector, ...(args.image ?? [])];
     await using file =
-      args.saveLogits === undefined
-        ? undefined
-        : await openOutput(args.saveLogits, terminal, { json: args.json, inputs });
+      args.saveLogits === undefined ? undefined : await openOutput(args.saveLogits, terminal, { ...args, inputs });
     const loaded = (await namedVector(args)) as LoadedVector;
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress, track } = session;

@@ -42,7 +42,7 @@ export const tune = defineCommand({
     if (args.text !== undefined && args.template !== undefined) throw usageError('Give either --text or --template.');
     const template = args.text === undefined ? templateOf(args) : undefined;
     const inputs = [args.model, args.mmproj, args.text];
-    await using file = await openOutput(args.output, terminal, { json: args.json, inputs });
+    await using file = await openOutput(args.output, terminal, { ...args, inputs });
     const text = args.text === undefined ? undefined : await readText(args.text);
     await withSession(args, terminal, async (session) => {
       const { model, context, signal, progress } = session;

@@ -5,7 +5,11 @@ import { lastPosition } from '../vectors/last-position.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import type { DirectionNumbering } from '../vectors/vector-origin.js';
 import { describeModel } from './common.js';
-import { theOne } from './options.js';
+import { usageError } from './errors.js';
+import { type ArgumentsOf, dashed } from './option.js';
+import { type PATCH_OPTIONS, theOne } from './options.js';
+
+type PatchArguments = ArgumentsOf<typeof PATCH_OPTIONS>;
 
 /** A vector as a command uses it, and what the user should know about it. */
 export interface LoadedVector {
@@ -49,6 +53,22 @@ export async function namedVector(args: {
   const { vectorPosition: position, numbering } = args;
   const file = theOne('--vector', args.vector);
   return file === undefined ? undefined : loadVector(file, { position, hook: theOne('--hook', args.hook), numbering });
+}
+
+/**
+ * Refuses half a patch: it would run unpatched without saying so.
+ *
+ * @param more what else needs a patch, by option
+ */
+export function requireWholePatch(args: PatchArguments, more: Readonly<Record<string, unknown>> = {}): void {
+  const { vector, layers, positions, at, op, strength, vectorPosition, numbering } = args;
+  if (vector !== undefined) {
+    if (layers === undefined) throw usageError('--vector needs --layers: the blocks whose output is patched.');
+    return;
+  }
+  const given = { layers, positions, at, op, strength, ...more, vectorPosition, numbering };
+  const lonely = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
+  if (lonely) throw usageError(`--${dashed(lonely)} needs a patch: name the vector with --vector.`);
 }
 
 /** The layers to patch: `all` means those that the vector has. */

@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { XpatchError } from '../util/errors.js';
+import { requireNotOutput } from '../util/read-file.js';
 import { systemReason } from '../util/system-reason.js';
 import { whatIs } from '../util/what-is.js';
 
@@ -109,6 +110,7 @@ export function readGgufHeader(path: string, wanted: 'GGUF' | 'control vector' =
   let file: number;
   let key: string;
   try {
+    requireNotOutput(path);
     const info = statSync(path, { bigint: true });
     key = [info.dev, info.ino, info.size, info.mtimeNs, info.ctimeNs].join();
     const before = known.get(key);

@@ -120,7 +120,10 @@ async function lookAtPictures(
       hashes.set(path, undefined);
       const problem = await imageFacts(path).then(
         ({ hash }) => void hashes.set(path, hash),
-        (error: Error) => error.message,
+        (error: XpatchError) => {
+          if (error.code === 'FILE_WRITE') throw error; // the picture is good, but a result would replace it
+          return error.message;
+        },
       );
       if (typeof problem === 'string') {
         const missing = await access(path).then(

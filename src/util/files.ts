@@ -59,8 +59,13 @@ export async function writeFileAtomic(
   }
 }
 
+/** Characters, of up to three bytes each; file systems allow 255 bytes. */
+const NAME_PART = 64;
+
 async function replaceFile(path: string, chunks: Iterable<string | Uint8Array>): Promise<void> {
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
+  // The longest names leave no room for more: a part of the name tells a person whose it is.
+  const name = `.${basename(path).slice(0, NAME_PART)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`;
+  const temporary = join(dirname(path), name);
   let handle: FileHandle | undefined;
   let created = false;
   try {

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { addAbortSignal } from 'node:stream';
@@ -20,6 +20,40 @@ export interface FileKind {
 /** A pipe without a writer must not hold up `open`; for a file it makes no difference. */
 const FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 const CHUNK_BYTES = 1 << 16;
+
+/** Files that results will replace, as the user named them, by their real paths. */
+const outputs = new Map<string, string>();
+
+/**
+ * Until it is disposed of, reading this file is refused: a result must not replace what it is made from. Many files are known only
+ * once they are read, such as the pictures that a task names or the parts of a model.
+ *
+ * @param real its path without symbolic links
+ * @param named what the user calls it
+ */
+export function reserveOutput(real: string, named: string): Disposable {
+  outputs.set(real, named);
+  return { [Symbol.dispose]: () => void outputs.delete(real) };
+}
+
+/** @throws {XpatchError} FILE_WRITE for a file that a result will replace */
+export function requireNotOutput(path: string): void {
+  const named = outputs.size === 0 ? undefined : outputs.get(realOf(path));
+  if (named !== undefined) throw replacesInput(named);
+}
+
+export function replacesInput(named: string): XpatchError {
+  const message = `Cannot write ${named}. The command reads this file: name another for the result.`;
+  return new XpatchError('FILE_WRITE', message);
+}
+
+function realOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // deleted while it is open, as /dev/fd/3 may be
+  }
+}
 
 /**
  * Reads a whole file; what has no end, such as a device, is refused before a byte of it is read.
@@ -149,6 +183,7 @@ class Collected {
 function requireKind(path: string, kind: FileKind, info: Stats): void {
   const { what, code = 'FILE_NOT_FOUND', pipe } = kind;
   if (info.isFile()) {
+    requireNotOutput(path);
     if (info.size > kind.maxBytes) throw tooLong(path, kind, info.size);
     return;
   }

@@ -92,6 +92,12 @@ describe('through a pipe', () => {
     expect(option).toMatchObject({ tokens: patched.tokens, patch: patched.patch });
   });
 
+  test('--system has escapes like other texts', async () => {
+    const escaped = await turns('Hello\n', '--system', 'A\\nB');
+    expect(escaped).toEqual(await turns('Hello\n', '--system', 'A\nB', '--no-escape'));
+    expect(escaped).not.toEqual(await turns('Hello\n', '--system', 'A\\nB', '--no-escape'));
+  });
+
   test('/system changes the start, // is a slash, /exit ends, notes go to stderr', async () => {
     const [first] = await turns('/system Be brief.\n//help\n/exit\nnever\n');
     const [expected] = await turns('//help\n', '--system', 'Be brief.');
@@ -152,6 +158,8 @@ describe('through a pipe', () => {
       /latin-1\.jinja is not a text in UTF-8/,
     ],
     ['a prompt', ['-m', 'chat.gguf', '--prompt', 'x'], 'INVALID_ARGUMENT', /--prompt does not work with --chat/],
+    ['--no-bos', ['-m', 'chat.gguf', '--no-bos'], 'INVALID_ARGUMENT', /--no-bos does not work with --chat/],
+    ['--literal', ['-m', 'chat.gguf', '--literal'], 'INVALID_ARGUMENT', /--literal does not work with --chat/],
     ['-n 0', ['-m', 'chat.gguf', '-n', '0'], 'INVALID_ARGUMENT', /no room/],
     ['a patch without a layer', ['-m', 'chat.gguf', '--vector', 'x'], 'INVALID_ARGUMENT', /--layers/],
   ])('%s is refused at the start', async (_, args, code, message) => {

@@ -223,6 +223,15 @@ describe('a download', () => {
     offer(parts);
     const split = await json(['run', '-m', 'hf:u/m-GGUF:Q4_K_M', ...QUESTION]);
     expect(split.text).toBe((await json(['run', '-m', 'demo-base', ...QUESTION])).text);
+    const onto = await errorOf([
+      'run',
+      '-m',
+      'hf:u/m-GGUF:Q4_K_M',
+      ...QUESTION,
+      '--save-logits',
+      kept('m-Q4_K_M-00003-of-00003.gguf'),
+    ]);
+    expect(onto).toMatchObject({ code: 'FILE_WRITE', message: expect.stringMatching(/reads this file/) });
     rmSync(kept('m-Q4_K_M-00002-of-00003.gguf'));
     const { message } = await errorOf(['run', '-m', kept('m-Q4_K_M-00001-of-00003.gguf'), ...QUESTION]);
     expect(message).toMatch(/00002-of-00003/);
@@ -254,6 +263,14 @@ describe('a download', () => {
     writeFileSync(join(converted, 'mmproj-m-q4_k.gguf'), mmproj);
     expect(await json(['models', 'info', 'idefics2-8b'])).toMatchObject({ state: 'downloaded' });
     expect((await json(['run', '-m', 'idefics2-8b', ...QUESTION])).text).toEqual(expect.any(String));
+    // Nor is a file that a name stands for replaced.
+    for (const name of readdirSync(converted)) {
+      const onto = ['run', '-m', 'idefics2-8b', ...QUESTION, '--save-logits', join(converted, name)];
+      expect(await errorOf(onto)).toMatchObject({
+        code: 'FILE_WRITE',
+        message: expect.stringMatching(/reads this file/),
+      });
+    }
     expect((await json(['models', 'rm', 'idefics2-8b'])).removed).toHaveLength(2);
     expect(readdirSync(join(cache, '_converted'))).toEqual([]);
   });

@@ -150,3 +150,9 @@ test('--data where all tasks are shipped ones is refused', async () => {
     exit: 2,
   });
 });
+
+test('a table beside the user is a task file, whose instruction may be given', async () => {
+  writeFileSync(join(cli.folder, 'capitals.csv'), 'input,output\nPeru,Lima\nCuba,Havana\n');
+  const args = ['--tasks', 'capitals.csv', '--specs', 'instruction', '--instruction', 'The capital:'];
+  expect(await cli.run(['extract', '-m', 'demo', ...args, '-o', 'capitals.safetensors'])).toMatchObject({ code: 0 });
+});

@@ -38,6 +38,17 @@ test('every layer says what `run` says with the same patch, from a prompt as fro
   expect(found.plain.tokens).toEqual(plain.tokens);
 });
 
+test('--literal and --no-bos are for the target prompt too, and control tokens in it are noted', async () => {
+  await cli.json('capture', ...LLAMA, ...SOURCE, '--positions', 'last', '-o', 'one.safetensors');
+  const decode = ['patchscope', ...LLAMA, '--vector', 'one.safetensors', '--target-prompt', 'x<s>y', '-n', '1'];
+  const plain = ['--literal', '--no-bos'];
+  const { target } = await cli.json(...decode, ...plain);
+  const written = await cli.json('capture', ...LLAMA, '--prompt', 'x<s>y', ...plain, '-o', 'target.safetensors');
+  expect(target.prompt.tokens).toEqual(written.prompt.tokens);
+  expect((await cli.run(decode)).stderr).toMatch(/<s> .*--literal/);
+  expect((await cli.run([...decode, ...plain])).stderr).toBe('');
+});
+
 test('layers and positions on both sides can be chosen', async () => {
   const where = ['--positions', '-2', '--layers', '0,2', '--target-layers', 'all', '--target-positions', '1'];
   const found = await cli.json('patchscope', ...LLAMA, ...SOURCE, ...where, '-n', '1');

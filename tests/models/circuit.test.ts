@@ -88,7 +88,10 @@ test('attention is cut between places named by text, by number and by picture', 
 });
 
 test('by head, and with noise instead of a corrupt prompt', async () => {
-  const heads = await json('circuit', 'map', ...PAIR, '--by-head', '--positions', 'last');
+  const heads = await json('circuit', 'map', ...PAIR, '--by-head', '--positions', '0,-1', '--report', at('by-head'));
+  expect(heads.positions.length).toBe(2);
+  const page = await readFile(at('by-head/report.html'), 'utf8');
+  expect(page).toContain(`each attention head at positions ${heads.positions.join(', ')} is written`);
   expect(heads.heads.length).toBeGreaterThan(8);
   const noise = ['--from', 'Q:Peru\\nA:', '--noise', 'Peru', '--noise-seeds', '2', '--right', 'P', '--layers', '7'];
   const traced = await json('circuit', 'map', ...noise);
@@ -350,6 +353,8 @@ test.each([
   [['run', '--prompt', 'x', '--knock-out', 'all:3-1->last'], /is 3-1#1/],
   [['run', '--chat', '--knock-out', 'all:x->last'], /--knock-out does not work with --chat/],
   [['circuit', 'map', ...PAIR, '--kl'], /--kl needs no answer/],
+  [['circuit', 'map', '--from', 'x', '--noise', 'x', '--into-image', 'a.png'], /--into-image needs --into/],
+  [['circuit', 'map', ...PAIR, '--noise-seeds', '2'], /--noise-seeds needs --noise/],
 ])('refused: %j', async (args, message) => {
   const { code, stderr } = await xpatch([...(args as string[]), ...DEMO]);
   expect(code).not.toBe(0);

@@ -122,3 +122,18 @@ test('a picture that is missing in a late line is told before anything is scored
   await writeFile(at('long.jsonl'), long);
   expect((await xpatch(['score', at('long.jsonl'), ...DEMO])).stderr).toMatch(/CONTEXT_OVERFLOW/);
 });
+
+test.each([
+  [['--strength', '2'], /--strength needs a patch/],
+  [['--op', 'add'], /--op needs a patch/],
+  [['--positions', 'last'], /--positions needs a patch/],
+  [['--at', 'x'], /--at needs a patch/],
+  [['--vector-position', '0'], /--vector-position needs a patch/],
+  [['--numbering', 'applied'], /--numbering needs a patch/],
+  [['--layers', '1'], /--layers needs a patch/],
+  [['--vector', 'x.safetensors'], /--vector needs --layers/],
+])('half a patch is refused: %j', async (more, message) => {
+  await writeFile(at('half.jsonl'), '{"prompt":"x","options":["a","b"]}');
+  const { code, stderr } = await xpatch(['score', at('half.jsonl'), ...DEMO, ...more]);
+  expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
+});

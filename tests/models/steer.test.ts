@@ -114,6 +114,16 @@ test.each([
   [[...ASK, ...PAIR, '--vector', 'x.safetensors'], /whole direction/],
   [[...ASK, ...PAIR, '--strengths', '1,x'], /"x" is not a number/],
   [[...ASK, ...PAIR, '--layers', '99'], /layer/i],
+  ...[
+    '--layers=1',
+    '--strengths=2',
+    '--image=x.png',
+    '--positions=last',
+    '--at=x',
+    '--steps=all',
+    '-n=4',
+    '--report=x',
+  ].map((option): [string[], RegExp] => [[...PAIR, option, '-o', 'x.safetensors'], /needs a prompt to steer/]),
   [[...PAIR, '--positive', 'y', '--method', 'pca', '-o', 'x.safetensors'], /do not make pairs/],
 ])('refused: %j', async (more, message) => {
   const { code, stderr } = await xpatch(['steer', ...DEMO, ...more]);

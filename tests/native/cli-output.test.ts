@@ -1,7 +1,16 @@
 // Where a command's file goes, and what becomes of a broken output.
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,7 +18,9 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { main } from '../../src/cli/cli.js';
+import { PACKAGE_ROOT } from '../../src/util/package-root.js';
 import { Collected, xpatch } from '../command.js';
+import { splitGguf } from '../e2e/split-gguf.js';
 import { fixture } from './helpers.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'xpatch-output-'));
@@ -100,6 +111,26 @@ describe('is refused before any work', () => {
     expect(readFileSync(at('notes'), 'utf8')).toBe('mine');
   });
 
+  test('a file or a folder at or below the folder of a report', async () => {
+    const why = /FILE_WRITE: .*The report's folder .* holds nothing else/;
+    mkdirSync(at('page'));
+    symlinkSync('page', at('alias'));
+    writeFileSync(at('lines.jsonl'), '{"prompt":"x","options":["a","b"]}\n');
+    const model = LLAMA.slice(0, 2);
+    const report = ['--report', at('page')];
+    const steer = ['steer', ...LLAMA, '--positive', 'a', '--negative', 'b', ...report];
+    await refused([...steer, '-o', at('alias/v.safetensors')], why);
+    await refused(['sweep', ...LLAMA, '--vector', 'none.safetensors', ...report, '--save-logits', at('page/l')], why);
+    await refused(['score', at('lines.jsonl'), ...model, ...report, '-o', at('page/s.jsonl')], why);
+    await refused(['tune', ...model, ...report, '-o', at('page/lens.safetensors')], why);
+    const vector = ['circuit', 'function-vector', ...model, '--tasks', 'country-capital'];
+    await refused([...vector, ...report, '-o', at('page/f.safetensors')], why);
+    for (const output of ['page', 'page/deep/states', 'alias'])
+      await refused(['capture', ...model, '--prompts', at('lines.jsonl'), ...report, '-o', at(output)], why);
+    // A name that only begins like the folder's is another one.
+    await refused(['score', at('lines.jsonl'), '-m', 'none', ...report, '-o', at('page.jsonl')], /FILE_NOT_FOUND/);
+  });
+
   test('a folder of eval that holds something else', async () => {
     mkdirSync(at('other'));
     writeFileSync(join(at('other'), 'thesis.tex'), 'mine');
@@ -129,5 +160,35 @@ describe('a standard output that takes no more', () => {
   test('is no error where the reader has left', async () => {
     expect(await broken('EPIPE', ['run', ...LLAMA, '-n', '4'])).toEqual({ code: 0, stderr: '' });
     expect(await broken('EPIPE', ['run', '--nonsense'])).toMatchObject({ code: 2 });
+  });
+});
+
+describe('a file that the command reads is never replaced', () => {
+  const refused = { code: 1, stderr: expect.stringMatching(/FILE_WRITE: .*reads this file/) };
+  const left = async (file: string, args: readonly string[]) => {
+    const before = readFileSync(at(file));
+    expect(await xpatch([...args, at(file)])).toMatchObject(refused);
+    expect(readFileSync(at(file)).equals(before)).toBe(true);
+  };
+
+  test('such as a picture that a record, a task or data to import names', async () => {
+    const flag = (name: string) => copyFileSync(join(PACKAGE_ROOT, 'data/images/twemoji/peru.png'), at(name));
+    const demo = ['-m', 'demo', '--device', 'cpu'];
+    flag('scored.png');
+    writeFileSync(at('scored.jsonl'), '{"prompt":"<image>","image":"scored.png","options":["a","b"]}\n');
+    await left('scored.png', ['score', at('scored.jsonl'), ...demo, '-o']);
+    const items = Array.from({ length: 12 }, (_, i) => ({ input: `${i}`, output: `${i}`, image: `${i}.png` }));
+    for (const { image } of items) flag(image);
+    writeFileSync(at('task.json'), JSON.stringify(items));
+    const few = ['--shots', '2', '--prompts', '5'];
+    await left('3.png', ['extract', ...demo, '--tasks', at('task.json'), '--specs', 'image', ...few, '-o']);
+    await left('3.png', ['data', 'import', at('task.json'), '--images-root', folder, '--instruction', 'x:', '-o']);
+  });
+
+  test('such as any part of a model', async () => {
+    const parts = splitGguf(readFileSync(fixture('llama.gguf')), 'split', 2);
+    for (const [name, content] of Object.entries(parts)) writeFileSync(at(name), content);
+    const [first = '', second = ''] = Object.keys(parts);
+    await left(second, ['capture', '-m', at(first), '--tokens', '1,2', '-o']);
   });
 });

@@ -33,6 +33,13 @@ describe('writeFileAtomic', () => {
     expect((await readdir(folder)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
   });
 
+  test('takes any name that the system takes', async () => {
+    for (const name of ['a'.repeat(255), `${'ü'.repeat(127)}x`, '語'.repeat(85)]) {
+      await writeFileAtomic(join(folder, name), name);
+      expect(await readFile(join(folder, name), 'utf8')).toBe(name);
+    }
+  });
+
   test('names the way out', async () => {
     await expectError(() => writeFileAtomic(join(folder, 'no', 'x'), ''), 'FILE_WRITE', /does not exist: create it/);
     await expectError(() => writeFileAtomic(join(folder, 'b.txt', 'x'), ''), 'FILE_WRITE', /not a folder/);
