@@ -269,10 +269,9 @@ describe('files', () => {
 describe('--set', () => {
   const set = async (...settings: string[]) => (await loadExperiment('main', settings)).experiment;
 
-  test('values are YAML, paths go into lists and objects, later ones win', async () => {
+  test('values are YAML, and paths go into lists and objects', async () => {
     const experiment = await set(
       'seeds=[1,2]',
-      'test=20',
       'test=30',
       'strength=-.5',
       'op=add',
