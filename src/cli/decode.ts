@@ -22,7 +22,10 @@ export const decode = defineCommand({
   describe: 'Decode task vectors from text, images and instructions into words',
   options: {
     ...TASK_OPTIONS,
-    prompts: vary(PROMPTS, { describe: 'Prompts that a vector is the mean of. Defaults to 30', group: 'Task' }),
+    prompts: vary(PROMPTS, {
+      describe: 'Prompts that a vector is the mean of, for each seed. Defaults to 30',
+      group: 'Task',
+    }),
     ...grouped('Decoding', {
       specs: vary(SPECS, { describe: 'text, image, instruction. Defaults to what the model can read' }),
       layers: vary(LAYERS, {
@@ -37,6 +40,7 @@ export const decode = defineCommand({
   },
   examples: [
     ['All tasks, all kinds of vectors', 'decode -m demo'],
+    ['Vectors of three seeds', 'decode -m demo --seeds 1,2,3'],
     ['Every layer of two saved vectors', 'decode -m demo --vector a.safetensors --vector b.safetensors --layers all'],
   ],
   run: async (args, terminal) => {

@@ -15,7 +15,10 @@ export const embed = defineCommand({
   describe: 'Show whether prompts cluster by task or by modality: t-SNE, PCA, scores',
   options: {
     ...TASK_OPTIONS,
-    prompts: vary(PROMPTS, { describe: 'Points per task and modality, at least 3. Defaults to 30', group: 'Task' }),
+    prompts: vary(PROMPTS, {
+      describe: 'Points per task, modality and seed, at least 3. Defaults to 30',
+      group: 'Task',
+    }),
     ...grouped('Embedding', {
       specs: vary(SPECS, { describe: 'text, image or text,image. Defaults to what the model can read' }),
       layers: vary(LAYERS, { describe: 'Block whose output is shown. Defaults to 23/36 of the depth' }),

@@ -20,7 +20,10 @@ export const evolution = defineCommand({
   describe: 'Follow input token, task word and answer through the layers',
   options: {
     ...TASK_OPTIONS,
-    prompts: vary(PROMPTS, { describe: 'Different prompts per task and modality. Defaults to 100', group: 'Task' }),
+    prompts: vary(PROMPTS, {
+      describe: 'Different prompts per task, modality and seed. Defaults to 100',
+      group: 'Task',
+    }),
     ...grouped('Evolution', {
       specs: vary(SPECS, { describe: 'text, image or text,image. Defaults to what the model can read' }),
       classes: vary(

@@ -6,12 +6,12 @@ import { checkTemplate, type PromptTemplate, type Template } from '../tasks/temp
 import { didYouMean } from '../util/nearest.js';
 import { usageError } from './errors.js';
 import { type ArgumentsOf, grouped, vary } from './option.js';
-import { SEEDS, SHOTS, STYLE, TASKS, TEMPLATE, theOne, unescapeText } from './options.js';
+import { SEEDS, SHOTS, STYLE, TASKS, TEMPLATE, unescapeText } from './options.js';
 
 /** Options of commands that draw prompts from tasks. */
 export const TASK_OPTIONS = grouped('Task', {
   tasks: TASKS,
-  seeds: vary(SEEDS, { describe: 'Seed of the items and the examples. Defaults to 1' }),
+  seeds: vary(SEEDS, { describe: 'Each draws its own items and examples. Defaults to 1' }),
   style: STYLE,
   shots: vary(SHOTS, { describe: 'Examples in a prompt, the last without its answer. Defaults to 5' }),
   template: TEMPLATE,
@@ -27,8 +27,8 @@ export function templateOf(args: { template?: string; model: string }): 'chat' |
 export async function taskPromptsOf(args: ArgumentsOf<typeof TASK_OPTIONS> & { model: string }) {
   const tasks = await requireTasks(args.tasks);
   const template = templateOf(args);
-  const { seeds, style, shots = 5 } = args;
-  return { tasks, seed: theOne('--seeds', seeds) ?? 1, style, shots, ...(template && { template }) };
+  const { seeds = [1], style, shots = 5 } = args;
+  return { tasks, seeds, style, shots, ...(template && { template }) };
 }
 
 /** A template as it is typed. @throws {XpatchError} CONFIG_INVALID for a text without {input} and {output} */

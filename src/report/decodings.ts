@@ -1,3 +1,4 @@
+import { mean } from '../stats/statistics.js';
 import {
   bestWordLayer,
   type Decoding,
@@ -7,6 +8,7 @@ import {
   type SavedVectorOptions,
 } from '../studies/decodings.js';
 import { XpatchError } from '../util/errors.js';
+import { groupBy } from '../util/group.js';
 import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import type { Block, TextTable } from './report.js';
@@ -90,10 +92,13 @@ export function decodingStatements(decodings: readonly Decoding[]): string[] {
 /** One layer: the best tokens of each vector, and where the task word and the answers rank. */
 export function decodingTable(decodings: readonly Decoding[], layer: number, vocabulary: number): TextTable {
   const hasFiles = decodings.some(({ file }) => file !== undefined);
+  const several = hasSeeds(decodings);
   return {
     title: `Decodings at layer ${layer}`,
     columns: [
-      ...texts(...(hasFiles ? ['file'] : []), 'task', 'vector', 'best tokens'),
+      ...texts(...(hasFiles ? ['file'] : []), 'task', 'vector'),
+      ...(several ? numbers(0, 'seed') : []),
+      ...texts('best tokens'),
       ...numbers(0, 'rank of the task word', 'best rank of an answer'),
     ],
     rows: decodings.flatMap((decoding) => {
@@ -105,6 +110,7 @@ export function decodingTable(decodings: readonly Decoding[], layer: number, voc
           ...(hasFiles ? [decoding.file] : []),
           decoding.task,
           decoding.spec,
+          ...(several ? [decoding.seed] : []),
           at.top.map(({ text }) => visibleText(text)).join('  '),
           rank(at.wordRank),
           rank(at.answerRank),
@@ -117,6 +123,8 @@ export function decodingTable(decodings: readonly Decoding[], layer: number, voc
   };
 }
 
+const hasSeeds = (decodings: readonly Decoding[]) => new Set(decodings.flatMap(({ seed }) => seed ?? [])).size > 1;
+
 function answerCounts(decodings: readonly Decoding[]): string {
   const counts = decodings.map(({ answerTokens }) => answerTokens).filter((count) => count > 0);
   return counts.length ? ` (${Math.min(...counts)} to ${Math.max(...counts)} tokens a task)` : '';
@@ -125,6 +133,7 @@ function answerCounts(decodings: readonly Decoding[]): string {
 /** Ranks over layers, a panel a kind of vector; nothing for vectors without a known task or with a single layer. */
 function rankFigures(decodings: readonly Decoding[], vocabulary: number): Block[] {
   const specs = [...new Set(decodings.map(({ spec }) => spec))];
+  const several = hasSeeds(decodings);
   const figure = (key: 'wordRank' | 'answerRank', title: string): Figure => ({
     title,
     xLabel: 'layer (0-based block output)',
@@ -133,18 +142,20 @@ function rankFigures(decodings: readonly Decoding[], vocabulary: number): Block[
     panels: specs
       .map((spec) => ({
         title: `${spec ?? 'other'} vectors`,
-        series: decodings
-          .filter((decoding) => decoding.spec === spec)
-          .map((decoding) => ({
-            label: decoding.task ?? decoding.file ?? '',
-            points: decoding.layers.flatMap(({ layer, [key]: rank }) =>
-              rank === undefined ? [] : [{ x: layer, y: Math.log10(rank + 1) }],
-            ),
-          }))
+        series: [
+          ...groupBy(
+            decodings.filter((decoding) => decoding.spec === spec),
+            ({ task, file }) => file ?? task,
+          ).values(),
+        ]
+          .map((seeds) => ({ label: seeds[0]?.task ?? seeds[0]?.file ?? '', points: overSeeds(seeds, key) }))
           .filter(({ points }) => points.length > 1),
       }))
       .filter(({ series }) => series.length > 0),
-    notes: [`0 is the best token of the vocabulary, ${Math.log10(vocabulary).toFixed(1)} the last of ${vocabulary}.`],
+    notes: [
+      `0 is the best token of the vocabulary, ${Math.log10(vocabulary).toFixed(1)} the last of ${vocabulary}.`,
+      ...(several ? ['Mean over seeds; bands from the lowest to the highest of them.'] : []),
+    ],
   });
   const blocks: Block[] = [
     {
@@ -161,4 +172,17 @@ function rankFigures(decodings: readonly Decoding[], vocabulary: number): Block[
     },
   ];
   return blocks.filter((block) => block.kind === 'curves' && block.figure.panels.length > 0);
+}
+
+/** A point a layer: the mean over the seeds of a vector, and the lowest and highest of them. */
+function overSeeds(seeds: readonly Decoding[], key: 'wordRank' | 'answerRank') {
+  const ranks = groupBy(
+    seeds.flatMap(({ layers }) => layers),
+    ({ layer }) => layer,
+  );
+  return [...ranks].flatMap(([x, found]) => {
+    const logs = found.flatMap(({ [key]: rank }) => (rank === undefined ? [] : [Math.log10(rank + 1)]));
+    if (logs.length === 0) return [];
+    return [{ x, y: mean(logs), ...(logs.length > 1 && { low: Math.min(...logs), high: Math.max(...logs) }) }];
+  });
 }

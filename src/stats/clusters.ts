@@ -146,8 +146,8 @@ export async function clusterScore(
     seed,
   );
   const units = new Map<string, string>();
-  const unitOf = points.map(({ task, domain = task, seed, item }, i) => {
-    const unit = JSON.stringify([domain, seed, item, labels[i]]);
+  const unitOf = points.map(({ task, domain = task, item }, i) => {
+    const unit = JSON.stringify([domain, item, labels[i]]);
     units.set(unit, labels[i] as string);
     return unit;
   });

@@ -11,12 +11,12 @@ import { extractTaskVector } from '../vectors/extract.js';
 import { lastPosition } from '../vectors/last-position.js';
 import { TaskVector } from '../vectors/task-vector.js';
 import { requireModalities } from './modalities.js';
-import { runStudy, type Study, type StudyEvents, type TaskPromptOptions, type Unit } from './study.js';
+import { requireSeeds, runStudy, type Study, type StudyEvents, type TaskPromptOptions, type Unit } from './study.js';
 
 /** Which task vectors are decoded. */
 export interface DecodingOptions extends TaskPromptOptions {
   specs: readonly TaskSpec[];
-  /** Prompts whose mean is a vector. Defaults to 30. */
+  /** Prompts whose mean is a vector, for each seed. Defaults to 30. */
   prompts?: number;
   /** Best tokens of each layer. Defaults to 5. */
   topK?: number;
@@ -46,6 +46,8 @@ export interface Decoding {
   /** Name of the task; undefined for a vector of none. */
   readonly task?: string;
   readonly spec?: TaskSpec;
+  /** Of its items and examples; undefined for an instruction, which has none. */
+  readonly seed?: number;
   /** Its name among the vectors of the run, when it was made there. */
   readonly vector?: string;
   /** Path of the vector when it was loaded. */
@@ -74,37 +76,45 @@ export function runDecodings(
   return runStudy(decodingUnits, context, options, events);
 }
 
-/** A part for each vector. */
+/** A part for each vector; that of an instruction is the same under all seeds. */
 export const decodingUnits: Study<DecodingOptions | SavedVectorOptions, Decoding> = async (context, options) => {
   if ('vectors' in options) return savedUnits(context, options);
-  const { tasks, specs, seed = 1, style, shots, prompts = 30, template, topK } = options;
+  const { tasks, specs, seeds = [1], style, shots, prompts = 30, template, topK } = options;
   requireModalities(context.model, specs);
+  requireSeeds(seeds);
   // Text and image vectors of one run have the same items.
   const pictures = specs.includes('image');
   const loaded: Task[] = [];
   for (const name of tasks) loaded.push(await loadTask(name, { pictures, style }));
   return loaded.flatMap((task) =>
-    specs.map(
-      (spec): Unit<Decoding> => ({
-        name: `${task.name}, ${spec} vector`,
-        run: async (_, { store, signal, onProgress }) => {
-          const vector = await extractTaskVector(context, vectorSplit(task, seed, prompts, pictures), {
-            spec,
-            shots,
-            prompts,
-            template,
-            signal,
-            onProgress: (p) => p.stage === 'pass' && onProgress(p.done / p.total),
-          });
-          const name = `${task.name}.${spec}.seed${seed}`;
-          await store.saveVector(name, vector);
-          const decoded = await decodeVector(context, vector, { topK, task, template, signal });
-          return { ...decoded, task: task.name, spec, vector: name };
-        },
-      }),
+    specs.flatMap((spec) =>
+      (spec === 'instruction' ? seeds.slice(0, 1) : seeds).map(
+        (seed): Unit<Decoding> => ({
+          name: `${task.name}, ${spec} vector, seed ${seed}`,
+          run: async (_, { store, signal, onProgress }) => {
+            const vector = await extractTaskVector(context, vectorSplit(task, seed, prompts, pictures), {
+              spec,
+              shots,
+              prompts,
+              template,
+              signal,
+              onProgress: (p) => p.stage === 'pass' && onProgress(p.done / p.total),
+            });
+            const name = `${task.name}.${spec}.seed${seed}`;
+            await store.saveVector(name, vector);
+            const decoded = await decodeVector(context, vector, { topK, task, template, signal });
+            return { ...decoded, ...aboutVector({ task: task.name, spec, seed }), vector: name };
+          },
+        }),
+      ),
     ),
   );
 };
+
+/** An instruction has no examples, so no seed. */
+function aboutVector({ task, spec, seed }: { task: string; spec: TaskSpec; seed: number }) {
+  return { task, spec, ...(spec !== 'instruction' && { seed }) };
+}
 
 /** One of a shipped task has the ranks of its task word and answers too. */
 async function savedUnits(context: Context, { vectors, topK }: SavedVectorOptions): Promise<Unit<Decoding>[]> {
@@ -115,7 +125,7 @@ async function savedUnits(context: Context, { vectors, topK }: SavedVectorOption
       const vector = await TaskVector.load(file, { position: await lastPosition(file) });
       const { origin } = vector.info;
       const made = origin.op === 'prompts' ? origin : undefined;
-      const about = made && { task: made.task, spec: made.spec };
+      const about = made && aboutVector(made);
       const task = made && shipped.includes(made.task) ? await loadTask(made.task) : undefined;
       return {
         ...(await decodeVector(context, vector, { topK, task, template: made?.template, signal })),

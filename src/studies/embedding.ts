@@ -24,12 +24,12 @@ import { XpatchError } from '../util/errors.js';
 import { SafetensorsFile, writeSafetensors } from '../util/safetensors.js';
 import { vectorSplit } from './decodings.js';
 import { requireModalities } from './modalities.js';
-import { runStudy, type Study, type StudyEvents, type TaskPromptOptions, type Unit } from './study.js';
+import { requireSeeds, runStudy, type Study, type StudyEvents, type TaskPromptOptions, type Unit } from './study.js';
 
 /** Which prompts become points, and how. */
 export interface EmbeddingOptions extends TaskPromptOptions {
   modalities: readonly Modality[];
-  /** Points a task and modality. Defaults to 30. */
+  /** Points for each task, modality and seed. Defaults to 30. */
   prompts?: number;
   /** Block whose output is shown. Defaults to `defaultEmbeddingLayer`. */
   layer?: number;
@@ -173,7 +173,7 @@ export const embeddingUnits: Study<EmbeddingOptions, EmbeddingPart> = async (con
 async function clusterPoints(
   [first = [], chosen = [], ...delimiters]: readonly Float32Array[][],
   prompts: readonly EmbeddedPrompt[],
-  { tasks, modalities, seed = 1, layer }: EmbeddingOptions & { layer: number },
+  { tasks, modalities, seeds: [seed = 1] = [], layer }: EmbeddingOptions & { layer: number },
   signal: AbortSignal | undefined,
   report: (share: number) => void,
 ): Promise<EmbeddingPart> {
@@ -214,16 +214,17 @@ async function clusterPoints(
 type Drawn = EmbeddedPrompt & { parts: readonly PromptPart[] };
 
 async function drawPrompts(options: EmbeddingOptions, format: PromptFormat): Promise<Drawn[]> {
-  const { tasks, modalities, seed = 1, style, shots = 5, prompts: count = 30 } = options;
+  const { tasks, modalities, seeds = [1], style, shots = 5, prompts: count = 30 } = options;
   if (!Number.isSafeInteger(count) || count < 3) {
     throw new XpatchError('INVALID_ARGUMENT', `A cluster needs at least 3 prompts, not ${String(count)}.`);
   }
+  requireSeeds(seeds);
   const pictures = modalities.includes('image');
   const drawn: Drawn[] = [];
   for (const name of tasks) {
     const task = await loadTask(name, { pictures, style });
-    const split = vectorSplit(task, seed, count, pictures);
-    for (const modality of modalities) {
+    for (const [seed, modality] of seeds.flatMap((one) => modalities.map((other) => [one, other] as const))) {
+      const split = vectorSplit(task, seed, count, pictures);
       for (const { parts, shots: examples, query } of vectorPrompts(split, modality, { shots, count, format })) {
         drawn.push({
           task: task.name,

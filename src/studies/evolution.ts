@@ -26,12 +26,12 @@ import {
   type WordClass,
 } from './evolution-classes.js';
 import { requireModalities } from './modalities.js';
-import { runStudy, type Study, type StudyEvents, type TaskPromptOptions } from './study.js';
+import { requireSeeds, runStudy, type Study, type StudyEvents, type TaskPromptOptions } from './study.js';
 
 /** Which prompts are read through the layers. */
 export interface EvolutionOptions extends TaskPromptOptions {
   modalities: readonly Modality[];
-  /** Different prompts a task and modality. Defaults to 100. */
+  /** Different prompts for each task, modality and seed. Defaults to 100. */
   prompts?: number;
   /** Defaults to `EVOLUTION_CLASSES`. */
   classes?: readonly (EvolutionClass | WordClass)[];
@@ -68,7 +68,7 @@ export interface EvolutionCell {
   readonly taskWord?: string;
   /** Tokens of `other` for a prompt, at most. */
   readonly otherTokens: number;
-  /** Number of prompts that were asked for. */
+  /** Number of prompts that were asked for, of all seeds together. */
   readonly prompts: number;
   /** The first `prompts` ones, then those drawn because classes collide in some of them. */
   readonly readings: readonly PromptReading[];
@@ -86,8 +86,8 @@ const MAX_SEEDS = 100;
  * figure on the evolution of representations): the logit lens there, reduced to a few classes of tokens.
  *
  * Prompts are those that task vectors are read from (`vectorPrompts`, read position `last-example`), over all items of the task
- * instead of 30: each item in turn is left out, and the others give the shots. A task with fewer items than prompts continues with the next seed;
- * a prompt that was drawn before does not count. All modalities of a run have the same items.
+ * instead of 30: each item in turn is left out, and the others give the shots. A task with fewer items than prompts continues with seeds after
+ * the last; a prompt that was drawn before does not count. All modalities of a run have the same items.
  *
  * @throws {XpatchError} IMAGE_UNSUPPORTED, TASK_INVALID, TOKEN_INVALID, INVALID_ARGUMENT, and as `Context.pass`.
  */
@@ -101,9 +101,10 @@ export function runEvolution(
 
 /** A part for each task and modality. */
 export const evolutionUnits: Study<EvolutionOptions, EvolutionCell> = async (context, options) => {
-  const { tasks, modalities, style, prompts = 100 } = options;
+  const { tasks, modalities, seeds = [1], style, prompts = 100 } = options;
   const pictures = modalities.includes('image');
   requireModalities(context.model, modalities);
+  requireSeeds(seeds);
   if (!Number.isSafeInteger(prompts) || prompts < 1) {
     throw new XpatchError('INVALID_ARGUMENT', `A curve needs at least 1 prompt, not ${String(prompts)}.`);
   }
@@ -119,7 +120,7 @@ export const evolutionUnits: Study<EvolutionOptions, EvolutionCell> = async (con
     modalities.map((modality) => ({
       name: `${task.name}, ${modality}`,
       run: (_, { signal, onProgress }) =>
-        readCell(context, { ...options, task, modality, pictures, prompts, format }, signal, onProgress),
+        readCell(context, { ...options, task, modality, pictures, seeds, prompts, format }, signal, onProgress),
     })),
   );
 };
@@ -139,6 +140,7 @@ interface CellPlan extends EvolutionOptions {
   task: Task;
   modality: Modality;
   pictures: boolean;
+  seeds: readonly number[];
   prompts: number;
   format: PromptFormat;
 }
@@ -160,7 +162,8 @@ async function readCell(
   signal: AbortSignal | undefined,
   report: (share: number) => void,
 ): Promise<EvolutionCell> {
-  const { task, modality, prompts: count, format } = plan;
+  const { task, modality, seeds, prompts, format } = plan;
+  const count = prompts * seeds.length;
   const tokens = await taskTokens(context.model, task, format);
   const source = drawPrompts(plan);
   const first = take(source, count, () => true);
@@ -200,30 +203,38 @@ async function readCell(
   };
 }
 
-/** All prompts of a task, one seed after another, none twice. */
+/** All prompts of a task, none twice: as many of each seed as are asked for, then the rest of each, then those of seeds after the last. */
 function* drawPrompts({
   task,
   modality,
   pictures,
-  seed = 1,
+  seeds,
   shots = 5,
   prompts,
   format,
 }: CellPlan): Generator<Drawn, never> {
   const inputs = task.items.filter((item) => !pictures || item.image !== undefined).map((item) => item.input);
+  const validation = new Set(inputs).size;
+  const drawnBy = (seed: number) =>
+    vectorPrompts(splitTask(task, seed, { pictures, validation, test: 0 }), modality, { shots, format });
+  const last = Math.max(...seeds);
+  const rounds: [seed: number, from: number, to?: number][] = [
+    ...seeds.map((seed): [number, number, number] => [seed, 0, prompts]),
+    ...seeds.map((seed): [number, number] => [seed, prompts]),
+    ...Array.from({ length: MAX_SEEDS }, (_, i): [number, number] => [last + 1 + i, 0]),
+  ];
   const seen = new Set<string>();
-  for (let s = seed; s < seed + MAX_SEEDS; s++) {
-    const split = splitTask(task, s, { pictures, validation: new Set(inputs).size, test: 0 });
-    for (const { parts, shots: examples } of vectorPrompts(split, modality, { shots, format })) {
+  for (const [seed, from, to] of rounds) {
+    for (const { parts, shots: examples } of drawnBy(seed).slice(from, to)) {
       const key = JSON.stringify(examples.map((item) => item.input));
       const query = examples.at(-1);
       if (seen.has(key) || query === undefined) continue;
       seen.add(key);
-      yield { seed: s, parts, query };
+      yield { seed, parts, query };
     }
   }
-  const problem = `Task ${task.name} gave ${seen.size} different prompts of ${shots} shots under ${MAX_SEEDS} seeds`;
-  const wayOut = `${prompts} in which the token classes differ were asked for. Ask for fewer prompts, or add items.`;
+  const problem = `Task ${task.name} gave ${seen.size} different prompts of ${shots} shots under ${seeds.length + MAX_SEEDS} seeds`;
+  const wayOut = `${prompts * seeds.length} in which the token classes differ were asked for. Ask for fewer prompts, or add items.`;
   throw new XpatchError('TASK_INVALID', `${problem}; ${wayOut}`);
 }
 

@@ -18,7 +18,9 @@ import { requireModalities } from './modalities.js';
 import { runStudy, type Study, type StudyEvents, type TaskPromptOptions } from './study.js';
 
 /** Which heads are looked at. */
-export interface HeadsOptions extends TaskPromptOptions {
+export interface HeadsOptions extends Omit<TaskPromptOptions, 'seeds'> {
+  /** Of the items and the examples. Defaults to 1. */
+  seed?: number;
   /** Prompts of each kind. Defaults to 10. */
   prompts?: number;
   /** Best heads that are compared. Defaults to 10. */

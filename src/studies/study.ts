@@ -8,14 +8,22 @@ import { XpatchError } from '../util/errors.js';
 export interface TaskPromptOptions {
   /** Names of shipped tasks, or paths of task files. */
   tasks: readonly string[];
-  /** Of the items, the examples and whatever else is drawn. Defaults to 1. */
-  seed?: number;
+  /** Each draws its own items and examples. Defaults to `[1]`. */
+  seeds?: readonly number[];
   /** Drawing style of the pictures. Defaults to `twemoji`. */
   style?: string;
   /** Examples in a prompt; where it asks about the last one, that is without its answer. Defaults to 5. */
   shots?: number;
   /** How prompts are written. Defaults to the paper's template. */
   template?: PromptTemplate;
+}
+
+/** @throws {XpatchError} INVALID_ARGUMENT unless the seeds are different whole numbers, at least one of them */
+export function requireSeeds(seeds: readonly number[]): void {
+  const whole = seeds.every((seed) => Number.isSafeInteger(seed) && seed >= 0);
+  if (seeds.length > 0 && whole && new Set(seeds).size === seeds.length) return;
+  const message = `Seeds are different whole numbers, at least one, not ${JSON.stringify(seeds)}.`;
+  throw new XpatchError('INVALID_ARGUMENT', message);
 }
 
 /** What a part of a study is handed. */

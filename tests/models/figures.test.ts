@@ -117,6 +117,25 @@ describe('evolution', () => {
     }
   });
 
+  test('several seeds have their prompts each; what is missing comes from seeds after the last', async () => {
+    const options = { tasks: ['food-color'], modalities: ['text'] as const, classes: ['task', 'answer'] as const };
+    const promptsOf = async (seeds: readonly number[], prompts: number) => {
+      const [cell] = await runEvolution(context, { ...options, seeds, prompts });
+      return (cell as EvolutionCell).readings.map(({ seed, prompt }) => ({ seed, text: prompt.text }));
+    };
+    const both = await promptsOf([4, 2], 3);
+    expect(both).toEqual([...(await promptsOf([4], 3)), ...(await promptsOf([2], 3))]);
+    expect(both.map(({ seed }) => seed)).toEqual([4, 4, 4, 2, 2, 2]);
+    const items = (await loadTask('food-color')).items.length;
+    const counts = new Map<number, number>();
+    for (const { seed } of await promptsOf([4, 2], items + 1)) counts.set(seed, (counts.get(seed) ?? 0) + 1);
+    expect([...counts]).toEqual([
+      [4, items],
+      [2, items],
+      [5, 2],
+    ]);
+  });
+
   test('progress rises to the end; what cannot run is refused', async () => {
     expect(shares.at(-1)).toBe(1);
     for (const [i, share] of shares.entries()) expect(share).toBeGreaterThanOrEqual(shares[i - 1] ?? 0);
@@ -124,6 +143,8 @@ describe('evolution', () => {
     const run = (more: object) => () =>
       runEvolution(context, { tasks, modalities: ['text'], ...more }).then(() => undefined);
     await expectError(run({ prompts: 0 }), 'INVALID_ARGUMENT', /at least 1 prompt/);
+    for (const seeds of [[], [1, 1], [0.5], [-1]])
+      await expectError(run({ seeds }), 'INVALID_ARGUMENT', /different whole numbers/);
     await expectError(run({ tasks: ['food-smell'] }), 'TASK_INVALID', /food-smell/);
     await expectError(run({ shots: 200 }), 'TASK_INVALID', /200 shots/);
     await expectError(run({ classes: ['answer'] }), 'INVALID_ARGUMENT', /at least two/);
@@ -159,6 +180,15 @@ describe('decodings', () => {
       expect(answerRank).toBe(order.findIndex((token) => answers.has(token)));
     });
     expect(decodings[0]?.answerTokens).toBe(answers.size);
+    const seeds = await runDecodings(context, { ...options, topK: 3, seeds: [2, 1] });
+    expect(seeds.map(({ spec, seed }) => `${spec} ${seed}`).slice(0, 3)).toEqual([
+      'text 2',
+      'text 1',
+      'instruction undefined',
+    ]);
+    expect(seeds[1]).toEqual(decodings[0]);
+    expect(seeds[0]).toEqual((await runDecodings(context, { ...options, topK: 3, seeds: [2] }))[0]);
+    expect(seeds[0]?.layers).not.toEqual(seeds[1]?.layers);
     const alone = await decodeVector(context, vector);
     expect(Object.keys(alone.layers[0] ?? {})).toEqual(['layer', 'top']);
     expect(alone.layers[0]?.top).toHaveLength(5);
@@ -212,6 +242,20 @@ describe('embeddings', () => {
     const atLayer = result.byLayer['silhouette by task']?.[2]?.value as number;
     expect(atLayer).toBeCloseTo(result.spaces[2]?.scores['silhouette by task']?.value as number, 9);
     expect(result.byLayer['silhouette by task']).toHaveLength(model.info.nLayers);
+  });
+
+  test('points of several seeds are those of each seed, and no item counts twice', async () => {
+    const text = { ...options, modalities: ['text'] as const, layer: 0, prompts: 20 };
+    const [both, one, two] = [
+      await runEmbedding(context, { ...text, seeds: [1, 2] }),
+      await runEmbedding(context, { ...text, seeds: [1] }),
+      await runEmbedding(context, { ...text, seeds: [2] }),
+    ];
+    const named = (result: typeof both) =>
+      result.prompts.map(({ task, seed, examples }) => `${task} ${seed} ${examples}`);
+    expect(named(both).sort()).toEqual([...named(one), ...named(two)].sort());
+    const score = both.spaces[0]?.scores['silhouette by task'];
+    expect(score).toMatchObject({ n: 80, items: new Set(both.prompts.map(({ item }) => item)).size });
   });
 
   test('without pictures there are no scores by modality; what cannot run is refused', async () => {

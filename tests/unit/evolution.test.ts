@@ -3,8 +3,9 @@ import { describe, expect, test } from '@jest/globals';
 import { buildPrompt } from '../../src/prompt/prompt-builder.js';
 import { textOf } from '../../src/prompt/text-parts.js';
 import type { TextPart } from '../../src/prompt/types.js';
-import { decodingStatements, decodingTable } from '../../src/report/decodings.js';
+import { decoding as decodingReport, decodingStatements, decodingTable } from '../../src/report/decodings.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../../src/report/evolution.js';
+import type { Report } from '../../src/report/report.js';
 import {
   type ClassCurve,
   classCurves,
@@ -353,5 +354,23 @@ describe('what is said', () => {
     ]);
     const { rows } = decodingTable(some, 1, 18);
     expect(rows[0]).toEqual(['country-capital', 'text', '\\u{202e} x⏎', 1, 4]);
+
+    const seeds = some.map((one, i) => ({ ...one, seed: i + 1 }));
+    const table = decodingTable(seeds, 1, 18);
+    expect(table.columns.map(({ name }) => name).slice(0, 4)).toEqual(['task', 'vector', 'seed', 'best tokens']);
+    expect(table.rows.map((row) => row.slice(2))).toEqual([
+      [1, '\\u{202e} x⏎', 1, 4],
+      [2, '\\u{202e} x⏎', 5, 4],
+    ]);
+    const options = { tasks: [], specs: [], layers: [1], nLayers: 2, vocabulary: 18 };
+    const { blocks } = decodingReport.report(seeds, options, { title: 't', provenance: {}, notes: [] }) as Report;
+    const [words] = blocks.flatMap((block) => (block.kind === 'curves' ? [block.figure] : []));
+    const [series, ...others] = words?.panels[0]?.series ?? [];
+    expect(others).toEqual([]);
+    expect(series?.label).toBe('country-capital');
+    const [first] = series?.points ?? [];
+    expect(first?.low).toBeCloseTo(Math.log10(2));
+    expect(first?.y).toBeCloseTo((Math.log10(2) + 1) / 2);
+    expect(first?.high).toBeCloseTo(1);
   });
 });
