@@ -165,11 +165,18 @@ inline Napi::Value run_async(const Napi::Value & owner, const Napi::Value & keep
             if (--e.pending == 0) {
                 napi_unref_threadsafe_function(env, e.to_js);
             }
-            const Napi::Value settled = value ? result(env, *value) : js_error(env, code, message).Value();
+            Napi::Value settled;
+            bool        done = value != nullptr;
+            try {
+                settled = done ? result(env, *value) : js_error(env, code, message).Value(); // may give the handle its value
+            } catch (const Napi::Error & error) { // no memory for what JavaScript is given
+                settled = error.Value();
+                done    = false;
+            }
             if (--h.pending == 0 && !h.value) {
                 h.thread.stop();
             }
-            if (value) {
+            if (done) {
                 deferred->Resolve(settled);
             } else {
                 deferred->Reject(settled);

@@ -11,5 +11,6 @@ static inline float exponential(float x) {
     const float k = t - magic;
     const float r = x - k * 0.693359375f + k * 2.12194440e-4f; // ln(2) in two pieces
     const float p = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, t) << 23));
+    const float power = __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, t) << 23));
+    return x != x ? x : power; // the shifted bits of a NaN can be any number
 }

@@ -248,9 +248,6 @@ static bool supports_attention(const ggml_tensor * node) {
 }
 
 static bool supports(ggml_backend_dev_t, const ggml_tensor * node) {
-    if (ggml_is_empty(node)) {
-        return true;
-    }
     switch (node->op) {
         case GGML_OP_RESHAPE:
         case GGML_OP_VIEW:

@@ -61,31 +61,17 @@ model::model(const options & o) : qk_norm(o.qk_norm), servers(o.rpc) {
         servers.require();
         throw aborted ? coded_error("ABORTED", "loading was aborted") : coded_error("MODEL_LOAD", log_take());
     }
-    try {
-        servers.settle();
-    } catch (...) {
-        llama_model_free(handle);
-        throw;
-    }
+    owned.reset(handle);
+    servers.settle();
     vocab = llama_model_get_vocab(handle);
     text  = std::make_unique<tokenizer>(handle);
     if (qk_norm && (qk_norm->n_layer != llama_model_n_layer(handle) ||
                     qk_norm->head_dim * llama_model_n_head(handle) != llama_model_n_embd(handle))) {
-        llama_model_free(handle);
         throw coded_error("GGUF_INVALID", "the norms of its queries and keys do not fit its layers and heads");
     }
     if (o.weightless) {
-        try {
-            stand_ins = give_weightless_memory(handle, o.path);
-        } catch (...) {
-            llama_model_free(handle);
-            throw;
-        }
+        stand_ins = give_weightless_memory(handle, o.path);
     }
-}
-
-model::~model() {
-    llama_model_free(handle);
 }
 
 std::string model::metadata(const char * key) const {
@@ -158,12 +144,12 @@ context::context(std::shared_ptr<model> shared, const options & o)
         owner->servers.require();
         throw coded_error("MODEL_LOAD", "the context could not be created: " + log_take());
     }
+    owned.reset(handle);
     if (threadpool) {
         llama_attach_threadpool(handle, threadpool.get(), threadpool.get());
     }
     ggml_cgraph * graph = llama_graph_reserve(handle, PROBE_ROWS, 1, PROBE_OUTPUTS);
     if (!graph) {
-        llama_free(handle);
         throw coded_error("NATIVE_FAILURE", "the graph of this model could not be built: " + log_take());
     }
     points = find_points(graph, llama_model_n_layer(owner->handle));
@@ -171,8 +157,7 @@ context::context(std::shared_ptr<model> shared, const options & o)
 }
 
 context::~context() {
-    head.reset(); // computes on the pool
-    llama_free(handle); // the pool after it
+    head.reset(); // computes on the pool, as the context does
 }
 
 unique_threadpool make_threadpool(int32_t n_threads) {

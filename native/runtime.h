@@ -50,12 +50,15 @@ struct model {
     const rpc_servers servers;
 
     explicit model(const options & options);
-    ~model();
     model(const model &) = delete;
 
     std::string          metadata(const char * key) const;
     int32_t              positions_per_embedding() const; // 4 with M-RoPE, otherwise 1
     std::string          detokenize(const std::vector<int32_t> & tokens, bool render_special) const;
+
+private:
+    struct free_model { void operator()(llama_model * model) const { llama_model_free(model); } };
+    std::unique_ptr<llama_model, free_model> owned; // the last member, so the first that is freed
 };
 
 // One llama_decode, prepared by src/model/: at most n_ubatch rows, so that one decode is one ubatch and a row of the
@@ -165,4 +168,7 @@ private:
     bool                   headless   = false; // logits cannot be computed by themselves
     uint32_t               n_seq;
     int32_t                n_threads;
+
+    struct free_context { void operator()(llama_context * context) const { llama_free(context); } };
+    std::unique_ptr<llama_context, free_context> owned; // the last member, so the first that is freed
 };
