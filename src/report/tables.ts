@@ -1,5 +1,6 @@
 import type { Cell, Table } from '../stats/tables.js';
 import { XpatchError } from '../util/errors.js';
+import { largest } from '../util/extremes.js';
 import { printable } from '../util/printable.js';
 import type { TextTable } from './report.js';
 
@@ -20,7 +21,7 @@ export function tableToText(table: Table | TextTable, options: { width?: number 
   const { width: limit = Number.POSITIVE_INFINITY } = options;
   const { heads, right, rows } = gridOf(table);
   const widths = heads.map((lines, column) =>
-    Math.max(0, ...[...lines, ...rows.flatMap((row) => row[column] ?? [])].map(displayWidth)),
+    largest([0, ...[...lines, ...rows.flatMap((row) => row[column] ?? [])].map(displayWidth)]),
   );
   const parts = partsOf(widths, right, limit).map((columns) => {
     const line = (texts: readonly string[]) =>
@@ -86,7 +87,7 @@ function gridOf(table: Table | TextTable): { heads: string[][]; right: boolean[]
   const right = numeric(table);
   const heads = table.columns.map(({ name }, column) => {
     // A long name must not make a column of short numbers wide.
-    const body = Math.max(12, ...rows.map((row) => displayWidth(row[column]?.[0] ?? '')));
+    const body = largest([12, ...rows.map((row) => displayWidth(row[column]?.[0] ?? ''))]);
     return wrap(plain(name), body);
   });
   return { heads, right, rows };
