@@ -3,7 +3,7 @@ import type { Experiment, ResultLine, RunStore } from '../../experiment/types.js
 import { mean } from '../../stats/statistics.js';
 import { largest, smallest } from '../../util/extremes.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
-import { numbers } from '../columns.js';
+import { numbers, within } from '../columns.js';
 import type { Block } from '../report.js';
 
 /** Vectors of one task and seed, read from the model itself and from the other one. */
@@ -92,7 +92,10 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
     values.length > 0
       ? [mean(values), smallest(values), largest(values), values.length]
       : [undefined, undefined, undefined, 0];
-  const columns = (what: string) => [...numbers(4, what, 'least', 'most'), ...numbers(0, 'n')];
+  const columns = (what: string) => [
+    ...numbers(4, what),
+    ...within(what, [...numbers(4, 'least', 'most'), ...numbers(0, 'n')]),
+  ];
   return [
     {
       kind: 'curves',
