@@ -42,7 +42,7 @@ function sameQuery(a: Condition, b: Condition, { query }: Experiment): boolean {
 const VECTOR_FIELDS = ['vector', 'heads', 'op', 'strength', 'layers', 'steps'] as const;
 
 /** As it is, and nothing else about it: what other vectors are compared with. */
-function isTaskVector(condition: Condition): boolean {
+export function isTaskVector(condition: Condition): boolean {
   const { name: _, kind, spec: __, query: ___, ...more } = condition;
   return kind === 'patch' && Object.keys(more).length === 0;
 }

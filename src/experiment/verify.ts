@@ -156,7 +156,7 @@ async function checkQueries(
     if (cells.some(({ split: { task } }) => tasks[task.name]?.sha256 !== task.hash))
       return notDone('they are not those of the run. Name the folder of the task files with --data');
     const queries = new Queries({ experiment: options, cells }, model.nLayers, shard);
-    problems.push(...lines.flatMap((line) => queries.problemOf(line) ?? []));
+    for (const problem of lines.flatMap((line) => queries.problemOf(line) ?? [])) problems.push(problem);
     if (problems.length === 0 && lines.length !== queries.lines)
       problems.push(
         `it has ${counted(lines.length, 'line')}, but the experiment has ${counted(queries.lines, 'query', 'queries')}`,

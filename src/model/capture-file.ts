@@ -1,6 +1,7 @@
 import { HOOKS, type HookName, STREAM_HOOKS } from '../hooks/types.js';
 import type { PromptRecord } from '../prompt/prompt-record.js';
 import { XpatchError, type XpatchErrorCode } from '../util/errors.js';
+import { largest } from '../util/extremes.js';
 import { SafetensorsFile, writeSafetensors } from '../util/safetensors.js';
 import type { HiddenStatesInfo, ModelIdentity } from './types.js';
 
@@ -100,7 +101,13 @@ function readPlace(fields: Fields, wanted?: HookName): Pick<HiddenStatesInfo, 'h
 }
 
 function unknownModel(layers: readonly number[], nEmbd: number): ModelIdentity {
-  return { hash: UNKNOWN_HASH, architecture: 'unknown', name: 'unknown', nEmbd, nLayers: Math.max(0, ...layers) + 1 };
+  return {
+    hash: UNKNOWN_HASH,
+    architecture: 'unknown',
+    name: 'unknown',
+    nEmbd,
+    nLayers: Math.max(0, largest(layers)) + 1,
+  };
 }
 
 const isCounts = (x: unknown): x is number[] => Array.isArray(x) && x.every(isCount);

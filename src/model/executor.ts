@@ -135,7 +135,7 @@ function tokenBatch(ready: readonly Ready[], limit: number): Selection {
       continue;
     }
     batch.push(next);
-    open.push(...followers(next.node).reverse());
+    for (const follower of followers(next.node).reverse()) open.push(follower);
   }
   return { batch, rest };
 }
@@ -153,8 +153,8 @@ function imageBatch(ready: readonly Ready[], limit: number): Selection {
     }
     const n = Math.min(node.nRows - offset, limit - batch.length);
     for (let i = 0; i < n; i++) batch.push({ node, offset: offset + i });
-    if (offset + n === node.nRows) rest.push(...followers(node));
-    else rest.push({ node, offset: offset + n });
+    if (offset + n < node.nRows) rest.push({ node, offset: offset + n });
+    else for (const follower of followers(node)) rest.push(follower);
     closed = alone;
   }
   return { batch, rest };

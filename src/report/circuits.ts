@@ -6,6 +6,7 @@ import type { PatchTops } from '../circuits/measure.js';
 import type { PatchMap } from '../circuits/patch-layers.js';
 import type { TokenScore } from '../model/types.js';
 import { counted } from '../util/counted.js';
+import { largest, smallest } from '../util/extremes.js';
 import { numbers, texts } from './columns.js';
 import type { BestToken, Block, PatchMapColumn, PatchMapView, Report, TextTable } from './report.js';
 import { visibleText } from './visible.js';
@@ -83,7 +84,7 @@ function mapReport(map: PatchMapView, about: About): Report {
     title: `${metric}, by layer and ${unit}`,
     columns: [...numbers(0, 'layer'), ...numbers(3, ...columns)],
     rows: [...rows].reverse().map(([l, one]) => [l, ...one]),
-    shade: [Math.min(corrupt, ...values), Math.max(corrupt, ...values)],
+    shade: [smallest([corrupt, ...values]), largest([corrupt, ...values])],
     notes: [
       `Clean prompt ${clean.toFixed(3)}, corrupt prompt ${corrupt.toFixed(3)}: each number is the corrupt prompt with one patch.`,
     ],
@@ -187,7 +188,7 @@ function layerTable(
     title,
     columns: [...numbers(0, 'layer'), ...numbers(digits, ...columns.map(nameOf))],
     rows: layers.reverse().map((layer) => [layer, ...columns.map((at) => values.get(`${layer} ${at}`))]),
-    shade: [Math.min(0, ...values.values()), Math.max(0, ...values.values())],
+    shade: [smallest([0, ...values.values()]), largest([0, ...values.values()])],
     notes: [],
   };
 }

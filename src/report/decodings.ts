@@ -145,10 +145,10 @@ function rankFigures(decodings: readonly Decoding[], vocabulary: number): Block[
         series: [
           ...groupBy(
             decodings.filter((decoding) => decoding.spec === spec),
-            ({ task, file }) => file ?? task,
-          ).values(),
+            ({ task = '', file = task }) => file,
+          ),
         ]
-          .map((seeds) => ({ label: seeds[0]?.task ?? seeds[0]?.file ?? '', points: overSeeds(seeds, key) }))
+          .map(([label, seeds]) => ({ label, points: overSeeds(seeds, key) }))
           .filter(({ points }) => points.length > 1),
       }))
       .filter(({ series }) => series.length > 0),

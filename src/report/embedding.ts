@@ -14,6 +14,9 @@ import type { Figure } from './figures/figure.js';
 import type { Scatter, TextTable } from './report.js';
 import { type StudyKind, studyReport } from './study-kind.js';
 
+/** Tasks with a colour of their own where not all can have one: one fewer than a scatter plot has. */
+const COLOURED = 15;
+
 /** The study in the folder of a run. */
 export const embedding: StudyKind<EmbeddingOptions, EmbeddingPart> = {
   units: embeddingUnits,
@@ -109,6 +112,9 @@ function scatter(
   axis: (space: EmbeddingSpace, axis: 0 | 1) => string,
   notes: readonly string[] = [],
 ): Scatter {
+  const tasks = [...new Set(prompts.map(({ task }) => task))];
+  const shown = new Set(tasks.length > COLOURED + 1 ? tasks.slice(0, COLOURED) : tasks);
+  const others = tasks.length - shown.size;
   return {
     title,
     panels: spaces.map((space) => ({
@@ -117,10 +123,11 @@ function scatter(
       yLabel: axis(space, 1),
       points: points(space).map(([x, y], i) => {
         const { task, modality, examples } = prompts[i] as EmbeddedPrompt;
-        return { x, y, colour: task, shape: modality, label: `${task}, ${modality}: ${examples.join(', ')}` };
+        const colour = shown.has(task) ? task : 'other tasks';
+        return { x, y, colour, shape: modality, label: `${task}, ${modality}: ${examples.join(', ')}` };
       }),
     })),
-    notes,
+    notes: [...notes, ...(others > 0 ? [`The last ${others} tasks share a colour: no more can be told apart.`] : [])],
   };
 }
 

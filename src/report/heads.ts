@@ -1,7 +1,7 @@
 import { type Measured, type Measurements, type Overlap, topOverlap } from '../stats/overlap.js';
 import { bootstrapInterval, mean } from '../stats/statistics.js';
 import { type HeadsCell, type HeadsOptions, headsUnits, type ModalityHeads } from '../studies/heads.js';
-import { numbers, texts } from './columns.js';
+import { numbers, texts, within } from './columns.js';
 import type { Panel, Series } from './figures/figure.js';
 import type { TextTable } from './report.js';
 import type { StudyKind } from './study-kind.js';
@@ -132,7 +132,7 @@ export function edgesTable(cells: readonly HeadsCell[]): TextTable {
       ...largestLoss(one.plain, one.withoutExamples),
     ]),
   );
-  const loss = (what: string) => [...numbers(0, `${what}: layer`), ...numbers(3, 'loses', 'low', 'high')];
+  const loss = (what: string) => [...numbers(0, `${what}: layer`), ...within(what, numbers(3, 'loses', 'low', 'high'))];
   return {
     title:
       'Probability of the right answer, and what it loses where the last token does not see the picture or the examples',

@@ -4,7 +4,7 @@ import { numbers, texts } from './columns.js';
 import type { Figure } from './figures/figure.js';
 import { percent } from './page/text.js';
 import type { Block, LensView, Report, TextTable } from './report.js';
-import { rankText } from './tracked.js';
+import { labelsOf, rankText } from './tracked.js';
 import { visibleText } from './visible.js';
 
 /** The blocks of a lens report: the grid, how the answer rises, and the numbers at the last position. */
@@ -61,8 +61,8 @@ function riseBlock({ last }: PromptLens): Block[] {
     panels: [
       {
         title: '',
-        series: followed.map(({ text }, i) => ({
-          label: visibleText(text),
+        series: labelsOf(followed).map((label, i) => ({
+          label,
           points: last.layers.map((layer, l) => ({
             x: layer,
             y: last.cells[l]?.[0]?.tokens[i]?.probability as number,
@@ -94,7 +94,7 @@ function lastPositionTable({ last }: PromptLens): TextTable {
       ...texts('best tokens'),
       ...numbers(3, 'probability'),
       ...numbers(2, 'entropy, nats', 'KL to the highest layer, nats'),
-      ...numbers(0, ...followed.map(({ text }) => `rank of ${visibleText(text)}`)),
+      ...numbers(0, ...labelsOf(followed).map((label) => `rank of ${label}`)),
     ],
     rows: last.layers.map((layer, l) => {
       const cell = last.cells[l]?.[0];
@@ -157,7 +157,7 @@ export function lensTable(found: PromptLens, width: number): string {
 
 /** Probability and rank of the tokens asked for at the last position, in columns, the highest layer on top. */
 function followedLines({ last, asked }: PromptLens): string[] {
-  const heads = last.cells[0]?.[0]?.tokens.slice(0, asked).map(({ text }) => visibleText(text)) ?? [];
+  const heads = labelsOf(last.cells[0]?.[0]?.tokens.slice(0, asked) ?? []);
   if (heads.length === 0) return [];
   const rows = last.layers
     .map((layer, l) => ({ layer, texts: (last.cells[l]?.[0]?.tokens ?? []).slice(0, asked).map(rankText) }))

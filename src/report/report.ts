@@ -44,7 +44,12 @@ export type Block =
 /** A table of texts and numbers, e.g. the top-5 decodings. A number sorts as one and is shown with `digits`. */
 export interface TextTable {
   readonly title: string;
-  readonly columns: readonly { readonly name: string; readonly digits?: number }[];
+  readonly columns: readonly {
+    readonly name: string;
+    readonly digits?: number;
+    /** Its name in CSV, where no two may be alike. Defaults to `name`. */
+    readonly csv?: string;
+  }[];
   readonly rows: readonly (readonly (string | number | undefined)[])[];
   readonly notes: readonly string[];
   /** Colours the numbers of all columns but the first, from the pale end at the first of these to the dark one. Defaults to no colours. */

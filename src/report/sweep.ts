@@ -2,10 +2,10 @@ import { rankTokens } from '../model/tracked.js';
 import type { TokenScore } from '../model/types.js';
 import { counted, plural } from '../util/counted.js';
 import type { Sweep } from '../vectors/sweep.js';
-import { numbers, texts } from './columns.js';
+import { numbers, texts, within } from './columns.js';
 import { percent } from './page/text.js';
 import type { Block, Report, TextTable } from './report.js';
-import { visibleText } from './visible.js';
+import { labelsOf } from './tracked.js';
 
 /** Curves that can be told apart and still read. */
 const MOST_CURVES = 6;
@@ -107,14 +107,6 @@ function curvesOf({ plain, layers, logits }: Sweep): Block[] {
   ];
 }
 
-/** Two tokens may have one text: then the id tells them apart. */
-function labelsOf(tokens: readonly { token: number; text: string }[]): string[] {
-  const texts = tokens.map(({ token, text }) => (text === '' ? `token ${token}` : visibleText(text)));
-  return texts.map((text, i) =>
-    texts.indexOf(text) === texts.lastIndexOf(text) ? text : `${text} (${tokens[i]?.token})`,
-  );
-}
-
 function sweepTable({ plain, layers }: Sweep): TextTable {
   const width = Math.max(plain.top.length, ...layers.map(({ top }) => top.length));
   const cells = (top: readonly TokenScore[]) =>
@@ -122,7 +114,10 @@ function sweepTable({ plain, layers }: Sweep): TextTable {
       score && (labelsOf([score])[0] as string),
       score?.probability,
     ]);
-  const ranks = Array.from({ length: width }, (_, i) => [...texts(`token ${i + 1}`), ...numbers(3, 'probability')]);
+  const ranks = Array.from({ length: width }, (_, i) => [
+    ...texts(`token ${i + 1}`),
+    ...within(`token ${i + 1}`, numbers(3, 'probability')),
+  ]);
   return {
     title: 'Next tokens, best first',
     columns: [...numbers(0, 'layer'), ...numbers(2, 'change'), ...ranks.flat()],

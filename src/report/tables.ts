@@ -1,7 +1,9 @@
 import type { Cell, Table } from '../stats/tables.js';
 import { XpatchError } from '../util/errors.js';
+import { largest } from '../util/extremes.js';
 import { printable } from '../util/printable.js';
 import type { TextTable } from './report.js';
+import { REORDERING } from './visible.js';
 
 const MISSING = '–';
 
@@ -20,7 +22,7 @@ export function tableToText(table: Table | TextTable, options: { width?: number 
   const { width: limit = Number.POSITIVE_INFINITY } = options;
   const { heads, right, rows } = gridOf(table);
   const widths = heads.map((lines, column) =>
-    Math.max(0, ...[...lines, ...rows.flatMap((row) => row[column] ?? [])].map(displayWidth)),
+    largest([0, ...[...lines, ...rows.flatMap((row) => row[column] ?? [])].map(displayWidth)]),
   );
   const parts = partsOf(widths, right, limit).map((columns) => {
     const line = (texts: readonly string[]) =>
@@ -86,7 +88,7 @@ function gridOf(table: Table | TextTable): { heads: string[][]; right: boolean[]
   const right = numeric(table);
   const heads = table.columns.map(({ name }, column) => {
     // A long name must not make a column of short numbers wide.
-    const body = Math.max(12, ...rows.map((row) => displayWidth(row[column]?.[0] ?? '')));
+    const body = largest([12, ...rows.map((row) => displayWidth(row[column]?.[0] ?? ''))]);
     return wrap(plain(name), body);
   });
   return { heads, right, rows };
@@ -116,7 +118,7 @@ export function tableToCsv(table: Table | TextTable): string {
   requireWhole(table);
   if (!('corner' in table)) {
     const rows = table.rows.map((row) => row.map((value) => String(value ?? '')));
-    return [table.columns.map(({ name }) => name), ...rows].map(csvLine).join('');
+    return [table.columns.map(({ name, csv = name }) => csv), ...rows].map(csvLine).join('');
   }
   const out = [['row', 'column', 'value', 'low', 'high', 'n', 'items']];
   for (const row of table.rows) {
@@ -144,7 +146,8 @@ export function tableToLatex(table: Table | TextTable): string {
   const { heads, right, rows } = flatOf(table, (cell) =>
     cell ? `${latex(number(cell.value))} {\\scriptsize ${latex(interval(cell))}}` : '--',
   );
-  const line = (cells: readonly string[]) => `    ${cells.join(' & ')} \\\\`;
+  // A bracket or an asterisk at the start of a line would be read as an option of the rule or line break before it.
+  const line = (cells: readonly string[]) => `    ${cells.join(' & ').replace(/^ ?[[*]/, '{$&}')} \\\\`;
   const out = [
     '% \\usepackage{booktabs}; letters beyond Latin, Greek and Cyrillic ones need XeLaTeX or LuaLaTeX',
     '\\begin{table}',
@@ -154,8 +157,7 @@ export function tableToLatex(table: Table | TextTable): string {
     '    \\toprule',
     line(heads.map(latex)),
     '    \\midrule',
-    // A bracket at the start of a line would be read as an option of the line break before it.
-    ...rows.map((row) => line(row.map(({ text, raw }) => (raw ? text : latex(text).replace(/^\[/, '{[}'))))),
+    ...rows.map((row) => line(row.map(({ text, raw }) => (raw ? text : latex(text))))),
     '    \\bottomrule',
     '  \\end{tabular}',
     '\\end{table}',
@@ -235,7 +237,10 @@ const interval = ({ low, high }: Cell): string => `[${number(low)}, ${number(hig
 
 /** Without control characters, which could move the cursor of a terminal or break a line, and without bidirectional overrides. */
 const plain = (text: string): string =>
-  text.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ').replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|\p{Cs}/gu, '');
+  text
+    .replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ')
+    .replace(/\p{Cs}/gu, '')
+    .replace(REORDERING, '');
 
 const WIDE =
   /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]/u;
@@ -285,12 +290,15 @@ const LATEX: Record<string, string> = {
   '≥': '$\\geq$',
   '→': '$\\rightarrow$',
   '∅': '$\\emptyset$',
+  // Twice in a row these are one other character, as `` and ?` are.
+  '`': '\\textasciigrave{}',
+  "'": "'{}",
+  '-': '-{}',
+  ',': ',{}',
 };
 const latex = (text: string): string =>
   plain(text)
-    .replace(/[&%$#_{}]|[\\^~<>|"␣⏎−–…×≤≥→∅]/g, (character) => LATEX[character] ?? `\\${character}`)
-    // Ligatures would turn `` ?` '' into other characters.
-    .replace(/`/g, '\\textasciigrave{}')
+    .replace(/[&%$#_{}]|[\\^~<>|"␣⏎−–…×≤≥→∅`]|([',-])(?=\1)/g, (character) => LATEX[character] ?? `\\${character}`)
     .replace(/ (?= )/g, '~');
 const sentence = (text: string): string => (/[.!?:]$/.test(text) ? text : `${text}.`);
 

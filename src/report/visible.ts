@@ -1,3 +1,6 @@
+/** Characters that reorder what is around them. */
+export const REORDERING = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
 const MARKS: Record<string, string> = { '\n': '⏎', '\r': '␍', '\t': '⇥' };
 
 /**

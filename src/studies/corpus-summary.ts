@@ -7,6 +7,7 @@ import { principalComponents } from '../stats/projection.js';
 import { bootstrapInterval, type Estimate, quantile } from '../stats/statistics.js';
 import { dot } from '../util/dot.js';
 import { XpatchError } from '../util/errors.js';
+import { largest } from '../util/extremes.js';
 import { Random } from '../util/random.js';
 
 /** How a corpus is summarised. */
@@ -111,7 +112,7 @@ export async function summariseCorpus(corpus: Corpus, options: CorpusSummaryOpti
       field: label,
       values: values.counts,
       without: corpus.length - values.known.size,
-      majority: Math.max(...counts.values()) / sample.length,
+      majority: largest([...counts.values()]) / sample.length,
     },
     sample,
     hooks: found,

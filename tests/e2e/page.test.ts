@@ -1,5 +1,5 @@
 // A report in a real browser, opened from disk: what a reader can do with it, by pointer and by keyboard.
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
@@ -75,7 +75,7 @@ const blocks: Block[] = [
         {
           title: 'one',
           slices: [
-            { label: 'a', count: 3 },
+            { label: 'a\u00a0piece', count: 3 },
             { label: 'b', count: 1 },
           ],
         },
@@ -220,6 +220,10 @@ describe('the lens', () => {
     await page.locator('.cell-part .scores').nth(1).locator('.score').click();
     expect(await rows.locator('td:last-child').allTextContents()).not.toContain('not in the top 3');
     expect(await page.locator('.chart circle').count()).toBe(LAYERS.length);
+    const among = LAYERS.filter((layer) => cellOf(layer, 57).top.some((score) => score.token === 0)).length;
+    expect(await page.locator('.panel [role=status]').textContent()).toContain(
+      `the best tokens in ${among} of 6 layers`,
+    );
   });
 
   test('switches what the colours mean', async () => {
@@ -325,6 +329,10 @@ describe('tables and figures', () => {
       page.locator('#pies').getByRole('button', { name: 'Save SVG' }).click(),
     ]);
     expect(download.suggestedFilename()).toBe('pies.svg');
+    // A program that reads XML reads it, hard spaces and all.
+    const saved = await readFile(await download.path(), 'utf8');
+    expect(saved).toContain('a\u00a0piece');
+    expect(saved).not.toContain('&nbsp;');
   });
 });
 

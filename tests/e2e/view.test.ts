@@ -8,7 +8,7 @@ import sharp from 'sharp';
 import { accessibilityViolations, openBrowser } from './browser.js';
 import { commandLine } from './cli-helpers.js';
 
-const PHONE = { width: 390, height: 844 };
+const PHONE = { width: 360, height: 800 };
 
 const cli = commandLine();
 const inFolder = (name: string) => join(cli.folder, name);
@@ -128,6 +128,9 @@ describe('in the browser', () => {
     await openPage({ viewport: PHONE });
     await page.click('tbody tr:has-text("seed1") summary');
     expect(await overflows()).toBe(false);
+    // Nor scrolls by itself.
+    const list = await page.locator('.wide').evaluate(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth);
+    expect(list).toBe(0);
     expect(await violations()).toEqual([]);
   });
 });

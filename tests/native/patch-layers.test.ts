@@ -1,5 +1,5 @@
 // Activation patching maps, followed tokens and pages made from the library, against one row a pass.
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from '@jest/globals';
 import { logitDifference, tokenProbability } from '../../src/circuits/measure.js';
@@ -75,9 +75,21 @@ test('a sweep follows tokens wherever they rank', async () => {
 });
 
 test('a page of a prompt is made and saved from a script', async () => {
-  const page = await lensReport(context, { prompt: from, interventions: [{ layers: 0, op: 'zero' }] });
+  const edges = [{ layers: [1], from: [0, 1] }];
+  const page = await lensReport(
+    context,
+    { prompt: from, interventions: [{ layers: 0, op: 'zero' }], edges },
+    { topK: 2 },
+  );
+  expect(page.report.introduction.at(-1)).toBe(
+    'States were changed before they were read: zero at resid_post of layers 0, positions last; attention from last to [0,1] cut in layers [1].',
+  );
+  expect((await lensReport(context, from)).report.introduction).toHaveLength(1);
   expect(await page.toHtml()).toContain('Logit lens');
   await page.save(join(folder, 'lens'));
   expect((await readdir(join(folder, 'lens'))).sort()).toEqual(['figures', 'manifest.json', 'report.html', 'tables']);
+  const { options } = JSON.parse(await readFile(join(folder, 'lens', 'manifest.json'), 'utf8')) as { options: object };
+  const interventions = [{ layers: 0, op: 'zero' }];
+  expect(options).toMatchObject({ topK: 2, track: [], tuned: null, interventions, edges });
   await expectError(() => page.save(join(folder, 'lens')), 'FILE_WRITE', /not empty/);
 });

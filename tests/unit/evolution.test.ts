@@ -372,5 +372,11 @@ describe('what is said', () => {
     expect(first?.low).toBeCloseTo(Math.log10(2));
     expect(first?.y).toBeCloseTo((Math.log10(2) + 1) / 2);
     expect(first?.high).toBeCloseTo(1);
+
+    // Two files of one task are two curves.
+    const files = some.map((one, i) => ({ ...one, file: `${i}.safetensors` }));
+    const loaded = decodingReport.report(files, options, { title: 't', provenance: {}, notes: [] }) as Report;
+    const [ranks] = loaded.blocks.flatMap((block) => (block.kind === 'curves' ? [block.figure] : []));
+    expect(ranks?.panels[0]?.series.map(({ label }) => label)).toEqual(['0.safetensors', '1.safetensors']);
   });
 });

@@ -9,6 +9,7 @@ import { paperBlocks } from '../../src/report/experiment/paper.js';
 import { experimentReport } from '../../src/report/experiment/report.js';
 import type { Figure } from '../../src/report/figures/figure.js';
 import type { Block, Report, TextTable } from '../../src/report/report.js';
+import { tableToCsv } from '../../src/report/tables.js';
 import { writeReport } from '../../src/report/write-report.js';
 import type { Cell, Table } from '../../src/stats/tables.js';
 import type { ComputeResult } from '../../src/studies/compute.js';
@@ -221,6 +222,25 @@ describe('report of an experiment', () => {
       ['patch-and-prompt-layer-3', 'text Patch, image, layer 3 and text Prompt, image'],
       ['patch-and-prompt-layer-4', 'text Patch, image, layer 4 and text Prompt, image'],
     ]);
+  });
+
+  test('a vector that is not a plain task vector is called by its condition', async () => {
+    const sentenceOf = async (more: Partial<Condition>) => {
+      const conditions: Condition[] = [
+        { name: 'Prompt', kind: 'prompt', spec: 'text' },
+        { name: 'Special Patch', kind: 'patch', spec: 'text', ...more },
+      ];
+      const lines = [...block('Prompt', []), ...block('Special Patch', PATCHED, { layer: 3 })];
+      return (await report(experiment(conditions), lines)).introduction.join(' ');
+    };
+    expect(await sentenceOf({})).toMatch(
+      /With a vector of text examples patched in at layer 3, .*, with text examples in/,
+    );
+    for (const more of [{ vector: 'function' }, { foreign: true }] as const) {
+      expect(await sentenceOf(more)).toMatch(
+        /With the vector of Special Patch patched in at layer 3, .*, with Prompt /,
+      );
+    }
   });
 
   test('only queries that both conditions answered are compared', async () => {
@@ -534,6 +554,9 @@ describe('report of an experiment', () => {
     expect(texts(whole, 'cosine').rows).toEqual([
       [0, expect.closeTo(0.8, 6), expect.closeTo(0.6, 6), 1, 2, expect.closeTo(0.4, 6), 0, expect.closeTo(0.8, 6), 2],
     ]);
+    const heads = tableToCsv(texts(whole, 'cosine')).split('\r\n')[0]?.split(',') ?? [];
+    expect(heads).toContain('mismatched: n');
+    expect(new Set(heads).size).toBe(heads.length);
     // The same vectors, patched at one layer or at two.
     const twice = [...lines, ...lines.map((one) => ({ ...one, layer: 1 }))];
     expect(texts(await report(experiment(conditions), twice, { loadVector }), 'cosine').rows).toHaveLength(1);

@@ -4,6 +4,7 @@ import type { Experiment, ResultLine } from '../../src/experiment/types.js';
 import { blocksOf, type PreparedRow } from '../../src/model/pass.js';
 import { arrange } from '../../src/report/experiment/lines.js';
 import { workedExamples } from '../../src/report/experiment/worked-examples.js';
+import { tableToText } from '../../src/report/tables.js';
 import { largest, smallest } from '../../src/util/extremes.js';
 
 const MANY = 300_000;
@@ -17,6 +18,11 @@ test('the largest and the smallest of many numbers', () => {
 test('a pass with many edits ends at the block of the highest', () => {
   const interventions = Array.from({ length: MANY }, (_, i) => ({ layer: i % 5 }));
   expect(blocksOf([{ reads: [], topK: 0, interventions } as unknown as PreparedRow])).toBe(5);
+});
+
+test('a table of many lines', () => {
+  const table = { title: '', columns: [{ name: 'a' }], rows: Array.from({ length: MANY }, () => ['1']), notes: [] };
+  expect(tableToText(table).length).toBeGreaterThan(2 * MANY);
 });
 
 test('a report has the lines of a large experiment, at one layer and at several', () => {

@@ -3,13 +3,13 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
-import { scaleColours } from '../../src/report/figures/colour-scale.js';
+import { scaleColours, scaleRules } from '../../src/report/figures/colour-scale.js';
 import { STEPS } from '../../src/report/figures/steps.js';
 import { LensData } from '../../src/report/page/client/lens-data.js';
 import { encodeLens, fitLenses } from '../../src/report/page/lens-data.js';
 import type { EncodedLens } from '../../src/report/page/lens-encoding.js';
-import { cutNote, json, reportToHtml } from '../../src/report/page/page.js';
-import { percent, textHtml, tokenHtml, tokenLabel } from '../../src/report/page/text.js';
+import { builtFile, cutNote, reportToHtml } from '../../src/report/page/page.js';
+import { json, percent, textHtml, tokenHtml, tokenLabel } from '../../src/report/page/text.js';
 import type { Block, WorkedExample } from '../../src/report/report.js';
 import type { Table } from '../../src/stats/tables.js';
 import { expectError, temporaryFolder } from './helpers.js';
@@ -108,6 +108,19 @@ describe('the colour scale', () => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const contrast = (a: number, b: number) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+
+  test('has the light scheme in a browser that does not know light-dark', async () => {
+    for (const rule of scaleRules().split('\n'))
+      expect(rule).toMatch(/^\.q\d+\{background:#\w+;fill:#\w+;color:#\w+;background:light-dark/);
+    const style = await builtFile('client.css');
+    const [plain = '', ...both] = style.split('@supports');
+    expect(both).toHaveLength(1);
+    const named = (css: string) =>
+      [...css.matchAll(/--([a-z]+(?:-\d)?):\s*(?:light-dark\()?(#\w+)/g)].map((match) => match.slice(1));
+    expect(named(plain)).toEqual(named(both[0] ?? ''));
+    expect(plain).not.toContain('light-dark');
+    expect(named(plain)).toHaveLength(16);
+  });
 
   test('has more than the contrast of AA on every step, and lightness that only falls or only rises', () => {
     const channels = (hex: string) => [1, 3, 5].map((i) => Number.parseInt(hex.slice(i, i + 2), 16) / 255);

@@ -164,6 +164,28 @@ describe('figures', () => {
     expect(ticks(33)).toEqual(['0', '5', '10', '15', '20', '25', '30']);
   });
 
+  test('tick shares where points are at shares', () => {
+    const points = [0.25, 0.5, 0.75].map((x) => ({ x, y: 0.5 }));
+    const svg = figureToSvg({ ...figure, panels: [{ title: '', series: [{ label: 's', points }] }] }, 'text');
+    for (const x of ['0.3', '0.5', '0.7']) expect(svg).toContain(`text-anchor="middle">${x}</text>`);
+  });
+
+  test('tell any number of baselines and vertical lines apart', () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g'];
+    const panel = {
+      title: '',
+      series: [{ label: 's', points: [{ x: 0, y: 0 }] }],
+      baselines: names.map((label) => ({ label, y: 0.5 })),
+      verticals: names.map((label) => ({ label, x: 0 })),
+    };
+    const svg = figureToSvg({ ...figure, panels: [panel] });
+    const lines = [...svg.matchAll(/<path d="([^"]+)"([^>]*)\/>/g)];
+    const looks = (path: string) => lines.filter((match) => match[1] === path).map((match) => match[2]);
+    // As the legend has them, where that of the curve comes first.
+    for (const path of ['M0 -4H26', 'M13 -12V4']) expect(new Set(looks(path)).size).toBe(looks(path).length);
+    expect([looks('M0 -4H26').length, looks('M13 -12V4').length]).toEqual([8, 7]);
+  });
+
   test('escape hostile text', () => {
     const evil = '</text><script>alert("1")</script>\u0000&';
     const hostile: Figure = {

@@ -3,8 +3,11 @@ import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import { RunFolder } from '../../src/experiment/run-folder.js';
-import type { Block, LensView, Report } from '../../src/report/report.js';
+import type { PromptLens } from '../../src/lens/prompt-lens.js';
+import { lensTable, reportOfLens } from '../../src/report/lens.js';
+import type { Block, LensView, Report, TextTable } from '../../src/report/report.js';
 import { sweepReport } from '../../src/report/sweep.js';
+import { tableToCsv } from '../../src/report/tables.js';
 import { writeReport } from '../../src/report/write-report.js';
 import { expectError, temporaryFolder } from './helpers.js';
 import { sampleManifest } from './run-samples.js';
@@ -221,6 +224,32 @@ test('a lens of many positions is written in little memory, whole', async () => 
   expect((await sharp(join(parent, 'long', 'figures', 'lens.png')).metadata()).width).toBeLessThan(3200);
 });
 
+test('followed tokens of a lens that have one text are told apart', () => {
+  const [a, b] = [score('\ufffd', 0.5), { ...score('\ufffd', 0.25), token: 7 }];
+  const cell = {
+    top: [a, b],
+    tokens: [a, b, score('c', 0.1)].map((one, rank) => ({ ...one, rank })),
+    entropy: 1,
+    kl: 0,
+  };
+  const lens = { layers: [0, 1], positions: [0], cells: [[cell], [cell]], settled: [0] };
+  const found = {
+    model: { identity: { name: 'm' }, detokenize: () => 'x' },
+    prompt: { tokens: [1], pictures: [] },
+    lens,
+    last: lens,
+    asked: 3,
+    tuned: false,
+  } as unknown as PromptLens;
+  const { blocks: made } = reportOfLens(found, { provenance: {} });
+  const labels = ['\ufffd (65533)', '\ufffd (7)', 'c'];
+  const [curves] = made.flatMap((block) => (block.kind === 'curves' ? [block.figure] : []));
+  expect(curves?.panels[0]?.series.map(({ label }) => label)).toEqual(labels);
+  const [table] = made.flatMap((block) => (block.kind === 'table' ? [block.table as TextTable] : []));
+  expect(table?.columns.slice(-3).map(({ name }) => name)).toEqual(labels.map((label) => `rank of ${label}`));
+  expect(lensTable(found, 80)).toMatch(/\(65533\) +\ufffd \(7\) +c\n/);
+});
+
 test('a sweep becomes curves of its most probable tokens and a table', async () => {
   const sweep = {
     plain: { top: [score('no', 0.6), score('a', 0.1)], tracked: [] },
@@ -250,6 +279,9 @@ test('a sweep becomes curves of its most probable tokens and a table', async () 
     [0, 1.5, 'no', 0.5, 'yes', 0.2],
     [1, 2.5, 'yes', 0.9, '␣x', 0.05],
   ]);
+  const heads = tableToCsv(table.table).split('\r\n')[0]?.split(',') ?? [];
+  expect(heads).toContain('token 1: probability');
+  expect(new Set(heads).size).toBe(heads.length);
   const single = sweepReport({ ...sweep, layers: sweep.layers.slice(0, 1) }, about).blocks;
   expect(single.map((block) => block.kind)).toEqual(['table']);
 });

@@ -1,11 +1,13 @@
 import { describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import type { LensCell } from '../../src/lens/logit-lens.js';
+import { barsToSvg } from '../../src/report/figures/bars.js';
 import { heatmapToSvg } from '../../src/report/figures/heatmap.js';
 import { pictureToSvg } from '../../src/report/figures/picture.js';
 import { piesToSvg } from '../../src/report/figures/pies.js';
 import { svgToPng } from '../../src/report/figures/png.js';
 import { scatterToSvg } from '../../src/report/figures/scatter.js';
+import { textWidth } from '../../src/report/figures/svg.js';
 import type { LensView, Pies, Scatter } from '../../src/report/report.js';
 import { expectError } from './helpers.js';
 
@@ -106,6 +108,17 @@ const scatter: Scatter = {
     ],
   })),
 };
+
+test('bars on a phone have names that end before their numbers, and say the whole name', () => {
+  const label = 'Text Patch with the instruction and a question before the query, layer 17';
+  const bars = { title: 't', xLabel: 'x', bars: [{ label, group: 'g', value: 0.5, low: 0.4, high: 0.6 }] };
+  const svg = barsToSvg(bars, 'text', true);
+  const [, name = ''] = />(Text Patch[^<]*)</.exec(svg) ?? [];
+  expect(name).toMatch(/^Text Patch with .*…$/);
+  expect(textWidth(name, 12) + textWidth('0.50 [0.40, 0.60]', 11)).toBeLessThan(316);
+  expect(svg).toContain(`data-tip="${label}: 0.50 [0.40, 0.60]"`);
+  expect(barsToSvg(bars, 'text')).toContain(`>${label}</text>`);
+});
 
 describe('scatter plots', () => {
   test('put points where they belong, with the colour and the shape of their names', async () => {

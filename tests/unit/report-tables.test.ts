@@ -176,7 +176,7 @@ describe('tables of texts', () => {
     const hostile: TextTable = {
       title: evil,
       columns: [{ name: evil }],
-      rows: [[evil], ['[a]'], ['a\nb']],
+      rows: [[evil], ['[a]'], ['a\nb'], [' *c'], ["''--,,d"]],
       notes: [evil],
     };
     for (const format of [tableToText, tableToMarkdown, tableToLatex]) {
@@ -192,6 +192,10 @@ describe('tables of texts', () => {
     );
     // After a line break LaTeX would take a bracket for its option.
     expect(latex).toContain('    {[}a] \\\\\n');
+    expect(latex).toContain('    { *}c \\\\\n');
+    // Nor may two characters become one.
+    expect(latex).toContain("    '{}'-{}-,{},d \\\\\n");
+    expect(tableToLatex({ ...hostile, columns: [{ name: '[a]' }] })).toContain('    {[}a] \\\\\n    \\midrule');
     expect(tableToCsv({ ...hostile, rows: [['a"b'], ['c\r\nd'], ['e,f']] })).toMatch(
       /\r\n"a""b"\r\n"c\\u\{d\}\nd"\r\n"e,f"\r\n$/,
     );

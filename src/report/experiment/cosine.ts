@@ -1,8 +1,9 @@
 import { twinOf } from '../../experiment/divergence.js';
 import type { Experiment, ResultLine, RunStore } from '../../experiment/types.js';
 import { mean } from '../../stats/statistics.js';
+import { largest, smallest } from '../../util/extremes.js';
 import type { TaskVector } from '../../vectors/task-vector.js';
-import { numbers } from '../columns.js';
+import { numbers, within } from '../columns.js';
 import type { Block } from '../report.js';
 
 /** Vectors of one task and seed, read from the model itself and from the other one. */
@@ -82,18 +83,19 @@ function blocksOf(condition: string, suffix: string, layers: readonly CosineLaye
   const curve = (label: string, key: 'matched' | 'mismatched') => ({
     label,
     points: layers.flatMap((at) =>
-      at[key].length > 0
-        ? [{ x: at.layer, y: mean(at[key]), low: Math.min(...at[key]), high: Math.max(...at[key]) }]
-        : [],
+      at[key].length > 0 ? [{ x: at.layer, y: mean(at[key]), low: smallest(at[key]), high: largest(at[key]) }] : [],
     ),
   });
   const series = [curve('same task', 'matched'), curve('mismatched tasks', 'mismatched')];
   const lowest = Math.min(0, ...series.flatMap(({ points }) => points.map(({ low }) => low)));
   const cells = (values: readonly number[]) =>
     values.length > 0
-      ? [mean(values), Math.min(...values), Math.max(...values), values.length]
+      ? [mean(values), smallest(values), largest(values), values.length]
       : [undefined, undefined, undefined, 0];
-  const columns = (what: string) => [...numbers(4, what, 'least', 'most'), ...numbers(0, 'n')];
+  const columns = (what: string) => [
+    ...numbers(4, what),
+    ...within(what, [...numbers(4, 'least', 'most'), ...numbers(0, 'n')]),
+  ];
   return [
     {
       kind: 'curves',

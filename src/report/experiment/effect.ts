@@ -1,4 +1,4 @@
-import { pairsOf } from '../../experiment/comparisons.js';
+import { isTaskVector, pairsOf } from '../../experiment/comparisons.js';
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
 import type { Cell, Table } from '../../stats/tables.js';
 import { numbers, texts } from '../columns.js';
@@ -115,11 +115,13 @@ export function effectSentence(
   const [patched, prompted] = [meanOf(table, patch.name), meanOf(table, prompt.name)];
   if (patched === undefined || prompted === undefined) return undefined;
   const [vector, examples] = VECTORS[condition.spec ?? 'text'];
+  // Another vector than a task's, or one of another model, is best known by its name.
+  const known = isTaskVector(condition);
   const plain = experiment.conditions.find((one) => one.kind === 'bare' && (one.query ?? experiment.query) === query);
   const alone = plain && meanOf(table, plain.name);
   return [
-    `With ${vector} patched in at layer ${patch.layer}, the model answers ${share(patched)} of ${query} queries right`,
-    `with ${examples} in the prompt ${share(prompted)}`,
+    `With ${known ? vector : `the vector of ${condition.name}`} patched in at layer ${patch.layer}, the model answers ${share(patched)} of ${query} queries right`,
+    known ? `with ${examples} in the prompt ${share(prompted)}` : `with ${prompt.name} ${share(prompted)}`,
     ...(alone ? [`with the query alone ${share(alone)}`] : []),
   ]
     .join(', ')

@@ -2,7 +2,18 @@ import { XpatchError } from '../../util/errors.js';
 import type { Bars } from '../report.js';
 import { tickLabel, ticks } from './axes.js';
 import { drawSheet, PHONE_WIDTH } from './sheet.js';
-import { type ColourName, colour, coloursOf, fixed, SERIES, svgText, type TextMode, textWidth, tipOf } from './svg.js';
+import {
+  type ColourName,
+  colour,
+  coloursOf,
+  fitText,
+  fixed,
+  SERIES,
+  svgText,
+  type TextMode,
+  textWidth,
+  tipOf,
+} from './svg.js';
 
 const PLOT_WIDTH = 400;
 const NUMBERS_WIDTH = 116;
@@ -47,8 +58,10 @@ export function barsToSvg(figure: Bars, mode: TextMode = 'outlines', phone = fal
     const text = phone ? middle - 12 : middle + 4;
     const numbers = `${value.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
     const tip = tipOf(mode, `${label}: ${numbers}`);
+    // Beside its numbers on a phone: a long name is cut there, and whole where it is pointed at.
+    const name = phone ? fitText(label, 12, width - textWidth(numbers, 11) - 8) : label;
     svg.push(
-      svgText(mode, phone ? 0 : names - 10, text, label, { size: 12, anchor: phone ? 'start' : 'end' }),
+      svgText(mode, phone ? 0 : names - 10, text, name, { size: 12, anchor: phone ? 'start' : 'end' }),
       `<g${tip}><rect x="${fixed(toX(0))}" y="${fixed(top)}" width="${fixed(value * plot)}" height="${THICKNESS}" fill="${colour(mode, paintOf(group))}"/>`,
       `<path d="M${fixed(toX(low))} ${fixed(middle)}H${fixed(toX(high))}m0 -4v8M${fixed(toX(low))} ${fixed(middle - 4)}v8" fill="none" stroke="${colour(mode, 'ink')}" stroke-width="1.5"/></g>`,
       svgText(mode, width, text, numbers, { size: 11, fill: 'muted', anchor: 'end' }),

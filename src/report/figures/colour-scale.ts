@@ -14,12 +14,13 @@ const DARK = [
 /** The first step whose ink is the other one: white on a light page, black on a dark one. */
 const TURNS = { light: 23, dark: 14 };
 
-/** The rules `.q0` to `.q31`: ground and ink of a cell, and `fill` for shapes, for the light and the dark scheme. */
+/** The rules `.q0` to `.q31`: ground and ink of a cell, and `fill` for shapes, for the light and the dark scheme. A browser without `light-dark` has the light one. */
 export function scaleRules(): string {
   return scaleColours()
     .map(({ light, dark }, i) => {
-      const ground = `light-dark(${light.ground},${dark.ground})`;
-      return `.q${i}{background:${ground};fill:${ground};color:light-dark(${light.ink},${dark.ink})}`;
+      const rule = (ground: string, ink: string) => `background:${ground};fill:${ground};color:${ink}`;
+      const both = rule(`light-dark(${light.ground},${dark.ground})`, `light-dark(${light.ink},${dark.ink})`);
+      return `.q${i}{${rule(light.ground, light.ink)};${both}}`;
     })
     .join('\n');
 }

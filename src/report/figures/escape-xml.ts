@@ -1,3 +1,5 @@
+import { REORDERING } from '../visible.js';
+
 /**
  * Text safe inside XML and HTML, in elements and in quoted attributes; characters that XML forbids are dropped, and those that
  * reorder what is around them.
@@ -7,7 +9,7 @@ export function escapeXml(text: string): string {
     text
       // biome-ignore lint/suspicious/noControlCharactersInRegex: XML 1.0 forbids these characters even when escaped
       .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '')
-      .replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '')
+      .replace(REORDERING, '')
       .replace(/&/g, '&amp;')
       .replace(/</g, '&lt;')
       .replace(/>/g, '&gt;')

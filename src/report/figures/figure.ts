@@ -79,13 +79,14 @@ export function figureToSvg(figure: Figure, mode: TextMode = 'outlines', phone =
   const width = AXIS.left + columns * size.width + (columns - 1) * GAP.x + AXIS.right;
   const height = rows * (size.height + PANEL_TITLE) + (rows - 1) * GAP.y;
   const styles = stylesOf(figure);
+  const whole = points.every(({ x }) => Number.isInteger(x));
 
   const svg = panels.map((panel, i) => {
     const column = i % columns;
     const x = AXIS.left + column * (size.width + GAP.x);
     const y = Math.floor(i / columns) * (size.height + PANEL_TITLE + GAP.y) + PANEL_TITLE;
     // Numbers on the y axis are at the left column only, on the x axis below every panel.
-    const drawn = drawPanel(panel, { ...size, xRange, yRange, mode, yNumbers: column === 0, styles });
+    const drawn = drawPanel(panel, { ...size, xRange, yRange, mode, yNumbers: column === 0, whole, styles });
     return `<g transform="translate(${fixed(x)} ${fixed(y)})">${drawn}</g>`;
   });
   const axisStyle = { size: 12, anchor: 'middle' } as const;
@@ -129,7 +130,7 @@ function requireFinite({ title, panels, yRange = [0, 1] }: Figure, points: numbe
   throw new XpatchError('INVALID_ARGUMENT', `The figure "${title}" ${problem}. Leave out what was not measured.`);
 }
 
-/** A curve has a mark; a baseline and a vertical line have dashes (none for the first vertical line). */
+/** A curve has a mark; a baseline and a vertical line have dashes (none for the first vertical line), and colours where dashes run out. */
 interface Style {
   readonly colour: ColourName;
   readonly mark?: Mark;
@@ -147,13 +148,16 @@ function stylesOf({ panels, colourOrder }: Figure): Map<string, Style> {
   }
   let baselines = 0;
   for (const { label } of panels.flatMap((panel) => panel.baselines ?? [])) {
-    if (!styles.has(label)) styles.set(label, { colour: 'ink', dash: DASHES[baselines++ % DASHES.length] });
+    if (styles.has(label)) continue;
+    const ink: ColourName = baselines < DASHES.length ? 'ink' : `series-${styles.size % SERIES.length}`;
+    styles.set(label, { colour: ink, dash: DASHES[baselines++ % DASHES.length] });
   }
   let verticals = 0;
   for (const { label } of panels.flatMap((panel) => panel.verticals ?? [])) {
     if (styles.has(uprightKey(label))) continue;
-    const dash = [undefined, ...DASHES][verticals++ % (DASHES.length + 1)];
-    styles.set(uprightKey(label), { colour: 'muted', dash, upright: true });
+    const dashes = [undefined, ...DASHES];
+    const ink: ColourName = verticals < dashes.length ? 'muted' : `series-${styles.size % SERIES.length}`;
+    styles.set(uprightKey(label), { colour: ink, dash: dashes[verticals++ % dashes.length], upright: true });
   }
   return styles;
 }
@@ -180,6 +184,8 @@ interface Frame {
   readonly yRange: readonly [number, number];
   readonly mode: TextMode;
   readonly yNumbers: boolean;
+  /** Whether all points are at whole numbers, such as layers, between which there is nothing. */
+  readonly whole: boolean;
   readonly styles: ReadonlyMap<string, Style>;
 }
 
@@ -198,7 +204,7 @@ function drawPanel(panel: Panel, frame: Frame): string {
     out.push(`<path d="M0 ${fixed(toY(y))}H${width}" stroke="${grid}"/>`);
     if (frame.yNumbers) out.push(svgText(mode, -8, toY(y) + 4, tickLabel(y), { ...small, anchor: 'end' }));
   }
-  for (const x of ticks(xRange[0], xRange[1], 10).filter(Number.isInteger)) {
+  for (const x of ticks(xRange[0], xRange[1], 10).filter((tick) => !frame.whole || Number.isInteger(tick))) {
     out.push(`<path d="M${fixed(toX(x))} ${height}v4" stroke="${muted}"/>`);
     out.push(svgText(mode, toX(x), height + 16, tickLabel(x), { ...small, anchor: 'middle' }));
   }

@@ -101,7 +101,7 @@ function arc(from: number, to: number, radius: number): string {
   return `A${radius} ${radius} 0 ${to - from > Math.PI ? 1 : 0} 1 ${point(to, radius)}`;
 }
 
-/** Hatchings by label: none, arcs, spokes, dotted arcs, both, dotted spokes. Lines of a slice need no clipping. */
+/** Hatchings by label: none, arcs, spokes, dotted arcs, arcs and spokes. Lines of a slice need no clipping. */
 const HATCHINGS = [{}, { arcs: true }, { spokes: true }, { arcs: true, dots: true }, { arcs: true, spokes: true }];
 
 function drawSlice(index: number, from: number, to: number, mode: TextMode): string {

@@ -10,19 +10,24 @@ import type { Block, TextTable, WorkedExample } from '../report.js';
 import { formatCell, formatValue } from '../tables.js';
 import { textHtml } from './text.js';
 
-/** The inside of a block below its heading and caption. Lenses are in page-lens.ts. */
-export async function blockBody(block: Exclude<Block, { kind: 'lens' }>): Promise<string> {
+/**
+ * The inside of a block below its heading and caption. Lenses are in lens.ts.
+ *
+ * @param phone Draw figures for phones too. Defaults to true.
+ */
+export async function blockBody(block: Exclude<Block, { kind: 'lens' }>, phone = true): Promise<string> {
+  const drawn = (draw: (narrow: boolean) => string) => figureHtml(draw(false), phone ? draw(true) : undefined);
   switch (block.kind) {
     case 'table':
       return tableToHtml(block.table);
     case 'bars':
-      return drawn((phone) => barsToSvg(block.bars, 'text', phone));
+      return drawn((narrow) => barsToSvg(block.bars, 'text', narrow));
     case 'curves':
-      return drawn((phone) => figureToSvg(block.figure, 'text', phone));
+      return drawn((narrow) => figureToSvg(block.figure, 'text', narrow));
     case 'pies':
-      return drawn((phone) => piesToSvg(block.pies, 'text', phone));
+      return drawn((narrow) => piesToSvg(block.pies, 'text', narrow));
     case 'scatter':
-      return drawn((phone) => scatterToSvg(block.scatter, 'text', phone));
+      return drawn((narrow) => scatterToSvg(block.scatter, 'text', narrow));
     case 'examples':
       return `<div class="examples">${(await Promise.all(block.examples.map(exampleToHtml))).join('')}</div>`;
   }
@@ -32,9 +37,11 @@ export async function blockBody(block: Exclude<Block, { kind: 'lens' }>): Promis
 export const scrolling = (label: string, body: string): string =>
   `<div class="wide" tabindex="0" role="group" aria-label="${textHtml(label)}">${body}</div>`;
 
-/** A figure twice, of which the style sheet shows the one that fits the screen. */
-const drawn = (draw: (phone: boolean) => string): string =>
-  `<figure class="drawn">${draw(false)}</figure><figure class="drawn phone">${draw(true)}</figure><div class="tools"></div>`;
+/** A figure; with one for phones the style sheet shows the one that fits the screen. */
+const figureHtml = (wide: string, narrow: string | undefined): string =>
+  narrow === undefined
+    ? `<figure class="drawn">${wide}</figure><div class="tools"></div>`
+    : `<figure class="drawn broad">${wide}</figure><figure class="drawn phone">${narrow}</figure><div class="tools"></div>`;
 
 /** `value` is what a column is sorted by; a cell without one is sorted by its text. */
 interface HtmlCell {

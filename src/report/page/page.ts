@@ -5,50 +5,38 @@ import { XpatchError } from '../../util/errors.js';
 import { PACKAGE_ROOT } from '../../util/package-root.js';
 import { scaleRules } from '../figures/colour-scale.js';
 import type { Block, Report } from '../report.js';
-import { tableToCsv, tableToLatex, tableToMarkdown } from '../tables.js';
-import { blockBody, notesToHtml } from './blocks.js';
-import { lensToHtml } from './lens.js';
-import { type FittedLens, fitLenses, pack } from './lens-data.js';
+import { notesToHtml } from './blocks.js';
+import { fitBlocks, type PageBlock, pageBlock } from './fit.js';
+import { type FittedLens, fitLenses } from './lens-data.js';
 import type { EncodedLens } from './lens-encoding.js';
-import { textHtml } from './text.js';
+import { json, textHtml } from './text.js';
 
-/** Bytes that a page may have. */
-const LIMIT = 4_900_000;
+/** Bytes that a page may have, without what frames its blocks. */
+const LIMIT = 4_880_000;
+/** Bytes kept for a lens when blocks are fitted: what is left of the page is for lenses. */
+const LENS = 200_000;
 
 /**
  * A report as one HTML file that needs nothing else: styles, script, figures, pictures and numbers are inside, nothing is
- * loaded. Without its script it is still whole but for the interaction. Stays under 5 MB: of a lens that is too large the
- * page takes fewer of the best tokens, then only the last positions, and says so.
+ * loaded. Without its script it is still whole but for the interaction. Stays under 5 MB: where there is no room it leaves
+ * out parts of blocks (`fitBlocks`); of a lens it takes fewer of the best tokens, then only the last positions. It says so.
  *
  * @throws {XpatchError} FILE_NOT_FOUND or IMAGE_INVALID for the picture of an example; NOT_FINITE or INVALID_ARGUMENT for
- *   numbers that cannot be shown, and for a report that is too large without its lenses
+ *   numbers that cannot be shown, and for a report that is too large without its tables and figures
  */
 export async function reportToHtml(report: Report): Promise<string> {
   const { title, introduction, caveats = [] } = report;
   const blocks = report.blocks.map((block) => withoutNotes(block, caveats));
   const [script, styles] = await Promise.all([builtFile('client.js'), builtFile('client.css')]);
   const style = `${styles}\n${scaleRules()}`;
-  const bodies: string[] = [];
-  for (const block of blocks)
-    bodies.push(block.kind === 'lens' ? await lensToHtml(block.lens) : await blockBody(block));
-  const tables = Object.fromEntries(report.blocks.flatMap((block) => (block.kind === 'table' ? [copies(block)] : [])));
-
-  const maps: Record<string, string> = {};
-  for (const block of blocks) if (block.kind === 'table' && block.map) maps[block.name] = await pack(block.map);
+  const parts: PageBlock[] = [];
+  for (const [i, block] of blocks.entries()) parts.push(await pageBlock(block, report.blocks[i] as Block));
   const lensBlocks = blocks.filter((block) => block.kind === 'lens');
-  const rest = [
-    script,
-    style,
-    json(tables),
-    json(maps),
-    ...bodies,
-    JSON.stringify(report.provenance),
-    ...introduction,
-    ...caveats,
-  ];
-  const budget = LIMIT - 20_000 - rest.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const rest = [script, style, JSON.stringify(report.provenance), ...introduction, ...caveats];
+  const room = LIMIT - rest.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const budget = room - (await fitBlocks(parts, room - LENS * lensBlocks.length));
   if (budget < 0) {
-    const message = `The report "${title}" would be larger than 5 MB without its lenses. Split it, or use fewer pictures or positions.`;
+    const message = `The report "${title}" would be larger than 5 MB without its tables and figures. Split it, or use fewer pictures.`;
     throw new XpatchError('INVALID_ARGUMENT', message);
   }
   const fitted = await fitLenses(
@@ -66,7 +54,11 @@ export async function reportToHtml(report: Report): Promise<string> {
   const nav = [...shown, ...details].map(({ name, heading }) => {
     return `<li><a href="#${textHtml(name)}">${textHtml(heading)}</a></li>`;
   });
-  const sections = blocks.map((block, i) => section(block, bodies[i] as string, cutNote(lenses.get(block.name))));
+  const sections = parts.map((part) => {
+    return section(part.block, part.body, cutNote(lenses.get(part.block.name)) || leftOutNote(part));
+  });
+  const tables = Object.fromEntries(parts.flatMap(({ block, copies }) => (copies ? [[block.name, copies]] : [])));
+  const maps = Object.fromEntries(parts.flatMap(({ block, map }) => (map === undefined ? [] : [[block.name, map]])));
   const firstDetail = blocks.findIndex(({ detail }) => detail);
   if (firstDetail >= 0) sections.splice(firstDetail, 0, '<h2 id="details" class="details">Details</h2>');
   return `${[
@@ -146,6 +138,11 @@ export function cutNote(lens: FittedLens | undefined): string {
   return `To stay under 5 MB this page holds ${parts.join(' and ')} of each cell; the JSON file of the run holds all.`;
 }
 
+function leftOutNote({ leftOut, file }: PageBlock): string {
+  if (leftOut.length === 0) return '';
+  return `To stay under 5 MB this page leaves out ${leftOut.join(' and ')}; beside it is ${file}.`;
+}
+
 function provenance({ provenance: facts }: Report): string {
   const rows = Object.entries(facts).map(
     ([key, value]) => `<tr><th scope="row">${textHtml(key)}</th><td>${textHtml(String(value))}</td></tr>`,
@@ -155,14 +152,6 @@ function provenance({ provenance: facts }: Report): string {
     `<table><tbody>${rows.join('')}</tbody></table></section>`,
   ].join('\n');
 }
-
-function copies({ name, table }: Extract<Block, { kind: 'table' }>) {
-  return [name, { Markdown: tableToMarkdown(table), CSV: tableToCsv(table), LaTeX: tableToLatex(table) }] as const;
-}
-
-/** JSON that a script element can hold: nothing in it looks like a tag, lone surrogates are escaped. */
-export const json = (value: unknown): string =>
-  JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
 /** A style sheet or script that the build made. @throws {XpatchError} FILE_NOT_FOUND before the build */
 export async function builtFile(name: string): Promise<string> {

@@ -47,3 +47,7 @@ export function percent(probability: number): string {
   if (value >= 0.01) return `${value.toFixed(2)} %`;
   return value === 0 ? '0 %' : `${value.toExponential(1)} %`;
 }
+
+/** JSON that a script element can hold: nothing in it looks like a tag, lone surrogates are escaped. */
+export const json = (value: unknown): string =>
+  JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);

@@ -22,6 +22,15 @@ tbody th a { font-weight: 600; }
 .headline { font-size: .87rem; font-weight: 400; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 .problem, .broken { color: var(--bad); }
 summary { cursor: pointer; }
+@media (max-width: 40rem) {
+  .wide > table { width: auto; }
+  thead { position: absolute; clip-path: inset(50%); }
+  table, tbody, tr, tbody th { display: block; }
+  tr { padding-block: .6rem; border-bottom: 1px solid var(--grid); }
+  tbody th, tbody td, tbody td.number { max-width: none; padding: 0; border: 0; white-space: normal; }
+  tbody td { display: inline; color: var(--muted); font-size: .87rem; }
+  tbody td:not(:last-child)::after { content: " · "; }
+}
 `;
 
 /** A string of a manifest or a file's name, as HTML: cut, made visible, escaped, and kept from turning its line round. */

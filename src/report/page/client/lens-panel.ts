@@ -68,7 +68,8 @@ export class LensPanel {
     }
     const { layers, positions } = this.data.head;
     const found = layers.map((_, l) => this.data.find(l, pin.p, pin.token));
-    const known = found.filter((score) => score !== undefined).length;
+    // a followed token is known at any rank
+    const known = found.filter((score) => score !== undefined && score.rank < this.data.nRanks).length;
     const summary = `${tokenLabel(pin.text)} pinned at position ${positions[pin.p]}; among the best tokens in ${known} of ${layers.length} layers.`;
     this.status.textContent = summary;
     const rows = found.map((score, l) => {

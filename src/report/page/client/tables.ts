@@ -1,13 +1,13 @@
 import { button, find, h } from './dom.js';
 
-/** The formats of a table, ready to be copied. */
+/** The formats of a table, ready to be copied; none where the page has no room for them. */
 export type TableCopies = Readonly<Record<string, string>>;
 
-/** Makes a table sortable and gives it buttons that copy it. */
+/** Makes a table sortable and gives it buttons that copy it, if there are copies. */
 export function enliven(block: HTMLElement, copies: TableCopies): void {
   const table = find<HTMLTableElement>(block, 'table');
   makeSortable(table);
-  find(block, '.tools').append(copyTools(copies));
+  if (Object.keys(copies).length > 0) find(block, '.tools').append(copyTools(copies));
 }
 
 function makeSortable(table: HTMLTableElement): void {

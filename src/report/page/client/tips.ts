@@ -25,7 +25,8 @@ export function addTips(figures: Iterable<SVGSVGElement>): void {
 }
 
 function enliven(figure: SVGSVGElement): void {
-  const source = figure.outerHTML;
+  // outerHTML is HTML: a hard space in it is an entity that XML does not know
+  const source = new XMLSerializer().serializeToString(figure);
   // the title would come up as a tip of its own wherever the pointer rests
   const title = figure.querySelector(':scope > title');
   const label = figure.getAttribute('aria-label') ?? title?.textContent ?? 'Figure';
