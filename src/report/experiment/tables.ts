@@ -261,7 +261,9 @@ export async function conflictTable(
   const labels = rows.map(({ name }) => name).filter((row) => asked.some(({ condition }) => condition === row));
   const counted = await pace.map(labels, (label) => {
     const own = asked.filter(({ condition }) => condition === label);
-    const cells = columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }))));
+    const cells = columns.map(({ of }) =>
+      bootstrapInterval(own.map((line) => ({ ...line, share: true, value: of(line) ? 1 : 0 }))),
+    );
     return { label, cells };
   });
   return {
