@@ -57,7 +57,7 @@ export function overlapTable(cells: readonly HeadsCell[], { top = TOP, prompts =
     columns: [...texts('task'), ...numbers(2, 'in both', 'low', 'high', 'by chance'), ...numbers(4, 'p')],
     rows,
     notes: [
-      `low, high: 95 % bootstrap interval over the items of ${prompts} prompts a task, which are the same in text and in pictures. p: share of random orders of the heads that overlap as much.`,
+      `low, high: in both ± 1.96 bootstrap standard errors, over the items of ${prompts} prompts a task, which are the same in text and in pictures. p: share of random orders of the heads, one for all tasks, that overlap as much.`,
     ],
   };
 }
