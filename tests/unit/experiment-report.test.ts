@@ -544,9 +544,13 @@ describe('report of an experiment', () => {
   });
 
   test('divergence of foreign vectors', async () => {
-    const lines = [0.3, 0.1, 0.2].map((kl, i) => line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }));
+    const lines = [0.3, 0.1, 0.4, 0.2].map((kl, i) =>
+      line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }),
+    );
     const whole = await report(experiment([{ ...PATCH, name: 'LLM Patch', foreign: true }]), lines);
-    expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', expect.closeTo(0.2, 12), 0.2, 0.2, 0.3, 3]]);
+    // As numpy.quantile has it: half way from .2 to .3, and .85 of the way from .3 to .4.
+    const [mean, median, high] = [0.25, 0.25, 0.385].map((x) => expect.closeTo(x, 12));
+    expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', mean, median, high, 0.4, 4]]);
   });
 
   test('a worked example says the same where its picture is missing', async () => {
