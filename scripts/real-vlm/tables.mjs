@@ -84,7 +84,10 @@ function table(title, lines, parts, right = ({ lenient }) => lenient) {
     const some = lines.filter((l) => l.condition === condition && l.task === column.task && column.holds(l));
     if (some.length === 0) return '–';
     const { value, low, high } = bootstrapInterval(
-      some.map((line) => ({ task: line.task, seed: line.seed, item: line.item, value: right(line) ? 1 : 0 })),
+      some.map((line) => {
+        const { task, seed, item } = line;
+        return { task, seed, item, share: true, value: right(line) ? 1 : 0 };
+      }),
     );
     return `${value.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
   };

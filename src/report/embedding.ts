@@ -99,7 +99,7 @@ export function scoresTable({ spaces, prompts, neighbours }: EmbeddingResult): T
       `${counted(prompts.length, 'point')}. Euclidean distances between states after the final norm, in all dimensions, not in the picture.`,
       'Silhouette (Rousseeuw 1987): -1 to 1, 0 where clusters touch.',
       `Neighbours: share of the ${neighbours} nearest other points with the same label; "in the other modality": of the ${neighbours} nearest points of the other modality.`,
-      'Low and high: 95 % bootstrap interval of the mean over points, whole items resampled, distances kept (where all points score alike, Wilson with one trial an item). Chance: 200 permutations of the labels; p is the share that scores at least as high.',
+      'Low and high: 95 % bootstrap interval of the mean over points, whole items resampled, distances kept (where the neighbours of all points are alike, Wilson with one trial an item). Chance: 200 permutations of the labels; p is the share that scores at least as high.',
       'Context: mean over all positions before the last delimiter, with template, examples and answers.',
     ],
   };

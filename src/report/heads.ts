@@ -1,5 +1,5 @@
 import { type Measured, type Measurements, type Overlap, topOverlap } from '../stats/overlap.js';
-import { bootstrapInterval, mean } from '../stats/statistics.js';
+import { bootstrapInterval, differenceInterval, mean } from '../stats/statistics.js';
 import { type HeadsCell, type HeadsOptions, headsUnits, type ModalityHeads } from '../studies/heads.js';
 import { numbers, texts, within } from './columns.js';
 import type { Panel, Series } from './figures/figure.js';
@@ -57,7 +57,7 @@ export function overlapTable(cells: readonly HeadsCell[], { top = TOP, prompts =
     columns: [...texts('task'), ...numbers(2, 'in both', 'low', 'high', 'by chance'), ...numbers(4, 'p')],
     rows,
     notes: [
-      `low, high: 95 % bootstrap interval over the items of ${prompts} prompts a task, which are the same in text and in pictures. p: share of random orders of the heads that overlap as much.`,
+      `low, high: in both ± 1.96 bootstrap standard errors, over the items of ${prompts} prompts a task, which are the same in text and in pictures. p: share of random orders of the heads, one for all tasks, that overlap as much.`,
     ],
   };
 }
@@ -92,7 +92,14 @@ function knockOutFigure(cells: readonly HeadsCell[]) {
       label,
       points: (found[0] ? of(found[0]) : []).map((_, x) => {
         const values = found.flatMap(({ task, domain, items, ...one }) =>
-          (of(one)[x] ?? []).map((value, i) => ({ task, domain, seed: 1, item: items[i] as string, value })),
+          (of(one)[x] ?? []).map((value, i) => ({
+            task,
+            domain,
+            seed: 1,
+            item: items[i] as string,
+            share: true,
+            value,
+          })),
         );
         const { value: y, low, high } = bootstrapInterval(values);
         return { x, y, low, high };
@@ -147,7 +154,8 @@ export function edgesTable(cells: readonly HeadsCell[]): TextTable {
 function largestLoss(plain: readonly number[], without: Measurements): [number, number, number, number] {
   const losses = without.map((values) => values.map((value, i) => (plain[i] as number) - value));
   const layer = losses.reduce((best, one, l) => (mean(one) > mean(losses[best] as number[]) ? l : best), 0);
-  const observed = (losses[layer] ?? []).map((value, i) => ({ task: '', seed: 1, item: `${i}`, value }));
-  const { value, low, high } = bootstrapInterval(observed);
+  const observed = (values: readonly number[]) =>
+    values.map((value, i) => ({ task: '', seed: 1, item: `${i}`, share: true, value }));
+  const { value, low, high } = differenceInterval(observed(plain), observed(without[layer] ?? []));
   return [layer, value, low, high];
 }

@@ -119,7 +119,7 @@ export interface ClusterScore extends Estimate {
 }
 
 /** A point as the intervals take it: those of one item and domain come or go together. */
-type PointIdentity = Pick<Observation, 'task' | 'domain' | 'seed' | 'item'>;
+type PointIdentity = Omit<Observation, 'value'>;
 
 const PERMUTATIONS = 200;
 
@@ -131,6 +131,7 @@ const PERMUTATIONS = 200;
  * of this kind, among these neighbours. Chance: 200 seeded permutations of the labels over the points; points of one item that
  * have the same label keep having the same, since they are not independent.
  *
+ * @param points those of a score from 0 to 1, such as a purity, say so (`share`)
  * @param score of all points for one labelling
  * @throws {XpatchError} INVALID_ARGUMENT, ABORTED
  */

@@ -1,5 +1,5 @@
 import { Random } from '../util/random.js';
-import { mean } from './statistics.js';
+import { mean, standardDeviation, Z } from './statistics.js';
 
 /** Values of the same things, measured several times: [measurements][things]. */
 export type Measurements = readonly (readonly number[])[];
@@ -17,12 +17,16 @@ export interface Measured {
 export interface Overlap {
   /** In the mean over pairs. */
   readonly value: number;
-  /** 95 % bootstrap interval over the items of each domain: one comes or goes with all its measurements. */
+  /**
+   * The value plus and minus 1.96 bootstrap standard errors, within 0 and `top`. Resampled are the items of each domain: one comes or
+   * goes with all its measurements. Percentiles would lie too low: resampled means are noisier than the means themselves, so that
+   * their best things are less alike.
+   */
   readonly low: number;
   readonly high: number;
   /** Of things in any order: `top` times the share of the top. */
   readonly chance: number;
-  /** Share of random orders of one side that overlap as much. */
+  /** Share of random orders of the things of one side, the same order in all pairs, that overlap as much. */
   readonly p: number;
 }
 
@@ -53,15 +57,18 @@ export function topOverlap(pairs: readonly (readonly [Measured, Measured])[], to
       return bestOf(side.values, top, chosen);
     };
     return mean(pairs.map(([a, b]) => common(bestDrawn(a), bestDrawn(b))));
-  }).sort((x, y) => x - y);
+  });
+  const half = Z * standardDeviation(drawn);
   const all = Array.from({ length: things }, (_, i) => i);
-  const shuffled = Array.from({ length: DRAWS }, () =>
-    mean(best.map(([a]) => common(a, new Set(random.sample(all, a.size))))),
-  );
+  // One order for all pairs: their sides have much the same best things, so that by chance too they overlap together.
+  const shuffled = Array.from({ length: DRAWS }, () => {
+    const order = random.sample(all);
+    return mean(best.map(([a, b]) => common(a, new Set([...b].map((thing) => order[thing] as number)))));
+  });
   return {
     value,
-    low: drawn[Math.floor(0.025 * DRAWS)] as number,
-    high: drawn[Math.ceil(0.975 * DRAWS) - 1] as number,
+    low: Math.max(0, value - half),
+    high: Math.min(top, value + half),
     chance: (top * top) / things,
     p: (1 + shuffled.filter((one) => one >= value).length) / (1 + DRAWS),
   };

@@ -1,4 +1,5 @@
 import { XpatchError } from '../util/errors.js';
+import { largest } from '../util/extremes.js';
 import { Random } from '../util/random.js';
 
 /** Closed interval; every interval here has a level of 95 %. */
@@ -15,8 +16,10 @@ export interface Observation {
   readonly seed: number;
   /** The input of the query. */
   readonly item: string;
-  /** 1 for right and 0 for wrong, or a difference of two of them. */
+  /** 1 for right and 0 for wrong, a probability, any other finite score, or a difference of two of them. */
   readonly value: number;
+  /** Whether the score can only lie from 0 to 1. Then an interval has a width even where all items score alike. */
+  readonly share?: boolean;
 }
 
 /** A value with its interval, and what it was computed from. */
@@ -29,11 +32,17 @@ export interface Estimate extends Interval {
 }
 
 /** 97.5 % quantile of the standard normal distribution. */
-const Z = 1.959963984540054;
+export const Z = 1.959963984540054;
 const RESAMPLES = 2000;
 
 export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** Of a sample: over n - 1. */
+export function standardDeviation(values: readonly number[]): number {
+  const centre = mean(values);
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1));
 }
 
 /**
@@ -48,8 +57,8 @@ export function wilsonInterval(successes: number, n: number): Interval {
   const p = successes / n;
   const centre = (p + (Z * Z) / (2 * n)) / (1 + (Z * Z) / n);
   const half = (Z * Math.sqrt((p * (1 - p)) / n + (Z * Z) / (4 * n * n))) / (1 + (Z * Z) / n);
-  // Exactly 0 and 1 at the ends, which rounding would miss.
-  return { low: successes === 0 ? 0 : centre - half, high: successes === n ? 1 : centre + half };
+  // Rounding could leave 0 to 1, or p outside.
+  return { low: Math.min(p, Math.max(0, centre - half)), high: Math.max(p, Math.min(1, centre + half)) };
 }
 
 /**
@@ -59,23 +68,33 @@ export function wilsonInterval(successes: number, n: number): Interval {
  * Resampled are whole items within each domain: an item that was a test query under several seeds, or in several tasks of
  * its domain, comes or goes with all its scores, since these are not independent. The seeds are held fixed (three are too
  * few to resample; `spreadOverSeeds` shows how they differ), so the interval speaks of other items, not of other draws of
- * the vectors. Where all scores are equal the bootstrap has no width; Wilson's interval with one trial an item is used instead.
+ * the vectors.
  *
- * @param observations scores from 0 to 1
+ * Where all items score alike the bootstrap has no width. For shares (`Observation.share`), Wilson's interval with one trial an item is
+ * used instead. Of other scores nobody knows how far they reach: their interval is the value alone.
+ *
  * @param seed of the resampling. Defaults to 0
  * @throws {XpatchError} INVALID_ARGUMENT without observations
  */
 export function bootstrapInterval(observations: readonly Observation[], seed = 0): Estimate {
-  return estimate(observations, seed, 0);
+  return estimate(observations, seed, observations.every(isShare) && ((p, n) => wilsonInterval(p * n, n)));
 }
 
 /**
- * The same for the difference of two conditions, first minus second, paired by task, seed and item.
+ * The same for the difference of two conditions, first minus second, paired by task, seed and item. Where all items differ alike, those
+ * of shares may differ otherwise in as large a share of items as Wilson's interval allows for none.
  * @throws {XpatchError} INVALID_ARGUMENT when a query of one condition is missing in the other
  */
 export function differenceInterval(first: readonly Observation[], second: readonly Observation[], seed = 0): Estimate {
-  return estimate(pairedDifferences(first, second), seed, -1);
+  const shares = first.every(isShare) && second.every(isShare);
+  const around = (value: number, items: number) => {
+    const { high: width } = wilsonInterval(0, items);
+    return { low: Math.max(-1, value - width), high: Math.min(1, value + width) };
+  };
+  return estimate(pairedDifferences(first, second), seed, shares && around);
 }
+
+const isShare = ({ share, value }: Observation): boolean => share === true && value >= 0 && value <= 1;
 
 /**
  * First minus second, paired by task, seed and item.
@@ -109,9 +128,7 @@ export function spreadOverSeeds(observations: readonly Observation[]): SeedSprea
     return { seed, value: meanOverTasks(domains, tasks) };
   });
   if (perSeed.length < 2) return { perSeed, sd: undefined };
-  const centre = mean(perSeed.map(({ value }) => value));
-  const squares = perSeed.reduce((sum, { value }) => sum + (value - centre) ** 2, 0);
-  return { perSeed, sd: Math.sqrt(squares / (perSeed.length - 1)) };
+  return { perSeed, sd: standardDeviation(perSeed.map(({ value }) => value)) };
 }
 
 /** The scores of one domain: for every item a row of sums and a row of counts, one number for each task of the domain. */
@@ -123,22 +140,28 @@ interface Domain {
   readonly counts: Float64Array;
 }
 
-function estimate(observations: readonly Observation[], seed: number, lowest: number): Estimate {
+/** @param alike the interval where all items score alike, if it is known */
+function estimate(
+  observations: readonly Observation[],
+  seed: number,
+  alike: false | ((value: number, items: number) => Interval),
+): Estimate {
   const { domains, tasks } = gather(observations);
   const value = meanOverTasks(domains, tasks);
   const items = domains.reduce((sum, domain) => sum + domain.items, 0);
-  const n = observations.length;
-  if (observations.every((o) => o.value === observations[0]?.value)) {
-    // Only for scores of right and wrong; other equal numbers (a divergence) have no width to be known.
-    const width = Number.isInteger(value) && Math.abs(value) <= 1 ? wilsonInterval(0, items).high : 0;
-    if (width === 0) return { value, n, items, low: value, high: value };
-    return { value, n, items, low: Math.max(lowest, value - width), high: Math.min(1, value + width) };
-  }
+  const equal = observations.every((o) => o.value === observations[0]?.value); // need no drawing, which takes milliseconds
+  const bootstrap = equal ? { low: value, high: value } : resampled(value, domains, tasks, seed);
+  const hasWidth = bootstrap.high - bootstrap.low > 1e-12 * largest(observations.map((o) => Math.abs(o.value)));
+  return { value, n: observations.length, items, ...(alike && !hasWidth ? alike(value, items) : bootstrap) };
+}
+
+function resampled(value: number, domains: readonly Domain[], tasks: number, seed: number): Interval {
   const random = new Random(seed, 'bootstrap');
   const means = new Float64Array(RESAMPLES);
   for (let r = 0; r < RESAMPLES; r++) means[r] = meanOverTasks(domains, tasks, random);
   means.sort();
-  return { value, n, items, low: quantile(means, 0.025), high: quantile(means, 0.975) };
+  // A resample can lack a task, and a sum in another order differs in its last bits: the value belongs to its interval all the same.
+  return { low: Math.min(value, quantile(means, 0.025)), high: Math.max(value, quantile(means, 0.975)) };
 }
 
 /** Everything in sorted order, so that lines merged from several machines give what a single run gives. */

@@ -94,7 +94,7 @@ export async function accuracyTable(
     notes: [
       ...notes,
       (Object.hasOwn(SCORE_NOTES, score) && SCORE_NOTES[score]) ||
-        `Score ${score}: a function of the answer that is not part of xpatch.`,
+        `Score ${score}: a function of the answer that is not part of xpatch. Where all items score alike, its interval is that number alone.`,
       `Ranges: 95 % bootstrap intervals over items, ${plural(seeds.length, 'seed')} ${seeds.join(', ')} held fixed.`,
       ...(spreads.length > 0 ? [`Standard deviation of the mean over the seeds: ${spreads.join(', ')}.`] : []),
       countNote(rows, tasks),
@@ -123,12 +123,13 @@ function accuracyRow(
   return { label, cells: [...cells, estimateCell(observations)], sd: spreadOverSeeds(observations).sd };
 }
 
-/** Queries as the statistics take them; those that were not scored this way are left out. */
+/** Queries as the statistics take them, those that were not scored this way left out. The scores of xpatch are shares, others need not be. */
 export function observationsOf(queries: readonly ScoredQuery[], score: Score): Observation[] {
+  const share = SCORES.some((one) => one === score);
   return queries.flatMap((query) => {
     const { task, domain, seed, item } = query;
     const value = scoreOf(query, score);
-    return value === undefined ? [] : [{ task, domain, seed, item, value: Number(value) }];
+    return value === undefined ? [] : [{ task, domain, seed, item, share, value: Number(value) }];
   });
 }
 

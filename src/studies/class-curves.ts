@@ -75,7 +75,7 @@ export async function classCurves(
       if (pace.due()) await pace.rest(); // a band is 2000 resamples
       const observations = used.map(({ seed, query }, i) => {
         const value = shares[i]?.[layer]?.[c] as number;
-        return { task, seed, item: query, value };
+        return { task, seed, item: query, share: true, value };
       });
       points.push(bootstrapInterval(observations));
     }

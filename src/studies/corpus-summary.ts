@@ -221,7 +221,9 @@ async function probe(
   const shuffled = groups.map((group) => other.get(group) as string);
   const right = await linearProbe(rows, [labels, shuffled], groups, { seed, signal });
   const [accuracy, control] = right.map((hits) =>
-    bootstrapInterval(hits.map((hit, i) => ({ task: '', seed, item: groups[i] as string, value: Number(hit) }))),
+    bootstrapInterval(
+      hits.map((hit, i) => ({ task: '', seed, item: groups[i] as string, share: true, value: Number(hit) })),
+    ),
   );
   return { accuracy: accuracy as Estimate, shuffled: control as Estimate };
 }

@@ -193,8 +193,8 @@ async function clusterPoints(
       onProgress: (p) => report(share + ((0.75 / plan.length) * p.done) / p.total),
     });
     const scores: Partial<Record<Measure, ClusterScore>> = {};
-    for (const { name, labels, score } of measures(distances, prompts, k)) {
-      scores[name] = await clusterScore(labels, prompts, score, { seed, signal });
+    for (const { name, labels, observed, score } of measures(distances, prompts, k)) {
+      scores[name] = await clusterScore(labels, observed, score, { seed, signal });
     }
     spaces.push({ ...space, tsne: layout, pca: principalComponents(distances), scores });
   }
@@ -202,9 +202,9 @@ async function clusterPoints(
   for (const [l, points] of delimiters.entries()) {
     report(0.75 + (0.25 * l) / delimiters.length);
     const distances = await distancesBetween(points, { signal });
-    for (const { name, labels, score } of measures(distances, prompts, k)) {
+    for (const { name, labels, observed, score } of measures(distances, prompts, k)) {
       const values = score(labels);
-      const estimate = bootstrapInterval(prompts.map((point, i) => ({ ...point, value: values[i] as number })));
+      const estimate = bootstrapInterval(observed.map((point, i) => ({ ...point, value: values[i] as number })));
       byLayer[name] = [...(byLayer[name] ?? []), estimate];
     }
   }
@@ -334,6 +334,8 @@ function measures(distances: Distances, prompts: readonly EmbeddedPrompt[], k: n
   return MEASURES.filter(({ name }) => several || !name.includes('modality')).map(({ name, by }) => ({
     name,
     labels: prompts.map((prompt) => prompt[by]),
+    // A purity is a share; a silhouette lies from -1 to 1.
+    observed: prompts.map((prompt) => ({ ...prompt, share: name.startsWith('neighbours') })),
     score: scores[name],
   }));
 }

@@ -94,6 +94,7 @@ const observation = (item: number | string, value: number, change: Partial<Obser
   domain: 'country',
   seed: 1,
   item: String(item),
+  share: true,
   value,
   ...change,
 });
@@ -152,6 +153,59 @@ describe('bootstrap interval', () => {
     expect(bootstrapInterval(all(1))).toMatchObject({ value: 1, low: 1 - wilsonInterval(0, 20).high, high: 1 });
   });
 
+  test('has the width of Wilson wherever resampling whole items has none', () => {
+    // Wilson's limits are where a true share would be 1.96 standard errors from what was observed.
+    const errors = (p: number, limit: number, n: number) => Math.abs(p - limit) / Math.sqrt((limit * (1 - limit)) / n);
+    const scored = (items: number, bySeed: readonly number[]) =>
+      Array.from({ length: items }, (_, i) => bySeed.map((value, seed) => observation(i, value, { seed }))).flat();
+    const cases: [items: number, bySeed: number[]][] = [
+      [10, [1, 0]],
+      [1, [1, 0, 1]],
+      [7, [0.2, 0.3, 0.4]],
+    ];
+    for (const [items, bySeed] of cases) {
+      const { value, low, high } = bootstrapInterval(scored(items, bySeed));
+      expect(value).toBeCloseTo(bySeed.reduce((a, b) => a + b, 0) / bySeed.length, 12);
+      expect(low).toBeLessThan(value);
+      expect(high).toBeGreaterThan(value);
+      for (const limit of [low, high]) expect(errors(value, limit, items)).toBeCloseTo(1.96, 3);
+    }
+  });
+
+  test('of probabilities however small is that of the bootstrap while they differ', () => {
+    const { low, high } = bootstrapInterval(
+      Array.from({ length: 20 }, (_, i) => observation(i, (1 + (i % 3)) * 1e-15)),
+    );
+    expect(low).toBeGreaterThan(1e-15);
+    expect(high).toBeLessThan(3e-15);
+  });
+
+  test.each([-1, 0, 1, 0.1, 3, -12.5])('of other scores that are all %d is that number', (value) => {
+    // Of the first item more seeds, so that sums in another order differ in their last bits.
+    const scores = Array.from({ length: 30 }, (_, i) => observation(i % 7, value, { seed: i, share: false }));
+    const { value: found, low, high } = bootstrapInterval(scores);
+    expect([found, low, high]).toEqual([value, value, value].map((x) => expect.closeTo(x, 12)));
+    expect(low).toBeLessThanOrEqual(found);
+    expect(high).toBeGreaterThanOrEqual(found);
+    const twoTasks = scores.flatMap((o) => [o, { ...o, task: 'other', value: value / 3 }]);
+    const other = bootstrapInterval(twoTasks);
+    expect([other.low, other.high]).toEqual([other.value, other.value].map((x) => expect.closeTo(x, 12)));
+    expect([other.low <= other.value, other.value <= other.high]).toEqual([true, true]);
+    // What is called a share but is none
+    if (Math.abs(value) > 1) expect(bootstrapInterval(scores.map((o) => ({ ...o, share: true }))).high).toBe(high);
+  });
+
+  test('holds its value, even where most resamples lack a task of few items', () => {
+    // In each of 20 domains one task of 50 items is all wrong, and one of a single item is right.
+    const observations = Array.from({ length: 20 }, (_, d) => [
+      ...Array.from({ length: 50 }, (_, i) => observation(i, 0, { task: `many${d}`, domain: `${d}` })),
+      observation(0, 1, { task: `one${d}`, domain: `${d}` }),
+    ]).flat();
+    const { value, low, high } = bootstrapInterval(observations);
+    expect([value, high]).toEqual([0.5, 0.5]);
+    expect(low).toBeLessThan(0.5);
+  });
+
   test('covers the truth about as often as it says', () => {
     // Items of differing difficulty under three seeds; 300 simulated tables. Nominal 95 %; the percentile bootstrap with 40
     // items is known to fall a little short. An interval that ignored the items would cover in about 75 %.
@@ -198,6 +252,21 @@ describe('difference of conditions', () => {
     expect(differenceInterval(all(1), all(0))).toMatchObject({ value: 1, low: 1 - width, high: 1 });
     expect(differenceInterval(all(0), all(1))).toMatchObject({ value: -1, low: -1, high: width - 1 });
     expect(differenceInterval(all(1), all(1))).toMatchObject({ value: 0, low: -width, high: width });
+  });
+
+  test('has that width too where a difference of all items is that of one seed', () => {
+    const of = (second: number) =>
+      Array.from({ length: 40 }, (_, i) => observation(i % 20, i < 20 ? 1 : second, { seed: i < 20 ? 1 : 2 }));
+    const width = wilsonInterval(0, 20).high;
+    expect(differenceInterval(of(1), of(0))).toMatchObject({ value: 0.5, low: 0.5 - width, high: 0.5 + width });
+  });
+
+  test('of scores that are not shares has no bounds', () => {
+    const all = (value: number) => Array.from({ length: 20 }, (_, i) => observation(i, value, { share: false }));
+    expect(differenceInterval(all(1), all(4))).toMatchObject({ value: -3, low: -3, high: -3 });
+    expect(differenceInterval(all(5), all(5))).toMatchObject({ value: 0, low: 0, high: 0 });
+    const mixed = all(0).map((o, i) => ({ ...o, value: i }));
+    expect(differenceInterval(mixed, all(5)).high).toBeGreaterThan(4.5);
   });
 
   test('refuses queries without a partner', async () => {

@@ -6,6 +6,7 @@ import type { TextPart } from '../../src/prompt/types.js';
 import { decoding as decodingReport, decodingStatements, decodingTable } from '../../src/report/decodings.js';
 import { crossingsTable, evolutionReport, evolutionStatements } from '../../src/report/evolution.js';
 import type { Report } from '../../src/report/report.js';
+import type { Estimate } from '../../src/stats/statistics.js';
 import {
   type ClassCurve,
   classCurves,
@@ -237,6 +238,10 @@ describe('curves of a cell', () => {
     expect(answer?.value).toBeCloseTo(mean, 12);
     expect(answer?.low).toBeLessThan(mean);
     expect(answer?.high).toBeGreaterThan(mean);
+    // Of a single prompt too: what it would be of another is not known.
+    const [single] = (await classCurves(cell({ prompts: 1 }), ['input', 'answer'])).curves;
+    const point = single?.points[1] as Estimate;
+    expect([point.n, point.low < point.value, point.value < point.high]).toEqual([1, true, true]);
   });
 
   test('with another answer among the classes, an input token that is an answer has no curve', async () => {

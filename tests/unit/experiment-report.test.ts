@@ -292,6 +292,29 @@ describe('report of an experiment', () => {
     expect(figure(whole, 'layer-sweep-mean').panels[0]?.series[0]?.points.map(({ y }) => y)).toEqual([0, 1 / 2]);
   });
 
+  test('bands of a layer sweep are those of the table, also where a seed has fewer queries', async () => {
+    const tested = [
+      ...block('Text Patch', PATCHED, { layer: 2 }),
+      ...block('Text Patch', ['color2b'], { layer: 3 }).filter(({ seed, item }) => seed === 1 || item === 'b'),
+    ];
+    const whole = await report(experiment([PATCH], { layers: 'all' }), tested);
+    const points = ['test-layers', 'test-layers-mean'].flatMap((name) =>
+      figure(whole, name).panels.map(({ series }) => series[0]?.points.map(({ y, low, high }) => [y, low, high])),
+    );
+    const { rows } = table(whole, 'lenient');
+    const cells = [0, 1, 2].map((column) =>
+      rows.map(({ cells }) => [cells[column]?.value, cells[column]?.low, cells[column]?.high]),
+    );
+    expect(points).toEqual(cells);
+    // Of color: seed 1 a and b wrong, seed 2 b right, in the mean 1/3 of the queries; no capital.
+    expect(points[2]?.[1]?.[0]).toBeCloseTo(1 / 6, 12);
+    const notes = ['test-layers', 'test-layers-mean'].map((name) => figure(whole, name).notes);
+    expect(notes[0]).toEqual(notes[1]);
+    expect(notes[0]?.[0]).toBe(
+      'Lenient score on test items. Bands: 95 % bootstrap intervals over items, seeds held fixed.',
+    );
+  });
+
   test('several layers in the test: a row each, and curves', async () => {
     const lines = [
       ...block('Text Prompt', ['capital1a', 'color2b']),
@@ -567,9 +590,13 @@ describe('report of an experiment', () => {
   });
 
   test('divergence of foreign vectors', async () => {
-    const lines = [0.3, 0.1, 0.2].map((kl, i) => line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }));
+    const lines = [0.3, 0.1, 0.4, 0.2].map((kl, i) =>
+      line('LLM Patch', 'capital', 1, String(i), true, { layer: 0, kl }),
+    );
     const whole = await report(experiment([{ ...PATCH, name: 'LLM Patch', foreign: true }]), lines);
-    expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', expect.closeTo(0.2, 12), 0.2, 0.2, 0.3, 3]]);
+    // As numpy.quantile has it: half way from .2 to .3, and .85 of the way from .3 to .4.
+    const [mean, median, high] = [0.25, 0.25, 0.385].map((x) => expect.closeTo(x, 12));
+    expect(texts(whole, 'divergence').rows).toEqual([['LLM Patch', mean, median, high, 0.4, 4]]);
   });
 
   test('a worked example says the same where its picture is missing', async () => {

@@ -37,7 +37,25 @@ test('pairs are averaged, and p is the hypergeometric tail', () => {
 test('where measurements disagree the interval says so', () => {
   const mixed = measured([...values([3, 7, 9]).slice(0, 3), ...values([10, 11, 12]).slice(0, 2)]);
   const { value, low, high } = topOverlap([[ordered([3, 7, 9]), mixed]], 3);
-  expect([value, low, high]).toEqual([3, 0, 3]);
+  // Of five items drawn from these, 3 or more are among the first three with a probability of .68256: then 3 are in both, else none.
+  const error = 3 * Math.sqrt(0.68256 * 0.31744);
+  expect([value, high]).toEqual([3, 3]);
+  expect(low).toBeCloseTo(3 - 1.96 * error, 0);
+  // In the mean over 20 such pairs of domains of their own, nearly all resamples have less than the 3 that are measured.
+  const many = topOverlap(
+    Array.from({ length: 20 }, (_, d) => [
+      { ...ordered([3, 7, 9]), domain: `${d}` },
+      { ...mixed, domain: `${d}` },
+    ]),
+    3,
+  );
+  expect([many.value, many.high]).toEqual([3, 3]);
+  expect(many.low).toBeCloseTo(3 - (1.96 * error) / Math.sqrt(20), 1);
+});
+
+test('pairs of the same things get the same random order, so that several say no more than one', () => {
+  const pair = [ordered([3, 7, 9]), ordered([3, 11, 12])] as const;
+  expect(topOverlap([pair, pair, pair, pair], 3).p).toBeCloseTo(1 - 680 / 1140, 1);
 });
 
 test('tasks of one domain are drawn together, so that two of them say no more than one', () => {

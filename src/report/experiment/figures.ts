@@ -1,5 +1,5 @@
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
-import { bootstrapInterval, wilsonInterval } from '../../stats/statistics.js';
+import { bootstrapInterval } from '../../stats/statistics.js';
 import { observationsOf } from '../../stats/tables.js';
 import { counted } from '../../util/counted.js';
 import { groupBy } from '../../util/group.js';
@@ -50,33 +50,26 @@ async function sweepOf(
   const curves = found.filter((condition) => !isVariant(condition, found)).map(({ name }) => name);
   const prompts = experiment.conditions.filter(({ kind }) => kind === 'prompt').map(({ name }) => name);
   const chosen = stage === 'validation' && experiment.layers === 'validation' ? layers : [];
-  const panel = async (
-    title: string,
-    own: readonly ResultLine[],
-    share: (some: readonly ResultLine[]) => Share,
-  ): Promise<Panel> => {
+  const panel = async (title: string, own: readonly ResultLine[]): Promise<Panel> => {
     const byCondition = groupBy(own, ({ condition }) => condition);
     const series: Series[] = [];
     for (const label of curves) {
       const byLayer = [...groupBy(byCondition.get(label) ?? [], ({ layer }) => layer)].sort(
         ([a = 0], [b = 0]) => a - b,
       );
-      const points = await pace.map(byLayer, ([x, some]) => (x === undefined ? [] : [{ x, ...share(some) }]));
+      const points = await pace.map(byLayer, ([x, some]) => (x === undefined ? [] : estimate(some, x)));
       series.push({ label, points: points.flat() });
     }
     return {
       title,
       series,
-      baselines: prompts.flatMap((label) => {
-        const some = byCondition.get(label) ?? [];
-        return some.length > 0 ? [{ label, y: share(some).y }] : [];
-      }),
+      baselines: baselinesOf(prompts, byCondition),
       verticals: chosen.map((x) => ({ label: `layer ${x}`, x })),
     };
   };
   const tasks = tasksOf(experiment, lines);
   const notes = {
-    bands: `Lenient score on ${stage} items. Bands: 95 % Wilson intervals of the pooled queries, which seeds share in part, so they are a little too narrow.`,
+    bands: `Lenient score on ${stage} items. ${RANGES}`,
     layer: 'Vertical line: the layer used for the test queries.',
     left: `Not drawn: ${counted(found.length - curves.length, 'condition')} with fewer prompts in the vector, another strength or a noisy instruction.`,
     best: 'The best layer of this figure would be chosen by the queries that judge it: its height is optimistic.',
@@ -84,7 +77,8 @@ async function sweepOf(
   const axes = { xLabel: 'layer (0-based block output)', yLabel: `${stage} accuracy` };
   const title = `Accuracy on ${queriesOf(experiment)} queries by patched layer`;
   const heading = `Layer sweep on ${stage} items`;
-  const more = [
+  const shown = [
+    notes.bands,
     ...(chosen.length > 0 ? [notes.layer] : []),
     ...(stage === 'test' ? [notes.best] : []),
     ...(found.length > curves.length ? [notes.left] : []),
@@ -92,15 +86,15 @@ async function sweepOf(
   const name = stage === 'validation' ? 'layer-sweep' : 'test-layers';
   const byTask = groupBy(lines, ({ task }) => task);
   const panels: Panel[] = [];
-  for (const task of tasks) panels.push(await panel(task, byTask.get(task) ?? [], pooled));
-  const figure: Figure = { title, ...axes, panels, notes: [notes.bands, ...more] };
+  for (const task of tasks) panels.push(await panel(task, byTask.get(task) ?? []));
+  const figure: Figure = { title, ...axes, panels, notes: shown };
   const blocks: Block[] = [{ kind: 'curves', name, heading, figure }];
   if (tasks.length < 2) return blocks;
   const mean: Figure = {
     title: `${title}, mean over tasks`,
     ...axes,
-    panels: [await panel('', lines, meanOverTasks)],
-    notes: [`Lenient score on ${stage} items. ${RANGES}`, ...more],
+    panels: [await panel('', lines)],
+    notes: shown,
   };
   return [...blocks, { kind: 'curves', name: `${name}-mean`, heading: `${heading}, mean over tasks`, figure: mean }];
 }
@@ -184,7 +178,7 @@ export async function strengthBlocks(
   const layers = layersOf(rows, groups.flat());
   if (groups.length === 0 || layers.length > MAX_LAYERS) return [];
   const byRow = groupBy(test, ({ condition }) => condition);
-  const without = experiment.conditions.filter(({ kind }) => kind !== 'patch');
+  const without = experiment.conditions.filter(({ kind }) => kind !== 'patch').map(({ name }) => name);
   const panels: Panel[] = [];
   for (const layer of layersApart(layers)) {
     const series: Series[] = [];
@@ -194,10 +188,11 @@ export async function strengthBlocks(
       );
       series.push({ label: commonName(group), points: points.flat().sort((a, b) => a.x - b.x) });
     }
-    const baselines = without.flatMap(({ name: label }) =>
-      estimate(byRow.get(label) ?? [], 0).map(({ y }) => ({ label, y })),
-    );
-    panels.push({ title: layer === undefined ? '' : `layer ${layer}`, series, baselines });
+    panels.push({
+      title: layer === undefined ? '' : `layer ${layer}`,
+      series,
+      baselines: baselinesOf(without, byRow),
+    });
   }
   const title = `Accuracy on ${queriesOf(experiment)} queries by strength`;
   const axes = { xLabel: 'strength (factor on the vector)', yLabel: 'accuracy, mean over tasks' };
@@ -233,16 +228,7 @@ function estimate(lines: readonly ResultLine[], x: number): Point[] {
   return [{ x, y: value, low, high }];
 }
 
-type Share = Omit<Point, 'x'>;
-
-function pooled(lines: readonly ResultLine[]): Share {
-  const correct = lines.filter(({ lenient }) => lenient).length;
-  return { y: correct / lines.length, ...wilsonInterval(correct, lines.length) };
-}
-
-/** As the layer is chosen: every task and seed counts the same. */
-function meanOverTasks(lines: readonly ResultLine[]): Share {
-  const cells = [...groupBy(lines, ({ task, seed }) => `${seed} ${task}`)].sort(([a], [b]) => (a < b ? -1 : 1));
-  const { low, high } = bootstrapInterval(observationsOf(lines, 'lenient'));
-  return { y: cells.reduce((sum, [, cell]) => sum + pooled(cell).y, 0) / cells.length, low, high };
+/** Heights of the conditions that were asked anything. */
+function baselinesOf(conditions: readonly string[], byCondition: ReadonlyMap<string, readonly ResultLine[]>) {
+  return conditions.flatMap((label) => estimate(byCondition.get(label) ?? [], 0).map(({ y }) => ({ label, y })));
 }

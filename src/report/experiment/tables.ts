@@ -3,7 +3,7 @@ import { type Comparison, compareConditions, pairsOf } from '../../experiment/co
 import { lenientMatch, strictMatch } from '../../experiment/scoring.js';
 import { kindOf } from '../../experiment/study.js';
 import type { Condition, Experiment, ResultLine } from '../../experiment/types.js';
-import { bootstrapInterval, mean } from '../../stats/statistics.js';
+import { bootstrapInterval, mean, quantile } from '../../stats/statistics.js';
 import {
   accuracyTable,
   type Cell,
@@ -196,15 +196,14 @@ export function divergenceTable({ test, rows }: ExperimentLines): TextTable | un
     return values.length > 0 ? [{ row, values: values.sort((a, b) => a - b) }] : [];
   });
   if (measured.length === 0) return undefined;
-  const at = (values: readonly number[], q: number) => values[Math.floor(q * (values.length - 1))];
   return {
     title: 'KL divergence of the next token, foreign vector from own vector, nats',
     columns: [...texts('Condition'), ...numbers(4, 'mean', 'median', '95 %', 'largest'), ...numbers(0, 'n')],
     rows: measured.map(({ row, values }) => [
       row,
       mean(values),
-      at(values, 0.5),
-      at(values, 0.95),
+      quantile(values, 0.5),
+      quantile(values, 0.95),
       values.at(-1),
       values.length,
     ]),
@@ -261,7 +260,9 @@ export async function conflictTable(
   const labels = rows.map(({ name }) => name).filter((row) => asked.some(({ condition }) => condition === row));
   const counted = await pace.map(labels, (label) => {
     const own = asked.filter(({ condition }) => condition === label);
-    const cells = columns.map(({ of }) => bootstrapInterval(own.map((line) => ({ ...line, value: of(line) ? 1 : 0 }))));
+    const cells = columns.map(({ of }) =>
+      bootstrapInterval(own.map((line) => ({ ...line, share: true, value: of(line) ? 1 : 0 }))),
+    );
     return { label, cells };
   });
   return {
