@@ -7,6 +7,7 @@ import { checkProjectorFile } from '../gguf/mmproj-check.js';
 import { readQkNorm } from '../model/qk-norm.js';
 import type { Progress } from '../model/types.js';
 import { JsonTokenizer } from '../prompt/tokenizer.js';
+import { gigabytes } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../util/files.js';
 import { parseJson } from '../util/json.js';
@@ -112,10 +113,6 @@ async function requireFree(jobs: readonly Job[], resumed: boolean): Promise<void
         'folder on another disk, or use a smaller type.',
     );
   }
-}
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 async function write(
