@@ -5,6 +5,11 @@ type Invalid = (problem: string) => XpatchError;
 /** PIL's number. */
 const BILINEAR = 2;
 
+/** Whether a number stays finite as the GGUF stores it. */
+export function isStorable(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(Math.fround(value));
+}
+
 /** A part of config.json, read with checks. Where a key is missing, what transformers would assume. */
 export class Config {
   constructor(
@@ -21,10 +26,10 @@ export class Config {
     throw this.problem(key, value);
   }
 
-  /** A positive finite number. */
+  /** A positive number that 32 bits hold. */
   positive(key: string, assumed?: number): number {
     const value = this.values[key] ?? assumed;
-    if (typeof value === 'number' && value > 0 && Number.isFinite(value)) return value;
+    if (isStorable(value) && Math.fround(value) > 0) return value;
     throw this.problem(key, value);
   }
 
@@ -46,8 +51,8 @@ export class Config {
       return three as number[];
     };
     return {
-      mean: colours('image_mean', Number.isFinite),
-      std: colours('image_std', (n) => Number.isFinite(n) && (n as number) > 0),
+      mean: colours('image_mean', isStorable),
+      std: colours('image_std', (n) => isStorable(n) && Math.fround(n) > 0),
     };
   }
 

@@ -13,7 +13,8 @@ const UNIGRAM = 1;
 
 /**
  * The pieces of a `tokenizer.model`, a protocol buffer: message ModelProto has them as field 1, each with its text (1),
- * score (2) and type (3), and as field 2 how it was trained, with the kind of model (3). Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
+ * score (2) and type (3), and as field 2 how it was trained, with the kind of model (3).
+ * Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
  *
  * @throws {Error} with what is wrong
  */

@@ -72,8 +72,10 @@ function templateAdds(
     if (Array.isArray(value) && value.every(isRecord)) return value;
     throw checkpoint.invalid('the post_processor of its tokenizer.json is not one of transformers');
   };
-  const all = isRecord(processor) ? [processor, ...listOf(processor.processors)] : [];
-  const template = all.find(({ type }) => type === 'TemplateProcessing');
+  const [whole] = listOf(processor && [processor]);
+  const template = [...(whole ? [whole] : []), ...listOf(whole?.processors)].find(
+    ({ type }) => type === 'TemplateProcessing',
+  );
   if (!template) return {};
   const adds: Partial<Record<Kind, boolean>> = {};
   const [single, pair] = [listOf(template.single), listOf(template.pair)] as [Part[], Part[]];

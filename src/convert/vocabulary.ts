@@ -1,6 +1,7 @@
 import type { GgufField } from '../gguf/gguf-writer.js';
 import { isRecord } from '../util/json.js';
 import type { Checkpoint } from './checkpoint.js';
+import { isStorable } from './config.js';
 import { PIECE_TYPE, type Piece, parseSentencePiece } from './sentencepiece.js';
 
 /** The tokens of a model, one for every row of its embeddings. */
@@ -136,7 +137,7 @@ function* jsonPieces({ model }: TokenizerJson, checkpoint: Checkpoint): Generato
   if (model.type === 'Unigram' && Array.isArray(model.vocab)) {
     for (const [id, entry] of model.vocab.entries()) {
       const [text, score] = Array.isArray(entry) ? (entry as unknown[]) : [];
-      if (typeof text !== 'string' || typeof score !== 'number' || !Number.isFinite(score)) {
+      if (typeof text !== 'string' || !isStorable(score)) {
         throw checkpoint.invalid(`tokenizer.json has no text and score for token ${id}`);
       }
       yield [id, { text, score, type: type(text, id === model.unk_id) }];

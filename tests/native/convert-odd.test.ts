@@ -99,6 +99,12 @@ describe('what could not be loaded is not written', () => {
     await refuse(folder, 'TOKENIZER_UNSUPPORTED', /pre-tokenizer of the type 'ByteLevel'/);
   });
 
+  test('numbers that 32 bits do not hold', async () => {
+    const folder = copy('persimmon');
+    set(folder, 'config.json', { layer_norm_eps: 1e39 });
+    await refuse(folder, 'CHECKPOINT_INVALID', /layer_norm_eps is 1e\+39/);
+  });
+
   test('patches that are too large', async () => {
     const folder = copy('mantis-fuyu');
     set(folder, 'config.json', { patch_size: 300 });
@@ -122,6 +128,7 @@ describe('what could not be loaded is not written', () => {
     const folder = copy('persimmon');
     const original = readFileSync(join(folder, 'tokenizer.json'), 'utf8');
     for (const [values, message] of [
+      [{ post_processor: 'x' }, /post_processor/],
       [{ post_processor: { type: 'Sequence', processors: 5 } }, /post_processor/],
       [{ post_processor: { type: 'TemplateProcessing', single: 'x', pair: {} } }, /post_processor/],
       [{ post_processor: { type: 'TemplateProcessing', single: [null, null], pair: [] } }, /post_processor/],
