@@ -2,7 +2,7 @@ import { basename } from 'node:path';
 import { findEntry } from '../hub/catalogue.js';
 import type { AnswerTokens } from '../tasks/answer-tokens.js';
 import type { CheckOptions, TaskCheck } from '../tasks/check.js';
-import type { FirstToken } from '../tasks/findings.js';
+import type { FirstTokens } from '../tasks/findings.js';
 import { isTaskFile } from '../tasks/task.js';
 import { counted } from '../util/counted.js';
 import { defineCommand, defineGroup } from './command.js';
@@ -122,23 +122,24 @@ export const data = defineGroup({
 async function withTokens<T>(
   { model: source, ...output }: OutputArguments & { model?: string },
   terminal: Terminal,
-  work: (options: Pick<CheckOptions, 'firstToken' | 'signal'>, progress: ProgressLine) => Promise<T>,
+  work: (options: Pick<CheckOptions, 'firstTokens' | 'signal'>, progress: ProgressLine) => Promise<T>,
 ): Promise<T> {
   const { signal } = terminal;
   using progress = terminal.progress(output);
   if (source === undefined) return await work({ signal }, progress);
-  const [{ answerTokens }, { promptFormat }] = await Promise.all([
+  const [{ answerTokens, endOf }, { promptFormat }] = await Promise.all([
     import('../tasks/answer-tokens.js'),
     import('../tasks/model-format.js'),
   ]);
   await using model = await openModel({ model: source, device: 'cpu' }, fetchEvents(terminal, progress));
   const format = await promptFormat(model, findEntry(source)?.template);
   const query = format.write({ query: { input: 'x', output: '' } });
-  const firstToken: FirstToken = async (answer) => {
+  const of: FirstTokens['of'] = async (answer) => {
     const [{ tokens, first, merged }] = (await answerTokens(model, query, format, [answer])) as [AnswerTokens];
-    return merged ? undefined : model.detokenize(tokens.slice(first, first + 1));
+    const id = tokens[first];
+    return merged || id === undefined ? undefined : { id, text: model.detokenize([id]) };
   };
-  return await work({ signal, firstToken }, progress);
+  return await work({ signal, firstTokens: { end: endOf(query), of } }, progress);
 }
 
 function isGood({ findings }: TaskCheck): boolean {

@@ -1,4 +1,5 @@
 import { CONVERSION_TYPES } from '../gguf/tensor-types.js';
+import { gigabytes } from '../util/counted.js';
 import { defineCommand } from './command.js';
 import { choice, text, vary } from './option.js';
 import { OUTPUT_FOLDER, OUTPUT_OPTIONS, THREADS } from './options.js';
@@ -59,7 +60,3 @@ export const modelsConvert = defineCommand({
     }
   },
 });
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-}

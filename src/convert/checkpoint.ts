@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { XpatchError } from '../util/errors.js';
 import { isRecord, parseJson } from '../util/json.js';
+import { decodeText } from '../util/lines.js';
 import { readWhole } from '../util/read-file.js';
 import { SafetensorsFile, type TensorInfo } from '../util/safetensors.js';
 
@@ -38,11 +39,13 @@ export class Checkpoint {
     if (!isFolder) throw invalid(folder, 'it is not a folder: name the one that holds config.json');
     const config = await readJson(folder, 'config.json');
     if (!config) throw invalid(folder, 'it has no config.json; a checkpoint as on the Hugging Face hub has one');
-    const index = await readJson(folder, INDEX);
+    // Where there are both, transformers takes the single file.
+    const isSingle = await exists(join(folder, SINGLE));
+    const index = isSingle ? undefined : await readJson(folder, INDEX);
+    if (!isSingle && !index) throw await noWeights(folder);
     const shards: SafetensorsFile[] = [];
     try {
       const names = index ? await shardNames(folder, index) : [SINGLE];
-      if (!index && !(await exists(join(folder, SINGLE)))) throw await noWeights(folder);
       for (const name of names) shards.push(await SafetensorsFile.open(join(folder, name)));
       const tensors = new Map<string, SourceTensor>();
       for (const file of shards) {
@@ -69,7 +72,12 @@ export class Checkpoint {
 
   /** A text file of the checkpoint, undefined where there is none. */
   async text(name: string): Promise<string | undefined> {
-    return (await this.bytes(name))?.toString('utf8');
+    const bytes = await this.bytes(name);
+    try {
+      return bytes && decodeText(bytes);
+    } catch (cause) {
+      throw invalid(this.folder, `${name} ${(cause as Error).message}; download it again`, cause);
+    }
   }
 
   bytes(name: string): Promise<Buffer | undefined> {

@@ -2,6 +2,14 @@ import type { XpatchError } from '../util/errors.js';
 
 type Invalid = (problem: string) => XpatchError;
 
+/** PIL's number. */
+const BILINEAR = 2;
+
+/** Whether a number stays finite as the GGUF stores it. */
+export function isStorable(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(Math.fround(value));
+}
+
 /** A part of config.json, read with checks. Where a key is missing, what transformers would assume. */
 export class Config {
   constructor(
@@ -18,10 +26,10 @@ export class Config {
     throw this.problem(key, value);
   }
 
-  /** A positive finite number. */
+  /** A positive number that 32 bits hold. */
   positive(key: string, assumed?: number): number {
     const value = this.values[key] ?? assumed;
-    if (typeof value === 'number' && value > 0 && Number.isFinite(value)) return value;
+    if (isStorable(value) && Math.fround(value) > 0) return value;
     throw this.problem(key, value);
   }
 
@@ -34,13 +42,18 @@ export class Config {
     }
   }
 
-  /** Three numbers, one a colour; a single number is used for all. */
-  colours(key: string, assumed: number): number[] {
-    const value = this.values[key] ?? assumed;
-    const three = typeof value === 'number' ? [value, value, value] : value;
-    const fits = Array.isArray(three) && three.length === 3 && three.every((n) => Number.isFinite(n));
-    if (!fits) throw this.problem(key, value);
-    return three as number[];
+  /** What pixels from 0 to 1 are normalised by, one number a colour; a single number is used for all. */
+  normalisation(): { mean: number[]; std: number[] } {
+    const colours = (key: string, allows: (n: unknown) => boolean): number[] => {
+      const value = this.values[key] ?? 0.5;
+      const three = typeof value === 'number' ? [value, value, value] : value;
+      if (!Array.isArray(three) || three.length !== 3 || !three.every(allows)) throw this.problem(key, value);
+      return three as number[];
+    };
+    return {
+      mean: colours('image_mean', isStorable),
+      std: colours('image_std', (n) => isStorable(n) && Math.fround(n) > 0),
+    };
   }
 
   /** A part inside, empty where it is missing. */
@@ -50,9 +63,16 @@ export class Config {
     return new Config(value as Record<string, unknown>, `${this.name}.${key}`, this.invalid);
   }
 
-  /** The same without a key. */
-  without(key: string): Config {
-    return new Config({ ...this.values, [key]: undefined }, this.name, this.invalid);
+  /** The same with other values. */
+  with(values: Readonly<Record<string, unknown>>): Config {
+    return new Config({ ...this.values, ...values }, this.name, this.invalid);
+  }
+
+  /** Refuses pictures that are prepared in another way than the runtime does it. */
+  requirePixels(): void {
+    for (const step of ['do_resize', 'do_rescale', 'do_normalize']) this.require(step, [true], true);
+    this.require('rescale_factor', [1 / 255], 1 / 255);
+    this.require('resample', [BILINEAR], BILINEAR);
   }
 
   has(key: string): boolean {

@@ -68,7 +68,8 @@ export interface Conversion {
  * was interrupted or killed resumes where it was when it is called again.
  *
  * @throws {XpatchError} ARCHITECTURE_UNSUPPORTED, CHECKPOINT_INVALID, FILE_NOT_FOUND, SAFETENSORS_INVALID (all before anything is
- * written, but for values that are not finite), FILE_WRITE, MMPROJ_INVALID, RUN_BUSY, ABORTED
+ * written, but for values that are not finite), TOKENIZER_UNSUPPORTED, GGUF_INVALID and MMPROJ_INVALID (before any data are
+ * written), FILE_WRITE, RUN_BUSY, ABORTED
  */
 export async function convertCheckpoint(
   folder: string,

@@ -22,7 +22,7 @@ export async function planFuyu(
   type: ConversionType,
 ): Promise<FilePlan[]> {
   // The oldest files have the text model's settings next to the rest.
-  const textConfig = root.has('text_config') ? root.section('text_config') : root.without('model_type');
+  const textConfig = root.has('text_config') ? root.section('text_config') : root.with({ model_type: undefined });
   const vocabulary = await readVocabulary(persimmonShape(textConfig).nVocab);
   return [
     await planPersimmon(checkpoint, textConfig, vocabulary, type, textName),
@@ -53,8 +53,13 @@ async function planProjection(
   type: ConversionType,
 ): Promise<FilePlan> {
   root.require('num_channels', [3], 3);
+  preprocessor.requirePixels();
+  preprocessor.require('do_pad', [true], true);
+  preprocessor.require('padding_mode', ['constant'], 'constant');
   preprocessor.require('padding_value', [1], 1);
-  const patchSize = root.count('patch_size', 30, 1 << 10);
+  const patchSize = root.count('patch_size', 30, 256);
+  const cut = preprocessor.section('patch_size');
+  for (const side of ['height', 'width']) cut.require(side, [patchSize], patchSize);
   const { nEmbd, nVocab } = persimmonShape(textConfig);
   const newline = tokenId(vocabulary, NEWLINE);
   if (newline === undefined) throw checkpoint.invalid(`its tokenizer has no ${NEWLINE}`);
@@ -64,12 +69,16 @@ async function planProjection(
 
   const taker = new TensorTaker(checkpoint, imageName, (name, ne) => imageType(type, name, ne));
   taker.takeBoth('mm.patch_embd', 'vision_embed_tokens', [nEmbd, patchSize * patchSize * 3]);
-  taker.take('mm.newline', 'embed_tokens.weight', [nEmbd], { rows: Int32Array.of(newline), from: [nVocab, nEmbd] });
+  taker.take('mm.newline', 'embed_tokens.weight', [nEmbd], {
+    rows: () => Int32Array.of(newline),
+    from: [nVocab, nEmbd],
+  });
   taker.requireAllTaken();
 
   const size = preprocessor.section('size');
   const maxHeight = size.count('height', 1080, 1 << 14);
   const maxWidth = size.count('width', 1920, 1 << 14);
+  const { mean, std } = preprocessor.normalisation();
   return {
     kind: 'mmproj',
     tensors: taker.plans,
@@ -80,8 +89,8 @@ async function planProjection(
       'clip.vision.image_size': u32(Math.max(maxHeight, maxWidth)),
       'clip.vision.patch_size': u32(patchSize),
       'clip.vision.projection_dim': u32(nEmbd),
-      'clip.vision.image_mean': { type: 'f32', list: preprocessor.colours('image_mean', 0.5) },
-      'clip.vision.image_std': { type: 'f32', list: preprocessor.colours('image_std', 0.5) },
+      'clip.vision.image_mean': { type: 'f32', list: mean },
+      'clip.vision.image_std': { type: 'f32', list: std },
       [OWN_KEYS.fuyuMaxHeight]: u32(maxHeight),
       [OWN_KEYS.fuyuMaxWidth]: u32(maxWidth),
       ...(begin !== undefined && {

@@ -18,12 +18,18 @@ export async function planIdefics2(
   readVocabulary: (size: number) => Promise<Vocabulary>,
   type: ConversionType,
 ): Promise<FilePlan[]> {
-  const config = root.section('text_config');
+  const config = textConfig(root);
   const vocabulary = await readVocabulary(mistralShape(config).nVocab);
   return [
     await planLlama(checkpoint, config, vocabulary, type, textName),
     await planEncoder(checkpoint, root, preprocessor, vocabulary, type),
   ];
+}
+
+/** Without one, transformers takes a Mistral with other settings than that one has by itself. */
+function textConfig(root: Config): Config {
+  const config = root.section('text_config');
+  return root.has('text_config') ? config : config.with({ max_position_embeddings: 32768, rms_norm_eps: 1e-5 });
 }
 
 function textName(name: string): string | null {
@@ -59,7 +65,7 @@ async function planEncoder(
   const side = Math.floor(imageSize / patchSize);
   if (nEmbd % nHeads !== 0) throw checkpoint.invalid(`${nHeads} heads do not divide ${nEmbd} channels of the encoder`);
 
-  const text_ = root.section('text_config');
+  const text_ = textConfig(root);
   const { nEmbd: nOut, nFf: nProjection } = mistralShape(text_);
   const perceiver = root.section('perceiver_config');
   perceiver.require('hidden_act', ['silu'], 'silu');
@@ -113,7 +119,9 @@ async function planEncoder(
 
   const fake = tokenId(vocabulary, FAKE_TOKEN);
   if (fake === undefined) throw checkpoint.invalid(`its tokenizer has no ${FAKE_TOKEN}`);
+  preprocessor.requirePixels();
   const size = preprocessor.section('size');
+  const { mean, std } = preprocessor.normalisation();
   return {
     kind: 'mmproj',
     tensors: taker.plans,
@@ -129,8 +137,8 @@ async function planEncoder(
       'clip.vision.projection_dim': u32(nOut),
       'clip.vision.attention.head_count': u32(nHeads),
       'clip.vision.attention.layer_norm_epsilon': f32(vision.positive('layer_norm_eps', 1e-6)),
-      'clip.vision.image_mean': { type: 'f32', list: preprocessor.colours('image_mean', 0.5) },
-      'clip.vision.image_std': { type: 'f32', list: preprocessor.colours('image_std', 0.5) },
+      'clip.vision.image_mean': { type: 'f32', list: mean },
+      'clip.vision.image_std': { type: 'f32', list: std },
       'clip.vision.resampler.n_latents': u32(nLatents),
       'clip.vision.resampler.block_count': u32(depth),
       'clip.vision.resampler.head_count': u32(heads),

@@ -7,8 +7,8 @@ import { type FilePlan, TensorTaker } from './plan.js';
 import { specialTokenFields } from './special-tokens.js';
 import { type Vocabulary, vocabularyFields } from './vocabulary.js';
 
-/** Sizes of a Llama or Mistral decoder. */
-interface LlamaShape {
+/** Sizes of a Mistral decoder. */
+interface MistralShape {
   nLayers: number;
   nEmbd: number;
   nHeads: number;
@@ -19,8 +19,8 @@ interface LlamaShape {
 }
 
 /** What transformers assumes of Mistral (configuration_mistral.py). */
-export function mistralShape(config: Config): LlamaShape {
-  config.require('model_type', ['mistral', 'llama'], 'mistral');
+export function mistralShape(config: Config): MistralShape {
+  config.require('model_type', ['mistral'], 'mistral');
   config.require('hidden_act', ['silu'], 'silu');
   const nEmbd = config.count('hidden_size', 4096);
   const nHeads = config.count('num_attention_heads', 32);
@@ -51,10 +51,14 @@ export async function planLlama(
   if (nHeads % nKvHeads !== 0 || headSize % 2 !== 0) {
     throw checkpoint.invalid(`${nHeads} heads of ${headSize} and ${nKvHeads} key/value heads do not fit`);
   }
+  if (vocabulary.isUnigram) {
+    const why = 'llama.cpp would join the pieces of its Unigram tokenizer by their scores, which gives other tokens';
+    throw checkpoint.invalid(`${why}; only SentencePiece's BPE can be converted for this model`);
+  }
   const taker = new TensorTaker(checkpoint, rename, (name, ne) => textType(type, name, ne, nLayers));
   taker.take('token_embd.weight', 'model.embed_tokens.weight', [nVocab, nEmbd]);
   for (let i = 0; i < nLayers; i++) {
-    const take = (name: string, source: string, side: number[], rows?: Int32Array) =>
+    const take = (name: string, source: string, side: number[], rows?: () => Int32Array) =>
       taker.takeWeight(`blk.${i}.${name}`, `model.layers.${i}.${source}`, side, rows && { rows });
     take('attn_norm', 'input_layernorm', [nEmbd]);
     take('attn_q', 'self_attn.q_proj', [nHeads * headSize, nEmbd], interleaveHalves(nHeads, headSize));
@@ -99,10 +103,11 @@ export async function planLlama(
  * Rows of the result in the source: transformers turns the first half of a head against the second, llama.cpp's rotary
  * embedding for this architecture turns neighbours against each other.
  */
-function interleaveHalves(nHeads: number, headSize: number): Int32Array {
+function interleaveHalves(nHeads: number, headSize: number): () => Int32Array {
   const half = headSize / 2;
-  return Int32Array.from({ length: nHeads * headSize }, (_, row) => {
+  const source = (_: unknown, row: number) => {
     const inHead = row % headSize;
     return row - inHead + (inHead % 2) * half + Math.floor(inHead / 2);
-  });
+  };
+  return () => Int32Array.from({ length: nHeads * headSize }, source);
 }

@@ -60,7 +60,7 @@ export async function planPersimmon(
   }
   taker.takeBoth('output_norm', 'model.final_layernorm', [nEmbd]);
   taker.take('output.weight', 'lm_head.weight', [nVocab, nEmbd]);
-  const norms = await readNorms(taker, nLayers, headSize);
+  const norms = await readNorms(checkpoint, taker, nLayers, headSize);
   taker.requireAllTaken();
 
   if (vocabulary.tokenizerJson === undefined) {
@@ -102,16 +102,22 @@ function takePart(
   headSize: number,
 ): void {
   const nEmbd = nHeads * headSize;
-  const rows = Int32Array.from({ length: nEmbd }, (_, row) => {
-    const inHead = row % headSize;
-    return 3 * (row - inHead) + part * headSize + inHead;
-  });
+  const rows = () =>
+    Int32Array.from({ length: nEmbd }, (_, row) => {
+      const inHead = row % headSize;
+      return 3 * (row - inHead) + part * headSize + inHead;
+    });
   taker.take(`${name}.weight`, `${source}.weight`, [nEmbd, nEmbd], { rows, from: [3 * nEmbd, nEmbd] });
-  const heads = Int32Array.from({ length: nHeads }, (_, head) => 3 * head + part);
+  const heads = () => Int32Array.from({ length: nHeads }, (_, head) => 3 * head + part);
   taker.take(`${name}.bias`, `${source}.bias`, [nEmbd], { rows: heads, rowLength: headSize, from: [3 * nEmbd] });
 }
 
-async function readNorms(taker: TensorTaker, nLayers: number, headSize: number): Promise<Record<string, GgufField>> {
+async function readNorms(
+  checkpoint: Checkpoint,
+  taker: TensorTaker,
+  nLayers: number,
+  headSize: number,
+): Promise<Record<string, GgufField>> {
   const fields: Record<string, GgufField> = {};
   for (const [key, part] of [
     [OWN_KEYS.qNormWeight, 'q_layernorm.weight'],
@@ -124,7 +130,9 @@ async function readNorms(taker: TensorTaker, nLayers: number, headSize: number):
       const name = `model.layers.${i}.self_attn.${part}`;
       const tensor = taker.find(name);
       taker.requireShape(tensor, name, [headSize]);
-      list.set(await tensor.file.readFloat32(tensor.info.name), i * headSize);
+      const values = await tensor.file.readFloat32(tensor.info.name);
+      if (!values.every(Number.isFinite)) throw checkpoint.invalid(`'${name}' holds NaN or infinity`);
+      list.set(values, i * headSize);
     }
     fields[key] = { type: 'f32', list };
   }

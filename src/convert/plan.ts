@@ -31,7 +31,8 @@ export interface FilePlan {
 interface Rearrangement {
   /** Defaults to the fastest axis. */
   rowLength?: number;
-  rows?: Int32Array;
+  /** Asked only when the shape is right: a wrong one may be too large for any list. */
+  rows?: () => Int32Array;
   /** Shape of the source, row-major, where it is not that of the result. */
   from?: readonly number[];
 }
@@ -84,7 +85,7 @@ export class TensorTaker {
       source: tensor,
       sourceType: SOURCE_TYPES[tensor.info.dtype] as number,
       rowLength: rowLength ?? (ggmlShape[0] as number),
-      ...(rows && { rows }),
+      ...(rows && { rows: rows() }),
     });
   }
 

@@ -8,16 +8,25 @@ export interface Piece {
 
 export const PIECE_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
+/** trainer_spec.model_type; the format's default too. */
+const UNIGRAM = 1;
+
 /**
  * The pieces of a `tokenizer.model`, a protocol buffer: message ModelProto has them as field 1, each with its text (1),
- * score (2) and type (3). Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
+ * score (2) and type (3), and as field 2 how it was trained, with the kind of model (3).
+ * Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
  *
  * @throws {Error} with what is wrong
  */
-export function parseSentencePiece(bytes: Uint8Array): Piece[] {
+export function parseSentencePiece(bytes: Uint8Array): { pieces: Piece[]; isUnigram: boolean } {
   const pieces: Piece[] = [];
+  let kind = UNIGRAM;
   for (const { field, value } of fields(bytes)) {
-    if (field !== 1 || !(value instanceof Uint8Array)) continue;
+    if (!(value instanceof Uint8Array)) continue;
+    if (field === 2) {
+      for (const part of fields(value)) if (part.field === 3 && typeof part.value === 'number') kind = part.value;
+    }
+    if (field !== 1) continue;
     const piece: Piece = { text: '', score: 0, type: PIECE_TYPE.normal };
     for (const part of fields(value)) {
       if (part.field === 1 && part.value instanceof Uint8Array)
@@ -27,10 +36,11 @@ export function parseSentencePiece(bytes: Uint8Array): Piece[] {
     }
     if (piece.type < PIECE_TYPE.normal || piece.type > PIECE_TYPE.byte)
       throw new Error(`type ${piece.type} of a piece`);
+    if (!Number.isFinite(piece.score)) throw new Error(`score ${piece.score} of a piece`);
     pieces.push(piece);
   }
   if (pieces.length === 0) throw new Error('no pieces in it');
-  return pieces;
+  return { pieces, isUnigram: kind === UNIGRAM };
 }
 
 interface Field {

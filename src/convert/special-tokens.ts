@@ -1,4 +1,5 @@
 import { bool, type GgufField, text, u32 } from '../gguf/gguf-writer.js';
+import { isRecord } from '../util/json.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { TokenizerJson } from './vocabulary.js';
 
@@ -29,7 +30,7 @@ export async function specialTokenFields(checkpoint: Checkpoint, size: number): 
     if (Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < size && !ids.has(kind))
       ids.set(kind, id as number);
   };
-  const adds = tokenizer ? templateAdds(tokenizer, config) : {};
+  const adds = tokenizer ? templateAdds(checkpoint, tokenizer, config) : {};
   const added = (tokenizer?.added_tokens ?? []) as { id?: unknown; content?: unknown }[];
   for (const kind of NAMES) {
     const flag = config[`add_${kind}_token`];
@@ -55,20 +56,29 @@ function contentOf(token: unknown): string | undefined {
   return typeof content === 'string' ? content : undefined;
 }
 
-type Part = { SpecialToken?: { id?: string }; Sequence?: { id?: string } };
+interface Part {
+  SpecialToken?: { id?: string };
+  Sequence?: { id?: string };
+}
 
 /** Whether the template of tokenizer.json puts BOS in front of a text, EOS after it, and a separator between two. */
 function templateAdds(
-  tokenizer: TokenizerJson,
+  checkpoint: Checkpoint,
+  { post_processor: processor }: TokenizerJson,
   config: Readonly<Record<string, unknown>>,
 ): Partial<Record<Kind, boolean>> {
-  const processor = tokenizer.post_processor as { processors?: unknown[] } | null | undefined;
-  const template = [processor, ...(processor?.processors ?? [])].find(
-    (one) => (one as { type?: string } | null | undefined)?.type === 'TemplateProcessing',
-  ) as { single?: Part[]; pair?: Part[] } | undefined;
+  const listOf = (value: unknown): Record<string, unknown>[] => {
+    if (value === undefined || value === null) return [];
+    if (Array.isArray(value) && value.every(isRecord)) return value;
+    throw checkpoint.invalid('the post_processor of its tokenizer.json is not one of transformers');
+  };
+  const [whole] = listOf(processor && [processor]);
+  const template = [...(whole ? [whole] : []), ...listOf(whole?.processors)].find(
+    ({ type }) => type === 'TemplateProcessing',
+  );
   if (!template) return {};
   const adds: Partial<Record<Kind, boolean>> = {};
-  const { single = [], pair = [] } = template;
+  const [single, pair] = [listOf(template.single), listOf(template.pair)] as [Part[], Part[]];
   const first = single.length > 1 ? single[0]?.SpecialToken?.id : undefined;
   const last = single.length > 1 ? single.at(-1)?.SpecialToken?.id : undefined;
   const bos = contentOf(config.bos_token) ?? contentOf(config.cls_token) ?? first;
@@ -90,9 +100,10 @@ async function chatTemplate(
   checkpoint: Checkpoint,
   config: Readonly<Record<string, unknown>>,
 ): Promise<string | undefined> {
+  // In the order of transformers.
   const candidates = [
-    config.chat_template,
     await checkpoint.text('chat_template.jinja'),
+    config.chat_template,
     (await checkpoint.json('chat_template.json'))?.chat_template,
   ];
   for (const candidate of candidates) {

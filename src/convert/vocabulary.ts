@@ -1,10 +1,14 @@
 import type { GgufField } from '../gguf/gguf-writer.js';
+import { isRecord } from '../util/json.js';
 import type { Checkpoint } from './checkpoint.js';
+import { isStorable } from './config.js';
 import { PIECE_TYPE, type Piece, parseSentencePiece } from './sentencepiece.js';
 
 /** The tokens of a model, one for every row of its embeddings. */
 export interface Vocabulary {
   readonly pieces: readonly Piece[];
+  /** Whether a text becomes the likeliest pieces; those of other kinds are joined in the order of their scores. */
+  readonly isUnigram: boolean;
   /** tokenizer.json, parsed. */
   readonly tokenizerJson?: string;
 }
@@ -27,6 +31,7 @@ interface AddedToken {
  * @throws {XpatchError} CHECKPOINT_INVALID
  */
 export async function readVocabulary(checkpoint: Checkpoint, size: number): Promise<Vocabulary> {
+  requireRows(checkpoint, size);
   const pieces: Piece[] = Array.from({ length: size }, (_, id) => ({
     text: `[PAD${id}]`,
     score: UNUSED_SCORE,
@@ -41,9 +46,12 @@ export async function readVocabulary(checkpoint: Checkpoint, size: number): Prom
   const tokenizerJson = await checkpoint.text('tokenizer.json');
   const model = await checkpoint.bytes('tokenizer.model');
   const json = tokenizerJson === undefined ? undefined : ((await checkpoint.json('tokenizer.json')) as TokenizerJson);
+  let isUnigram = json?.model?.type === 'Unigram';
   if (model) {
     try {
-      for (const [id, piece] of parseSentencePiece(model).entries()) put(id, piece, 'tokenizer.model');
+      const parsed = parseSentencePiece(model);
+      isUnigram = parsed.isUnigram;
+      for (const [id, piece] of parsed.pieces.entries()) put(id, piece, 'tokenizer.model');
     } catch (cause) {
       throw checkpoint.invalid(`tokenizer.model is not a SentencePiece model (${(cause as Error).message})`);
     }
@@ -75,7 +83,15 @@ export async function readVocabulary(checkpoint: Checkpoint, size: number): Prom
     }
     places.set(text, id);
   }
-  return { pieces, ...(tokenizerJson !== undefined && { tokenizerJson }) };
+  return { pieces, isUnigram, ...(tokenizerJson !== undefined && { tokenizerJson }) };
+}
+
+/** Before a list of that length is made: config.json may say anything. */
+function requireRows(checkpoint: Checkpoint, size: number): void {
+  const [name, tensor] = [...checkpoint.tensors].find(([key]) => /(^|\.)embed_tokens\.weight$/.test(key)) ?? [];
+  const rows = tensor?.info.shape[0];
+  if (rows === undefined) throw checkpoint.invalid("it has no tensor 'embed_tokens.weight'");
+  if (rows !== size) throw checkpoint.invalid(`'${name}' has ${rows} rows, but by config.json it should have ${size}`);
 }
 
 /** The keys that llama.cpp reads a SentencePiece vocabulary from. */
@@ -114,35 +130,36 @@ const BYTE = /^<0x[0-9A-Fa-f]{2}>$/;
  * The pieces of tokenizer.json, as those of the SentencePiece model that it was made from. Where that was a BPE, its scores
  * are lost, but not their order: llama.cpp joins the pair of the best score first, tokenizer.json that of the first merge.
  */
-function* jsonPieces({ model = {} }: TokenizerJson, checkpoint: Checkpoint): Generator<[number, Piece]> {
+function* jsonPieces({ model }: TokenizerJson, checkpoint: Checkpoint): Generator<[number, Piece]> {
+  if (!isRecord(model)) throw checkpoint.invalid('its tokenizer.json has no model');
   const type = (text: string, isUnknown: boolean) =>
     isUnknown ? PIECE_TYPE.unknown : BYTE.test(text) ? PIECE_TYPE.byte : PIECE_TYPE.normal;
   if (model.type === 'Unigram' && Array.isArray(model.vocab)) {
     for (const [id, entry] of model.vocab.entries()) {
       const [text, score] = Array.isArray(entry) ? (entry as unknown[]) : [];
-      if (typeof text !== 'string' || typeof score !== 'number' || !Number.isFinite(score)) {
+      if (typeof text !== 'string' || !isStorable(score)) {
         throw checkpoint.invalid(`tokenizer.json has no text and score for token ${id}`);
       }
       yield [id, { text, score, type: type(text, id === model.unk_id) }];
     }
     return;
   }
-  const isBpe = model.type === 'BPE' && model.byte_fallback === true && typeof model.vocab === 'object';
-  if (!isBpe || model.vocab === null) {
+  if (model.type !== 'BPE' || model.byte_fallback !== true || !isRecord(model.vocab)) {
     throw checkpoint.invalid(
       `its tokenizer.json holds a ${model.type ?? 'model without type'} without byte fallback; SentencePiece's BPE and Unigram can ` +
         "be converted, others by llama.cpp's convert_hf_to_gguf.py",
     );
   }
   const scores = mergeScores(model.merges, checkpoint);
-  for (const [text, id] of Object.entries(model.vocab as Record<string, unknown>)) {
+  for (const [text, id] of Object.entries(model.vocab)) {
     yield [id as number, { text, score: scores.get(text) ?? 0, type: type(text, text === model.unk_token) }];
   }
 }
 
 function mergeScores(merges: unknown, checkpoint: Checkpoint): Map<string, number> {
+  if (!Array.isArray(merges)) throw checkpoint.invalid('its tokenizer.json has no list of merges');
   const scores = new Map<string, number>();
-  for (const [rank, merge] of (Array.isArray(merges) ? merges : []).entries()) {
+  for (const [rank, merge] of merges.entries()) {
     const parts: unknown = typeof merge === 'string' ? merge.split(' ') : merge;
     if (!Array.isArray(parts) || parts.length !== 2 || !parts.every((part) => typeof part === 'string')) {
       throw checkpoint.invalid(`merge ${rank} of its tokenizer.json is not a pair of texts`);

@@ -4,7 +4,10 @@ import { basename, dirname, resolve } from 'node:path';
 import { checkModelFile } from '../gguf/gguf-check.js';
 import type { GgufLayout } from '../gguf/gguf-writer.js';
 import { checkProjectorFile } from '../gguf/mmproj-check.js';
+import { readQkNorm } from '../model/qk-norm.js';
 import type { Progress } from '../model/types.js';
+import { JsonTokenizer } from '../prompt/tokenizer.js';
+import { gigabytes } from '../util/counted.js';
 import { XpatchError } from '../util/errors.js';
 import { makeFolder, syncFolder, writeError, writeFileAtomic } from '../util/files.js';
 import { parseJson } from '../util/json.js';
@@ -112,10 +115,6 @@ async function requireFree(jobs: readonly Job[], resumed: boolean): Promise<void
   }
 }
 
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-}
-
 async function write(
   jobs: readonly Job[],
   statePath: string,
@@ -170,8 +169,8 @@ async function writtenBefore({ path, part, layout }: Job, state: State): Promise
 }
 
 /**
- * Makes a partial file with its header, its data still missing, and checks that the runtime would take it: not only after
- * an hour of converting.
+ * Makes a partial file with its header, its data still missing, and checks that the runtime would take what the header says: not only
+ * after an hour of converting.
  */
 async function begin({ part, kind, layout }: Job): Promise<void> {
   await writeFile(part, layout.header)
@@ -179,8 +178,13 @@ async function begin({ part, kind, layout }: Job): Promise<void> {
     .catch((cause: unknown) => {
       throw writeError(part, cause);
     });
-  if (kind === 'model') checkModelFile(part);
-  else checkProjectorFile(part);
+  if (kind === 'mmproj') {
+    checkProjectorFile(part);
+    return;
+  }
+  const header = checkModelFile(part);
+  readQkNorm(header, part);
+  JsonTokenizer.of(header, part);
 }
 
 async function saveState(path: string, state: State): Promise<void> {

@@ -1,7 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { tensorBytes } from '../gguf/gguf.js';
 import type { GgufLayout } from '../gguf/gguf-writer.js';
-import { GGML } from '../gguf/tensor-types.js';
 import { native, nativeError } from '../native/index.js';
 import { XpatchError } from '../util/errors.js';
 import { writeError } from '../util/files.js';
@@ -157,7 +156,6 @@ class Buffers {
 async function convert(chunk: Chunk, buffers: Buffers): Promise<Uint8Array> {
   const { plan } = chunk;
   const source = await readRows(chunk, buffers);
-  if (plan.type === plan.sourceType && plan.type !== GGML.F32 && plan.type !== GGML.F16) return source;
   const result = buffers.get('result', chunk.bytes);
   try {
     await native().addon.quantise(source, plan.sourceType, result, plan.type, plan.rowLength);

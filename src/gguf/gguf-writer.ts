@@ -1,25 +1,17 @@
 import { XpatchError } from '../util/errors.js';
-import { tensorBytes } from './gguf.js';
+import { GGUF_TYPE, tensorBytes } from './gguf.js';
 
 // Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
-/** GGUF's ids of the types of metadata values. */
+/** GGUF's ids of the types of metadata values that are written here. */
 const TYPE_IDS = {
-  u8: 0,
-  i8: 1,
-  u16: 2,
-  i16: 3,
-  u32: 4,
-  i32: 5,
-  f32: 6,
-  bool: 7,
-  string: 8,
-  u64: 10,
-  i64: 11,
-  f64: 12,
+  u32: GGUF_TYPE.uint32,
+  i32: GGUF_TYPE.int32,
+  f32: GGUF_TYPE.float32,
+  bool: GGUF_TYPE.bool,
+  string: GGUF_TYPE.string,
 };
-const ARRAY_ID = 9;
-const NUMBER_BYTES = { u8: 1, i8: 1, u16: 2, i16: 2, u32: 4, i32: 4, f32: 4, bool: 1, u64: 8, i64: 8, f64: 8 };
+const NUMBER_BYTES = { u32: 4, i32: 4, f32: 4, bool: 1, u64: 8 };
 
 type GgufType = keyof typeof TYPE_IDS;
 type Plain<T extends GgufType> = T extends 'string' ? string : T extends 'bool' ? boolean : number;
@@ -113,7 +105,7 @@ function writeField(out: ByteSink, field: GgufField): void {
     out.value(field.type, field.value);
     return;
   }
-  out.number('u32', ARRAY_ID);
+  out.number('u32', GGUF_TYPE.array);
   out.number('u32', TYPE_IDS[field.type]);
   out.number('u64', field.list.length);
   for (let i = 0; i < field.list.length; i++) out.value(field.type, field.list[i] as string | number | boolean);
@@ -141,20 +133,16 @@ class ByteSink {
     this.#buffer.set(value, at);
   }
 
-  /** @throws {RangeError} where the type cannot hold the value */
-  number(type: Exclude<GgufType, 'string'>, value: number): void {
+  /** @throws {RangeError} where the type cannot hold the value; of f32, where it is not finite */
+  number(type: keyof typeof NUMBER_BYTES, value: number): void {
     const at = this.#grow(NUMBER_BYTES[type]);
     const buffer = this.#buffer;
-    if (type === 'u8' || type === 'bool') buffer.writeUInt8(value, at);
-    else if (type === 'i8') buffer.writeInt8(value, at);
-    else if (type === 'u16') buffer.writeUInt16LE(value, at);
-    else if (type === 'i16') buffer.writeInt16LE(value, at);
+    if (type === 'bool') buffer.writeUInt8(value, at);
     else if (type === 'u32') buffer.writeUInt32LE(value, at);
     else if (type === 'i32') buffer.writeInt32LE(value, at);
-    else if (type === 'f32') buffer.writeFloatLE(value, at);
-    else if (type === 'f64') buffer.writeDoubleLE(value, at);
     else if (type === 'u64') buffer.writeBigUInt64LE(BigInt(value), at);
-    else buffer.writeBigInt64LE(BigInt(value), at);
+    else if (Number.isFinite(Math.fround(value))) buffer.writeFloatLE(value, at);
+    else throw new RangeError(`${value} is not a finite number of 32 bits`);
   }
 
   padded(): Buffer {

@@ -25,6 +25,13 @@ const KEPT_ARRAY = 64;
 /** Those of numbers under our own keys are kept to this many: 512 layers of heads of 2048. */
 const KEPT_OWN_ARRAY = 1 << 20;
 
+/**
+ * Bytes of a text, and of a name or a member of a list: far above any real one. A damaged length may announce gigabytes, which no
+ * JavaScript string holds.
+ */
+const MAX_TEXT = 256 << 20;
+const MAX_NAME = 1 << 20;
+
 /** The list whose texts must differ: llama.cpp ends the process otherwise. */
 const VOCABULARY = 'tokenizer.ggml.tokens';
 
@@ -180,7 +187,7 @@ class HeaderReader {
     const metadata = new Map<string, GgufValue>();
     const types = new Map<string, number>();
     for (let i = 0; i < nPairs; i++) {
-      const key = this.string('metadata key');
+      const key = this.name('metadata key');
       if (metadata.has(key)) throw this.invalid(`metadata key '${key}' occurs twice`);
       const type = this.u32(`type of ${key}`);
       types.set(key, type);
@@ -193,7 +200,7 @@ class HeaderReader {
   }
 
   private tensor(): GgufTensor {
-    const name = this.string('tensor name');
+    const name = this.name('tensor name');
     const nDims = this.u32(`dimensions of ${name}`);
     if (nDims < 1 || nDims > 4) throw this.invalid(`tensor '${name}' has ${nDims} dimensions`);
     const shape: number[] = [];
@@ -234,7 +241,7 @@ class HeaderReader {
 
   /** `types` takes the type of an array's items; absent inside an array, where another array is refused. */
   private value(type: number, key: string, types?: Map<string, number>): GgufValue {
-    if (type === GGUF_TYPE.string) return this.string(key);
+    if (type === GGUF_TYPE.string) return this.string(key, MAX_TEXT).toString();
     if (type === GGUF_TYPE.array) {
       if (!types) throw this.invalid(`${key} is an array of arrays`);
       const itemType = this.u32(`item type of ${key}`);
@@ -271,6 +278,7 @@ class HeaderReader {
   }
 
   private array(itemType: number, length: number, key: string): GgufArray {
+    if (key === VOCABULARY && itemType !== GGUF_TYPE.string) throw this.invalid(`${key} is not a list of texts`);
     const fixed = VALUE_BYTES[itemType];
     const kept = fixed && key.startsWith('xpatch.') ? KEPT_OWN_ARRAY : KEPT_ARRAY;
     if (fixed && length > kept) {
@@ -286,7 +294,8 @@ class HeaderReader {
         continue;
       }
       // A token is bytes, not always text: as latin1 no two different ones look alike.
-      const item = itemType === GGUF_TYPE.string ? this.string(key, 'latin1') : this.value(itemType, key);
+      const item =
+        itemType === GGUF_TYPE.string ? this.string(key, MAX_NAME).toString('latin1') : this.value(itemType, key);
       if (i < kept) values.push(item as GgufArray['values'][number]);
       if (key !== VOCABULARY) continue;
       const text = (item as string).split('\0', 1)[0] as string; // llama.cpp reads so far
@@ -309,9 +318,16 @@ class HeaderReader {
     return Number(n);
   }
 
-  private string(what: string, encoding: 'utf8' | 'latin1' = 'utf8'): string {
+  private name(what: string): string {
+    return this.string(what, MAX_NAME).toString();
+  }
+
+  private string(what: string, most: number): Buffer {
     const length = this.count(`length of ${what}`);
-    return this.bytes(length, what).toString(encoding);
+    if (length > most) {
+      throw this.invalid(`a text in ${what} has ${length} bytes, more than ${most}. It is damaged: download it again`);
+    }
+    return this.bytes(length, what);
   }
 
   private skip(n: number, what: string): void {
@@ -323,8 +339,12 @@ class HeaderReader {
     if (this.at + n > this.size) throw this.invalid(`it ends inside ${what}. It is truncated: download it again`);
     if (this.at < this.start || this.at + n > this.start + this.buffer.length) {
       this.buffer = Buffer.alloc(Math.min(Math.max(n, 1 << 20), this.size - this.at));
-      readSync(this.file, this.buffer, 0, this.buffer.length, this.at);
       this.start = this.at;
+      for (let got = 0; got < this.buffer.length; ) {
+        const read = readSync(this.file, this.buffer, got, this.buffer.length - got, this.start + got);
+        if (read === 0) throw this.invalid(`it was cut off in ${what} while it was read. Wait until it is complete`);
+        got += read;
+      }
     }
     const from = this.at - this.start;
     this.at += n;

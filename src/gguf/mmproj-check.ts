@@ -1,5 +1,6 @@
 import { XpatchError } from '../util/errors.js';
 import { checkProjectorFacts, checkWeights } from './facts.js';
+import { readFuyuShape } from './fuyu-shape.js';
 import { GGUF_TYPE, type GgufArray, type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from './gguf.js';
 import { AGAIN, checkFloats } from './gguf-check.js';
 import { readIdefics2Shape } from './idefics2-shape.js';
@@ -57,6 +58,7 @@ export function checkProjectorFile(path: string, model?: GgufHeader): string {
   );
   checkProjectorFacts(header, type, invalid);
   if (type === 'idefics2') readIdefics2Shape(header, invalid);
+  if (type === 'fuyu') readFuyuShape(header, invalid);
   if (PLAIN.includes(type)) checkTower(header, type, invalid);
   return type;
 }

@@ -12,7 +12,7 @@ export type GgmlName = keyof typeof GGML;
 /** llama.cpp's numbers of the mixtures (general.file_type, enum llama_ftype). */
 export const FILE_TYPES: Record<ConversionType, number> = { f32: 0, f16: 1, q8_0: 7, q4_k: 15 };
 
-/** Names of what else a file of the type holds. */
+/** The name of one of these numbers; of another one its digits. */
 export function typeName(type: number): string {
   return Object.entries(GGML).find(([, id]) => id === type)?.[0] ?? String(type);
 }

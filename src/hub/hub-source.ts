@@ -125,7 +125,8 @@ export function chooseCheckpoint(files: readonly HubFile[], source: HubSource): 
   );
 }
 
-const CHECKPOINT = /^([^/]+\.safetensors|[^/]+\.json|tokenizer\.model|LICENSE[^/]*|chat_template\.jinja)$/;
+/** README.md says what the licence is. */
+const CHECKPOINT = /^([^/]+\.safetensors|[^/]+\.json|tokenizer\.model|README\.md|LICENSE[^/]*|chat_template\.jinja)$/;
 
 function isEncoder(path: string): boolean {
   return /mmproj/i.test(posix.basename(path));

@@ -157,7 +157,7 @@ export async function decodeVector(
 ): Promise<Decoding> {
   const { topK = 5, task, template, signal } = options;
   const tokens = task && (await taskTokens(context.model, task, await promptFormat(context.model, template)));
-  const answers = [...(tokens?.anyAnswer ?? [])];
+  const answers = [...(tokens?.begun.keys() ?? [])];
   const asked = [...(tokens?.word ?? []), ...answers];
   const { layers, cells } = await logitLens(context, vector, { topK, tokens: asked, signal });
   return {

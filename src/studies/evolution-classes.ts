@@ -1,14 +1,14 @@
 import { PAPER_FORMAT, type PromptFormat } from '../tasks/prompt-format.js';
-import type { Task } from '../tasks/task.js';
-import { type TaskTokens, type Tokenizer, wordTokens } from '../tasks/token-classes.js';
+import type { Task, TaskItem } from '../tasks/task.js';
+import { rightTokens, type TaskTokens, type Tokenizer, wordTokens } from '../tasks/token-classes.js';
 import { XpatchError } from '../util/errors.js';
 
 /**
  * Classes of tokens that the curves compare:
  * - `input`: the token that is most often the best one at the lowest layer, over the prompts of a task and modality (ties: seen first)
  * - `task`: the task word (`wordTokens`)
- * - `answer`: the first token of the right answer, that of the last example (`firstTokens`)
- * - `other`: the first tokens of all other answers of the task, without those of the right answer and the task word
+ * - `answer`: the first tokens of the right answers, those of the last example (`firstTokens`)
+ * - `other`: the first tokens of all other answers of the task, without those of the right answers and the task word
  */
 export const EVOLUTION_CLASSES = ['input', 'task', 'answer', 'other'] as const;
 /** What the best token of a state can be: part of the input, of the task, of the answer, or of none. */
@@ -20,14 +20,16 @@ export interface WordClass {
   readonly words: readonly string[];
 }
 
+type Answers = Pick<TaskItem, 'output' | 'also'>;
+
 /** The tokens of the classes in a cell. */
 export interface Classes {
   names: string[];
   missing: Record<string, string>;
-  /** Tokens of a class in a prompt with this answer; undefined for a class that is missing. */
-  tokensFor(name: string, expected: string): readonly number[] | undefined;
-  /** Pairs of classes that share a token in a prompt with this answer. */
-  collisions(expected: string): [string, string][];
+  /** Tokens of a class in a prompt that asks for this item; undefined for a class that is missing. */
+  tokensFor(name: string, item: Answers): readonly number[] | undefined;
+  /** Pairs of classes that share a token in a prompt that asks for this item. */
+  collisions(item: Answers): [string, string][];
 }
 
 /**
@@ -59,7 +61,7 @@ export async function checkClasses(
 /** @throws {XpatchError} as `checkClasses` */
 export async function resolveClasses(
   model: Tokenizer,
-  task: Pick<Task, 'taskWord'>,
+  task: Pick<Task, 'taskWord' | 'items'>,
   tokens: TaskTokens,
   input: number,
   classes: readonly (EvolutionClass | WordClass)[] = EVOLUTION_CLASSES,
@@ -75,22 +77,22 @@ export async function resolveClasses(
         ? 'the task has no task word'
         : `the vocabulary has no token for ${JSON.stringify(taskWord)}`;
   }
-  const answersTo = (expected: string) => tokens.answers.get(expected.trim()) ?? [];
   // The input token stays among the other answers when it is one: it is what the state says, whatever it is called.
   const own = new Set([...fixed].filter(([name]) => name !== 'input').flatMap(([, ids]) => ids));
-  const others = (expected: string) => {
-    const right = answersTo(expected);
-    return [...tokens.anyAnswer].filter((token) => !right.includes(token) && !own.has(token));
+  const others = (item: Answers) => {
+    const right = rightTokens(item, tokens);
+    return [...tokens.begun.keys()].filter((token) => !right.includes(token) && !own.has(token));
   };
-  if (names.includes('other') && [...tokens.answers.keys()].some((expected) => others(expected).length === 0)) {
-    missing.other = 'some answer shares its first token with all others of the task';
+  if (names.includes('other') && task.items.some((item) => others(item).length === 0)) {
+    missing.other = 'the right answers of some item share their first tokens with all others of the task';
   }
-  const tokensFor = (name: string, expected: string) => {
+  const tokensFor = (name: string, item: Answers) => {
     if (Object.hasOwn(missing, name) || !names.includes(name)) return undefined;
-    return name === 'answer' ? answersTo(expected) : name === 'other' ? others(expected) : fixed.get(name);
+    if (name === 'answer') return rightTokens(item, tokens);
+    return name === 'other' ? others(item) : fixed.get(name);
   };
-  const collisions = (expected: string) => {
-    const sets = names.filter((name) => name !== 'other').map((name) => [name, tokensFor(name, expected)] as const);
+  const collisions = (item: Answers) => {
+    const sets = names.filter((name) => name !== 'other').map((name) => [name, tokensFor(name, item)] as const);
     return sets.flatMap(([a, left], i) =>
       sets
         .slice(i + 1)

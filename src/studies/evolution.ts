@@ -10,6 +10,7 @@ import { splitTask } from '../tasks/split.js';
 import { loadTask, type Task, type TaskItem } from '../tasks/task.js';
 import {
   classOf,
+  isAmbiguous,
   type TaskTokens,
   type Tokenizer,
   type TopClass,
@@ -72,7 +73,7 @@ export interface EvolutionCell {
   readonly prompts: number;
   /** The first `prompts` ones, then those drawn because classes collide in some of them. */
   readonly readings: readonly PromptReading[];
-  /** How many of the first `prompts` ones have a right answer that another answer shares its first token with. */
+  /** How many of the first `prompts` ones have a right answer whose first token a wrong answer of the task shares. */
   readonly ambiguous: number;
 }
 
@@ -172,8 +173,8 @@ async function readCell(
   const classes = await resolveClasses(context.model, task, tokens, input.token, plan.classes, format);
 
   // Enough prompts that tell the classes apart, where some of the first ones do not.
-  const clean = first.filter(({ query }) => classes.collisions(query.output).length === 0).length;
-  const extra = take(source, count - clean, ({ query }) => classes.collisions(query.output).length === 0);
+  const clean = first.filter(({ query }) => classes.collisions(query).length === 0).length;
+  const extra = take(source, count - clean, ({ query }) => classes.collisions(query).length === 0);
   if (extra.length) {
     read.push(
       ...(await readStates(context, task, extra, {
@@ -188,7 +189,7 @@ async function readCell(
     readings.push(...(await readGroup(context, group, classes, tokens, input.token, signal)));
     report(0.8 + (0.2 * readings.length) / read.length);
   }
-  const otherTokens = Math.max(...first.map(({ query }) => classes.tokensFor('other', query.output)?.length ?? 0));
+  const otherTokens = Math.max(...first.map(({ query }) => classes.tokensFor('other', query)?.length ?? 0));
   return {
     task: task.name,
     modality,
@@ -199,7 +200,7 @@ async function readCell(
     otherTokens,
     prompts: count,
     readings,
-    ambiguous: first.filter(({ query }) => tokens.ambiguous.has(query.output.trim())).length,
+    ambiguous: first.filter(({ query }) => isAmbiguous(query, tokens)).length,
   };
 }
 
@@ -275,7 +276,7 @@ async function inputToken(context: Context, read: readonly Read[], tokens: TaskT
     counts.set(token, (counts.get(token) ?? 0) + 1);
   }
   const [token, count] = [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best));
-  return { token, count, text: context.model.detokenize([token]), answer: tokens.anyAnswer.has(token) };
+  return { token, count, text: context.model.detokenize([token]), answer: tokens.begun.has(token) };
 }
 
 async function readGroup(
@@ -288,7 +289,7 @@ async function readGroup(
 ): Promise<PromptReading[]> {
   const sets = group.map(({ query }) =>
     classes.names.flatMap((name) => {
-      const ids = classes.tokensFor(name, query.output);
+      const ids = classes.tokensFor(name, query);
       return ids ? [{ name, ids }] : [];
     }),
   );
@@ -308,12 +309,12 @@ async function readGroup(
       logits: Object.fromEntries((sets[p] ?? []).map(({ name, ids }) => [name, highest(ids)])),
       top: perLayer.map(({ top: [best] }) => {
         const { token, text } = best as NonNullable<typeof best>;
-        return { token, text, is: classOf(token, query.output, tokens, input) };
+        return { token, text, is: classOf(token, query, tokens, input) };
       }),
       ...(tokens.word.length > 0 && {
         taskRank: perLayer.map((layer) => Math.min(...scores(tokens.word, layer).map(({ rank }) => rank))),
       }),
-      collisions: classes.collisions(query.output),
+      collisions: classes.collisions(query),
       prompt: record,
     };
   });

@@ -2,8 +2,10 @@ import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { imageFacts } from '../images/image.js';
 import { XpatchError } from '../util/errors.js';
+import { groupBy } from '../util/group.js';
+import { rightAnswers } from './answers.js';
 import { answerFindings } from './check-answers.js';
-import { type Finding, type FirstToken, finding, name, quote, repeated } from './findings.js';
+import { type Finding, type FirstTokens, finding, name, quote, repeated } from './findings.js';
 import { splitTask } from './split.js';
 import { locateTask, type TaskItem, type TaskPlace } from './task.js';
 import { itemProblems, type RawItem, rawItem, readTaskFile, type TaskFile } from './task-file.js';
@@ -20,8 +22,8 @@ export interface CheckOptions {
   readonly test?: number;
   /** Only splits of the items with a picture, or only those of all items, and then no picture is looked at. Defaults to both. */
   readonly pictures?: boolean;
-  /** Gives the first token of an answer after `A:` in some model, as text, undefined when it has none of its own. */
-  readonly firstToken?: FirstToken;
+  /** Tells which answers begin with the same token in some model. Defaults to none, and no such finding. */
+  readonly firstTokens?: FirstTokens;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: { done: number; total: number }) => void;
 }
@@ -86,7 +88,7 @@ export async function checkItems(
   const entries = await lookAtPictures(good, place.imagesRoot, findings, options);
   findings.push(...sameInputs(entries));
   findings.push(...alike(entries, place, { ...options, seeds }));
-  findings.push(...(await answerFindings(entries, options.firstToken)));
+  findings.push(...(await answerFindings(entries, options.firstTokens, options.signal)));
   const inputs = new Set(entries.map(({ input }) => input)).size;
   const inputsWithPicture = new Set(entries.filter(({ image }) => image).map(({ input }) => input)).size;
   findings.push(...tooFew(inputs, inputsWithPicture));
@@ -97,7 +99,7 @@ export async function checkItems(
     items: items.length,
     inputs,
     inputsWithPicture,
-    answers: new Set(entries.map(({ output }) => output.trim())).size,
+    answers: new Set(entries.flatMap(rightAnswers).map((answer) => answer.trim())).size,
     seeds,
     findings: [...findings.filter(({ level }) => level === 'error'), ...findings.filter((f) => f.level === 'warning')],
   };
@@ -143,17 +145,24 @@ async function lookAtPictures(
 
 function sameInputs(entries: readonly Entry[]): Finding[] {
   return repeated(entries, ({ input }) => input).map((group) => {
-    const answers = new Set(group.map(({ output }) => output.trim()));
+    const answers = differentAnswers(group);
     const which = `${name(group)} have the same input ${quote(group[0]?.input as string)}`;
     const items = group.map(({ index }) => index);
-    if (answers.size === 1) return finding('warning', 'duplicate', items, `${which}; only the first counts`);
-    return finding(
-      'error',
-      'contradiction',
-      items,
-      `${which} and different answers: ${[...answers].map(quote).join(', ')}`,
-    );
+    if (answers.length > 1) {
+      const shown = answers.map((some) => some.map(quote).join(' or ')).join(', ');
+      return finding('error', 'contradiction', items, `${which} and different answers: ${shown}`);
+    }
+    const pictured = group.find(({ image }) => image !== undefined);
+    const other = pictured && pictured !== group[0] ? `, and item ${pictured.index} where pictures are needed` : '';
+    return finding('warning', 'duplicate', items, `${which}; only the first counts${other}`);
   });
+}
+
+/** The right answers of these items, where they differ; in another order they are the same. */
+function differentAnswers(group: readonly Entry[]): string[][] {
+  const answers = group.map((item) => rightAnswers(item).map((answer) => answer.trim()));
+  const groups = groupBy(answers, (some) => JSON.stringify(some.toSorted()));
+  return [...groups.values()].map(([first]) => first as string[]);
 }
 
 type Splits = Pick<CheckOptions, 'pictures' | 'validation' | 'test'> & { readonly seeds: readonly number[] };
@@ -164,15 +173,15 @@ function alike(
   { name: taskName, file }: TaskPlace,
   { seeds, pictures: only, validation: nValidation = VALIDATION, test: nTest = TEST }: Splits,
 ): Finding[] {
-  const first = new Map(entries.toReversed().map((entry) => [entry.input, entry]));
-  const distinct = [...first.values()].reverse();
+  const distinct = firsts(entries);
+  const pictured = firsts(entries.filter(({ image }) => image !== undefined));
   const sides = (only === undefined ? [false, true] : [only]).flatMap((pictures) => {
     const task = {
       name: taskName,
       domain: taskName,
       file,
       hash: '',
-      items: distinct.filter(({ image }) => image || !pictures),
+      items: pictures ? pictured : distinct,
     };
     if (task.items.length < nValidation + 1) return [];
     return seeds.map((seed) => {
@@ -188,20 +197,25 @@ function alike(
         group.some(({ input }) => test.has(input)),
     );
     const indices = group.map(({ index }) => index);
-    const answers = new Set(group.map(({ output }) => output.trim()));
     const which = `${name(group)} (${group.map(({ input }) => quote(input)).join(', ')}) have ${what}`;
-    const message = answers.size === 1 ? which : `${which} but different answers`;
+    const message = differentAnswers(group).length === 1 ? which : `${which} but different answers`;
     if (leaks.length === 0) return finding('warning', kind, indices, message);
     const where = [...new Set(leaks.map(({ seed }) => seed))].join(', ');
     return finding('error', 'leak', indices, `${message}, and are split into validation and test under seed ${where}`);
   };
-  const pictured = distinct.filter(({ pictureHash }) => pictureHash !== undefined);
   return [
     ...repeated(pictured, ({ pictureHash }) => pictureHash as string).map(report('same-picture', 'the same picture')),
     ...repeated(distinct, ({ input }) => folded(input)).map(
       report('near-duplicate', 'inputs that differ only in case or spaces'),
     ),
   ];
+}
+
+/** The first item of every input: only that one counts, as in `splitTask`. */
+function firsts(entries: readonly Entry[]): Entry[] {
+  const first = new Map<string, Entry>();
+  for (const entry of entries) if (!first.has(entry.input)) first.set(entry.input, entry);
+  return [...first.values()];
 }
 
 function tooFew(inputs: number, pictured: number): Finding[] {

@@ -27,8 +27,13 @@ export interface Finding {
   readonly items: readonly number[];
 }
 
-/** The first token of an answer after `A:` that shows something, as text; undefined when it has none of its own. */
-export type FirstToken = (answer: string) => Promise<string | undefined>;
+/** How answers begin behind a query in the tokens of some model. */
+export interface FirstTokens {
+  /** The end of the query, quoted, such as `"A:"`. */
+  readonly end: string;
+  /** The first token of an answer that shows something; undefined when it has none of its own. */
+  readonly of: (answer: string) => Promise<{ readonly id: number; readonly text: string } | undefined>;
+}
 
 export function finding(
   level: Finding['level'],

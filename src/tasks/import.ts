@@ -7,7 +7,7 @@ import { type CheckOptions, checkItems, type TaskCheck } from './check.js';
 import { quote, quoteSome } from './findings.js';
 import { readJsonFile, type TaskFileFields } from './task-file.js';
 
-export interface ImportOptions extends TaskFileFields, Pick<CheckOptions, 'firstToken' | 'signal' | 'onProgress'> {
+export interface ImportOptions extends TaskFileFields, Pick<CheckOptions, 'firstTokens' | 'signal' | 'onProgress'> {
   /** Folder that the `image` paths of the file start from. */
   readonly images: string;
   /** Task file to write. */
@@ -47,7 +47,7 @@ export async function importTask(file: string, options: ImportOptions): Promise<
     images,
     output,
     folder = dirname(resolve(output)),
-    firstToken,
+    firstTokens,
     signal,
     onProgress,
     question,
@@ -66,7 +66,7 @@ export async function importTask(file: string, options: ImportOptions): Promise<
   const content = taskFileText(fields, items);
   const hash = createHash('sha256').update(content).digest('hex');
   const place = { name: output, file: resolve(output), imagesRoot: folder };
-  const check = await checkItems(place, { items, hash }, { firstToken, signal, onProgress });
+  const check = await checkItems(place, { items, hash }, { firstTokens, signal, onProgress });
   const broken = check.findings.filter(({ kind }) => kind === 'missing-picture' || kind === 'broken-picture');
   if (broken.length > 0) {
     throw refusal(

@@ -24,10 +24,10 @@ export interface SplitOptions {
  * Draws validation and test items by seed.
  *
  * Each input gets a random number of its own (from the seed and its text), and rising numbers give the order: the first
- * ones are validation items, the next ones test items. So a split depends neither on the order of the file nor on the
- * items around; tasks about the same inputs (capital and currency) split them alike; and a split of the items with
- * pictures keeps the order that the split of all items has. Of items with equal input only the first counts, so that no input is on
- * both sides. Seeds draw independently: the test items of two seeds overlap, which the intervals take into account
+ * ones are validation items, the next ones test items. So where an input stands depends neither on the order of the file nor on
+ * the items around, which only decide how far each part reaches; tasks about the same inputs (capital and currency) split them alike;
+ * and a split of the items with pictures keeps the order that the split of all items has. Of items with equal input only the first in
+ * the file counts (with pictures, the first that has one), so that no input is on both sides. Seeds draw independently: the test items of two seeds overlap, which the intervals take into account
  * (see `bootstrapInterval`).
  *
  * @throws {XpatchError} TASK_INVALID when there are too few items for the validation part

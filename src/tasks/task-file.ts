@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { XpatchError } from '../util/errors.js';
 import { isRecord, parseJson } from '../util/json.js';
+import { closestTo } from '../util/nearest.js';
 import { readWhole } from '../util/read-file.js';
 import { readRecords, recordFormat } from '../util/records.js';
 import { whatAre } from '../util/what-is.js';
@@ -36,6 +37,7 @@ export interface RawItem {
 /** No task file has reason to be larger; the largest shipped one has less than 0.1 MB. */
 const FILE = { what: 'the task file', maxBytes: 64 << 20, code: 'TASK_INVALID' } as const;
 const FIELDS = ['domain', 'instruction', 'question', 'taskWord'] as const;
+const ITEM_FIELDS = ['input', 'output', 'image', 'choices'] as const;
 
 /**
  * Reads a task file: a JSON array of items, or an object with `items` and what is said about them; or a record an item, of JSON Lines
@@ -51,9 +53,8 @@ export async function readTaskFile(file: string): Promise<TaskFile> {
   if (typeof json !== 'object' || json === null) throw taskError(file, 'it is neither an array nor an object');
   const { items, ...fields } = json as Record<string, unknown>;
   for (const [name, value] of Object.entries(fields)) {
-    if (!(FIELDS as readonly string[]).includes(name)) {
-      throw taskError(file, `field ${JSON.stringify(name)} is not one of ${FIELDS.join(', ')} and items`);
-    }
+    const [problem] = unknownFields([name], [...FIELDS, 'items']);
+    if (problem !== undefined) throw taskError(file, problem);
     if (!isText(value)) throw taskError(file, `field "${name}": a string with more than spaces is needed`);
   }
   return { ...(fields as TaskFileFields), items: requireItems(file, items), hash };
@@ -106,22 +107,39 @@ export function itemProblems(item: unknown): string[] {
   const fields: [string, unknown][] = [['input', input], ...outputs.map((one): [string, unknown] => ['output', one])];
   if (image !== undefined && image !== null) fields.push(['image', image]);
   const empty = new Set(fields.filter(([, value]) => !isText(value)).map(([field]) => field));
-  const problems = [...empty].map((field) => `field "${field}": a string with more than spaces is needed`);
+  const problems = unknownFields(Object.keys(item), ITEM_FIELDS);
+  problems.push(...[...empty].map((field) => `field "${field}": a string with more than spaces is needed`));
   if (outputs.some((one) => isText(one) && /[\r\n]/.test(one.trim()))) {
     problems.push('field "output": an answer is one line, as a line break ends it');
   }
-  if (new Set(outputs).size < outputs.length) problems.push('field "output": an answer appears twice');
+  if (repeats(outputs)) problems.push('field "output": an answer appears twice');
   if (choices !== undefined && choices !== null) problems.push(...choiceProblems(choices, outputs));
   return problems;
+}
+
+/** What is not read would be missing without a word: a misspelt `image` is a picture that nobody sees. */
+function unknownFields(names: readonly string[], known: readonly string[]): string[] {
+  return names
+    .filter((name) => !known.includes(name))
+    .map((name) => {
+      const near = closestTo(name, known);
+      const hint = near === undefined ? '' : ` (did you mean ${near}?)`;
+      return `field ${JSON.stringify(name)} is not one of ${known.join(', ')}${hint}`;
+    });
 }
 
 function choiceProblems(choices: unknown, answers: readonly unknown[]): string[] {
   const wrong = (what: string) => [`field "choices": ${what}`];
   if (!Array.isArray(choices) || choices.length < 2 || !choices.every(isText))
     return wrong('a list of texts is needed');
-  if (new Set(choices).size < choices.length) return wrong('a choice appears twice');
+  if (repeats(choices)) return wrong('a choice appears twice');
   const missing = answers.find((answer) => isText(answer) && !choices.includes(answer));
   return missing === undefined ? [] : wrong(`the answer ${JSON.stringify(missing)} is not among them`);
+}
+
+/** Whether two are the same text but for spaces around it, which no score sees. */
+function repeats(texts: readonly unknown[]): boolean {
+  return new Set(texts.map((text) => (isText(text) ? text.trim() : text))).size < texts.length;
 }
 
 /** What an item says that has no problems. */

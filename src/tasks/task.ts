@@ -49,7 +49,8 @@ export interface LoadTaskOptions {
   readonly pictures?: boolean;
   /**
    * Drawing style of the shipped pictures, a folder of data/images. An item that the style has no picture of counts as one
-   * without. Defaults to `twemoji`, the style the demo model was never trained on.
+   * without; a shipped task that has pictures of its own allows no other style than the default. Defaults to `twemoji`, the style the
+   * demo model was never trained on.
    */
   readonly style?: string;
   /** Folder that the `image` paths of a task file start from; every picture must exist. Defaults to the file's folder. */
@@ -64,7 +65,8 @@ const DEFAULT_STYLE = 'twemoji';
 /**
  * Loads a shipped task by name, or a JSON file: an array of `{ "input", "output", "image"? }`, as the paper's own files are,
  * or an object that has it as `items`, along with any of `instruction`, `question`, `taskWord` and `domain`; or JSON Lines, CSV or TSV with
- * these fields. `output` may be a list, in tables with `|` between the answers: the first one is shown, all are right.
+ * these fields. `output` may be a list, in tables with `|` between the answers: the first one is shown, all are right. `choices` is a list of
+ * what the likelihood of an item's answer is compared among. Other fields are refused.
  *
  * @param source a name (see `listTasks`) or the path of a file (it contains a slash or a dot)
  * @throws {XpatchError} FILE_NOT_FOUND, for a picture too; TASK_INVALID, naming the file, the item and the field
@@ -97,7 +99,7 @@ export interface TaskPlace {
   readonly entry?: TaskIndexEntry;
 }
 
-/** @throws {XpatchError} TASK_INVALID for a name that no shipped task or style has */
+/** @throws {XpatchError} TASK_INVALID for a name that no shipped task or style has, and for a style of a task without styles */
 export async function locateTask(
   source: string,
   { imagesRoot, style = DEFAULT_STYLE }: Pick<LoadTaskOptions, 'imagesRoot' | 'style'> = {},
@@ -110,7 +112,13 @@ export async function locateTask(
   const file = join(TASKS_FOLDER, `${source}.json`);
   if (entry) return { name: source, file, imagesRoot: styleFolder(style), entry };
   const more = await moreTasks();
-  if (more.includes(source)) return { name: source, file, imagesRoot: TASKS_FOLDER };
+  if (more.includes(source)) {
+    if (style !== DEFAULT_STYLE) {
+      const message = `Task ${source} has pictures of its own, and not in the style ${JSON.stringify(style)}`;
+      throw new XpatchError('TASK_INVALID', `${message}. Leave out the style, or ask for it without this task.`);
+    }
+    return { name: source, file, imagesRoot: TASKS_FOLDER };
+  }
   const names = [...(await listTasks()), ...more];
   const hint = didYouMean(source, names);
   const wayOut = `Shipped tasks: ${names.join(', ')}. For a file of yours give its path, such as ./mine.json or ./mine.csv.`;

@@ -1,7 +1,8 @@
 import { XpatchError } from '../util/errors.js';
 import { type AnswerTokens, answerTokens, endOf, type Tokenizer } from './answer-tokens.js';
+import { rightAnswers } from './answers.js';
 import { PAPER_FORMAT, type PromptFormat } from './prompt-format.js';
-import type { Task } from './task.js';
+import type { Task, TaskItem } from './task.js';
 
 export type { Tokenizer } from './answer-tokens.js';
 
@@ -49,13 +50,14 @@ function behindQuery(model: Tokenizer, texts: readonly string[], format: PromptF
 export interface TaskTokens {
   /** Tokens of the task word; empty when the task has none or the vocabulary spells it in pieces. */
   readonly word: readonly number[];
-  /** First tokens of each answer (`firstTokens`). */
+  /** First tokens of each answer that is right for some item (`firstTokens`). */
   readonly answers: ReadonlyMap<string, readonly number[]>;
-  /** First tokens of all answers together. */
-  readonly anyAnswer: ReadonlySet<number>;
-  /** Answers that begin with a token that another answer begins with too, e.g. `Panthera leo` and `Panthera tigris`. */
-  readonly ambiguous: ReadonlySet<string>;
+  /** The first tokens of all answers, each with the answers that begin with it. */
+  readonly begun: ReadonlyMap<number, ReadonlySet<string>>;
 }
+
+/** The right answers of an item. */
+type Answers = Pick<TaskItem, 'output' | 'also'>;
 
 /** @param format as in `firstTokens` @throws {XpatchError} TOKEN_INVALID */
 export async function taskTokens(
@@ -64,21 +66,34 @@ export async function taskTokens(
   format = PAPER_FORMAT,
 ): Promise<TaskTokens> {
   const answers = new Map<string, readonly number[]>();
-  const owners = new Map<number, Set<string>>();
-  for (const { output } of task.items) {
-    const answer = output.trim();
+  const begun = new Map<number, Set<string>>();
+  for (const answer of task.items.flatMap(trimmedAnswers)) {
     if (answers.has(answer)) continue;
     const tokens = await firstTokens(model, answer, format);
     answers.set(answer, tokens);
-    for (const token of tokens) owners.set(token, (owners.get(token) ?? new Set()).add(answer));
+    for (const token of tokens) begun.set(token, (begun.get(token) ?? new Set()).add(answer));
   }
-  const shared = [...owners.values()].filter((names) => names.size > 1);
   return {
     word: task.taskWord === undefined ? [] : await wordTokens(model, task.taskWord, format),
     answers,
-    anyAnswer: new Set(owners.keys()),
-    ambiguous: new Set(shared.flatMap((names) => [...names])),
+    begun,
   };
+}
+
+function trimmedAnswers(item: Answers): string[] {
+  return rightAnswers(item).map((answer) => answer.trim());
+}
+
+/** First tokens of all right answers of an item. */
+export function rightTokens(item: Answers, { answers }: TaskTokens): number[] {
+  return [...new Set(trimmedAnswers(item).flatMap((answer) => answers.get(answer) ?? []))];
+}
+
+/** Whether a right answer of an item begins as one that is not right for it, e.g. `Panthera leo` as `Panthera tigris`. */
+export function isAmbiguous(item: Answers, tokens: TaskTokens): boolean {
+  const right = trimmedAnswers(item);
+  const owners = rightTokens(item, tokens).flatMap((token) => [...(tokens.begun.get(token) ?? [])]);
+  return owners.some((answer) => !right.includes(answer));
 }
 
 /** What the best token of a state can be. In this order a token that is several of them counts as the first one. */
@@ -86,10 +101,10 @@ export const TOP_CLASSES = ['right answer', 'task word', 'another answer', 'inpu
 /** What the best token of a state can be for a query of a task. */
 export type TopClass = (typeof TOP_CLASSES)[number];
 
-/** Which class a token is in for a prompt whose right answer is `expected`. */
-export function classOf(token: number, expected: string, tokens: TaskTokens, inputToken: number): TopClass {
-  if (tokens.answers.get(expected.trim())?.includes(token)) return 'right answer';
+/** Which class a token is in for a prompt that asks for this item. */
+export function classOf(token: number, item: Answers, tokens: TaskTokens, inputToken: number): TopClass {
+  if (rightTokens(item, tokens).includes(token)) return 'right answer';
   if (tokens.word.includes(token)) return 'task word';
-  if (tokens.anyAnswer.has(token)) return 'another answer';
+  if (tokens.begun.has(token)) return 'another answer';
   return token === inputToken ? 'input token' : 'another token';
 }

@@ -3,3 +3,7 @@ export const plural = (n: number, one: string, many = `${one}s`): string => (n =
 
 /** `1 item`, `2 items`. */
 export const counted = (n: number, one: string, many?: string): string => `${n} ${plural(n, one, many)}`;
+
+/** `12.3 GB`, and below a tenth of one `12.3 MB`. */
+export const gigabytes = (bytes: number): string =>
+  bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;

@@ -2,7 +2,6 @@
 // for what that one cannot do (tests/reference/conversion.py).
 
 import {
-  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -15,17 +14,16 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, jest, test } from '@jest/globals';
 import { type ConvertOptions, convertCheckpoint } from '../../src/convert/convert.js';
 import { GGML } from '../../src/gguf/tensor-types.js';
 import { loadModel } from '../../src/model/load-model.js';
 import { RunLock } from '../../src/util/run-lock.js';
 import { expectError } from '../unit/helpers.js';
+import { CHECKPOINTS, copyOf, edit } from './checkpoints.js';
 import { ggufContents } from './gguf-contents.js';
 
 jest.setTimeout(300_000);
-const CHECKPOINTS = fileURLToPath(new URL('../fixtures/checkpoints/', import.meta.url));
 const root = mkdtempSync(join(tmpdir(), 'xpatch-convert-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
@@ -39,19 +37,7 @@ async function convert(name: string, options: ConvertOptions, output = fresh()) 
   const contents = (kind: string) => ggufContents(result.files.find((file) => file.kind === kind)?.path as string);
   return { ...result, output, contents };
 }
-
-/** A checkpoint that a test may spoil. */
-function copy(name: string): string {
-  const folder = join(fresh(), name);
-  cpSync(join(CHECKPOINTS, name), folder, { recursive: true });
-  return folder;
-}
-
-function edit(folder: string, file: string, change: (value: Record<string, never>) => void): void {
-  const value = JSON.parse(readFileSync(join(folder, file), 'utf8'));
-  change(value);
-  writeFileSync(join(folder, file), JSON.stringify(value));
-}
+const copy = (name: string) => copyOf(name, fresh());
 
 function asNumbers(tensors: Expected[string]['tensors']) {
   return Object.fromEntries(

@@ -20,7 +20,14 @@ import { bestWordLayer, type Decoding } from '../../src/studies/decodings.js';
 import type { EvolutionCell, PromptReading } from '../../src/studies/evolution.js';
 import { resolveClasses } from '../../src/studies/evolution-classes.js';
 import { requireModalities } from '../../src/studies/modalities.js';
-import { classOf, firstTokens, type Tokenizer, taskTokens, wordTokens } from '../../src/tasks/token-classes.js';
+import {
+  classOf,
+  firstTokens,
+  isAmbiguous,
+  type Tokenizer,
+  taskTokens,
+  wordTokens,
+} from '../../src/tasks/token-classes.js';
 import { expectError } from './helpers.js';
 
 /** Splits at its longest known pieces, as BPE does for these. */
@@ -96,30 +103,44 @@ describe('tokens of words', () => {
   });
 
   test('answers that begin alike are named', async () => {
-    const { answers, ambiguous, anyAnswer } = await taskTokens(model, task);
+    const { answers, begun } = tokens;
     expect([...answers.keys()]).toEqual(['Lima', 'Paris', 'Panthera', 'Pan']);
-    expect([...ambiguous]).toEqual(['Panthera', 'Pan']);
-    expect([...anyAnswer]).toEqual([id('Lima'), id(' Lima'), id('Paris'), id('Pan')]);
+    const ambiguous = task.items.filter((item) => isAmbiguous(item, tokens));
+    expect(ambiguous.map(({ output }) => output)).toEqual(['Panthera', 'Pan']);
+    expect([...begun.keys()]).toEqual([id('Lima'), id(' Lima'), id('Paris'), id('Pan')]);
+  });
+
+  test('all right answers of an item are right, and need not be told apart', async () => {
+    const item = { input: 'cat', output: 'Pan', also: ['Panthera', ' Lima'] };
+    const both = { ...task, items: [item, { input: 'France', output: 'Paris' }] };
+    const known = await taskTokens(model, both);
+    expect([...known.begun.keys()]).toEqual([id('Pan'), id('Lima'), id(' Lima'), id('Paris')]);
+    expect(both.items.map((one) => isAmbiguous(one, known))).toEqual([false, false]);
+    expect(isAmbiguous({ output: 'Panthera' }, known)).toBe(true);
+    for (const text of ['Pan', 'Lima', ' Lima']) expect(classOf(id(text), item, known, 0)).toBe('right answer');
+    const classes = await resolveClasses(model, both, known, id(':'));
+    expect(classes.tokensFor('answer', item)).toEqual([id('Pan'), id('Lima'), id(' Lima')]);
+    expect(classes.tokensFor('other', item)).toEqual([id('Paris')]);
   });
 
   test('a best token is the first of its classes', async () => {
-    const is = (text: string, expected: string) => classOf(id(text), expected, tokens, id('Paris'));
+    const is = (text: string, output: string) => classOf(id(text), { output }, tokens, id('Paris'));
     expect(is(' Lima', 'Lima')).toBe('right answer');
     expect(is('Lima', 'Paris')).toBe('another answer');
     expect(is('Paris', 'Lima')).toBe('another answer'); // although it is the input token
     expect(is('Capital', 'Lima')).toBe('task word');
     expect(is('Rio', 'Lima')).toBe('another token');
-    expect(classOf(id(':'), 'Lima', tokens, id(':'))).toBe('input token');
+    expect(classOf(id(':'), { output: 'Lima' }, tokens, id(':'))).toBe('input token');
   });
 });
 
 describe('classes of a prompt', () => {
   test('another answer is every other first token; collisions are named', async () => {
     const classes = await resolveClasses(model, task, tokens, id('Paris'));
-    expect(classes.tokensFor('other', 'Lima')).toEqual([id('Paris'), id('Pan')]);
-    expect(classes.tokensFor('input', 'Lima')).toEqual([id('Paris')]);
-    expect(classes.collisions('Lima')).toEqual([]);
-    expect(classes.collisions('Paris')).toEqual([['input', 'answer']]);
+    expect(classes.tokensFor('other', { output: 'Lima' })).toEqual([id('Paris'), id('Pan')]);
+    expect(classes.tokensFor('input', { output: 'Lima' })).toEqual([id('Paris')]);
+    expect(classes.collisions({ output: 'Lima' })).toEqual([]);
+    expect(classes.collisions({ output: 'Paris' })).toEqual([['input', 'answer']]);
   });
 
   test('a class of words of your own is taken out of the other answers', async () => {
@@ -128,9 +149,9 @@ describe('classes of a prompt', () => {
       'other',
       { name: 'mine', words: ['Pan'] },
     ]);
-    expect(classes.tokensFor('mine', 'Lima')).toEqual([id('Pan')]);
-    expect(classes.tokensFor('other', 'Lima')).toEqual([id('Paris')]);
-    expect(classes.collisions('Panthera')).toEqual([['answer', 'mine']]);
+    expect(classes.tokensFor('mine', { output: 'Lima' })).toEqual([id('Pan')]);
+    expect(classes.tokensFor('other', { output: 'Lima' })).toEqual([id('Paris')]);
+    expect(classes.collisions({ output: 'Panthera' })).toEqual([['answer', 'mine']]);
   });
 
   test('what has no tokens is missing with a reason, what cannot be is refused', async () => {
@@ -138,9 +159,9 @@ describe('classes of a prompt', () => {
     const { missing, tokensFor } = await resolveClasses(model, odd, await taskTokens(model, odd), id(':'));
     expect(missing).toEqual({
       task: 'the vocabulary has no token for "bay"',
-      other: expect.stringMatching(/shares its first token/),
+      other: expect.stringMatching(/share their first tokens/),
     });
-    expect(tokensFor('task', 'Lima')).toBeUndefined();
+    expect(tokensFor('task', { output: 'Lima' })).toBeUndefined();
     const bad = (classes: Parameters<typeof resolveClasses>[4]) => () =>
       resolveClasses(model, task, tokens, 0, classes);
     await expectError(bad(['task']), 'INVALID_ARGUMENT', /at least two/);

@@ -124,13 +124,14 @@ describe('the files that a URI means', () => {
     expect(() => choose(vlm, 'hf:u/r/other.gguf')).toThrow(/no file other\.gguf/);
   });
 
-  test('a checkpoint: weights, configuration and tokenizer, nothing else', () => {
+  test('a checkpoint: weights, configuration, tokenizer and what says its licence, nothing else', () => {
     const listed = files(
       'config.json',
       'a.safetensors',
       'pytorch_model.bin',
       'x/b.safetensors',
       'tokenizer.model',
+      'README.md',
       'a.png',
     );
     const source = parseHubSource('hf:u/r');
@@ -138,6 +139,7 @@ describe('the files that a URI means', () => {
       'config.json',
       'a.safetensors',
       'tokenizer.model',
+      'README.md',
     ]);
     expect(() => chooseCheckpoint(files('config.json', 'pytorch_model.bin'), source)).toThrow(/no safetensors/);
   });

@@ -160,20 +160,84 @@ describe('check of a task', () => {
     Object.assign(items[6] as Item, { input: 'Tunisia', output: 'Tunis' });
     Object.assign(items[8] as Item, { input: 'okapi', output: 'Okapia' });
     // The first two letters stand for a tokenizer's first token; `zz` merges with what stands before.
-    const firstToken = async (answer: string) => (answer.startsWith('z') ? undefined : answer.slice(0, 2));
-    const found = await check(items, { firstToken });
-    const of = (kind: string) => found.findings.filter((finding) => finding.kind === kind);
-    expect(of('blanks').map(({ items: places }) => places)).toEqual([[4]]);
-    expect(of('answer-in-input').map(({ message }) => message)).toEqual([
+    const idOf = (text: string) => (text.codePointAt(0) as number) * 1000 + (text.codePointAt(1) as number);
+    const of = async (answer: string) =>
+      answer.startsWith('z') ? undefined : { id: idOf(answer), text: answer.slice(0, 2) };
+    const found = await check(items, { firstTokens: { end: '"=>"', of } });
+    const kind = (wanted: string) => found.findings.filter((finding) => finding.kind === wanted);
+    expect(kind('blanks').map(({ items: places }) => places)).toEqual([[4]]);
+    expect(kind('answer-in-input').map(({ message }) => message)).toEqual([
       'item 6: naming the input "Tunisia" scores as the answer "Tunis"',
       'item 8: naming the input "okapi" scores as the answer "Okapia" if case is ignored',
     ]);
-    expect(of('answer-prefix').map(({ items: places }) => places)).toEqual([[0, 1, 2]]);
-    expect(of('answer-prefix')[0]?.message).toContain('"red" begins "red wine", "reddish"');
-    expect(of('shared-first-token').map(({ items: places }) => places)).toEqual([[0, 1, 2]]);
-    expect(of('no-first-token')[0]?.items).toEqual([25, 51, 77, 103, 129]);
+    expect(kind('answer-prefix').map(({ items: places }) => places)).toEqual([[0, 1, 2]]);
+    expect(kind('answer-prefix')[0]?.message).toContain('"red" begins "red wine", "reddish"');
+    expect(kind('shared-first-token').map(({ items: places }) => places)).toEqual([[0, 1, 2]]);
+    expect(kind('shared-first-token')[0]?.message).toContain(
+      '"red", "red wine", "reddish" begin with the same token "re"',
+    );
+    expect(kind('no-first-token')[0]?.message).toMatch(/merges the first letters of "z0x".* with "=>"$/);
+    expect(kind('no-first-token')[0]?.items).toEqual([25, 51, 77, 103, 129]);
     expect(found.findings.every(({ level }) => level === 'warning')).toBe(true);
     expect((await check(items)).findings.some(({ kind }) => kind.endsWith('first-token'))).toBe(false);
+  });
+
+  test('tells apart tokens that are parts of characters, whose texts are alike', async () => {
+    const of = async (answer: string) => ({ id: answer === 'a0x' || answer === 'b0x' ? 7 : -1, text: '\ufffd' });
+    const ids = new Map<string, number>();
+    const apart = async (answer: string) => {
+      if (!ids.has(answer)) ids.set(answer, ids.size);
+      return { id: ids.get(answer) as number, text: '\ufffd' };
+    };
+    expect((await check(clean(130), { firstTokens: { end: '"A:"', of: apart } })).findings).toEqual([]);
+    const { findings } = await check(clean(130), { firstTokens: { end: '"A:"', of } });
+    expect(findings.map(({ items }) => items.length)).toEqual([2, 128]);
+  });
+
+  test('takes all right answers of an item into account', async () => {
+    const items: unknown[] = clean(130);
+    items[3] = { input: 'thing 3', output: ['car', ' auto'] };
+    items[4] = { input: 'automobile', output: ['wagon', 'automobiles'] };
+    items[5] = { input: 'thing 5', output: ['red', 'reddish'] }; // need not be told apart
+    items.push({ input: 'thing 3', output: ['auto', 'car'] }, { input: 'thing 5', output: 'red' });
+    const found = await check(items);
+    expect(list(found)).toEqual([
+      ['error', 'contradiction', [5, 131]],
+      ['warning', 'duplicate', [3, 130]],
+      ['warning', 'blanks', [3]],
+      ['warning', 'answer-in-input', [4]],
+      ['warning', 'answer-prefix', [3, 4, 130]],
+      ['warning', 'answer-prefix', [5, 131]],
+    ]);
+    expect(found.findings[0]?.message).toContain('different answers: "red" or "reddish", "red"');
+    const common = clean(130).map((item) => ({ ...item, output: [item.output, 'x'] }));
+    expect(list(await check(common))).toContainEqual(['error', 'one-answer', []]);
+  });
+
+  test('finds a leak of pictures where only the second item of an input has one', async () => {
+    const items = clean(130, true);
+    items.unshift({ input: 'the fifth', output: 'f0x' });
+    items.push({ input: 'the fifth', output: 'f0x', image: 'pictures/copy of 5.png' });
+    const found = await check(items, { seeds: Array.from({ length: 40 }, (_, seed) => seed) });
+    expect(list(found)).toEqual([
+      ['error', 'leak', [6, 131]],
+      ['warning', 'duplicate', [0, 131]],
+    ]);
+    expect(found.findings[1]?.message).toMatch(/only the first counts, and item 131 where pictures are needed$/);
+  });
+
+  test('takes a moment for many answers, and can be stopped', async () => {
+    const many = Array.from({ length: 30_000 }, (_, i) => ({ input: `thing ${i}`, output: `a${i}x` }));
+    const started = performance.now();
+    expect((await check(many)).findings).toEqual([]);
+    expect(performance.now() - started).toBeLessThan(10_000);
+    const stop = new AbortController();
+    const of = async () => {
+      stop.abort();
+      return undefined;
+    };
+    const stopped = () => check(many, { firstTokens: { end: '', of }, signal: stop.signal });
+    await expectError(stopped, 'ABORTED', /aborted/);
   });
 
   test.each([

@@ -176,7 +176,14 @@ describe('task files', () => {
     ['an empty answer', 'csv', 'input,output\na,b|\n', /item 0: field "output"/],
     ['an empty cell', 'csv', 'input,output\na,\n', /item 0: field "output"/],
     ['no rows', 'csv', 'input,output\n', /at least one item/],
-    ['other columns', 'tsv', 'question\tanswer\na\tb\n', /item 0: field "input"/],
+    ['other columns', 'tsv', 'question\tanswer\na\tb\n', /item 0: field "question" is not one of input, output, image/],
+    ['a misspelt column', 'csv', 'input,output,Image\na,b,c.png\n', /field "Image" is not .* \(did you mean image\?\)/],
+    [
+      'a choice twice but for spaces',
+      'jsonl',
+      '{"input": "a", "output": "b", "choices": ["b", "b "]}',
+      /appears twice/,
+    ],
   ])('of records with %s are refused', async (_, ending, content, message) => {
     const path = join(folder, `bad.${ending}`);
     await writeFile(path, content);
@@ -193,6 +200,8 @@ describe('task files', () => {
     ['nothing', [], /at least one item/],
     ['a string item', [{ input: 'a', output: 'b' }, 'c'], /item 1: not an object/],
     ['a list item', [[]], /item 0: not an object/],
+    ['a misspelt field of an item', [{ input: 'a', output: 'b', choice: ['b', 'c'] }], /"choice" .*mean choices\?/],
+    ['another name for the picture', [{ input: 'a', output: 'b', picture: 'c.png' }], /item 0: field "picture" is not/],
     ['no output', [{ input: 'a' }], /item 0: field "output"/],
     ['a number', [{ input: 5, output: 'b' }], /item 0: field "input"/],
     ['a blank', [{ input: ' ', output: 'b' }], /item 0: field "input"/],
@@ -238,6 +247,11 @@ describe('pictures', () => {
     expect(shipped.pictures?.get(shipped.items[0]?.image as string)).toMatch(/^data\/images\/twemoji\/[\w-]+\.png$/);
     const emblems = await loadTask('emblem-color', { pictures: true });
     expect([...(emblems.pictures ?? [])][0]?.[1]).toMatch(/^data\/emblems\//);
+    await expectError(
+      () => loadTask('emblem-color', { style: 'noto' }),
+      'TASK_INVALID',
+      /of its own, .* "noto"\. Leave/,
+    );
   });
 
   test('have one hash in every folder, another one where a picture is another', async () => {

@@ -1,12 +1,6 @@
 import { open } from 'node:fs/promises';
-import {
-  GGUF_TYPE,
-  type GgufArray,
-  type GgufHeader,
-  type GgufTensor,
-  ggufNumber,
-  readGgufHeader,
-} from '../../gguf/gguf.js';
+import { readFuyuShape, STORED } from '../../gguf/fuyu-shape.js';
+import { type GgufHeader, type GgufTensor, ggufNumber, readGgufHeader } from '../../gguf/gguf.js';
 import { OWN_KEYS } from '../../gguf/own-keys.js';
 import type { NativeModelInfo } from '../../native/addon.js';
 import { native } from '../../native/index.js';
@@ -157,37 +151,9 @@ function cutPatch(
 type Invalid = (why: string) => XpatchError;
 
 async function readWeights(header: GgufHeader, path: string, invalid: Invalid): Promise<Weights> {
-  const count = (key: string, max: number): number => {
-    const value = ggufNumber(header, key);
-    if (value === undefined || !Number.isInteger(value) || value < 1 || value > max)
-      throw invalid(`${key} is ${value}`);
-    return value;
-  };
-  const colours = (key: string): number[] => {
-    const array = header.metadata.get(key) as GgufArray | undefined;
-    const fits = typeof array === 'object' && array.length === 3 && header.types.get(key) === GGUF_TYPE.float32;
-    if (!fits) throw invalid(`${key} is missing or not three float32`);
-    return array.values as number[];
-  };
-  const patchSize = count('clip.vision.patch_size', 256);
-  const [maxWidth, maxHeight] = [count(OWN_KEYS.fuyuMaxWidth, 1 << 14), count(OWN_KEYS.fuyuMaxHeight, 1 << 14)];
-  const [mean, std] = [colours('clip.vision.image_mean'), colours('clip.vision.image_std')];
-  if (std.some((value) => value === 0)) throw invalid('clip.vision.image_std holds 0');
-  const nEmbd = header.tensors.find(({ name }) => name === 'mm.newline')?.shape[0] ?? 0;
-  const tensor = (name: string, ...shape: number[]): GgufTensor => {
-    const found = header.tensors.find((other) => other.name === name);
-    if (!found) throw invalid(`it has no tensor '${name}'`);
-    if (found.shape.length !== shape.length || found.shape.some((n, i) => n !== shape[i])) {
-      throw invalid(`'${name}' is ${found.shape.join(' x ')}, expected ${shape.join(' x ')}`);
-    }
-    if (!STORED.has(found.type)) throw invalid(`'${name}' is neither F32 nor F16 nor BF16`);
-    return found;
-  };
-  const [newline, bias] = [tensor('mm.newline', nEmbd), tensor('mm.patch_embd.bias', nEmbd)];
-  const weight = tensor('mm.patch_embd.weight', patchSize * patchSize * 3, nEmbd);
+  const { mean, std, weight, bias, newline, ...sizes } = readFuyuShape(header, invalid);
   return {
-    patchSize,
-    nEmbd,
+    ...sizes,
     weight: await readTensor(header, path, weight, invalid),
     bias: await readTensor(header, path, bias, invalid),
     newline: await readTensor(header, path, newline, invalid),
@@ -195,18 +161,11 @@ async function readWeights(header: GgufHeader, path: string, invalid: Invalid): 
       const colour = i % 3;
       return (Math.floor(i / 3) / 255 - (mean[colour] as number)) / (std[colour] as number);
     }),
-    maxWidth,
-    maxHeight,
   };
 }
 
-/** ggml's types that are read here, and their bytes. */
+/** ggml's type that is read as it is. */
 const F32 = 0;
-const STORED: ReadonlyMap<number, number> = new Map([
-  [F32, 4],
-  [1, 2], // F16
-  [30, 2], // BF16
-]);
 
 async function readTensor(
   { dataOffset }: GgufHeader,
