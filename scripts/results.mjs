@@ -78,9 +78,9 @@ const RUNS = [
   ],
   ['real-heads', 'circuit heads', REAL, ['--prompts 20'], ['knock-out']],
   ['real-compute', 'compute', REAL, [], []],
-  ['real-decode', 'decode', REAL, ['--layers 10,11,12,14,16'], []],
-  ['real-evolution', 'evolution', REAL, ['--prompts 40'], []],
-  ['real-embed', 'embed', REAL, ['--layers 12', '--prompts 20'], []],
+  ['real-decode', 'decode', REAL, ['--layers 10,11,12,14,16', '--seeds 1,2,3'], []],
+  ['real-evolution', 'evolution', REAL, ['--seeds 1,2,3'], []],
+  ['real-embed', 'embed', REAL, ['--layers 12', '--seeds 1,2,3'], []],
 ];
 /** Tables first, in this order, then the others by name. */
 const ORDER = [
