@@ -92,23 +92,30 @@ await build({
 });
 
 // Node.js itself, and the libraries that a bare system may lack: of C++, and the Vulkan loader (the driver brings the rest).
-const bin = join(folder, 'bin');
-mkdirSync(bin, { recursive: true });
+const [bin, cxx] = ['bin', 'cxx'].map((name) => join(folder, name));
+for (const one of [bin, cxx]) mkdirSync(one, { recursive: true });
 copyFileSync(realpathSync(execPath), join(bin, 'node'));
 execFileSync('strip', [join(bin, 'node')]);
 const linked = [execPath, ...gpuBackends.map(({ path }) => path)].map((file) =>
   execFileSync('ldd', [file], { encoding: 'utf8' }),
 );
 for (const [, name, path] of linked.join('\n').matchAll(/(lib(?:stdc\+\+|gcc_s|vulkan)\.so\.\d) => (\S+)/g)) {
-  copyFileSync(realpathSync(path), join(bin, name));
+  copyFileSync(realpathSync(path), join(name.startsWith('libvulkan') ? bin : cxx, name));
 }
+const [, , cxxPath] = /(libstdc\+\+\.so\.6) => (\S+)/.exec(linked.join('\n')) ?? [];
+const cxxVersion = /\d+$/.exec(realpathSync(cxxPath))[0]; // of libstdc++.so.6.0.30
 const script = `#!/bin/sh
 # xpatch on the GPU of this machine: ./gpu-check --help
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+libraries="$here/bin:$here/cxx"
+# A driver may need the newer libstdc++ of its system.
+for file in /usr/lib/x86_64-linux-gnu/libstdc++.so.6.* /usr/lib64/libstdc++.so.6.* /usr/lib/libstdc++.so.6.*; do
+  if [ -e "$file" ] && [ "\${file##*.}" -gt ${cxxVersion} ] 2>/dev/null; then libraries="$here/bin"; fi
+done
 # No trial of files that are known, in a process of its own: each part has one.
-export XPATCH_TRUST=1 LD_LIBRARY_PATH="$here/bin" HOME="$folder" XPATCH_CHECK_FOLDER="$folder"
+export XPATCH_TRUST=1 LD_LIBRARY_PATH="$libraries" HOME="$folder" XPATCH_CHECK_FOLDER="$folder"
 "$here/bin/node" --no-warnings "$here/xpatch/gpu-check/check.mjs" "$@"
 `;
 writeFileSync(join(folder, 'gpu-check'), script);

@@ -20,7 +20,7 @@ mapfile -t packages < <(find "$packed" -name '*.so*' -o -name '*.node')
 for file in "$icd" "$driver" $(ldd "$driver" "${programs[@]}" "$packed/bin/node" "${packages[@]}" | grep -o '/[^ :]*' | grep '^/\(usr/\)\?lib.*\.so' | sort -u); do
   install -D "$(realpath "$file")" "$root$file"
 done
-# What bin/ of the folder brings must come from there.
+# What bin/ and cxx/ of the folder bring must come from there.
 find "$root" -name 'libstdc++*' -o -name 'libgcc_s*' -o -name 'libvulkan.so*' | xargs -r rm
 for program in "${programs[@]}"; do install "$program" "$root/bin"; done
 cp -r "$packed" "$root/gpu-check"

@@ -49,6 +49,8 @@ const FORMAT = 1;
 /** Of the processor's time: a trial takes a second, more for large models, and one picture of a large encoder takes many. */
 const LIMIT_S = 15;
 const LIMIT_S_PER_GB = { model: 10, mmproj: 200 };
+/** Of a GPU's driver, which compiles what it runs for the first time. */
+const COMPILE_S = 240;
 /** On the clock: other work may leave the trial a small share of the machine. */
 const waitFor = (seconds: number) => 60 + 4 * seconds;
 /** Beside the files themselves. */
@@ -99,7 +101,9 @@ async function startTrial(
   const model = bytesOf(modelParts(files.model));
   const mmproj = files.mmproj === undefined ? 0 : bytesOf([files.mmproj]);
   const limitBytes = LIMIT_BYTES + 2 * (model + mmproj);
-  const seconds = Math.ceil(LIMIT_S + (LIMIT_S_PER_GB.model * model + LIMIT_S_PER_GB.mmproj * mmproj) / 1e9);
+  const compile = device !== 'cpu' && native().addon.listDevices().some(({ type }) => type !== 'cpu') ? COMPILE_S : 0;
+  const perSize = (LIMIT_S_PER_GB.model * model + LIMIT_S_PER_GB.mmproj * mmproj) / 1e9;
+  const seconds = Math.ceil(LIMIT_S + compile + perSize);
   const task: [TrialJob, TrialLimits] = [
     { ...files, device, gpuLayers, threads },
     { bytes: limitBytes, seconds },
