@@ -101,7 +101,11 @@ async function startTrial(
   const model = bytesOf(modelParts(files.model));
   const mmproj = files.mmproj === undefined ? 0 : bytesOf([files.mmproj]);
   const limitBytes = LIMIT_BYTES + 2 * (model + mmproj);
-  const gpu = device !== 'cpu' && native().addon.listDevices().some(({ type }) => type !== 'cpu');
+  const gpu =
+    device !== 'cpu' &&
+    native()
+      .addon.listDevices()
+      .some(({ type }) => type !== 'cpu');
   const perSize = (LIMIT_S_PER_GB.model * model + LIMIT_S_PER_GB.mmproj * mmproj) / 1e9;
   const seconds = Math.ceil(LIMIT_S + (gpu ? COMPILE_S : 0) + perSize);
   const task: [TrialJob, TrialLimits] = [
