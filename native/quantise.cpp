@@ -49,7 +49,7 @@ void quantise_rows(ggml_type source_type, const void * source, size_t source_byt
         throw coded_error("INVALID_ARGUMENT", "the sizes of source and destination do not fit the rows");
     }
     // A row at a time keeps what is widened in the cache.
-    std::vector<float> widened(source_type == GGML_TYPE_F32 ? 0 : n_per_row);
+    std::vector<float> widened(source_type == GGML_TYPE_F32 ? 0 : n_per_row), read_back(ggml_is_quantized(type) ? n_per_row : 0);
     for (int64_t row = 0; row < n_rows; ++row) {
         const auto * from    = static_cast<const uint8_t *>(source) + row * row_bytes;
         const float * values = widened.data();
@@ -63,5 +63,14 @@ void quantise_rows(ggml_type source_type, const void * source, size_t source_byt
         check_finite(values, n_per_row, type);
         auto * to = static_cast<uint8_t *>(destination) + row * ggml_row_size(type, n_per_row);
         ggml_quantize_chunk(type, values, to, 0, 1, n_per_row, nullptr);
+        if (ggml_is_quantized(type)) {
+            // Scales of blocks are halves, which large values of a block drive to infinity.
+            ggml_get_type_traits(type)->to_float(to, read_back.data(), n_per_row);
+            for (float value : read_back) {
+                if (!std::isfinite(value)) {
+                    throw coded_error("NOT_FINITE", std::string("it holds values too large for ") + ggml_type_name(type));
+                }
+            }
+        }
     }
 }

@@ -67,6 +67,22 @@ describe('what ggml would abort on is refused', () => {
     expect(await quantise(bytesOf(large), GGML.F32, GGML.F32, 1)).toHaveLength(4);
   });
 
+  test.each(['Q8_0', 'Q5_0', 'Q4_K', 'Q6_K'] as const)(
+    '%s: values that are too large for the scale of a block',
+    async (name) => {
+      const rowsWith = (value: number) =>
+        bytesOf(Float32Array.from({ length: ROW }, (_, i) => (i === 200 ? value : 1)));
+      const refused = quantise(rowsWith(1e9), GGML.F32, GGML[name]);
+      await expect(refused).rejects.toMatchObject({
+        code: 'NOT_FINITE',
+        message: expect.stringMatching(/too large for q\d_/i),
+      });
+      expect(await quantise(rowsWith(5e5), GGML.F32, GGML[name])).toHaveLength(
+        tensorBytes(GGML[name], [ROW]) as number,
+      );
+    },
+  );
+
   test('rows and sizes that do not fit, unknown types', async () => {
     const { quantise: raw } = native().addon;
     const refused = (work: Promise<void>) => expect(work).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
